@@ -1,0 +1,176 @@
+"""How much faster cavl's parts are than the plain way, both timed in this process, best of n.
+
+    python benchmarks/bench_cavl.py             # about a minute on one core
+
+The plain ways are written for this file after the description of the released code (specs: per-sample Python
+loops, a DataLoader over single items, images decoded one by one); their results are checked against ours.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from math import comb
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import ToTensor
+
+from cavl.utils.gen_index_dataset import gen_index_dataset
+from cavl.utils.models import mlp_model
+from cavl.utils.utils_algo import accuracy_check, confidence_update, selected_labels
+from cavl.utils.utils_data import generate_uniform_cv_candidate_labels, initial_confidence
+from cavl.utils.utils_loss import rc_loss
+
+K, BATCH, EVAL_BATCH = 10, 64, 4096
+SETS, TRAIN_IMAGES, EVAL_IMAGES = 10_000, 10_000, 60_000
+
+
+def best_seconds(function: Callable[[], object], repeats: int) -> float:
+    """The shortest of `repeats` calls, in seconds."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def plain_candidate_sets(labels: torch.Tensor) -> torch.Tensor:
+    """The double loop over samples and sizes, with a tensor comparison in its middle."""
+    n = len(labels)
+    frequencies = torch.tensor([comb(K, s) for s in range(1, K)]).float() / float(2**K - 2)
+    thresholds = torch.zeros(K - 1)
+    for s in range(K - 1):
+        thresholds[s] = frequencies[s] + (thresholds[s - 1] if s else 0.0)
+    u = torch.from_numpy(np.random.uniform(0, 1, n)).float()  # noqa: NPY002
+    sets = torch.zeros(n, K)
+    sets[torch.arange(n), labels] = 1.0
+    is_open = torch.ones(n)
+    for i in range(n):
+        for s in range(K - 1):
+            if u[i] <= thresholds[s] and is_open[i] == 1:
+                size, is_open[i] = s + 1, 0
+        order = torch.from_numpy(np.random.permutation(K))  # noqa: NPY002
+        false = order[order != labels[i]]
+        sets[i, false[: size - 1]] = 1.0
+    return sets
+
+
+def bench_candidate_sets(repeats: int) -> tuple[float, float]:
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, K, SETS))
+    np.random.seed(0)  # noqa: NPY002
+    plain = plain_candidate_sets(labels)
+    np.random.seed(0)  # noqa: NPY002
+    assert torch.equal(plain, generate_uniform_cv_candidate_labels("bench", labels))
+
+    generator = np.random.default_rng(1)
+    return (
+        best_seconds(lambda: plain_candidate_sets(labels), repeats),
+        best_seconds(lambda: generate_uniform_cv_candidate_labels("bench", labels, generator=generator), 30),
+    )
+
+
+def make_training_task() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    images = torch.rand(TRAIN_IMAGES, 1, 28, 28)
+    labels = torch.randint(0, K, (TRAIN_IMAGES,))
+    Y = generate_uniform_cv_candidate_labels("bench", labels, generator=np.random.default_rng(0))
+    return mlp_model(784, 500, K), images, labels, Y
+
+
+def bench_training_epoch(repeats: int) -> tuple[float, float]:
+    """One epoch after the first, cav_forward after: forward, loss, step, second forward, new labels."""
+    model, images, labels, Y = make_training_task()
+    confidence = initial_confidence(Y)
+    loader = DataLoader(gen_index_dataset(images, Y, labels.float()), batch_size=BATCH, shuffle=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-3)
+
+    def plain() -> None:
+        for x, y, _, index in loader:
+            loss = rc_loss(model(x), confidence, index)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            confidence_update(model, confidence, x, y, index)
+
+    model_2, images, _, Y = make_training_task()
+    selected = Y.argmax(1)
+    fused = torch.optim.Adam(model_2.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
+    ours = lambda: resident_epoch(model_2, fused, images, Y, selected)  # noqa: E731
+    return best_seconds(plain, repeats), best_seconds(ours, repeats)
+
+
+def resident_epoch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    Y: torch.Tensor,
+    selected: torch.Tensor,
+) -> None:
+    """The steps of cavl/main.py without its run directory: slices of resident tensors, labels as an index."""
+    for index in torch.randperm(len(images)).split(BATCH):
+        x, y = images[index], Y[index]
+        loss = F.cross_entropy(model(x), selected[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            selected[index] = selected_labels(model(x), y)
+
+
+class DecodedImages(Dataset):
+    """One image at a time through PIL and ToTensor, as torchvision's MNIST does."""
+
+    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        self.pixels, self.labels, self.transform = pixels, labels, ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[index].numpy())), int(self.labels[index])
+
+
+def bench_evaluation(repeats: int) -> tuple[float, float]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (EVAL_IMAGES, 28, 28), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, K, (EVAL_IMAGES,), generator=generator)
+    model = mlp_model(784, 500, K)
+    loader = DataLoader(DecodedImages(pixels, labels), batch_size=BATCH)
+    resident = pixels[:, None].float() / 255
+
+    def plain() -> float:
+        return accuracy_check(loader, model, "cpu")
+
+    def ours() -> float:
+        return accuracy_check(zip(resident.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True), model, "cpu")
+
+    assert abs(plain() - ours()) < 1e-3  # float sums in another order may turn a near tie
+    return best_seconds(plain, repeats), best_seconds(ours, 2 * repeats)
+
+
+BENCHES = {
+    f"candidate sets, n={SETS:,}, K={K}": (bench_candidate_sets, 200.0),
+    f"training epoch, MLP, {TRAIN_IMAGES:,} images": (bench_training_epoch, 2.0),
+    f"evaluation, MLP, {EVAL_IMAGES:,} images 28x28": (bench_evaluation, 4.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    print(f"{'name':<44}{'plain s':>10}{'ours s':>10}{'ratio':>9}{'target':>8}")
+    for name, (bench, target) in BENCHES.items():
+        plain, ours = bench(args.repeats)
+        print(f"{name:<44}{plain:>10.4f}{ours:>10.4f}{plain / ours:>8.1f}x{target:>7.0f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

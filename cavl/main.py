@@ -1,0 +1,125 @@
+"""CAVL: partial-label learning by class activation value (ICLR 2022).
+
+Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over the
+candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the logits.
+
+    python main.py                           # MNIST in ./data, or the offline sample: about 15 s, test 0.88
+    python main.py -ds cifar10 -mo convnet
+    python main.py -compare cavl,rc,uniform -seeds 0,1,2
+"""
+
+import argparse
+import os
+
+import torch
+
+from cavl.utils import report, sweep
+from cavl.utils.build import build_model, build_optimizer
+from cavl.utils.datasets import PartialData, fold_of, load_dataset
+from cavl.utils.draw import draw_candidates
+from cavl.utils.label_state import LabelState
+from cavl.utils.options import parse_args
+from cavl.utils.resident import Images, epoch_batches, evaluate
+from cavl.utils.warmup import Warmup
+from common.cli import run_main
+from common.meter import Meter
+from common.run import start_run
+from common.rundir import make_accelerator, seed_everything
+
+
+def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict[str, float | None]:
+    """One run: train on the candidate sets, evaluate after every epoch; returns the summary."""
+    accelerator = make_accelerator(args)
+    seed_everything(args.seed)
+    run = start_run(args, default_dir, accelerator)
+    device = accelerator.device
+
+    candidates = draw_candidates(args, data, run)  # (n,K) uint8
+    scale = {"mean": data.mean, "std": data.std, "limit_gb": args.resident_gb}
+    images, test_images = Images(data.train_x, device, **scale), Images(data.test_x, device, **scale)
+    true_labels, test_labels = data.train_y.to(device), data.test_y.to(device)
+    n = len(images)
+
+    model = build_model(args, data).to(device)
+    optimizer, scheduler = build_optimizer(args, model)
+    network = torch.compile(model) if args.compile else model
+    network, optimizer = accelerator.prepare(network, optimizer)
+    labels = LabelState(args, candidates, accelerator)
+    warmup, epoch_loss = Warmup(args.warmup), Meter(accelerator)
+    run.restore(model=model, optimizer=optimizer, scheduler=scheduler, labels=labels, warmup=warmup, loss=epoch_loss)
+    if run.progress.step == 0:
+        report.log_start(run, model, images, candidates, true_labels, test_images, test_labels)
+
+    for epoch in run.epochs(args.ep):
+        network.train()
+        if args.augment:
+            images.draw_augmentation(args.seed, epoch)
+        selecting = warmup.is_over(epoch)
+        batches = epoch_batches(
+            n, args.bs, seed=args.seed, epoch=epoch, start=run.progress.batch, accelerator=accelerator
+        )
+        for index, weight, rows in run.bar(batches, f"epoch {epoch + 1}/{args.ep}", -(-n // args.bs)):
+            x = images.augmented(index) if args.augment else images[index]
+            with accelerator.autocast():
+                outputs = network(x)
+            loss = labels.loss(outputs.float(), index)
+            run.guard(loss, index)
+            accelerator.backward(loss * weight)
+            optimizer.step()
+            optimizer.zero_grad()
+            epoch_loss.add(loss, len(index) * (weight > 0))
+
+            if labels.updates(selecting):  # the method's own step
+                labels.update(index, *second_look(args, model, x, outputs, accelerator))
+            run.step(rows)
+        if run.stopped:
+            break
+        labels.end_epoch(selecting)
+        scheduler.step()
+
+        (te_acc,) = evaluate(model, test_images, report.hits(test_labels), accelerator)
+        tr_acc, covering, approximated = evaluate(
+            model, images, report.train_statistics(true_labels, labels.candidates), accelerator
+        )
+        warmup.observe(covering)
+        report.log_selection_curve(args, run, model, images, labels.candidates, true_labels)
+        run.log("train", loss=epoch_loss.compute(), accuracy=tr_acc, covering_rate=covering,
+                approximated_accuracy=approximated, disambiguation=labels.disambiguation(true_labels),
+                selecting=int(selecting), lr=optimizer.param_groups[0]["lr"])  # fmt: skip
+        run.log("test", accuracy=te_acc)
+        report.print_epoch(run, args.ep)
+        run.end_epoch(score=te_acc)
+
+    summary = report.write(args, run, data, model, images, labels, true_labels)
+    run.finish(**summary)
+    return summary
+
+
+def second_look(
+    args: argparse.Namespace, model: torch.nn.Module, x: torch.Tensor, outputs: torch.Tensor, accelerator: object
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The logits (and, with -select cam, the maps) that rewrite the batch's rows: after the step, or reused."""
+    if args.method == "proden" or (args.cav_forward == "before" and args.select == "cav"):
+        return outputs.detach().float(), None
+    with torch.no_grad(), accelerator.autocast():
+        if args.select == "cam" and args.method == "cavl":
+            return model.class_activation_maps(x)
+        return model(x).float(), None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, load, and run once, or once for each fold, seed and method."""
+    args = parse_args(argv)
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and "LOCAL_RANK" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # CUDA has not started yet
+    data = load_dataset(args.ds, args._location)
+    if sweep.is_wanted(args, data):
+        sweep.run_all(args, data, train)
+    else:
+        if data.own_sets is not None and len(data.test_y) == 0:
+            data = fold_of(data, args.fold, args.folds, args.seed, args.standardize)
+        train(args, data, sweep.default_dir(args))
+
+
+if __name__ == "__main__":
+    run_main(main)

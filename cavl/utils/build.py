@@ -1,0 +1,46 @@
+"""Model and optimiser of a run, with the errors for data that a model cannot take."""
+
+import argparse
+
+import torch
+from torch import nn
+
+from cavl.cifar_models import convnet, densenet, resnet
+from cavl.utils.datasets import PartialData
+from cavl.utils.models import LeNet, linear_model, mlp_model
+from common.cli import UserError
+
+HIDDEN = 500  # of the MLP, as in the reference
+DROPOUT = 0.25  # of the convnet
+
+
+def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
+    """The network of -mo for the shape of the data; UserError names the models that can take it."""
+    shape, k = tuple(data.train_x.shape[1:]), data.num_classes
+    features = int(torch.tensor(shape).prod())
+    if args.mo in ("convnet", "resnet", "densenet") and len(shape) != 3:
+        raise UserError(f"-mo {args.mo} takes images, {args.ds} has {features} features: use linear or mlp")
+    if args.mo == "lenet" and shape != (1, 28, 28):
+        raise UserError(f"-mo lenet takes 1x28x28, {args.ds} is {shape}: use linear, mlp, convnet, resnet or densenet")
+    makers = {
+        "linear": lambda: linear_model(features, k),
+        "mlp": lambda: mlp_model(features, HIDDEN, k),
+        "lenet": lambda: LeNet(k),
+        "convnet": lambda: convnet.Cnn(shape[0], k, DROPOUT),
+        "resnet": lambda: resnet(depth=args.depth, num_classes=k, in_channels=shape[0]),
+        "densenet": lambda: densenet(num_classes=k, in_channels=shape[0]),
+    }
+    return makers[args.mo]()
+
+
+def build_optimizer(
+    args: argparse.Namespace, model: nn.Module
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam (L2 in the gradient, not AdamW) or SGD with momentum 0.9, and the schedule, stepped once an epoch."""
+    if args.op == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=args.wd, fused=True)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, weight_decay=args.wd, momentum=0.9, fused=True)
+    if args.schedule == "cosine":
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.ep)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -1,0 +1,116 @@
+"""The candidate sets of a run: drawn once from (seed, 1), or read, and always saved in the run directory."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cavl.utils.build import build_model, build_optimizer
+from cavl.utils.datasets import PartialData
+from cavl.utils.resident import Images
+from cavl.utils.utils_data import (
+    generate_flip_candidate_labels,
+    generate_instance_dependent_candidate_labels,
+    generate_uniform_cv_candidate_labels,
+    generate_uniform_cv_candidate_labels_case,
+)
+from common import checkpoint
+from common.cli import UserError
+from common.loading import epoch_order
+from common.run import Run
+
+ORACLE_EPOCHS = 20
+
+
+def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
+    """The matrix Y (n,K) uint8 of this run; saved as candidates.npy; its mean size is printed.
+
+    Data that come with candidate sets keep them. Rows without candidate are an error, full or singleton
+    matrices and true labels outside their sets a warning.
+    """
+    candidates = data.own_sets if data.own_sets is not None else _generate(args, data, run)
+    candidates = candidates.to(torch.uint8)
+    sizes = candidates.sum(1)
+    empty = (sizes == 0).nonzero().flatten()
+    if len(empty):
+        raise UserError(f"{len(empty)} samples have no candidate, the first are {empty[:5].tolist()}")
+    if run.is_main:
+        checkpoint.atomic_save(run.folder / "candidates.npy", lambda p: np.save(p.open("wb"), candidates.numpy()))
+    outside = int((candidates[torch.arange(len(candidates)), data.train_y] == 0).sum())
+    run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {data.num_classes} classes")
+    if outside:
+        run.print(f"warning: the true label is not a candidate in {outside} rows (noisy partial labels)")
+    if int(sizes.max()) == 1:
+        run.print("warning: every set holds one label: this is ordinary supervised learning")
+    if int(sizes.min()) == data.num_classes:
+        run.print("warning: every set is full: there is nothing to learn from")
+    return candidates
+
+
+def _generate(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
+    generator, k, y = np.random.default_rng([args.seed, 1]), data.num_classes, data.train_y
+    if args.partial_type in ("uss", "uss_exact"):
+        law = "released" if args.partial_type == "uss" else "exact"
+        return generate_uniform_cv_candidate_labels(args.ds, y, law=law, num_classes=k, generator=generator)
+    if args.partial_type == "fps":
+        return generate_flip_candidate_labels(y, args.q, num_classes=k, generator=generator)
+    if args.partial_type == "case":
+        if k != 10:
+            raise UserError(f"-ca {args.ca}: the flip matrices are for 10 classes, {args.ds} has {k}")
+        return generate_uniform_cv_candidate_labels_case(args.ds, y, args.ca, generator=generator)
+    if args.partial_type == "file":
+        return read_candidates(args.partial_file, y, k)
+    probs = oracle_probabilities(args, data, run)
+    rate = args.rate if args.rate is not None else (0.04 if k >= 100 else 0.4)
+    return generate_instance_dependent_candidate_labels(probs, y, rate, generator=generator)
+
+
+def read_candidates(path: Path, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Read a (n,K) matrix of 0/1 from .npy or .npz (its only array); UserError says what does not fit."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        matrix = content if isinstance(content, np.ndarray) else content[content.files[0]]
+    except (OSError, ValueError, IndexError, EOFError) as error:
+        raise UserError(f"-partial_file {path}: cannot be read as .npy or .npz ({error})") from error
+    if matrix.shape != (len(labels), num_classes):
+        raise UserError(f"-partial_file {path}: shape {matrix.shape}, expected {(len(labels), num_classes)}")
+    wrong = np.argwhere(~np.isin(matrix, (0, 1)))
+    if len(wrong):
+        raise UserError(f"-partial_file {path}: {len(wrong)} values not 0 or 1, the first at {wrong[:3].tolist()}")
+    return torch.from_numpy(matrix.astype(np.uint8))
+
+
+def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
+    """Softmax (n,K) of a model trained on the true labels: -oracle, or trained here and saved as oracle.pt."""
+    model = build_model(args, data).to(run.accelerator.device)
+    images = Images(data.train_x, run.accelerator.device, mean=data.mean, std=data.std, limit_gb=args.resident_gb)
+    path = args.oracle or run.folder / "oracle.pt"
+    if args.oracle is None and not path.is_file():
+        run.print(f"training the oracle of the instance-dependent sets: {ORACLE_EPOCHS} epochs on true labels")
+        _train_oracle(args, data, model, images, run)
+        if run.is_main:
+            checkpoint.save(path, {"state": {"model": model.state_dict()}})
+    else:
+        saved = checkpoint.load(path)
+        saved = saved.get("state", saved)
+        checkpoint.load_into(model, saved.get("model", saved), path)
+    model.eval()
+    with torch.inference_mode():
+        index = torch.arange(len(images), device=images.device)
+        return torch.cat([model(images[part]).double().softmax(1).cpu() for part in index.split(4096)])
+
+
+def _train_oracle(
+    args: argparse.Namespace, data: PartialData, model: torch.nn.Module, images: Images, run: Run
+) -> None:
+    """Every process trains the same oracle, on the same order: cheaper than to agree on one."""
+    optimizer, _ = build_optimizer(args, model)
+    labels = data.train_y.to(images.device)
+    model.train()
+    for epoch in range(ORACLE_EPOCHS):
+        for index in epoch_order(len(images), args.seed, epoch).to(images.device).split(args.bs):
+            loss = torch.nn.functional.cross_entropy(model(images[index]), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()

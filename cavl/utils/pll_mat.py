@@ -1,0 +1,119 @@
+"""Reads the real-world partial-label sets (Lost, MSRCv2, BirdSong, ...), MATLAB files of M.-L. Zhang's layout.
+
+data            (n, d)          features
+partial_target  (K, n), sparse  candidates, 0/1
+target          (K, n), sparse  true label, one 1 per column
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import scipy.sparse
+import torch
+
+from cavl.utils.errors import DataError
+
+KEYS = ("data", "partial_target", "target")
+OTHER_KEYS = ("features", "p_labels", "logitlabels")
+
+
+def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Read one .mat set: X (n, d) float32, partialY (n, K) float32 of 0/1, y (n,) int64.
+
+    Accepts the keys data, partial_target, target or features, p_labels, logitlabels; sparse or dense;
+    label matrices that are (K, n). standardize: see standardize_features, over all rows. K counts the
+    rows of the label matrix, also classes without a sample. True labels outside the candidates are
+    allowed (noisy partial labels) and reported with their number in one warning.
+    """
+    path = Path(path)
+    content = _read_mat(path)
+    features_key, candidates_key, labels_key = _find_keys(path, content)
+    X = _dense(path, features_key, content[features_key])
+    if not np.isfinite(X).all():
+        raise DataError(f"{path}: key '{features_key}' holds NaN or infinite values")
+    partialY = _label_matrix(path, candidates_key, content[candidates_key], len(X))
+    target = _label_matrix(path, labels_key, content[labels_key], len(X))
+    if partialY.shape != target.shape:
+        raise DataError(
+            f"{path}: sizes disagree: '{candidates_key}' has {partialY.shape[1]} classes, "
+            f"'{labels_key}' has {target.shape[1]}"
+        )
+    _check_rows(path, candidates_key, partialY.sum(1) < 1, "without a candidate")
+    _check_rows(path, labels_key, target.sum(1) != 1, "with no or several true labels")
+    y = target.argmax(1)
+    _report_outside(path, partialY, y)
+
+    X = torch.from_numpy(X)
+    X = standardize_features(X) if standardize else X
+    return X.float(), torch.from_numpy(partialY).float(), torch.from_numpy(y).long()
+
+
+def standardize_features(X: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
+    """Shift and scale each column to zero mean and unit population standard deviation.
+
+    X: (n, d). reference: (m, d) rows that mean and deviation are taken from (the training fold); default X.
+    A column that is constant in the reference becomes 0, not NaN.
+    """
+    reference = X if reference is None else reference
+    deviation, mean = torch.std_mean(reference.double(), dim=0, correction=0)
+    # By the range, because rounding leaves a constant column a deviation of about 1e-17.
+    is_constant = reference.amax(0) == reference.amin(0)
+    standardized = (X.double() - mean) / deviation.masked_fill(is_constant, 1.0)
+    return standardized.masked_fill(is_constant, 0.0).to(X.dtype)
+
+
+def _read_mat(path: Path) -> dict:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        return {key: value for key, value in scipy.io.loadmat(path).items() if not key.startswith("__")}
+    except NotImplementedError as error:
+        raise DataError(f"{path}: MATLAB 7.3 files are not supported; save it with -v7") from error
+    except Exception as error:  # scipy raises many kinds for a damaged file
+        raise DataError(f"{path}: not a readable MATLAB file ({error})") from error
+
+
+def _find_keys(path: Path, content: dict) -> tuple[str, ...]:
+    for keys in (KEYS, OTHER_KEYS):
+        if all(key in content for key in keys):
+            return keys
+    keys = max((KEYS, OTHER_KEYS), key=lambda keys: sum(key in content for key in keys))
+    missing = ", ".join(f"'{key}'" for key in keys if key not in content)
+    present = ", ".join(sorted(content)) or "nothing"
+    raise DataError(f"{path}: key {missing} missing; the file holds {present}")
+
+
+def _dense(path: Path, key: str, value: object) -> np.ndarray:
+    """Return a stored matrix as dense float64 (rows, columns)."""
+    value = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
+    if value.ndim != 2 or value.size == 0 or value.dtype.kind not in "biuf":
+        raise DataError(f"{path}: key '{key}' is not a matrix of numbers: {value.dtype} {value.shape}")
+    return value.astype(np.float64)
+
+
+def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
+    """Return a 0/1 label matrix as (n, K)."""
+    matrix = _dense(path, key, value)
+    if n not in matrix.shape:
+        raise DataError(f"{path}: sizes disagree: key '{key}' is {matrix.shape} for {n} samples")
+    matrix = matrix if len(matrix) == n else matrix.T
+    if not np.isin(matrix, (0.0, 1.0)).all():
+        raise DataError(f"{path}: key '{key}' holds values other than 0 and 1")
+    return np.ascontiguousarray(matrix)
+
+
+def _check_rows(path: Path, key: str, is_bad: np.ndarray, what: str) -> None:
+    if is_bad.any():
+        first = ", ".join(str(i) for i in np.flatnonzero(is_bad)[:5])
+        raise DataError(f"{path}: key '{key}' has {is_bad.sum()} rows {what}; first: {first}")
+
+
+def _report_outside(path: Path, partialY: np.ndarray, y: np.ndarray) -> None:
+    count = int((partialY[np.arange(len(y)), y] == 0).sum())
+    if count:
+        warnings.warn(
+            f"{path}: the true label of {count} of {len(y)} samples is not among their candidates",
+            stacklevel=3,
+        )

@@ -1,0 +1,49 @@
+"""The losses: confidence-weighted (CAVL, RC, PRODEN), classifier-consistent (CC), leveraged weighted (LWS)."""
+
+import torch
+import torch.nn.functional as F
+
+
+def rc_loss(outputs: torch.Tensor, confidence: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the confidence-weighted cross-entropy of the batch, a scalar.
+
+    L = -(1/B) sum_i sum_k C[i, k] log p_k(x_i), p = softmax(z).
+    outputs: (B, K) logits z. confidence: (N, K) table C, rows sum to one. index: (B,) int64 rows of C.
+    With one-hot rows this is F.cross_entropy(outputs, selected), in value and gradient.
+    """
+    log_p = F.log_softmax(outputs, dim=1)
+    return -(confidence[index] * log_p).sum(dim=1).mean()
+
+
+def cc_loss(outputs: torch.Tensor, partialY: torch.Tensor) -> torch.Tensor:
+    """Return the classifier-consistent loss of the batch, a scalar (Feng et al., NeurIPS 2020).
+
+    L = -(1/B) sum_i log sum_{k in S_i} p_k(x_i).
+    outputs: (B, K) logits. partialY: (B, K) of 0/1. Summed in the log domain: the released
+    log(sum(softmax)) is infinite for logits such as 60 against -60.
+    """
+    log_p = F.log_softmax(outputs, dim=1)
+    return -log_p.masked_fill(partialY == 0, -torch.inf).logsumexp(dim=1).mean()
+
+
+def lws_loss(
+    outputs: torch.Tensor,
+    partialY: torch.Tensor,
+    confidence: torch.Tensor,
+    index: torch.Tensor,
+    lw_weight: float,
+    lw_weight0: float,
+    epoch_ratio: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the leveraged weighted sigmoid loss and its two parts (L, w0 a, w b) (Wen et al., ICML 2021).
+
+    a = (1/B) sum_{i,k} C[i,k] Y[i,k] s(-z_k), b = (1/B) sum_{i,k} C[i,k] (1 - Y[i,k]) s(z_k), s = sigmoid,
+    L = w0 a + w b.
+    outputs: (B, K) logits z. partialY: (B, K) of 0/1. confidence: (N, K) table, starts at 1/K.
+    index: (B,) int64. lw_weight: w. lw_weight0: w0. epoch_ratio: unused, kept for the released call.
+    """
+    weights = confidence[index]
+    Y = partialY.to(outputs.dtype)
+    candidates = lw_weight0 * (weights * Y * torch.sigmoid(-outputs)).sum(dim=1).mean()
+    others = lw_weight * (weights * (1 - Y) * torch.sigmoid(outputs)).sum(dim=1).mean()
+    return candidates + others, candidates, others

@@ -1,0 +1,97 @@
+"""Class activation maps: the arithmetic, score-map normalisation, overlays.
+
+Shapes: B batch, C channels, K classes, h w map, H W image.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+def class_activation_map(features: torch.Tensor, weight: torch.Tensor, *, relu: bool = True) -> torch.Tensor:
+    """The maps M_k = sum_c W[k,c] A_c of a linear head (Zhou et al., CVPR 2016), (B,K,h,w).
+
+    features A: (B,C,h,w); weight W: (K,C) or (K,C,1,1); no bias. With `relu` negative values become 0.
+    """
+    maps = torch.einsum("bchw,kc->bkhw", features, weight.flatten(1))
+    return maps.relu() if relu else maps
+
+
+def resize_maps(maps: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> torch.Tensor:
+    """Maps (B,K,h,w) at (B,K,H,W), corners not aligned."""
+    return F.interpolate(maps, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+def normalize_scoremap(score_map: np.ndarray, kind: str = "minmax") -> np.ndarray:
+    """A score map in [0,1], same shape and dtype; the input is left alone.
+
+    max: m / max; minmax: subtract the minimum, divide by the new maximum; clipping: only clip.
+    A map with a NaN, and a constant one, become zero.
+    """
+    if kind not in ("max", "minmax", "clipping"):
+        raise ValueError(f"norm_type {kind!r}: choose from max, minmax, clipping")
+    m = np.array(score_map)
+    if np.isnan(m).any() or m.min() == m.max():
+        return np.zeros_like(m)
+    if kind == "minmax":
+        m = m - m.min()
+    if kind != "clipping":
+        m = m / m.max()
+    return np.clip(m, 0, 1)
+
+
+def overlay(image: np.ndarray, score_map: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
+    """An image (H,W,3) uint8 under a map (h,w) in [0,1], drawn in the JET colours; (H,W,3) uint8."""
+    height, width = image.shape[:2]
+    m = cv2.resize(score_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.applyColorMap((np.clip(m, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    return (alpha * heat + (1 - alpha) * image).round().astype(np.uint8)
+
+
+def save_grid(
+    path: Path,
+    rows: list[list[np.ndarray]],
+    titles: list[list[str]],
+    *,
+    cell: float = 1.6,
+    suptitle: str = "",
+) -> None:
+    """Draw rows of pictures with a title each (shorter rows end early) into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = max(len(row) for row in rows)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(cell * columns, cell * 1.3 * len(rows)), squeeze=False)
+    for r, line in enumerate(axes):
+        for c, axis in enumerate(line):
+            axis.axis("off")
+            if c < len(rows[r]):
+                axis.imshow(rows[r][c], cmap="gray", vmin=0, vmax=255)
+                axis.set_title(titles[r][c], fontsize=7)
+    figure.suptitle(suptitle, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+
+
+def save_curves(path: Path, curves: dict[str, list[float]], *, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Draw named curves over 1, 2, ... into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for name, values in curves.items():
+        axis.plot(range(1, len(values) + 1), values, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,160 @@
+"""Checkpoints: atomic save, safe load, exact resume, retention.
+
+A checkpoint holds tensors and plain data only, so it loads with `weights_only=True`. It is written to
+a temporary file, fsynced and renamed: a kill at any moment leaves the previous file whole.
+"""
+
+import os
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.cli import UserError
+
+_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part of it."""
+    atomic_save(path, lambda temporary: temporary.write_bytes(data))
+
+
+def atomic_save(path: Path, write: Any) -> None:
+    """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space and --resume") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Save tensors and plain data (numbers, text, lists, dicts) atomically to `path`."""
+    atomic_save(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load(path: Path) -> Any:
+    """Load a checkpoint onto the CPU with `weights_only=True`; UserError if it cannot be read safely."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises a different class for every kind of damage
+        raise UserError(
+            f"{path}: not a checkpoint of tensors and plain data ({type(error).__name__}); "
+            "the file is damaged, or holds pickled code, which is never executed"
+        ) from error
+
+
+def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors under names without the prefixes of parallel and compiled modules."""
+    stripped = {}
+    for key, value in state_dict.items():
+        while key.startswith(_PREFIXES):
+            key = key.split(".", 1)[1]
+        stripped[key] = value
+    return stripped
+
+
+def load_into(module: nn.Module, state_dict: Mapping[str, torch.Tensor], source: object) -> None:
+    """Load all weights of `module`, or raise UserError naming the first keys and shapes that differ."""
+    given, names = strip_prefixes(state_dict), module.state_dict()
+    wanted, names = strip_prefixes(names), dict(zip(strip_prefixes(names), names, strict=True))
+    missing = [key for key in wanted if key not in given]
+    unexpected = [key for key in given if key not in wanted]
+    misshapen = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+        parts = [f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in groups.items() if keys]
+        raise UserError(f"{source}: does not fit {type(module).__name__}; {'; '.join(parts)}")
+    module.load_state_dict({names[key]: value for key, value in given.items()})
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside torch.compile's and DistributedDataParallel's wrappers."""
+    module = getattr(module, "_orig_mod", module)
+    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's global generators as plain data."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the originals draw from it
+    return {
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Restore what `random_state` returned."""
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def collect(stateful: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of everything in `stateful`: modules, optimisers, schedulers, and tensors (label state)."""
+    return {
+        name: (
+            unwrap(item).state_dict()
+            if isinstance(item, nn.Module)
+            else item.detach().cpu()
+            if isinstance(item, torch.Tensor)
+            else item.state_dict()
+        )
+        for name, item in stateful.items()
+    }
+
+
+def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: object) -> None:
+    """Put collected states back; tensors are filled in place. UserError names what does not fit."""
+    absent = [name for name in stateful if name not in states]
+    if absent:
+        raise UserError(f"{source}: holds no state of {', '.join(absent)}; it is not a checkpoint of this script")
+    for name, item in stateful.items():
+        state = states[name]
+        if isinstance(item, nn.Module):
+            load_into(unwrap(item), state, source)
+        elif isinstance(item, torch.Tensor):
+            if item.shape != state.shape:
+                raise UserError(f"{source}: {name} is {tuple(state.shape)}, expected {tuple(item.shape)}")
+            with torch.no_grad():
+                item.copy_(state)
+        else:
+            item.load_state_dict(state)
+
+
+def keep_newest(files: Iterable[Path], count: int) -> list[Path]:
+    """Delete all but the `count` newest of `files` (by modification time, then name); return the deleted."""
+    ordered = sorted((path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    surplus = ordered[: max(0, len(ordered) - count)]
+    for path in surplus:
+        path.unlink()
+    return surplus

@@ -1,0 +1,204 @@
+"""Where data sets live, their readers' errors, the idx format, and `python -m common.data check FOLDER`.
+
+A data set is looked for in the flag's path, then in the environment variable WSL_DATA_DIR, then in the
+original's default path. Where none holds it, the offline sample serves and the first lines say so.
+"""
+
+import gzip
+import os
+import socket
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from common import samples
+from common.cli import OneLineParser, UserError, run_main
+from common.loading import Batch, EpochSampler, Seeded, eval_loader, gather_in_order, train_loader  # noqa: F401
+
+ENVIRONMENT = "WSL_DATA_DIR"
+_IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class CorruptImage(UserError):
+    """An image file that cannot be decoded; the message names its path."""
+
+
+class Location(NamedTuple):
+    """Where a data set was found, and whether it is an offline sample."""
+
+    path: Path
+    is_sample: bool
+
+
+def locate(
+    name: str,
+    *,
+    given: str | Path | None,
+    default: str | Path,
+    holds: Callable[[Path], bool],
+    how_to_get: str,
+    sample: str | None,
+    want_sample: bool = False,
+    download: Callable[[Path], None] | None = None,
+) -> Location:
+    """Find a data set: flag, then WSL_DATA_DIR, then the original's default, then its offline sample.
+
+    `holds(path)` says whether a folder has the data set; `sample` names one of `common.samples`, or None;
+    `download(path)` fetches it and raises OSError or RuntimeError where that fails.
+    UserError says where it was looked for, how to get it and how to run on the sample.
+    """
+    if want_sample:
+        return Location(_sample(name, sample, "--sample"), True)
+    if given is not None:
+        path = Path(given).expanduser()
+        if holds(path) or (download is not None and _try(download, path) and holds(path)):
+            return Location(path, samples.is_sample(path))
+        problem = f"{name} is not in {path}" if path.exists() else f"{path} does not exist ({name})"
+        hint = f", or run on the offline sample with --sample (layout: python -m common.samples {sample} DIR)"
+        raise UserError(f"{problem}; {how_to_get}{hint if sample else ''}")
+    places = [Path(default).expanduser()]
+    if os.environ.get(ENVIRONMENT):
+        root = Path(os.environ[ENVIRONMENT]).expanduser()
+        places = [root / Path(default).name, root, *places]
+    for path in places:
+        if holds(path):
+            return Location(path, samples.is_sample(path))
+    looked = ", ".join(dict.fromkeys(str(p) for p in places))
+    if download is not None and _try(download, places[-1]) and holds(places[-1]):
+        return Location(places[-1], False)
+    return Location(_sample(name, sample, f"{name} is not in {looked} ({how_to_get})"), True)
+
+
+def _sample(name: str, sample: str | None, why: str) -> Path:
+    if sample is None:
+        raise UserError(f"{why}; {name} has no offline sample, these have one: {', '.join(samples.names())}")
+    path = samples.ensure(sample)
+    print(f"{why}: this run uses the offline sample {path}", flush=True)
+    return path
+
+
+def _try(download: Callable[[Path], None], path: Path) -> bool:
+    existed, before = path.exists(), socket.getdefaulttimeout()
+    socket.setdefaulttimeout(15)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        download(path)
+        return True
+    except (OSError, RuntimeError) as error:
+        reason = str(getattr(error, "reason", error)).split("\n")[0]
+        print(f"download into {path} failed ({reason})", file=sys.stderr, flush=True)
+        if not existed:
+            _remove_empty(path)
+        return False
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _remove_empty(path: Path) -> None:
+    for folder in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read an idx file (plain, or PATH.gz beside it) as an array of its own dtype and shape.
+
+    UserError names the file and what was expected where the magic number or the length is wrong.
+    """
+    path = Path(path)
+    packed = path if path.suffix == ".gz" else path.with_name(path.name + ".gz")
+    try:
+        data = path.read_bytes() if path.is_file() and path != packed else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
+        raise UserError(f"{path}: not an idx file (magic {data[:4].hex()}, expected 0000 and a type); fetch it again")
+    rank, dtype = data[3], np.dtype(_IDX_TYPES[data[2]])
+    if len(data) < 4 + 4 * rank:
+        raise UserError(f"{path}: truncated in its header ({len(data)} bytes); fetch it again")
+    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
+    expected = 4 + 4 * rank + int(np.prod(shape)) * dtype.itemsize
+    if len(data) != expected:
+        raise UserError(f"{path}: {len(data)} bytes, expected {expected} for shape {shape}; fetch it again")
+    return np.frombuffer(data, dtype, offset=4 + 4 * rank).reshape(shape)
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether a folder has the four idx files of the MNIST family, packed or not."""
+    return all(any((folder / (n + s)).is_file() for s in ("", ".gz")) for n in IDX_FILES)
+
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Train images (n,28,28) uint8, train labels (n,) uint8, test images, test labels of an idx folder."""
+    arrays = tuple(read_idx(Path(folder) / name) for name in IDX_FILES)
+    for images, labels, name in ((*arrays[:2], IDX_FILES[0]), (*arrays[2:], IDX_FILES[2])):
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise UserError(f"{folder}/{name}: images {images.shape} and labels {labels.shape} do not belong together")
+    return arrays
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file as RGB; CorruptImage names the path where it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such image") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CorruptImage(
+            f"{path}: unreadable image ({error}); replace it, or --skip_corrupt in training "
+            "(python -m common.data check FOLDER lists all)"
+        ) from error
+
+
+def unreadable(folder: Path) -> Iterable[tuple[Path, str]]:
+    """Every image, idx, .npy and .npz file below `folder` that cannot be read, with the reason."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                read_image(path)
+            elif path.name.endswith(("-ubyte", "-ubyte.gz")):
+                read_idx(path)
+            elif path.suffix in (".npy", ".npz"):
+                with path.open("rb") as file:
+                    np.load(file, allow_pickle=False)
+        except (UserError, ValueError, OSError) as error:
+            yield path, str(error).splitlines()[0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m common.data check FOLDER [FOLDER ...]`: list unreadable files; status 1 if there are any."""
+    parser = OneLineParser(prog="python -m common.data", description="List the unreadable files of a data set.")
+    parser.add_argument("action", choices=("check",))
+    parser.add_argument("folders", nargs="+", type=Path)
+    args = parser.parse_args(argv)
+    count = 0
+    for folder in args.folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+        for _, reason in unreadable(folder):
+            count += 1
+            print(reason)
+    print(f"{count} unreadable file{'s' * (count != 1)}")
+    return int(count > 0)
+
+
+if __name__ == "__main__":
+    run_main(main)

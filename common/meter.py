@@ -1,0 +1,40 @@
+"""A running mean that stays on the device, so that no step waits for it."""
+
+import torch
+from accelerate import Accelerator
+
+
+class Meter:
+    """Mean of what `add` was given since the last `compute`; exact over processes and after a resume."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        # On the host where that costs nothing, so that also devices without float64 can be used.
+        self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type in ("cpu", "cuda") else torch.float32)
+        self.sums = self.sums.to(accelerator.device)
+
+    def add(self, mean: torch.Tensor, count: int) -> None:
+        """Add a mean over `count` samples; no host synchronisation."""
+        self.sums[0] += mean.detach() * count
+        self.sums[1] += count
+
+    def synchronize(self) -> None:
+        """Move all processes' sums to the main one (Run.save calls it on every process)."""
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(self.sums, "sum")
+            self.sums = total if self.accelerator.is_main_process else torch.zeros_like(total)
+
+    def compute(self) -> float | None:
+        """The mean over all processes, None without samples; starts again from zero."""
+        total = self.accelerator.reduce(self.sums, "sum") if self.accelerator.num_processes > 1 else self.sums
+        value, count = total.tolist()
+        self.sums = torch.zeros_like(self.sums)
+        return value / count if count else None
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The sums, on the CPU."""
+        return {"sums": self.sums.cpu()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put the sums back, on the main process only: they are the sums of all."""
+        self.sums.copy_(state["sums"] if self.accelerator.is_main_process else torch.zeros(2))

@@ -1,0 +1,339 @@
+"""A run directory: config.json, metrics.jsonl, summary.json, checkpoints, TensorBoard, figures; signals; exact resume.
+
+A training script uses one `Run` and reads like the experiment:
+
+    run = start_run(args, default_dir="save/NAME", accelerator=accelerator)
+    run.restore(model=model, optimizer=optimizer, confidence=confidence)
+    for epoch in run.epochs(args.ep):
+        for batch in loader:
+            ...                                   # run.guard(loss, index) before backward
+            run.step(len(batch))                  # counts, polls signals, saves
+        if run.stopped: break                     # --max_steps
+        run.log("test", accuracy=...)
+        run.end_epoch(score=...)
+    run.finish(accuracy=...)
+"""
+
+import argparse
+import json
+import math
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from common import checkpoint
+from common.cli import NonFiniteError, UserError
+from common.rundir import claim, describe_launch, settings_of
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved in every checkpoint. `batch` is the next batch of `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    images: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    finished: bool = False
+
+
+class Run:
+    """One run directory and the state of the run in it. Use `start_run` to make one."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, args: argparse.Namespace, source: Path | None) -> None:
+        self.folder, self.accelerator, self.args, self.source = folder, accelerator, args, source
+        self.progress, self.lines, self.stopped = Progress(), [], False
+        self.stateful: dict[str, Any] = {}
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.is_main = accelerator.is_main_process
+        self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._tensorboard: SummaryWriter | None = None
+        self._since = time.perf_counter()
+        self._signal = 0
+        self._handlers = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handlers[number] = signal.signal(number, self._note_signal)
+
+    # ---- what stands in the directory -----------------------------------------------------------
+
+    @property
+    def last(self) -> Path:
+        """checkpoints/last.pt"""
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """checkpoints/best.pt"""
+        return self.folder / "checkpoints" / "best.pt"
+
+    def figure(self, name: str) -> Path:
+        """figures/NAME.png, its folder made."""
+        path = self.folder / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def print(self, *parts: object) -> None:
+        """Print on the main process only."""
+        if self.is_main:
+            print(*parts, flush=True)
+
+    # ---- resume ---------------------------------------------------------------------------------
+
+    def restore(self, **stateful: Any) -> bool:
+        """Name everything that has state; on --resume put it back. True if the run goes on from a checkpoint.
+
+        Modules, optimisers, schedulers, tensors (label state; filled in place), anything with
+        state_dict/load_state_dict. Random states, the position inside the epoch, the metrics so far and
+        the loss scaler are kept besides.
+        """
+        self.stateful = stateful
+        if self.accelerator.scaler is not None:
+            self.stateful["scaler"] = self.accelerator.scaler
+        if self.source is None:
+            if self.rank > 0:  # the same weights (broadcast), but other dropout masks on every process
+                torch.manual_seed((getattr(self.args, "seed", 0) or 0) + 1_000_003 * self.rank)
+            return False
+        saved = checkpoint.load(self.source)
+        if not isinstance(saved, Mapping) or "progress" not in saved or "settings" not in saved:
+            raise UserError(f"{self.source}: not a checkpoint of a run; --resume wants checkpoints/last.pt")
+        self._require_same_settings(saved["settings"])
+        checkpoint.restore(stateful, saved["state"], self.source)
+        self.progress, self.lines = Progress(**saved["progress"]), list(saved["metrics"])
+        checkpoint.set_random_state(saved["random"][self.rank % len(saved["random"])])
+        if self.is_main:
+            text = "".join(json.dumps(line) + "\n" for line in self.lines)
+            checkpoint.atomic_write(self.folder / "metrics.jsonl", text.encode())
+        p = self.progress
+        if not p.finished:
+            self.print(f"resumed {self.source}: epoch {p.epoch + 1}, batch {p.batch}, step {p.step}")
+        return True
+
+    def _require_same_settings(self, saved: Mapping[str, Any]) -> None:
+        now = settings_of(self.args)
+        different = [k for k in {**saved, **now} if saved.get(k) != now.get(k)]
+        if different:
+            told = ", ".join(f"{k} {saved.get(k)!r} then, {now.get(k)!r} now" for k in sorted(different)[:4])
+            raise UserError(f"--resume: other settings than the run was started with: {told}")
+
+    def save(self, path: Path | None = None) -> None:
+        """Write the whole state to `path` (default checkpoints/last.pt); all processes call it."""
+        self._check_finite()
+        self._tick()
+        for item in self.stateful.values():  # state that lives on several processes comes together first
+            if hasattr(item, "synchronize"):
+                item.synchronize()
+        randoms = gather_object([checkpoint.random_state()]) if self.world > 1 else [checkpoint.random_state()]
+        if self.is_main:
+            state = checkpoint.collect(self.stateful)
+            self._require_finite_weights(state)
+            checkpoint.save(
+                path or self.last,
+                {
+                    "state": state,
+                    "progress": asdict(self.progress),
+                    "metrics": self.lines,
+                    "random": randoms,
+                    "settings": settings_of(self.args),
+                },
+            )
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.progress.seconds += now - self._since
+        self._since = now
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def epochs(self, total: int) -> Iterator[int]:
+        """The epochs still to do, counted from 0; after a resume the first is the interrupted one."""
+        while self.progress.epoch < total and not self.stopped:
+            yield self.progress.epoch
+
+    def bar(self, batches: Iterable, what: str, total: int) -> Iterable:
+        """A progress bar over the batches of an epoch; quiet when not on a terminal."""
+        start = self.progress.batch
+        return tqdm(batches, what, total, initial=start, leave=False, disable=None if self.is_main else True)
+
+    def guard(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
+        """Stop the run (exit status 1) if the loss is not finite; call it before backward.
+
+        On a CPU at once; on a GPU every 20 steps and before anything is saved, so that no step waits
+        for the device.
+        """
+        self._unchecked.append((self.progress.step + 1, loss.detach(), indices))
+        if loss.device.type == "cpu" or len(self._unchecked) >= 20:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        waiting, self._unchecked = self._unchecked, []
+        if not waiting:
+            return
+        values = torch.stack([loss.float().reshape(()) for _, loss, _ in waiting]).tolist()
+        for value, (step, _, indices) in zip(values, waiting, strict=True):
+            if not math.isfinite(value):
+                shown = ", ".join(str(i) for i in indices.flatten()[:8].tolist())
+                raise NonFiniteError(
+                    f"epoch {self.progress.epoch + 1}, step {step}: the loss is {value} "
+                    f"(samples {shown}{', …' if indices.numel() > 8 else ''}); "
+                    f"last good checkpoint: {self.last if self.last.is_file() else 'none yet'}"
+                )
+
+    def _require_finite_weights(self, state: Mapping[str, Any]) -> None:
+        for name, item in state.items():
+            for key, value in item.items() if isinstance(item, Mapping) else ():
+                if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+                    good = self.last if self.last.is_file() else "none yet"
+                    raise NonFiniteError(f"step {self.progress.step}: {name} {key} is not finite; last good: {good}")
+
+    def step(self, images: int, skipped: int = 0) -> None:
+        """Count one optimiser step over `images` images (of all processes); save when it is due."""
+        p = self.progress
+        p.batch, p.step, p.images, p.skipped = p.batch + 1, p.step + 1, p.images + images, p.skipped + skipped
+        if self.args.max_steps is not None and p.step >= self.args.max_steps:
+            self.stopped = True
+        self.poll()
+        if self.stopped or (self.args.checkpoint_every and p.step % self.args.checkpoint_every == 0):
+            self.save()
+
+    def poll(self) -> None:
+        """After SIGTERM or SIGINT: save and exit with 143 or 130. Loops outside training may call it too.
+
+        With several processes they agree by a reduction, so only `step` polls, every tenth time.
+        """
+        if self.world > 1:
+            if self.progress.step % 10:
+                return
+            flag = torch.tensor(self._signal, device=self.accelerator.device)
+            self._signal = int(self.accelerator.reduce(flag, "sum").item()) and signal.SIGTERM
+        if self._signal:
+            if self.stateful:
+                self.save()
+                self.print(f"stopped by signal {int(self._signal)}; saved {self.last}; go on with --resume")
+            raise SystemExit(128 + int(self._signal))
+
+    def _note_signal(self, number: int, _frame: object) -> None:
+        self._signal = number
+        signal.signal(number, signal.SIG_DFL)  # a second signal quits at once
+
+    def end_epoch(self, score: float | None = None) -> None:
+        """Close the epoch: save last.pt, and best.pt when `score` (higher is better) is a new best."""
+        p = self.progress
+        p.epoch, p.batch = p.epoch + 1, 0
+        is_best = score is not None and (p.best is None or score > p.best)
+        if is_best:
+            p.best = float(score)
+        self.save()
+        if is_best:
+            self.save(self.best)
+        if self.world == 1:
+            self.poll()
+
+    # ---- what is measured -----------------------------------------------------------------------
+
+    def log(self, split: str, **metrics: float | None) -> None:
+        """One line of metrics.jsonl and the TensorBoard tags SPLIT/NAME at the present step."""
+        line = {
+            "step": self.progress.step,
+            "epoch": self.progress.epoch + 1,
+            "split": split,
+            **plain(metrics),
+        }
+        self.lines.append(line)
+        if not self.is_main:
+            return
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._tensorboard is None:
+            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step)
+        for name, value in plain(metrics).items():
+            if isinstance(value, (int, float)):
+                self._tensorboard.add_scalar(f"{split}/{name}", value, self.progress.step)
+
+    def values(self, split: str, metric: str) -> list[float]:
+        """All values of a metric so far, in order."""
+        return [line[metric] for line in self.lines if line["split"] == split and metric in line]
+
+    def images_per_second(self) -> float | None:
+        """Training images a second over the whole run, evaluation included."""
+        self._tick()
+        return self.progress.images / self.progress.seconds if self.progress.seconds > 0 else None
+
+    def finish(self, **summary: Any) -> None:
+        """Write summary.json, mark the run as finished (unless --max_steps cut it), print where it lies."""
+        was_finished, path = self.progress.finished, self.folder / "summary.json"
+        if was_finished and path.is_file():
+            self.print(f"{self.folder}: this run was finished already; its summary.json stands")
+        else:
+            speed = self.images_per_second()
+            if self.stateful and not was_finished and not self.stopped:
+                self.progress.finished = True
+                self.save()
+            summary = {**summary, "wall_seconds": round(self.progress.seconds, 3), "images_per_second": speed}
+            if self.is_main:
+                checkpoint.atomic_write(path, (json.dumps(plain(summary), indent=1) + "\n").encode())
+            if was_finished:
+                self.print(f"{self.folder}: this run was finished already; its missing summary.json is written")
+        self.print(f"results: {self.folder}")
+        self.close()
+
+    def close(self) -> None:
+        """Close TensorBoard and give the signal handlers back."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+def start_run(
+    args: argparse.Namespace,
+    default_dir: str | Path,
+    accelerator: Accelerator,
+    *,
+    named: str | Path | None = None,
+) -> Run:
+    """Choose, lock and describe the run directory; every process gets the same one.
+
+    `named` (default: args.output_dir) is a directory that the user named: a run in it is never
+    overwritten. Without a name a second run gets a new numbered folder beside the first.
+    """
+    named = named or getattr(args, "output_dir", None)
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            folder, source = claim(args, Path(default_dir), Path(named) if named else None)
+            describe_launch(folder, args, accelerator)
+            answer = [(str(folder), str(source) if source else None)]
+        except UserError as error:
+            answer = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(answer)
+    if isinstance(answer[0], UserError):
+        raise answer[0]
+    folder, source = answer[0]
+    return Run(Path(folder), accelerator, args, Path(source) if source else None)
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON data: numbers as float or int, undefined (NaN, inf) as null, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (bool, int, str, type(None))):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,195 @@
+"""Which folder a run gets, who holds it, and what config.json says about the run."""
+
+import argparse
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from common.checkpoint import atomic_write
+from common.cli import FREE_SETTINGS, UserError
+
+_locks: dict[Path, Any] = {}  # open files: a POSIX lock lives as long as its process holds the file
+
+
+def holds_run(folder: Path) -> bool:
+    """A directory holds a run once it has a checkpoint or a metrics line."""
+    metrics = folder / "metrics.jsonl"
+    return any((folder / "checkpoints").glob("*.pt")) or (metrics.is_file() and metrics.stat().st_size > 0)
+
+
+def claim(args: argparse.Namespace, default: Path, named: Path | None) -> tuple[Path, Path | None]:
+    """The run directory, locked, and the checkpoint to go on from (None: a new run)."""
+    resume, overwrite = getattr(args, "resume", None), getattr(args, "overwrite", False)
+    if resume:
+        return _claim_for_checkpoint(Path(resume), named or default, named is not None)
+    if resume is not None:
+        folder = named or max((f for f in _numbered(default) if holds_run(f)), key=_number, default=default)
+        lock(folder)
+        last = folder / "checkpoints" / "last.pt"
+        if last.is_file():
+            return folder, last
+        if holds_run(folder):
+            _move_aside(folder)
+        print(f"--resume: no checkpoint in {folder}; starting anew", flush=True)
+        return folder, None
+    if named is None and not overwrite:
+        return _claim_free_sibling(default), None
+    folder = named or default
+    lock(folder)
+    if holds_run(folder):
+        if not overwrite:
+            raise UserError(f"{folder} holds a run; go on with --resume, start over with --overwrite, or name another")
+        print(f"the run in {folder} was moved to {_move_aside(folder)}", flush=True)
+    return folder, None
+
+
+def _claim_for_checkpoint(path: Path, folder: Path, is_named: bool) -> tuple[Path, Path]:
+    source = path / "checkpoints" / "last.pt" if path.is_dir() else path
+    if not source.is_file():
+        raise UserError(f"--resume {path}: no checkpoint there (looked for {source})")
+    home = source.resolve().parent
+    if home.name == "checkpoints" and not is_named:
+        folder = home.parent
+    lock(folder)
+    if holds_run(folder) and home.parent != folder.resolve():
+        raise UserError(f"{folder} holds another run than {source}; name another --output_dir")
+    return folder, source
+
+
+def _claim_free_sibling(default: Path) -> Path:
+    for number in range(1, 10_000):
+        folder = default if number == 1 else default.with_name(f"{default.name}-{number}")
+        with contextlib.suppress(UserError):
+            if not holds_run(folder):
+                lock(folder)
+                if number > 1:
+                    print(f"{default} holds a run; this one goes to {folder}", flush=True)
+                return folder
+    raise UserError(f"{default}: ten thousand runs beside each other; name an --output_dir")
+
+
+def _numbered(default: Path) -> list[Path]:
+    pattern = re.compile(re.escape(default.name) + r"(-\d+)?$")
+    return [p for p in default.parent.glob(f"{default.name}*") if p.is_dir() and pattern.match(p.name)]
+
+
+def _number(folder: Path) -> int:
+    digits = re.search(r"-(\d+)$", folder.name)
+    return int(digits.group(1)) if digits else 1
+
+
+def _move_aside(folder: Path) -> Path:
+    aside = next(p for k in range(1, 10_000) if not (p := folder.with_name(f"{folder.name}.old-{k}")).exists())
+    folder.rename(aside)
+    _locks.pop(folder.resolve(), None)
+    lock(folder)
+    return aside
+
+
+def lock(folder: Path) -> None:
+    """Hold `folder` for this process until it ends; UserError if another process holds it.
+
+    A POSIX record lock: the operating system drops it with the process, and forked loader workers do
+    not inherit it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be used as a run directory ({error.strerror})") from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(f"{folder}: another process is writing there; wait for it or name another") from error
+    _locks[folder.resolve()] = file
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that a continued run must share, as plain data."""
+    return {
+        key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for key, value in sorted(vars(args).items())
+        if key not in FREE_SETTINGS and not key.startswith("_")
+    }
+
+
+def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Accelerator) -> None:
+    """Write config.json: settings, command line, commit, package versions, hardware; a resume adds a launch."""
+    path, launches = folder / "config.json", []
+    if path.is_file() and holds_run(folder):
+        with contextlib.suppress(json.JSONDecodeError, KeyError):
+            launches = json.loads(path.read_text())["launches"]
+    launches.append({"command": " ".join(sys.argv), "commit": commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")})
+    packages = ("torch", "torchvision", "numpy", "accelerate", "timm", "scikit-learn", "opencv-python")
+    device = accelerator.device
+    config = {
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in sorted(vars(args).items()) if k[0] != "_"},
+        "command": launches[-1]["command"],
+        "commit": launches[-1]["commit"],
+        "launches": launches,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "processes": accelerator.num_processes,
+            "cpu_cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "mixed_precision": accelerator.mixed_precision,
+        },
+    }
+    atomic_write(path, (json.dumps(config, indent=1, default=str) + "\n").encode())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The checkout's commit, with `+` when tracked files differ from it; None outside git."""
+    root = Path(__file__).parent
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if dirty else "")
+
+
+def seed_everything(seed: int | None) -> int:
+    """Seed Python, NumPy and torch; ask the GPU libraries for their deterministic algorithms."""
+    seed = seed or 0
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the originals' functions draw from the global stream
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return seed
+
+
+def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
+    """accelerate's Accelerator for the shared flags: device, processes and precision come from it."""
+    precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
+    on_gpu = torch.cuda.is_available() and not args.cpu
+    if precision is None:
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
+    if precision == "fp16" and not on_gpu:
+        raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use no or bf16")
+    return Accelerator(cpu=args.cpu, mixed_precision=precision, **kwargs)

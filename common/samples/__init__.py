@@ -1,0 +1,167 @@
+"""The offline samples: small data sets in the official layouts, drawn from scikit-learn's handwritten digits.
+
+    folder = ensure("MNIST")                 # drawn into the cache on first use
+    draw("MNIST", Path("somewhere"))         # or into a folder of one's own
+    is_sample(Path("data/mnist"))            # does this data path point at a sample?
+
+A new sample is one line in `REGISTRY` and one file beside this one, with a function
+`draw_x(folder: Path, rng: np.random.Generator) -> dict[str, int]` that writes the files into the empty
+folder and returns the counts. Raise the version whenever a sample's pictures change: the cache folder
+carries it, so nobody keeps old pictures.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.cli import UserError
+
+MARKER = "SAMPLE.json"
+SEED = 0
+
+
+class Sample(NamedTuple):
+    """One line of the registry; the module is imported only when the sample is drawn."""
+
+    module: str
+    function: str
+    version: int
+    description: str
+
+
+REGISTRY = {
+    "MNIST": Sample("common.samples.mnist", "draw_noisy", 1, "noisy digits in MNIST's idx files (cavl)"),
+    "MNIST_clean": Sample("common.samples.mnist", "draw_clean", 1, "the same without noise (mile)"),
+    "CIFAR10": Sample("common.samples.cifar10", "draw_cifar10", 1, "coloured digits in CIFAR-10's batches (cavl)"),
+    "PLL": Sample("common.samples.pll", "draw_pll", 1, "partial labels in the layout of Lost: lost.mat (cavl)"),
+}
+
+
+def names() -> list[str]:
+    """The samples there are."""
+    return list(REGISTRY)
+
+
+def draw(name: str, folder: Path) -> Path:
+    """Draw the sample `name` into `folder` and return the folder.
+
+    The folder may be missing, empty, or hold this very sample (its files are drawn anew); else UserError.
+    """
+    sample, folder = _look_up(name), Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give a folder for the sample")
+    if folder.is_dir() and any(folder.iterdir()) and _marker_of(folder) != (name, sample.version):
+        raise UserError(f"{folder} is not empty and not this sample ({name}, version {sample.version}); give another")
+    with tempfile.TemporaryDirectory() as temporary, _writing(folder):
+        whole = Path(temporary) / name
+        _write(name, whole)
+        folder.mkdir(exist_ok=True)
+        # the marker last: a copy that is interrupted does not pass for a sample
+        for path in sorted(whole.rglob("*"), key=lambda path: path.name == MARKER):
+            target = folder / path.relative_to(whole)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                shutil.copyfile(path, target)
+    return folder
+
+
+def ensure(name: str) -> Path:
+    """The folder of the cached sample `name`, drawn on first use (one line on stdout says so).
+
+    The cache is the folder in the environment variable WSL_SAMPLE_DIR, else weak-supervision-samples in
+    XDG_CACHE_HOME or ~/.cache. Safe for several processes at once: one draws, the others wait.
+    """
+    version = _look_up(name).version
+    folder = _cache_root() / f"{name}-v{version}"
+    if (folder / MARKER).is_file():
+        return folder
+    with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / MARKER).is_file():
+            print(f"Drawing the offline sample {name} (once) into {folder}", flush=True)
+            _draw_and_rename(name, folder)
+    return folder
+
+
+def is_sample(path: Path) -> bool:
+    """True if `path` or one of its next three parents is a sample's root (layouts nest, as MNIST/raw)."""
+    path = Path(path).resolve()
+    return any((folder / MARKER).is_file() for folder in (path, *list(path.parents)[:3]))
+
+
+def _look_up(name: str) -> Sample:
+    if name not in REGISTRY:
+        raise UserError(f"there is no offline sample {name!r}; there are: {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def _cache_root() -> Path:
+    if folder := os.environ.get("WSL_SAMPLE_DIR"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "weak-supervision-samples"
+
+
+def _write(name: str, folder: Path) -> None:
+    """Draw into the new folder `folder`; the marker comes last."""
+    folder.mkdir()
+    sample = REGISTRY[name]
+    function = getattr(import_module(sample.module), sample.function)
+    # the name takes part in the seed, so that no two samples share their noise
+    counts = function(folder, np.random.default_rng([SEED, *name.encode()]))
+    marker = {
+        "name": name,
+        "version": sample.version,
+        "seed": SEED,
+        "description": sample.description,
+        "counts": counts,
+    }
+    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def _draw_and_rename(name: str, folder: Path) -> None:
+    part = folder.with_name(f".{folder.name}.part")
+    # the caller holds the lock, so whatever lies here was left by a killed process
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write(name, part)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _marker_of(folder: Path) -> tuple[str, int] | None:
+    """Name and version of the sample in `folder`; None if it is none."""
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return marker["name"], marker["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make the folder above; turn what the file system refuses into one line."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        advice = "give another folder; the environment variable WSL_SAMPLE_DIR moves the cache"
+        raise UserError(f"{folder}: the sample cannot be written ({reason}); {advice}") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the operating system's lock on `path`; it is gone with its process."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

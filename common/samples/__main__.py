@@ -1,0 +1,28 @@
+"""List the offline samples, or write one into a folder: `python -m common.samples MNIST some/folder`."""
+
+from pathlib import Path
+
+from common import samples
+from common.cli import OneLineParser, UserError, run_main
+
+
+def main() -> None:
+    """Without arguments list the samples; with NAME and DIR draw one."""
+    parser = OneLineParser(prog="python -m common.samples", description=__doc__)
+    parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(samples.names()))
+    parser.add_argument("folder", nargs="?", metavar="DIR", type=Path, help="a folder that is missing or empty")
+    args = parser.parse_args()
+    if args.name is None:
+        width = max(map(len, samples.names()))
+        for name in samples.names():
+            print(f"{name:<{width}}  {samples.REGISTRY[name].description}")
+    elif args.name not in samples.names():
+        raise UserError(f"there is no offline sample {args.name!r}; there are: {', '.join(samples.names())}")
+    elif args.folder is None:
+        raise UserError(f"where to? python -m common.samples {args.name} DIR")
+    else:
+        print(f"{args.name} written to {samples.draw(args.name, args.folder)}")
+
+
+if __name__ == "__main__":
+    run_main(main)
