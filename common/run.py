@@ -16,7 +16,6 @@ A training script uses one `Run` and reads like the experiment:
 
 import argparse
 import json
-import math
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,8 +30,9 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from common import checkpoint
-from common.cli import NonFiniteError, UserError
-from common.rundir import claim, describe_launch, settings_of
+from common.cli import UserError
+from common.guard import FiniteGuard, StopSignals
+from common.rundir import claim, describe_launch, plain, settings_of
 
 
 @dataclass
@@ -58,13 +58,9 @@ class Run:
         self.stateful: dict[str, Any] = {}
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.is_main = accelerator.is_main_process
-        self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._guard, self._signals = FiniteGuard(self.last), StopSignals()
         self._tensorboard: SummaryWriter | None = None
         self._since = time.perf_counter()
-        self._signal = 0
-        self._handlers = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._handlers[number] = signal.signal(number, self._note_signal)
 
     # ---- what stands in the directory -----------------------------------------------------------
 
@@ -115,7 +111,8 @@ class Run:
         if self.is_main:
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
             checkpoint.atomic_write(self.folder / "metrics.jsonl", text.encode())
-        p = self.progress
+        p, limit = self.progress, self.args.max_steps
+        self.stopped = limit is not None and p.step >= limit and not p.finished
         if not p.finished:
             self.print(f"resumed {self.source}: epoch {p.epoch + 1}, batch {p.batch}, step {p.step}")
         return True
@@ -129,7 +126,7 @@ class Run:
 
     def save(self, path: Path | None = None) -> None:
         """Write the whole state to `path` (default checkpoints/last.pt); all processes call it."""
-        self._check_finite()
+        self._guard.check()
         self._tick()
         for item in self.stateful.values():  # state that lives on several processes comes together first
             if hasattr(item, "synchronize"):
@@ -137,7 +134,7 @@ class Run:
         randoms = gather_object([checkpoint.random_state()]) if self.world > 1 else [checkpoint.random_state()]
         if self.is_main:
             state = checkpoint.collect(self.stateful)
-            self._require_finite_weights(state)
+            self._guard.check_weights(self.progress.step, state)
             checkpoint.save(
                 path or self.last,
                 {
@@ -167,35 +164,8 @@ class Run:
         return tqdm(batches, what, total, initial=start, leave=False, disable=None if self.is_main else True)
 
     def guard(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
-        """Stop the run (exit status 1) if the loss is not finite; call it before backward.
-
-        On a CPU at once; on a GPU every 20 steps and before anything is saved, so that no step waits
-        for the device.
-        """
-        self._unchecked.append((self.progress.step + 1, loss.detach(), indices))
-        if loss.device.type == "cpu" or len(self._unchecked) >= 20:
-            self._check_finite()
-
-    def _check_finite(self) -> None:
-        waiting, self._unchecked = self._unchecked, []
-        if not waiting:
-            return
-        values = torch.stack([loss.float().reshape(()) for _, loss, _ in waiting]).tolist()
-        for value, (step, _, indices) in zip(values, waiting, strict=True):
-            if not math.isfinite(value):
-                shown = ", ".join(str(i) for i in indices.flatten()[:8].tolist())
-                raise NonFiniteError(
-                    f"epoch {self.progress.epoch + 1}, step {step}: the loss is {value} "
-                    f"(samples {shown}{', …' if indices.numel() > 8 else ''}); "
-                    f"last good checkpoint: {self.last if self.last.is_file() else 'none yet'}"
-                )
-
-    def _require_finite_weights(self, state: Mapping[str, Any]) -> None:
-        for name, item in state.items():
-            for key, value in item.items() if isinstance(item, Mapping) else ():
-                if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
-                    good = self.last if self.last.is_file() else "none yet"
-                    raise NonFiniteError(f"step {self.progress.step}: {name} {key} is not finite; last good: {good}")
+        """Stop the run (exit status 1) if the loss is not finite (`FiniteGuard`); call it before backward."""
+        self._guard.add(self.progress.epoch + 1, self.progress.step + 1, loss, indices)
 
     def step(self, images: int, skipped: int = 0) -> None:
         """Count one optimiser step over `images` images (of all processes); save when it is due."""
@@ -215,17 +185,15 @@ class Run:
         if self.world > 1:
             if self.progress.step % 10:
                 return
-            flag = torch.tensor(self._signal, device=self.accelerator.device)
-            self._signal = int(self.accelerator.reduce(flag, "sum").item()) and signal.SIGTERM
-        if self._signal:
+            flag = torch.tensor(self._signals.received, device=self.accelerator.device)
+            if self.accelerator.reduce(flag, "sum").item() and not self._signals.received:
+                self._signals.received = signal.SIGTERM
+        received = int(self._signals.received)
+        if received:
             if self.stateful:
                 self.save()
-                self.print(f"stopped by signal {int(self._signal)}; saved {self.last}; go on with --resume")
-            raise SystemExit(128 + int(self._signal))
-
-    def _note_signal(self, number: int, _frame: object) -> None:
-        self._signal = number
-        signal.signal(number, signal.SIG_DFL)  # a second signal quits at once
+                self.print(f"stopped by signal {received}; saved {self.last}; go on with --resume")
+            raise SystemExit(128 + received)
 
     def end_epoch(self, score: float | None = None) -> None:
         """Close the epoch: save last.pt, and best.pt when `score` (higher is better) is a new best."""
@@ -292,8 +260,7 @@ class Run:
         """Close TensorBoard and give the signal handlers back."""
         if self._tensorboard is not None:
             self._tensorboard.close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._signals.give_back()
 
 
 def start_run(
@@ -323,17 +290,3 @@ def start_run(
         raise answer[0]
     folder, source = answer[0]
     return Run(Path(folder), accelerator, args, Path(source) if source else None)
-
-
-def plain(value: Any) -> Any:
-    """Plain JSON data: numbers as float or int, undefined (NaN, inf) as null, paths as text."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, (bool, int, str, type(None))):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    value = float(value)
-    return value if math.isfinite(value) else None

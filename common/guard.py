@@ -1,0 +1,68 @@
+"""What stops a run early: a loss or weight that is not finite, and the signals SIGTERM and SIGINT."""
+
+import math
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.cli import NonFiniteError
+
+
+class FiniteGuard:
+    """Collects losses and stops the run (exit status 1) where one is not finite.
+
+    On a CPU at once; on a GPU every 20 steps and before anything is saved, so that no step waits for the
+    device and last.pt stays good.
+    """
+
+    def __init__(self, last_good: Path) -> None:
+        self.last_good = last_good
+        self._waiting: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, epoch: int, step: int, loss: torch.Tensor, indices: torch.Tensor) -> None:
+        """Note the loss (a scalar) of a step and its sample indices."""
+        self._waiting.append((epoch, step, loss.detach(), indices))
+        if loss.device.type == "cpu" or len(self._waiting) >= 20:
+            self.check()
+
+    def check(self) -> None:
+        """Read the waiting losses; NonFiniteError names epoch, step, samples and the last good checkpoint."""
+        waiting, self._waiting = self._waiting, []
+        values = torch.stack([loss.float().reshape(()) for _, _, loss, _ in waiting]).tolist() if waiting else []
+        for value, (epoch, step, _, indices) in zip(values, waiting, strict=True):
+            if not math.isfinite(value):
+                shown = ", ".join(str(i) for i in indices.flatten()[:8].tolist())
+                more = ", …" if indices.numel() > 8 else ""
+                raise NonFiniteError(
+                    f"epoch {epoch}, step {step}: the loss is {value} (samples {shown}{more}); {self._good()}"
+                )
+
+    def check_weights(self, step: int, state: Mapping[str, Any]) -> None:
+        """NonFiniteError where a collected state holds a tensor that is not finite."""
+        for name, item in state.items():
+            for key, value in item.items() if isinstance(item, Mapping) else ():
+                if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+                    raise NonFiniteError(f"step {step}: {name} {key} is not finite; {self._good()}")
+
+    def _good(self) -> str:
+        return f"last good checkpoint: {self.last_good if self.last_good.is_file() else 'none yet'}"
+
+
+class StopSignals:
+    """Notes the first SIGTERM or SIGINT in `received`; a second one quits at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def give_back(self) -> None:
+        """Restore the handlers that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
