@@ -10,8 +10,10 @@ candidates; after each step the sample's label becomes argmax over S of |z - 1| 
 
 import argparse
 import os
+from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 
 from cavl.utils import report, sweep
 from cavl.utils.build import build_model, build_optimizer
@@ -23,8 +25,22 @@ from cavl.utils.resident import Images, epoch_batches, evaluate
 from cavl.utils.warmup import Warmup
 from common.cli import run_main
 from common.meter import Meter
-from common.run import start_run
-from common.rundir import make_accelerator, seed_everything
+from common.run import Run, start_run
+from common.rundir import backward, make_accelerator, prepare, seed_everything
+
+
+@dataclass
+class Learner:
+    """What a training step touches: the network (`model` without wrappers), images, label state, optimiser."""
+
+    args: argparse.Namespace
+    accelerator: Accelerator
+    model: torch.nn.Module
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    images: Images
+    labels: LabelState
+    loss: Meter
 
 
 def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict[str, float | None]:
@@ -38,52 +54,31 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     scale = {"mean": data.mean, "std": data.std, "limit_gb": args.resident_gb}
     images, test_images = Images(data.train_x, device, **scale), Images(data.test_x, device, **scale)
     true_labels, test_labels = data.train_y.to(device), data.test_y.to(device)
-    n = len(images)
 
     model = build_model(args, data).to(device)
     optimizer, scheduler = build_optimizer(args, model)
-    network = torch.compile(model) if args.compile else model
-    network, optimizer = accelerator.prepare(network, optimizer)
-    labels = LabelState(args, candidates, accelerator)
-    warmup, epoch_loss = Warmup(args.warmup), Meter(accelerator)
-    run.restore(model=model, optimizer=optimizer, scheduler=scheduler, labels=labels, warmup=warmup, loss=epoch_loss)
+    network, optimizer = prepare(accelerator, torch.compile(model) if args.compile else model, optimizer)
+    labels, loss = LabelState(args, candidates, accelerator), Meter(accelerator)
+    learner = Learner(args, accelerator, model, network, optimizer, images, labels, loss)
+    warmup = Warmup(args.warmup)
+    run.restore(model=model, optimizer=optimizer, scheduler=scheduler, labels=labels, warmup=warmup, loss=loss)
     if run.progress.step == 0:
         report.log_start(run, model, images, candidates, true_labels, test_images, test_labels)
 
     for epoch in run.epochs(args.ep):
-        network.train()
-        if args.augment:
-            images.draw_augmentation(args.seed, epoch)
         selecting = warmup.is_over(epoch)
-        batches = epoch_batches(
-            n, args.bs, seed=args.seed, epoch=epoch, start=run.progress.batch, accelerator=accelerator
-        )
-        for index, weight, rows in run.bar(batches, f"epoch {epoch + 1}/{args.ep}", -(-n // args.bs)):
-            x = images.augmented(index) if args.augment else images[index]
-            with accelerator.autocast():
-                outputs = network(x)
-            loss = labels.loss(outputs.float(), index)
-            run.guard(loss, index)
-            accelerator.backward(loss * weight)
-            optimizer.step()
-            optimizer.zero_grad()
-            epoch_loss.add(loss, len(index) * (weight > 0))
-
-            if labels.updates(selecting):  # the method's own step
-                labels.update(index, *second_look(args, model, x, outputs, accelerator))
-            run.step(rows)
+        train_epoch(learner, run, epoch, selecting)
         if run.stopped:
             break
         labels.end_epoch(selecting)
         scheduler.step()
 
         (te_acc,) = evaluate(model, test_images, report.hits(test_labels), accelerator)
-        tr_acc, covering, approximated = evaluate(
-            model, images, report.train_statistics(true_labels, labels.candidates), accelerator
-        )
+        statistics = report.train_statistics(true_labels, labels.candidates)
+        tr_acc, covering, approximated = evaluate(model, images, statistics, accelerator)
         warmup.observe(covering)
         report.log_selection_curve(args, run, model, images, labels.candidates, true_labels)
-        run.log("train", loss=epoch_loss.compute(), accuracy=tr_acc, covering_rate=covering,
+        run.log("train", loss=loss.compute(), accuracy=tr_acc, covering_rate=covering,
                 approximated_accuracy=approximated, disambiguation=labels.disambiguation(true_labels),
                 selecting=int(selecting), lr=optimizer.param_groups[0]["lr"])  # fmt: skip
         run.log("test", accuracy=te_acc)
@@ -95,16 +90,40 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     return summary
 
 
-def second_look(
-    args: argparse.Namespace, model: torch.nn.Module, x: torch.Tensor, outputs: torch.Tensor, accelerator: object
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None:
+    """One pass over the training images: loss on the present labels, step, new labels for the batch."""
+    args, images, labels, accelerator = learner.args, learner.images, learner.labels, learner.accelerator
+    learner.network.train()
+    if args.augment:
+        images.draw_augmentation(args.seed, epoch)
+    start, n = run.progress.batch, len(images)
+    batches = epoch_batches(n, args.bs, seed=args.seed, epoch=epoch, start=start, accelerator=accelerator)
+    total = -(-n // (args.bs * accelerator.num_processes))
+    for index, weight, rows in run.bar(batches, f"epoch {epoch + 1}/{args.ep}", total):
+        x = images.augmented(index) if args.augment else images[index]
+        with accelerator.autocast():
+            outputs = learner.network(x)
+        loss = labels.loss(outputs.float(), index)
+        run.guard(loss, index)
+        backward(accelerator, loss * weight)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+        learner.loss.add(loss, len(index) * (weight > 0))
+
+        if labels.updates(selecting):  # the method's own step
+            labels.update(index, *second_look(learner, x, outputs))
+        run.step(rows)
+
+
+def second_look(learner: Learner, x: torch.Tensor, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The logits (and, with -select cam, the maps) that rewrite the batch's rows: after the step, or reused."""
+    args = learner.args
     if args.method == "proden" or (args.cav_forward == "before" and args.select == "cav"):
         return outputs.detach().float(), None
-    with torch.no_grad(), accelerator.autocast():
+    with torch.no_grad(), learner.accelerator.autocast():
         if args.select == "cam" and args.method == "cavl":
-            return model.class_activation_maps(x)
-        return model(x).float(), None
+            return learner.model.class_activation_maps(x)
+        return learner.model(x).float(), None
 
 
 def main(argv: list[str] | None = None) -> None:

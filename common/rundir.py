@@ -212,3 +212,22 @@ def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
     if precision == "fp16" and not on_gpu:
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use no or bf16")
     return Accelerator(cpu=args.cpu, mixed_precision=precision, **kwargs)
+
+
+def prepare(
+    accelerator: Accelerator, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """accelerate's prepare for a network and its optimiser; the optimiser stays plain without a loss scaler.
+
+    accelerate's wrapper looks installed modules up in every step, 0.5 ms: a third of an MLP's step on a CPU.
+    """
+    network = accelerator.prepare(network)
+    return network, optimizer if accelerator.scaler is None else accelerator.prepare(optimizer)
+
+
+def backward(accelerator: Accelerator, loss: torch.Tensor) -> None:
+    """loss.backward(), scaled where the precision asks for it (see `prepare`)."""
+    if accelerator.scaler is None:
+        loss.backward()
+    else:
+        accelerator.backward(loss)

@@ -42,6 +42,8 @@ class LabelState:
 
     def loss(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The method's loss for logits (B,K) of samples `index` (B,), mean over the batch."""
+        if self.kind == HARD and self.has_selected:
+            return F.cross_entropy(outputs, self.selected[index])  # equals the table's loss for one-hot rows
         partial = self.candidates[index]
         if self.args.method == "cc":
             return cc_loss(outputs, partial)
@@ -49,8 +51,6 @@ class LabelState:
             return lws_loss(outputs, partial, self.table, index, self.args.lw_weight, self.args.lw_weight0, None)[0]
         if self.kind == TABLE:
             return -(self.table[index] * outputs.log_softmax(1)).sum(1).mean()
-        if self.kind == HARD and self.has_selected:
-            return F.cross_entropy(outputs, self.selected[index])  # equals the table's loss for one-hot rows
         averaged = (outputs.log_softmax(1) * partial).sum(1) / partial.sum(1)
         return -averaged.mean()
 
