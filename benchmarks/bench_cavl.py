@@ -124,7 +124,7 @@ def resident_learner(folder: Path) -> tuple[Learner, Run]:
     args = build_parser().parse_args(["--cpu", "--output_dir", str(folder)])
     accelerator = make_accelerator(args)
     run = start_run(args, folder, accelerator)
-    optimizer, _ = build_optimizer(args, model)
+    optimizer = build_optimizer(args, model)
     network, optimizer = prepare(accelerator, model, optimizer)
     labels = LabelState(args, Y.to(torch.uint8), accelerator)
     labels.selected.copy_(Y.argmax(1))

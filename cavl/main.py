@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from cavl.utils import report, sweep
-from cavl.utils.build import build_model, build_optimizer
+from cavl.utils.build import build_model, build_optimizer, set_learning_rate
 from cavl.utils.datasets import PartialData, fold_of, load_dataset
 from cavl.utils.draw import draw_candidates
 from cavl.utils.label_state import LabelState
@@ -56,22 +56,21 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     true_labels, test_labels = data.train_y.to(device), data.test_y.to(device)
 
     model = build_model(args, data).to(device)
-    optimizer, scheduler = build_optimizer(args, model)
+    optimizer = build_optimizer(args, model)
     network, optimizer = prepare(accelerator, torch.compile(model) if args.compile else model, optimizer)
     labels, loss = LabelState(args, candidates, accelerator), Meter(accelerator)
     learner = Learner(args, accelerator, model, network, optimizer, images, labels, loss)
     warmup = Warmup(args.warmup)
-    run.restore(model=model, optimizer=optimizer, scheduler=scheduler, labels=labels, warmup=warmup, loss=loss)
+    run.restore(model=model, optimizer=optimizer, labels=labels, warmup=warmup, loss=loss)
     if run.progress.step == 0:
         report.log_start(run, model, images, candidates, true_labels, test_images, test_labels)
 
     for epoch in run.epochs(args.ep):
-        selecting = warmup.is_over(epoch)
+        lr, selecting = set_learning_rate(args, optimizer, epoch), warmup.is_over(epoch)
         train_epoch(learner, run, epoch, selecting)
         if run.stopped:
             break
         labels.end_epoch(selecting)
-        scheduler.step()
 
         (te_acc,) = evaluate(model, test_images, report.hits(test_labels), accelerator)
         statistics = report.train_statistics(true_labels, labels.candidates)
@@ -80,7 +79,7 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
         report.log_selection_curve(args, run, model, images, labels.candidates, true_labels)
         run.log("train", loss=loss.compute(), accuracy=tr_acc, covering_rate=covering,
                 approximated_accuracy=approximated, disambiguation=labels.disambiguation(true_labels),
-                selecting=int(selecting), lr=optimizer.param_groups[0]["lr"])  # fmt: skip
+                selecting=int(selecting), lr=lr)  # fmt: skip
         run.log("test", accuracy=te_acc)
         report.print_epoch(run, args.ep)
         run.end_epoch(score=te_acc)

@@ -29,12 +29,12 @@ def normalize_scoremap(score_map: np.ndarray, kind: str = "minmax") -> np.ndarra
     """A score map in [0,1], same shape and dtype; the input is left alone.
 
     max: m / max; minmax: subtract the minimum, divide by the new maximum; clipping: only clip.
-    A map with a NaN, and a constant one, become zero.
+    A map with a NaN, a constant one, and for max one whose maximum is 0, become zero.
     """
     if kind not in ("max", "minmax", "clipping"):
         raise ValueError(f"norm_type {kind!r}: choose from max, minmax, clipping")
     m = np.array(score_map)
-    if np.isnan(m).any() or m.min() == m.max():
+    if np.isnan(m).any() or m.min() == m.max() or (kind == "max" and m.max() == 0):
         return np.zeros_like(m)
     if kind == "minmax":
         m = m - m.min()

@@ -47,7 +47,14 @@ def atomic_save(path: Path, write: Any) -> None:
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Save tensors and plain data (numbers, text, lists, dicts) atomically to `path`."""
-    atomic_save(path, lambda temporary: torch.save(dict(state), temporary))
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(dict(state), temporary)
+        except RuntimeError as error:  # torch's own writer has one class for all that can go wrong
+            raise OSError(f"writing failed, is the disk full? {str(error).splitlines()[0]}") from error
+
+    atomic_save(path, write)
 
 
 def load(path: Path) -> Any:
@@ -76,20 +83,26 @@ def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 def load_into(module: nn.Module, state_dict: Mapping[str, torch.Tensor], source: object) -> None:
     """Load all weights of `module`, or raise UserError naming the first keys and shapes that differ."""
+    if not isinstance(state_dict, Mapping):
+        raise UserError(f"{source}: holds a {type(state_dict).__name__}, expected weights by name")
     given, names = strip_prefixes(state_dict), module.state_dict()
     wanted, names = strip_prefixes(names), dict(zip(strip_prefixes(names), names, strict=True))
     missing = [key for key in wanted if key not in given]
     unexpected = [key for key in given if key not in wanted]
     misshapen = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
+        f"{key} {_shape(given[key])} instead of {_shape(wanted[key])}"
         for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        if key in given and _shape(given[key]) != _shape(wanted[key])
     ]
     if missing or unexpected or misshapen:
         groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
         parts = [f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in groups.items() if keys]
         raise UserError(f"{source}: does not fit {type(module).__name__}; {'; '.join(parts)}")
     module.load_state_dict({names[key]: value for key, value in given.items()})
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -143,12 +156,15 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
         if isinstance(item, nn.Module):
             load_into(unwrap(item), state, source)
         elif isinstance(item, torch.Tensor):
-            if item.shape != state.shape:
-                raise UserError(f"{source}: {name} is {tuple(state.shape)}, expected {tuple(item.shape)}")
+            if _shape(item) != _shape(state):
+                raise UserError(f"{source}: {name} is {_shape(state)}, expected {_shape(item)}")
             with torch.no_grad():
                 item.copy_(state)
         else:
-            item.load_state_dict(state)
+            try:
+                item.load_state_dict(state)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:  # an optimiser of other groups
+                raise UserError(f"{source}: {name} does not fit ({error})") from error
 
 
 def keep_newest(files: Iterable[Path], count: int) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import NoReturn
 # Settings that may differ between a run and its continuation (DESIGN.md, flags).
 FREE_SETTINGS = {
     *("output_dir", "resume", "overwrite", "max_steps", "checkpoint_every"),
-    *("workers", "num_workers", "cpu", "device", "gpu", "print_freq"),
+    *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio"),
 }
 
 
@@ -131,5 +131,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 def _one_line(error: object, status: int) -> int:
     sys.stdout.flush()
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    text = str(error)
+    if "\nOriginal Traceback" in text:  # raised in a loader worker: the message stands at the end
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return status

@@ -5,12 +5,15 @@ original's default path. Where none holds it, the offline sample serves and the 
 """
 
 import gzip
+import math
 import os
 import socket
 import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +94,7 @@ def _try(download: Callable[[Path], None], path: Path) -> bool:
         path.mkdir(parents=True, exist_ok=True)
         download(path)
         return True
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = str(getattr(error, "reason", error)).split("\n")[0]
         print(f"download into {path} failed ({reason})", file=sys.stderr, flush=True)
         if not existed:
@@ -118,7 +121,7 @@ def read_idx(path: Path) -> np.ndarray:
     packed = path if path.suffix == ".gz" else path.with_name(path.name + ".gz")
     try:
         data = path.read_bytes() if path.is_file() and path != packed else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
         raise UserError(f"{path}: not an idx file (magic {data[:4].hex()}, expected 0000 and a type); fetch it again")
@@ -126,7 +129,7 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) < 4 + 4 * rank:
         raise UserError(f"{path}: truncated in its header ({len(data)} bytes); fetch it again")
     shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
-    expected = 4 + 4 * rank + int(np.prod(shape)) * dtype.itemsize
+    expected = 4 + 4 * rank + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise UserError(f"{path}: {len(data)} bytes, expected {expected} for shape {shape}; fetch it again")
     return np.frombuffer(data, dtype, offset=4 + 4 * rank).reshape(shape)
@@ -178,9 +181,13 @@ def unreadable(folder: Path) -> Iterable[tuple[Path, str]]:
                 read_idx(path)
             elif path.suffix in (".npy", ".npz"):
                 with path.open("rb") as file:
-                    np.load(file, allow_pickle=False)
-        except (UserError, ValueError, OSError) as error:
+                    arrays = np.load(file, allow_pickle=False)
+                    for name in getattr(arrays, "files", ()):  # of an .npz: read only when asked for
+                        arrays[name]
+        except UserError as error:
             yield path, str(error).splitlines()[0]
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            yield path, f"{path}: {str(error).splitlines()[0]}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -104,7 +104,7 @@ class _Collate:
     def __call__(self, pairs: list[tuple[int, Any]]) -> Batch:
         kept = [(index, item) for index, item in pairs if item is not None]
         data = self.collate([item for _, item in kept]) if kept else None
-        return Batch(data, torch.tensor([index for index, _ in kept]), len(pairs) - len(kept))
+        return Batch(data, torch.tensor([index for index, _ in kept], dtype=torch.int64), len(pairs) - len(kept))
 
 
 def train_loader(
@@ -118,7 +118,11 @@ def train_loader(
     skip_corrupt: bool = False,
     collate: Callable[[list], Any] = default_collate,
 ) -> DataLoader:
-    """A loader of `Batch`es over this process's share; call `loader.batch_sampler.set_epoch` each epoch."""
+    """A loader of `Batch`es over this process's share; call `loader.batch_sampler.set_epoch` each epoch.
+
+    It has a generator of its own: a DataLoader draws a number each time it is walked, from the global stream
+    unless told otherwise, and a run resumed inside an epoch walks it once more.
+    """
     rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler(len(dataset), batch_size, seed=seed, rank=rank, world=world, drop_last=drop_last)
     return DataLoader(
@@ -128,6 +132,7 @@ def train_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),
     )
 
 
@@ -148,6 +153,7 @@ def eval_loader(
         collate_fn=_Collate(collate),
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),
     )
 
 

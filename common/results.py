@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = read(path, OURS) if path.is_file() else []
         write(path, [*rows, row_from_runs(args.pop("runs"), **args)])
         print(f"{path}: {len(rows)} rows before")
-    for readme in update_readmes():
+    for readme in update_readmes(ROOT):
         print(f"{readme}: table rewritten")
 
 

@@ -16,6 +16,7 @@ A training script uses one `Run` and reads like the experiment:
 
 import argparse
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,7 +56,7 @@ class Run:
     def __init__(self, folder: Path, accelerator: Accelerator, args: argparse.Namespace, source: Path | None) -> None:
         self.folder, self.accelerator, self.args, self.source = folder, accelerator, args, source
         self.progress, self.lines, self.stopped = Progress(), [], False
-        self.stateful: dict[str, Any] = {}
+        self.stateful: dict[str, Any] | None = None  # None: this run cannot be resumed (evaluation)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.is_main = accelerator.is_main_process
         self._guard, self._signals = FiniteGuard(self.last), StopSignals()
@@ -108,7 +109,11 @@ class Run:
         checkpoint.restore(stateful, saved["state"], self.source)
         self.progress, self.lines = Progress(**saved["progress"]), list(saved["metrics"])
         checkpoint.set_random_state(saved["random"][self.rank % len(saved["random"])])
+        best = self.source.with_name("best.pt")
         if self.is_main:
+            describe_launch(self.folder, self.args, self.accelerator)  # now that it is sure to go on
+            if self.progress.best is not None and best.is_file() and not self.best.is_file():
+                checkpoint.atomic_save(self.best, lambda temporary: shutil.copyfile(best, temporary))
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
             checkpoint.atomic_write(self.folder / "metrics.jsonl", text.encode())
         p, limit = self.progress, self.args.max_steps
@@ -148,7 +153,7 @@ class Run:
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        self.progress.seconds += now - self._since
+        self.progress.seconds += 0.0 if self.progress.finished else now - self._since
         self._since = now
 
     # ---- the loop -------------------------------------------------------------------------------
@@ -158,10 +163,13 @@ class Run:
         while self.progress.epoch < total and not self.stopped:
             yield self.progress.epoch
 
-    def bar(self, batches: Iterable, what: str, total: int) -> Iterable:
-        """A progress bar over the batches of an epoch; quiet when not on a terminal."""
-        start = self.progress.batch
-        return tqdm(batches, what, total, initial=start, leave=False, disable=None if self.is_main else True)
+    def bar(self, batches: Iterable, what: str, total: int) -> Iterator:
+        """The batches of an epoch under a progress bar (quiet when not on a terminal), until --max_steps is reached."""
+        start, stopped = self.progress.batch, self.stopped
+        for batch in tqdm(batches, what, total, initial=start, leave=False, disable=None if self.is_main else True):
+            yield batch
+            if self.stopped and not stopped:
+                return
 
     def guard(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
         """Stop the run (exit status 1) if the loss is not finite (`FiniteGuard`); call it before backward."""
@@ -173,26 +181,31 @@ class Run:
         p.batch, p.step, p.images, p.skipped = p.batch + 1, p.step + 1, p.images + images, p.skipped + skipped
         if self.args.max_steps is not None and p.step >= self.args.max_steps:
             self.stopped = True
-        self.poll()
+        if self.world == 1 or p.step % 10 == 0:
+            self._poll_together()
         if self.stopped or (self.args.checkpoint_every and p.step % self.args.checkpoint_every == 0):
             self.save()
 
     def poll(self) -> None:
         """After SIGTERM or SIGINT: save and exit with 143 or 130. Loops outside training may call it too.
 
-        With several processes they agree by a reduction, so only `step` polls, every tenth time.
+        What they changed or logged since the last `step` is then done again by the resumed run. Several
+        processes agree by a reduction, all at one place: only `step` polls, every tenth time, and `end_epoch`.
         """
+        if self.world == 1:
+            self._poll_together()
+
+    def _poll_together(self) -> None:
         if self.world > 1:
-            if self.progress.step % 10:
-                return
             flag = torch.tensor(self._signals.received, device=self.accelerator.device)
             if self.accelerator.reduce(flag, "sum").item() and not self._signals.received:
                 self._signals.received = signal.SIGTERM
         received = int(self._signals.received)
         if received:
-            if self.stateful:
+            if self.stateful is not None:
                 self.save()
                 self.print(f"stopped by signal {received}; saved {self.last}; go on with --resume")
+            self.close()
             raise SystemExit(128 + received)
 
     def end_epoch(self, score: float | None = None) -> None:
@@ -202,22 +215,16 @@ class Run:
         is_best = score is not None and (p.best is None or score > p.best)
         if is_best:
             p.best = float(score)
-        self.save()
-        if is_best:
+        if is_best:  # before last.pt: after a kill in between the resumed run makes it again
             self.save(self.best)
-        if self.world == 1:
-            self.poll()
+        self.save()
+        self._poll_together()
 
     # ---- what is measured -----------------------------------------------------------------------
 
     def log(self, split: str, **metrics: float | None) -> None:
         """One line of metrics.jsonl and the TensorBoard tags SPLIT/NAME at the present step."""
-        line = {
-            "step": self.progress.step,
-            "epoch": self.progress.epoch + 1,
-            "split": split,
-            **plain(metrics),
-        }
+        line = {"step": self.progress.step, "epoch": self.progress.epoch + 1, "split": split, **plain(metrics)}
         self.lines.append(line)
         if not self.is_main:
             return
@@ -245,7 +252,7 @@ class Run:
             self.print(f"{self.folder}: this run was finished already; its summary.json stands")
         else:
             speed = self.images_per_second()
-            if self.stateful and not was_finished and not self.stopped:
+            if self.stateful is not None and not was_finished and not self.stopped:
                 self.progress.finished = True
                 self.save()
             summary = {**summary, "wall_seconds": round(self.progress.seconds, 3), "images_per_second": speed}
@@ -280,7 +287,8 @@ def start_run(
     if accelerator.is_main_process:
         try:
             folder, source = claim(args, Path(default_dir), Path(named) if named else None)
-            describe_launch(folder, args, accelerator)
+            if source is None:  # otherwise Run.restore does, once the settings are found equal
+                describe_launch(folder, args, accelerator)
             answer = [(str(folder), str(source) if source else None)]
         except UserError as error:
             answer = [error]

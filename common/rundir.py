@@ -24,7 +24,12 @@ from accelerate import Accelerator
 from common.checkpoint import atomic_write
 from common.cli import FREE_SETTINGS, UserError
 
-_locks: dict[Path, Any] = {}  # open files: a POSIX lock lives as long as its process holds the file
+# Open files by process and folder: a POSIX lock lives as long as its process holds the file.
+_locks: dict[tuple[int, Path], Any] = {}
+
+
+class _HeldElsewhere(UserError):
+    """Another process writes into the run directory."""
 
 
 def holds_run(folder: Path) -> bool:
@@ -39,7 +44,7 @@ def claim(args: argparse.Namespace, default: Path, named: Path | None) -> tuple[
     if resume:
         return _claim_for_checkpoint(Path(resume), named or default, named is not None)
     if resume is not None:
-        folder = named or max((f for f in _numbered(default) if holds_run(f)), key=_number, default=default)
+        folder = named or _newest(default)
         lock(folder)
         last = folder / "checkpoints" / "last.pt"
         if last.is_file():
@@ -75,7 +80,7 @@ def _claim_for_checkpoint(path: Path, folder: Path, is_named: bool) -> tuple[Pat
 def _claim_free_sibling(default: Path) -> Path:
     for number in range(1, 10_000):
         folder = default if number == 1 else default.with_name(f"{default.name}-{number}")
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(_HeldElsewhere):
             if not holds_run(folder):
                 lock(folder)
                 if number > 1:
@@ -84,20 +89,18 @@ def _claim_free_sibling(default: Path) -> Path:
     raise UserError(f"{default}: ten thousand runs beside each other; name an --output_dir")
 
 
-def _numbered(default: Path) -> list[Path]:
-    pattern = re.compile(re.escape(default.name) + r"(-\d+)?$")
-    return [p for p in default.parent.glob(f"{default.name}*") if p.is_dir() and pattern.match(p.name)]
-
-
-def _number(folder: Path) -> int:
-    digits = re.search(r"-(\d+)$", folder.name)
-    return int(digits.group(1)) if digits else 1
+def _newest(default: Path) -> Path:
+    """The folder with the highest number that holds a run, among `default` and its numbered siblings."""
+    pattern = re.compile(re.escape(default.name) + r"(?:-(\d+))?")
+    beside = default.parent.iterdir() if default.parent.is_dir() else ()
+    numbered = [(int(m[1] or 1), p) for p in beside if (m := pattern.fullmatch(p.name)) and holds_run(p)]
+    return max(numbered)[1] if numbered else default
 
 
 def _move_aside(folder: Path) -> Path:
     aside = next(p for k in range(1, 10_000) if not (p := folder.with_name(f"{folder.name}.old-{k}")).exists())
     folder.rename(aside)
-    _locks.pop(folder.resolve(), None)
+    _locks.pop((os.getpid(), folder.resolve()), None)
     lock(folder)
     return aside
 
@@ -106,8 +109,10 @@ def lock(folder: Path) -> None:
     """Hold `folder` for this process until it ends; UserError if another process holds it.
 
     A POSIX record lock: the operating system drops it with the process, and forked loader workers do
-    not inherit it.
+    not inherit it. What a killed save left half written is cleared away.
     """
+    if _is_locked_here(folder):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a")
@@ -116,17 +121,34 @@ def lock(folder: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise UserError(f"{folder}: another process is writing there; wait for it or name another") from error
-    _locks[folder.resolve()] = file
+        raise _HeldElsewhere(f"{folder}: another process is writing there; wait for it or name another") from error
+    _locks[os.getpid(), folder.resolve()] = file
+    for part in (*folder.glob(".*.part"), *(folder / "checkpoints").glob(".*.part")):
+        part.unlink(missing_ok=True)
+
+
+def _is_locked_here(folder: Path) -> bool:
+    """Whether this process holds the folder: closing a second handle of the file would give the lock up."""
+    folder = folder.resolve()
+    file = _locks.get((os.getpid(), folder))
+    with contextlib.suppress(OSError):
+        return file is not None and os.path.samestat(os.fstat(file.fileno()), (folder / ".lock").stat())
+    return False
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that a continued run must share, as plain data."""
     return {
-        key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        key: _setting(value)
         for key, value in sorted(vars(args).items())
         if key not in FREE_SETTINGS and not key.startswith("_")
     }
+
+
+def _setting(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_setting(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Accelerator) -> None:

@@ -1,6 +1,7 @@
 """Model and optimiser of a run, with the errors for data that a model cannot take."""
 
 import argparse
+import math
 
 import torch
 from torch import nn
@@ -33,14 +34,17 @@ def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
     return makers[args.mo]()
 
 
-def build_optimizer(
-    args: argparse.Namespace, model: nn.Module
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam (L2 in the gradient, not AdamW) or SGD with momentum 0.9, and the schedule, stepped once an epoch."""
+def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam (L2 in the gradient, not AdamW) or SGD with momentum 0.9."""
+    settings = {"lr": args.lr, "weight_decay": args.wd, "fused": True}
     if args.op == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=args.wd, fused=True)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, weight_decay=args.wd, momentum=0.9, fused=True)
-    if args.schedule == "cosine":
-        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.ep)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        return torch.optim.Adam(model.parameters(), **settings)
+    return torch.optim.SGD(model.parameters(), momentum=0.9, **settings)
+
+
+def set_learning_rate(args: argparse.Namespace, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+    """The rate of an epoch (from 0): constant, or lr (1 + cos(pi epoch / epochs)) / 2; sets and returns it."""
+    lr = args.lr * (1 + math.cos(math.pi * epoch / args.ep)) / 2 if args.schedule == "cosine" else args.lr
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr

@@ -105,7 +105,7 @@ def _train_oracle(
     args: argparse.Namespace, data: PartialData, model: torch.nn.Module, images: Images, run: Run
 ) -> None:
     """Every process trains the same oracle, on the same order: cheaper than to agree on one."""
-    optimizer, _ = build_optimizer(args, model)
+    optimizer = build_optimizer(args, model)
     labels = data.train_y.to(images.device)
     model.train()
     for epoch in range(ORACLE_EPOCHS):

@@ -89,11 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# -ep and -mo of the drawn samples: a run of seconds on two CPU cores.
+# Defaults on the drawn samples: a run of seconds on two CPU cores.
 SAMPLE_DEFAULTS = {
-    "MNIST": {"ep": 60},
-    "CIFAR10": {"ep": 12, "mo": "convnet"},
-    "PLL": {"ep": 60, "folds": 3},
+    "idx": {"ep": 60},
+    "cifar": {"ep": 12, "mo": "resnet", "depth": 8},
+    "plcifar": {"ep": 12, "mo": "resnet", "depth": 8},
+    "mat": {"ep": 60, "folds": 3},
 }
 
 
@@ -106,7 +107,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         return found[-1].is_sample
 
     args = parse_with_sample_defaults(
-        build_parser, argv, is_sample_run, lambda first: SAMPLE_DEFAULTS[DATA_SETS[first.ds].sample]
+        build_parser, argv, is_sample_run, lambda first: SAMPLE_DEFAULTS[DATA_SETS[first.ds].kind]
     )
     args._location = found[0]
     if args.released:
