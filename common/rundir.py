@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 
 from common.checkpoint import atomic_write
 from common.cli import FREE_SETTINGS, UserError
@@ -253,3 +254,13 @@ def backward(accelerator: Accelerator, loss: torch.Tensor) -> None:
         loss.backward()
     else:
         accelerator.backward(loss)
+
+
+def share_buffers(accelerator: Accelerator, model: torch.nn.Module) -> None:
+    """Give every process the main one's buffers; call it before an evaluation that several processes share.
+
+    Running statistics of BatchNorm differ between processes after a step; only the main one's are saved.
+    """
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.contiguous(), from_process=0))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cavl.utils.utils_algo import evaluating
 from common.loading import epoch_order, seed_of
+from common.rundir import share_buffers
 
 EVAL_BATCH = 4096
 
@@ -102,6 +103,7 @@ def evaluate(
     """
     mine = torch.arange(accelerator.process_index, len(images), accelerator.num_processes, device=accelerator.device)
     total = 0
+    share_buffers(accelerator, model)
     with evaluating(model):
         for index in mine.split(EVAL_BATCH):
             with accelerator.autocast():

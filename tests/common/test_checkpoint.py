@@ -1,0 +1,286 @@
+"""Checkpoints: whole or not there, never executed, complete, and clear about what does not fit."""
+
+import math
+import os
+import pickle
+import random
+import resource
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common import checkpoint
+from common.cli import UserError
+from tests.common.toy import same
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(OrderedDict(features=nn.Linear(4, 3), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2)))
+
+
+# --- written whole ---
+
+
+def test_a_write_that_dies_half_way_leaves_the_old_file(tmp_path):
+    path = tmp_path / "deep" / "last.pt"
+    checkpoint.save(path, {"step": 1})
+
+    def dies(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        checkpoint.atomic_save(path, dies)
+    assert checkpoint.load(path) == {"step": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
+
+
+def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("folder" if _is_folder(fd) else "file"), sync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1])
+    checkpoint.atomic_write(tmp_path / "a.json", b"{}")
+    assert events == ["file", "rename", "folder"]
+
+
+def _is_folder(fd: int) -> bool:
+    return os.path.isdir(f"/proc/self/fd/{fd}")  # noqa: PTH112
+
+
+def test_a_full_disk_is_a_users_error_and_keeps_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"x": torch.ones(3)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"last\.pt: cannot be written .*free space"):
+            checkpoint.save(path, {"x": torch.ones(1_000_000)})
+        with pytest.raises(UserError, match=r"config\.json: cannot be written"):
+            checkpoint.atomic_write(tmp_path / "config.json", bytes(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.equal(checkpoint.load(path)["x"], torch.ones(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from common import checkpoint
+
+path, rng, seen = Path(sys.argv[1]), random.Random(0), set()
+checkpoint.save(path, {"number": -1, "x": torch.full((2_000_000,), -1)})
+for kill in range(20):
+    pid = os.fork()
+    if pid == 0:
+        number = checkpoint.load(path)["number"]
+        while True:
+            number += 1
+            checkpoint.save(path, {"number": number, "x": torch.full((2_000_000,), number)})
+    time.sleep(0.2 + rng.random() * 0.3)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    state = checkpoint.load(path)
+    assert (state["x"] == state["number"]).all(), kill
+    seen.add(state["number"])
+assert len(seen) > 5, seen
+print("whole", max(seen))
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_while_saving_never_leave_a_broken_file(tmp_path):
+    command = [sys.executable, "-c", KILLS, str(tmp_path / "last.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.startswith("whole"), done.stderr
+
+
+# --- read safely ---
+
+
+class Payload:
+    """Runs code when unpickled in the ordinary way."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("form", ["torch zip", "torch legacy", "plain pickle"])
+def test_a_malicious_checkpoint_executes_nothing(tmp_path, form):
+    path, target = tmp_path / "evil.pt", tmp_path / "executed"
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(Payload(target), protocol=2))
+    else:
+        torch.save({"state": Payload(target)}, path, _use_new_zipfile_serialization=form == "torch zip")
+    with pytest.raises(UserError, match="evil.pt: not a checkpoint of tensors and plain data .*never executed"):
+        checkpoint.load(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"x": torch.randn(1000)})
+    data = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "text": b"hello", "cut": data[: len(data) // 2], "flipped": b"X" + data[1:-40]}[damage]
+    )
+    with pytest.raises(UserError, match="last.pt: not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for path in (tmp_path / "no.pt", tmp_path):
+        with pytest.raises(UserError, match=f"{path.name}: no such checkpoint"):
+            checkpoint.load(path)
+
+
+def test_plain_data_comes_back_as_it_was(tmp_path):
+    state = {"x": torch.arange(3), "n": 1, "f": 0.1, "t": "a", "l": [1, None, True], "d": {1: (2, 3)}}
+    checkpoint.save(tmp_path / "a.pt", state)
+    assert same(checkpoint.load(tmp_path / "a.pt"), state)
+
+
+# --- fits, or says what does not ---
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_parallel_and_compiled_modules_do_not_matter(model, prefix):
+    wanted = {key: torch.randn_like(v) if v.is_floating_point() else v + 5 for key, v in model.state_dict().items()}
+    checkpoint.load_into(model, {prefix + key: value for key, value in wanted.items()}, "x.pt")
+    assert same(dict(model.state_dict()), wanted)
+
+
+def test_plain_weights_load_into_a_wrapped_module(model):
+    wrapped = nn.DataParallel(model)
+    wanted = {key: torch.ones_like(value) for key, value in model.state_dict().items()}
+    checkpoint.load_into(wrapped, wanted, "x.pt")
+    assert same(dict(model.state_dict()), wanted)
+
+
+class Compiled(nn.Module):
+    """As torch.compile wraps a module; importing its compiler takes 20 s."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+
+
+def test_compiled_and_plain_modules_exchange_checkpoints(model):
+    compiled = Compiled(model)
+    assert checkpoint.unwrap(compiled) is model
+    assert checkpoint.collect({"model": compiled})["model"].keys() == model.state_dict().keys()
+    checkpoint.load_into(compiled, {key: torch.ones_like(v) for key, v in model.state_dict().items()}, "x.pt")
+    assert (model.head.weight == 1).all()
+
+
+def test_an_averaged_model_survives_the_round_trip(tmp_path, model):
+    def averaged() -> AveragedModel:
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+    teacher, other = averaged(), averaged()
+    for _ in range(3):
+        model.head.weight.data += 1
+        teacher.update_parameters(model)
+    checkpoint.save(tmp_path / "a.pt", checkpoint.collect({"teacher": teacher}))
+    checkpoint.restore({"teacher": other}, checkpoint.load(tmp_path / "a.pt"), "a.pt")
+    assert same(dict(other.state_dict()), dict(teacher.state_dict())) and int(other.n_averaged) == 3
+
+
+def test_a_mismatch_names_the_first_keys_and_shapes(model):
+    given = dict(model.state_dict())
+    del given["features.bias"]
+    given["head.weight"] = torch.zeros(5, 3)
+    given |= {f"extra.{k}": torch.zeros(1) for k in range(4)}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        checkpoint.load_into(model, given, "official.pth")
+    assert str(caught.value) == (
+        "official.pth: does not fit Sequential; 1 missing: features.bias; "
+        "4 unexpected: extra.0, extra.1, extra.2; 1 of another shape: head.weight (5, 3) instead of (2, 3)"
+    )
+    assert same(dict(model.state_dict()), before)
+
+
+def test_what_is_not_weights_is_named(model):
+    with pytest.raises(UserError, match="x.pt: holds a list, expected weights by name"):
+        checkpoint.load_into(model, [1, 2], "x.pt")
+    with pytest.raises(UserError, match=r"1 of another shape: head.bias int instead of \(2,\)"):
+        checkpoint.load_into(model, {**model.state_dict(), "head.bias": 3}, "x.pt")
+
+
+def test_restore_names_absent_state_misshapen_tensors_and_other_optimisers(model):
+    one = torch.optim.SGD(model.parameters(), 0.1)
+    other = torch.optim.SGD([model.head.weight], 0.1)
+    with pytest.raises(UserError, match="x.pt: holds no state of teacher, labels"):
+        checkpoint.restore({"teacher": model, "labels": torch.zeros(1)}, {}, "x.pt")
+    with pytest.raises(UserError, match=r"x.pt: labels is \(4, 3\), expected \(5, 3\)"):
+        checkpoint.restore({"labels": torch.zeros(5, 3)}, {"labels": torch.zeros(4, 3)}, "x.pt")
+    with pytest.raises(UserError, match="x.pt: optimizer does not fit"):
+        checkpoint.restore({"optimizer": other}, checkpoint.collect({"optimizer": one}), "x.pt")
+
+
+def test_label_tensors_are_filled_in_place(tmp_path):
+    labels = torch.rand(5, 3)
+    checkpoint.save(tmp_path / "a.pt", checkpoint.collect({"labels": labels}))
+    empty = torch.zeros(5, 3)
+    view = empty[1:]
+    checkpoint.restore({"labels": empty}, checkpoint.load(tmp_path / "a.pt"), "a.pt")
+    assert torch.equal(empty, labels) and torch.equal(view, labels[1:])
+
+
+# --- random states ---
+
+
+def draws() -> list[float]:
+    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]  # noqa: NPY002
+
+
+def test_random_states_survive_a_safe_file(tmp_path):
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)  # noqa: NPY002
+    draws()  # leaves half a Gaussian pair waiting in Python's and NumPy's generators
+    checkpoint.save(tmp_path / "a.pt", {"random": checkpoint.random_state()})
+    wanted = [draws() for _ in range(3)]
+    draws()
+    checkpoint.set_random_state(checkpoint.load(tmp_path / "a.pt")["random"])
+    assert [draws() for _ in range(3)] == wanted
+
+
+# --- retention ---
+
+
+def test_keep_newest_deletes_the_oldest_by_time_then_name(tmp_path):
+    files = [tmp_path / f"{name}.pt" for name in "abcde"]
+    for file, seconds in zip(files, [50, 10, 40, 10, 30], strict=True):
+        file.touch()
+        os.utime(file, (seconds, seconds))
+    assert checkpoint.keep_newest([*files, tmp_path / "gone.pt"], 3) == [files[1], files[3]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "c.pt", "e.pt"]
+    assert checkpoint.keep_newest(files, 3) == []
+    assert len(checkpoint.keep_newest(files, 0)) == 3 and not list(tmp_path.iterdir())
+
+
+def test_a_whole_training_state_loads_with_weights_only(tmp_path, model):
+    optimizer = torch.optim.Adam(model.parameters())
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    model(torch.randn(4, 4)).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    checkpoint.save(tmp_path / "a.pt", checkpoint.collect(stateful))
+    assert same(checkpoint.load(tmp_path / "a.pt"), checkpoint.collect(stateful))
+    assert math.isfinite(scheduler.get_last_lr()[0])

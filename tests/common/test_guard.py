@@ -1,0 +1,81 @@
+"""What is not finite stops a run and is named; signals are noted once."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from common.cli import NonFiniteError
+from common.guard import FiniteGuard, StopSignals
+
+# --- losses ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_not_finite_names_epoch_step_samples_and_the_last_good_checkpoint(tmp_path, value):
+    guard = FiniteGuard(tmp_path / "last.pt")
+    guard.add(1, 1, torch.tensor(0.5), torch.tensor([1, 2]))
+    with pytest.raises(NonFiniteError) as caught:
+        guard.add(2, 7, torch.tensor(value), torch.tensor([4, 9, 11]))
+    expected = f"epoch 2, step 7: the loss is {value} (samples 4, 9, 11); last good checkpoint: none yet"
+    assert str(caught.value) == expected
+
+
+def test_the_checkpoint_is_named_where_there_is_one_and_long_batches_are_cut(tmp_path):
+    (tmp_path / "last.pt").touch()
+    with pytest.raises(NonFiniteError) as caught:
+        FiniteGuard(tmp_path / "last.pt").add(1, 1, torch.tensor([float("nan")]), torch.arange(10))
+    expected = f"(samples 0, 1, 2, 3, 4, 5, 6, 7, …); last good checkpoint: {tmp_path / 'last.pt'}"
+    assert str(caught.value).endswith(expected)
+
+
+class OnDevice:
+    """A loss whose reading is counted, as on a device that a step must not wait for."""
+
+    def __init__(self, value: float, reads: list) -> None:
+        self.value, self.reads, self.device = value, reads, torch.device("cuda")
+
+    def detach(self) -> "OnDevice":
+        return self
+
+    def float(self) -> torch.Tensor:
+        self.reads.append(self.value)
+        return torch.tensor(self.value)
+
+
+def test_on_a_device_losses_are_read_together_every_twenty_steps_and_on_demand(tmp_path):
+    guard, reads = FiniteGuard(tmp_path / "last.pt"), []
+    for step in range(1, 20):
+        guard.add(1, step, OnDevice(float("nan") if step == 3 else 0.0, reads), torch.tensor([step]))
+    assert not reads
+    with pytest.raises(NonFiniteError, match=r"step 3: .*\(samples 3\)"):
+        guard.add(1, 20, OnDevice(0.0, reads), torch.tensor([20]))
+    assert len(reads) == 20
+    guard.add(1, 21, OnDevice(float("inf"), reads), torch.tensor([21]))
+    with pytest.raises(NonFiniteError, match="step 21: the loss is inf"):
+        guard.check()
+    guard.check()  # nothing waits any more
+
+
+def test_weights_are_checked_by_name(tmp_path):
+    guard = FiniteGuard(tmp_path / "last.pt")
+    good = {"model": {"w": torch.ones(2), "n": torch.tensor(3)}, "optimizer": {"param_groups": []}}
+    guard.check_weights(1, good)
+    with pytest.raises(NonFiniteError, match="step 5: model b is not finite; last good checkpoint: none yet"):
+        guard.check_weights(5, {**good, "model": {"w": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}})
+
+
+# --- signals ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_noted_the_second_quits(number):
+    before = signal.getsignal(number)
+    signals = StopSignals()
+    assert signals.received == 0
+    os.kill(os.getpid(), number)
+    assert signals.received == number
+    assert signal.getsignal(number) == signal.SIG_DFL
+    signals.give_back()
+    assert signal.getsignal(number) == before

@@ -1,0 +1,423 @@
+"""A run directory from start to end: what it holds, exact resume, signals, and what must never be saved."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.cli import NonFiniteError, UserError, run_main
+from common.run import Run, start_run
+from common.rundir import make_accelerator
+from tests.common.toy import EPOCHS, SAMPLES, STEPS, same, settings, train
+
+ROOT = Path(__file__).resolve().parents[2]
+PER_EPOCH = STEPS // EPOCHS
+
+
+def strict(text: str) -> dict:
+    """JSON without NaN and Infinity, which the standard does not know."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+def state(folder: Path, name: str = "last") -> dict:
+    """A checkpoint without the time that the run took."""
+    saved = checkpoint.load(folder / "checkpoints" / f"{name}.pt")
+    saved["progress"].pop("seconds")
+    return saved
+
+
+def summary(folder: Path) -> dict:
+    """summary.json without the two figures that need not be reproduced."""
+    found = strict((folder / "summary.json").read_text())
+    assert found.pop("wall_seconds") > 0 and found.pop("images_per_second") > 0
+    return found
+
+
+def assert_equal_runs(one: Path, two: Path) -> None:
+    """Bit-equal weights and states, byte-equal metrics, equal summaries."""
+    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
+    assert same(state(one), state(two))
+    assert same(state(one, "best"), state(two, "best"))
+    assert summary(one) == summary(two)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run; tests leave it alone."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(settings(folder))
+    return folder
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the uninterrupted run."""
+    shutil.copytree(whole, tmp_path / "finished")
+    return tmp_path / "finished"
+
+
+# --- what a directory holds ---
+
+
+def test_a_run_leaves_what_the_design_lists(whole):
+    for name in ("config.json", "metrics.jsonl", "summary.json", "checkpoints/last.pt", "checkpoints/best.pt"):
+        assert (whole / name).stat().st_size > 0, name
+    assert any((whole / "tensorboard").iterdir())
+    assert strict((whole / "config.json").read_text())["settings"]["lr"] == 0.1
+    assert not [p for p in whole.rglob("*") if p.name.endswith(".part")]
+
+
+def test_every_metrics_line_has_step_epoch_split_and_null_where_undefined(whole):
+    lines = [strict(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    expected = [(PER_EPOCH * e, e, split) for e in range(1, EPOCHS + 1) for split in ("train", "test")]
+    assert [(line["step"], line["epoch"], line["split"]) for line in lines] == expected
+    assert set(lines[0]) == {"step", "epoch", "split", "loss", "nothing", "draw"}
+    assert lines[0]["nothing"] is None and math.isfinite(lines[0]["loss"])
+
+
+def test_the_summary_has_final_metrics_time_and_speed_and_null_where_undefined(whole):
+    found = strict((whole / "summary.json").read_text())
+    assert set(found) == {"accuracy", "undefined", "wall_seconds", "images_per_second"}
+    assert found["undefined"] is None
+    progress = checkpoint.load(whole / "checkpoints" / "last.pt")["progress"]
+    assert found["wall_seconds"] == round(progress["seconds"], 3)
+    assert found["images_per_second"] == pytest.approx(SAMPLES * EPOCHS / progress["seconds"])
+
+
+def test_checkpoints_count_and_best_is_the_first_with_the_highest_score(whole):
+    last, best = state(whole), state(whole, "best")
+    scores = [line["accuracy"] for line in last["metrics"] if line["split"] == "test"]
+    assert last["progress"] == {
+        **{"epoch": EPOCHS, "batch": 0, "step": STEPS, "images": SAMPLES * EPOCHS, "skipped": 0},
+        **{"best": max(scores), "finished": True},
+    }
+    assert best["progress"]["epoch"] == scores.index(max(scores)) + 1 and not best["progress"]["finished"]
+    assert set(last["state"]) == {"model", "teacher", "optimizer", "scheduler", "confidence", "mean_loss"}
+
+
+def test_the_location_is_printed_at_the_end(tmp_path, capsys):
+    train(settings(tmp_path / "run"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"results: {tmp_path / 'run'}"
+
+
+def test_the_seed_changes_and_fixes_everything(whole, tmp_path):
+    train(settings(tmp_path / "again"))
+    assert_equal_runs(whole, tmp_path / "again")
+    train(settings(tmp_path / "other", seed=1))
+    assert not same(state(whole)["state"]["model"], state(tmp_path / "other")["state"]["model"])
+
+
+def test_figures_have_a_folder(tmp_path):
+    run = evaluation(tmp_path / "run")
+    assert run.figure("curves") == tmp_path / "run" / "figures" / "curves.png"
+    assert (tmp_path / "run" / "figures").is_dir()
+    run.close()
+
+
+def evaluation(folder: Path, **changed: object) -> Run:
+    """A run without a training loop."""
+    args = settings(folder, **changed)
+    return start_run(args, "default", make_accelerator(args))
+
+
+def test_evaluation_writes_the_same_kind_of_directory(tmp_path):
+    run = evaluation(tmp_path / "run")
+    run.log("val", mAP=0.5, empty=float("nan"))
+    run.finish(mAP=0.5, empty=float("nan"))
+    assert strict((tmp_path / "run" / "metrics.jsonl").read_text())["mAP"] == 0.5
+    found = strict((tmp_path / "run" / "summary.json").read_text())
+    assert (found["mAP"], found["empty"]) == (0.5, None) and not (tmp_path / "run" / "checkpoints").exists()
+    with pytest.raises(UserError, match="holds a run"):
+        evaluation(tmp_path / "run")
+
+
+def test_a_directory_may_be_named_by_another_flag(tmp_path):
+    args = settings(None)
+    for _ in range(2):
+        run = start_run(args, tmp_path / "default", make_accelerator(args), named=tmp_path / "experiment")
+        assert run.folder == tmp_path / "experiment"
+        run.close()
+    run.log("val", mAP=0.5)
+    run.close()
+    with pytest.raises(UserError, match="experiment holds a run"):
+        start_run(args, tmp_path / "default", make_accelerator(args), named=tmp_path / "experiment")
+
+
+def test_a_default_directory_is_relative_to_the_working_directory_and_numbered(working_directory):
+    folders = [train(settings(None, epochs=1)).folder for _ in range(2)]
+    assert folders == [Path("toy"), Path("toy-2")] and (working_directory / "toy-2" / "summary.json").is_file()
+
+
+# --- exact resume ---
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+def test_a_run_interrupted_at_any_step_equals_the_uninterrupted_one(whole, tmp_path, at, capsys):
+    folder = tmp_path / "run"
+    run = train(settings(folder, max_steps=at))
+    assert run.stopped and run.progress.step == at
+    assert not checkpoint.load(folder / "checkpoints" / "last.pt")["progress"]["finished"]
+    capsys.readouterr()
+    train(settings(folder, resume="", workers=0))
+    epoch, batch = (at - 1) // PER_EPOCH + 1, (at - 1) % PER_EPOCH + 1
+    line = f"resumed {folder}/checkpoints/last.pt: epoch {epoch}, batch {batch}, step {at}"
+    assert capsys.readouterr().out.splitlines()[0] == line
+    assert_equal_runs(whole, folder)
+
+
+def test_a_run_interrupted_at_every_step_in_turn_equals_the_uninterrupted_one(whole, tmp_path):
+    for step in range(1, STEPS + 1):
+        train(settings(tmp_path / "run", max_steps=step, resume=""))
+    train(settings(tmp_path / "run", resume=""))
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_workers_do_not_change_a_resumed_run(whole, tmp_path):
+    train(settings(tmp_path / "run", max_steps=PER_EPOCH + 1, workers=2))
+    train(settings(tmp_path / "run", resume=""))
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+class Killed(BaseException):
+    """The process ends here; nothing is tidied up."""
+
+
+def test_a_kill_right_after_any_save_loses_nothing(whole, tmp_path, monkeypatch):
+    """Also between the saves of best.pt and last.pt: no best is lost or forgotten."""
+    save, folder, left, kills = checkpoint.save, tmp_path / "run", 0, 0
+
+    def killing(path: Path, saved: dict) -> None:
+        nonlocal left
+        save(path, saved)
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    for kills in range(20):
+        left = kills + 1
+        monkeypatch.setattr(checkpoint, "save", killing)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            train(settings(folder, checkpoint_every=5))
+        except Killed:
+            monkeypatch.setattr(checkpoint, "save", save)
+            with (folder / "metrics.jsonl").open("a") as file:
+                file.write('{"step": 99, "cut sho')
+            train(settings(folder, resume=""))
+            assert_equal_runs(whole, folder)
+        else:
+            break
+    assert EPOCHS + 2 <= kills < 19
+
+
+def test_checkpoint_every_saves_at_those_steps(tmp_path, monkeypatch):
+    steps, save = [], Run.save
+    monkeypatch.setattr(Run, "save", lambda run, path=None: (steps.append(run.progress.step), save(run, path)))
+    train(settings(tmp_path / "a", checkpoint_every=3))
+    assert {3, 6, 9} <= set(steps)
+    steps.clear()
+    train(settings(tmp_path / "b"))
+    assert set(steps) == {PER_EPOCH * e for e in range(1, EPOCHS + 1)}
+
+
+def test_resume_from_a_path_into_another_folder_keeps_the_old_run_and_takes_the_best_along(whole, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    train(settings(old, max_steps=STEPS - 1))
+    before = {p: p.read_bytes() for p in old.rglob("*") if p.is_file()}
+    train(settings(new, resume=str(old)))
+    assert_equal_runs(whole, new)
+    assert {p: p.read_bytes() for p in old.rglob("*") if p.is_file()} == before
+
+
+def test_resume_without_a_checkpoint_starts_anew_says_so_first_and_equals_a_new_run(whole, tmp_path, capsys):
+    train(settings(tmp_path / "run", resume=""))
+    assert capsys.readouterr().out.startswith(f"--resume: no checkpoint in {tmp_path / 'run'}; starting anew\n")
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_resume_from_a_missing_path_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="gone.pt: no checkpoint there"):
+        train(settings(tmp_path / "run", resume=str(tmp_path / "gone.pt")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_settings_are_named_and_change_nothing(finished):
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    with pytest.raises(UserError) as caught:
+        train(settings(finished, resume="", lr=0.2, seed=3))
+    told = "--resume: other settings than the run was started with: lr 0.1 then, 0.2 now, seed 0 then, 3 now"
+    assert str(caught.value) == told
+    with pytest.raises(UserError, match="added None then, 1 now"):
+        train(settings(finished, resume="", added=1))
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_free_settings_may_differ(whole, tmp_path):
+    train(settings(tmp_path / "run", max_steps=2, print_freq=10, device="cpu", num_workers=3))
+    args = settings(tmp_path / "run", resume=str(tmp_path / "run"), max_steps=900, checkpoint_every=2)
+    train(args)
+    assert_equal_runs(whole, tmp_path / "run")
+    launches = strict((tmp_path / "run" / "config.json").read_text())["launches"]
+    assert len(launches) == 2
+
+
+@pytest.mark.parametrize("content", ["weights", "list"])
+def test_a_checkpoint_of_something_else_is_an_error(tmp_path, content):
+    path = tmp_path / "official.pth"
+    torch.save({"a": torch.ones(1)} if content == "weights" else [1], path)
+    with pytest.raises(UserError, match="official.pth: not a checkpoint of a run; --resume wants checkpoints/last.pt"):
+        train(settings(tmp_path / "run", resume=str(path)))
+
+
+def test_a_finished_run_stands_and_writes_a_missing_summary(whole, finished, capsys):
+    before = (finished / "summary.json").read_bytes()
+    for text in ("its summary.json stands", "its missing summary.json is written"):
+        with pytest.raises(SystemExit) as caught:
+            run_main(lambda: train(settings(finished, resume="")) and 0)
+        assert not caught.value.code
+        assert f"{finished}: this run was finished already; {text}" in capsys.readouterr().out
+        assert (finished / "summary.json").read_bytes() == before
+        assert_equal_runs(whole, finished)
+        (finished / "summary.json").unlink()
+
+
+def test_a_named_run_is_refused_and_overwrite_starts_over(whole, finished):
+    with pytest.raises(UserError, match="holds a run; go on with --resume, start over with --overwrite"):
+        train(settings(finished))
+    assert_equal_runs(whole, finished)
+    train(settings(finished, overwrite=True, max_steps=1))
+    assert_equal_runs(whole, finished.with_name("finished.old-1"))
+    assert state(finished)["progress"]["step"] == 1
+
+
+def test_a_run_directory_in_use_is_refused(tmp_path, in_child):
+    from common.rundir import lock
+
+    assert in_child(lock, tmp_path / "run", stay=True)
+    for changed in ({}, {"resume": ""}, {"overwrite": True}):
+        with pytest.raises(UserError, match="another process is writing there"):
+            train(settings(tmp_path / "run", **changed))
+
+
+# --- signals ---
+
+
+def signal_at(step: int, number: int) -> Callable[[Run], None]:
+    def send(run: Run) -> None:
+        if run.progress.step + 1 == step:
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("step", [1, PER_EPOCH, PER_EPOCH + 2, STEPS])
+def test_a_signal_finishes_the_step_saves_and_exits(whole, tmp_path, number, status, step, capsys):
+    folder, before = tmp_path / "run", signal.getsignal(number)
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: train(settings(folder), after_step=signal_at(step, number)))
+    assert caught.value.code == status
+    assert state(folder)["progress"]["step"] == step
+    assert f"saved {folder}/checkpoints/last.pt; go on with --resume" in capsys.readouterr().out
+    assert signal.getsignal(number) == before
+    train(settings(folder, resume=""))
+    assert_equal_runs(whole, folder)
+
+
+def test_a_signal_during_evaluation_is_polled_and_at_the_end_of_an_epoch(tmp_path):
+    run = evaluation(tmp_path / "a")
+    run.restore(model=torch.nn.Linear(1, 1))
+    run.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run.poll()
+    assert caught.value.code == 143 and run.last.is_file()
+    run = evaluation(tmp_path / "b")
+    run.restore(model=torch.nn.Linear(1, 1))
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(SystemExit) as caught:
+        run.end_epoch(score=0.5)
+    assert caught.value.code == 130 and state(tmp_path / "b")["progress"]["epoch"] == 1
+
+
+def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
+    run = evaluation(tmp_path / "run")
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run.poll()
+    assert not run.last.exists()
+
+
+# --- what is not finite ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_checkpoint(tmp_path, value, capsys):
+    folder, kept = tmp_path / "run", {}
+
+    def spoil(loss: torch.Tensor, run: Run) -> torch.Tensor:
+        if run.progress.step + 1 == PER_EPOCH + 2:
+            kept["last"], kept["model"] = run.last.read_bytes(), checkpoint.collect(run.stateful)["model"]
+            kept["model"] = {key: tensor.clone() for key, tensor in kept["model"].items()}
+            kept["run"] = run
+            return loss * value
+        return loss
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: train(settings(folder), spoil=spoil))
+    assert caught.value.code == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: epoch 2, step {PER_EPOCH + 2}: the loss is {value} (samples ")
+    assert err.endswith(f"); last good checkpoint: {folder}/checkpoints/last.pt\n")
+    assert len(err.split("(samples ")[1].split(")")[0].split(", ")) == 4
+    assert (folder / "checkpoints" / "last.pt").read_bytes() == kept["last"]
+    after = kept["run"].stateful["model"].state_dict()
+    weights = [key for key in after if "running" not in key and "num_batches" not in key]
+    assert all(torch.equal(after[key], kept["model"][key]) for key in weights)  # never updated by such a loss
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    folder, kept = tmp_path / "run", {}
+
+    def spoil_weights(run: Run) -> None:
+        if run.progress.step + 1 == 2 * PER_EPOCH:
+            kept.update({p: p.read_bytes() for p in (run.last, run.best)})
+            with torch.no_grad():
+                next(run.stateful["model"].parameters()).fill_(float("nan"))
+
+    with pytest.raises(
+        NonFiniteError, match=f"step {2 * PER_EPOCH}: model 0.weight is not finite; last good"
+    ) as caught:
+        train(settings(folder), after_step=spoil_weights)
+    assert str(folder / "checkpoints" / "last.pt") in str(caught.value)
+    assert kept == {p: p.read_bytes() for p in kept} and len(kept) == 2
+
+
+# --- several processes ---
+
+
+@pytest.mark.slow
+def test_two_processes_gather_average_save_and_resume_as_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "tests.common.two_processes", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["gather"] == found["gather_wanted"]
+    assert found["mean"] == 5 / 3 and found["mean_after_save"] == 5 / 3 and found["none"] is None
+    assert found["exits"] == [143, 143] and found["uneven_polls"]
+    assert found["refused"] == ["UserError", "UserError"]
+    assert_equal_runs(tmp_path / "whole", tmp_path / "interrupted")
+    randoms = state(tmp_path / "whole")["random"]
+    assert len(randoms) == 2 and not same(randoms[0]["torch"], randoms[1]["torch"])
+    assert state(tmp_path / "whole")["progress"]["images"] == SAMPLES * EPOCHS
