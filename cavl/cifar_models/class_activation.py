@@ -1,25 +1,27 @@
 """Class activation maps of networks that end in global average pooling and one linear layer."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import nn
 
 from common.cam import class_activation_map
 
 
-class ClassActivationNetwork(nn.Module):
+class ClassActivationNetwork(nn.Module, ABC):
     """A network z = W mean_positions(A) + b with feature maps A = feature_maps(x).
 
     Subclasses define `feature_maps` and `classifier`, a property (a second attribute would add state-dict keys).
     """
 
+    @abstractmethod
     def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
         """Return A (B, C, h, w), the activations before global average pooling."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def classifier(self) -> nn.Linear:
         """The last layer, weight W (K, C)."""
-        raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (B, K)."""
