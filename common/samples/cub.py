@@ -26,18 +26,18 @@ PARTS = {
     "leg": ("has_leg_color", -0.1, 1.45),
     "wing": ("has_wing_color", -0.35, 0.0),
 }
-# name -> number of the colour of a part, where it is not the first. CALM's model is one decisive position, so each
-# class has a colour that no other class has there; the last two differ in no attribute, but in their shade
+# name -> number of the colour of a part, where it is not the first. CALM's model is one decisive position: the wing
+# alone tells all classes apart, other parts differ besides; the last two differ in no attribute, but in their shade
 CLASSES = {
-    "Barred_Digitbird": {"wing": 2},
-    "Crowned_Digitbird": {"head": 1},
-    "Winged_Digitbird": {"wing": 1},
-    "Tailed_Digitbird": {"tail": 1, "belly": 1},
-    "Crested_Digitbird": {"head": 2},
-    "Dusky_Digitbird": {"head": 2},
+    "Plain_Digitbird": {},
+    "Barred_Digitbird": {"wing": 1},
+    "Winged_Digitbird": {"wing": 2},
+    "Tailed_Digitbird": {"wing": 3, "tail": 1},
+    "Crested_Digitbird": {"wing": 4, "tail": 1, "head": 1},
+    "Dusky_Digitbird": {"wing": 4, "tail": 1, "head": 1},
 }
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "violet", "magenta")
-STEPS = (0, 3, 5)  # from a part's first colour to its second and third
+STEPS = (0, 3, 5, 2, 4)  # from a part's first colour to the others
 SHADE = {"Dusky_Digitbird": 0.6}  # brightness of the whole bird; 1 for the others
 BODY = 0.55  # grey
 KEYPOINTS = (
@@ -120,7 +120,7 @@ def _write_lists(folder: Path, root: Path, lists: dict[str, list[str]]) -> None:
 
 
 def _colour_number(part: str, variant: int) -> int:
-    """The index into COLOURS of a part's first, second or third colour."""
+    """The index into COLOURS of a part's colour."""
     return (list(PARTS).index(part) + STEPS[variant]) % len(COLOURS)
 
 
@@ -168,7 +168,7 @@ def _bird(name: str, rng: np.random.Generator) -> Bird:
         colour = _colour_number(part, CLASSES[name].get(part, 0)) / len(COLOURS)
         if part not in hidden:
             shade = hsv(colour, rng.uniform(0.8, 1), dark * rng.uniform(0.8, 1))
-            _ellipse(canvas, mask, centres[part], np.full(2, rng.uniform(3.6, 4.6)), shade)
+            _ellipse(canvas, mask, centres[part], np.full(2, rng.uniform(2.6, 3.4)), shade)
     canvas.pixels += 0.03 * rng.standard_normal(canvas.pixels.shape).astype(np.float32)
 
     points = {}

@@ -1,0 +1,99 @@
+"""Scores of a test set, and the metrics that fit its labels."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from common.checkpoint import unwrap
+from common.data import gather_in_order
+from csl.src.helper_functions.metrics import AP_partial, conventional_f1, mAP, prf_metrics
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Eval mode inside, the former modes after."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.inference_mode()
+def predict(
+    models: Sequence[nn.Module],
+    loader: Iterable,
+    accelerator: Accelerator,
+    *,
+    poll: Callable[[], None] | None = None,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once, in order.
+
+    All models see the same decoded batch, in float32. `poll` is called after every batch; `forward(model,
+    images)` stands for another way to the probabilities (test-time augmentation).
+    """
+    forward = forward or (lambda model, images: model(images).float().sigmoid())
+    models = [unwrap(model) for model in models]
+    indices, targets, scores = [], [], [[] for _ in models]
+    with evaluating(*models):
+        for batch in loader:
+            images, labels = batch.data
+            images = images.to(accelerator.device, non_blocking=True)
+            for model, parts in zip(models, scores, strict=True):
+                parts.append(forward(model, images).cpu())
+            indices.append(batch.index)
+            targets.append(labels.to(torch.int8))
+            if poll is not None and accelerator.num_processes == 1:
+                poll()
+    columns = [torch.cat(part) if part else torch.zeros(0) for part in (indices, targets, *scores)]
+    _, labels, *probabilities = gather_in_order(columns[0], *columns[1:], accelerator=accelerator)
+    return [p.numpy() for p in probabilities], labels.numpy()
+
+
+def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> dict[str, float]:
+    """mAP and its companions in percent: targets (N,C) in {-1, 0, 1}, scores (N,C) in 0..1.
+
+    Complete labels: mAP over all classes, CF1 and OF1 at the threshold. With un-annotated entries (-1): mAP
+    on annotated labels only (AP_partial), its positives-weighted mean, the number of classes counted, and,
+    for comparison with others' numbers, the mAP that takes un-annotated entries as negatives.
+    """
+    if (targets == -1).any():
+        ap, mean, weighted, *_ = AP_partial(targets, scores)
+        counted = int((ap >= 0).sum())
+        taken_as_negative = mAP(targets, scores)
+        return {
+            "mAP": mean,
+            "mAP_weighted": weighted,
+            "classes_counted": counted,
+            "mAP_unannotated_as_negative": taken_as_negative,
+        }
+    return {"mAP": mAP(targets, scores), **conventional_f1(prf_metrics(targets, scores, thre))}
+
+
+def score_both(
+    model: nn.Module,
+    ema_model: nn.Module,
+    loader: Iterable,
+    accelerator: Accelerator,
+    poll: Callable[[], None] | None = None,
+) -> tuple[dict[str, float], list[np.ndarray], np.ndarray]:
+    """Metrics of the model and of the averaged model, each under its own name; their scores; the targets.
+
+    Where the data set knows all labels besides the partial ones, `mAP_complete` measures on them.
+    """
+    scores, targets = predict([model, ema_model], loader, accelerator, poll=poll)
+    complete = getattr(getattr(getattr(loader, "dataset", None), "dataset", None), "complete", None)
+    metrics = {}
+    for name, values in zip(("model", "ema"), scores, strict=True):
+        metrics |= {f"{metric}_{name}": value for metric, value in metrics_of(targets, values).items()}
+        if complete is not None:
+            metrics[f"mAP_complete_{name}"] = mAP(complete, values)
+    return metrics, scores, targets

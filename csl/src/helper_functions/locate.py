@@ -1,0 +1,90 @@
+"""Where the data lie and in which of the official layouts."""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+from common.data import locate
+
+HOW = (
+    "COCO 2014: train2014.zip, val2014.zip and annotations_trainval2014.zip of cocodataset.org, unpacked in one folder"
+)
+
+
+class Layout(NamedTuple):
+    """Annotation files and image roots of a layout. `hyperml`: file names are relative to the data root."""
+
+    name: str  # coco, lvis, openimages, hyperml
+    train: Path
+    val: Path
+    train_images: Path
+    val_images: Path
+
+
+class Found(NamedTuple):
+    """The layout that was found, its root, whether it is an offline sample."""
+
+    layout: str
+    root: Path
+    files: Layout
+    is_sample: bool
+    name: str
+
+
+def layouts_in(root: Path, metadata: Path | None = None) -> list[Layout]:
+    """Every layout that could lie in `root`, in the order of preference."""
+    found = []
+    for year in (2014, 2017):
+        train, val = (root / "annotations" / f"instances_{split}{year}.json" for split in ("train", "val"))
+        found.append(Layout("coco", train, val, root / f"train{year}", root / f"val{year}"))
+    for version in ("v1", "v0.5"):
+        for folder in (root / "annotations", root):
+            train, val = (folder / f"lvis_{version}_{split}.json" for split in ("train", "val"))
+            found.append(Layout("lvis", train, val, root, root))
+    found.append(Layout("openimages", root / "data.csv", root / "data.csv", root, root))
+    long = [root / f"oidv6-{split}-human-imagelabels.csv" for split in ("train-annotations", "validation-annotations")]
+    short = [root / f"{split}-annotations-human-imagelabels.csv" for split in ("oidv6-train", "validation")]
+    found += [Layout("openimages", *pair, root, root) for pair in (long, short)]
+    if metadata is not None:
+        found.append(Layout("hyperml", metadata / "train.json", metadata / "val.json", root, root))
+    return found
+
+
+def find_layout(root: Path, args: argparse.Namespace) -> Layout | None:
+    """The first layout in `root`, or in its folders COCO_2014 and coco, whose two annotation files are there."""
+    if args.dataset == "auto":
+        every = ("coco", "lvis", "openimages", "hyperml")
+        wanted = {"on_farm": ("coco",), "hyperml": ("hyperml",)}.get(args.debug_mode, every)
+    else:
+        wanted = ("coco", "hyperml") if args.dataset == "coco" else (args.dataset,)
+    for folder in (root, root / "COCO_2014", root / "coco"):
+        for layout in layouts_in(folder, getattr(args, "metadata", None)):
+            if layout.name in wanted and layout.train.is_file() and layout.val.is_file():
+                return layout
+    return None
+
+
+def locate_data(args: argparse.Namespace, *, is_given: bool) -> Found:
+    """Find the data of `args` (data, metadata, dataset, debug_mode, sample), or the offline sample.
+
+    UserError lists the layouts that were looked for.
+    """
+    sample = "OpenImages" if args.dataset == "openimages" else None if args.dataset == "lvis" else "COCO_2014"
+    root = Path(args.data)
+    looked = ", ".join(
+        str(layout.train) for layout in layouts_in(root, args.metadata) if "0.5" not in layout.train.name
+    )
+    location = locate(
+        {"openimages": "Open Images", "lvis": "LVIS"}.get(args.dataset, "COCO 2014"),
+        given=root if is_given else None,
+        default="./data",
+        holds=lambda path: find_layout(path, args) is not None,
+        how_to_get=f"wanted one of {looked}; {HOW}",
+        sample=sample,
+        want_sample=args.sample,
+    )
+    files = find_layout(location.path, args)
+    if files is None:  # --sample with a --debug_mode of another layout
+        files = layouts_in(location.path)[0]
+    name = location.path.name.split("-v")[0] if location.is_sample else files.name
+    return Found(files.name, location.path, files, location.is_sample, name)

@@ -1,0 +1,191 @@
+"""Mean average precision for complete and for partial labels, and precision / recall / F at a threshold.
+
+N rows (images), C classes. One rule for ties everywhere: among equal scores the later row ranks first.
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from csl.src.errors import SettingsError
+
+Array = np.ndarray | torch.Tensor
+
+
+class AverageMeter:
+    """Running figures of a value: val (latest), sum, cnt, avg, and ema with decay 0.99."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from nothing."""
+        self.val, self.sum, self.cnt, self.avg, self.ema = 0.0, 0.0, 0, 0.0, 0.0
+
+    def update(self, val: float, n: int = 1) -> None:
+        """Add a value that stands for n samples."""
+        self.ema = val if self.cnt == 0 else 0.99 * self.ema + 0.01 * val
+        self.val, self.sum, self.cnt = val, self.sum + val * n, self.cnt + n
+        self.avg = self.sum / self.cnt if self.cnt else 0.0
+
+
+def average_precision(output: Array, target: Array) -> float:
+    """AP in 0..1 of one class: sum over positives of (positives so far / rank) / (number of positives + 1e-8).
+
+    output (N,) scores, target (N,): only 1 counts as positive. 0 without positives.
+    """
+    scores, targets = _array(output)[:, None], _array(target)[:, None]
+    return float(_average_precisions(_dense_keys(scores, targets == 1))[0])
+
+
+def mAP(targs: Array, preds: Array) -> float:
+    """Mean AP in percent over all C classes; targs, preds (N,C).
+
+    A class without positives counts 0, and -1 counts as negative: for partial labels use mAP_partial.
+    """
+    scores, targets = _array(preds), _array(targs)
+    if scores.size == 0:
+        return 0.0
+    return 100 * float(np.mean(_average_precisions(_dense_keys(scores, targets == 1))))
+
+
+def ap_per_class(targs: Array, preds: Array) -> np.ndarray:
+    """AP in 0..1 of every class (C,) as `mAP` averages them."""
+    return _average_precisions(_dense_keys(_array(preds), _array(targs) == 1))
+
+
+def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, int, int, int]:
+    """AP on annotated entries only: targs (N,C) in {-1 un-annotated, 0, 1}, preds (N,C).
+
+    Returns (ap (C,) in 0..1 with -1 for excluded classes, their mean in percent, the mean weighted by the
+    number of positives in percent, and the numbers of classes without labels, without negatives, without
+    positives). A class is excluded for the first that holds of: no label, no positive, no negative. Without
+    any class left: nan, with a warning.
+    """
+    scores, targets = _array(preds), _array(targs)
+    positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
+    no_label = positives + negatives == 0
+    no_positive = ~no_label & (positives == 0)
+    no_negative = ~no_label & ~no_positive & (negatives == 0)
+    counted = ~(no_label | no_positive | no_negative)
+    ap = np.where(counted, _average_precisions(_annotated_keys(scores, targets)), -1.0)
+    if counted.any():
+        plain = 100 * ap[counted].mean()
+        weighted = 100 * np.average(ap[counted], weights=positives[counted])
+    else:
+        warnings.warn("no class has both positive and negative labels: the mean AP is nan", stacklevel=2)
+        plain = weighted = np.nan
+    return ap, float(plain), float(weighted), int(no_label.sum()), int(no_negative.sum()), int(no_positive.sum())
+
+
+def mAP_partial(targs: Array, preds: Array) -> float:
+    """Mean AP in percent over the classes with annotated positives and negatives, on annotated entries."""
+    return AP_partial(targs, preds)[1]
+
+
+def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, float]:
+    """Precision, recall and F in percent at a threshold: predicted iff score > thre; only 1 is positive.
+
+    P_C, R_C, F_C: means over classes (each 0 where its true positives are 0; F_C is the mean of the classes' F).
+    P_O, R_O, F_O: from counts summed over classes. Entries with target -1 count as negatives.
+    """
+    predicted, positive = _array(preds) > thre, _array(targs) == 1
+    tp = (predicted & positive).sum(0).astype(np.float64)
+    sums = predicted.sum(0), positive.sum(0)
+
+    def rates(hits: np.ndarray, found: np.ndarray, real: np.ndarray) -> list[np.ndarray]:
+        some = hits > 0
+        p, r = (np.divide(hits, total, out=np.zeros_like(hits), where=some) for total in (found, real))
+        return [p, r, np.divide(2 * p * r, p + r, out=np.zeros_like(hits), where=some)]
+
+    per_class = [100 * float(values.mean()) for values in rates(tp, *sums)]
+    overall = [100 * float(value[0]) for value in rates(tp.sum(keepdims=True), *(s.sum(keepdims=True) for s in sums))]
+    return dict(zip(("P_C", "R_C", "F_C", "P_O", "R_O", "F_O"), per_class + overall, strict=True))
+
+
+def conventional_f1(metrics: dict[str, float]) -> dict[str, float]:
+    """CF1 and OF1 as other papers report them, from prf_metrics' result: CF1 = 2 * CP * CR / (CP + CR)."""
+    p, r = metrics["P_C"], metrics["R_C"]
+    return {"CF1": 2 * p * r / (p + r) if p + r else 0.0, "OF1": metrics["F_O"]}
+
+
+def top_k_only(preds: Array, k: int = 3) -> np.ndarray:
+    """Scores (N,C) with all but the k largest of each row set to -1: for the top-3 variants of the F measures."""
+    scores = _array(preds)
+    if k >= scores.shape[1]:
+        return scores
+    kept, out = np.argpartition(scores, -k, axis=1)[:, -k:], np.full_like(scores, -1)
+    np.put_along_axis(out, kept, np.take_along_axis(scores, kept, 1), 1)
+    return out
+
+
+def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
+    """Per class the threshold (C,) that maximises F on these rows (`score > threshold`), for calibration.
+
+    Annotated entries only; inf for a class without positives.
+    """
+    scores, targets = _array(preds), _array(targs)
+    thresholds = np.full(scores.shape[1], np.inf)
+    for c in range(scores.shape[1]):
+        rows = targets[:, c] != -1
+        order = np.argsort(-scores[rows, c], kind="stable")
+        s, hits = scores[rows, c][order], np.cumsum(targets[rows, c][order] == 1)
+        if len(hits) and hits[-1]:
+            f = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+            f[:-1][s[:-1] == s[1:]] = -1  # a threshold cannot part equal scores
+            best = int(f.argmax())
+            below = s[best + 1] if best + 1 < len(s) else s[best] - 1
+            thresholds[c] = (s[best] + below) / 2
+    return thresholds
+
+
+# ---- ranking: one integer an entry, score above row number above label, so that sorting integers does it all ----
+
+
+def _array(values: Array) -> np.ndarray:
+    return values.detach().cpu().float().numpy() if _is_low_precision(values) else np.asarray(values)
+
+
+def _is_low_precision(values: Array) -> bool:
+    return isinstance(values, torch.Tensor) and values.dtype in (torch.float16, torch.bfloat16)
+
+
+def _order_bits(scores: np.ndarray) -> np.ndarray:
+    """uint32 numbers in the order of the scores; equal exactly where the scores are."""
+    if np.isnan(scores).any():
+        raise SettingsError("average precision: the scores contain nan")
+    if scores.dtype != np.float32:
+        return np.unique(scores, return_inverse=True)[1].reshape(scores.shape).astype(np.uint32)
+    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+    return bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+
+
+def _keys(scores: np.ndarray, rows: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    keys = _order_bits(scores).astype(np.uint64) << np.uint64(32)
+    return keys | (rows.astype(np.uint64) << np.uint64(1)) | positive.astype(np.uint64)
+
+
+def _dense_keys(scores: np.ndarray, positive: np.ndarray) -> Iterator[np.ndarray]:
+    """Keys of every entry, class by class, each (N,) uint64."""
+    yield from _keys(np.ascontiguousarray(scores.T), np.arange(len(scores)), positive.T)
+
+
+def _annotated_keys(scores: np.ndarray, targets: np.ndarray) -> Iterator[np.ndarray]:
+    """Keys of the annotated entries only, class by class."""
+    classes, rows = np.nonzero(np.ascontiguousarray(targets.T) >= 0)
+    keys = _keys(scores[rows, classes], rows, targets[rows, classes] == 1)
+    ends = np.cumsum(np.bincount(classes, minlength=scores.shape[1]))
+    yield from np.split(keys, ends[:-1])
+
+
+def _average_precisions(keys_of_classes: Iterator[np.ndarray]) -> np.ndarray:
+    """AP (C,) in 0..1 from the keys of each class."""
+    return np.array([_ranked_ap(np.sort(keys)) for keys in keys_of_classes], np.float64)
+
+
+def _ranked_ap(keys: np.ndarray) -> float:
+    at = np.flatnonzero(keys & np.uint64(1))[::-1]  # ascending keys: the best rank stands last
+    ranks = len(keys) - at
+    return float((np.arange(1, len(at) + 1) / ranks).sum() / (len(at) + 1e-8))

@@ -1,0 +1,166 @@
+"""The class prior P(c) of phase 1: the mean predicted probability over the training images, and its csv file."""
+
+import csv
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from common.checkpoint import atomic_write
+from csl.src.errors import MissingFileError, SettingsError
+
+HEADER = ("Classes", "avg_pred")
+
+
+class ComputePrior:
+    """P(c) = mean over the rows seen so far of sigmoid(logit c), per class.
+
+    Kept in float64 on the device of the logits. `state_dict`, `load_state_dict` and `synchronize` make it
+    exact over a resume and over processes.
+    """
+
+    def __init__(
+        self,
+        classes: Mapping[int, str],
+        path_dest: str | Path = "./outputs",
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes' figures."""
+        self.classes, self.path_dest = dict(classes), Path(path_dest)
+        self.accelerator = accelerator
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen so far."""
+        self.sums: dict[str, torch.Tensor] = {}
+
+    def update(self, logits: torch.Tensor, training: bool = True) -> None:
+        """Add a batch of logits (B,C), of training or of validation images; no host synchronisation."""
+        split = "train" if training else "val"
+        p = torch.sigmoid(logits.detach().double())
+        rows = torch.cat([p.sum(0), p.new_full((1,), len(p))])
+        self.sums[split] = rows if split not in self.sums else self.sums[split].to(rows.device) + rows
+
+    @property
+    def avg_pred_train(self) -> torch.Tensor | None:
+        """(C,) float32: the running mean over the training rows, None before the first."""
+        return self._mean("train")
+
+    @property
+    def avg_pred_val(self) -> torch.Tensor | None:
+        """(C,) float32: the running mean over the validation rows, None before the first."""
+        return self._mean("val")
+
+    def _mean(self, split: str) -> torch.Tensor | None:
+        rows = self.sums.get(split)
+        return None if rows is None else (rows[:-1] / rows[-1]).float()
+
+    def save_prior(self, *, verbose: bool = True) -> Path | None:
+        """Write train_avg_preds.csv (and val_avg_preds.csv where there is one) into path_dest.
+
+        In class order, header Classes,avg_pred. Prints and returns the path of the training file.
+        """
+        written = {}
+        for split in ("train", "val"):
+            if (mean := self._mean(split)) is not None:
+                written[split] = self.path_dest / f"{split}_avg_preds.csv"
+                write_prior(written[split], self.classes.values(), mean)
+        if written and verbose:
+            print(f"prior written to {', '.join(map(str, written.values()))}", flush=True)
+        return written.get("train")
+
+    def get_top_freq_classes(self, count: int = 10) -> list[str]:
+        """Print and return the names of the classes with the largest P(c)."""
+        mean = self.avg_pred_train
+        top = [] if mean is None else mean.argsort(descending=True, stable=True)[:count].tolist()
+        names = [list(self.classes.values())[index] for index in top]
+        print(f"most frequent classes by the estimated prior: {', '.join(names)}", flush=True)
+        return names
+
+    def synchronize(self) -> None:
+        """Move all processes' sums to the main one; every process calls it (Run.save does)."""
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            for split, rows in self.sums.items():
+                total = self.accelerator.reduce(rows, "sum")
+                self.sums[split] = total if self.accelerator.is_main_process else torch.zeros_like(total)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The sums and row counts, on the CPU."""
+        return {split: rows.cpu() for split, rows in self.sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put them back, on the main process only: they are the sums of all."""
+        is_main = self.accelerator is None or self.accelerator.is_main_process
+        self.sums = {split: rows.clone() if is_main else torch.zeros_like(rows) for split, rows in state.items()}
+
+
+def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
+    """Write a prior file: names in class order, values (C,) in as many digits as float32 needs."""
+    lines = [",".join(HEADER)]
+    for name, value in zip(names, values.detach().cpu().numpy().astype(np.float32), strict=True):
+        quoted = f'"{name}"' if "," in name else name
+        lines.append(f"{quoted},{value}")
+    atomic_write(path, ("\n".join(lines) + "\n").encode())
+
+
+def read_prior(path: str | Path) -> dict[str, float]:
+    """Name -> P(c) in file order; rows without a finite value are dropped with a notice.
+
+    MissingFileError: no file, and how to make one; SettingsError: other header, duplicate names, values
+    outside 0..1, nothing in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(
+            f"--prior_path {path}: no such file; make one with `python train.py --estimate_prior N` "
+            "(phase 1 in ignore mode, which leaves train_avg_preds.csv in its run directory), or bring your own"
+        )
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:
+        raise SettingsError(f"{path}: row 1 is {','.join(rows[0]) if rows else 'empty'!r}; expected {','.join(HEADER)}")
+    prior: dict[str, float] = {}
+    for number, row in enumerate(rows[1:], 2):
+        value = _value_of(row)
+        if not row or math.isnan(value):
+            if row:
+                print(f"{path}: row {number} ({row[0]}) has no value and is dropped", file=sys.stderr, flush=True)
+            continue
+        if not 0 <= value <= 1:
+            raise SettingsError(f"{path}: row {number}, {row[0]}: {value} is outside 0..1 (columns {','.join(HEADER)})")
+        if row[0] in prior:
+            raise SettingsError(f"{path}: row {number}: class {row[0]} occurs twice")
+        prior[row[0]] = value
+    if not prior:
+        raise SettingsError(f"{path}: holds no class with a value (columns {','.join(HEADER)})")
+    return prior
+
+
+def _value_of(row: Sequence[str]) -> float:
+    try:
+        value = float(row[1])
+    except (IndexError, ValueError):
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def match_prior(prior: Mapping[str, float], class_names: Sequence[str] | None, path: str | Path) -> torch.Tensor:
+    """P(c) as (C,) float32: in the order of `class_names`, matched by name, or in file order without them.
+
+    SettingsError lists up to five names that the file lacks; extra names are ignored with one notice.
+    """
+    if class_names is None:
+        return torch.tensor(list(prior.values()))
+    missing = [name for name in class_names if name not in prior]
+    if missing:
+        raise SettingsError(
+            f"{path}: holds no prior of {len(missing)} of the {len(class_names)} classes: {', '.join(missing[:5])}"
+        )
+    extra = len(prior) - len(class_names)
+    if extra:
+        print(f"{path}: {extra} classes that the data do not have are ignored", file=sys.stderr, flush=True)
+    return torch.tensor([prior[name] for name in class_names])

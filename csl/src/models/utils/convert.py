@@ -1,0 +1,84 @@
+"""Names of timm's TResNet and back, what architecture a state dict is of, and the conversion of files.
+
+python -m csl.src.models.utils.convert FILE OUT.pth              # official form -> timm's names
+python -m csl.src.models.utils.convert FILE OUT.pth --to official
+python -m csl.src.models.utils.convert FILE OUT.onnx --image_size 224
+"""
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from common import checkpoint
+from common.cli import OneLineParser, run_main
+
+EPS = 1e-5  # ABN's gamma is |weight| + EPS
+BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2", 1: "tresnet_tiny"}
+
+
+def timm_name(key: str) -> str:
+    """The name that timm gives an official entry: convN.0[.0] -> convN.conv, convN.[0.]1 -> convN.bn."""
+    key = re.sub(r"(conv\d+)\.0\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key)
+    key = re.sub(r"(conv\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key)
+    return re.sub(r"(downsample\.\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key)
+
+
+def is_timm(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> bool:
+    """Whether `state` has timm's names while `wanted`, the network's, has the official ones."""
+    return "body.conv1.conv.weight" in state and "body.conv1.0.weight" in wanted
+
+
+def from_timm(state: Mapping[str, torch.Tensor], official_names: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    """Official names for timm's; the norm weight is timm's - 1e-5, clamped at 0."""
+    back = {timm_name(key): key for key in official_names}
+    return {
+        back.get(name, name): (value - EPS).clamp(min=0) if name.endswith("bn.weight") else value
+        for name, value in state.items()
+    }
+
+
+def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """timm's names for the official ones; the norm weight becomes |weight| + 1e-5."""
+    renamed = {timm_name(key): value for key, value in state.items()}
+    return {k: v.abs() + EPS if k.endswith("bn.weight") else v for k, v in renamed.items()}
+
+
+def looks_like(state: Mapping[str, torch.Tensor]) -> str | None:
+    """The TResNet that a state dict is of, by the blocks of layer3 and the form of layer1; None for another."""
+    blocks = {int(m[1]) for key in state if (m := re.match(r"body\.layer3\.(\d+)\.", key))}
+    if not blocks:
+        return None
+    if any(key.startswith("body.layer1.0.conv3") for key in state):
+        return "tresnet_l_v2"
+    return BLOCKS.get(max(blocks) + 1)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert a weights file."""
+    from csl.src.errors import SettingsError
+    from csl.src.models import create_model
+    from csl.src.models.utils.checkpoint import load_weights, official, read_checkpoint
+
+    parser = OneLineParser(prog="python -m csl.src.models.utils.convert", description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, help="official weights, timm's, or a checkpoint of train.py")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--to", choices=("timm", "official"), default="timm", help="the names in OUT")
+    args = parser.parse_args(argv)
+    found = read_checkpoint(args.file)
+    if found.architecture is None or found.num_classes is None:
+        raise SettingsError(f"{args.file}: not a TResNet with a head of its own")
+    settings = Namespace(model_name=found.architecture, num_classes=found.num_classes)
+    settings.do_bottleneck_head = found.head == "bottleneck"
+    model = create_model(settings).eval()
+    load_weights(model, found)
+    state = model.state_dict()
+    info = {"num_classes": found.num_classes, "idx_to_class": found.idx_to_class}
+    checkpoint.save(args.out, to_timm(state) if args.to == "timm" else official(state, **info))
+    print(f"{found.architecture}, {found.num_classes} classes, written to {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,226 @@
+"""What a run says and leaves behind: warnings, epoch lines, prior tables, per-class figures, pictures, weights."""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from common import checkpoint
+from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps, save_curves, save_grid
+from common.run import Run
+from csl.src.evaluation import evaluating
+from csl.src.helper_functions.coco_simulation import plot_class_freq, save_partial_labels
+from csl.src.helper_functions.get_data import DataSet, targets_of
+from csl.src.helper_functions.metrics import AP_partial, ap_per_class
+from csl.src.loss_functions.partial_asymmetric_loss import PartialSelectiveLoss, frequent_classes, mode_of
+from csl.src.loss_functions.prior import ComputePrior
+from csl.src.models.tresnet.tresnet import TResNet
+from csl.src.models.utils.checkpoint import official
+from csl.src.selection import DropStatistics
+
+LARGE = 50_000_000  # entries of a label matrix above which nothing that needs it whole is drawn
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def describe_labels(args: argparse.Namespace, run: Run, train: DataSet) -> str | None:
+    """Save simulated labels and the class-frequency figure; warn of labels that make a mode useless.
+
+    Returns the SHA-256 of the partial labels, None where they were not simulated.
+    """
+    if len(train) * len(train.classes) > LARGE or not run.is_main:
+        return None
+    targets, names = targets_of(train), list(train.classes.values())
+    mode = mode_of(args)
+    if mode in ("selective", "ignore", "ignore_normalize_classes") and not (targets == -1).any():
+        warn(f"--partial_loss_mode {mode}: all labels are annotated, the mode has no effect (--simulate_partial_type)")
+    if mode.startswith("ignore"):
+        never = [name for name, column in zip(names, (targets == -1).all(0), strict=True) if column]
+        if never:
+            warn(f"{len(never)} classes have no annotation at all and never learn: {', '.join(never[:5])}")
+        empty = int((targets == -1).all(1).sum())
+        if empty:
+            warn(f"{empty} images have no annotated label: their loss is 0")
+    plot_class_freq(targets, names, run.figure("class_frequency"))
+    if train.complete is not None:
+        return save_partial_labels(run.folder / "partial_labels.npz", train.targets_all, names)
+    return None
+
+
+def describe_prior(args: argparse.Namespace, run: Run, criterion: PartialSelectiveLoss, names: list[str]) -> None:
+    """Print which classes the prior drops; warn where it drops none, or over half of them."""
+    if mode_of(args) != "selective" or criterion.prior_classes is None:
+        return
+    if not args.prior_threshold:
+        run.print("--prior_threshold 0: the prior is not used")
+        return
+    above = frequent_classes(criterion.prior_classes, args.prior_threshold).tolist()
+    dropped = [name for name, is_above in zip(names, above, strict=True) if is_above]
+    run.print(
+        f"prior above {args.prior_threshold:g}: {len(dropped)} of {len(names)} classes are dropped where un-annotated"
+        f"{': ' + ', '.join(dropped[:12]) if dropped else ''}{' ...' if len(dropped) > 12 else ''}"
+    )
+    if len(dropped) > len(names) / 2 and run.is_main:
+        warn("the prior drops over half of the classes: close to --partial_loss_mode ignore; raise --prior_threshold")
+
+
+def prior_table(run: Run, prior: ComputePrior, train: DataSet, count: int = 10) -> dict[str, float]:
+    """Print the top ten of the estimated prior beside the true and the annotated frequencies.
+
+    Returns the rank correlation with the true frequencies where they are known (simulated labels), else {}.
+    """
+    mean = prior.avg_pred_train
+    if mean is None or not run.is_main:
+        return {}
+    estimate, names = mean.cpu().numpy(), list(train.classes.values())
+
+    def top(values: np.ndarray) -> str:
+        return ", ".join(names[i] for i in np.argsort(-values, kind="stable")[:count])
+
+    run.print(f"top {count} by the estimated prior: {top(estimate)}")
+    if train.complete is None:
+        return {}
+    true = (train.complete == 1).mean(0)
+    annotated = (targets_of(train) == 1).mean(0)
+    run.print(f"top {count} by the complete labels: {top(true)}")
+    found = {"prior_rank_correlation": float(spearmanr(estimate, true).statistic)}
+    naive = float(spearmanr(annotated, true).statistic) if np.ptp(annotated) > 0 else None
+    told = "constant" if naive is None else f"{naive:.2f}"
+    run.print(f"rank correlation with them: estimate {found['prior_rank_correlation']:.2f}, annotated counts {told}")
+    return found
+
+
+def print_epoch(run: Run, epochs: int, score: float) -> None:
+    """One line an epoch that greps well; the names are those of metrics.jsonl."""
+    train = next(line for line in reversed(run.lines) if line["split"] == "train")
+    test = next(line for line in reversed(run.lines) if line["split"] == "test")
+    p, speed = run.progress, run.images_per_second() or 0.0
+    left = (epochs - p.epoch - 1) * p.seconds / (p.epoch + 1) / 60
+
+    def told(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    best = max([score, p.best or 0.0])
+    run.print(
+        f"epoch {p.epoch + 1}/{epochs}  loss {told(train['loss'])}  lr {train['lr']:.2g}  "
+        f"mAP model {told(test['mAP_model'])}  mAP ema {told(test['mAP_ema'])}  best {told(best)}  "
+        f"{speed:.0f} images/s  {left:.1f} min left"
+    )
+
+
+def export_best(run: Run, states: dict[str, dict], info: dict[str, Any]) -> None:
+    """checkpoints/best_model.pth and best_ema.pth in the published files' form, each at its own best epoch."""
+    for name, state in states.items():
+        values = run.values("test", f"mAP_{name}")
+        known = [v for v in values if v is not None]
+        if run.is_main and values[-1] is not None and values[-1] >= max(known):
+            path = run.folder / "checkpoints" / f"best_{name}.pth"
+            checkpoint.save(path, official(state, mAP=values[-1], epoch=len(values), **info))
+
+
+def write(
+    args: argparse.Namespace,
+    run: Run,
+    train: DataSet,
+    val: DataSet,
+    ema_model: nn.Module,
+    last: tuple[list[np.ndarray], np.ndarray] | None,
+    prior: ComputePrior,
+    drops: DropStatistics,
+) -> dict[str, Any]:
+    """Figures, per_class.csv and the summary. All figures of merit in percent; best ones are chosen on the test set."""
+    model, ema = run.values("test", "mAP_model"), run.values("test", "mAP_ema")
+    summary: dict[str, Any] = {
+        "mAP_ema_final": ema[-1] if ema else None,
+        "mAP_model_final": model[-1] if model else None,
+        "mAP_ema_best_on_test": max((v for v in ema if v is not None), default=None),
+        "mAP_model_best_on_test": max((v for v in model if v is not None), default=None),
+        "mAP_released_max": max((v for v in [*model, *ema] if v is not None), default=None),
+        "epochs": len(ema),
+        "offline_sample": args._found.is_sample,
+        **prior_table(run, prior, train),
+        **drops.summary(),
+    }
+    test = [line for line in run.lines if line["split"] == "test"]
+    if test:
+        skip = ("step", "epoch", "split", "mAP_ema", "mAP_model")
+        summary |= {f"{name}_final": value for name, value in test[-1].items() if name not in skip}
+    if run.is_main and last is not None:
+        (_, scores), targets = last
+        write_classes(run.folder / "per_class.csv", train, targets, scores, prior, drops)
+        label = "offline sample" if args._found.is_sample else args._found.name
+        save_curves(
+            run.figure("curves"),
+            {"model": model, "averaged model": ema},
+            xlabel="epoch",
+            ylabel="mAP (%)",
+            title=f"{mode_of(args)} on {label}",
+        )
+        draw_examples(run, ema_model, val, scores)
+    return summary
+
+
+def write_classes(
+    path: Path, train: DataSet, targets: np.ndarray, scores: np.ndarray, prior: ComputePrior, drops: DropStatistics
+) -> None:
+    """A row a class: AP of the averaged model in percent, annotated labels, prior, what the loss dropped."""
+    names = list(train.classes.values())
+    ap = AP_partial(targets, scores)[0] if (targets == -1).any() else ap_per_class(targets, scores)
+    columns: dict[str, Any] = {"class": names, "AP": [f"{100 * a:.2f}" if a >= 0 else "" for a in ap]}
+    columns["test_positives"] = (targets == 1).sum(0).tolist()
+    if len(train) * len(names) <= LARGE:
+        labels = targets_of(train)
+        columns["annotated_positives"] = (labels == 1).sum(0).tolist()
+        columns["annotated_negatives"] = (labels == 0).sum(0).tolist()
+        if train.complete is not None:
+            columns["all_positives"] = (train.complete == 1).sum(0).tolist()
+    if prior.avg_pred_train is not None:
+        columns["prior"] = [f"{p:.4f}" for p in prior.avg_pred_train.tolist()]
+    columns |= drops.columns()
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *zip(*columns.values(), strict=True)])
+
+
+@torch.inference_mode()
+def draw_examples(run: Run, model: nn.Module, val: DataSet, scores: np.ndarray, count: int = 6) -> None:
+    """figures/examples.png: test pictures with the averaged model's three best classes and their activation maps.
+
+    Probabilities stand above; a * marks a class that is there.
+    """
+    rows, titles = [], []
+    names = list(val.classes.values())
+    for i in range(min(count, len(val))):
+        image, target = val[i]
+        target = torch.from_numpy(val.index.rows([target])[0]) if isinstance(target, int) else target
+        picture = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        top = np.argsort(-scores[i], kind="stable")[:3].tolist()
+        maps = _maps(model, image) if isinstance(model, TResNet) else None
+        row, title = [picture], [", ".join(names[c] for c in np.flatnonzero(target.numpy() == 1)[:4])]
+        for c in top:
+            shown = picture if maps is None else overlay(picture, normalize_scoremap(maps[c], "max"))
+            row.append(shown)
+            title.append(f"{names[c]}{'*' if target[c] == 1 else ''} {scores[i, c]:.2f}")
+        rows.append(row)
+        titles.append(title)
+    if rows:
+        save_grid(run.figure("examples"), rows, titles, suptitle="test pictures, best classes (* is there)")
+
+
+def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
+    """Class activation maps (C,H,W) of one image (3,H,W)."""
+    parameter = next(model.parameters())
+    with evaluating(model):
+        features = model.body(model.space_to_depth(image[None].to(parameter)))
+    head = model.head.fc
+    weight = head.weight if isinstance(head, nn.Linear) else head.FC.weight @ head.embedding_generator[0].weight
+    maps = resize_maps(class_activation_map(features, weight), tuple(image.shape[1:]))
+    return maps[0].float().cpu().numpy()

@@ -1,0 +1,90 @@
+"""What the selective loss drops, class by class: shows why it works."""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+
+from csl.src.loss_functions.partial_asymmetric_loss import edit_targets_parital_labels, frequent_classes, mode_of
+
+COUNTS = ("unannotated", "by_prior", "by_likelihood", "dropped", "dropped_positive", "unannotated_positive")
+
+
+class DropStatistics:
+    """Counts of un-annotated entries and of those that prior and likelihood drop, over one epoch.
+
+    With the complete labels of a simulated set also how many of them are missed positives. Stays on the device.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, prior: torch.Tensor | None, complete: np.ndarray | None, accelerator: Any
+    ) -> None:
+        """`args`: of the loss; `complete` (N,C) int8: labels before the simulation, or None."""
+        self.args, self.prior, self.accelerator = args, prior, accelerator
+        self.active = mode_of(args) == "selective"
+        self.complete = None if complete is None or not self.active else torch.from_numpy(complete)
+        self.counts: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def update(self, logits: torch.Tensor, targets: torch.Tensor, index: torch.Tensor) -> None:
+        """Add a batch: logits, targets (B,C), index (B,) of the samples, on the CPU."""
+        if not self.active:
+            return
+        unannotated = targets == -1
+        kept, _ = edit_targets_parital_labels(self.args, targets, None, 1 - logits.float().sigmoid(), self.prior)
+        dropped, by_prior = kept == 0, torch.zeros_like(unannotated)
+        if self.prior is not None and self.args.prior_threshold:
+            by_prior = unannotated & frequent_classes(self.prior, self.args.prior_threshold)
+        real = torch.zeros_like(unannotated)
+        if self.complete is not None:
+            real = (self.complete[index] == 1).to(unannotated.device, non_blocking=True)
+        # the part of the likelihood: what is dropped beside the prior's classes
+        parts = (unannotated, by_prior, dropped & ~by_prior, dropped, dropped & real, unannotated & real)
+        counts = torch.stack([part.sum(0) for part in parts])
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self.counts = None
+
+    def synchronize(self) -> None:
+        """Move all processes' counts to the main one; every process calls it (Run.save does)."""
+        if self.counts is not None and self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(self.counts, "sum")
+            self.counts = total if self.accelerator.is_main_process else torch.zeros_like(total)
+
+    def columns(self) -> dict[str, list[int]]:
+        """Name -> count per class; empty where nothing was counted. The name says what was counted."""
+        if self.counts is None:
+            return {}
+        columns = dict(zip(COUNTS, self.counts.tolist(), strict=True))
+        if self.complete is None:
+            columns = {k: v for k, v in columns.items() if not k.endswith("positive")}
+        return columns
+
+    def summary(self) -> dict[str, float]:
+        """Share of the un-annotated entries dropped, and how many of them are missed positives, in percent.
+
+        `drop_precision`: dropped entries that are missed positives; `missed_positive_rate`: the same among all
+        un-annotated entries, what a random choice would reach.
+        """
+        sums = {name: sum(values) for name, values in self.columns().items()}
+        if not sums or not sums["unannotated"]:
+            return {}
+        found = {"dropped_share": 100 * sums["dropped"] / sums["unannotated"]}
+        if "dropped_positive" in sums:
+            found["drop_precision"] = 100 * sums["dropped_positive"] / max(1, sums["dropped"])
+            found["missed_positive_rate"] = 100 * sums["unannotated_positive"] / sums["unannotated"]
+        return found
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The counts, on the CPU."""
+        return {} if self.counts is None else {"counts": self.counts.cpu()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put them back, on the main process only: they are the counts of all."""
+        self.counts = None
+        if "counts" in state:
+            counts = state["counts"].to(self.accelerator.device)
+            self.counts = counts if self.accelerator.is_main_process else torch.zeros_like(counts)

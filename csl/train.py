@@ -1,0 +1,187 @@
+"""CSL: multi-label training with partial annotations and the class-aware selective loss (CVPR 2022).
+
+Only some labels of an image are annotated. The loss takes the rest as negatives, but leaves out those that are
+likely missed positives: classes with a large prior, and the labels that the network itself believes in most.
+
+    python train.py --partial_loss_mode=selective          # COCO 2014 in ./data, or the sample (half a minute)
+    python train.py --partial_loss_mode=selective --estimate_prior 6       # phase 1 (prior), then phase 2
+    python train.py --compare all --schemes fpc,rps --seeds 0,1,2          # the rows of the paper's tables
+"""
+
+import argparse
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from common.cli import run_main
+from common.meter import Meter
+from common.run import Run, start_run
+from common.rundir import make_accelerator, seed_everything
+from csl.src import phases, report
+from csl.src.evaluation import score_both
+from csl.src.helper_functions.get_data import DataSet, get_data
+from csl.src.helper_functions.helper_functions import ModelEma, add_weight_decay
+from csl.src.loss_functions.partial_asymmetric_loss import ComputePrior, PartialSelectiveLoss
+from csl.src.models import create_model
+from csl.src.models.utils.checkpoint import ModelInfo, load_pretrained
+from csl.src.options import build_parser, parse_args
+from csl.src.selection import DropStatistics
+
+parser = build_parser()
+
+
+class Parts(NamedTuple):
+    """Everything that a run trains, measures or averages."""
+
+    info: ModelInfo
+    model: nn.Module
+    optimizer: Adam
+    scheduler: OneCycleLR
+    ema: ModelEma
+    criterion: PartialSelectiveLoss
+    prior: ComputePrior
+    drops: DropStatistics
+    loss: Meter
+
+
+def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]:
+    """One run: train, score model and averaged model after every epoch; returns the summary."""
+    accelerator = make_accelerator(args)
+    run = start_run(args, default_dir, accelerator)
+    loss_args = copy.copy(args)
+    loss_args.prior_path = phases.prior_file(args, run, train)  # --estimate_prior: phase 1
+    seed_everything(args.seed)
+
+    train_loader, val_loader = get_data(args, accelerator)
+    train_set, val_set, sampler = train_loader.dataset.dataset, val_loader.dataset.dataset, train_loader.batch_sampler
+    labels_sha = report.describe_labels(args, run, train_set)
+    parts = build(args, loss_args, run, train_set, sampler.batches)
+    network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
+    run.restore(**parts._replace(optimizer=optimizer)._asdict())
+
+    epochs, last = min(args.epochs, args.stop_epoch or args.epochs), None
+    rows = args.batch_size * accelerator.num_processes
+    for epoch in run.epochs(epochs):
+        network.train()
+        sampler.set_epoch(epoch, run.progress.batch)
+        if run.progress.batch == 0:
+            parts.drops.reset()
+            if args.prior_window == "epoch":
+                parts.prior.reset()
+        for batch in run.bar(train_loader, f"epoch {epoch + 1}/{epochs}", sampler.batches):
+            if batch.data is None:  # nothing in it could be decoded
+                run.step(0, batch.skipped)
+                continue
+            images, targets = (t.to(accelerator.device, non_blocking=True) for t in batch.data)
+            with accelerator.autocast():
+                logits = network(images)
+            loss = parts.criterion(logits, targets)  # in float32
+            run.guard(loss, batch.index)
+            optimizer.zero_grad()
+            accelerator.backward(loss * accelerator.num_processes)  # a sum: several processes as one
+            optimizer.step()
+            parts.scheduler.step()
+            parts.ema.update(parts.model)
+
+            parts.prior.update(logits)
+            parts.drops.update(logits, targets, batch.index)
+            parts.loss.add(loss / len(images), len(images))
+            run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
+            if run.progress.step % args.print_freq == 0:
+                run.print(f"step {run.progress.step}  loss {loss.item():.4g}")
+        if run.stopped:
+            break
+        last = end_epoch(args, run, parts, val_loader, epochs)
+
+    summary = report.write(args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops)
+    run.finish(**summary, partial_labels_sha256=labels_sha)
+    return summary
+
+
+def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, train_set: DataSet, steps: int) -> Parts:
+    """Network, optimiser, loss and averages; `steps` of an epoch."""
+    device, names = run.accelerator.device, list(train_set.classes.values())
+    info = ModelInfo(args, train_set.classes)
+    model = create_model(info.settings).to(device, memory_format=torch.channels_last)
+    load_pretrained(args, model)
+    optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
+    warmup = args.ema_warmup == "on" or (args.ema_warmup == "auto" and args.epochs * steps < 20_000)
+    criterion = PartialSelectiveLoss(loss_args, names).to(device)
+    report.describe_prior(loss_args, run, criterion, names)
+    return Parts(
+        info=info,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        ema=ModelEma(model, args.ema_decay, warmup=warmup),
+        criterion=criterion,
+        prior=ComputePrior(train_set.classes, run.folder, run.accelerator),
+        drops=DropStatistics(loss_args, criterion.prior_classes, train_set.complete, run.accelerator),
+        loss=Meter(run.accelerator),
+    )
+
+
+def end_epoch(
+    args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Score both models, write the prior, log, save; returns the scores of both and the targets."""
+    metrics, scores, targets = score_both(parts.model, parts.ema.module, val_loader, run.accelerator, run.poll)
+    parts.prior.synchronize()
+    if run.is_main:
+        parts.prior.save_prior(verbose=False)
+    run.log("train", loss=parts.loss.compute(), lr=parts.scheduler.get_last_lr()[0])
+    run.log("test", **metrics)
+    score = best_of(metrics, args.best)
+    report.print_epoch(run, epochs, score)
+    run.end_epoch(score=score)
+    states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
+    report.export_best(run, states, parts.info.state_dict())
+    return scores, targets
+
+
+def best_of(metrics: dict[str, float], which: str) -> float:
+    """The mAP of the averaged model ("ema"), of the model ("model"), or the larger ("max", the released habit)."""
+    scores = {"model": metrics["mAP_model"], "ema": metrics["mAP_ema"]}
+    return max(scores.values()) if which == "max" else scores[which]
+
+
+def make_optimizer(
+    model: nn.Module, lr: float, weight_decay: float, epochs: int, steps_per_epoch: int
+) -> tuple[Adam, OneCycleLR]:
+    """Adam with L2 on all but biases and norms; one cycle: warm-up over 0.2, cosine, beta1 0.95 to 0.85 and back."""
+    optimizer = Adam(add_weight_decay(model, weight_decay), lr=lr, weight_decay=0, fused=True)
+    return optimizer, OneCycleLR(optimizer, lr, epochs=epochs, steps_per_epoch=steps_per_epoch, pct_start=0.2)
+
+
+def validate_multi(
+    val_loader: Iterable,
+    model: nn.Module,
+    ema_model: ModelEma,
+    accelerator: Accelerator | None = None,
+    best: str = "ema",
+) -> float:
+    """mAP in percent of the averaged model (`best="model"`: of the model; "max": the released habit); prints both."""
+    metrics, *_ = score_both(model, ema_model.module, val_loader, accelerator or Accelerator())
+    print(f"mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}", flush=True)
+    return best_of(metrics, best)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, then run once, or every row of --compare."""
+    args = parse_args(parser, argv)
+    if phases.is_compared(args):
+        phases.compare(args, train)
+    else:
+        name = f"{args._found.name}_{args.model_name.replace('/', '_')}_{args.partial_loss_mode}"
+        train(args, str(args.path_dest / name))
+
+
+if __name__ == "__main__":
+    run_main(main)

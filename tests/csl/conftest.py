@@ -1,0 +1,5 @@
+"""One thread: these tensors are small, and on busy cores several threads make the tests slower."""
+
+import torch
+
+torch.set_num_threads(1)

@@ -1,0 +1,189 @@
+"""Properties of the selective loss, the prior file, and their errors."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+
+from csl.src.loss_functions.partial_asymmetric_loss import (
+    ComputePrior,
+    PartialSelectiveLoss,
+    edit_targets_parital_labels,
+    negative_backprop_fun_jit,
+)
+from csl.src.loss_functions.prior import read_prior
+
+
+def settings(**changed):
+    values = {"clip": 0.0, "likelihood_topk": 2, "prior_threshold": 0.5, "prior_path": None}
+    values |= {"gamma_pos": 0.0, "gamma_neg": 1.0, "gamma_unann": 4.0}
+    values |= {"alpha_pos": 1.0, "alpha_neg": 1.0, "alpha_unann": 1.0, "partial_loss_mode": "selective"}
+    return Namespace(**(values | changed))
+
+
+def batch(rows=6, classes=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, classes, generator=generator) * 2
+    return logits, torch.randint(-1, 2, (rows, classes), generator=generator)
+
+
+def test_by_hand():
+    """One row: P with p = 1/2, N with p = 1/2, U with p = 1/2 kept, U with p = 3/4 dropped."""
+    logits = torch.tensor([[0.0, 0.0, 0.0, np.log(3)]])
+    targets = torch.tensor([[1, 0, -1, -1]])
+    loss = PartialSelectiveLoss(settings(likelihood_topk=1, gamma_pos=2.0))(logits, targets)
+    expected = np.log(2) * (0.5**2 + 0.5**1 + 0.5**4)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_permuting_rows_and_classes_changes_nothing():
+    logits, targets = batch()
+    rows, columns = torch.randperm(6), torch.randperm(9)
+    for mode in ("negative", "ignore", "ignore_normalize_classes", "selective"):
+        loss = PartialSelectiveLoss(settings(partial_loss_mode=mode))
+        permuted = loss(logits[rows][:, columns], targets[rows][:, columns])
+        assert permuted.item() == pytest.approx(loss(logits, targets).item(), rel=1e-5)
+
+
+def test_the_batch_may_be_split_except_for_the_likelihood():
+    logits, targets = batch()
+    for mode, k in (("negative", 2), ("ignore", 2), ("ignore_normalize_classes", 2), ("selective", 0)):
+        loss = PartialSelectiveLoss(settings(partial_loss_mode=mode, likelihood_topk=k))
+        parts = sum(loss(z, y) for z, y in zip(logits.split(2), targets.split(2), strict=True))
+        assert parts.item() == pytest.approx(loss(logits, targets).item(), rel=1e-5)
+
+
+def test_gradient_is_that_of_the_loss_with_frozen_weights():
+    logits, targets = (t for t in batch(3, 4))
+    logits = logits.double().requires_grad_()
+    loss = PartialSelectiveLoss(settings(likelihood_topk=1))
+    (gradient,) = torch.autograd.grad(loss(logits, targets), logits)
+    p = logits.detach().sigmoid()
+    pt = torch.where(targets == 1, p, 1 - p)
+    weight = loss.terms(logits, targets).detach() / -pt.log()
+
+    def frozen(z):
+        q = z.sigmoid()
+        return -(weight * torch.where(targets == 1, q, 1 - q).log()).sum()
+
+    torch.autograd.gradcheck(frozen, logits)
+    torch.testing.assert_close(gradient, torch.autograd.grad(frozen(logits), logits)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float32, torch.float64])
+def test_any_target_dtype_and_float32_arithmetic(dtype):
+    logits, targets = batch()
+    loss = PartialSelectiveLoss(settings())
+    assert loss(logits, targets.to(dtype)).item() == loss(logits, targets).item()
+    low = loss(logits.bfloat16(), targets)
+    assert low.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss(logits, targets).item() == loss(logits, targets).item()
+        assert loss(logits, targets).dtype == torch.float32
+
+
+def test_other_values_contribute_nothing():
+    logits, targets = batch()
+    odd = targets.clone()
+    odd[:, 3] = 7
+    loss = PartialSelectiveLoss(settings(partial_loss_mode="negative"))
+    kept = [c for c in range(9) if c != 3]
+    assert loss(logits, odd).item() == pytest.approx(loss(logits[:, kept], targets[:, kept]).item(), rel=1e-5)
+
+
+def test_ignore_of_an_unannotated_row_is_zero_and_everything_is_dropped_where_u_is_small():
+    logits = torch.randn(2, 5, requires_grad=True)
+    loss = PartialSelectiveLoss(settings(partial_loss_mode="ignore"))(logits, torch.full((2, 5), -1))
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+    targets = torch.tensor([[1, 0, 1, 0, -1], [0, 0, 0, 1, -1]])
+    weights, _ = edit_targets_parital_labels(settings(likelihood_topk=5), targets, None, torch.rand(2, 5))
+    assert (weights == (targets != -1)).all()
+
+
+def test_batch_scope_takes_the_largest_of_the_batch_and_sample_scope_of_each_image():
+    q = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
+    targets = torch.full((2, 4), -1)
+    batch_wide, _ = edit_targets_parital_labels(settings(likelihood_topk=1), targets, None, q)
+    assert batch_wide.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+    each, _ = edit_targets_parital_labels(settings(likelihood_topk=1, likelihood_scope="sample"), targets, None, q)
+    assert each.tolist() == [[0, 1, 1, 1], [0, 1, 1, 1]]
+    weights = torch.ones(2, 4)
+    negative_backprop_fun_jit(targets, q, weights, 3)
+    assert weights.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+
+
+def test_stable_loss_keeps_the_gradient_of_confident_errors():
+    logits = torch.tensor([[40.0, 1.0]], requires_grad=True)
+    targets = torch.tensor([[0, 0]])
+    plain = PartialSelectiveLoss(settings(partial_loss_mode="negative"))
+    stable = PartialSelectiveLoss(settings(partial_loss_mode="negative", stable_loss=True))
+    assert torch.autograd.grad(plain(logits, targets), logits)[0][0, 0] == 0
+    assert torch.autograd.grad(stable(logits, targets), logits)[0][0, 0] == pytest.approx(1.0)
+    z, y = batch()
+    assert stable(z, y).item() == pytest.approx(plain(z, y).item(), rel=1e-5)
+
+
+def write(path, rows, header="Classes,avg_pred"):
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_the_prior_is_matched_by_name(tmp_path, capsys):
+    path = write(tmp_path / "p.csv", ["c,0.9", "a,0.1", '"b, big",0.2', "extra,0.3", "1542867"])
+    loss = PartialSelectiveLoss(settings(prior_path=path), ["a", "b, big", "c"])
+    assert loss.prior_classes.tolist() == pytest.approx([0.1, 0.2, 0.9])
+    told = capsys.readouterr().err
+    assert "row 6 (1542867) has no value" in told and "1 classes that the data do not have" in told
+    targets = torch.full((2, 3), -1)
+    weights, _ = edit_targets_parital_labels(
+        settings(likelihood_topk=0), targets, None, torch.rand(2, 3), loss.prior_classes
+    )
+    assert weights.tolist() == [[1, 1, 0], [1, 1, 0]]
+    in_file_order = PartialSelectiveLoss(settings(prior_path=path))
+    with pytest.raises(ValueError, match="4 classes, but the logits have 3"):
+        in_file_order(torch.zeros(1, 3), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "match"),
+    [
+        (["a,0.1"], "name,value", "expected Classes,avg_pred"),
+        (["a,0.1", "a,0.2"], "Classes,avg_pred", "row 3: class a occurs twice"),
+        (["a,1.5"], "Classes,avg_pred", "row 2, a: 1.5 is outside"),
+        (["a,0.1"], "Classes,avg_pred", "no prior of 1 of the 2 classes: b"),
+        (["a,nan"], "Classes,avg_pred", "no class with a value"),
+    ],
+)
+def test_unusable_prior_files(tmp_path, rows, header, match):
+    path = write(tmp_path / "p.csv", rows, header)
+    with pytest.raises(ValueError, match=match):
+        PartialSelectiveLoss(settings(prior_path=path), ["a", "b"])
+
+
+def test_constructor_errors(tmp_path):
+    with pytest.raises(ValueError, match="ignore_normalize_classes"):
+        PartialSelectiveLoss(settings(partial_loss_mode="best"))
+    with pytest.raises(FileNotFoundError, match="--estimate_prior"):
+        PartialSelectiveLoss(settings(prior_path=tmp_path / "none.csv"))
+    z, y = batch()
+    losses = [
+        PartialSelectiveLoss(settings(partial_loss_mode=m))(z, y).item() for m in (None, "None", "none", "negative")
+    ]
+    assert len(set(losses)) == 1
+
+
+def test_prior_file_round_trip_and_reset(tmp_path):
+    prior = ComputePrior({0: "a, b", 1: "c"}, tmp_path)
+    assert prior.save_prior() is None and prior.avg_pred_train is None
+    prior.update(torch.tensor([[0.0, 2.0], [1.0, -1.0]]))
+    prior.update(torch.tensor([[3.0, 0.0]]), training=False)
+    path = prior.save_prior()
+    assert list(read_prior(path)) == ["a, b", "c"] and (tmp_path / "val_avg_preds.csv").is_file()
+    assert torch.allclose(torch.tensor(list(read_prior(path).values())), prior.avg_pred_train)
+    again = ComputePrior({0: "a, b", 1: "c"})
+    again.load_state_dict(prior.state_dict())
+    assert torch.equal(again.avg_pred_train, prior.avg_pred_train)
+    again.reset()
+    assert again.avg_pred_train is None and str(again.path_dest) == "outputs"

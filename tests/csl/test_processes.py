@@ -1,0 +1,72 @@
+"""Several processes, and a kill in the middle of a step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from csl import train, validate
+from tests.csl.test_train import assert_same_run
+from tests.csl.tiny import arguments, write_coco
+
+CSL = Path(train.__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CSL.parent)}
+SELECTIVE = ("--partial_loss_mode", "selective")
+
+
+@pytest.mark.slow
+def test_resume_after_kill_9_is_exact(tmp_path):
+    data = write_coco(tmp_path / "data")
+    train.main(arguments(data, tmp_path / "whole", *SELECTIVE))
+    flags = arguments(data, tmp_path / "killed", *SELECTIVE, "--checkpoint_every", "1")
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *flags], cwd=CSL, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+    )
+    last = tmp_path / "killed" / "checkpoints" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.is_file()
+    train.main([*flags, "--resume"])
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_score_each_sample_once(tmp_path):
+    data = write_coco(tmp_path / "data")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29653"]
+
+    def run_two(script, *flags):
+        subprocess.run([*torchrun, script, *flags], cwd=CSL, env=ENVIRONMENT, check=True, capture_output=True)
+
+    flags = arguments(data, tmp_path / "two", *SELECTIVE)
+    at = flags.index("--batch_size")
+    flags[at + 1] = "4"  # of each process
+    run_two("train.py", *flags)
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["epochs"] == 2 and summary["dropped_share"] > 0
+    saved = torch.load(tmp_path / "two" / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["progress"]["images"] == 2 * 44
+    assert saved["state"]["prior"]["train"][-1] == 44  # every process's rows, the last epoch
+    # the counts of the drops are those of the labels: every un-annotated entry was seen once
+    rows = [line.split(",") for line in (tmp_path / "two" / "per_class.csv").read_text().splitlines()]
+    unannotated = sum(int(row[rows[0].index("unannotated")]) for row in rows[1:])
+    annotated = sum(int(r[rows[0].index(f"annotated_{k}")]) for r in rows[1:] for k in ("positives", "negatives"))
+    assert unannotated + annotated == 44 * 5
+
+    weights = str(tmp_path / "two" / "checkpoints" / "best_ema.pth")
+    scoring = ["--data", str(data), "--image_size", "32", "--workers", "0", "--cpu", "-b", "3", "--model_path", weights]
+    run_two("validate.py", *scoring, "--output_dir", str(tmp_path / "v2"))
+    one = validate.validate(validate.parse_args([*scoring, "--output_dir", str(tmp_path / "v1")]))
+    two = json.loads((tmp_path / "v2" / "summary.json").read_text())
+    assert two["images"] == one["images"] == 13
+    assert {k: two[k] for k in one} == pytest.approx(one, abs=1e-9)

@@ -1,0 +1,175 @@
+"""train.py: a whole run, the exact resume, the two phases, rows side by side, and the printed commands."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from common.cli import UserError
+from csl import train, validate
+from csl.src.models.utils.checkpoint import network_of
+from tests.csl.tiny import NAMES, arguments, write_coco
+
+SELECTIVE = ("--partial_loss_mode", "selective", "--prior_threshold", "0.5")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_coco(tmp_path_factory.mktemp("coco") / "data")
+
+
+@pytest.fixture(scope="module")
+def prior_csv(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prior") / "prior.csv"
+    rows = "".join(f"{name},{0.9 if k == 2 else 0.1}\n" for k, name in enumerate(reversed(NAMES)))
+    path.write_text("Classes,avg_pred\n" + rows)  # not in the order of the data: names decide
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(data, prior_csv, tmp_path_factory):
+    """An uninterrupted run with everything that has state."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train.main(arguments(data, folder, *SELECTIVE, "--prior_path", str(prior_csv)))
+    return folder
+
+
+def tensors_of(path):
+    found = {}
+
+    def walk(value, name):
+        if isinstance(value, torch.Tensor):
+            found[name] = value
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{name}/{key}")
+        elif isinstance(value, (list, tuple)):
+            for k, item in enumerate(value):
+                walk(item, f"{name}/{k}")
+
+    walk(torch.load(path, weights_only=True)["state"], "")
+    return found
+
+
+def assert_same_run(a, b):
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    first, second = (tensors_of(folder / "checkpoints" / "last.pt") for folder in (a, b))
+    assert first.keys() == second.keys() and len(first) > 300
+    different = [key for key in first if not torch.equal(first[key], second[key])]
+    assert not different
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (a, b)]
+    for summary in summaries:
+        del summary["wall_seconds"], summary["images_per_second"]
+    assert summaries[0] == summaries[1]
+
+
+def test_what_a_run_leaves(whole, data, tmp_path, capsys):
+    for name in ("config.json", "summary.json", "per_class.csv", "partial_labels.npz", "train_avg_preds.csv"):
+        assert (whole / name).is_file()
+    for name in ("curves", "class_frequency", "examples"):
+        assert (whole / "figures" / f"{name}.png").stat().st_size > 1000
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["epochs"] == 2 and not summary["offline_sample"]
+    assert 0 < summary["dropped_share"] <= 100 and 0 <= summary["drop_precision"] <= 100
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    ema = [line["mAP_ema"] for line in lines if line["split"] == "test"]
+    model = [line["mAP_model"] for line in lines if line["split"] == "test"]
+    assert summary["mAP_ema_final"] == ema[-1] and summary["mAP_model_best_on_test"] == max(model)
+    assert summary["mAP_released_max"] == max(ema + model)
+    rows = [row.split(",") for row in (whole / "per_class.csv").read_text().splitlines()]
+    columns = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
+    assert columns["class"] == NAMES
+    by_prior = [int(v) for v in columns["by_prior"]]  # only the class with the prior 0.9
+    assert by_prior[2] == int(columns["unannotated"][2]) and sum(by_prior) == by_prior[2]
+
+
+def test_published_form_and_validate(whole, data, tmp_path):
+    """best_ema.pth is a file in the published form, and validate.py finds the score that the run logged."""
+    content = torch.load(whole / "checkpoints" / "best_ema.pth", weights_only=True)
+    assert content["num_classes"] == 5 and list(content["idx_to_class"].values()) == list(NAMES)
+    model, found = network_of(whole / "checkpoints" / "best_ema.pth", "tresnet_m")
+    assert found.architecture == "tresnet_tiny" and found.head == "plain" and model.num_classes == 5
+    flags = ["--data", str(data), "--image_size", "32", "--workers", "0", "--cpu", "--batch_size", "5"]
+    path = ["--model_path", str(whole / "checkpoints" / "best_ema")]  # the suffix is found
+    args = validate.parse_args([*flags, *path, "--output_dir", str(tmp_path / "v"), "--calibrate"])
+    summary = validate.validate(args)
+    assert summary["mAP"] == pytest.approx(content["mAP"], abs=1e-3)
+    assert summary["images"] == 13 and summary["CF1_calibrated"] >= summary["CF1"] - 1e-9
+    for which in ("model", "ema"):  # a run's own checkpoint holds both
+        last = ["--model_path", str(whole / "checkpoints" / "last.pt"), "--which", which]
+        args = validate.parse_args([*flags, *last, "--output_dir", str(tmp_path / which)])
+        lines = (whole / "metrics.jsonl").read_text().splitlines()
+        assert validate.validate(args)["mAP"] == pytest.approx(json.loads(lines[-1])[f"mAP_{which}"], abs=1e-3)
+
+
+@pytest.mark.parametrize("stop", [3, 9])
+def test_resume_after_max_steps_is_exact(whole, data, prior_csv, tmp_path, stop):
+    flags = arguments(data, tmp_path / "run", *SELECTIVE, "--prior_path", str(prior_csv))
+    train.main([*flags, "--max_steps", str(stop)])
+    train.main([*flags, "--resume"])
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_resume_after_sigterm_in_the_evaluation_is_exact(whole, data, prior_csv, tmp_path, monkeypatch):
+    flags = arguments(data, tmp_path / "run", *SELECTIVE, "--prior_path", str(prior_csv))
+    score_both, calls = train.score_both, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score_both(*args)
+
+    monkeypatch.setattr(train, "score_both", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(flags)
+    assert stopped.value.code == 143
+    monkeypatch.undo()
+    train.main([*flags, "--resume"])
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_other_settings_are_refused(data, tmp_path):
+    flags = arguments(data, tmp_path / "run")
+    train.main([*flags, "--max_steps", "1"])
+    with pytest.raises(UserError, match="gamma_unann"):
+        train.main([*flags, "--resume", "--gamma_unann", "3"])
+
+
+def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path, capsys):
+    flags = arguments(data, tmp_path / "a", *SELECTIVE, "--estimate_prior", "1", "--epochs", "1")
+    train.main(flags)
+    told = capsys.readouterr().out
+    assert "phase 1" in told and "top 10 by the estimated prior" in told and "rank correlation" in told
+    first = json.loads((tmp_path / "a" / "phase1" / "config.json").read_text())["settings"]
+    assert (first["partial_loss_mode"], first["epochs"], first["gamma_unann"]) == ("ignore", 1, 0.0)
+    again = [str(tmp_path / "b") if f == str(tmp_path / "a") else f for f in flags]
+    train.main([*again, "--max_steps", "3"])
+    assert not (tmp_path / "b" / "checkpoints").exists()
+    train.main([*again, "--resume"])
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    written = (tmp_path / "a" / "phase1" / "train_avg_preds.csv").read_text()
+    assert written == (tmp_path / "b" / "phase1" / "train_avg_preds.csv").read_text()
+
+
+def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
+    flags = arguments(data, tmp_path / "c", "--epochs", "1", "--stop_epoch", "1")
+    train.main([*flags, "--compare", "negative_ce,csl", "--schemes", "fpc,rps", "--seeds", "3"])
+    rows = (tmp_path / "c" / "results.csv").read_text().splitlines()
+    assert len(rows) == 5 and "fpc-csl-seed3" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "c" / "rps-csl-seed3" / "config.json").read_text())["settings"]
+    assert settings["partial_loss_mode"] == "selective" and settings["gamma_neg"] == 1.0 and settings["seed"] == 3
+    baseline = json.loads((tmp_path / "c" / "rps-negative_ce-seed3" / "config.json").read_text())["settings"]
+    assert baseline["partial_loss_mode"] == "negative" and baseline["gamma_unann"] == 0.0
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert summary["runs"] == 4 and "fpc_csl_mean" in summary
+
+
+def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        train.main(arguments(data, tmp_path / name, "--epochs", "1", "--seed", seed))
+    a, b, c = (tensors_of(tmp_path / name / "checkpoints" / "last.pt") for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
