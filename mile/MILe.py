@@ -1,0 +1,115 @@
+"""MILe: multi-label iterated learning (CVPR 2022).
+
+Images have several true labels, the annotator wrote down one. Each generation has two phases: the teacher
+learns the single labels for k_t steps; then the student learns, for k_s steps, the label sets
+{c: sigmoid(teacher)_c > rho}, and becomes the next teacher.
+
+    python MILe.py                                  # ImageNet in ../data, or the offline sample: about a minute
+    python MILe.py --dataset mnist --sample         # multi-label MNIST's sample
+    python MILe.py --dataset mnist --sample --compare softmax,sigmoid,MILe --seeds 0,1,2
+"""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from common.cli import NonFiniteError, run_main
+from common.run import Run, start_run
+from common.rundir import make_accelerator, seed_everything
+from mile import compare, report
+from mile.build import build_learner
+from mile.config import parse_config
+from mile.evaluation import evaluate
+from mile.learning import IteratedLearning
+from mile.phase_log import PhaseLog, is_checked
+from mile.schedule import LearningRate, Phases, Plan, rho_at
+from mile.sources import TrainBatch, choose_device, locate_data, open_source
+from mile.utils import save_model, writable
+
+
+def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
+    """One run: all generations, evaluated and exported one by one; returns the summary."""
+    seed_everything(conf.seed)
+    source = open_source(conf, accelerator)
+    run = start_run(conf, default_dir(conf), accelerator)
+    writable(conf.checkpoint_path)
+
+    learner = build_learner(conf, source, accelerator)
+    learner.guard = run.guard
+    plan = Plan(conf, source.pass_steps)
+    rates, log = LearningRate(conf, learner.optimizers, plan), PhaseLog(accelerator)
+    history = torch.zeros(plan.epochs, min(report.SHOWN, source.test_size), min(source.num_classes, 1000))
+    run.restore(learner=learner, rates=rates, log=log, history=history)
+    stream = source.stream(run.progress.step)
+
+    for generation in run.epochs(plan.epochs if not conf.eval_only else 0):
+        learner.rho = rho_at(conf, generation, plan.epochs, conf.rho)
+        phases = plan.phases(generation)
+        batches = islice(stream, phases.total - run.progress.batch)
+        for batch in run.bar(batches, f"generation {generation + 1}/{plan.epochs}", phases.total):
+            rates.before_step(run.progress.step)
+            if learner.phase == "interactive" and run.progress.batch == phases.interactive:
+                log.write(run, learner.phase, rates.now, learner.rho)
+                learner.begin_imitation()
+            loss = one_step(learner, batch)
+            log.add(loss, learner.target, batch.label)
+            if is_checked(run.progress.batch + 1 - phases.interactive, phases.imitation):
+                log.check_collapse(run, source.num_classes, learner.rho, strict=conf.strict)
+            run.step(conf.batch_size, batch.skipped)
+        if run.stopped:
+            break
+        end_generation(run, learner, log, rates, phases)
+
+        metrics = evaluate(learner.student, source.evaluation(), source.num_classes, conf, accelerator, run.poll)
+        rates.after_evaluation(metrics["real_f1"])
+        history[generation] = report.first_probabilities(learner.student, source, conf)
+        report.write_generation(run, metrics, plan.epochs)
+        if run.is_main:
+            save_model(learner.student, f"{conf.schema}_{generation}.pth", conf)
+        run.end_epoch(score=metrics["real_f1"])
+
+    summary = report.summarize(run, learner.student, source, conf, history[: run.progress.epoch])
+    if conf.export_labels:
+        report.export_label_sets(run, learner.student, source, conf)
+    run.finish(**summary)
+    return summary
+
+
+def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
+    """The optimiser step of the present phase; the loss, 0-d."""
+    try:
+        if learner.phase == "interactive":
+            return learner.interactive_step(batch.input, batch.label, batch.weight, batch.index)
+        return learner.imitation_step(batch.input, batch.label, batch.index)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{learner.phase} phase, {error}") from error
+
+
+def end_generation(run: Run, learner: IteratedLearning, log: PhaseLog, rates: LearningRate, phases: Phases) -> None:
+    """Log the last phase; after an imitation phase the student becomes the teacher."""
+    log.write(run, learner.phase, rates.now, learner.rho)
+    if learner.phase == "imitation":
+        learner.end_generation()
+
+
+def default_dir(conf: Any) -> Path:
+    """checkpoint_path/DATASET_MODEL_SCHEMA."""
+    return Path(conf.checkpoint_path) / f"{conf.dataset}_{conf.model.replace('/', '-')}_{conf.schema}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Settings and data; then one run, or one for each schema and seed of --compare and --seeds."""
+    conf = parse_config(argv)
+    choose_device(conf)
+    locate_data(conf)
+    if conf.compare or conf.seeds:
+        compare.run_all(conf, train)
+    else:
+        train(conf, make_accelerator(conf))
+
+
+if __name__ == "__main__":
+    run_main(main)

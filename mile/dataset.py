@@ -1,0 +1,124 @@
+"""The data sets: ImageNet with ReaL labels here; multi-label MNIST (grids.py) and the folder readers re-exported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from common.cli import UserError
+from mile.config import config, setting
+from mile.folders import (  # noqa: F401
+    LabelledImages,
+    balanced_subset,
+    class_folders,
+    collate_real,
+    list_images,
+    listed_subset,
+    wnid_index,
+)
+from mile.grids import (  # noqa: F401
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LABEL_PROBABILITIES,
+    MultilabelMNIST,
+    compose_grids,
+    mnist_preprocess,
+)
+from mile.real_labels import labels_of_val_files
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+def train_transform(conf: Any = config, model: str = "resnet18", *, normalized: bool = False) -> Transform:
+    """Image -> (3,S,S): random resized crop and flip, or with `augment none` the evaluation transform.
+
+    uint8 0..255, to be normalised on the device; `normalized`: float32.
+    """
+    if setting(conf, "augment") == "none":
+        return eval_transform(conf, model, normalized=normalized)
+    size = setting(conf, "image_size")
+    return _compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()], normalized)
+
+
+def eval_transform(conf: Any = config, model: str = "resnet18", *, normalized: bool = False) -> Transform:
+    """Resize the shorter side to 256/224 of the input, bilinear antialiased, centre crop; dtype as in training.
+
+    `protocol unofficial` with resnet50: 232 of 224.
+    """
+    size = setting(conf, "image_size")
+    short = 232 if setting(conf, "protocol") == "unofficial" and model == "resnet50" else 256
+    return _compose([v2.Resize(round(size * short / 224), antialias=True), v2.CenterCrop(size)], normalized)
+
+
+def _compose(steps: list, normalized: bool) -> Transform:
+    steps = [*steps, v2.PILToTensor()]
+    if normalized:
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    return v2.Compose(steps)
+
+
+def train_samples(root: str | Path, conf: Any = config) -> list[tuple[str, int]]:
+    """ImageNet's training images (path, index in the full ImageNet), cut to subset_file or train_frac."""
+    root = Path(root)
+    samples = list_images(root, wnid_index(class_folders(root, "ImageNet train"), root))
+    if setting(conf, "subset_file"):
+        return listed_subset(samples, Path(setting(conf, "subset_file")))
+    return balanced_subset(samples, setting(conf, "train_frac"), setting(conf, "subset_seed"))
+
+
+class ImageNetTrain:
+    """ImageNet's training set: class folders named by WNID."""
+
+    def __init__(self, root: str | Path, model: str = "resnet18", conf: Any = config) -> None:
+        self.conf = conf
+        self.dataset = LabelledImages(train_samples(root, conf), train_transform(conf, model, normalized=True))
+        size = setting(conf, "batch_size")
+        if size > len(self.dataset):
+            raise UserError(f"batch_size {size}: more than the {len(self.dataset)} training images")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def getDataloader(self) -> DataLoader:
+        """Shuffled batches (image (B,3,S,S) float32, label (B,) int64, the index in the full ImageNet)."""
+        return DataLoader(
+            self.dataset,
+            setting(self.conf, "batch_size"),
+            shuffle=True,
+            num_workers=setting(self.conf, "num_workers"),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class ImageNetReal:
+    """ImageNet's validation set with ReaL label sets: val/WNID/ILSVRC2012_val_%08d.JPEG and real.json."""
+
+    def __init__(self, root: str | Path, real_path: str | Path, transform: Transform | None = None) -> None:
+        root = Path(root)
+        self.samples = list_images(root, wnid_index(class_folders(root, "ImageNet val"), root))
+        self.real = labels_of_val_files([Path(path) for path, _ in self.samples], Path(real_path))
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """image (transformed), original_label (index in the full ImageNet), real_label (list)."""
+        transform = self.transform or eval_transform(normalized=True)
+        image, label, real = LabelledImages(self.samples, transform, self.real)[index]
+        return {"image": image, "original_label": label, "real_label": real}
+
+    def getDataloader(self, model: str = "resnet18", conf: Any = config) -> DataLoader:
+        """Batches (image (B,3,S,S) float32, label (B,), B lists), in order, each image once."""
+        transform = self.transform or eval_transform(conf, model, normalized=True)
+        return DataLoader(
+            LabelledImages(self.samples, transform, self.real),
+            setting(conf, "batch_size"),
+            num_workers=setting(conf, "num_workers"),
+            collate_fn=collate_real,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,120 @@
+"""The networks by name, the prior start of their last bias, and the weight files they can start from."""
+
+import math
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from common import checkpoint
+from common.cli import UserError
+
+# name -> classes; `-10` for the digits of multi-label MNIST
+CLASSES = {"resnet18": 1000, "resnet50": 1000, "resnet18-10": 10, "small": 1000, "small-10": 10}
+
+
+class SmallNet(nn.Sequential):
+    """The samples' network: three blocks of convolution, batch norm and ReLU, 3x3 average pooling, linear."""
+
+    def __init__(self, num_classes: int) -> None:
+        blocks, channels = [], 3
+        for width, stride in ((24, 2), (48, 1), (64, 2)):
+            blocks += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        super().__init__(*blocks, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * channels, num_classes))
+
+
+def classes_of(name: str) -> int:
+    """The number of classes that a model name stands for; 1000 for timm's names."""
+    return CLASSES.get(name, 1000)
+
+
+def build_model(name: str, num_classes: int | None = None, bias_init: str = "prior") -> nn.Module:
+    """The network `name` from scratch, torchvision's key names for the ResNets.
+
+    num_classes: default 1000, or 10 for the names that end in -10. bias_init="prior": the last bias starts at
+    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown name.
+    """
+    classes = num_classes or classes_of(name)
+    if name in ("small", "small-10"):
+        model = SmallNet(classes)
+    elif name in ("resnet18", "resnet18-10"):
+        model = torchvision.models.resnet18(num_classes=classes)
+    elif name == "resnet50":
+        model = torchvision.models.resnet50(num_classes=classes)
+    elif name in timm.list_models():
+        model = timm.create_model(name, num_classes=classes)
+    else:
+        raise UserError(f"--model {name}: choose from {', '.join(CLASSES)} or a name of timm.list_models()")
+    if bias_init == "prior":
+        start_at_prior(model, classes)
+    return model
+
+
+def start_at_prior(model: nn.Module, num_classes: int) -> None:
+    """Set the last layer's bias to -ln C: p = sigmoid(-ln C) = 1/(C+1)."""
+    last = [m for m in model.modules() if getattr(m, "bias", None) is not None and m.bias.shape == (num_classes,)]
+    last = [m for m in last if isinstance(m, (nn.Linear, nn.Conv2d))]
+    if not last:
+        raise UserError(f"{type(model).__name__} has no last layer with a bias; use --bias_init default")
+    nn.init.constant_(last[-1].bias, -math.log(num_classes))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a weight file: a plain state dict (torchvision's, the unofficial code's), keys under `module.`, or the
+    authors' checkpoint, a dict whose `state_dict` has the network under `backbone.module.` (its `teacher.` is left).
+
+    UserError names the first keys and shapes that do not fit.
+    """
+    state = checkpoint.load(Path(path))
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if isinstance(state, dict) and isinstance(state.get("state"), dict):  # checkpoints/last.pt of a run here
+        learner = state["state"].get("learner", {})
+        state = {f"backbone.{k[8:]}": v for k, v in learner.items() if k.startswith("student.")}
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise UserError(f"{path}: holds no state dict of tensors")
+    if any(key.startswith("backbone.") for key in state):
+        state = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
+    checkpoint.load_into(model, state, path)
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batch of all processes, on any device; torch's own SyncBatchNorm is for GPUs only."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise (N,C,H,W) with the global batch's mean and variance, gradients through both."""
+        if not (self.training and torch.distributed.is_initialized()):
+            return super().forward(input)
+        from torch.distributed.nn.functional import all_reduce
+
+        x = input.float()
+        count = torch.full((1,), x.numel() / x.shape[1], device=x.device)
+        total, squares, count = all_reduce(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])).split(
+            [x.shape[1], x.shape[1], 1]
+        )
+        mean = total / count
+        variance = squares / count - mean * mean
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            rate = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
+            self.running_mean.lerp_(mean, rate)
+            self.running_var.lerp_(variance * count / (count - 1), rate)
+        scale = (self.weight * (variance + self.eps).rsqrt())[:, None, None]
+        return (x * scale + (self.bias[:, None, None] - mean[:, None, None] * scale)).to(input.dtype)
+
+
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The same network and keys with batch norms over all processes, so that N processes equal one."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, child in model.named_children():
+        if type(child) is nn.BatchNorm2d:
+            synced = SyncedBatchNorm2d(child.num_features, child.eps, child.momentum)
+            synced.load_state_dict(child.state_dict())
+            setattr(model, name, synced)
+        else:
+            synchronize_batch_norm(child, device)
+    return model

@@ -1,0 +1,208 @@
+"""Every setting of `class config`: type, bounds, meaning, the protocols' presets, the samples' own values."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from common.cli import OneLineParser, add_shared_flags
+from mile.learning import STUDENT_INITS
+
+PRESETS = {  # the settings that are None as delivered
+    "threshold_on": {"authors": "prob", "unofficial": "logit"},
+    "reduction": {"authors": "sum", "unofficial": "mean"},
+    "student_init": {"authors": "teacher", "unofficial": "own"},
+    "nesterov": {"authors": True, "unofficial": False},
+    "bias_init": {"authors": "prior", "unofficial": "default"},
+    "scale_lr": {"authors": True, "unofficial": False},
+    "augment": {"authors": "standard", "unofficial": "none"},
+    "mnist_size": {"authors": 84, "unofficial": 224},
+    "mnist_redraw": {"authors": False, "unofficial": True},
+}
+
+
+class Setting(NamedTuple):
+    """A setting: its type, its value as delivered, what is allowed, what it means."""
+
+    kind: type
+    default: Any
+    allowed: tuple[str, ...] | Callable[[Any], bool] | None
+    bounds: str
+    meaning: str
+
+
+def _one_of(*names: str) -> tuple[tuple[str, ...], str]:
+    return names, f"one of {', '.join(names)}"
+
+
+def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value >= low), f"at least {low}"
+
+
+ABOVE_0 = (lambda value: 0 < value < math.inf), "above 0"
+INSIDE = (lambda value: 0 < value < 1), "between 0 and 1 (0.25, not 25)"
+SHARE = (lambda value: 0 < value <= 1), "above 0, at most 1"
+ANY = None, ""
+DEVICE = (lambda value: re.fullmatch(r"cpu|mps|cuda(:\d+)?", value) is not None), "cuda, cpu, cuda:N or mps"
+MILESTONES = (lambda value: all(_is_positive(part) for part in str(value).split(","))), "numbers above 0 with commas"
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+GROUPS: dict[str, dict[str, Setting]] = {
+    "experiment": {
+        "model": Setting(str, "resnet18", *ANY, "resnet18, resnet50, resnet18-10, small, small-10, any timm name"),
+        "schema": Setting(str, "MILe", *_one_of("softmax", "sigmoid", "MILe"), "training strategy"),
+        "dataset": Setting(str, "imagenet", *_one_of("imagenet", "mnist", "webvision", "folder"), "benchmark"),
+        "protocol": Setting(str, "authors", *_one_of("authors", "unofficial"), "preset of the settings after a slash"),
+    },
+    "data": {
+        "data_path": Setting(str, "../data/train/", *ANY, "train: class folders (webvision: its root)"),
+        "val_path": Setting(str, "../data/val", *ANY, "val: class folders"),
+        "real_path": Setting(str, "../data/real.json", *ANY, "ReaL labels (absent: timm's copy)"),
+        "mnist_path": Setting(str, "../data/", *ANY, "holds MNIST/raw; downloaded when absent"),
+        "num_workers": Setting(int, 4, *_at_least(0), "loader processes"),
+        "augment": Setting(str, None, *_one_of("standard", "none"), "training transform (standard / none)"),
+        "image_size": Setting(int, 224, *_at_least(8), "side of the network's input, pixels (image folders)"),
+        "mnist_size": Setting(int, None, *_at_least(28), "side of the grids, pixels (84 / 224)"),
+        "mnist_redraw": Setting(bool, None, *ANY, "new grids and labels in each pass (no / yes)"),
+        "mnist_grids": Setting(int, 0, *_at_least(0), "training grids; 0: each digit once"),
+        "mnist_test_grids": Setting(int, 0, *_at_least(0), "test grids; 0: each digit once"),
+        "train_frac": Setting(float, 1.0, *SHARE, "share of each class that is kept (0.01, 0.1)"),
+        "subset_seed": Setting(int, 42, *_at_least(0), "seed of that choice"),
+        "subset_file": Setting(str, "", *ANY, "train file names, one a line; wins over train_frac"),
+        "reweight": Setting(str, "none", *_one_of("none", "uniform"), "uniform: weight 1 / class count"),
+    },
+    "method": {
+        "k_t": Setting(int, 8000, *_at_least(1), "steps of the interactive phase"),
+        "k_s": Setting(int, 2000, *_at_least(1), "steps of the imitation phase"),
+        "rho": Setting(float, 0.25, *INSIDE, "threshold of the pseudo labels"),
+        "rho_start": Setting(float, None, *INSIDE, "anneal rho from here, over half of the generations"),
+        "eval_rho": Setting(float, None, *INSIDE, "threshold of the predicted set; default: rho"),
+        "warmup": Setting(int, 0, *_at_least(0), "extra interactive steps before the first imitation"),
+        "threshold_on": Setting(str, None, *_one_of("prob", "logit"), "what rho is compared with (prob / logit)"),
+        "reduction": Setting(str, None, *_one_of("sum", "mean"), "BCE over classes (sum / mean)"),
+        "student_init": Setting(str, None, *_one_of(*STUDENT_INITS), "the student's start (teacher / own)"),
+        "keep_ground_truth": Setting(bool, False, *ANY, "or onehot(y) into the pseudo labels"),
+    },
+    "optimisation": {
+        "epoch_num": Setting(int, 100, *_at_least(1), "MILe: generations; otherwise passes over the training set"),
+        "total_steps": Setting(int, 0, *_at_least(0), "length in steps instead, for every schema; 0: epoch_num"),
+        "batch_size": Setting(int, 16, *_at_least(1), "global batch, split over the processes"),
+        "lr": Setting(float, 0.1, *ABOVE_0, "learning rate, for a batch of 256 with scale_lr"),
+        "scale_lr": Setting(bool, None, *ANY, "lr * batch_size / 256 (yes / no)"),
+        "lr_schedule": Setting(str, "plateau", *_one_of("plateau", "step", "cosine", "constant"),
+                               "plateau: on real_f1 of the evaluation set"),
+        "lr_milestones": Setting(str, "30,60,80", *MILESTONES, "step: epochs, or shares of the run below 1"),
+        "nesterov": Setting(bool, None, *ANY, "SGD's momentum (yes / no)"),
+        "bias_init": Setting(str, None, *_one_of("prior", "default"), "last bias at -ln C (prior / default)"),
+        "pretrained": Setting(str, "", *ANY, "start weights: a file, or imagenet"),
+        "device": Setting(str, "cuda", *DEVICE, "cuda without a GPU: the CPU, with a warning"),
+    },
+    "output": {
+        "checkpoint_path": Setting(str, "./checkpoint", *ANY, "weights: checkpoint_path/CLASS/SCHEMA_EPOCH.pth"),
+        "max_checkpoint_num": Setting(int, 2, *_at_least(1), "kept weight files of a schema"),
+    },
+}  # fmt: skip
+SETTINGS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+
+_SAMPLE = {"batch_size": 64, "lr": 0.03, "scale_lr": False, "lr_schedule": "step", "lr_milestones": "0.6,0.85",
+           "k_t": 20, "k_s": 20, "num_workers": 0}  # fmt: skip
+# What a run on an offline sample takes where nothing is given: one to two minutes on two CPU cores.
+SAMPLE_DEFAULTS = {
+    "mnist": {**_SAMPLE, "model": "small-10", "mnist_size": 30, "mnist_grids": 2000, "mnist_test_grids": 2000,
+              "total_steps": 600, "warmup": 200, "rho": 0.1},
+    "imagenet": {**_SAMPLE, "model": "small", "image_size": 32, "augment": "none",
+                 "total_steps": 500, "warmup": 150, "rho": 0.15},
+}  # fmt: skip
+
+
+def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
+    """Every setting as a flag, defaults from the attributes of `defaults` (default: as delivered)."""
+    parser = OneLineParser(prog="MILe.py", description="MILe: multi-label iterated learning.")
+    for title, entries in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name, entry in entries.items():
+            value = getattr(defaults, name, entry.default)
+            text = f"{entry.meaning}; {entry.bounds}" if callable(entry.allowed) else entry.meaning
+            if entry.kind is bool:
+                group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=value, help=text)
+            else:
+                choices = entry.allowed if isinstance(entry.allowed, tuple) else None
+                group.add_argument(f"--{name}", type=entry.kind, default=value, choices=choices, help=text)
+    group = parser.add_argument_group("more than one run, or less")
+    group.add_argument("--compare", default=None, metavar="A,B", help="run these schemas with equal steps, one table")
+    group.add_argument("--seeds", default=None, metavar="0,1,2", help="run these seeds (with --compare: of each)")
+    group.add_argument("--eval_only", action="store_true", help="evaluate --pretrained, train nothing")
+    group.add_argument("--export_labels", action="store_true", help="at the end write the training set's label sets")
+    group.add_argument("--strict", action="store_true", help="collapsed pseudo labels are an error, not a warning")
+    add_shared_flags(parser)
+    return parser
+
+
+def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
+    """Settings: the attributes of `defaults`, then the flags, then the protocol's presets; checked.
+
+    `_given` holds the names of flags given and of attributes that differ from those delivered.
+    """
+    parser = build_parser(defaults)
+    conf = parser.parse_args(argv)
+    bare = build_parser(defaults)
+    for action in bare._actions:
+        action.default = argparse.SUPPRESS
+    edited = {n for n, entry in SETTINGS.items() if getattr(defaults, n, entry.default) != entry.default}
+    conf._given = edited | set(vars(bare.parse_args(argv)))
+    for name, entry in SETTINGS.items():
+        value = getattr(conf, name)
+        problem = _problem(entry, value)
+        if problem:
+            parser.error(f"{name} {value!r}: {problem}")
+        if name in PRESETS and value is None:
+            setattr(conf, name, PRESETS[name][conf.protocol])
+    if conf.compare is not None:
+        conf.compare = conf.compare.split(",")
+        unknown = [schema for schema in conf.compare if schema not in SETTINGS["schema"].allowed]
+        if unknown:
+            parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
+    if conf.seeds is not None:
+        if not all(part.strip().isdigit() for part in conf.seeds.split(",")):
+            parser.error(f"--seeds {conf.seeds}: integers with commas between them")
+        conf.seeds = [int(part) for part in conf.seeds.split(",")]
+    if conf.eval_only and not conf.pretrained:
+        parser.error("--eval_only: give the weights with --pretrained FILE or --pretrained imagenet")
+    return conf
+
+
+def _problem(entry: Setting, value: Any) -> str | None:
+    if value is None:
+        return None if entry.default is None else "must not be None"
+    fits = isinstance(value, entry.kind) or (entry.kind is float and isinstance(value, int))
+    if not fits or (entry.kind is not bool and isinstance(value, bool)):
+        return f"expected {entry.kind.__name__}"
+    if entry.allowed is None:
+        return None
+    allowed = value in entry.allowed if isinstance(entry.allowed, tuple) else entry.allowed(value)
+    return None if allowed else entry.bounds
+
+
+def resolve(conf: Any, name: str) -> Any:
+    """A setting of a parsed object, of `config` or a subclass of it; None becomes the protocol's value."""
+    value = getattr(conf, name, SETTINGS[name].default)
+    if value is not None:
+        return value
+    if name == "eval_rho":
+        return resolve(conf, "rho")
+    return PRESETS[name][resolve(conf, "protocol")] if name in PRESETS else None
+
+
+def apply_sample_defaults(conf: argparse.Namespace) -> None:
+    """Set the sample's own values where nothing was given."""
+    for name, value in SAMPLE_DEFAULTS[conf.dataset].items():
+        if name not in conf._given:
+            setattr(conf, name, value)

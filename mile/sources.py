@@ -1,0 +1,316 @@
+"""Where the data of a run lie, and the two kinds of source that the loop reads: grids of digits, image folders.
+
+A source gives an endless stream of training batches, a function of (seed, step) alone, and the evaluation
+batches of this process, everything on the device.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from accelerate import Accelerator
+
+from common import samples
+from common.cli import UserError
+from common.data import eval_loader, locate, train_loader
+from mile import folders
+from mile.dataset import eval_transform, train_samples, train_transform
+from mile.grids import GridLoader, MultilabelMNIST, idx_folder, normalize
+from mile.real_labels import BUNDLED, labels_by_name, labels_of_val_files
+from mile.settings import apply_sample_defaults
+from mile.utils import multi_hot
+
+KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
+DIGITS = [str(digit) for digit in range(10)]
+
+
+class TrainBatch(NamedTuple):
+    """Inputs (B,3,S,S) float32, labels (B,) int64, sample numbers (B,), unreadable images, row weights (B,) or None."""
+
+    input: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+    skipped: int = 0
+    weight: torch.Tensor | None = None
+
+
+class EvalBatch(NamedTuple):
+    """Inputs (B,3,S,S) float32, labels (B,), label sets (lists, or bool (B,C)), sample numbers (B,)."""
+
+    input: torch.Tensor
+    label: torch.Tensor
+    real: Any
+    index: torch.Tensor
+
+
+# ---- where the data lie -------------------------------------------------------------------------------------
+
+
+def locate_data(conf: Any) -> None:
+    """Find the data set, else its offline sample; sets conf._is_sample and conf._paths, and the sample's defaults.
+
+    UserError where a given path does not hold it.
+    """
+    find = {"mnist": _locate_mnist, "imagenet": _locate_imagenet, "webvision": _locate_webvision}
+    conf._is_sample, conf._paths = find.get(conf.dataset, _locate_folders)(conf)
+    if conf._is_sample and conf.dataset in ("mnist", "imagenet"):
+        apply_sample_defaults(conf)
+    _require_fitting_model(conf)
+
+
+def _locate_mnist(conf: Any) -> tuple[bool, dict[str, Path]]:
+    def download(root: Path) -> None:
+        torchvision.datasets.MNIST(str(root), download=True)
+
+    location = locate(
+        "MNIST",
+        given=conf.mnist_path if "mnist_path" in conf._given else None,
+        default=conf.mnist_path,
+        holds=lambda root: idx_folder(root) is not None,
+        how_to_get="the four idx files, plain or .gz, belong in MNIST/raw there",
+        sample="MNIST_clean",
+        want_sample=conf.sample,
+        download=download,
+    )
+    return location.is_sample, {"root": location.path}
+
+
+def _locate_imagenet(conf: Any) -> tuple[bool, dict[str, Path]]:
+    if conf.sample or not {"data_path", "val_path"} & conf._given:
+        root = Path(conf.data_path).parent
+        location = locate(
+            "ImageNet",
+            given=None,
+            default=root,
+            holds=lambda path: (path / "train").is_dir() and (path / "val").is_dir(),
+            how_to_get="train/WNID/*.JPEG and val/WNID/*.JPEG, from image-net.org",
+            sample="ImageNet",
+            want_sample=conf.sample,
+        )
+        train, val, is_sample = location.path / "train", location.path / "val", location.is_sample
+    else:
+        train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
+        is_sample = samples.is_sample(train)
+    return is_sample, {"train": train, "val": val, "real": _real_path(conf, val, BUNDLED)}
+
+
+def _given_folder(conf: Any, name: str) -> Path:
+    path = Path(getattr(conf, name)).expanduser()
+    if not path.is_dir():
+        what = "training" if name == "data_path" else "validation"
+        raise UserError(f"{name} {path} does not exist; {what} images belong there, one folder a class; or --sample")
+    return path
+
+
+def _real_path(conf: Any, val: Path, otherwise: Path | None) -> Path | None:
+    if "real_path" in conf._given:
+        return Path(conf.real_path).expanduser()
+    places = (val.parent / "real.json", Path(conf.real_path))
+    return next((path for path in places if path.is_file()), otherwise)
+
+
+def _locate_folders(conf: Any) -> tuple[bool, dict[str, Path]]:
+    if conf.sample:
+        raise UserError(f"--dataset {conf.dataset} has no offline sample; imagenet and mnist have one")
+    val = _given_folder(conf, "val_path")
+    return False, {"train": _given_folder(conf, "data_path"), "val": val, "real": _real_path(conf, val, None)}
+
+
+def _locate_webvision(conf: Any) -> tuple[bool, dict[str, Path]]:
+    if conf.sample or not (Path(conf.data_path) / "info").is_dir():
+        where = f"{conf.data_path} holds no info/ folder; data_path is WebVision's root"
+        raise UserError(f"{where}; webvision has no offline sample, imagenet and mnist have one")
+    val = Path(conf.val_path)
+    return False, {"root": Path(conf.data_path), "imagenet": val if val.is_dir() else None}
+
+
+def _require_fitting_model(conf: Any) -> None:
+    is_ten, known = conf.model.endswith("-10"), conf.model in ("resnet18", "resnet50", "small")
+    if conf.dataset == "mnist" and known:
+        raise UserError(f"--dataset mnist has 10 classes, --model {conf.model} 1000: use resnet18-10 (or small-10)")
+    if conf.dataset != "mnist" and is_ten:
+        raise UserError(f"--model {conf.model} has 10 classes for mnist: use {conf.model[:-3]} with {conf.dataset}")
+
+
+# ---- the sources --------------------------------------------------------------------------------------------
+
+
+class GridSource:
+    """Multi-label MNIST."""
+
+    def __init__(self, conf: Any, accelerator: Accelerator) -> None:
+        mnist = MultilabelMNIST(conf._paths["root"], conf.model, conf)
+        place = {"device": accelerator.device, "rank": accelerator.process_index, "world": accelerator.num_processes}
+        self.train: GridLoader = mnist.getDataloader(True, **place)
+        self.test: GridLoader = mnist.getDataloader(False, **place)
+        self.num_classes, self.class_names = self.train.classes, DIGITS
+        self.pass_steps, self.train_size, self.test_size = len(self.train), self.train.grids, self.test.grids
+
+    def stream(self, step: int) -> Iterator[TrainBatch]:
+        """Training batches from optimiser step `step` on, without end."""
+        number, start = divmod(step, self.pass_steps)
+        while True:
+            for batch in self.train.batches(number, start):
+                yield TrainBatch(batch.input, batch.label, batch.index)
+            number, start = number + 1, 0
+
+    def evaluation(self) -> Iterator[EvalBatch]:
+        """The test grids of this process, in order."""
+        for batch in self.test.batches(0):
+            yield EvalBatch(batch.input, batch.label, batch.real, batch.index)
+
+    def relabelled(self) -> Iterator[EvalBatch]:
+        """The training grids of this process, in order, with their true sets (for the export of label sets)."""
+        mine = torch.arange(self.train.rank, self.train.grids, self.train.world, device=self.train.digits.device)
+        for index in mine.split(self.train.batch_size):
+            yield EvalBatch(*self.train.batch(index)[:4])
+
+    def pictures(self, count: int) -> torch.Tensor:
+        """The first test grids as pictures (count,84,84) uint8."""
+        return self.test.grid_pixels(torch.arange(min(count, self.test_size), device=self.test.digits.device)).cpu()
+
+    def first_inputs(self, count: int) -> torch.Tensor:
+        """The first test grids as network inputs."""
+        return self.test.batch(torch.arange(min(count, self.test_size), device=self.test.digits.device)).input
+
+    def names_of_training_images(self) -> list[str]:
+        """What the exported label sets are listed under."""
+        return [str(i) for i in range(self.train_size)]
+
+
+class FolderSource:
+    """ImageNet with ReaL labels, WebVision, or any class folders with an optional multi-label file."""
+
+    def __init__(self, conf: Any, accelerator: Accelerator) -> None:
+        self.accelerator, self.device = accelerator, accelerator.device
+        train, val, real, self.class_names = _read_folders(conf)
+        self.num_classes = len(self.class_names)
+        self.train_size, self.test_size = len(train), len(val)
+        if conf.batch_size > len(train):
+            raise UserError(f"batch_size {conf.batch_size}: more than the {len(train)} training images")
+        look, image_bytes = eval_transform(conf, conf.model), 3 * conf.image_size**2
+        keep = conf.num_workers == 0 and (len(train) + len(val)) * image_bytes <= KEPT_BYTES
+        no_chance = conf.augment == "none"
+        self._train = folders.LabelledImages(train, train_transform(conf, conf.model), keep=keep and no_chance)
+        self._plain_train = folders.LabelledImages(train, look, [[label] for _, label in train])
+        self._test = folders.LabelledImages(val, look, real, keep=keep)
+        self._workers, self._size = conf.num_workers, max(1, conf.batch_size // accelerator.num_processes)
+        self._loader = train_loader(
+            *(self._train, self._size),
+            seed=conf.seed,
+            accelerator=accelerator,
+            workers=conf.num_workers,
+            drop_last=True,
+            skip_corrupt=conf.skip_corrupt,
+        )
+        self.pass_steps = self._loader.batch_sampler.batches
+        uniform = conf.reweight == "uniform"
+        weights = folders.class_weights([label for _, label in train], self.num_classes) if uniform else None
+        self._weights = None if weights is None else weights.to(self.device)
+
+    def _put(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (B,3,S,S) from the host as the network's input."""
+        return normalize(images.to(self.device, non_blocking=True))
+
+    def stream(self, step: int) -> Iterator[TrainBatch]:
+        """Training batches from optimiser step `step` on, without end."""
+        number, start = divmod(step, self.pass_steps)
+        while True:
+            self._loader.batch_sampler.set_epoch(number, start)
+            for batch in self._loader:
+                if batch.data is None:
+                    raise UserError(f"pass {number + 1}: no image of a whole batch can be read; check the data")
+                label = batch.data[1].to(self.device, non_blocking=True)
+                weight = None if self._weights is None else self._weights[label]
+                yield TrainBatch(self._put(batch.data[0]), label, batch.index, batch.skipped, weight)
+            number, start = number + 1, 0
+
+    def evaluation(self) -> Iterator[EvalBatch]:
+        """The validation images of this process, in order."""
+        yield from self._in_order(self._test)
+
+    def relabelled(self) -> Iterator[EvalBatch]:
+        """The training images of this process, in order, under the evaluation transform."""
+        yield from self._in_order(self._plain_train)
+
+    def _in_order(self, dataset: folders.LabelledImages) -> Iterator[EvalBatch]:
+        loader = eval_loader(
+            *(dataset, max(64, self._size)),
+            accelerator=self.accelerator,
+            workers=self._workers,
+            collate=folders.collate_real,
+        )
+        for (images, label, real), index, _ in loader:
+            yield EvalBatch(self._put(images), label.to(self.device), real, index)
+
+    def pictures(self, count: int) -> torch.Tensor:
+        """The first validation pictures (count,S,S,3) uint8."""
+        chosen = range(min(count, self.test_size))
+        return torch.stack([self._test[i][0] for i in chosen]).permute(0, 2, 3, 1)
+
+    def first_inputs(self, count: int) -> torch.Tensor:
+        """The first validation pictures as network inputs."""
+        return self._put(torch.stack([self._test[i][0] for i in range(min(count, self.test_size))]))
+
+    def names_of_training_images(self) -> list[str]:
+        """File names, CLASS/FILE."""
+        return ["/".join(Path(path).parts[-2:]) for path, _ in self._train.samples]
+
+
+def _read_folders(conf: Any) -> tuple:
+    """Training samples, validation samples, validation label sets, class names."""
+    paths = conf._paths
+    if conf.dataset == "webvision":
+        train, val = folders.webvision_lists(paths["root"])
+        train = _subset(train, conf)
+        return train, val, [[label] for _, label in val], [str(c) for c in range(1000)]
+    if conf.dataset == "imagenet":
+        train, names = train_samples(paths["train"], conf), folders.ImageNetInfo().label_names()
+        index = folders.wnid_index(folders.class_folders(paths["val"], "ImageNet val"), paths["val"])
+        val = folders.list_images(paths["val"], index)
+        return train, val, labels_of_val_files([Path(p) for p, _ in val], paths["real"]), list(names)
+    names = folders.class_folders(paths["train"], "the training images")
+    index = {name: c for c, name in enumerate(names)}
+    strangers = [n for n in folders.class_folders(paths["val"], "the validation images") if n not in index]
+    if strangers:
+        raise UserError(f"{paths['val']}: class {strangers[0]!r} has no folder in {paths['train']}")
+    train, val = (folders.list_images(paths[part], index) for part in ("train", "val"))
+    files = [Path(path) for path, _ in val]
+    sets = [[label] for _, label in val] if paths["real"] is None else labels_by_name(files, paths["real"], names)
+    return _subset(train, conf), val, sets, names
+
+
+def _subset(samples_: folders.Samples, conf: Any) -> folders.Samples:
+    if conf.subset_file:
+        return folders.listed_subset(samples_, Path(conf.subset_file))
+    return folders.balanced_subset(samples_, conf.train_frac, conf.subset_seed)
+
+
+Source = GridSource | FolderSource
+
+
+def open_source(conf: Any, accelerator: Accelerator) -> Source:
+    """The source of a located data set; UserError where its files or the batch size do not fit."""
+    world = accelerator.num_processes
+    if conf.batch_size % world:
+        raise UserError(f"batch_size {conf.batch_size} is not divisible by the {world} processes")
+    return GridSource(conf, accelerator) if conf.dataset == "mnist" else FolderSource(conf, accelerator)
+
+
+def choose_device(conf: Any, say: Callable[[str], None] = print) -> None:
+    """Make accelerate follow conf.device; without a GPU one warning, then the CPU."""
+    if conf.device == "cpu":
+        conf.cpu = True
+    elif conf.device.startswith("cuda") and not torch.cuda.is_available() and not conf.cpu:
+        say("warning: device cuda, but there is no GPU here: this run uses the CPU")
+        conf.cpu = True
+    elif conf.device.startswith("cuda:") and "LOCAL_RANK" not in os.environ and not conf.cpu:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = conf.device
+
+
+def as_matrix(real: Any, num_classes: int, device: torch.device) -> torch.Tensor:
+    """Label sets as bool (B,C) on the device."""
+    return real if isinstance(real, torch.Tensor) else multi_hot(real, num_classes, device)

@@ -1,0 +1,65 @@
+"""What several test files of mile use: a run of seconds, and comparing two runs exactly."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from mile import MILe as entry
+
+# A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
+TINY = {
+    **{"dataset": "mnist", "mnist_grids": 90, "mnist_test_grids": 40, "batch_size": 16, "mnist_size": 28},
+    **{"k_t": 3, "k_s": 2, "warmup": 1, "total_steps": 11},
+}
+
+
+def flags(**settings):
+    """Settings as flags; True as a switch."""
+    return [part for k, v in settings.items() for part in ([f"--{k}"] if v is True else [f"--{k}", str(v)])]
+
+
+def run(folder: Path, *more: str, **settings) -> dict:
+    """Run MILe.py on the sample in process; the summary."""
+    own = ["--sample", "--cpu", "--output_dir", str(folder), "--checkpoint_path", str(folder.parent / "weights")]
+    entry.main([*own, *flags(**{**TINY, **settings}), *more])
+    return json.loads((folder / "summary.json").read_text())
+
+
+def state(folder: Path) -> dict:
+    """The last checkpoint, without the seconds it took."""
+    saved = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    saved["progress"].pop("seconds")
+    return saved
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """metrics.jsonl and output.txt byte for byte, every tensor of last.pt, the summary."""
+    for name in ("metrics.jsonl", "output.txt"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    a, b = state(one), state(other)
+    assert a.keys() == b.keys()
+    for key in a.keys() - {"settings"}:
+        assert same(a[key], b[key]), key
+    timing = ("wall_seconds", "images_per_second")
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (one, other)]
+    assert [{k: v for k, v in s.items() if k not in timing} for s in summaries][0] == {
+        k: v for k, v in summaries[1].items() if k not in timing
+    }
+
+
+def lines_of(folder: Path, split: str) -> list[dict]:
+    """The lines of one split of metrics.jsonl."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]

@@ -1,0 +1,133 @@
+"""The metrics by hand and by property; saving and retention."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from common.cli import UserError
+from mile.config import config
+from mile.models import build_model
+from mile.thresholds import mean_average_precision, threshold_study, trivial_f1
+from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model, writable
+
+LOGITS = torch.tensor([[2.0, 1.0, -9.0], [-9.0, -8.0, -9.0], [0.5, 0.5, 3.0], [1.0, 0.0, -1.0]])
+LABEL, REAL = torch.tensor([0, 1, 0, 2]), [[0, 2], [0], [0, 1, 2], []]
+
+
+def metrics_of(logits=LOGITS, label=LABEL, real=REAL, **more):
+    metrics = RealMetrics(logits.shape[1], rho=0.5, **more)
+    metrics.update(logits, label, real)
+    return metrics.compute()
+
+
+def test_prediction_sets_by_hand():
+    assert prediction_set(LOGITS, 0.5).int().tolist() == [[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert prediction_set(LOGITS, 0.5, "softmax").int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert prediction_set(LOGITS, 0.5, "MILe", "unofficial")[1].sum() == 0  # may be empty
+
+
+def test_metrics_by_hand():
+    # A = {0,1}, {1}, {0,1,2}, {0}; V = the first three; f = 2/4, 0, 1
+    found = metrics_of()
+    assert found["acc"] == pytest.approx(2 / 4)
+    assert found["real_acc"] == pytest.approx(2 / 3)
+    assert found["real_f1"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert found["label_coverage"] == pytest.approx((2 + 1 + 3) / 3)
+    assert found["any_hit"] == pytest.approx(2 / 3)
+    assert found["precision"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert found["recall"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert (found["n"], found["n_real"]) == (4, 3)
+
+
+def test_the_unofficial_protocol_divides_by_all_images():
+    found = metrics_of(protocol="unofficial")  # A = {0,1}, {}, {0,1,2}, {0}
+    assert found["real_acc"] == pytest.approx(2 / 4)
+    assert found["real_f1"] == pytest.approx(1.5 / 4)
+    assert found["label_coverage"] == pytest.approx(5 / 4)
+
+
+def test_lists_and_matrices_and_any_split_into_batches_agree():
+    g = torch.Generator().manual_seed(0)
+    logits, label = torch.randn(50, 7, generator=g), torch.randint(7, (50,), generator=g)
+    matrix = torch.rand(50, 7, generator=g) < 0.2
+    lists = [row.nonzero().flatten().tolist() for row in matrix]
+    assert torch.equal(multi_hot(lists, 7), matrix)
+    whole = metrics_of(logits, label, matrix)
+    for size in (1, 8, 50):
+        metrics = RealMetrics(7, rho=0.5)
+        for i in range(0, 50, size):
+            metrics.update(logits[i : i + size], label[i : i + size], lists[i : i + size])
+        assert metrics.compute() == pytest.approx(whole, abs=1e-12)
+
+
+def test_renaming_classes_changes_nothing():
+    g = torch.Generator().manual_seed(1)
+    logits, label, real = torch.randn(30, 6, generator=g), torch.arange(30) % 6, torch.rand(30, 6, generator=g) < 0.3
+    order = torch.randperm(6, generator=g)
+    renamed = metrics_of(logits[:, order], torch.argsort(order)[label], real[:, order])
+    assert renamed == pytest.approx(metrics_of(logits, label, real))
+
+
+def test_no_real_label_at_all_is_nan_and_warns():
+    with pytest.warns(UserWarning, match="no image has a ReaL label"):
+        found = metrics_of(real=[[], [], [], []])
+    assert np.isnan(found["real_f1"]) and found["acc"] == 0.5
+
+
+def test_eval_puts_the_model_in_evaluation_mode_and_uses_the_config(monkeypatch):
+    monkeypatch.setattr(config, "device", "cpu")
+    torch.manual_seed(0)
+    model = build_model("small-10").train()
+    result = eval(model, [(torch.randn(4, 3, 30, 30), torch.arange(4), [[0], [], [1, 2], [3]])])
+    assert not model.training and result._fields[:4] == ("acc", "real_f1", "real_acc", "label_coverage")
+    assert result.n == 4 and result.n_real == 3
+
+
+def test_cuda_without_a_gpu_evaluates_on_the_cpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.warns(UserWarning, match="no GPU"):
+        assert device_of().type == "cpu"
+
+
+def test_save_model_makes_all_folders_and_writes_a_bare_state_dict(tmp_path):
+    class conf(config):
+        checkpoint_path = tmp_path / "a" / "b"
+
+    model = build_model("resnet18-10")
+    path = save_model(torch.nn.parallel.DataParallel(model).module, "sigmoid_3.pth", conf)
+    assert path == tmp_path / "a" / "b" / "ResNet" / "sigmoid_3.pth"
+    assert list(torch.load(path, weights_only=True)) == list(model.state_dict())
+
+
+def test_an_unwritable_checkpoint_path_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="checkpoint_path .*cannot be written"):
+        writable(tmp_path / "file" / "below")
+
+
+def test_threshold_study_equals_the_metric_at_every_threshold():
+    g = torch.Generator().manual_seed(2)
+    logits, real = 2 * torch.randn(40, 6, generator=g), torch.rand(40, 6, generator=g) < 0.3
+    study = threshold_study(logits.sigmoid(), real)
+    for place in (0, 24, 49, 98):
+        metrics = RealMetrics(6, rho=float(study.rho[place]))
+        metrics.update(logits, torch.zeros(40, dtype=torch.int64), real)
+        found = metrics.compute()
+        ours = (study.f1[place], study.precision[place], study.recall[place], study.coverage[place])
+        expected = [found[name] for name in ("real_f1", "precision", "recall", "label_coverage")]
+        assert [v.item() for v in ours] == pytest.approx(expected, abs=1e-9)
+
+
+def test_mean_average_precision_skips_classes_without_a_positive_and_images_without_a_label():
+    p = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.2, 0.4], [0.1, 0.9, 0.3]])
+    real = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 0]]).bool()
+    expected = np.mean([average_precision_score([1, 0], [0.9, 0.8]), average_precision_score([0, 1], [0.1, 0.2])])
+    assert mean_average_precision(p, real) == pytest.approx(expected)
+
+
+def test_trivial_answers():
+    real = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]]).bool()
+    found = trivial_f1(real)  # three classes occur
+    assert found["trivial_f1_one_right_label"] == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
+    assert found["trivial_f1_all_labels"] == pytest.approx((4 / 5 + 2 / 4 + 4 / 5) / 3)
