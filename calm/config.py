@@ -1,0 +1,183 @@
+"""`get_configs(argv)`: the settings of a run; `configure(argv)`: the same, with the data set found."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from calm import flags
+from calm.data_loaders import SPLITS, Attributes, configure_metadata
+from calm.flags import build_parser, str2bool  # noqa: F401
+from calm.prepare_metadata import BUILDERS, fingerprint
+from calm.score_map_method import GRADIENT_PROCESSES
+from common.cli import UserError
+from common.data import Location, locate
+
+mch = Attributes
+CUB_FOLDERS = ("CUB", "CUB_200_2011", "")
+HOW_TO_GET = {
+    "CUB": "expected <data_root>/CUB_200_2011 with images/, images.txt, ... (Caltech-UCSD Birds-200-2011)",
+    "ILSVRC": "expected <data_root>/ILSVRC with train/<wnid>/ and val/ (image-net.org, account needed)",
+    "OpenImages": "expected <data_root>/OpenImages with train/, val/, test/ (OpenImages30k of clovaai/wsolevaluation)",
+}
+PLACEHOLDER = "checkpoint_name"  # of the README's commands
+
+
+class Configs(argparse.Namespace):
+    """The settings; what is derived from them is not one of them (a moved run directory is the same run)."""
+
+    @property
+    def log_folder(self) -> Path:
+        """The run directory: --output_dir, else SAVE_ROOT/EXPERIMENT_NAME."""
+        return Path(self.output_dir or Path(self.save_root) / self.experiment_name)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the user named the run directory."""
+        return self.output_dir is not None or self._gave_name
+
+    @property
+    def data_paths(self) -> Attributes:
+        """The folders below which the ids of train, val and test lie."""
+        paths = set_data_path(self.dataset_name, getattr(self, "_data", self.data_root))
+        if not Path(paths.val).is_dir():  # no second data set: val is held out of train
+            paths.val = paths.train
+        return paths
+
+    @property
+    def reporter_root(self) -> Path:
+        """Where Reporter writes."""
+        return self.log_folder / "reports"
+
+
+def cub_root(data_root: str | Path) -> Path:
+    """The CUB folder in or at `data_root`; data_root/CUB where there is none."""
+    root = Path(data_root)
+    found = (root / name for name in CUB_FOLDERS if (root / name / "images.txt").is_file())
+    return next(found, root / "CUB")
+
+
+def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
+    """{train, val, test: folder below which the ids lie}; ValueError for an unknown data set."""
+    root = Path(data_root)
+    if dataset_name == "CUB":
+        images = cub_root(root) / "images"
+        second = next((p for p in (root / "CUBV2", cub_root(root) / "CUBV2") if p.is_dir()), None)
+        return mch(train=str(images), val=str(second or root / "CUBV2"), test=str(images))
+    if dataset_name == "ILSVRC":
+        base = root / "ILSVRC" if (root / "ILSVRC").is_dir() or not (root / "train").is_dir() else root
+        second = base if (base / "val2").is_dir() else root / "ImageNetV2"
+        return mch(train=str(base), val=str(second), test=str(base))
+    if dataset_name == "OpenImages":
+        base = root / "OpenImages" if (root / "OpenImages").is_dir() or not (root / "train").is_dir() else root
+        return mch({split: str(base) for split in SPLITS})
+    raise ValueError(f"dataset {dataset_name!r}: choose from {', '.join(flags.DATASETS)}")
+
+
+def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py", **defaults: Any) -> Configs:
+    """Parse flags and make the log folder; needs no data, no checkpoint, no GPU."""
+    args = _checked(_parse(argv, prog, **defaults), prog)
+    try:
+        args.log_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{args.log_folder}: cannot be made ({error.strerror})") from error
+    return args
+
+
+def _parse(argv: Sequence[str] | None, prog: str, **defaults: Any) -> Configs:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = build_parser(prog)
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv, Configs())
+    args._gave_architecture = any(a.split("=")[0] == "--architecture" for a in argv)
+    args._gave_name = args.experiment_name is not flags.NAME
+    args.experiment_name = args.experiment_name.rstrip("/")
+    args.overwrite = args.overwrite or args.override_cache
+    args.metadata_root = str(Path(args.metadata_root) / args.dataset_name)
+    args.mask_root = str(Path(args.mask_root) / "OpenImages")
+    if args.score_map_process in GRADIENT_PROCESSES:
+        args.score_map_method = "backprop"
+    return args
+
+
+def _checked(args: Configs, prog: str) -> Configs:
+    """The same; exit status 2 where settings do not go together."""
+    parser = build_parser(prog)
+    if args.score_map_method == "backprop" and args.score_map_process not in GRADIENT_PROCESSES:
+        parser.error(
+            f"--score_map_method backprop: {args.score_map_process} is no gradient; {', '.join(GRADIENT_PROCESSES)} are"
+        )
+    if "superclass" in args.score_map_process and args.superclass_file is None:
+        parser.error(f"--score_map_process {args.score_map_process} needs --superclass_file")
+    if args.resize_size < args.crop_size:
+        parser.error(f"--resize_size {args.resize_size} is below --crop_size {args.crop_size}")
+    if args.em_teacher == "ema" and args.attribution_method != "CALM-EM":
+        parser.error("--em_teacher ema needs --attribution_method CALM-EM")
+    return args
+
+
+def configure(argv: Sequence[str] | None = None, prog: str = "main.py") -> Configs:
+    """Parse, find the data set (or the sample, whose defaults then apply), and find or build its metadata."""
+    args = _parse(argv, prog)
+    location = find_data(args)
+    if location.is_sample:
+        args = _parse(argv, prog, **flags.sample_defaults(args))
+    args = _checked(args, prog)
+    args._data, args._is_sample = location.path, location.is_sample
+    args._metadata = find_metadata(args)
+    return args
+
+
+def find_data(args: Configs) -> Location:
+    """Where the data set is; UserError says where it was looked for."""
+    holds = {
+        "CUB": lambda path: (cub_root(path) / "images.txt").is_file(),
+        "ILSVRC": lambda path: any((path / p / "val").is_dir() for p in ("", "ILSVRC")),
+        "OpenImages": lambda path: any((path / p / "test").is_dir() for p in ("", "OpenImages")),
+    }[args.dataset_name]
+    return locate(
+        args.dataset_name,
+        given=None if args.data_root is flags.ROOT else args.data_root,
+        default=flags.ROOT,
+        holds=holds,
+        how_to_get=f"{HOW_TO_GET[args.dataset_name]}; lists: prepare_metadata.py",
+        sample="CUB" if args.dataset_name == "CUB" else None,
+        want_sample=args.sample,
+    )
+
+
+def find_metadata(args: Configs) -> Path:
+    """The metadata folder, built where it is missing or was built from other lists; of a sample, beside its files."""
+    root = Path(args.data_paths.train)
+    root = root.parent if args.dataset_name == "CUB" else root
+    is_default = args.metadata_root == str(Path("metadata") / args.dataset_name)
+    folder = args._data / "metadata" / args.dataset_name if args._is_sample and is_default else Path(args.metadata_root)
+    if _is_complete(folder) and not _is_of_others(folder, root):
+        return folder
+    for place in (folder, Path(args.save_root) / "metadata" / args.dataset_name):
+        if _is_complete(place) and place != folder and not _is_of_others(place, root):
+            return place
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            counts = BUILDERS[args.dataset_name](root, place)
+        except OSError:
+            continue
+        except UserError as error:
+            if "cannot be written" not in str(error):
+                raise
+            continue
+        told = ", ".join(f"{split} {count}" for split, count in counts.items())
+        print(f"metadata built from {root} into {place}: {told}", file=sys.stderr, flush=True)
+        return place
+    raise UserError(f"metadata is missing in {folder} and cannot be built there; name another --metadata_root")
+
+
+def _is_complete(folder: Path) -> bool:
+    return all(Path(configure_metadata(folder / split).image_ids).is_file() for split in ("train", "test"))
+
+
+def _is_of_others(folder: Path, root: Path) -> bool:
+    """Whether we built this folder from lists other than those in `root` (a folder of the user's never is)."""
+    source = folder / "source.json"
+    return source.is_file() and (root / "images.txt").is_file() and fingerprint(root) not in source.read_text()

@@ -1,0 +1,106 @@
+"""Cue localisation (CUB): does the difference of two classes' maps mark the parts in which they differ?
+
+One forward per image serves all its class pairs, and one histogram per pair serves all protocols.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from calm.pixel_pr import PixelPR, mean_of, try_average_precision
+from calm.score_mapper import ScoreMapper
+from calm.util_cub_trait import CUBTrait
+
+Pair = tuple[int, int]
+NUM_DIFF_LIST = [1, 2, 3]
+
+
+def normalize_maps(maps: torch.Tensor, kind: str) -> torch.Tensor:
+    """Maps (n,H,W) to [0,1], each by itself, as `common.cam.normalize_scoremap` does for one."""
+    low, high = (m[:, None, None] for m in (maps.amin((1, 2)), maps.amax((1, 2))))
+    useless = maps.isnan().any(2).any(1)[:, None, None] | (low == high)
+    if kind == "minmax":
+        maps, high = maps - low, high - low
+    if kind != "clipping":
+        maps = torch.where(high == 0, 0.0, maps / torch.where(high == 0, 1.0, high))
+    return torch.where(useless, 0.0, maps.clamp(0, 1))
+
+
+def class_number(image_id: str, label: int) -> int:
+    """The official class, from 1: the `ddd.` prefix of the folder, else label + 1."""
+    prefix = image_id.split("/")[0].split(".")[0]
+    return int(prefix) if prefix.isdigit() else label + 1
+
+
+class CueLocaliser:
+    """Collects, per class pair, the histograms of |map(i) - map(j)| inside and outside of the differing parts."""
+
+    def __init__(
+        self, trait: CUBTrait, mapper: ScoreMapper, label_of: Mapping[int, int], thresholds: Sequence[float],
+        norm_type: str, max_pairs: int | None = None,
+    ) -> None:  # fmt: skip
+        self.trait, self.mapper, self.label_of, self.norm_type = trait, mapper, dict(label_of), norm_type
+        groups = trait.diff2class_pair_dict
+        known = {d: [p for p in groups.get(d, []) if p[0] in label_of and p[1] in label_of] for d in NUM_DIFF_LIST}
+        self.pairs: list[Pair] = [p for d in NUM_DIFF_LIST for p in known[d][:max_pairs]]
+        self.parts_of = [d for d in NUM_DIFF_LIST for _ in known[d][:max_pairs]]
+        self.pairs_of_class: dict[int, list[int]] = {}
+        for n, pair in enumerate(self.pairs):
+            for c in pair:
+                self.pairs_of_class.setdefault(c, []).append(n)
+        self.pixels = PixelPR(thresholds, max(1, len(self.pairs)))
+        self.images = torch.zeros(max(1, len(self.pairs)), 2, dtype=torch.int64)  # counted, skipped
+
+    def add(self, images: torch.Tensor, labels: Iterable[int], image_ids: Sequence[str]) -> None:
+        """Count a batch (B,3,S,S): every image on all pairs that hold its class."""
+        jobs: list[tuple[int, int]] = []  # image row, pair
+        masks: list[np.ndarray] = []
+        for row, (image_id, label) in enumerate(zip(image_ids, labels, strict=True)):
+            for n in self.pairs_of_class.get(class_number(image_id, int(label)), ()):
+                mask = self.trait.get_pseudo_segment_mask(image_id, self.pairs[n], images.shape[-1])
+                self.images[n, int(mask is None)] += 1
+                if mask is not None:
+                    jobs.append((row, n))
+                    masks.append(mask)
+        if not jobs:
+            return
+        wanted = sorted({(row, c) for row, n in jobs for c in self.pairs[n]})
+        place = {key: k for k, key in enumerate(wanted)}
+        maps = self.mapper.of_classes(images, [r for r, _ in wanted], [self.label_of[c] for _, c in wanted])
+        first, second = ([place[row, self.pairs[n][side]] for row, n in jobs] for side in (0, 1))
+        difference = (maps[first] - maps[second]).abs()
+        big = F.interpolate(difference[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)
+        scores = normalize_maps(big[:, 0].double(), self.norm_type)
+        gt = torch.from_numpy(np.stack(masks)).to(scores.device)
+        self.pixels.add(scores, gt, torch.tensor([n for _, n in jobs]))
+
+    def reduce(self, accelerator: Accelerator) -> None:
+        """Sum the counts of all processes."""
+        if accelerator.num_processes > 1:
+            self.pixels.counts = accelerator.reduce(self.pixels.counts.to(accelerator.device), "sum").cpu()
+            self.images = accelerator.reduce(self.images.to(accelerator.device), "sum").cpu()
+
+    def scores(self, protocol: str, keep: bool) -> list[float | None]:
+        """PxAP percent per pair; protocol per_pair, or released: each pair counts all earlier ones too.
+
+        keep: values below the first threshold count as well (the released histogram drops them).
+        """
+        counts = self.pixels.counts.cumsum(0) if protocol == "released" else self.pixels.counts
+        counts = counts.numpy() if keep else counts[:, :, 1:].numpy()
+        return [try_average_precision(*counts[n]) if self.images[n, 0] else None for n in range(len(self.pairs))]
+
+    def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""
+        rows = {}
+        for protocol in protocols:
+            for keep in (False, True):
+                values = self.scores(protocol, keep)
+                row: dict[str, float | None] = {
+                    str(d): mean_of([v for v, k in zip(values, self.parts_of, strict=True) if k == d])
+                    for d in NUM_DIFF_LIST
+                }
+                rows[f"{protocol}/{'kept' if keep else 'dropped'}"] = {**row, "mean": mean_of(values)}
+        return rows

@@ -1,0 +1,55 @@
+"""Pictures of cue localisation: one class pair for each number of differing parts."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, normalize_maps
+from calm.data_loaders import MEAN, STD
+from calm.tester import Tester
+from common.cam import overlay, save_grid
+
+
+def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:
+    """A normalised image (3,H,W) as (side,side,3) uint8."""
+    mean, std = (torch.tensor(v, device=image.device).view(3, 1, 1) for v in (MEAN, STD))
+    pixels = F.interpolate((image * std + mean)[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+    return (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def draw_pairs(tester: Tester, cues: CueLocaliser) -> None:
+    """figures/cue_pairs.png: image, map of both classes, normalised difference, true part; a row a pair."""
+    data = tester.loader.dataset.dataset
+    rows, titles = [], []
+    for d in NUM_DIFF_LIST:
+        number = next((n for n, k in enumerate(cues.parts_of) if k == d), None)
+        if number is None:
+            continue
+        pair = cues.pairs[number]
+        row = _row(tester, cues, data, pair)
+        if row is not None:
+            rows.append(row)
+            difference = f"|difference|, {cues.norm_type}"
+            titles.append(
+                [f"{d} part{'s' * (d > 1)}", f"class {pair[0]}", f"class {pair[1]}", difference, "true parts"]
+            )
+    if rows:
+        title = f"{tester.args.attribution_method}, {tester.args.score_map_process}"
+        save_grid(tester.run.figure("cue_pairs"), rows, titles, suptitle=title)
+
+
+def _row(tester: Tester, cues: CueLocaliser, data: object, pair: tuple[int, int]) -> list[np.ndarray] | None:
+    for index, image_id in enumerate(data.image_ids):
+        if class_number(image_id, data.image_labels[image_id]) not in pair:
+            continue
+        image = data[index][0].to(tester.device)
+        mask = cues.trait.get_pseudo_segment_mask(image_id, pair, image.shape[-1])
+        if mask is None or not mask.any():
+            continue
+        maps = tester.mapper.of_classes(image[None], [0, 0], [cues.label_of[c] for c in pair]).double()
+        difference = (maps[0] - maps[1]).abs()[None]
+        shown = torch.cat([normalize_maps(maps, "minmax"), normalize_maps(difference, cues.norm_type)])
+        picture = to_picture(image)
+        panels = [overlay(picture, m.cpu().numpy()) for m in shown]
+        return [picture, *panels, overlay(picture, mask.astype(np.float32))]
+    return None

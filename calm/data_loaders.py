@@ -1,0 +1,226 @@
+"""Metadata lists, and the images they name as tensors.
+
+A split's folder holds image_ids.txt (one id per line), class_labels.txt (id,label from 0), image_sizes.txt
+(id,W,H), localization.txt (id,x0,y0,x1,y1 or, OpenImages, id,mask,ignore), perhaps image_ids_proxy.txt.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from common.cli import UserError
+from common.data import eval_loader, read_image, train_loader
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SPLITS = ("train", "val", "test")
+
+
+class Attributes(dict):
+    """A dict whose entries are attributes as well."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+def configure_metadata(root: str | Path) -> Attributes:
+    """The paths of the lists in the folder `root`, as attributes and as items."""
+    names = ("image_ids", "image_ids_proxy", "class_labels", "image_sizes", "localization")
+    return Attributes({name: str(Path(root) / f"{name}.txt") for name in names})
+
+
+def _lines(path: str, fields: int, what: str) -> Iterable[tuple[int, list[str]]]:
+    """Line numbers and fields; UserError names file, line and content where their number is wrong."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); build it with calm/prepare_metadata.py") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = line.strip("\r\n ").rsplit(",", fields - 1)
+        if len(parts) != fields:
+            raise UserError(f"{path}:{number}: {line!r} is not {what}")
+        yield number, parts
+
+
+def _numbers(path: str, number: int, parts: list[str], what: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(p) for p in parts)
+    except ValueError as error:
+        raise UserError(f"{path}:{number}: {','.join(parts)!r} is not {what}") from error
+
+
+def get_image_ids(metadata: Mapping[str, str], proxy: bool = False) -> list[str]:
+    """The ids of a split in file order; UserError for an id that stands there twice."""
+    path = metadata["image_ids_proxy" if proxy else "image_ids"]
+    seen: dict[str, int] = {}
+    for number, (image_id,) in _lines(path, 1, "an id"):
+        if image_id in seen:
+            raise UserError(f"{path}:{number}: {image_id!r} stands already in line {seen[image_id]}")
+        seen[image_id] = number
+    return list(seen)
+
+
+def get_class_labels(metadata: Mapping[str, str]) -> dict[str, int]:
+    """id -> label, from 0."""
+    labels, path = {}, metadata["class_labels"]
+    for number, (image_id, label) in _lines(path, 2, "id,label"):
+        if image_id in labels:
+            raise UserError(f"{path}:{number}: {image_id!r} has a label already")
+        (labels[image_id],) = _numbers(path, number, [label], "a label")
+    return labels
+
+
+def get_image_sizes(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """id -> (W, H)."""
+    path = metadata["image_sizes"]
+    return {p[0]: _numbers(path, n, p[1:], "W,H") for n, p in _lines(path, 3, "id,W,H")}
+
+
+def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int, int, int, int]]]:
+    """id -> list of (x0, y0, x1, y1)."""
+    boxes, path = {}, metadata["localization"]
+    for number, (image_id, *box) in _lines(path, 5, "id,x0,y0,x1,y1"):
+        boxes.setdefault(image_id, []).append(_numbers(path, number, box, "x0,y0,x1,y1"))
+    return boxes
+
+
+def get_mask_paths(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """id -> mask paths, and id -> ignore path (empty: none; only the first line of an id carries one)."""
+    masks, ignore = {}, {}
+    for _, (image_id, mask, ignore_path) in _lines(metadata["localization"], 3, "id,mask,ignore"):
+        masks.setdefault(image_id, []).append(mask)
+        ignore.setdefault(image_id, ignore_path)
+    return masks, ignore
+
+
+def make_transforms(resize_size: int, crop_size: int) -> dict[str, tuple[v2.Transform, v2.Transform]]:
+    """Per split the fixed part (a resize, which may be cached) and the rest (crop, flip, normalisation)."""
+
+    def resized(side: int) -> v2.Transform:
+        return v2.Resize((side, side), v2.InterpolationMode.BILINEAR, antialias=True)
+
+    tail = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    train = v2.Compose([v2.RandomCrop(crop_size), v2.RandomHorizontalFlip(), *tail])
+    evaluation = (resized(crop_size), v2.Compose(tail))
+    return {"train": (resized(resize_size), train), "val": evaluation, "test": evaluation}
+
+
+class ImageLabelDataset(Dataset):
+    """(image, label, image_id) of a split; images as RGB.
+
+    `transform`: one callable, or a pair (fixed, rest); `superclass_labels`: label -> coarser label.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        metadata_root: str | Path,
+        transform: Callable | tuple[Callable, Callable] | None,
+        proxy: bool = False,
+        superclass_labels: Mapping[int, int] | None = None,
+        *,
+        image_ids: Iterable[str] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.data_root = Path(data_root)
+        self.metadata = configure_metadata(metadata_root)
+        self.fixed, self.rest = transform if isinstance(transform, tuple) else (None, transform)
+        self.image_ids = list(image_ids) if image_ids is not None else get_image_ids(self.metadata, proxy)
+        labels, path = get_class_labels(self.metadata), self.metadata.class_labels
+        for image_id in self.image_ids:
+            label = labels.get(image_id)
+            if label is None:
+                raise UserError(f"{path}: {image_id!r} of image_ids.txt has no label")
+            if label < 0 or (num_classes is not None and label >= num_classes):
+                raise UserError(f"{path}: label {label} of {image_id!r} is outside 0..{(num_classes or 0) - 1}")
+        if superclass_labels is not None:
+            labels = {key: superclass_labels[value] for key, value in labels.items()}
+        self.image_labels = labels
+        self._cache: torch.Tensor | None = None
+        self._is_cached: torch.Tensor | None = None
+
+    def cache_images(self, side: int) -> None:
+        """Keep every image after the fixed resize in memory that loader workers share: n side side 3 bytes."""
+        n = len(self)
+        self._cache = torch.zeros(n, side, side, 3, dtype=torch.uint8).share_memory_()
+        self._is_cached = torch.zeros(n, dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, int, str]:
+        image_id = self.image_ids[index]
+        image = self._load(index)
+        if self.rest is not None:
+            image = self.rest(image)
+        return image, self.image_labels[image_id], image_id
+
+    def _load(self, index: int) -> Image.Image:
+        if self._cache is not None and self._is_cached[index]:
+            return Image.fromarray(self._cache[index].numpy())
+        image = read_image(self.data_root / self.image_ids[index])
+        image = self.fixed(image) if self.fixed is not None else image
+        if self._cache is not None:
+            self._cache[index] = torch.from_numpy(np.array(image))
+            self._is_cached[index] = True
+        return image
+
+
+def get_data_loader(
+    data_roots: Mapping[str, str | Path],
+    metadata_root: str | Path,
+    batch_size: int,
+    workers: int,
+    resize_size: int,
+    crop_size: int,
+    proxy_training_set: bool = False,
+    *,
+    accelerator: Accelerator,
+    seed: int = 0,
+    num_classes: int | None = None,
+    skip_corrupt: bool = False,
+    cache_images: bool = False,
+    splits: Iterable[str] = SPLITS,
+    test_ids: Iterable[str] | None = None,
+) -> dict[str, DataLoader]:
+    """A loader of `Batch((images, labels, image_ids), index, skipped)` per split.
+
+    Training images that are also in the val list (held out where there is no other val set) are left out of
+    training. `test_ids` restricts the test split. train: shuffled by (seed, epoch); val, test: in order.
+    """
+    transforms, loaders = make_transforms(resize_size, crop_size), {}
+    folders = {split: Path(metadata_root) / split for split in SPLITS}
+    for split in splits:
+        ids = test_ids if split == "test" else None
+        proxy = proxy_training_set and split == "train"
+        if split == "train":
+            held = set()
+            if Path(configure_metadata(folders["val"]).image_ids).is_file():
+                held = set(get_image_ids(configure_metadata(folders["val"])))
+            ids = [i for i in get_image_ids(configure_metadata(folders["train"]), proxy) if i not in held]
+        data = ImageLabelDataset(
+            data_roots[split], folders[split], transforms[split], proxy, image_ids=ids, num_classes=num_classes
+        )
+        if cache_images:
+            data.cache_images(resize_size if split == "train" else crop_size)
+        if split == "train":
+            loaders[split] = train_loader(
+                data, batch_size, seed=seed, accelerator=accelerator, workers=workers, skip_corrupt=skip_corrupt
+            )
+        else:
+            loaders[split] = eval_loader(data, batch_size, accelerator=accelerator, workers=workers)
+    return loaders

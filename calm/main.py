@@ -1,0 +1,151 @@
+"""CALM: an attribution map that is part of the model (Kim et al., ICCV 2021): training of CAM, CALM-EM, CALM-ML.
+
+The position z of the decisive cue is a latent variable, p(y,z|x) = p(y|x,z) p(z|x); its joint probability
+is the map.
+
+    python main.py --attribution_method=CALM_EM      # CUB in dataset/, or the drawn birds: about two minutes
+    python main.py --experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM \\
+        --dataset=CUB --use_bn=True --large_feature_map=True
+"""
+
+import torch
+
+from calm.config import Configs, configure
+from calm.data_loaders import get_data_loader
+from calm.logger import load_logger
+from calm.reporting import PerformanceMeter, Reports
+from calm.training import (
+    NUM_CLASSES,
+    build_model,
+    build_optimizer,
+    build_teacher,
+    calibration_error,
+    checkpoint_file,
+    classify,
+    count_classes,
+)
+from common.cli import run_main
+from common.data import gather_in_order
+from common.meter import Meter
+from common.run import start_run
+from common.rundir import make_accelerator, seed_everything
+
+set_random_seed = seed_everything
+
+
+class Trainer(Reports):
+    """One run: data, network, optimiser, run directory, and what each epoch does with them."""
+
+    _NUM_CLASSES_MAPPING = NUM_CLASSES
+
+    def __init__(self, args: Configs | None = None) -> None:
+        self.args = args = configure() if args is None else args
+        self.accelerator = make_accelerator(args)
+        self.device = self.accelerator.device
+        seed = set_random_seed(args.seed)
+        self.loaders = get_data_loader(
+            args.data_paths, args._metadata, args.batch_size, args.workers, args.resize_size, args.crop_size,
+            args.proxy_training_set, accelerator=self.accelerator, seed=seed, num_classes=count_classes(args),
+            skip_corrupt=args.skip_corrupt, cache_images=args.cache_images,
+        )  # fmt: skip
+        start = checkpoint_file(args) if args.use_load_checkpoint else None
+        self.model = build_model(args, start).to(self.device)
+        folder = args.log_folder if args.is_train else args.log_folder / "main_evaluate"
+        self.run = start_run(args, folder, self.accelerator, named=folder if args.is_named and args.is_train else None)
+        self.optimizer = build_optimizer(args, self.model)
+        self.teacher = build_teacher(args, self.model)
+        self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.loss, self.accuracy = Meter(self.accelerator), Meter(self.accelerator)
+        stateful = {"model": self.model, "optimizer": self.optimizer, "loss": self.loss, "accuracy": self.accuracy}
+        if args.is_train:
+            self.run.restore(**stateful, **({"teacher": self.teacher} if self.teacher else {}))
+        self.logger = load_logger(args.logger_type)(self.run.folder) if self.run.is_main else None
+        self.performance = {split: PerformanceMeter(split) for split in ("train", "val", "test")}
+        for split, meter in self.performance.items():
+            for value in self.run.values(split, "accuracy"):
+                meter.update(value)
+
+    def train(self, split: str = "train") -> None:
+        """One epoch, from where the run stands."""
+        run, loader, epoch = self.run, self.loaders[split], self.run.progress.epoch
+        self.network.train()
+        loader.batch_sampler.set_epoch(epoch, run.progress.batch)
+        n, size = len(loader.dataset), self.args.batch_size * run.world
+        for batch in run.bar(loader, f"epoch {epoch + 1}/{self.args.epochs}", -(-n // size)):
+            rows = min(size, n - run.progress.batch * size)  # of all processes
+            if batch.data is None:
+                run.step(0, batch.skipped)
+                continue
+            images, labels, _ = batch.data
+            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            with self.accelerator.autocast():
+                posterior = self.teacher(images, labels, return_cam="gtcond") if self.teacher else None
+                out = self.network(images, labels, posterior=posterior)
+            loss = out["loss"].mean()
+            run.guard(loss, batch.index)
+            self.accelerator.backward(loss * (len(labels) * run.world / rows))
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.teacher:
+                self.teacher.update_parameters(self.model)
+            self.loss.add(loss, len(labels))
+            self.accuracy.add((out["probs"].argmax(1) == labels).float().mean(), len(labels))
+            run.step(rows - batch.skipped, batch.skipped)
+            if run.stopped:
+                break
+
+    def evaluate_cls(self, split: str) -> dict[str, float]:
+        """accuracy, calibration_error (percent), nll and prior_entropy over a split, each image once."""
+        self.model.eval()
+        parts = []
+        for part in classify(self.model, self.loaders[split], self.device, self.accelerator.autocast):
+            parts.append(part)
+            if self.run.world == 1:
+                self.run.poll()
+        whole = (torch.cat(column) for column in zip(*parts, strict=True))
+        _, p_label, correct, top, entropy = gather_in_order(*whole, accelerator=self.accelerator)
+        self.model.process.warn_dead()
+        return {
+            "accuracy": 100 * correct.double().mean().item(),
+            "nll": -p_label.double().clamp_min(1e-12).log().mean().item(),
+            "calibration_error": calibration_error(top, correct),
+            "prior_entropy": entropy.double().mean().item(),
+        }
+
+    def adjust_learning_rate(self, epoch: int) -> None:
+        """x 0.1 at the start of every epoch (from 1) that is a multiple of --lr_decay_frequency."""
+        factor = 0.1 ** (epoch // self.args.lr_decay_frequency)
+        rates = (self.args.lr, self.args.lr * self.args.lr_classifier_ratio)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, evaluate on val after each epoch and on test once, save."""
+    args = configure(argv)
+    trainer = Trainer(args)
+    run = trainer.run
+    if args.is_train:
+        for epoch in run.epochs(args.epochs):
+            trainer.adjust_learning_rate(epoch + 1)
+            trainer.train("train")
+            if run.stopped:
+                break
+            scores = trainer.evaluate_cls("val")
+            trainer.report_train(epoch + 1)
+            trainer.report(epoch + 1, "val", scores)
+            trainer.print_performances(epoch + 1)
+            run.end_epoch(score=scores["accuracy"])
+        if run.stopped or run.progress.finished:
+            return run.finish(**{s: m.current_value for s, m in trainer.performance.items()})
+
+    scores = trainer.evaluate_cls("test")
+    trainer.report(args.epochs, "test", scores)
+    trainer.save_performances()
+    trainer.save_checkpoint(args.epochs)
+    run.print(f"test accuracy {scores['accuracy']:.2f} % ({args.attribution_method}, {args.architecture})")
+    run.finish(**{f"test_{name}": value for name, value in scores.items()}, best_val=run.progress.best)
+
+
+if __name__ == "__main__":
+    run_main(main)

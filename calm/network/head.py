@@ -1,0 +1,56 @@
+"""What all networks share: features F, the two 1x1 heads, and the forward that trains or returns a map."""
+
+import torch
+from torch import nn
+
+from calm.network.universal import Superclass, UniversalProcess
+
+ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+class AttributionNet(nn.Module):
+    """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one channel)."""
+
+    def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
+        super().__init__()
+        self.process = UniversalProcess(attribution_method, prior_gradient)
+        self.prior_activation = prior_activation
+
+    def make_heads(self, channels: int, num_classes: int) -> None:
+        """conv_last: D to C; attention: D to 1, then ReLU (released) or softplus."""
+        self.conv_last = nn.Conv2d(channels, num_classes, 1)
+        self.attention = nn.Sequential(nn.Conv2d(channels, 1, 1), ACTIVATIONS[self.prior_activation]())
+        self.process.set_layers(self.conv_last, self.attention)
+
+    def extract(self, x: torch.Tensor) -> torch.Tensor:
+        """The last feature map F (B,D,h,w) of images (B,3,H,W)."""
+        raise TypeError(f"{type(self).__name__} must define extract")
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """f (B,C,h,w), F (B,D,h,w) and the attention (B,1,h,w), in float32 also under autocast."""
+        f_former = self.extract(x)
+        with torch.autocast(x.device.type, enabled=False):
+            f_former = f_former.float()
+            f, attention = self.process.scores(f_former)
+        return f, f_former, attention
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        superclass: Superclass | None = None,
+        return_cam: str | bool = False,
+        posterior: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor] | torch.Tensor:
+        """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of `return_cam`.
+
+        In training mode with labels: dict(loss (B,), probs (B,C)), the same objective with less memory.
+        """
+        f, f_former, attention = self.encode(x)
+        if return_cam:
+            return self.process.get_cam(f, f_former, labels, superclass, return_cam)
+        with torch.autocast(x.device.type, enabled=False):
+            if self.training and labels is not None:
+                return self.process.loss(f, f_former, labels, attention, posterior)
+            out = self.process.input_for_loss(f, f_former, attention)
+        return {"logits": out["logits"], "probs": out["probs"], "features": out["inputs"]}

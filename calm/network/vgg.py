@@ -1,0 +1,68 @@
+"""VGG16 without its last pool (and, with `large_feature_map`, without pool 4), then conv6 and the heads."""
+
+import re
+
+import torch
+from torch import nn
+
+from calm.network.head import AttributionNet
+from calm.network.util import initialize_weights, load_imagenet
+
+CHANNELS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+
+
+def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
+    """The convolutions under torchvision's indices; the large variant leaves out the fourth pool."""
+    layers: list[nn.Module] = []
+    inputs, pools = 3, 0
+    for entry in CHANNELS:
+        if entry == "M":
+            pools += 1
+            if pools < 4 or not large_feature_map:
+                layers.append(nn.MaxPool2d(2, 2))
+            continue
+        layers.append(nn.Conv2d(inputs, entry, 3, padding=1))
+        if use_bn:
+            layers.append(nn.BatchNorm2d(entry))
+        layers.append(nn.ReLU(inplace=True))
+        inputs = entry
+    return nn.Sequential(*layers)
+
+
+class VggCam(AttributionNet):
+    """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at 224."""
+
+    def __init__(self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str) -> None:
+        super().__init__(**process)
+        self.features = make_features(use_bn, large_feature_map)
+        self.conv6 = nn.Conv2d(512, 1024, 3, padding=1)
+        self.bn6 = nn.BatchNorm2d(1024) if use_bn else None
+        self.relu = nn.ReLU(inplace=False)
+        self.make_heads(1024, num_classes)
+        initialize_weights(self.modules(), "he")
+
+    def extract(self, x: torch.Tensor) -> torch.Tensor:
+        """(B,3,H,W) to (B,1024,H/16,W/16), or H/8 with the large feature map."""
+        x = self.conv6(self.features(x))
+        return self.relu(x if self.bn6 is None else self.bn6(x))
+
+
+def reindex_features(state_dict: dict[str, torch.Tensor], pool: int) -> dict[str, torch.Tensor]:
+    """Names of `features.N...` moved down by one behind layer `pool`; all five batch-norm entries move."""
+
+    def moved(match: re.Match) -> str:
+        index = int(match.group(1))
+        return f"features.{index - (index > pool)}."
+
+    return {re.sub(r"^features\.(\d+)\.", moved, key): value for key, value in state_dict.items()}
+
+
+def build_vgg16(pretrained: bool, pretrained_path: str | None, **kwargs: object) -> VggCam:
+    """vgg16 or vgg16_bn (`use_bn`), its features started from ImageNet if `pretrained`."""
+    model = VggCam(**kwargs)
+    if pretrained:
+        name = "vgg16_bn" if kwargs["use_bn"] else "vgg16"
+        pool = (33 if kwargs["use_bn"] else 23) if kwargs["large_feature_map"] else None
+        rename = None if pool is None else lambda state: reindex_features(state, pool)
+        load_imagenet(model, name, pretrained_path, drop=("classifier.",), rename=rename)
+    return model

@@ -1,0 +1,196 @@
+"""The metadata lists of the three data sets, built from their official files.
+
+    python prepare_metadata.py CUB dataset/CUB_200_2011 metadata/CUB
+    python prepare_metadata.py ILSVRC dataset/ILSVRC metadata/ILSVRC
+    python prepare_metadata.py OpenImages dataset/OpenImages metadata/OpenImages
+
+CUB-200-2011: 5,994 train and 5,794 test images; val is CUBV2 (1,000) or, without it, five held-out
+training images per class (main.py leaves these out of training).
+"""
+
+import hashlib
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from common.checkpoint import atomic_write
+from common.cli import OneLineParser, UserError, run_main
+
+HELD_OUT = 5  # training images per class that stand in for val
+SOURCES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
+Row = tuple[str, int, tuple[int, int], list[tuple[int, ...]]]  # id, label, (W,H), boxes
+
+
+def _table(path: Path) -> dict[int, list[str]]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; it is part of the official archive")
+    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {int(number): rest for number, *rest in rows}
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); metadata needs every listed image") from error
+
+
+def write_split(folder: Path, rows: Iterable[Row], localization: Iterable[str] | None = None) -> int:
+    """Write the four lists of a split, without a newline at the end; returns the number of images."""
+    rows = list(rows)
+    if localization is None:
+        localization = [f"{i},{','.join(map(str, box))}" for i, _, _, boxes in rows for box in boxes]
+    lists = {
+        "image_ids": [i for i, *_ in rows],
+        "class_labels": [f"{i},{label}" for i, label, *_ in rows],
+        "image_sizes": [f"{i},{w},{h}" for i, _, (w, h), _ in rows],
+        "localization": list(localization),
+    }
+    for name, lines in lists.items():
+        atomic_write(folder / f"{name}.txt", "\n".join(lines).encode())
+    return len(rows)
+
+
+def fingerprint(root: Path) -> str:
+    """Which official lists a metadata folder was built from (sha256 of their contents)."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update((root / name).read_bytes() if (root / name).is_file() else b"")
+    return digest.hexdigest()
+
+
+def build_cub_metadata(cub_root: str | Path, out_dir: str | Path) -> dict[str, int]:
+    """Write train, val and test lists of a CUB folder; returns the numbers of images.
+
+    Order of images.txt; label = class - 1; box x0 = int(x), x1 = min(int(x + w), W - 1), likewise y.
+    """
+    root, out = Path(cub_root), Path(out_dir)
+    files, labels, split, boxes = (_table(root / name) for name in SOURCES)
+    rows: dict[str, list[Row]] = {"train": [], "test": []}
+    for number, (file,) in files.items():
+        width, height = _size(root / "images" / file)
+        x, y, w, h = (float(v) for v in boxes[number])
+        box = (int(x), int(y), min(int(x + w), width - 1), min(int(y + h), height - 1))
+        label = int(labels[number][0]) - 1
+        rows["train" if split[number][0] == "1" else "test"].append((file, label, (width, height), [box]))
+    second = next((p for p in (root.parent / "CUBV2", root / "CUBV2") if p.is_dir()), None)
+    rows["val"] = _cubv2_rows(second) if second else _held_out(rows["train"])
+    counts = {name: write_split(out / name, part) for name, part in rows.items()}
+    source = {"built_from": fingerprint(root), "val": "CUBV2" if second else "held out of train"}
+    atomic_write(out / "source.json", (json.dumps(source, indent=1) + "\n").encode())
+    return counts
+
+
+def _held_out(train: list[Row]) -> list[Row]:
+    print(
+        f"no CUBV2 beside the CUB folder: val is the last {HELD_OUT} training images of each class, not trained on",
+        file=sys.stderr,
+        flush=True,
+    )
+    by_class: dict[int, list[Row]] = {}
+    for row in train:
+        by_class.setdefault(row[1], []).append(row)
+    return [row for label in sorted(by_class) for row in by_class[label][max(1, len(by_class[label]) - HELD_OUT) :]]
+
+
+def _cubv2_rows(root: Path) -> list[Row]:
+    """CUBV2: class-named folders; CUBV2_boxes.txt claims x0,y0,x1,y1 but columns 3 and 4 are width and height."""
+    boxes: dict[str, tuple[int, ...]] = {}
+    for path in (root / "CUBV2_boxes.txt", root.parent / "CUBV2_boxes.txt"):
+        if path.is_file():
+            for line in path.read_text().splitlines()[1:]:
+                name, *values = line.replace(",", " ").split()
+                x, y, w, h = (int(float(v)) for v in values)
+                boxes[name] = (x, y, x + w, y + h)
+    rows = []
+    for file in sorted(root.glob("*/*.jp*g")):
+        image_id, (width, height) = f"{file.parent.name}/{file.name}", _size(file)
+        x0, y0, x1, y1 = boxes.get(image_id, boxes.get(file.name, (0, 0, width - 1, height - 1)))
+        box = (x0, y0, min(x1, width - 1), min(y1, height - 1))
+        rows.append((image_id, int(file.parent.name.split(".")[0]) - 1, (width, height), [box]))
+    return rows
+
+
+def _voc_boxes(path: Path) -> list[tuple[int, ...]]:
+    tree = ElementTree.parse(path)
+    names = ("xmin", "ymin", "xmax", "ymax")
+    return [tuple(int(box.findtext(n)) for n in names) for box in tree.iterfind("object/bndbox")]
+
+
+def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
+    """Lists of ImageNet: train/<wnid>/*.JPEG, val/*.JPEG with XML boxes (test), val2 or ../ImageNetV2 (val).
+
+    label = rank of the sorted wnid; val: the folder's number, compared as an integer. The label of a
+    validation image is the <name> of its XML file's object. Training images need no boxes.
+    """
+    root, out = Path(root), Path(out_dir)
+    wnids = sorted(p.name for p in (root / "train").glob("n*") if p.is_dir())
+    if not wnids:
+        raise UserError(f"{root}/train: no folders n01440764, ...; ILSVRC2012_img_train.tar unpacks to them")
+    label_of = {wnid: rank for rank, wnid in enumerate(wnids)}
+    rows: dict[str, list[Row]] = {"train": [], "test": [], "val": []}
+    for wnid in wnids:
+        for file in sorted((root / "train" / wnid).glob("*.JPEG")):
+            rows["train"].append((f"train/{wnid}/{file.name}", label_of[wnid], _size(file), []))
+    for file in sorted((root / "val").glob("ILSVRC2012_val_*.JPEG")):
+        places = [
+            base / f"{file.stem}.xml" for base in (root / "Annotations/CLS-LOC/val", root / "bbox/val", root / "val")
+        ]
+        xml = next((p for p in places if p.is_file()), None)
+        if xml is None:
+            raise UserError(f"no XML for {file.name}; tried {', '.join(map(str, places))} (ILSVRC2012_bbox_val_v3.tgz)")
+        wnid = ElementTree.parse(xml).findtext("object/name")
+        rows["test"].append((f"val/{file.name}", label_of[wnid], _size(file), _voc_boxes(xml)))
+    second = next((p for p in (root / "val2", root.parent / "ImageNetV2") if p.is_dir()), None)
+    for folder in (
+        sorted((p for p in second.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)) if second else ()
+    ):
+        for file in sorted(folder.iterdir()):
+            rows["val"].append((f"val2/{folder.name}/{file.name}", int(folder.name), _size(file), []))
+    return {name: write_split(out / name, part) for name, part in rows.items()}
+
+
+def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
+    """Lists of OpenImages30k: <split>/<class code>/<hex>.jpg with <hex>_m*.png masks and <hex>_ignore.png."""
+    root, out, counts = Path(root), Path(out_dir), {}
+    codes = sorted(p.name for p in (root / "train").glob("*") if p.is_dir())
+    if not codes:
+        raise UserError(f"{root}/train: no class folders (m_01234, ...); OpenImages30k unpacks to train, val, test")
+    label_of = {code: rank for rank, code in enumerate(codes)}
+    for split in ("train", "val", "test"):
+        rows, masks = [], []
+        for code in codes:
+            for file in sorted((root / split / code).glob("*.jpg")):
+                image_id, stem = f"{split}/{code}/{file.name}", file.stem
+                rows.append((image_id, label_of[code], _size(file), []))
+                ignore = file.with_name(f"{stem}_ignore.png")
+                ignore_path = f"{split}/{code}/{ignore.name}" if ignore.is_file() else ""
+                for n, mask in enumerate(sorted(file.parent.glob(f"{stem}_m*.png"))):
+                    masks.append(f"{image_id},{split}/{code}/{mask.name},{ignore_path if n == 0 else ''}")
+        counts[split] = write_split(out / split, rows, masks)
+    return counts
+
+
+BUILDERS = {"CUB": build_cub_metadata, "ILSVRC": build_ilsvrc_metadata, "OpenImages": build_openimages_metadata}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python prepare_metadata.py DATASET ROOT OUT`."""
+    parser = OneLineParser(prog="prepare_metadata.py", description="Write the metadata lists of a data set.")
+    parser.add_argument("dataset", choices=tuple(BUILDERS))
+    parser.add_argument("root", type=Path, help="the data set's official folder")
+    parser.add_argument("out", type=Path, help="the metadata folder of this data set, for instance metadata/CUB")
+    args = parser.parse_args(argv)
+    if not args.root.is_dir():
+        raise UserError(f"{args.root}: no such folder")
+    counts = BUILDERS[args.dataset](args.root, args.out)
+    print(f"{args.out}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+
+
+if __name__ == "__main__":
+    run_main(main)

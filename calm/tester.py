@@ -1,0 +1,89 @@
+"""What every evaluation starts with: data, the checkpoint's network, the score maps, the run directory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from calm.config import Configs, configure
+from calm.data_loaders import configure_metadata, get_data_loader, get_image_ids
+from calm.network.util import read_checkpoint
+from calm.score_mapper import ScoreMapper
+from calm.training import NUM_CLASSES, build_model, checkpoint_file, count_classes, read_superclass
+from common.cli import UserError
+from common.run import start_run
+from common.rundir import make_accelerator, seed_everything
+
+GRADIENT_SETTINGS = ("smooth_grad_nr_iter", "smooth_grad_sigma", "integrated_grad_nr_iter", "ig_variant")
+
+
+class Tester:
+    """An evaluation in SAVE_ROOT/EXPERIMENT_NAME/<script>_<process>_<method>/, with a lock of its own."""
+
+    _NUM_CLASSES_MAPPING = NUM_CLASSES
+
+    def __init__(self, args: Configs, script: str) -> None:
+        self.args = args
+        self.accelerator = make_accelerator(args)
+        self.device = self.accelerator.device
+        seed_everything(args.seed)
+        self.superclass = read_superclass(args)
+        file = checkpoint_file(args, fallback=args.log_folder)
+        trained = read_checkpoint(file)[1].get("attribution_method", args.attribution_method)
+        if trained != args.attribution_method and self.accelerator.is_main_process:
+            print(f"{file}: trained as {trained}, evaluated as {args.attribution_method}", flush=True)
+        model = build_model(args, file).to(self.device, memory_format=torch.channels_last)
+        self.model = model.eval().requires_grad_(False)
+        self.loader = get_data_loader(
+            args.data_paths, args._metadata, args.batch_size, args.workers, args.resize_size, args.crop_size,
+            accelerator=self.accelerator, num_classes=count_classes(args), splits=("test",), test_ids=self._listed(),
+        )["test"]  # fmt: skip
+        self.run = start_run(args, args.log_folder / f"{script}_{self.name}", self.accelerator, named=args.output_dir)
+        self.run.print(f"{script}: {file}, {args.score_map_process}, {len(self.loader.dataset)} test images")
+        settings = {name: getattr(args, name) for name in GRADIENT_SETTINGS}
+        self.mapper = ScoreMapper(
+            self.model,
+            args.score_map_process,
+            args.score_map_method,
+            self.superclass,
+            args.smoothing_ksize,
+            settings,
+        )
+
+    @property
+    def name(self) -> str:
+        """<process>_<method>"""
+        return f"{self.args.score_map_process}_{self.args.attribution_method}"
+
+    @property
+    def suffix(self) -> str:
+        """_EM or _ML, so that the two never write the same file."""
+        return "" if self.args.attribution_method == "CAM" else self.args.attribution_method[4:].replace("-", "_")
+
+    def _listed(self) -> list[str] | None:
+        if self.args.image_list is None:
+            return None
+        path = Path(self.args.image_list)
+        if not path.is_file():
+            raise UserError(f"--image_list {path}: no such file")
+        wanted = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        known = set(get_image_ids(configure_metadata(self.args._metadata / "test")))
+        strange = [i for i in wanted if i not in known]
+        if strange or not wanted:
+            raise UserError(f"{path}: {strange[0] if strange else 'an empty list'} is not in the test split")
+        return wanted
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
+        """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals."""
+        for batch in self.run.bar(self.loader, "test", len(self.loader)):
+            images, labels, ids = batch.data
+            images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            yield images, labels.to(self.device, non_blocking=True), ids, batch.index
+            self.run.progress.images += len(images)
+            if self.run.world == 1:
+                self.run.poll()
+
+
+def start(argv: Sequence[str] | None, script: str) -> Tester:
+    """Parse the command line of an evaluation script and set everything up."""
+    return Tester(configure(argv, prog=f"{script}.py"), script)

@@ -1,0 +1,153 @@
+"""What main.py builds and measures: network, optimiser groups, teacher, classification scores."""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from calm.flags import DATASETS
+from calm.network import ARCHITECTURES
+from calm.network.head import AttributionNet
+from calm.network.util import find_checkpoint, load_checkpoint, read_checkpoint
+from calm.util import string_contains_any
+from common.cli import UserError
+
+NUM_CLASSES = dict(zip(DATASETS, (200, 1000, 100), strict=True))
+PLACEHOLDER = "checkpoint_name"  # of the original README's commands
+# substrings of the parameters that learn at lr (the others at lr x ratio), and those added with another checkpoint
+LOW_RATE = {
+    "resnet": (("conv1", "layer1", "layer2", "layer3"), ("bn1", "layer4")),
+    "vgg": (("features.",), ("conv6", "bn6")),
+    "inception": (("Mixed", "Conv2d_1", "Conv2d_2", "Conv2d_3", "Conv2d_4"), ()),
+    "small": (("features.",), ()),
+}
+HEADS = ("conv_last", "attention")
+
+
+def count_classes(args: argparse.Namespace) -> int:
+    """--num_classes, else the lines of the data set's classes.txt, else the data set's official number."""
+    if args.num_classes:
+        return args.num_classes
+    listing = Path(args.data_paths.train).parent / "classes.txt"
+    if args.dataset_name == "CUB" and listing.is_file():
+        return len(listing.read_text().splitlines())
+    return NUM_CLASSES[args.dataset_name]
+
+
+def checkpoint_file(args: argparse.Namespace, fallback: Path | None = None) -> Path:
+    """The file of --load_checkpoint; without that flag, and for the README's placeholder, of the run in `fallback`."""
+    roots = [Path(args.save_root)]
+    if args.load_checkpoint is None:
+        if fallback is None:
+            raise UserError("--use_load_checkpoint needs --load_checkpoint FILE or FOLDER")
+        return find_checkpoint(fallback)
+    is_placeholder = Path(args.load_checkpoint).name == PLACEHOLDER
+    try:
+        return find_checkpoint(args.load_checkpoint, roots)
+    except UserError:
+        if not is_placeholder or fallback is None or not (fallback / "checkpoints" / "last.pt").is_file():
+            raise
+        print(f"{args.load_checkpoint} is the README's placeholder and not there: using {fallback}", flush=True)
+        return find_checkpoint(fallback)
+
+
+def build_model(args: argparse.Namespace, checkpoint: Path | None = None) -> AttributionNet:
+    """The network of the flags, with the weights of `checkpoint` or of ImageNet.
+
+    Without --prior_activation the attention is the checkpoint's; else ReLU, or softplus in a sample run.
+    """
+    if checkpoint is not None and args.prior_activation is None:
+        args.prior_activation = read_checkpoint(checkpoint)[1].get("prior_activation", "relu")
+    if args.prior_activation is None:
+        args.prior_activation = "softplus" if getattr(args, "_is_sample", False) else "relu"
+    pretrained = args.pretrained and checkpoint is None
+    if args.architecture == "small" and pretrained:
+        raise UserError("small has no ImageNet weights; add --pretrained=False")
+    model = ARCHITECTURES[args.architecture](
+        pretrained=pretrained,
+        pretrained_path=args.pretrained_path,
+        num_classes=count_classes(args),
+        large_feature_map=args.large_feature_map,
+        use_bn=args.use_bn,
+        attribution_method=args.attribution_method,
+        prior_activation=args.prior_activation,
+        prior_gradient=args.prior_gradient,
+    )
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, args.is_different_checkpoint)
+    return model
+
+
+def low_rate_names(args: argparse.Namespace, names: Iterable[str]) -> set[str]:
+    """The parameters that learn at lr: by the released substrings, or everything but the heads (clean)."""
+    names = list(names)
+    if args.param_groups == "clean":
+        return {n for n in names if not n.startswith(HEADS)}
+    low, more = next(v for family, v in LOW_RATE.items() if args.architecture.startswith(family))
+    return {n for n in names if string_contains_any(n, (*low, *(more if args.is_different_checkpoint else ())))}
+
+
+def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; group 0 at lr, group 1 at lr x lr_classifier_ratio."""
+    low = low_rate_names(args, [n for n, _ in model.named_parameters()])
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n in low], "lr": args.lr},
+        {"params": [p for n, p in model.named_parameters() if n not in low], "lr": args.lr * args.lr_classifier_ratio},
+    ]
+    return torch.optim.SGD(groups, momentum=args.momentum, weight_decay=args.weight_decay, nesterov=args.momentum > 0)
+
+
+def build_teacher(args: argparse.Namespace, model: nn.Module) -> AveragedModel | None:
+    """The moving average whose posterior is the E-step with --em_teacher ema."""
+    if args.em_teacher == "none":
+        return None
+    average = get_ema_multi_avg_fn(args.ema_decay)
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True).eval().requires_grad_(False)
+
+
+def read_superclass(args: argparse.Namespace) -> dict[int, list[int]] | None:
+    """--superclass_file: {label: labels}; UserError names a label that is unknown, or whose list is empty."""
+    if args.superclass_file is None:
+        return None
+    path, classes = Path(args.superclass_file), count_classes(args)
+    try:
+        groups = json.loads(path.read_text())
+        groups = {int(label): [int(c) for c in members] for label, members in groups.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a JSON object of label: [labels] ({error})") from error
+    for label, members in groups.items():
+        unknown = [c for c in (label, *members) if not 0 <= c < classes]
+        if unknown or not members:
+            problem = f"unknown label {unknown[0]}" if unknown else "an empty list"
+            raise UserError(f"{path}: label {label} has {problem}; labels are 0..{classes - 1}")
+    missing = [c for c in range(classes) if c not in groups]
+    if missing:
+        raise UserError(f"{path}: label {missing[0]} has no group ({len(missing)} are missing)")
+    return groups
+
+
+@torch.no_grad()
+def classify(model: AttributionNet, batches: Iterable, device: torch.device, autocast: Any) -> Iterator[tuple]:
+    """Per batch: index (B,), probability of the label, whether it is the argmax, largest probability, entropy of g."""
+    for batch in batches:
+        images, labels, _ = batch.data
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        with autocast():
+            f, f_former, attention = model.encode(images)
+        probs = model.process.input_for_loss(f, f_former, attention)["probs"]
+        g = model.process._latent_prior(f_former, attention=attention).flatten(1)
+        entropy = -(g * (g + 1e-12).log()).sum(1)
+        p_label = probs.gather(1, labels[:, None])[:, 0]
+        yield batch.index, p_label, probs.argmax(1) == labels, probs.amax(1), entropy
+
+
+def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int = 15) -> float:
+    """Expected calibration error in percent over equal bins of the largest probability (n,)."""
+    place = (confidence * bins).long().clamp(0, bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, confidence.double() - correct.double())
+    return float(100 * gap.abs().sum() / max(1, len(confidence)))

@@ -1,0 +1,200 @@
+"""CUB's attributes and parts: which parts tell two classes apart, and where these parts are in an image (spec e.2)."""
+
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.cli import UserError
+
+PRESENT_FROM = 50.0  # percent of the images of a class
+SIZE = 224
+# part of the comparison: (its number, attribute substrings, part numbers of parts.txt, average their positions?)
+PARTS = {
+    "head": (1, ("bill", "crown", "eye", "forehead", "head", "nape", "throat"), (2, 5, 6, 7, 10, 11, 15), True),
+    "back": (2, ("back",), (1,), False),
+    "belly": (3, ("belly",), (3,), False),
+    "breast": (4, ("breast",), (4,), False),
+    "tail": (5, ("tail",), (14,), False),
+    "leg": (6, ("leg",), (8, 12), False),
+    "wing": (7, ("wing",), (9, 13), False),
+}
+IN_ARCHIVE = {
+    "attributes": "attributes.txt lies next to CUB_200_2011 in the archive; here or in attributes/ it is found",
+    "segmentations": "segmentations.tgz is a separate download of Caltech; or use --foreground box",
+}
+
+
+def _rows(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; it is in the CUB_200_2011 archive of Caltech (parts/ and attributes/)")
+    return [line.split(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+class CUBTrait:
+    """Attributes per class, part positions per image, class pairs by the number of differing parts.
+
+    data_dir: the CUB folder (images/, parts/, attributes/, segmentations/). Classes count from 1. `rule`: match
+    part names in the whole attribute name (released), or in what stands before `::` ("name").
+    `foreground`: multiply masks by the segmentation, or by the bounding box ("box").
+    """
+
+    def __init__(self, data_dir: str | Path, rule: str = "released", foreground: str = "segmentation") -> None:
+        if rule not in ("released", "name"):
+            raise ValueError(f"attribute_rule {rule!r}: choose from released, name")
+        self.data_dir, self.rule, self.foreground = Path(data_dir), rule, foreground
+        self.part_id2name = {int(a): b for a, b in _rows(self.data_dir / "parts" / "parts.txt")}
+        self.attribute_id2name = {int(a): b for a, b in _rows(self._attribute_names())}
+        self.class2attribute = self._read_classes()
+        self.image_file2image_id = {b: int(a) for a, b in _rows(self.data_dir / "images.txt")}
+        self.image_id2part_locs = self._read_parts()
+        self._nearest = lru_cache(maxsize=256)(self._nearest_part)
+        self._front = lru_cache(maxsize=256)(self._foreground_mask)
+
+    def _attribute_names(self) -> Path:
+        places = [
+            self.data_dir / "attributes" / "attributes.txt",
+            self.data_dir / "attributes.txt",
+            self.data_dir.parent / "attributes.txt",
+        ]
+        found = next((p for p in places if p.is_file()), None)
+        if found is None:
+            raise UserError(f"no attributes.txt; tried {', '.join(map(str, places))}; {IN_ARCHIVE['attributes']}")
+        return found
+
+    def _read_classes(self) -> dict[int, np.ndarray]:
+        path = self.data_dir / "attributes" / "class_attribute_labels_continuous.txt"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; it is in the CUB_200_2011 archive, attributes/")
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        expected = len(self.attribute_id2name)
+        for number, line in enumerate(lines, 1):
+            if len(line) != expected:
+                raise UserError(f"{path}:{number}: {len(line)} attributes, expected {expected}")
+        classes = len(_rows(self.data_dir / "classes.txt"))
+        if len(lines) != classes:
+            raise UserError(f"{path}: {len(lines)} classes, expected {classes} (classes.txt)")
+        return {c: (np.array(line, float) >= PRESENT_FROM).astype(int) for c, line in enumerate(lines, 1)}
+
+    def _read_parts(self) -> dict[int, dict[int, tuple[float, float]]]:
+        """image id -> {part number: (x, y)}, visible parts only."""
+        found: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in self.image_file2image_id.values()}
+        for image, rest in _rows(self.data_dir / "parts" / "part_locs.txt"):
+            part, x, y, visible = rest.split()
+            if int(visible):
+                found.setdefault(int(image), {})[int(part)] = (float(x), float(y))
+        return found
+
+    # ---- which parts differ -----------------------------------------------------------------------
+
+    def parts_of_attribute(self, attribute: int) -> set[int]:
+        """The parts (1 head .. 7 wing) that an attribute's name speaks of; perhaps none."""
+        name = self.attribute_id2name[attribute]
+        name = name.split("::")[0] if self.rule == "name" else name
+        return {number for number, words, _, _ in PARTS.values() if any(word in name for word in words)}
+
+    def differing_parts(self, first: int, second: int) -> set[int]:
+        """The parts in which two classes (from 1) differ."""
+        differing = np.flatnonzero(self.class2attribute[first] != self.class2attribute[second]) + 1
+        return set().union(*(self._parts_of[a] for a in differing.tolist()))
+
+    @cached_property
+    def _parts_of(self) -> dict[int, set[int]]:
+        return {a: self.parts_of_attribute(a) for a in self.attribute_id2name}
+
+    @cached_property
+    def diff2class_pair_dict(self) -> dict[int, list[tuple[int, int]]]:
+        """Number of differing parts -> pairs (i, j), i < j, of classes from 1; pairs without one are left out."""
+        pairs: dict[int, list[tuple[int, int]]] = {}
+        classes = sorted(self.class2attribute)
+        for i in classes:
+            for j in classes[i:]:
+                count = len(self.differing_parts(i, j))
+                if count:
+                    pairs.setdefault(count, []).append((i, j))
+        return pairs
+
+    # ---- where they are ---------------------------------------------------------------------------
+
+    def _get_parts_union(self, image_id: int, size: tuple[int, int], side: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+        """Points (n,2) int64 x, y at side x side, and their parts (n,), of an image of `size` (W,H); ordered by part.
+
+        The head is the mean of its visible keypoints; both legs and both wings stay separate points.
+        """
+        seen = self.image_id2part_locs[image_id]
+        scale = side / np.asarray(size, float)
+        points, parts = [], []
+        for number, _, keypoints, average in PARTS.values():
+            here = [np.asarray(seen[k]) for k in keypoints if k in seen]
+            here = [np.mean(here, axis=0)] if average and here else here
+            points += [p * scale for p in here]
+            parts += [number] * len(here)
+        return np.asarray(points, float).reshape(-1, 2).astype(np.int64), np.asarray(parts, np.int64)
+
+    def _nearest_part(self, image_file: str, side: int) -> np.ndarray | None:
+        """(side,side) uint8: the part of the point nearest to each pixel, first of equals; None without a point."""
+        with Image.open(self.data_dir / "images" / image_file) as image:
+            size = image.size
+        points, parts = self._get_parts_union(self.image_file2image_id[image_file], size, side)
+        if not len(parts):
+            return None
+        along = np.arange(side)
+        squares = (along[None] - points[:, :, None]) ** 2  # (n,2,side)
+        distance = squares[:, 0, None, :] + squares[:, 1, :, None]
+        return parts[distance.argmin(0)].astype(np.uint8)
+
+    def _foreground_mask(self, image_file: str, side: int) -> np.ndarray:
+        """(side,side) bool: where the bird is."""
+        if self.foreground == "box":
+            return self._box_mask(image_file, side)
+        path = (self.data_dir / "segmentations" / image_file).with_suffix(".png")
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {IN_ARCHIVE['segmentations']}")
+        with Image.open(path) as image:
+            soft = image if image.mode == "L" else image.convert("L")
+            return np.asarray(soft.resize((side, side), Image.Resampling.BICUBIC)) > 0
+
+    def _box_mask(self, image_file: str, side: int) -> np.ndarray:
+        x, y, w, h = self._boxes[self.image_file2image_id[image_file]]
+        with Image.open(self.data_dir / "images" / image_file) as image:
+            width, height = image.size
+        along = np.arange(side) + 0.5
+        inside_x = (along >= x * side / width) & (along <= (x + w) * side / width)
+        inside_y = (along >= y * side / height) & (along <= (y + h) * side / height)
+        return inside_y[:, None] & inside_x[None]
+
+    @cached_property
+    def _boxes(self) -> dict[int, tuple[float, ...]]:
+        rows = _rows(self.data_dir / "bounding_boxes.txt")
+        return {int(i): tuple(float(v) for v in rest.split()) for i, rest in rows}
+
+    def get_pseudo_segment_mask(
+        self, image_file: str, class_pair: Iterable[int], size: int = SIZE
+    ) -> np.ndarray | None:
+        """(size,size) uint8: 1 where the nearest part differs between the classes and the bird is.
+
+        None where none of the differing parts is visible, or no part at all.
+        """
+        nearest = self._nearest(image_file, size)
+        if nearest is None:
+            return None
+        first, second = class_pair
+        differing = self.differing_parts(int(first), int(second))
+        visible = self.visible_parts(image_file)
+        if not differing & visible:
+            return None
+        lookup = np.zeros(8, bool)
+        lookup[list(differing)] = True
+        return (lookup[nearest] & self._front(image_file, size)).astype(np.uint8)
+
+    def visible_parts(self, image_file: str) -> set[int]:
+        """The parts (1 head .. 7 wing) with a visible keypoint."""
+        seen = self.image_id2part_locs[self.image_file2image_id[image_file]]
+        return {number for number, _, keypoints, _ in PARTS.values() if any(k in seen for k in keypoints)}
+
+
+def has_segmentations(data_dir: str | Path) -> bool:
+    """Whether a CUB folder has any segmentation."""
+    return next((Path(data_dir) / "segmentations").glob("*/*.png"), None) is not None

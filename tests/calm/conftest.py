@@ -1,0 +1,38 @@
+"""One thread, a small drawn CUB, and one trained experiment that the tests share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.samples import cub as drawn
+
+torch.set_num_threads(1)  # small tensors: on busy cores several threads make the tests four times slower
+
+TRAIN = ["--cpu", "--epochs", "2", "--batch_size", "16", "--lr", "0.05", "--attribution_method=CALM_EM"]
+
+
+@pytest.fixture(scope="session")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUB sample with 8 + 3 images per class; a root for --data_root."""
+    root = tmp_path_factory.mktemp("birds")
+    before = drawn.PER_CLASS
+    drawn.PER_CLASS = {"train": 8, "test": 3}
+    try:
+        drawn.draw_cub(root, np.random.default_rng(0))
+    finally:
+        drawn.PER_CLASS = before
+    (root / "SAMPLE.json").write_text(json.dumps({"name": "CUB", "version": 1}))
+    return root
+
+
+@pytest.fixture(scope="session")
+def save_root(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A --save_root with the trained experiment `em`."""
+    from calm import main
+
+    root = tmp_path_factory.mktemp("save")
+    main.main([*TRAIN, "--data_root", str(birds), "--save_root", str(root), "--experiment_name=em/"])
+    return root

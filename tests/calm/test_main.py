@@ -1,0 +1,289 @@
+"""`python main.py`, in process: what a run leaves, every switch, exact resume, bad input."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from calm import main as entry
+from calm.config import configure
+from calm.network.util import read_checkpoint
+from calm.training import build_optimizer, count_classes, low_rate_names, read_superclass
+from common.cli import UserError, run_main
+from tests.calm.conftest import TRAIN
+
+SCRIPT = Path(entry.__file__)
+
+
+def train(birds: Path, folder: Path, *flags: str) -> dict:
+    entry.main([*TRAIN, "--data_root", str(birds), "--output_dir", str(folder), *flags])
+    return json.loads((folder / "summary.json").read_text())
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_a_run_leaves_what_design_lists(save_root: Path) -> None:
+    folder = save_root / "em"
+    for name in ("config.json", "metrics.jsonl", "summary.json", "checkpoints/best.pt", "figures/accuracy.png",
+                 "last_checkpoint.pth.tar", "reports/2_test.json", "log.json"):  # fmt: skip
+        assert (folder / name).is_file(), name
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["split"] for line in lines] == ["train", "val", "train", "val", "test"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["test_accuracy"] == lines[-1]["accuracy"] and summary["images_per_second"] > 0
+    ours, settings = read_checkpoint(folder / "checkpoints" / "last.pt")
+    theirs, _ = read_checkpoint(folder / "last_checkpoint.pth.tar")
+    assert same(ours, theirs) and settings["prior_activation"] == "softplus"
+
+
+@pytest.fixture(scope="module")
+def plain(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = tmp_path_factory.mktemp("plain") / "r"
+    train(birds, folder)
+    return {"folder": folder, "model": state(folder)["state"]["model"]}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", "1"],
+        ["--attribution_method", "CAM"],
+        ["--attribution_method", "CALM_ML", "--prior_gradient", "detach"],
+        ["--prior_activation", "relu"],
+        ["--prior_gradient", "detach"],
+        ["--em_teacher", "ema"],
+        ["--lr", "0.01"],
+        ["--lr_decay_frequency", "1"],
+        ["--lr_classifier_ratio", "3"],
+        ["--param_groups", "clean", "--lr_classifier_ratio", "3"],
+        ["--momentum", "0"],
+        ["--weight_decay", "0.1"],
+        ["--batch_size", "32"],
+        ["--crop_size", "32"],
+        ["--resize_size", "80"],
+    ],
+    ids=" ".join,
+)
+def test_each_switch_changes_the_outcome(birds: Path, tmp_path: Path, plain: dict, flags: list[str]) -> None:
+    train(birds, tmp_path / "r", *flags)
+    after = state(tmp_path / "r")["state"]["model"]
+    assert not same(after, plain["model"])
+    assert all(v.isfinite().all() for v in after.values() if v.is_floating_point())
+
+
+def test_bf16(birds: Path, tmp_path: Path, plain: dict) -> None:
+    AcceleratorState._reset_state(True)  # one precision a process
+    try:
+        train(birds, tmp_path / "r", "--mixed_precision", "bf16", "--epochs", "1")
+    finally:
+        AcceleratorState._reset_state(True)
+    after = state(tmp_path / "r")["state"]["model"]
+    assert not same(after, plain["model"]) and after["conv_last.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("flags", [["--workers", "2"], ["--cache_images=False"], ["--logger_type", "tensorboard"]])
+def test_these_change_nothing(birds: Path, tmp_path: Path, plain: dict, flags: list[str]) -> None:
+    train(birds, tmp_path / "r", *flags)
+    assert same(state(tmp_path / "r")["state"]["model"], plain["model"])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("teacher", ["none", "ema"])
+def test_resume_is_exact(birds: Path, tmp_path: Path, plain: dict, steps: int, teacher: str) -> None:
+    flags = ["--em_teacher", teacher]
+    if teacher == "ema":
+        if steps != 2:
+            return
+        train(birds, tmp_path / "whole", *flags)
+    whole = plain["folder"] if teacher == "none" else tmp_path / "whole"
+    train(birds, tmp_path / "r", *flags, "--max_steps", str(steps))
+    train(birds, tmp_path / "r", *flags, "--resume")
+    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert same(state(tmp_path / "r")["state"], state(whole)["state"])
+    for name in ("test_accuracy", "test_nll", "best_val"):
+        assert (
+            json.loads((tmp_path / "r/summary.json").read_text())[name]
+            == json.loads((whole / "summary.json").read_text())[name]
+        )
+
+
+def test_a_signal_in_evaluation_resumes_exactly(birds: Path, tmp_path: Path, plain: dict, monkeypatch) -> None:
+    real, calls = entry.classify, []
+
+    def classify(*args: object):
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from real(*args)
+
+    monkeypatch.setattr(entry, "classify", classify)
+    with pytest.raises(SystemExit) as stop:
+        train(birds, tmp_path / "r")
+    assert stop.value.code == 143
+    train(birds, tmp_path / "r", "--resume")
+    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (plain["folder"] / "metrics.jsonl").read_bytes()
+    assert same(state(tmp_path / "r")["state"], state(plain["folder"])["state"])
+
+
+def test_kill_9_and_resume(birds: Path, tmp_path: Path, plain: dict) -> None:
+    """The process dies right after a save in the middle of epoch 2; the same command with --resume goes on."""
+    flags = [*TRAIN, "--data_root", str(birds), "--output_dir", str(tmp_path / "r"), "--checkpoint_every", "1"]
+    code = (
+        "import os, signal, sys; from common.run import Run; from calm import main; save = Run.save\n"
+        "def dying(self, path=None):\n save(self, path)\n"
+        " if self.progress.step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Run.save = dying; main.main(sys.argv[1:])"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as in this process: sums depend on it
+    dead = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, timeout=300, env=environment)
+    assert dead.returncode == -signal.SIGKILL
+    train(birds, tmp_path / "r", "--resume")
+    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (plain["folder"] / "metrics.jsonl").read_bytes()
+    assert same(state(tmp_path / "r")["state"], state(plain["folder"])["state"])
+
+
+def test_folders_and_resume_errors(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    flags = [*TRAIN, "--data_root", str(birds), "--save_root", str(save_root)]
+    with pytest.raises(UserError, match="holds a run"):
+        entry.main([*flags, "--experiment_name=em/"])
+    with pytest.raises(UserError, match="lr 0.05 then, 0.02 now"):
+        entry.main([*flags, "--experiment_name=em", "--resume", "--lr", "0.02"])
+    with pytest.raises(UserError, match="no checkpoint there"):
+        entry.main([*flags, "--experiment_name=other", "--resume", str(tmp_path / "none.pt")])
+    before = (save_root / "em" / "summary.json").read_bytes()
+    entry.main([*flags, "--experiment_name=em", "--resume"])
+    assert (save_root / "em" / "summary.json").read_bytes() == before
+
+
+def test_override_cache_moves_the_old_run_aside(birds: Path, tmp_path: Path) -> None:
+    flags = [*TRAIN, "--data_root", str(birds), "--save_root", str(tmp_path), "--experiment_name=a", "--max_steps", "1"]
+    entry.main(flags)
+    entry.main([*flags, "--override_cache=True"])
+    assert (tmp_path / "a.old-1" / "checkpoints" / "last.pt").is_file()
+
+
+def test_start_from_a_checkpoint_and_evaluate_only(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
+    flags = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--attribution_method=CALM_EM",
+             "--use_load_checkpoint=True", "--load_checkpoint=em/", "--epochs", "2"]  # fmt: skip
+    entry.main([*flags, "--is_train=False"])
+    out = capsys.readouterr().out
+    accuracy = json.loads((save_root / "em" / "summary.json").read_text())["test_accuracy"]
+    assert f"test accuracy {accuracy:.2f} %" in out
+    entry.main([*flags, "--output_dir", str(tmp_path / "r"), "--max_steps", "1", "--lr", "1e-9"])
+    first = state(save_root / "em")["state"]["model"]["conv_last.weight"]
+    assert torch.allclose(state(tmp_path / "r")["state"]["model"]["conv_last.weight"], first, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_ends_with_status_1(birds: Path, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: train(birds, tmp_path / "r", "--lr", "1e30"))
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and "samples" in error and "last good checkpoint" in error
+
+
+def test_corrupt_images(birds: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(birds, tmp_path / "birds")
+    victim = next((tmp_path / "birds/CUB_200_2011/images").glob("001.*/*_0002_*.jpg"))
+    victim.write_bytes(victim.read_bytes()[:300])
+    with pytest.raises(UserError, match=victim.name):
+        train(tmp_path / "birds", tmp_path / "r")
+    train(tmp_path / "birds", tmp_path / "s", "--skip_corrupt")
+    assert state(tmp_path / "s")["progress"]["skipped"] == 2  # once an epoch
+
+
+def test_learning_rates_and_groups(birds: Path, save_root: Path) -> None:
+    names = ["conv1.weight", "bn1.weight", "layer3.0.conv1.weight", "layer4.0.conv1.weight", "layer4.0.conv2.weight",
+             "conv_last.weight", "attention.0.bias"]  # fmt: skip
+    args = configure(["--data_root", str(birds), "--architecture", "resnet50"])
+    assert low_rate_names(args, names) == {names[0], names[2], names[3]}
+    args.is_different_checkpoint = True
+    assert low_rate_names(args, names) == set(names[:5])
+    args.param_groups = "clean"
+    assert low_rate_names(args, names) == set(names[:5])
+    args.architecture, args.param_groups, args.is_different_checkpoint = "vgg16", "released", False
+    assert low_rate_names(args, ["features.0.weight", "conv6.weight", "bn6.bias"]) == {"features.0.weight"}
+    args.architecture = "inception_v3"
+    assert low_rate_names(args, ["Mixed_5b.x", "Conv2d_4a_3x3.x", "A3_1b.0.weight"]) == {
+        "Mixed_5b.x",
+        "Conv2d_4a_3x3.x",
+    }
+    trainer = entry.Trainer.__new__(entry.Trainer)
+    trainer.args = configure(["--data_root", str(birds), "--lr", "0.1", "--lr_decay_frequency", "30",
+                              "--lr_classifier_ratio", "10"])  # fmt: skip
+    from calm import network
+
+    trainer.optimizer = build_optimizer(trainer.args, network.small(num_classes=2))
+    rates = {}
+    for epoch in (1, 29, 30, 59, 60):
+        trainer.adjust_learning_rate(epoch)
+        rates[epoch] = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates[29] == rates[1] == [0.1, 1.0]
+    assert rates[30] == rates[59] == pytest.approx([0.01, 0.1]) and rates[60] == pytest.approx([0.001, 0.01])
+
+
+def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
+    args = configure(["--data_root", str(birds)])
+    assert count_classes(args) == 6
+    path = tmp_path / "groups.json"
+    args.superclass_file = str(path)
+    path.write_text(json.dumps({str(c): [c] for c in range(6)}))
+    assert read_superclass(args) == {c: [c] for c in range(6)}
+    for groups, message in (({"9": [1]}, "unknown label 9"), ({"0": []}, "empty list"), ({"0": [0]}, "label 1 has no")):
+        path.write_text(json.dumps(groups))
+        with pytest.raises(UserError, match=message):
+            read_superclass(args)
+    path.write_text("[1]")
+    with pytest.raises(UserError, match="not a JSON object"):
+        read_superclass(args)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, birds: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (Path(tmp_path / "made").touch, ())
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="never executed"):
+        read_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_resume_exactly(birds: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(SCRIPT), *TRAIN]
+
+    def launch(folder: str, *flags: str) -> None:
+        done = subprocess.run(
+            [*command, "--data_root", str(birds), "--output_dir", str(tmp_path / folder), *flags],
+            capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    launch("whole")
+    launch("r", "--max_steps", "2")
+    launch("r", "--resume")
+    assert (tmp_path / "r/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert same(state(tmp_path / "r")["state"], state(tmp_path / "whole")["state"])
+    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["split"] == "test" and (lines[-1]["accuracy"] * 18 / 100) % 1 == pytest.approx(0, abs=1e-9)
