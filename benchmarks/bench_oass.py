@@ -1,0 +1,282 @@
+"""How much faster oass's parts are than the plain way, both timed in this process (CPU seconds), best of n.
+
+    python benchmarks/bench_oass.py             # two or three minutes on one core
+
+The plain ways are written for this file after the description of the released code: one gated copy of the feature
+map per class, one cut and one teacher call per (image, class) pair, one peak search per map on the host, Python
+loops over ranks for the mAP. Their results are checked against ours.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from scipy.ndimage import maximum_filter
+from torch import nn
+from torch.nn import functional as F
+
+from oass.core.csi import csi_logits
+from oass.core.keypoints import detect_keypoints
+from oass.core.losses import object_aware_losses, tile_class_maps
+from oass.core.networks import Classifier
+from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
+from oass.tools.ai.evaluate_utils import mean_average_precision
+from oass.tools.ai.optim_utils import update_ema_variables
+from oass.tools.ai.torch_utils import make_cam
+
+B, SIZE, CLASSES, K = 4, 256, 20, 2048
+PRESENT = ((14,), (6, 14), (11,), (8, 17))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Pair = tuple[float, float]
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """The shortest of `repeats` calls: CPU seconds of this process, or wall seconds on a GPU."""
+    clock = time.perf_counter if DEVICE.type == "cuda" else time.process_time
+    best = float("inf")
+    for _ in range(repeats):
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        start = clock()
+        function()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, clock() - start)
+    return best
+
+
+def workload() -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise images (B,3,S,S) and their labels: six pairs."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(B, 3, SIZE, SIZE, generator=generator)
+    labels = torch.zeros(B, CLASSES)
+    for row, classes in zip(labels, PRESENT, strict=True):
+        row[list(classes)] = 1
+    return images.to(DEVICE), labels.to(DEVICE)
+
+
+def student_and_teacher() -> tuple[Classifier, Classifier]:
+    """Two resnet50 in train mode; the teacher has no gradient."""
+    torch.manual_seed(0)
+    student = Classifier("resnet50", CLASSES, pretrained=False).to(DEVICE).train()
+    return student, copy.deepcopy(student).requires_grad_(False).train()
+
+
+# --- the plain way ---
+
+
+def plain_csi(X: torch.Tensor, M: torch.Tensor, BN: nn.ModuleList, stage6: nn.ModuleList) -> torch.Tensor:
+    """One gated feature map for each class."""
+    columns = [conv(bn(X * M[:, c : c + 1])).mean((2, 3)) for c, (bn, conv) in enumerate(zip(BN, stage6, strict=True))]
+    return torch.cat(columns, 1)
+
+
+def plain_forward(network: Classifier, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and class maps."""
+    X = network.feature_map(images)
+    maps = network.classifier(X)
+    return plain_csi(X, make_cam(maps), network.BN, network.stage6), maps
+
+
+def plain_keypoint(cam: np.ndarray, size: int, distance: int, k: int = 5) -> tuple[int, int]:
+    """One map on the host: OpenCV's resize, a filter, a sort; cTopk-w by the paper's rule."""
+    up = cv2.resize(cam, (size, size), interpolation=cv2.INTER_LINEAR)
+    is_peak = (up == maximum_filter(up, 2 * distance + 1, mode="nearest")) & (up > up.min())
+    is_peak[:distance] = is_peak[-distance:] = is_peak[:, :distance] = is_peak[:, -distance:] = False
+    ys, xs = np.nonzero(is_peak)
+    kept: list[tuple[int, int]] = []
+    for n in np.argsort(-up[ys, xs], kind="stable"):
+        y, x = int(ys[n]), int(xs[n])
+        if all(max(abs(y - v), abs(x - u)) >= distance for v, u in kept):
+            kept.append((y, x))
+        if len(kept) == k:
+            break
+    if not kept:
+        return size // 2, size // 2
+    weights = np.array([up[p] for p in kept], np.float64)
+    centre = np.floor((weights[:, None] * np.array(kept)).sum(0) / weights.sum())
+    cell = size // cam.shape[0]
+    return tuple(int(v) for v in centre.clip(cell, size - cell))
+
+
+def plain_keypoints(cams: torch.Tensor, labels: torch.Tensor, size: int) -> list[tuple[int, int, int, int]]:
+    """(image, class, y, x) of every pair, one after the other."""
+    found, host = [], cams.cpu().numpy()
+    for b in range(len(labels)):
+        for c in range(labels.shape[1]):
+            if labels[b, c] == 1:
+                found.append((b, c, *plain_keypoint(host[b, c], size, max(1, round(20 * size / 512)))))
+    return found
+
+
+def plain_tiles(image: torch.Tensor, y: int, x: int) -> torch.Tensor:
+    """Four slices, each resized by itself."""
+    side = image.shape[-1] // 2
+    parts = (image[:, :y, :x], image[:, :y, x:], image[:, y:, :x], image[:, y:, x:])
+    return torch.stack([F.interpolate(part[None], (side, side), mode="nearest")[0] for part in parts])
+
+
+def plain_merge(maps: torch.Tensor, y: int, x: int, size: int, G: int) -> torch.Tensor:
+    """Four resized maps, concatenated."""
+    y, x = (min(max(v // (size // G), 1), G - 1) for v in (y, x))
+    shapes = ((y, x), (y, G - x), (G - y, x), (G - y, G - x))
+    a, b, c, d = (F.interpolate(t[None], s, mode="nearest")[0] for t, s in zip(maps, shapes, strict=True))
+    return torch.cat([torch.cat([a, b], 2), torch.cat([c, d], 2)], 1)
+
+
+def plain_puzzle(teacher: Classifier, images: torch.Tensor, pairs: list, G: int) -> torch.Tensor:
+    """One teacher call, instance head included, for each pair; (P,C,G,G)."""
+    merged = []
+    with torch.no_grad():
+        for b, _, y, x in pairs:
+            maps = plain_forward(teacher, plain_tiles(images[b], y, x))[1]
+            merged.append(plain_merge(maps, y, x, images.shape[-1], G))
+    return torch.stack(merged)
+
+
+def plain_losses(student: Classifier, teacher: Classifier, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """L_cl + L_re of a step, pair by pair (L_pcl is a constant there)."""
+    logits, maps = plain_forward(student, images)
+    pairs = plain_keypoints(make_cam(maps.detach()), labels, images.shape[-1])
+    merged = plain_puzzle(teacher, images, pairs, maps.shape[-1])
+    terms = []
+    for p, (b, c, _, _) in enumerate(pairs):
+        mask = torch.zeros_like(labels[b])
+        mask[c] = 1
+        terms.append(((maps[b] - merged[p]).abs() * mask[:, None, None]).mean())
+    return F.multilabel_soft_margin_loss(logits, labels) + 3 * torch.stack(terms).mean()
+
+
+def plain_map(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Loops over the elements of tensors."""
+    values = []
+    for c in range(scores.shape[1]):
+        hits, total = 0, 0.0
+        for rank, n in enumerate(scores[:, c].argsort(descending=True, stable=True), 1):
+            if labels[n, c] == 1:
+                hits += 1
+                total += hits / rank
+        values.append(total / hits)
+    return float(np.mean(values))
+
+
+# --- the comparisons ---
+
+
+def bench_csi(repeats: int) -> Pair:
+    """The instance head, forward and backward."""
+    student = student_and_teacher()[0]
+    X = torch.rand(B, K, SIZE // 16, SIZE // 16, device=DEVICE).requires_grad_()
+    maps = torch.randn(B, CLASSES, SIZE // 16, SIZE // 16, device=DEVICE).requires_grad_()
+    head = student.BN, student.stage6
+    ours, plain = csi_logits(X, make_cam(maps), *head, True), plain_csi(X, make_cam(maps), *head)
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
+    return (
+        seconds(lambda: plain_csi(X, make_cam(maps), *head).sum().backward(), repeats),
+        seconds(lambda: csi_logits(X, make_cam(maps), *head, True).sum().backward(), repeats),
+    )
+
+
+def bench_tiles(repeats: int, mode: str) -> Pair:
+    """Cut, teacher, merge for six pairs."""
+    (images, labels), (student, teacher) = workload(), student_and_teacher()
+    with torch.no_grad():
+        cams = make_cam(student.class_maps(images))
+    pairs = plain_keypoints(cams, labels, SIZE)
+    which = torch.tensor([p[0] for p in pairs], device=DEVICE)
+    points = torch.tensor([p[2:] for p in pairs], device=DEVICE)
+    G = SIZE // 16
+
+    @torch.no_grad()
+    def ours() -> torch.Tensor:
+        maps = tile_class_maps(teacher, tile_at_keypoints(images, which, points), mode=mode)
+        return merge_at_keypoints(maps, points, SIZE, G)
+
+    if mode == "group":
+        torch.testing.assert_close(ours(), plain_puzzle(teacher, images, pairs, G), rtol=1e-3, atol=1e-3)
+    return seconds(lambda: plain_puzzle(teacher, images, pairs, G), repeats), seconds(ours, repeats)
+
+
+def bench_iteration(repeats: int, mode: str) -> Pair:
+    """A whole cTopk-w step: losses, backward, SGD, teacher."""
+    (images, labels), (student, teacher) = workload(), student_and_teacher()
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-4)
+
+    def plain() -> None:
+        loss = plain_losses(student, teacher, images, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
+                mine.mul_(0.99).add_(theirs, alpha=0.01)
+
+    def ours() -> None:
+        out = object_aware_losses(student, teacher, images, labels, "cTopk-w", teacher_bn=mode)
+        loss = out["class_loss"] + 3 * out["re_loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        update_ema_variables(student, teacher, 0.99, 1000)
+
+    return seconds(plain, repeats), seconds(ours, repeats)
+
+
+def bench_keypoints(repeats: int) -> Pair:
+    """47 pairs at 512 pixels; smooth random maps."""
+    generator = torch.Generator().manual_seed(0)
+    maps = F.interpolate(torch.randn(47, 1, 6, 6, generator=generator), (32, 32), mode="bicubic")
+    cams, labels = make_cam(maps).to(DEVICE), torch.ones(47, 1, device=DEVICE)
+    found = detect_keypoints(cams, labels, "cTopk-w", 512)
+    plain = torch.tensor([p[2:] for p in plain_keypoints(cams, labels, 512)])
+    assert (found.keypoints.cpu() - plain).abs().max() <= 1
+    return (
+        seconds(lambda: plain_keypoints(cams, labels, 512), repeats),
+        seconds(lambda: detect_keypoints(cams, labels, "cTopk-w", 512), repeats),
+    )
+
+
+def bench_map(repeats: int) -> Pair:
+    """1,440 images, 20 classes."""
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.random((1440, 20)))
+    labels = torch.from_numpy((rng.random((1440, 20)) < 0.1).astype(np.float32))
+    assert abs(plain_map(scores, labels) - mean_average_precision(scores, labels)) < 1e-9
+    return (
+        seconds(lambda: plain_map(scores, labels), repeats),
+        seconds(lambda: mean_average_precision(scores, labels), 10 * repeats),
+    )
+
+
+BENCHES: dict[str, tuple[Callable[[int], Pair], float | None]] = {
+    f"CSI head, forward and backward, B={B}, G={SIZE // 16}": (bench_csi, 5.0),
+    "tiles and teacher, 6 pairs, group statistics": (lambda n: bench_tiles(n, "group"), 1.4),
+    "tiles and teacher, 6 pairs, --teacher_bn eval": (lambda n: bench_tiles(n, "eval"), 2.0),
+    f"whole iteration cTopk-w, B={B}, {SIZE} px": (lambda n: bench_iteration(n, "group"), 1.2),
+    "whole iteration, --teacher_bn eval": (lambda n: bench_iteration(n, "eval"), None),
+    "keypoints, 47 pairs at 512 px": (bench_keypoints, None),
+    "mAP, 1,440 images x 20 classes": (bench_map, 50.0),
+}
+
+
+def main() -> None:
+    """Time everything and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{DEVICE.type}, {args.threads} thread(s), best of {args.repeats}")
+    print(f"{'name':<50}{'plain s':>10}{'ours s':>10}{'ratio':>9}{'target':>9}")
+    for name, (bench, target) in BENCHES.items():
+        plain, ours = bench(args.repeats)
+        wanted = f"{target:.1f}x" if target else "-"
+        print(f"{name:<50}{plain:>10.4f}{ours:>10.4f}{plain / ours:>8.1f}x{wanted:>9}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

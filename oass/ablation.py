@@ -1,0 +1,78 @@
+"""The ablation table of the method from one command: baselines and strategies, several seeds.
+
+    python3 ablation.py --strategies gap,none,uniform,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --output_dir runs/table
+
+gap: GAP classifier. none: class-specific instances alone. uniform: PuzzleCAM's cut at the centre. All other flags
+are those of the training scripts. With --resume finished runs are kept; interrupted ones go on.
+"""
+
+import argparse
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.cli import UserError, run_main
+from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser
+from oass.core.settings import parse_args
+from oass.core.train import train
+
+METRICS = ("map", "best_map", "pointing", "dead_cam")
+
+
+def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """This script's own flags, and what is left for the runs. UserError for an unknown strategy."""
+    parser = build_parser("cMax")
+    parser.description = __doc__
+    parser.add_argument("--strategies", default=",".join(("none", *PUZZLES)), help="names with commas between")
+    parser.add_argument("--seeds", default="0,1,2")
+    own = parser.parse_args(argv)
+    own.names, known = own.strategies.split(","), (*BASELINES, *PUZZLES)
+    unknown = [name for name in own.names if name not in known]
+    if unknown:
+        raise UserError(f"--strategies: {unknown[0]!r} is none of {', '.join(known)}")
+    try:
+        own.seed_list = [int(seed) for seed in own.seeds.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds {own.seeds}: expected integers with commas between") from error
+    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--strategies", "--seeds", "--seed", "--output_dir"):
+        ours.add_argument(flag)
+    return own, ours.parse_known_args(argv)[1]
+
+
+def one_run(strategy: str, seed: int, folder: Path, rest: list[str]) -> dict[str, object]:
+    """The summary of one run in folder/STRATEGY/seed_N."""
+    if strategy not in WITH_TEACHER:  # the others have no teacher
+        rest = [a for k, a in enumerate(rest) if a != "--alpha_ema" and (k == 0 or rest[k - 1] != "--alpha_ema")]
+    argv = [*rest, "--seed", str(seed), "--output_dir", str(folder / strategy / f"seed_{seed}")]
+    return train(parse_args(strategy, argv), strategy)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run everything, print and write the table."""
+    own, rest = split_argv(argv)
+    folder = own.output_dir or Path("experiments/ablation")
+    rows = []
+    for name in own.names:
+        summaries = [one_run(name, seed, folder, rest) for seed in own.seed_list]
+        row: dict[str, object] = {"strategy": name, "seeds": own.seeds.replace(",", " ")}
+        for metric in METRICS:
+            values = [s[metric] for s in summaries if s[metric] is not None]
+            row[metric] = round(statistics.mean(values), 4) if values else ""
+            row[f"{metric}_std"] = round(statistics.stdev(values), 4) if len(values) > 1 else ""
+        row["each"] = " ".join(f"{s['map']:.2f}" for s in summaries if s["map"] is not None)
+        rows.append(row)
+    with (folder / "ablation.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    print(f"{'strategy':<10}{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed")
+    for row in rows:
+        print(f"{row['strategy']:<10}{row['map']!s:>8.6}{row['map_std']!s:>7.5}{row['pointing']!s:>10.5}"
+              f"{row['dead_cam']!s:>11.5}   {row['each']}")  # fmt: skip
+    print(f"table: {folder / 'ablation.csv'}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,34 @@
+"""What every classifier of this family has: initialisation and PuzzleCAM's four parameter groups."""
+
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+
+class ABC_Model(nn.Module):
+    """Base class: `initialize` and `get_parameter_groups`."""
+
+    def initialize(self, modules: Iterable[nn.Module]) -> None:
+        """Kaiming-normal convolutions; batch norms at scale 1 and shift 0."""
+        for module in modules:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def get_parameter_groups(
+        self, print_fn: Callable[[str], object] | None = print
+    ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+        """Backbone weights, backbone biases, new weights, new biases (learning rates x1, x2, x10, x20).
+
+        By name: "model" is the backbone, "weight" a weight; so scales of batch norms are decayed, shifts not.
+        `print_fn=None` is silent.
+        """
+        groups: tuple[list, list, list, list] = ([], [], [], [])
+        for name, parameter in self.named_parameters():
+            number = 2 * ("model" not in name) + ("weight" not in name)
+            groups[number].append(parameter)
+            if print_fn is not None:
+                print_fn(f"{('pretrained', 'scratch')[number // 2]} {('weight', 'bias')[number % 2]}: {name}")
+        return groups

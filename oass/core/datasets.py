@@ -1,0 +1,133 @@
+"""Readers of a VOC devkit: image-level labels from the XML files, masks where they are asked for."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from common.cli import UserError
+from common.data import Location, locate, read_image
+from oass.tools.ai.torch_utils import one_hot_embedding
+from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES, devkit_root, find_split, read_mask, require_devkit
+from oass.tools.general.txt_utils import read_id_list
+from oass.tools.general.xml_utils import VOCObject, read_objects
+
+DEFAULT_DIR = "../VOCtrainval_11-May-2012/"
+HOW_TO_GET = "unpack VOCtrainval_11-May-2012.tar of host.robots.ox.ac.uk/pascal/VOC/voc2012 there"
+
+
+def locate_voc(data_dir: str, want_sample: bool) -> Location:
+    """The folder of the devkit, or of its offline sample (said in the first lines)."""
+    return locate(
+        "VOC2012",
+        given=None if data_dir == DEFAULT_DIR else data_dir,
+        default=DEFAULT_DIR,
+        holds=lambda path: devkit_root(path) is not None,
+        how_to_get=HOW_TO_GET,
+        sample="VOC2012",
+        want_sample=want_sample,
+    )
+
+
+class Iterator:
+    """Batches without end: `get()` starts the loader again when it is through."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+        self.iterator = iter(loader)
+
+    def get(self) -> Any:
+        """The next batch."""
+        try:
+            return next(self.iterator)
+        except StopIteration:
+            self.iterator = iter(self.loader)
+            return next(self.iterator)
+
+
+class Split(NamedTuple):
+    """ids; objects of each image; labels (n,C) float32; only_difficult (n,C) bool: present, but never plainly."""
+
+    ids: list[str]
+    objects: list[list[VOCObject]]
+    labels: np.ndarray
+    only_difficult: np.ndarray
+
+
+@lru_cache(maxsize=8)
+def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
+    """All annotations of an id list, read once. UserError counts and names images or annotations that are missing."""
+    ids = read_id_list(list_path)
+    if not ids:
+        raise UserError(f"{list_path}: an empty list")
+    wanted = [root / "JPEGImages" / f"{i}.jpg" for i in ids]
+    wanted += [root / "Annotations" / f"{i}.xml" for i in ids] if with_labels else []
+    missing = [path for path in wanted if not path.is_file()]
+    if missing:
+        raise UserError(f"{list_path}: {len(missing)} files of its {len(ids)} images are missing, first {missing[0]}")
+    if not with_labels:
+        nothing = np.zeros((len(ids), len(CLASS_NAMES)), np.float32)
+        return Split(ids, [[] for _ in ids], nothing, nothing > 0)
+    objects = [read_objects(root / "Annotations" / f"{i}.xml") for i in ids]
+    for image, found in zip(ids, objects, strict=True):
+        unknown = [o.name for o in found if o.name not in CLASS_DIC]
+        if unknown:
+            known = ", ".join(CLASS_NAMES)
+            raise UserError(f"{root / 'Annotations' / image}.xml: unknown class {unknown[0]!r}; known are {known}")
+    C = len(CLASS_NAMES)
+    labels = np.stack([one_hot_embedding([CLASS_DIC[o.name] for o in found], C) for found in objects])
+    plain = [one_hot_embedding([CLASS_DIC[o.name] for o in found if not o.difficult], C) for found in objects]
+    return Split(ids, objects, labels, (labels > 0) & (np.stack(plain) == 0))
+
+
+class VOC_Dataset_For_Classification(Dataset):
+    """(image, label) of a devkit: transform(PIL RGB image), multi-hot float32 (20,).
+
+    root_dir: the folder with JPEGImages, or up to two above it. domain: a split's name, or the path of an
+    id list. The difficult flag is not looked at, as released; `split.only_difficult` has it. With
+    labels="if present" a list without annotations (the test list) is read too; `has_labels` tells.
+    """
+
+    def __init__(
+        self,
+        root_dir: str | Path,
+        domain: str | Path,
+        transform: Callable[[Any], Any] | None = None,
+        *,
+        labels: str = "required",
+    ) -> None:
+        self.root = require_devkit(root_dir)
+        self.list_path, self.domain = find_split(self.root, str(domain))
+        first = next(iter(read_id_list(self.list_path)), "")
+        self.has_labels = labels == "required" or (self.root / "Annotations" / f"{first}.xml").is_file()
+        self.split = read_split(self.root, self.list_path, self.has_labels)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.split.ids)
+
+    def image(self, index: int) -> Any:
+        """The picture as PIL RGB."""
+        return read_image(self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg")
+
+    def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
+        image = self.image(index)
+        return (self.transform(image) if self.transform else image), torch.from_numpy(self.split.labels[index])
+
+
+class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
+    """(image, label, mask): the transform gets and returns {"image", "mask"}; a missing mask is all 255."""
+
+    def mask(self, index: int) -> np.ndarray:
+        """The segmentation (H,W) int64: class + 1, 0 background, 255 void; all 255 where there is no file."""
+        path = self.root / "SegmentationClass" / f"{self.split.ids[index]}.png"
+        return read_mask(path) if path.is_file() else np.full(self.image(index).size[::-1], 255, np.int64)
+
+    def __getitem__(self, index: int) -> tuple[Any, torch.Tensor, Any]:
+        data = {"image": self.image(index), "mask": self.mask(index)}
+        data = self.transform(data) if self.transform else data
+        return data["image"], torch.from_numpy(self.split.labels[index]), data["mask"]

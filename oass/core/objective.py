@@ -1,0 +1,75 @@
+"""The module that is trained: one call computes every loss of a step, so that DDP sees one forward pass."""
+
+import argparse
+
+import torch
+from torch import nn
+
+from oass.core.losses import class_loss, object_aware_losses
+from oass.core.networks import Classifier
+from oass.tools.ai.torch_utils import shannon_entropy_loss
+
+DEAD = 1e-5  # make_cam's epsilon: a map whose maximum is not above it is zero everywhere
+
+
+class Objective(nn.Module):
+    """The student with its losses. The teacher is no submodule: it has no gradient and is not averaged by DDP."""
+
+    def __init__(self, student: Classifier, teacher: Classifier | None, args: argparse.Namespace) -> None:
+        super().__init__()
+        self.student, self.strategy = student, args.strategy
+        self._teacher = [teacher]
+        self.parts = args.loss_option.split("_")
+        self.options = {
+            "re_loss": args.re_loss,
+            "rule": args.keypoint_rule,
+            "k": args.topk,
+            "min_distance": args.min_distance,
+            "radius": args.radius,
+            "teacher_bn": args.teacher_bn,
+            "tile_bn_stats": args.tile_bn_stats,
+            "re_loss_option": args.re_loss_option,
+            "level": args.level,
+            "p_loss": args.p_loss,
+            "p_target": args.p_target,
+            "tile_chunk": args.tile_chunk,
+        }
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any part of the loss needs tiles."""
+        return self.strategy not in ("gap", "none") and bool({"pcl", "re", "conf"} & set(self.parts))
+
+    def forward(
+        self, images: torch.Tensor, labels: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """images (B,3,S,S), labels (B,C), their positive pairs: the losses of a step, unweighted, and dead_cam."""
+        if self.cuts:
+            out = object_aware_losses(
+                self.student, self._teacher[0], images, labels, self.strategy, pairs=pairs, **self.options
+            )
+            num_pairs = out["image_index"].numel()
+        else:
+            out, num_pairs = self._without_tiles(images, labels), 0
+        losses = {name: out[name] for name in ("class_loss", "p_class_loss", "re_loss")}
+        losses["conf_loss"] = shannon_entropy_loss(out["p_logits"]) if "conf" in self.parts else labels.new_zeros(())
+        losses["dead_cam"] = dead_share(out["features"].detach(), labels)
+        losses["num_pairs"] = labels.new_tensor(float(num_pairs))
+        return losses
+
+    def _without_tiles(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits, features = self.student(images, with_cam=True)
+        if self.strategy == "gap":
+            logits = features.mean((2, 3))
+        nothing = labels.new_zeros(())
+        loss = class_loss(logits, labels).mean()
+        return {"class_loss": loss, "p_class_loss": nothing, "re_loss": nothing, "features": features}
+
+
+def dead_share(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The share of the present classes whose normalised map is zero everywhere; such a map learns nothing.
+
+    features F (B,C,G,G), labels (B,C); 0 without a present class.
+    """
+    dead = (features.amax((2, 3)) <= DEAD) * labels
+    return dead.sum() / labels.sum().clamp_min(1)

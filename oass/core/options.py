@@ -1,0 +1,125 @@
+"""The flags: the released code's names and defaults, and ours beside them. Importable without torch."""
+
+import argparse
+import os
+
+from common.cli import OneLineParser, add_shared_flags, positive_int
+
+PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
+BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
+WITH_TEACHER = ("cMax", "cTopk", "cTopk-w")
+LOSS_PARTS = ("cl", "pcl", "re", "conf")
+DEFAULT_DATA_DIR = "../VOCtrainval_11-May-2012/"
+
+
+def str2bool(text: str) -> bool:
+    """yes/true/t/y/1 or no/false/f/n/0, in any case."""
+    word = text.lower()
+    if word in ("yes", "true", "t", "y", "1"):
+        return True
+    if word in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, not {text!r}")
+
+
+def capped_workers(text: str) -> int:
+    """A number of loader processes, at most the number of CPU cores."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {text}")
+    return min(int(text), os.cpu_count() or 1)
+
+
+def _no_teacher(text: str) -> float:
+    raise argparse.ArgumentTypeError(f"{text}: the max script has no EMA teacher; leave the flag out")
+
+
+def build_parser(strategy: str) -> argparse.ArgumentParser:
+    """The parser of the script of `strategy`, with the released defaults (section c of the spec)."""
+    parser = OneLineParser(description=f"OASS: multi-label classification with puzzles cut at keypoints ({strategy}).")
+    _add_released(parser, strategy)
+    _add_ours(parser)
+    add_shared_flags(parser)
+    return parser
+
+
+def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
+    g = parser.add_argument_group("data")
+    add = g.add_argument
+    add("--num_workers", type=capped_workers, default=4, help="loader processes, capped at the CPU cores")
+    add("--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC devkit, or its tar's")
+    add("--image_size", type=int, default=512, help="side S in pixels, a multiple of 32")
+    add("--min_image_size", type=int, default=320, help="longer side in training, at least")
+    add("--max_image_size", type=int, default=640, help="longer side in training, at most")
+    add("--augment", type=str, default="", help="names run together: colorjitter, randaugment")
+
+    g = parser.add_argument_group("model and optimisation")
+    add = g.add_argument
+    add("--architecture", type=str, default="resnet50", help="resnet*, resnest*, resnet_tiny, timm:NAME")
+    add("--batch_size", type=positive_int, default=32, help="images a step, over all processes")
+    add("--max_epoch", type=positive_int, default=15)
+    add("--warmup_epoch", type=int, default=0)
+    add("--lr", type=float, default=0.1, help="rate of the backbone's weights; biases x2, new x10 and x20")
+    add("--wd", type=float, default=1e-4, help="weight decay, of weights only")
+    add("--nesterov", type=str2bool, default=True)
+    add("--print_ratio", type=float, default=0.1, help="a log line every so many epochs")
+    add("--tag", type=str, default="", help="name of the run")
+
+    g = parser.add_argument_group("method")
+    add = g.add_argument
+    add("--num_pieces", type=int, default=4, help="tiles; only 4")
+    add("--h_co", type=int, default=250, help="unused, as released")
+    add("--w_co", type=int, default=250, help="unused, as released")
+    add("--loss_option", type=str, default="cl_pcl_re", help=f"of {', '.join(LOSS_PARTS)}, joined by _")
+    add("--level", type=str, default="feature", help="what L_re compares: feature (F, R) or cam (normalised)")
+    add("--re_loss", type=str, default="L1_Loss", help="L1_Loss or L2_Loss")
+    add("--re_loss_option", type=str, default="masking", help="none, masking, selection")
+    add("--alpha_re", type=float, default=1.0, help="weight of L_re after its ramp")
+    add("--alpha_schedule_re", type=float, default=0.50, help="length of that ramp, in parts of the run")
+    add("--alpha_p", type=float, default=1.0, help="weight of L_pcl")
+    if strategy == "max":
+        add("--alpha_ema", type=_no_teacher, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    if strategy in WITH_TEACHER:
+        add("--alpha_ema", type=float, default=0.99, help="momentum of the teacher")
+
+
+def _add_ours(parser: argparse.ArgumentParser) -> None:
+    g = parser.add_argument_group("ours: method")
+    add = g.add_argument
+    add("--keypoint_rule", choices=("paper", "released"), default="paper", help="D8, D9, D10 of the README")
+    add("--topk", type=positive_int, default=5, help="k: local maxima that make a keypoint")
+    add("--min_distance", type=positive_int, default=None, help="of local maxima, pixels (default 20 S/512)")
+    add("--radius", type=positive_int, default=None, help="released cTopk: of the maxima used (default S/4)")
+    add("--teacher_bn", choices=("group", "batch", "eval"), default="group", help="tiles' batch norm (D6)")
+    add("--tile_bn_stats", action="store_true", help="max: tiles move the running statistics (D7)")
+    add("--p_loss", choices=("teacher", "student", "full"), default="teacher", help="what L_pcl trains (D4)")
+    add("--p_target", choices=("image", "onehot"), default="image", help="L_pcl's target with those (D5)")
+    add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
+    add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
+    add("--sync_bn", action="store_true", help="batch norm over the images of all processes")
+    add("--weights", default=None, metavar="W", help="imagenet, none, a PATH; sample: its own pretraining")
+    add("--released", action="store_true", help="every switch (R) of the README's table as released")
+
+    g = parser.add_argument_group("ours: data and evaluation")
+    add = g.add_argument
+    add("--train_domain", default="train_aug", help="split or path of an id list")
+    add("--val_domain", default="val", help="split or path of an id list")
+    add("--difficult", choices=("include", "ignore"), default="include", help="ignore: as the VOC server (D15)")
+    add("--drop_last_eval", action="store_true", help="evaluate whole batches only (D12)")
+    add("--eval_ema", action="store_true", help="evaluate the teacher too")
+    add("--pictures", type=int, default=4, metavar="N", help="images drawn with their puzzle each epoch")
+
+
+def released_switches(args: argparse.Namespace) -> dict[str, object]:
+    """What --released sets (the rows marked R of the README's table)."""
+    return {
+        "keypoint_rule": "released",
+        "teacher_bn": "group",
+        "p_loss": "teacher",
+        "tile_bn_stats": True,
+        "drop_last_eval": True,
+        "difficult": "include",
+        "sgd_momentum": None,
+        "loss_option": "cl_pcl_re",
+        "level": "feature",
+        "re_loss_option": "masking",
+    }

@@ -1,0 +1,91 @@
+"""Pictures of the puzzle (the paper's figure 2 for one's own images): maps, peaks, cut, tiles, merged map."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from oass.core.datasets import VOC_Dataset_For_Classification
+from oass.core.keypoints import positive_pairs, scaled_distances, topk_peaks, upsample_cams
+from oass.core.losses import cut_points, tile_class_maps
+from oass.core.networks import Classifier
+from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
+from oass.core.transforms import EvalTransform, Picture, normalise
+from oass.tools.ai.demo_utils import caption, colormap, draw_cross, draw_points, mosaic, save_png
+from oass.tools.ai.torch_utils import make_cam
+from oass.tools.dataset.voc_utils import CLASS_NAMES
+
+SIDE, MOST_ROWS = 144, 12
+
+
+@torch.no_grad()
+def save_pictures(
+    path: Path,
+    student: Classifier,
+    tiler: Classifier,
+    data: VOC_Dataset_For_Classification,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+) -> None:
+    """A row for every present class of the first `args.pictures` images with an object; PNG.
+
+    Image, the student's map, its peaks and the cut, the four tiles, and the map glued from the tiles' maps.
+    """
+    chosen = [int(i) for i in np.flatnonzero(data.split.labels.any(1))[: args.pictures]]
+    if not chosen:
+        return
+    transform = EvalTransform(args.image_size)
+    parts = [transform(data.image(i)) for i in chosen]
+    picture = Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
+    labels = torch.from_numpy(data.split.labels[chosen]).to(accelerator.device)
+    images = normalise(picture, accelerator.device)
+    was_training = student.training
+    with accelerator.autocast():
+        features = student.eval().class_maps(images).float()
+    student.train(was_training)
+
+    strategy = args.strategy if args.strategy not in ("gap", "none") else "cMax"
+    points = cut_points(
+        *(features, labels, strategy, args.image_size),
+        **{"rule": args.keypoint_rule, "k": args.topk, "min_distance": args.min_distance, "radius": args.radius},
+    )
+    tiles = tile_at_keypoints(images, points.image_index, points.keypoints)
+    with accelerator.autocast():
+        maps = tile_class_maps(tiler, tiles, mode="group", chunk=args.tile_chunk)
+    merged = make_cam(merge_at_keypoints(maps, points.keypoints, args.image_size, features.shape[-1]))
+    cams = make_cam(features)
+    tile_pixels = tile_at_keypoints(picture.pixels.to(images.device), points.image_index, points.keypoints)
+
+    rows = []
+    for p, (b, c) in enumerate(zip(points.image_index.tolist(), points.class_index.tolist(), strict=True)):
+        for k in [c] if c >= 0 else positive_pairs(labels[b : b + 1])[1].tolist():
+            rows.append(_row(picture.pixels[b], cams[b, k], merged[p, k], tile_pixels[p], points.keypoints[p], k, args))
+    save_png(path, mosaic(rows[:MOST_ROWS]))
+
+
+def _row(
+    pixels: torch.Tensor,
+    cam: torch.Tensor,
+    merged: torch.Tensor,
+    tiles: torch.Tensor,
+    keypoint: torch.Tensor,
+    c: int,
+    args: argparse.Namespace,
+) -> list[np.ndarray]:
+    image = pixels.permute(1, 2, 0).numpy()
+    up = upsample_cams(cam[None], args.image_size)
+    distance = args.min_distance or scaled_distances(args.image_size)[0]
+    coords, _, count = topk_peaks(up, args.topk, distance)
+    y, x = keypoint.tolist()
+    peaks = draw_points(image, coords[0, : int(count[0])].tolist())
+    glued = upsample_cams(merged[None], args.image_size)[0].cpu().numpy()
+    cells = [
+        (image, CLASS_NAMES[c]),
+        (colormap(up[0].cpu().numpy(), image), "map of the image"),
+        (draw_cross(peaks, y, x), f"peaks, cut at {y},{x}"),
+        *((tile.permute(1, 2, 0).cpu().numpy(), f"tile {t}") for t, tile in enumerate(tiles)),
+        (colormap(glued, image), "map of the tiles"),
+    ]
+    return [caption(np.ascontiguousarray(cell), text, SIDE) for cell, text in cells]

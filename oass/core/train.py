@@ -1,0 +1,166 @@
+"""The one training loop; the scripts differ by a strategy (DESIGN: parse, seed, data, model, loss, loop, save)."""
+
+import argparse
+import copy
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from common.cli import NonFiniteError
+from common.run import Run, start_run
+from common.rundir import make_accelerator, seed_everything
+from oass.core import report
+from oass.core.build import build_data, build_optimizer, build_student, build_teacher
+from oass.core.datasets import VOC_Dataset_For_Classification
+from oass.core.evaluate import measure, score_split
+from oass.core.keypoints import positive_pairs
+from oass.core.losses import re_loss_weight
+from oass.core.networks import Classifier
+from oass.core.objective import Objective
+from oass.core.options import WITH_TEACHER
+from oass.core.transforms import Picture, normalise
+from oass.tools.ai.log_utils import Average_Meter
+from oass.tools.ai.optim_utils import copy_buffers, update_ema_variables
+
+LOGGED = ("loss", "class_loss", "p_class_loss", "re_loss", "conf_loss", "dead_cam", "num_pairs")
+
+
+def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
+    """One run of a strategy: train, evaluate after every epoch, save; returns the summary."""
+    args.strategy = strategy
+    is_whole = "cl" in args.loss_option.split("_") and strategy != "gap"  # else the instance head has no gradient
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
+    accelerator = make_accelerator(args, kwargs_handlers=[ddp])
+    seed_everything(args.seed)
+    run = start_run(args, f"experiments/{args.tag or strategy}", accelerator)
+
+    train_data, val_data, loader = build_data(args, accelerator)
+    steps = len(loader.batch_sampler)
+    max_iteration = args.max_epoch * steps
+
+    student = build_student(args).to(accelerator.device)
+    if accelerator.device.type == "cuda":
+        student = student.to(memory_format=torch.channels_last)
+    teacher = build_teacher(student) if strategy in WITH_TEACHER else None
+    optimizer = build_optimizer(args, student, steps)
+    meter = Average_Meter(LOGGED, accelerator)
+    network, optimizer = accelerator.prepare(Objective(student, teacher, args), optimizer)
+    stateful = {"model": student, "optimizer": optimizer, "meter": meter}
+    run.restore(**stateful, **({"teacher": teacher} if teacher is not None else {}))
+    report.print_start(run, args, train_data, val_data, student, optimizer, steps)
+
+    for epoch in run.epochs(args.max_epoch):
+        network.train()
+        loader.batch_sampler.set_epoch(epoch, run.progress.batch)
+        for batch in run.bar(loader, f"epoch {epoch + 1}/{args.max_epoch}", steps):
+            report.log_if_due(run, args, meter, optimizer, steps)
+            if batch.data is None:  # every image of this batch was unreadable
+                run.step(0, batch.skipped)
+                continue
+            images, labels, pairs = to_device(batch.data, accelerator.device)
+
+            with accelerator.autocast():
+                losses = network(images, labels, pairs)
+            i = run.progress.step
+            weight = re_loss_weight(args.alpha_re, args.alpha_schedule_re, i, max_iteration)
+            weight_by_pairs(losses, args, accelerator)
+            loss = total_loss(losses, args, weight)
+            guard(run, loss, losses, optimizer, train_data.split.ids, batch.index)
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            if teacher is not None:
+                update_ema_variables(student, teacher, args.alpha_ema, i)
+                if args.teacher_bn == "eval":
+                    share_buffers(student, accelerator)
+                    copy_buffers(student, teacher)
+
+            meter.add({**losses, "loss": loss}, len(labels))
+            run.step(len(labels) * run.world, batch.skipped)
+        report.log_if_due(run, args, meter, optimizer, steps)
+        if run.stopped:
+            break
+        evaluate(args, run, student, teacher, val_data)
+        run.end_epoch(score=run.lines[-1]["map"])
+
+    return report.finish(args, run, student, teacher, val_data)
+
+
+def to_device(
+    data: tuple[Picture, torch.Tensor], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Normalised images, labels and their positive pairs; the pairs are found on the host, so nothing waits."""
+    picture, labels = data
+    pairs = tuple(index.to(device, non_blocking=True) for index in positive_pairs(labels))
+    return normalise(Picture(*picture), device), labels.to(device, non_blocking=True), pairs
+
+
+def weight_by_pairs(losses: dict[str, torch.Tensor], args: argparse.Namespace, accelerator: Accelerator) -> None:
+    """With several processes: weight the means over pairs by P_local * world / sum P, in place.
+
+    Then the averaged loss and gradient are those of one process with the whole batch.
+    """
+    if accelerator.num_processes == 1:
+        return
+    pairs = losses["num_pairs"]
+    share = pairs * accelerator.num_processes / accelerator.reduce(pairs.clone(), "sum").clamp_min(1)
+    for name in ("p_class_loss", "conf_loss", "re_loss")[2 * (args.p_loss == "full") :]:
+        losses[name] = share * losses[name]
+
+
+def total_loss(losses: dict[str, torch.Tensor], args: argparse.Namespace, re_weight: float) -> torch.Tensor:
+    """L = L_cl + alpha_p L_pcl + alpha_re(i) L_re (+ conf); the parts that --loss_option names."""
+    weighted = {
+        "cl": losses["class_loss"],
+        "pcl": args.alpha_p * losses["p_class_loss"],
+        "re": re_weight * losses["re_loss"],
+        "conf": losses["conf_loss"],
+    }
+    return sum(value for part, value in weighted.items() if part in args.loss_option.split("_"))
+
+
+def guard(
+    run: Run,
+    loss: torch.Tensor,
+    losses: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    ids: list[str],
+    index: torch.Tensor,
+) -> None:
+    """`run.guard`, whose message also names the images, the share of dead maps and the learning rate."""
+    try:
+        run.guard(loss, index)
+    except NonFiniteError as error:
+        dead, lr = float(losses["dead_cam"]), optimizer.param_groups[0]["lr"]
+        shown = ", ".join(ids[k] for k in index[:4].tolist())
+        raise NonFiniteError(f"{error}; images {shown}, dead_cam {dead:.2f}, lr {lr:.3g}: lower --lr") from error
+
+
+def evaluate(
+    args: argparse.Namespace,
+    run: Run,
+    student: Classifier,
+    teacher: Classifier | None,
+    data: VOC_Dataset_For_Classification,
+) -> None:
+    """Evaluation/{map, best map, ...} of the student on the validation split; with --eval_ema the teacher's too."""
+    share_buffers(student, run.accelerator)
+    options = {"difficult": args.difficult, "drop_last": args.batch_size if args.drop_last_eval else 0}
+    if args.eval_ema:
+        averaged = copy.deepcopy(teacher)
+        copy_buffers(student, averaged)
+        run.log("Evaluation_ema", **measure(score_split(averaged, data, args, run), data.split, **options))
+    scores = score_split(student, data, args, run, plain=args.strategy == "gap")
+    found = measure(scores, data.split, **options)
+    values = [v for v in (found["map"], *run.values("Evaluation", "map")) if v is not None and v == v]
+    best = max(values, default=float("nan"))  # NaN: no class of this split has a positive
+    run.log("Evaluation", **{"map": found.pop("map"), "best map": best, **found})
+    report.after_epoch(args, run, student, teacher, data)
+
+
+def share_buffers(model: Classifier, accelerator: Accelerator) -> None:
+    """The main process's running statistics on all processes, so that all evaluate the same network."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)

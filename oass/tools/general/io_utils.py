@@ -1,0 +1,15 @@
+"""Folders."""
+
+from pathlib import Path
+
+from common.cli import UserError
+
+
+def create_directory(path: str | Path) -> Path:
+    """Make a folder and those above it; UserError where the file system refuses."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror}); name another folder") from error
+    return path

@@ -1,0 +1,21 @@
+"""Lists of image ids."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.checkpoint import atomic_write
+from common.cli import UserError
+
+
+def read_id_list(path: str | Path) -> list[str]:
+    """The first word of every line that is not empty (ImageSets/Main has a second column: -1, 0, 1)."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable list of image ids ({error})") from error
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write lines atomically."""
+    atomic_write(Path(path), "".join(f"{line}\n" for line in lines).encode())

@@ -1,0 +1,30 @@
+"""OASS (ICIP 2022), strategy cTopk-w: multi-label classification with puzzles cut at objects.
+
+Per present class the centre of the k highest local maxima, weighted with the map's values; an EMA
+teacher sees the tiles.
+L = L_cl + alpha_p L_pcl + alpha_re(i) L_re; every term is in oass/core/losses.py, the loop in oass/core/train.py.
+
+    python3 train_classification_with_puzzle_cTopk_w_ema.py --architecture resnet50 --alpha_schedule_re 0.05 \\
+        --alpha_re 3.00 --alpha_p 0.5 --tag ResNet50_cTopk_w --data_dir $your_dir
+
+Without VOC2012 it runs on the offline sample; without --architecture there on a small network that learns.
+"""
+
+from collections.abc import Sequence
+
+from common.cli import run_main
+from oass.core.settings import parse_args
+from oass.core.train import train
+from oass.tools.ai.optim_utils import update_ema_variables
+
+STRATEGY = "cTopk-w"
+__all__ = ["STRATEGY", "main", "update_ema_variables"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse and train."""
+    train(parse_args(STRATEGY, argv), STRATEGY)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,48 @@
+"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "oass"
+torch.set_num_threads(1)
+
+
+def load_golden(name: str) -> dict:
+    """The arrays of one golden file, numeric ones as tensors."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+def relative_error(actual: torch.Tensor, wanted: torch.Tensor) -> float:
+    """max|actual - wanted| / max|wanted|."""
+    actual, wanted = torch.as_tensor(actual).double(), torch.as_tensor(wanted).double()
+    assert actual.shape == wanted.shape
+    return float((actual - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+
+
+@pytest.fixture(scope="session")
+def golden():
+    return load_golden
+
+
+@pytest.fixture(scope="session")
+def devkit(tmp_path_factory):
+    """A devkit of 24 training, 10 validation and 3 test pictures, drawn as the sample's, without its marker."""
+    from common.samples import voc
+
+    folder = tmp_path_factory.mktemp("devkit")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, count in {"NUM_TRAIN": 10, "NUM_TRAIN_AUG": 24, "NUM_VAL": 10, "NUM_TEST": 3}.items():
+            patch.setattr(voc, name, count)
+        voc.draw_voc(folder, np.random.default_rng(0))
+    return folder
+
+
+@pytest.fixture
+def small(devkit):
+    """Flags of a run of six steps, a second or two."""
+    flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --min_image_size 48"
+    return f"{flags} --max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --pictures 0".split()

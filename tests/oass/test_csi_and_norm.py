@@ -1,0 +1,174 @@
+"""Class-specific instances against the loop over classes; batch norms of the tiles against one call per pair."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from oass.core.batch_norm import grouped_in_one_call, synchronise, tile_statistics
+from oass.core.csi import class_specific_instances, csi_logits
+from oass.core.losses import object_aware_losses, tile_class_maps
+from oass.core.networks import Classifier
+from oass.tools.ai.torch_utils import make_cam
+
+
+def head(C=5, K=7):
+    torch.manual_seed(0)
+    BN, stage6 = (
+        nn.ModuleList(nn.BatchNorm2d(K) for _ in range(C)),
+        nn.ModuleList(nn.Conv2d(K, 1, 1, bias=False) for _ in range(C)),
+    )
+    for bn in BN:
+        nn.init.uniform_(bn.weight, 0.5, 1.5)
+        nn.init.normal_(bn.bias)
+        bn.running_mean.normal_()
+        bn.running_var.uniform_(0.5, 2)
+    return BN, stage6
+
+
+def loop_logits(x, cams, BN, stage6):
+    """The released way: one gated copy of the feature map for each class."""
+    columns = [
+        conv(bn(x * cams[:, c : c + 1])).mean((1, 2, 3)) for c, (bn, conv) in enumerate(zip(BN, stage6, strict=True))
+    ]
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_closed_form_equals_the_loop(training):
+    BN, stage6 = head()
+    BN2, stage62 = copy.deepcopy(BN).train(training), copy.deepcopy(stage6)
+    BN.train(training)
+    x = torch.rand(3, 7, 4, 4).requires_grad_()
+    f = torch.randn(3, 5, 4, 4).requires_grad_()
+    x2, f2 = x.detach().clone().requires_grad_(), f.detach().clone().requires_grad_()
+    ours, theirs = csi_logits(x, make_cam(f), BN, stage6, training), loop_logits(x2, make_cam(f2), BN2, stage62)
+    close = dict(rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(ours, theirs, **close)
+    ours.sin().sum().backward()
+    theirs.sin().sum().backward()
+    torch.testing.assert_close(x.grad, x2.grad, **close)
+    torch.testing.assert_close(f.grad, f2.grad, **close)
+    for a, b in zip([*BN.parameters(), *stage6.parameters()], [*BN2.parameters(), *stage62.parameters()], strict=True):
+        torch.testing.assert_close(a.grad, b.grad, **close)
+    for (name, a), b in zip(BN.named_buffers(), BN2.buffers(), strict=True):
+        torch.testing.assert_close(a, b, **close, msg=name)
+
+
+def test_instances_are_the_mean_of_the_gated_map():
+    x, cams = torch.rand(2, 6, 3, 5), torch.rand(2, 4, 3, 5)
+    loop = torch.stack([(x * cams[:, c : c + 1]).mean((2, 3)) for c in range(4)], 1)
+    torch.testing.assert_close(class_specific_instances(x, cams), loop)
+
+
+def test_zero_variance_is_clamped():
+    BN, stage6 = head()
+    logits = csi_logits(torch.ones(2, 7, 4, 4), torch.ones(2, 5, 4, 4), BN, stage6, True)
+    assert logits.isfinite().all() and all((bn.running_var >= 0).all() for bn in BN)
+
+
+def tiny():
+    torch.manual_seed(1)
+    return Classifier("resnet_tiny", 20, pretrained=False).train()
+
+
+def test_group_statistics_equal_one_call_per_pair_and_leave_the_buffers():
+    model, tiles = tiny(), torch.randn(3, 4, 3, 32, 32)
+    before = copy.deepcopy(model.state_dict())
+    batched = tile_class_maps(model, tiles)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    loop = torch.stack([model.class_maps(pair) for pair in tiles])
+    torch.testing.assert_close(batched, loop, rtol=1e-5, atol=1e-5)
+    chunked = tile_class_maps(model, tiles, chunk=2)
+    torch.testing.assert_close(batched, chunked)
+
+
+def test_the_view_for_gpus_equals_the_chunks():
+    bn, x = nn.BatchNorm2d(5), torch.randn(12, 5, 3, 3)
+    nn.init.normal_(bn.weight)
+    chunks = torch.cat([bn(part) for part in x.split(4)])
+    torch.testing.assert_close(grouped_in_one_call(bn, x), chunks)
+
+
+def test_modes_batch_and_eval():
+    model, tiles = tiny(), torch.randn(2, 4, 3, 32, 32)
+    flat = tiles.flatten(0, 1)
+    torch.testing.assert_close(tile_class_maps(model, tiles, mode="batch").flatten(0, 1), tiny().class_maps(flat))
+    model.eval()
+    want = model.class_maps(flat)
+    model.train()
+    torch.testing.assert_close(tile_class_maps(model, tiles, mode="eval").flatten(0, 1), want)
+
+
+def test_forwards_come_back_also_after_an_error():
+    model = tiny()
+    synchronise(model)
+    before = model.model.bn1.forward
+    with pytest.raises(RuntimeError, match="size"), tile_statistics(model.model):
+        model.class_maps(torch.zeros(3, 5, 5, 5))
+    assert model.model.bn1.forward is before
+
+
+def test_synchronised_norm_alone_equals_batch_norm():
+    a, b, x = tiny(), tiny(), torch.randn(4, 3, 32, 32)
+    synchronise(a)
+    za, zb = a(x, with_cam=True)[0], b(x, with_cam=True)[0]
+    torch.testing.assert_close(za, zb, rtol=1e-4, atol=1e-4)
+    for (name, u), v in zip(a.named_buffers(), b.buffers(), strict=True):
+        torch.testing.assert_close(u, v, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("strategy", ["max", "cMax", "cTopk", "cTopk-w", "uniform"])
+def test_batched_step_equals_a_loop_over_pairs(strategy):
+    """The whole step: tiles one pair at a time through the network, against one batched pass."""
+    model, images = tiny(), torch.randn(3, 3, 64, 64)
+    labels = torch.zeros(3, 20)
+    labels[0, 2] = labels[0, 5] = labels[2, 7] = 1
+    student_tiles = strategy in ("max", "uniform")
+    teacher = None if student_tiles else copy.deepcopy(model).requires_grad_(False)
+    out = object_aware_losses(model, teacher, images, labels, strategy)
+    one_by_one = object_aware_losses(model, teacher, images, labels, strategy, tile_chunk=1)
+    for key in ("class_loss", "p_class_loss", "re_loss"):
+        torch.testing.assert_close(out[key], one_by_one[key])
+    assert len(out["keypoints"]) == 3
+    assert out["p_class_loss"].requires_grad == student_tiles
+
+
+def test_who_gets_a_gradient():
+    images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)
+    labels[:, 3] = 1
+    teacher = tiny().requires_grad_(False)
+    gradients = {}
+    for p_loss in ("teacher", "student", "full"):
+        model = tiny()
+        out = object_aware_losses(model, teacher, images, labels, "cMax", p_loss=p_loss)
+        if out["p_class_loss"].requires_grad:
+            out["p_class_loss"].backward()
+        gradients[p_loss] = model.classifier.weight.grad
+    assert gradients["teacher"] is None and gradients["student"].any() and gradients["full"].any()
+    model = tiny()
+    object_aware_losses(model, None, images, labels, "max")["re_loss"].backward()
+    assert model.classifier.weight.grad.any() and model.model.conv1.weight.grad.any()
+
+
+def test_options_of_the_reconstruction_loss():
+    from oass.core.losses import reconstruction_loss
+
+    full, merged = torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)
+    mask = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0.0]])
+    difference = (full - merged).abs().mean((2, 3))
+    torch.testing.assert_close(reconstruction_loss(full, merged, mask, option="none"), difference.mean())
+    torch.testing.assert_close(reconstruction_loss(full, merged, mask), (difference * mask).mean())
+    selected = (difference[0, 0] + difference[1, :2].mean()) / 2
+    torch.testing.assert_close(reconstruction_loss(full, merged, mask, option="selection"), selected)
+    squares = ((full - merged) ** 2).mean((2, 3))
+    torch.testing.assert_close(reconstruction_loss(full, merged, mask, "L2_Loss"), (squares * mask).mean())
+
+
+def test_no_label_at_all():
+    model, teacher = tiny(), tiny().requires_grad_(False)
+    out = object_aware_losses(model, teacher, torch.randn(2, 3, 64, 64), torch.zeros(2, 20), "cTopk")
+    assert out["re_loss"].item() == 0 and out["p_class_loss"].item() == 0
+    (out["class_loss"] + out["re_loss"]).backward()
+    assert model.model.conv1.weight.grad.any()

@@ -1,0 +1,193 @@
+"""Flags: released names and defaults, sample defaults, bounds; networks, checkpoints and their errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.cli import UserError
+from oass import train_classification_with_puzzle_cMax_ema as cmax
+from oass import train_classification_with_puzzle_cTopk_ema as ctopk
+from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
+from oass import train_classification_with_puzzle_max as puzzle_max
+from oass.core import pretrain
+from oass.core.build import build_optimizer, build_student
+from oass.core.networks import Classifier, load_classifier
+from oass.core.options import build_parser
+from oass.core.settings import parse_args, sample_defaults
+from oass.tools.ai.optim_utils import update_ema_variables
+
+ROOT = Path(__file__).parents[2]
+RELEASED = {
+    "seed": 0, "num_workers": 4, "data_dir": "../VOCtrainval_11-May-2012/", "architecture": "resnet50",
+    "batch_size": 32, "max_epoch": 15, "warmup_epoch": 0, "lr": 0.1, "wd": 1e-4, "nesterov": True, "image_size": 512,
+    "min_image_size": 320, "max_image_size": 640, "print_ratio": 0.1, "tag": "", "augment": "", "num_pieces": 4,
+    "h_co": 250, "w_co": 250, "loss_option": "cl_pcl_re", "level": "feature", "re_loss": "L1_Loss",
+    "re_loss_option": "masking", "alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ["max", "cMax", "cTopk", "cTopk-w"])
+def test_released_flags_and_defaults(strategy):
+    args = vars(build_parser(strategy).parse_args([]))
+    for name, value in RELEASED.items():
+        assert args[name] == value, name
+    assert ("alpha_ema" in args) == (strategy != "max")
+    assert build_parser(strategy).parse_args(["--data_dir"]).data_dir == RELEASED["data_dir"]  # an unset $your_dir
+
+
+def test_the_parser_needs_no_torch():
+    code = (
+        "import sys; from oass.core.options import build_parser; build_parser('max'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_scripts_differ_by_a_strategy_and_export_the_average():
+    assert [s.STRATEGY for s in (puzzle_max, cmax, ctopk, ctopk_w)] == ["max", "cMax", "cTopk", "cTopk-w"]
+    assert all(s.update_ema_variables is update_ema_variables for s in (cmax, ctopk, ctopk_w))
+
+
+BAD = [
+    ("--image_size 100", "multiple of 32"),
+    ("--image_size 32", "from 64 on"),
+    ("--min_image_size 90 --max_image_size 80", "above --max_image_size"),
+    ("--architecture resnet51", "choose from resnet_tiny"),
+    ("--num_pieces 9", "in 4"),
+    ("--loss_option cl_foo", "none of cl, pcl, re, conf"),
+    ("--re_loss L3", "choose from L1_Loss, L2_Loss"),
+    ("--level pixel", "feature, cam"),
+    ("--re_loss_option mask", "none, masking, selection"),
+    ("--alpha_ema 1", "alpha_ema < 1"),
+    ("--wd 0", "Nesterov needs momentum: --sgd_momentum 0.9"),
+    ("--sgd_momentum 1", "momentum < 1"),
+    ("--lr 0", "above 0"),
+    ("--wd -1 --sgd_momentum 0.9", "not be negative"),
+    ("--print_ratio 0", "at most 1"),
+    ("--alpha_re -1", "not be negative"),
+    ("--weights sample", "offline sample"),
+    ("--warmup_epoch -1", "not be negative"),
+    ("--pictures -1", "not be negative"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD)
+def test_bounds(flags, message, devkit):
+    with pytest.raises(UserError, match=message):
+        parse_args("cMax", ["--data_dir", str(devkit), *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "flags", "message"),
+    [
+        ("max", "--alpha_ema 0.9", "no EMA teacher"),
+        ("max", "--nesterov perhaps", "true or false"),
+        ("cMax", "--num_workers -1", "negative"),
+        ("cMax", "--teacher_bn train", "invalid choice"),
+        ("cMax", "--no_such_flag", "unrecognized"),
+    ],
+)
+def test_argparse_errors_are_one_line(strategy, flags, message, devkit, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_args(strategy, ["--data_dir", str(devkit), *flags.split()])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_real_runs_keep_the_released_defaults_and_released_sets_every_switch(devkit, capsys):
+    args = parse_args("cMax", ["--data_dir", str(devkit), "--h_co", "3"])
+    assert args.image_size == 512 and args.weights == "imagenet" and args.keypoint_rule == "paper"
+    assert "unused" in capsys.readouterr().out
+    args = parse_args("cMax", ["--data_dir", str(devkit), "--released", "--p_loss", "full"])
+    assert (args.keypoint_rule, args.tile_bn_stats, args.drop_last_eval, args.p_loss) == (
+        "released",
+        True,
+        True,
+        "teacher",
+    )
+
+
+def test_sample_defaults_lose_against_flags(tmp_path):
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "SAMPLE.json").write_text("{}")
+    args = parse_args("max", ["--data_dir", str(tmp_path), "--alpha_re", "2"])
+    assert (args.architecture, args.image_size, args.weights) == ("resnet_tiny", 64, "sample")
+    assert args.alpha_re == 2 and args.alpha_schedule_re == sample_defaults("max", None)["alpha_schedule_re"]
+    args = parse_args("max", ["--data_dir", str(tmp_path), "--architecture", "resnet50"])
+    assert (args.architecture, args.max_epoch, args.weights, args.train_domain) == ("resnet50", 1, "none", "train")
+
+
+def test_optimizer_groups_and_momentum(devkit):
+    args = parse_args("cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none --wd 1e-3".split())
+    model = build_student(args)
+    groups = build_optimizer(args, model, 10).param_groups
+    assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.2, 1.0, 2.0])
+    assert [g["weight_decay"] for g in groups] == [1e-3, 0, 1e-3, 0] and groups[0]["momentum"] == 1e-3
+    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnest50", "timm:resnet10t", "timm:convnext_atto"])
+def test_further_backbones(name):
+    model = Classifier(name, 7, pretrained=False).eval()
+    with torch.no_grad():
+        logits, features = model(torch.randn(1, 3, 64, 64), with_cam=True)
+    assert logits.shape == (1, 7) and features.shape == (1, 7, 4, 4)
+
+
+def test_unknown_backbones_and_weights_that_cannot_be_had(monkeypatch):
+    with pytest.raises(UserError, match="timm has no such model"):
+        Classifier("timm:resnet10x", pretrained=False)
+
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    with pytest.raises(UserError, match=r"resnet18-\w+.pth are not in .*checkpoints.*--weights none"):
+        Classifier("resnet18")
+
+
+def test_checkpoints_of_every_kind_load(tmp_path, capsys):
+    source = Classifier("resnet18", 20, pretrained=False)
+    whole = source.state_dict()
+    plain = {k: v for k, v in whole.items() if k.startswith(("model.", "classifier."))}
+    kinds = {
+        "official": whole,
+        "prefixed": {f"module.{k}": v for k, v in whole.items()},
+        "no_aliases": {k: v for k, v in whole.items() if not k.startswith(("stage1.", "stage2.", "stage5."))},
+        "puzzlecam": plain,
+        "run": {"state": {"model": whole}},
+    }
+    for name, state in kinds.items():
+        checkpoint.save(tmp_path / f"{name}.pth", state)
+        model = Classifier("resnet18", 20, pretrained=tmp_path / f"{name}.pth")
+        assert torch.equal(model.model.conv1.weight, source.model.conv1.weight), name
+        assert torch.equal(model.stage5[0][1].conv2.weight, source.model.layer4[1].conv2.weight), name
+        assert torch.equal(model.BN[3].running_mean, source.BN[3].running_mean)
+    assert "no instance head" in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=r"of another shape|missing.*looks like --architecture resnet18 with 20 classes"
+    ):
+        load_classifier(Classifier("resnet34", 20, pretrained=False), tmp_path / "official.pth")
+    with pytest.raises(UserError, match=r"looks like --architecture resnet18 with 20 classes, this is resnet18, 3"):
+        load_classifier(Classifier("resnet18", 3, pretrained=False), tmp_path / "official.pth")
+    checkpoint.save(tmp_path / "other.pth", {"step": 3})
+    with pytest.raises(UserError, match="no classifier's state dict"):
+        load_classifier(source, tmp_path / "other.pth")
+
+
+def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, "STEPS", 3)
+    (tmp_path / "VOCdevkit").mkdir()
+    (tmp_path / "SAMPLE.json").write_text("{}")
+    before = torch.get_rng_state()
+    models = [Classifier("resnet_tiny", pretrained=False) for _ in range(2)]
+    torch.set_rng_state(before)
+    for model in models:
+        pretrain.load_pretrained(model, tmp_path / "VOCdevkit")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(models[0].model.conv1.weight, models[1].model.conv1.weight)
+    assert capsys.readouterr().out.count("pretrained in") == 1

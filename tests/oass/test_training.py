@@ -1,0 +1,214 @@
+"""Whole runs: exact resume with the teacher, strategies and switches, the files a run leaves, two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.cli import NonFiniteError, UserError
+from oass import ablation, inference_classification
+from oass import train_classification_with_puzzle_cMax_ema as cmax
+from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
+from oass import train_classification_with_puzzle_max as puzzle_max
+from oass.core.settings import parse_args
+from oass.core.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def tensors_of(state, prefix=""):
+    """All tensors and numbers of nested dicts and lists, by path."""
+    if isinstance(state, dict):
+        return {k: v for key, value in state.items() for k, v in tensors_of(value, f"{prefix}/{key}").items()}
+    if isinstance(state, (list, tuple)):
+        return tensors_of(dict(enumerate(state)), prefix)
+    return {prefix: state}
+
+
+def assert_same_run(a, b):
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    one, two = (torch.load(f / "checkpoints" / "last.pt", weights_only=True) for f in (a, b))
+    one, two = tensors_of(one["state"]), tensors_of(two["state"])
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        same = torch.equal(value, two[key]) if isinstance(value, torch.Tensor) else value == two[key]
+        assert same, key
+
+
+def read(folder, name="summary"):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("script", [puzzle_max, ctopk_w])
+def test_stopped_and_resumed_equals_uninterrupted(script, small, tmp_path):
+    script.main([*small, "--output_dir", str(tmp_path / "whole")])
+    for steps in (["--max_steps", "2"], ["--max_steps", "4", "--resume"], ["--resume"]):
+        script.main([*small, "--output_dir", str(tmp_path / "parts"), *steps])
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    volatile = ("wall_seconds", "images_per_second")
+    one, two = ({k: v for k, v in read(tmp_path / f).items() if k not in volatile} for f in ("whole", "parts"))
+    assert one == two and one["steps"] == 6
+    has_teacher = any(key.startswith("/teacher") for key in tensors_of(
+        torch.load(tmp_path / "whole/checkpoints/last.pt", weights_only=True)["state"]))  # fmt: skip
+    assert has_teacher == (script is ctopk_w)
+
+
+def test_files_and_metrics_of_a_run(small, tmp_path):
+    flags = [*small, "--output_dir", str(tmp_path), "--pictures", "2", "--eval_ema", "--tag", "T", "--max_epoch", "1"]
+    cmax.main(flags)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    train_line = next(line for line in lines if line["split"] == "Train")
+    names = {"loss", "class_loss", "p_class_loss", "re_loss", "conf_loss", "learning_rate", "dead_cam"}
+    assert names <= train_line.keys()
+    evaluation = next(line for line in lines if line["split"] == "Evaluation")
+    assert {"map", "best map", "eval class loss", "pointing", "map without difficult"} <= evaluation.keys()
+    assert any(line["split"] == "Evaluation_ema" for line in lines)
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"map.png", "loss.png", "puzzle_epoch_001.png"}
+    assert set(read(tmp_path / "data", "T")) == {"train", "validation"}
+    assert read(tmp_path)["classes"] <= 20 and len(read(tmp_path)["ap"]) == 20
+
+
+SWITCHES = [
+    ("cMax", "--p_loss student --teacher_bn eval"),
+    ("cMax", "--p_loss full --level cam --re_loss L2_Loss --re_loss_option selection"),
+    ("cTopk", "--released"),
+    ("cTopk", "--loss_option cl_re_conf --re_loss_option none --tile_chunk 3 --teacher_bn batch"),
+    ("max", "--released --augment colorjitter_randaugment"),
+    ("max", "--loss_option cl"),
+    ("uniform", ""),
+    ("none", "--difficult ignore --drop_last_eval"),
+    ("gap", "--sync_bn"),
+]
+
+
+@pytest.mark.parametrize(("strategy", "flags"), SWITCHES)
+def test_every_switch_runs(strategy, flags, small, tmp_path):
+    argv = [*small, "--output_dir", str(tmp_path), "--max_epoch", "1", *flags.split()]
+    summary = train(parse_args(strategy, argv), strategy)
+    assert summary["steps"] == 3 and 0 <= summary["map"] <= 100
+
+
+EFFECTS = (
+    *("", "--level cam", "--re_loss L2_Loss", "--re_loss_option none", "--re_loss_option selection"),
+    *("--teacher_bn eval", "--teacher_bn batch", "--p_loss student", "--p_loss full"),
+    *("--p_loss student --p_target onehot", "--loss_option cl", "--alpha_re 0.2", "--alpha_schedule_re 0.1"),
+    *("--alpha_p 0.3 --p_loss full", "--alpha_ema 0.2", "--sgd_momentum 0.9", "--nesterov false", "--wd 0.1"),
+    *("--warmup_epoch 3", "--augment colorjitter", "--lr 0.05", "--keypoint_rule released"),
+)
+
+
+def test_the_switches_change_the_numbers(small, tmp_path):
+    """No flag of the method is without effect."""
+    found = {}
+    for number, flags in enumerate(EFFECTS):
+        argv = [*small, "--output_dir", str(tmp_path / str(number)), "--max_steps", "3", "--print_ratio", "0.3"]
+        cmax.main([*argv, *flags.split()])
+        state = torch.load(tmp_path / str(number) / "checkpoints/last.pt", weights_only=True)["state"]
+        found[flags] = round(float(sum(v.double().abs().sum() for v in state["model"].values())), 6)
+    values = list(found.values())
+    assert len(set(values)) == len(values), found
+
+
+def test_a_loss_that_is_not_finite_names_images_and_rate(small, tmp_path, monkeypatch):
+    from oass.core import objective
+
+    real = objective.object_aware_losses
+    monkeypatch.setattr(
+        objective,
+        "object_aware_losses",
+        lambda *a, **k: {**(r := real(*a, **k)), "class_loss": r["class_loss"] * torch.nan},
+    )
+    with pytest.raises(NonFiniteError, match=r"step 1.*images 2008_.*lr .*lower --lr"):
+        cmax.main([*small, "--output_dir", str(tmp_path)])
+
+
+def test_dead_maps_are_named(small, tmp_path, capsys):
+    argv = [*small, "--output_dir", str(tmp_path), "--max_epoch", "1", "--alpha_re", "300", "--alpha_schedule_re", "0"]
+    train(parse_args("max", [*argv, "--lr", "3"]), "max")
+    assert "dead maps" in capsys.readouterr().out
+
+
+def test_resume_with_other_settings_and_batches_too_large(small, tmp_path):
+    cmax.main([*small, "--output_dir", str(tmp_path), "--max_steps", "1"])
+    with pytest.raises(UserError, match="alpha_re"):
+        cmax.main([*small, "--output_dir", str(tmp_path), "--resume", "--alpha_re", "2"])
+    with pytest.raises(UserError, match="only 24 training images"):
+        cmax.main([*small, "--output_dir", str(tmp_path / "b"), "--batch_size", "25"])
+
+
+def test_inference_uses_a_run(small, devkit, tmp_path, capsys):
+    cmax.main([*small, "--output_dir", str(tmp_path / "run"), "--max_epoch", "1"])
+    argv = f"--checkpoint {tmp_path / 'run'} --data_dir {devkit} --cpu --num_workers 0 --output_dir".split()
+    extra = f"--cam_iou --neighbours --export_instances {tmp_path / 'i.npz'} --flip --scales 1.0,1.5".split()
+    inference_classification.main([*argv, str(tmp_path / "val"), *extra])
+    summary = read(tmp_path / "val")
+    assert {"map", "cam_miou", "neighbour_precision", "pointing"} <= summary.keys()
+    assert (tmp_path / "val/predictions.csv").read_text().count("\n") == 11
+    assert (tmp_path / "val/figures/neighbours.png").is_file() and (tmp_path / "i.npz").is_file()
+    inference_classification.main([*argv, str(tmp_path / "test"), "--domain", "test", "--server_files"])
+    written = sorted((tmp_path / "test/results/VOC2012/Main").iterdir())
+    assert len(written) == 20 and written[0].name == "comp2_cls_test_aeroplane.txt"
+    assert [len(line.split()) for line in written[0].read_text().splitlines()] == [2, 2, 2]
+    inference_classification.main([*argv, str(tmp_path / "ema"), "--network", "teacher"])
+    assert "no annotations" in capsys.readouterr().out
+    evaluation = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
+    inference_classification.main([*argv, str(tmp_path / "again")])
+    assert read(tmp_path / "again")["map"] == pytest.approx(evaluation["map"], rel=1e-9)
+
+
+def test_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, capsys):
+    argv = [*small, "--strategies", "none,cMax", "--seeds", "0,1", "--output_dir", str(tmp_path), "--max_epoch", "1"]
+    ablation.main(argv)
+    table = (tmp_path / "ablation.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["strategy", "none", "cMax"]
+    ablation.main([*argv, "--resume"])
+    assert "finished already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="cmax"):
+        ablation.main([*argv, "--strategies", "cmax"])
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(small, tmp_path):
+    """With batch norm over all processes the losses of a step do not depend on their number."""
+    argv = [*small, "--sync_bn", "--max_epoch", "1", "--print_ratio", "0.4"]
+    cmax.main([*argv, "--output_dir", str(tmp_path / "one")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = ROOT / "oass" / "train_classification_with_puzzle_cMax_ema.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    done = subprocess.run(
+        [*launch, str(script), *argv, "--output_dir", str(tmp_path / "two")],
+        env=environment, capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        [json.loads(x) for x in (tmp_path / f / "metrics.jsonl").read_text().splitlines()] for f in ("one", "two")
+    )
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        for key in ("loss", "class_loss", "re_loss", "map"):
+            if key in a and key != "num_pairs":
+                assert a[key] == pytest.approx(b[key], rel=5e-3), key
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(small, tmp_path):
+    """kill -9 in the middle, then the same command with --resume."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = ROOT / "oass" / "train_classification_with_puzzle_cTopk_ema.py"
+    argv = [*small, "--max_epoch", "4", "--checkpoint_every", "1"]
+    command = [sys.executable, str(script), *argv, "--output_dir", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            process.kill()
+            break
+    process.wait()
+    subprocess.run([*command, "--resume"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [*command[:-1], str(tmp_path / "whole")], env=environment, cwd=tmp_path, check=True, capture_output=True
+    )
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
