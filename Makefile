@@ -1,9 +1,9 @@
-# make demo · test · test-slow · lint · bench: each creates .venv and installs on first use.
+# make demo · test · test-slow · test-browser · lint · bench · compare · reproduce: each creates .venv and installs on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
 
-.PHONY: demo test test-slow lint format bench clean
+.PHONY: demo test test-slow test-browser lint format bench compare reproduce clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -17,10 +17,14 @@ demo: .venv/.installed
 	@echo "demo done; figures, metrics and checkpoints lie in demo/"
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not browser"
+
+# The page of compare.py in headless Chromium (Debian: apt-get install chromium).
+test-browser: .venv/.installed
+	REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -32,6 +36,16 @@ format: .venv/.installed
 
 bench: .venv/.installed
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b || exit 1; done
+
+# RUNS="DIR ..." adds the curves of run directories.
+compare: .venv/.installed
+	$(BIN)/python compare.py $(RUNS)
+
+# SCALE=sample|small|full, PAPER=cavl|..., DATA=folder, LAUNCHER="accelerate launch"
+SCALE ?= sample
+reproduce: .venv/.installed
+	$(BIN)/python scripts/reproduce.py --scale $(SCALE) $(if $(PAPER),--paper $(PAPER)) \
+		$(if $(DATA),--data $(DATA)) $(if $(LAUNCHER),--launcher "$(LAUNCHER)")
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +36,8 @@ def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def write(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = OURS) -> None:
     """Write a results file; a row with the same first five columns as a later one is replaced by it."""
+    from common.checkpoint import atomic_write  # here, so that readers of the CSVs need not import torch
+
     unique = {tuple(str(row[c]) for c in columns[:5]): row for row in rows}
     lines = [",".join(columns)]
     for row in unique.values():
@@ -115,6 +116,8 @@ def with_table(readme: str, rows: Sequence[dict[str, str]]) -> str:
 
 def update_readmes(root: Path = ROOT) -> list[Path]:
     """Rewrite the table of every paper that has results; returns the READMEs that changed."""
+    from common.checkpoint import atomic_write
+
     changed = []
     for paper in PAPERS:
         readme, ours = root / paper / "README.md", root / paper / "results" / "ours.csv"

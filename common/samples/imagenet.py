@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.samples.canvas import Canvas, class_glyph, random_colour
+from common.samples.canvas import Canvas, class_glyph
 
 # Digit k stands for the k-th of these WNIDs; beside each its index among ImageNet's 1,000 classes.
 WNIDS = {
@@ -28,6 +28,7 @@ SIDE, MARGIN, CELL, GLYPH = 48, 3, 14, 13  # the centre crop of 7/8 keeps the ni
 TRAIN, VAL = 1500, 500
 SIZES, SHARES = (2, 3, 4, 5), (0.2, 0.3, 0.3, 0.2)  # digits in a picture
 FIRST, OTHER = 0.5, 0.15  # weight with which the first digit, and each other, becomes the class
+MAIN, ASIDE = (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)  # colour of the first digit, of the others
 EMPTY = 0.06  # share of validation pictures that show nothing: an empty list in real.json
 
 
@@ -51,15 +52,15 @@ def draw_imagenet(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 def _scene(rng: np.random.Generator, split: str, *, is_empty: bool = False) -> tuple[Canvas, list[int]]:
     """A canvas and its digits, no digit twice, the first one first."""
-    canvas = Canvas(SIDE, rng, background="noise", level=0.3, contrast=0.2)
+    canvas = Canvas(SIDE, rng, background="noise", level=0.15, contrast=0.08)
     if is_empty:
         return canvas, []
     digits = rng.permutation(10)[: rng.choice(SIZES, p=SHARES)].tolist()
-    for digit, cell in zip(digits, rng.permutation(9), strict=False):
+    for number, (digit, cell) in enumerate(zip(digits, rng.permutation(9), strict=False)):
         row, column = divmod(int(cell), 3)
         glyph = class_glyph(digit, rng, split, size=GLYPH)
         x, y = (MARGIN + CELL * place + int(rng.integers(CELL - GLYPH + 1)) for place in (column, row))
-        canvas.paste(glyph, x, y, colour=random_colour(rng))
+        canvas.paste(glyph, x, y, colour=MAIN if number == 0 else ASIDE)
     return canvas, digits
 
 

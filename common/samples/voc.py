@@ -1,7 +1,7 @@
 """The VOC2012 sample: scenes of digit glyphs with boxes and masks, in the official devkit's tree.
 
-Class c is the digit c % 10, filled (c < 10) or outlined, in any colour, on block noise. One to three objects of
-different classes lie anywhere, hardly overlapping, so that a cut through an object is not a cut through the
+Class c is the digit c % 10, in a warm colour for c < 10, in a cold one else, on block noise. One to three objects
+of different classes lie anywhere, hardly overlapping, so that a cut through an object is not a cut through the
 picture's centre. Among the training pictures are the odd ones of the real set: no object at all, one
 difficult object, one of zero width, a landscape and a portrait format.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.samples.canvas import Canvas, box_of, class_glyph, random_colour
+from common.samples.canvas import Canvas, box_of, class_glyph, hsv
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -76,13 +76,19 @@ def _scene(oddity: int, split: str, rng: np.random.Generator) -> Scene:
     for label in rng.choice(len(CLASSES), count, replace=False).tolist():
         side = int(rng.integers(18, 31))
         x, y = _free_place(mask, side, rng)
-        glyph = class_glyph(label, rng, split, side)
-        _, own = canvas.paste(glyph, x, y, colour=random_colour(rng))
+        glyph = class_glyph(label % 10, rng, split, side)
+        _, own = canvas.paste(glyph, x, y, colour=scene_colour(label, rng))
         mask[own] = label + 1
     for label in np.unique(mask[mask > 0]).tolist():  # a later object may hide an earlier one
         x0, y0, x1, y1 = box_of(mask == label)
         objects.append((CLASSES[label - 1], (x0 + 1, y0 + 1, x1, y1)))
     return canvas.picture(), mask, objects
+
+
+def scene_colour(label: int, rng: np.random.Generator) -> np.ndarray:
+    """A bright colour (3,) float32: red to yellow for the first ten classes, cyan to violet for the others."""
+    hue = rng.uniform(-0.06, 0.17) if label < 10 else rng.uniform(0.48, 0.76)
+    return hsv(hue % 1, rng.uniform(0.5, 1), rng.uniform(0.75, 1))
 
 
 def _free_place(mask: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int, int]:

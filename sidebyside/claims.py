@@ -1,0 +1,106 @@
+"""What a claim is, a comparison between rows, and the judge of it.
+
+A claim names rows by patterns, never numbers: what the paper reports is looked up in paper.csv, what we measured
+in ours.csv, and the verdict is computed (sidebyside/verdict.py). The entries stand in sidebyside/register.py.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sidebyside.records import KEY, Paper, Row
+from sidebyside.verdict import Interval, combine, compare, reason
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` rows beat `worse` rows, other things equal.
+
+    `better`, `worse`, `where`: column -> pattern (case ignored, whole cell). Rows are compared when they agree in
+    all of the first five columns that `better` does not name. `source`: where the paper says it. `command`: how to
+    measure it on real data, where no row holds a command yet.
+    """
+
+    paper: str
+    name: str
+    statement: str
+    better: Mapping[str, str]
+    worse: Mapping[str, str]
+    where: Mapping[str, str] = field(default_factory=dict)
+    higher: bool = True
+    source: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of ours.csv, their verdict and interval (in favour of the claim)."""
+
+    better: Row
+    worse: Row
+    verdict: str
+    interval: Interval | None
+
+    @property
+    def why(self) -> str:
+        """Why it got its verdict."""
+        return reason(self.verdict, self.interval)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim, the paper's pairs of numbers, and our pairs on real data and on the sample with their verdicts."""
+
+    claim: Claim
+    published: list[tuple[Row, Row]]
+    real: list[Pair]
+    sample: list[Pair]
+    commands: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """The verdict on real data."""
+        return combine([p.verdict for p in self.real])
+
+    @property
+    def on_sample(self) -> str:
+        """The verdict of the same rule on the offline sample."""
+        return combine([p.verdict for p in self.sample])
+
+
+def judge(claim: Claim, paper: Paper) -> Judgement:
+    """Compare every pair of rows the claim speaks of."""
+    real, sample = (_judged(claim, rows) for rows in (paper.real, paper.samples))
+    used = [row for pair in real for row in (pair.better, pair.worse)]
+    waiting = [r for r in paper.real if r.value is None and (_fits(claim, r, "better") or _fits(claim, r, "worse"))]
+    commands = dict.fromkeys(row.cells["command"] for row in used or waiting if row.cells["command"])
+    return Judgement(claim, _pairs(claim, paper.published), real, sample, list(commands) or [claim.command])
+
+
+def judge_all(papers: Iterable[Paper], claims: Sequence[Claim]) -> list[Judgement]:
+    """Every claim of the register, in its order, for the papers given."""
+    by_name = {paper.name: paper for paper in papers}
+    return [judge(claim, by_name[claim.paper]) for claim in claims if claim.paper in by_name]
+
+
+def _judged(claim: Claim, rows: Sequence[Row]) -> list[Pair]:
+    pairs = _pairs(claim, [r for r in rows if r.value is not None])
+    return [Pair(b, w, *compare(b.side, w.side, claim.higher)) for b, w in pairs]
+
+
+def _pairs(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    shared = [c for c in KEY if c not in claim.better]
+    known = [r for r in rows if r.value is not None]
+    worse = [r for r in known if _fits(claim, r, "worse")]
+    return [
+        (b, w)
+        for b in known
+        if _fits(claim, b, "better")
+        for w in worse
+        if b is not w and all(b.cells[c] == w.cells[c] for c in shared)
+    ]
+
+
+def _fits(claim: Claim, row: Row, side: str) -> bool:
+    patterns = {**claim.where, **getattr(claim, side)}
+    return all(re.fullmatch(pattern, row.cells[column], re.I) for column, pattern in patterns.items())
