@@ -97,6 +97,8 @@ def _json(folder: Path, name: str) -> dict:
 
 def table(rows: Sequence[dict[str, str]]) -> str:
     """A Markdown table of ours.csv: mean and spread, n, the command that measured it (each shown once)."""
+    if not rows:
+        return "Nothing is measured yet."
     lines = ["| data set | setting | method | metric | protocol | mean ± std | n |", "| --- " * 7 + "|"]
     for row in rows:
         value = row["mean"] + (f" ± {row['std']}" if row["std"] else "") if row["mean"] else "not run"

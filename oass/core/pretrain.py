@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from common import checkpoint
 from common.cli import UserError
 from common.samples import MARKER
-from common.samples.canvas import Canvas, class_glyph, random_colour
+from common.samples.canvas import Canvas, class_glyph
+from common.samples.voc import scene_colour
 from oass.core.networks import Classifier
 from oass.core.transforms import Picture, normalise
 from oass.tools.general.time_utils import Timer
@@ -77,5 +78,5 @@ def glyph_picture(label: int, rng: np.random.Generator) -> np.ndarray:
     canvas = Canvas(SIDE, rng, background="blocks", level=0.3, contrast=0.25)
     side = int(rng.integers(18, 31))
     x, y = rng.integers(0, SIDE - side + 1, 2).tolist()
-    canvas.paste(class_glyph(label, rng, "train", side), x, y, colour=random_colour(rng))
+    canvas.paste(class_glyph(label % 10, rng, "train", side), x, y, colour=scene_colour(label, rng))
     return canvas.picture()
