@@ -15,7 +15,7 @@ export MPLBACKEND := Agg
 demo: .venv/.installed
 	cd cavl && ../$(BIN)/python main.py --sample --output_dir ../demo/cavl --overwrite
 	cd csl && ../$(BIN)/python train.py --partial_loss_mode=selective --sample --output_dir ../demo/csl --overwrite
-	cd mile && ../$(BIN)/python MILe.py --sample --output_dir ../demo/mile --overwrite
+	cd mile && ../$(BIN)/python MILe.py --dataset mnist --sample --output_dir ../demo/mile --overwrite
 	cd calm && ../$(BIN)/python main.py --sample --attribution_method=CALM_EM --output_dir ../demo/calm --overwrite
 	cd oass && ../$(BIN)/python train_classification_with_puzzle_cTopk_w_ema.py --sample --output_dir ../demo/oass --overwrite
 	@echo "demo done; figures, metrics and checkpoints lie in demo/"
