@@ -3,7 +3,7 @@
 Only some labels of an image are annotated. The loss takes the rest as negatives, but leaves out those that are
 likely missed positives: classes with a large prior, and the labels that the network itself believes in most.
 
-    python train.py --partial_loss_mode=selective          # COCO 2014 in ./data, or the sample (half a minute)
+    python train.py --partial_loss_mode=selective          # COCO 2014 in ./data, or the sample (a minute or two)
     python train.py --partial_loss_mode=selective --estimate_prior 6       # phase 1 (prior), then phase 2
     python train.py --compare all --schemes fpc,rps --seeds 0,1,2          # the rows of the paper's tables
 """
@@ -11,44 +11,24 @@ likely missed positives: classes with a large prior, and the labels that the net
 import argparse
 import copy
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.optim import Adam
-from torch.optim.lr_scheduler import OneCycleLR
 
 from common.cli import run_main
-from common.meter import Meter
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from csl.src import phases, report
+from csl.src.build import Parts, build, make_optimizer
 from csl.src.evaluation import score_both
-from csl.src.helper_functions.get_data import DataSet, get_data
-from csl.src.helper_functions.helper_functions import ModelEma, add_weight_decay
-from csl.src.loss_functions.partial_asymmetric_loss import ComputePrior, PartialSelectiveLoss
-from csl.src.models import create_model
-from csl.src.models.utils.checkpoint import ModelInfo, load_pretrained
+from csl.src.helper_functions.get_data import get_data
+from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.options import build_parser, parse_args
-from csl.src.selection import DropStatistics
+
+__all__ = ["main", "make_optimizer", "parser", "train", "validate_multi"]
 
 parser = build_parser()
-
-
-class Parts(NamedTuple):
-    """Everything that a run trains, measures or averages."""
-
-    info: ModelInfo
-    model: nn.Module
-    optimizer: Adam
-    scheduler: OneCycleLR
-    ema: ModelEma
-    criterion: PartialSelectiveLoss
-    prior: ComputePrior
-    drops: DropStatistics
-    loss: Meter
 
 
 def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]:
@@ -105,29 +85,6 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
     return summary
 
 
-def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, train_set: DataSet, steps: int) -> Parts:
-    """Network, optimiser, loss and averages; `steps` of an epoch."""
-    device, names = run.accelerator.device, list(train_set.classes.values())
-    info = ModelInfo(args, train_set.classes)
-    model = create_model(info.settings).to(device, memory_format=torch.channels_last)
-    load_pretrained(args, model)
-    optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
-    warmup = args.ema_warmup == "on" or (args.ema_warmup == "auto" and args.epochs * steps < 20_000)
-    criterion = PartialSelectiveLoss(loss_args, names).to(device)
-    report.describe_prior(loss_args, run, criterion, names)
-    return Parts(
-        info=info,
-        model=model,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        ema=ModelEma(model, args.ema_decay, warmup=warmup),
-        criterion=criterion,
-        prior=ComputePrior(train_set.classes, run.folder, run.accelerator),
-        drops=DropStatistics(loss_args, criterion.prior_classes, train_set.complete, run.accelerator),
-        loss=Meter(run.accelerator),
-    )
-
-
 def end_epoch(
     args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -140,9 +97,9 @@ def end_epoch(
     run.log("test", **metrics)
     score = best_of(metrics, args.best)
     report.print_epoch(run, epochs, score)
-    run.end_epoch(score=score)
     states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
     report.export_best(run, states, parts.info.state_dict())
+    run.end_epoch(score=score)
     return scores, targets
 
 
@@ -150,14 +107,6 @@ def best_of(metrics: dict[str, float], which: str) -> float:
     """The mAP of the averaged model ("ema"), of the model ("model"), or the larger ("max", the released habit)."""
     scores = {"model": metrics["mAP_model"], "ema": metrics["mAP_ema"]}
     return max(scores.values()) if which == "max" else scores[which]
-
-
-def make_optimizer(
-    model: nn.Module, lr: float, weight_decay: float, epochs: int, steps_per_epoch: int
-) -> tuple[Adam, OneCycleLR]:
-    """Adam with L2 on all but biases and norms; one cycle: warm-up over 0.2, cosine, beta1 0.95 to 0.85 and back."""
-    optimizer = Adam(add_weight_decay(model, weight_decay), lr=lr, weight_decay=0, fused=True)
-    return optimizer, OneCycleLR(optimizer, lr, epochs=epochs, steps_per_epoch=steps_per_epoch, pct_start=0.2)
 
 
 def validate_multi(

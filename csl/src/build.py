@@ -1,0 +1,64 @@
+"""What a run trains, measures and averages, and how it is made."""
+
+import argparse
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from common.meter import Meter
+from common.run import Run
+from csl.src import report
+from csl.src.helper_functions.ema import ModelEma, add_weight_decay
+from csl.src.helper_functions.get_data import DataSet
+from csl.src.loss_functions.partial_asymmetric_loss import ComputePrior, PartialSelectiveLoss
+from csl.src.models import create_model
+from csl.src.models.utils.checkpoint import ModelInfo, load_pretrained
+from csl.src.selection import DropStatistics
+
+
+class Parts(NamedTuple):
+    """Everything that a run trains, measures or averages."""
+
+    info: ModelInfo
+    model: nn.Module
+    optimizer: Adam
+    scheduler: OneCycleLR
+    ema: ModelEma
+    criterion: PartialSelectiveLoss
+    prior: ComputePrior
+    drops: DropStatistics
+    loss: Meter
+
+
+def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, train_set: DataSet, steps: int) -> Parts:
+    """Network, optimiser, loss and averages; `steps` of an epoch."""
+    device, names = run.accelerator.device, list(train_set.classes.values())
+    info = ModelInfo(args, train_set.classes)
+    model = create_model(info.settings).to(device, memory_format=torch.channels_last)
+    load_pretrained(args, model)
+    optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
+    warmup = args.ema_warmup == "on" or (args.ema_warmup == "auto" and args.epochs * steps < 20_000)
+    criterion = PartialSelectiveLoss(loss_args, names).to(device)
+    report.describe_prior(loss_args, run, criterion, names)
+    return Parts(
+        info=info,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        ema=ModelEma(model, args.ema_decay, warmup=warmup),
+        criterion=criterion,
+        prior=ComputePrior(train_set.classes, run.folder, run.accelerator),
+        drops=DropStatistics(loss_args, criterion.prior_classes, train_set.complete, run.accelerator),
+        loss=Meter(run.accelerator),
+    )
+
+
+def make_optimizer(
+    model: nn.Module, lr: float, weight_decay: float, epochs: int, steps_per_epoch: int
+) -> tuple[Adam, OneCycleLR]:
+    """Adam with L2 on all but biases and norms; one cycle: warm-up over 0.2, cosine, beta1 0.95 to 0.85 and back."""
+    optimizer = Adam(add_weight_decay(model, weight_decay), lr=lr, weight_decay=0, fused=True)
+    return optimizer, OneCycleLR(optimizer, lr, epochs=epochs, steps_per_epoch=steps_per_epoch, pct_start=0.2)
