@@ -24,9 +24,10 @@ from mile.build import build_learner
 from mile.config import parse_config
 from mile.evaluation import evaluate
 from mile.learning import IteratedLearning
+from mile.locate import choose_device, locate_data
 from mile.phase_log import PhaseLog, is_checked
 from mile.schedule import LearningRate, Phases, Plan, rho_at
-from mile.sources import TrainBatch, choose_device, locate_data, open_source
+from mile.sources import TrainBatch, open_source
 from mile.utils import save_model, writable
 
 

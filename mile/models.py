@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -81,6 +82,22 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     checkpoint.load_into(model, state, path)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batch of all processes, on any device; torch's own SyncBatchNorm is for GPUs only."""
 
@@ -88,13 +105,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """Normalise (N,C,H,W) with the global batch's mean and variance, gradients through both."""
         if not (self.training and torch.distributed.is_initialized()):
             return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
-
         x = input.float()
-        count = torch.full((1,), x.numel() / x.shape[1], device=x.device)
-        total, squares, count = all_reduce(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])).split(
-            [x.shape[1], x.shape[1], 1]
-        )
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        sums = _SumOverProcesses.apply(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count]))
+        total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
         mean = total / count
         variance = squares / count - mean * mean
         with torch.no_grad():

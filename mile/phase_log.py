@@ -6,20 +6,20 @@ import torch
 from accelerate import Accelerator
 
 from common.cli import UserError
+from common.meter import Meter
 from common.run import Run
 
 CHECKED_STEPS = 100
 
 
-class PhaseLog:
+class PhaseLog(Meter):
     """Sums over the steps of a phase, on the device; exact over processes and after a resume."""
 
     NAMES = ("rows", "loss", "labels", "empty", "with_y")
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
-        dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
-        self.sums = torch.zeros(len(self.NAMES), dtype=dtype, device=accelerator.device)
+        super().__init__(accelerator)
+        self.sums = self.sums.new_zeros(len(self.NAMES))
 
     @torch.no_grad()
     def add(self, loss: torch.Tensor, target: torch.Tensor, label: torch.Tensor) -> None:
@@ -75,16 +75,6 @@ class PhaseLog:
         if strict:
             raise UserError(message)
         run.print(f"warning: {message}")
-
-    def synchronize(self) -> None:
-        """Move all processes' sums to the main one (Run.save calls it on every process)."""
-        if self.accelerator.num_processes > 1:
-            total = self.accelerator.reduce(self.sums, "sum")
-            self.sums = total if self.accelerator.is_main_process else torch.zeros_like(total)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums, on the CPU."""
-        return {"sums": self.sums.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the sums back, on the main process only: they are the sums of all."""

@@ -1,26 +1,22 @@
-"""Where the data of a run lie, and the two kinds of source that the loop reads: grids of digits, image folders.
+"""The two kinds of source that the loop reads: grids of digits, image folders.
 
 A source gives an endless stream of training batches, a function of (seed, step) alone, and the evaluation
 batches of this process, everything on the device.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from accelerate import Accelerator
 
-from common import samples
 from common.cli import UserError
-from common.data import eval_loader, locate, train_loader
+from common.data import eval_loader, train_loader
 from mile import folders
 from mile.dataset import eval_transform, train_samples, train_transform
-from mile.grids import GridLoader, MultilabelMNIST, idx_folder, normalize
-from mile.real_labels import BUNDLED, labels_by_name, labels_of_val_files
-from mile.settings import apply_sample_defaults
+from mile.grids import GridLoader, MultilabelMNIST, normalize
+from mile.real_labels import labels_by_name, labels_of_val_files
 from mile.utils import multi_hot
 
 KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
@@ -44,98 +40,6 @@ class EvalBatch(NamedTuple):
     label: torch.Tensor
     real: Any
     index: torch.Tensor
-
-
-# ---- where the data lie -------------------------------------------------------------------------------------
-
-
-def locate_data(conf: Any) -> None:
-    """Find the data set, else its offline sample; sets conf._is_sample and conf._paths, and the sample's defaults.
-
-    UserError where a given path does not hold it.
-    """
-    find = {"mnist": _locate_mnist, "imagenet": _locate_imagenet, "webvision": _locate_webvision}
-    conf._is_sample, conf._paths = find.get(conf.dataset, _locate_folders)(conf)
-    if conf._is_sample and conf.dataset in ("mnist", "imagenet"):
-        apply_sample_defaults(conf)
-    _require_fitting_model(conf)
-
-
-def _locate_mnist(conf: Any) -> tuple[bool, dict[str, Path]]:
-    def download(root: Path) -> None:
-        torchvision.datasets.MNIST(str(root), download=True)
-
-    location = locate(
-        "MNIST",
-        given=conf.mnist_path if "mnist_path" in conf._given else None,
-        default=conf.mnist_path,
-        holds=lambda root: idx_folder(root) is not None,
-        how_to_get="the four idx files, plain or .gz, belong in MNIST/raw there",
-        sample="MNIST_clean",
-        want_sample=conf.sample,
-        download=download,
-    )
-    return location.is_sample, {"root": location.path}
-
-
-def _locate_imagenet(conf: Any) -> tuple[bool, dict[str, Path]]:
-    if conf.sample or not {"data_path", "val_path"} & conf._given:
-        root = Path(conf.data_path).parent
-        location = locate(
-            "ImageNet",
-            given=None,
-            default=root,
-            holds=lambda path: (path / "train").is_dir() and (path / "val").is_dir(),
-            how_to_get="train/WNID/*.JPEG and val/WNID/*.JPEG, from image-net.org",
-            sample="ImageNet",
-            want_sample=conf.sample,
-        )
-        train, val, is_sample = location.path / "train", location.path / "val", location.is_sample
-    else:
-        train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
-        is_sample = samples.is_sample(train)
-    return is_sample, {"train": train, "val": val, "real": _real_path(conf, val, BUNDLED)}
-
-
-def _given_folder(conf: Any, name: str) -> Path:
-    path = Path(getattr(conf, name)).expanduser()
-    if not path.is_dir():
-        what = "training" if name == "data_path" else "validation"
-        raise UserError(f"{name} {path} does not exist; {what} images belong there, one folder a class; or --sample")
-    return path
-
-
-def _real_path(conf: Any, val: Path, otherwise: Path | None) -> Path | None:
-    if "real_path" in conf._given:
-        return Path(conf.real_path).expanduser()
-    places = (val.parent / "real.json", Path(conf.real_path))
-    return next((path for path in places if path.is_file()), otherwise)
-
-
-def _locate_folders(conf: Any) -> tuple[bool, dict[str, Path]]:
-    if conf.sample:
-        raise UserError(f"--dataset {conf.dataset} has no offline sample; imagenet and mnist have one")
-    val = _given_folder(conf, "val_path")
-    return False, {"train": _given_folder(conf, "data_path"), "val": val, "real": _real_path(conf, val, None)}
-
-
-def _locate_webvision(conf: Any) -> tuple[bool, dict[str, Path]]:
-    if conf.sample or not (Path(conf.data_path) / "info").is_dir():
-        where = f"{conf.data_path} holds no info/ folder; data_path is WebVision's root"
-        raise UserError(f"{where}; webvision has no offline sample, imagenet and mnist have one")
-    val = Path(conf.val_path)
-    return False, {"root": Path(conf.data_path), "imagenet": val if val.is_dir() else None}
-
-
-def _require_fitting_model(conf: Any) -> None:
-    is_ten, known = conf.model.endswith("-10"), conf.model in ("resnet18", "resnet50", "small")
-    if conf.dataset == "mnist" and known:
-        raise UserError(f"--dataset mnist has 10 classes, --model {conf.model} 1000: use resnet18-10 (or small-10)")
-    if conf.dataset != "mnist" and is_ten:
-        raise UserError(f"--model {conf.model} has 10 classes for mnist: use {conf.model[:-3]} with {conf.dataset}")
-
-
-# ---- the sources --------------------------------------------------------------------------------------------
 
 
 class GridSource:
@@ -298,17 +202,6 @@ def open_source(conf: Any, accelerator: Accelerator) -> Source:
     if conf.batch_size % world:
         raise UserError(f"batch_size {conf.batch_size} is not divisible by the {world} processes")
     return GridSource(conf, accelerator) if conf.dataset == "mnist" else FolderSource(conf, accelerator)
-
-
-def choose_device(conf: Any, say: Callable[[str], None] = print) -> None:
-    """Make accelerate follow conf.device; without a GPU one warning, then the CPU."""
-    if conf.device == "cpu":
-        conf.cpu = True
-    elif conf.device.startswith("cuda") and not torch.cuda.is_available() and not conf.cpu:
-        say("warning: device cuda, but there is no GPU here: this run uses the CPU")
-        conf.cpu = True
-    elif conf.device.startswith("cuda:") and "LOCAL_RANK" not in os.environ and not conf.cpu:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = conf.device
 
 
 def as_matrix(real: Any, num_classes: int, device: torch.device) -> torch.Tensor:

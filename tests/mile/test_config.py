@@ -4,8 +4,8 @@ import pytest
 
 from common.cli import UserError
 from mile.config import config, parse_config, setting
+from mile.locate import choose_device, locate_data
 from mile.settings import PRESETS, SAMPLE_DEFAULTS, SETTINGS
-from mile.sources import choose_device, locate_data
 
 
 def test_the_delivered_class_and_the_table_are_the_same():

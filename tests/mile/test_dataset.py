@@ -24,8 +24,9 @@ from mile.dataset import (
 )
 from mile.folders import balanced_subset, class_weights, wnid_index
 from mile.grids import GridLoader, annotated_cell
+from mile.locate import locate_data
 from mile.real_labels import BUNDLED, labels_of_val_files, read_real_labels
-from mile.sources import FolderSource, locate_data, open_source
+from mile.sources import FolderSource, open_source
 
 DIGITS = torch.arange(100)[:, None, None].expand(100, 2, 3).to(torch.uint8).contiguous()
 LABELS = torch.arange(100) % 10

@@ -152,15 +152,19 @@ def test_two_processes_equal_one(tmp_path):
     """Same metrics and weights to float tolerance: the batch is split, batch norms and sums are shared."""
     places = {"output_dir": tmp_path / "two", "checkpoint_path": tmp_path / "weights"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29741"]
-    command = [*launch, "MILe.py", "--sample", "--cpu", *flags(**TINY, **places)]
+    # one step of each phase: rounding grows a hundredfold within ten steps, so more would test nothing more
+    short = {"warmup": 0, "k_t": 2, "k_s": 1, "total_steps": 3}
+    command = [*launch, "MILe.py", "--sample", "--cpu", *flags(**{**TINY, **short, **places})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=ROOT / "mile", env=environment, check=True, stdout=subprocess.DEVNULL)
-    run(tmp_path / "one")
+    run(tmp_path / "one", **short)
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     for key, value in one["state"]["learner"].items():
         if hasattr(value, "shape"):
             difference = (value.double() - two["state"]["learner"][key].double()).abs().max()
-            assert difference <= 1e-4 * max(1.0, value.abs().max().item()), key
+            assert difference <= 2e-5 * max(1.0, value.abs().max().item()), key
     assert len(one["metrics"]) == len(two["metrics"])
     for a, b in zip(one["metrics"], two["metrics"], strict=True):
-        assert a == pytest.approx(b, abs=1e-3)
+        assert a.keys() == b.keys() and a["split"] == b["split"]
+        for key in a.keys() - {"split"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-4), key
