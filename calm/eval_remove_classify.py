@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from calm.erasing import get_baseline, masks_from_ranking, rank_pixels
+from calm.faithfulness import area_under, probability_curves
 from calm.flags import ERASE_K_LIST
 from calm.tester import Tester, start
 from calm.util import resize_scoremaps
@@ -90,8 +91,11 @@ def erase_and_classify(
     return {k: row.tolist() for k, row in zip(ks, correct, strict=True)}
 
 
-def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """preds (n,), after top-k erasing (n,T,K), after random erasing (n,R,K): correct or not, in dataset order."""
+def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Areas (n,2) of deletion and insertion; correct or not: plain (n,), top-k erased (n,T,K), random (n,R,K).
+
+    In dataset order.
+    """
     args, parts = tester.args, []
     for images, labels, _, index in tester.batches():
         maps, probs = tester.mapper.with_probs(images, labels)
@@ -112,7 +116,13 @@ def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 for r in range(args.erase_repeats)
             ]
             at_random = [classify_erased(tester.model, images, labels, r, args.erase_k, base) for r in drawn]
-        parts.append((index, probs.argmax(1) == labels, *(torch.stack(x).permute(2, 0, 1) for x in (top, at_random))))
+            areas = torch.full((2, len(images)), torch.nan)
+            if args.auc_steps > 0:
+                curves = probability_curves(tester.model, images, labels, rankings[0], args.auc_steps)
+                areas = torch.stack([area_under(c) for c in curves])
+        parts.append(
+            (index, areas.T, probs.argmax(1) == labels, *(torch.stack(x).permute(2, 0, 1) for x in (top, at_random)))
+        )
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     return tuple(t.numpy() for t in gather_in_order(*whole, accelerator=tester.accelerator)[1:])
 
@@ -136,7 +146,7 @@ def summarize(preds: np.ndarray, top: np.ndarray, at_random: np.ndarray, ks: Seq
     return rows
 
 
-def write(tester: Tester, preds: np.ndarray, top: np.ndarray, at_random: np.ndarray) -> None:
+def write(tester: Tester, areas: np.ndarray, preds: np.ndarray, top: np.ndarray, at_random: np.ndarray) -> None:
     """measure_<process>.pickle as released, .json with R_k, the table on the screen, the curve."""
     args, run = tester.args, tester.run
     rows, accuracy = summarize(preds, top, at_random, args.erase_k), float(100 * preds.mean())
@@ -161,7 +171,16 @@ def write(tester: Tester, preds: np.ndarray, top: np.ndarray, at_random: np.ndar
         curves = {name: [accuracy, *(row[name] for row in rows.values())] for name in ("topk", "random")}
         axis = f"pixels erased: 0, {', '.join(rows)}"
         save_curves(run.figure("remove_and_classify"), curves, xlabel=axis, ylabel="accuracy (percent)")
-    run.finish(accuracy=accuracy, **{f"R_{k}": row["R"] for k, row in rows.items()}, R=rows)
+    deletion, insertion = areas.mean(0).tolist() if args.auc_steps > 0 else (None, None)
+    if args.auc_steps > 0:
+        run.print(f"deletion AUC {deletion:.4f} (lower is better), insertion AUC {insertion:.4f} (higher is better)")
+    run.finish(
+        deletion_auc=deletion,
+        insertion_auc=insertion,
+        accuracy=accuracy,
+        **{f"R_{k}": row["R"] for k, row in rows.items()},
+        R=rows,
+    )
 
 
 def main(argv: list[str] | None = None, script: str = "eval_remove_classify") -> None:

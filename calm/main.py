@@ -28,7 +28,7 @@ from common.cli import run_main
 from common.data import gather_in_order
 from common.meter import Meter
 from common.run import start_run
-from common.rundir import make_accelerator, seed_everything
+from common.rundir import backward, make_accelerator, prepare, seed_everything, share_buffers
 
 set_random_seed = seed_everything
 
@@ -54,7 +54,7 @@ class Trainer(Reports):
         self.run = start_run(args, folder, self.accelerator, named=folder if args.is_named and args.is_train else None)
         self.optimizer = build_optimizer(args, self.model)
         self.teacher = build_teacher(args, self.model)
-        self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.network, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
         self.loss, self.accuracy = Meter(self.accelerator), Meter(self.accelerator)
         stateful = {"model": self.model, "optimizer": self.optimizer, "loss": self.loss, "accuracy": self.accuracy}
         if args.is_train:
@@ -83,7 +83,7 @@ class Trainer(Reports):
                 out = self.network(images, labels, posterior=posterior)
             loss = out["loss"].mean()
             run.guard(loss, batch.index)
-            self.accelerator.backward(loss * (len(labels) * run.world / rows))
+            backward(self.accelerator, loss * (len(labels) * run.world / rows))
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.teacher:
@@ -97,6 +97,7 @@ class Trainer(Reports):
     def evaluate_cls(self, split: str) -> dict[str, float]:
         """accuracy, calibration_error (percent), nll and prior_entropy over a split, each image once."""
         self.model.eval()
+        share_buffers(self.accelerator, self.model)
         parts = []
         for part in classify(self.model, self.loaders[split], self.device, self.accelerator.autocast):
             parts.append(part)

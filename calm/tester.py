@@ -28,7 +28,7 @@ class Tester:
         self.device = self.accelerator.device
         seed_everything(args.seed)
         self.superclass = read_superclass(args)
-        file = checkpoint_file(args, fallback=args.log_folder)
+        file = checkpoint_file(args, fallback=Path(args.save_root) / args.experiment_name)
         trained = read_checkpoint(file)[1].get("attribution_method", args.attribution_method)
         if trained != args.attribution_method and self.accelerator.is_main_process:
             print(f"{file}: trained as {trained}, evaluated as {args.attribution_method}", flush=True)

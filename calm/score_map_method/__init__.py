@@ -1,6 +1,7 @@
 """The score maps: activation_map reads the network's own; the others differentiate the label's logit."""
 
 from calm.score_map_method.activation_map import activation_map
+from calm.score_map_method.baselines import grad_cam, noise_tunnel, noise_tunnel_variance, occlusion
 from calm.score_map_method.gradients import (
     backprop,
     input_grad,
@@ -16,14 +17,23 @@ GRADIENT_PROCESSES = {
     "smooth_grad": smooth_grad,
     "smooth_grad_square": smooth_grad_square,
     "var_grad": var_grad,
+    # not in the original
+    "grad_cam": grad_cam,
+    "captum_smoothgrad": noise_tunnel,
+    "captum_vargrad": noise_tunnel_variance,
+    "occlusion": occlusion,
 }
 
 __all__ = [
     "GRADIENT_PROCESSES",
     "activation_map",
     "backprop",
+    "grad_cam",
     "input_grad",
     "integrated_grad",
+    "noise_tunnel",
+    "noise_tunnel_variance",
+    "occlusion",
     "smooth_grad",
     "smooth_grad_square",
     "var_grad",

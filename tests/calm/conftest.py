@@ -11,7 +11,8 @@ from common.samples import cub as drawn
 
 torch.set_num_threads(1)  # small tensors: on busy cores several threads make the tests four times slower
 
-TRAIN = ["--cpu", "--epochs", "2", "--batch_size", "16", "--lr", "0.05", "--attribution_method=CALM_EM"]
+TRAIN = ["--cpu", "--epochs", "2", "--batch_size", "16", "--lr", "0.05", "--attribution_method=CALM_EM",
+         "--crop_size", "64", "--resize_size", "68"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

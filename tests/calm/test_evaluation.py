@@ -26,6 +26,7 @@ from calm import (
 )
 from calm.config import configure
 from calm.evaluation import MaskEvaluator, get_mask
+from calm.faithfulness import area_under, probability_curves
 from calm.pixel_pr import BinLookup, PixelPR, average_precision
 from calm.util import get_threshold_list, normalize_scoremap
 from calm.util_cub_trait import CUBTrait
@@ -37,7 +38,7 @@ JOINT = ["--score_map_process=jointll", "--norm_type=clipping"]
 
 def flags(birds: Path, save_root: Path, *more: str) -> list[str]:
     return ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--experiment_name=em",
-            "--attribution_method=CALM_EM", *more]  # fmt: skip
+            "--attribution_method=CALM_EM", "--crop_size", "64", *more]  # fmt: skip
 
 
 def newest(save_root: Path, name: str) -> Path:
@@ -131,6 +132,45 @@ def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_pat
                                       "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
                                       "--smoothing_ksize", "3", "--ig_variant", "standard"))  # fmt: skip
         assert (newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle").is_file()
+
+
+def test_deletion_and_insertion(birds: Path, save_root: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 8, 8)
+
+    class Brightness(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            p = x.mean((1, 2, 3))
+            return torch.stack([p, 1 - p], 1)
+
+    ranking = erasing.rank_pixels(images.mean(1, keepdim=True))
+    deletion, insertion = probability_curves(Brightness(), images, torch.zeros(3, dtype=torch.long), ranking, 4)
+    assert deletion.shape == insertion.shape == (3, 5)
+    assert torch.allclose(deletion[:, 0], images.mean((1, 2, 3))) and not deletion[:, -1].any()
+    assert torch.allclose(insertion[:, -1], deletion[:, 0]) and (deletion.diff(dim=1) < 0).all()
+    assert area_under(torch.tensor([[1.0, 0.5, 0.0]])).item() == pytest.approx(0.5)
+    eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "--auc_steps", "3"))
+    summary = json.loads((newest(save_root, "eval_pixel_perturb") / "summary.json").read_text())
+    assert 0 < summary["deletion_auc"] < 1 and 0 < summary["insertion_auc"] < 1
+
+
+def test_further_baselines() -> None:
+    from calm import network, score_map_method
+
+    torch.manual_seed(0)
+    model = network.small(num_classes=3, attribution_method="CALM-EM", prior_activation="softplus").eval()
+    model.requires_grad_(False)
+    x, y = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
+    # on a CAM head Grad-CAM is the positive part of the class map without its bias, over the number of positions
+    cam = network.small(num_classes=3, attribution_method="CAM").eval().requires_grad_(False)
+    expected = (cam(x, y, return_cam="vanilla") - cam.conv_last.bias[y][:, None, None]).relu() / 64
+    assert torch.allclose(score_map_method.grad_cam(cam, x, y), expected, atol=1e-6)
+    for name in ("grad_cam", "captum_smoothgrad", "captum_vargrad", "occlusion"):
+        maps = score_map_method.GRADIENT_PROCESSES[name](
+            model=model, images=x, targets=y, num_classes=3, method=score_map_method.backprop, smooth_grad_nr_iter=3
+        )
+        assert maps.shape == ((2, 8, 8) if name == "grad_cam" else (2, 32, 32)) and maps.isfinite().all()
+        assert maps.abs().sum() > 0 and not x.requires_grad
 
 
 # --- cue localisation ---

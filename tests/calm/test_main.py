@@ -183,7 +183,7 @@ def test_override_cache_moves_the_old_run_aside(birds: Path, tmp_path: Path) -> 
 
 def test_start_from_a_checkpoint_and_evaluate_only(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
     flags = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--attribution_method=CALM_EM",
-             "--use_load_checkpoint=True", "--load_checkpoint=em/", "--epochs", "2"]  # fmt: skip
+             "--use_load_checkpoint=True", "--load_checkpoint=em/", "--epochs", "2", "--crop_size", "64"]  # fmt: skip
     entry.main([*flags, "--is_train=False"])
     out = capsys.readouterr().out
     accuracy = json.loads((save_root / "em" / "summary.json").read_text())["test_accuracy"]

@@ -1,0 +1,69 @@
+"""Further baselines for the same two metrics: captum's NoiseTunnel and occlusion, and Grad-CAM."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from calm.score_map_method.gradients import label_logits
+
+
+def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object) -> torch.Tensor:
+    """relu(sum_d F_d mean_z d logit_y / d F_d) on the network's last feature map F: (B,h,w).
+
+    captum's LayerGradCam needs a module whose output is F, which these networks do not have.
+    """
+    with torch.enable_grad():
+        f_former = model.extract(images).detach().float().requires_grad_()
+        f, attention = model.process.scores(f_former)
+        logits = model.process.input_for_loss(f, f_former, attention)["logits"]
+        (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), f_former)
+    return F.relu((f_former * gradient.mean((2, 3), keepdim=True)).sum(1)).detach()
+
+
+def noise_tunnel(
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    smooth_grad_nr_iter: int = 50,
+    smooth_grad_sigma: float = 4.0,
+    kind: str = "smoothgrad",
+    **_: object,
+) -> torch.Tensor:
+    """captum's NoiseTunnel over the gradient (B,H,W): the maximum over colours comes after the mean or variance."""
+    from captum.attr import NoiseTunnel, Saliency
+
+    span = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
+    with torch.enable_grad():
+        tunnel = NoiseTunnel(Saliency(lambda x: label_logits(model, x)))
+        attribution = tunnel.attribute(
+            images.detach().clone().requires_grad_(),
+            nt_type=kind,
+            nt_samples=smooth_grad_nr_iter,
+            nt_samples_batch_size=max(1, 64 // len(images)),
+            stdevs=float(span.mean() / smooth_grad_sigma),
+            target=targets,
+        )
+    return attribution.amax(1).detach().to(images.dtype)
+
+
+def noise_tunnel_variance(
+    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **settings: object
+) -> torch.Tensor:
+    """captum's vargrad (B,H,W)."""
+    return noise_tunnel(model, images, targets, kind="vargrad", **{k: v for k, v in settings.items() if k != "kind"})
+
+
+def occlusion(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object) -> torch.Tensor:
+    """captum's Occlusion with a window of an eighth of the side, half a window apart: drop of the logit (B,H,W)."""
+    from captum.attr import Occlusion
+
+    window = max(2, images.shape[-1] // 8)
+    with torch.no_grad():
+        attribution = Occlusion(lambda x: label_logits(model, x)).attribute(
+            images.detach(),
+            sliding_window_shapes=(images.shape[1], window, window),
+            strides=(images.shape[1], max(1, window // 2), max(1, window // 2)),
+            target=targets,
+            perturbations_per_eval=max(1, 64 // len(images)),
+        )
+    return attribution.mean(1).to(images.dtype)
