@@ -47,7 +47,7 @@ REGISTRY = {
     "ImageNet": Sample("common.samples.imagenet", "draw_imagenet", 1, "digit scenes, class folders, real.json (mile)"),
     "COCO_2014": Sample("common.samples.multilabel", "draw_coco", 1, "scenes of digits in COCO 2014's layout (csl)"),
     "OpenImages": Sample("common.samples.multilabel", "draw_openimages", 1, "data.csv, 60 classes, few labels (csl)"),
-    "CUB": Sample("common.samples.cub", "draw_cub", 1, "drawn birds with parts and attributes (calm)"),
+    "CUB": Sample("common.samples.cub", "draw_cub", 2, "drawn birds with parts and attributes (calm)"),
 }
 
 
