@@ -9,7 +9,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from common.cli import NonFiniteError
 from common.run import Run, start_run
-from common.rundir import make_accelerator, seed_everything
+from common.rundir import make_accelerator, seed_everything, share_buffers
 from oass.core import report
 from oass.core.build import build_data, build_optimizer, build_student, build_teacher
 from oass.core.datasets import VOC_Dataset_For_Classification
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             if teacher is not None:
                 update_ema_variables(student, teacher, args.alpha_ema, i)
                 if args.teacher_bn == "eval":
-                    share_buffers(student, accelerator)
+                    share_buffers(accelerator, student)
                     copy_buffers(student, teacher)
 
             meter.add({**losses, "loss": loss}, len(labels))
@@ -145,7 +145,7 @@ def evaluate(
     data: VOC_Dataset_For_Classification,
 ) -> None:
     """Evaluation/{map, best map, ...} of the student on the validation split; with --eval_ema the teacher's too."""
-    share_buffers(student, run.accelerator)
+    share_buffers(run.accelerator, student)
     options = {"difficult": args.difficult, "drop_last": args.batch_size if args.drop_last_eval else 0}
     if args.eval_ema:
         averaged = copy.deepcopy(teacher)
@@ -157,10 +157,3 @@ def evaluate(
     best = max(values, default=float("nan"))  # NaN: no class of this split has a positive
     run.log("Evaluation", **{"map": found.pop("map"), "best map": best, **found})
     report.after_epoch(args, run, student, teacher, data)
-
-
-def share_buffers(model: Classifier, accelerator: Accelerator) -> None:
-    """The main process's running statistics on all processes, so that all evaluate the same network."""
-    if accelerator.num_processes > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)

@@ -18,6 +18,7 @@ from calm.network.util import read_checkpoint
 from calm.training import build_optimizer, count_classes, low_rate_names, read_superclass
 from common.cli import UserError, run_main
 from tests.calm.conftest import TRAIN
+from tests.equality import same
 
 SCRIPT = Path(entry.__file__)
 
@@ -29,16 +30,6 @@ def train(birds: Path, folder: Path, *flags: str) -> dict:
 
 def state(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def test_a_run_leaves_what_design_lists(save_root: Path) -> None:

@@ -16,6 +16,7 @@ from cavl import main as entry
 from cavl.utils.options import build_parser, parse_args
 from common import samples
 from common.cli import UserError, run_main
+from tests.equality import same
 
 SAMPLE = ["--sample", "--cpu"]
 
@@ -39,16 +40,6 @@ def tiny_cifar(tmp_path_factory) -> Path:
 
 def state(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def test_plain_parser_keeps_the_references_defaults():

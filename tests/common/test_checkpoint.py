@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import checkpoint
 from common.cli import UserError
-from tests.common.toy import same
+from tests.equality import same
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from common import checkpoint
 from common.data import CorruptImage, train_loader
 from common.loading import EpochSampler, Seeded, epoch_order, eval_loader, gather_in_order, seed_of
-from tests.common.toy import same
+from tests.equality import same
 
 
 def process(rank: int = 0, world: int = 1) -> SimpleNamespace:

@@ -17,7 +17,8 @@ from common import checkpoint
 from common.cli import NonFiniteError, UserError, run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator
-from tests.common.toy import EPOCHS, SAMPLES, STEPS, same, settings, train
+from tests.common.toy import EPOCHS, SAMPLES, STEPS, settings, train
+from tests.equality import same
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_EPOCH = STEPS // EPOCHS

@@ -95,14 +95,3 @@ def train(
         run.end_epoch(score=run.values("test", "accuracy")[-1])
     run.finish(accuracy=(run.values("test", "accuracy") or [None])[-1], undefined=float("nan"))
     return run
-
-
-def same(a: object, b: object) -> bool:
-    """Bit-equal, through nested lists and dicts."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mile import MILe as entry
+from tests.equality import same
 
 # A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
 TINY = {
@@ -31,17 +32,6 @@ def state(folder: Path) -> dict:
     saved = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
     saved["progress"].pop("seconds")
     return saved
-
-
-def same(a: object, b: object) -> bool:
-    """Equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def assert_same_run(one: Path, other: Path) -> None:
