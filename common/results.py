@@ -1,8 +1,11 @@
-"""results/ours.csv from run directories, and the README tables from the CSVs.
+"""results/*.csv from run directories, and the README tables from the CSVs.
 
     python -m common.results add csl --method CSL --dataset COCO --setting "FPC 1000" --metric mAP \\
-        --key mAP_model --protocol "last epoch" --scale 100 --data DIR RUN [RUN ...]
+        --key mAP_model --protocol "last epoch" --scale 100 --curve test/mAP_model --data DIR RUN [RUN ...]
     python -m common.results tables          # rewrite the tables between the READMEs' markers
+
+`add` writes ours.csv (a row: mean and spread), seeds.csv (the same number of each seed, so that methods are compared
+seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the epochs).
 """
 
 import argparse
@@ -10,6 +13,7 @@ import csv
 import hashlib
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,8 @@ OURS = (
     "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,torch,minutes,date,run"
 ).split(",")
 PAPER = "method,dataset,setting,metric,protocol,value,std,n,table,note".split(",")
+SEEDS = [*OURS[:5], "seed", "value"]
+CURVES = "method,dataset,setting,curve,epoch,mean,std,n".split(",")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -35,12 +41,11 @@ def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = OURS) -> None:
-    """Write a results file; a row with the same first five columns as a later one is replaced by it."""
+    """Write a results file."""
     from common.checkpoint import atomic_write  # here, so that readers of the CSVs need not import torch
 
-    unique = {tuple(str(row[c]) for c in columns[:5]): row for row in rows}
     lines = [",".join(columns)]
-    for row in unique.values():
+    for row in rows:
         cells = ["" if row.get(c) is None else str(row.get(c, "")) for c in columns]
         lines.append(",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' if set(c) & set(',"\n') else c for c in cells))
     atomic_write(Path(path), ("\n".join(lines) + "\n").encode())
@@ -62,20 +67,17 @@ def row_from_runs(
 
     `fields`: method, dataset, setting, metric, protocol, and `command` where one command made several runs.
     """
-    values, seeds, seconds = [], [], 0.0
+    values, seconds = values_by_seed(folders, key, scale), 0.0
     for folder in folders:
         summary, config = _json(folder, "summary.json"), _json(folder, "config.json")
-        if summary.get(key) is None:
-            raise UserError(f"{folder}/summary.json: has no {key}; it has {', '.join(summary)}")
-        values.append(float(summary[key]) * scale)
         seconds += float(summary["wall_seconds"])
-        seeds.append(config["settings"].get("seed") or 0)
+    runs = [value for own in values.values() for value in own]
     hardware = config["hardware"]
     return {
-        "mean": f"{statistics.fmean(values):.4f}",
-        "std": f"{statistics.stdev(values):.4f}" if len(values) > 1 else "",
-        "n": len(values),
-        "seeds": " ".join(str(s) for s in sorted(set(seeds))),
+        "mean": f"{statistics.fmean(runs):.4f}",
+        "std": f"{statistics.stdev(runs):.4f}" if len(runs) > 1 else "",
+        "n": len(runs),
+        "seeds": " ".join(map(str, values)),
         "command": config["launches"][0]["command"],
         "commit": config["commit"],
         "data_sha": data_sha(data) if data else "",
@@ -88,11 +90,75 @@ def row_from_runs(
     }
 
 
+def values_by_seed(folders: Sequence[Path], key: str, scale: float = 1.0) -> dict[int, list[float]]:
+    """summary.json's `key` of run directories, times `scale`: seed -> values (several where a seed has folds)."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for folder in folders:
+        summary = _json(folder, "summary.json")
+        if summary.get(key) is None:
+            raise UserError(f"{folder}/summary.json: has no {key}; it has {', '.join(summary)}")
+        seed = _json(folder, "config.json")["settings"].get("seed") or 0
+        values[int(seed)].append(float(summary[key]) * scale)
+    return dict(sorted(values.items()))
+
+
+def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[int, float, float, int]]:
+    """Epoch, mean, sample deviation (0 for one run) and n of SPLIT/METRIC over runs, where all runs have the epoch."""
+    split, _, metric = curve.partition("/")
+    by_epoch: dict[int, list[float]] = defaultdict(list)
+    for folder in folders:
+        try:
+            lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{folder}: no readable metrics.jsonl") from error
+        latest = {l["epoch"]: float(l[metric]) for l in lines if l["split"] == split and l.get(metric) is not None}
+        for epoch, value in latest.items():
+            by_epoch[epoch].append(value)
+    whole = {e: v for e, v in sorted(by_epoch.items()) if len(v) == len(folders)}
+    if not whole:
+        raise UserError(f"--curve {curve}: no epoch at which all {len(folders)} runs have it")
+    return [(e, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0, len(v)) for e, v in whole.items()]
+
+
+def add(folder: Path, runs: Sequence[Path], *, key: str, curve: str = "", scale: float = 1.0, **fields: Any) -> None:
+    """Add what `runs` measured to the results files in `folder`; rows of the same first columns are replaced."""
+    row = row_from_runs(runs, key=key, scale=scale, **fields)
+    same = {c: row[c] for c in OURS[:5]}
+    seeds = [
+        {**same, "seed": seed, "value": f"{statistics.fmean(own):.6g}"}
+        for seed, own in values_by_seed(runs, key, scale).items()
+    ]
+    _replace(folder / "ours.csv", [row], OURS, OURS[:5])
+    _replace(folder / "seeds.csv", seeds, SEEDS, OURS[:5])
+    if curve:
+        cells = {c: row[c] for c in CURVES[:3]} | {"curve": curve}
+        drawn = [
+            {**cells, "epoch": e, "mean": f"{mean:.6g}", "std": f"{std:.4g}", "n": n}
+            for e, mean, std, n in curve_of_runs(runs, curve)
+        ]
+        _replace(folder / "curves.csv", drawn, CURVES, CURVES[:4])
+
+
+def _replace(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], same: Sequence[str]) -> None:
+    """Write `rows` into a results file in the place of those that agree with them in the columns `same`."""
+    new = {tuple(str(row[c]) for c in same) for row in rows}
+    old = read(path, columns) if path.is_file() else []
+    kept = [row for row in old if tuple(row[c] for c in same) not in new]
+    first = next((k for k, row in enumerate(old) if tuple(row[c] for c in same) in new), len(kept))
+    write(path, [*kept[:first], *rows, *kept[first:]], columns)
+
+
 def _json(folder: Path, name: str) -> dict:
     try:
         return json.loads((Path(folder) / name).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder}: no readable {name}; is it a finished run?") from error
+
+
+def mean_and_spread(mean: str | float, std: str | float | None) -> str:
+    """`mean ± std` as a reader wants it: two decimals, below one four."""
+    digits = 4 if abs(float(mean)) < 1 else 2
+    return " ± ".join(f"{float(number):.{digits}f}" for number in (mean, std) if number not in ("", None))
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -101,7 +167,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         return "Nothing is measured yet."
     lines = ["| data set | setting | method | metric | protocol | mean ± std | n |", "| --- " * 7 + "|"]
     for row in rows:
-        value = row["mean"] + (f" ± {row['std']}" if row["std"] else "") if row["mean"] else "not run"
+        value = mean_and_spread(row["mean"], row["std"]) if row["mean"] else "not run"
         cells = (row["dataset"], row["setting"], row["method"], row["metric"], row["protocol"], value, row["n"])
         lines.append("| " + " | ".join(cells) + " |")
     commands = dict.fromkeys(row["command"] for row in rows if row["command"])
@@ -137,20 +203,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = OneLineParser(prog="python -m common.results", description=__doc__.split("\n")[0])
     actions = parser.add_subparsers(dest="action", required=True, parser_class=OneLineParser)
     actions.add_parser("tables", help="rewrite the READMEs' tables")
-    add = actions.add_parser("add", help="add or replace a row of ours.csv")
-    add.add_argument("paper", choices=PAPERS)
+    new = actions.add_parser("add", help="add or replace a row of ours.csv")
+    new.add_argument("paper", choices=PAPERS)
     for name in (*OURS[:5], "key"):
-        add.add_argument(f"--{name}", required=True)
-    add.add_argument("--command", default=argparse.SUPPRESS, help="where one command made several runs")
-    add.add_argument("--scale", type=float, default=1.0, help="100 for percent")
-    add.add_argument("--data", type=Path, default=None, help="data set, for its checksum")
-    add.add_argument("runs", nargs="+", type=Path)
+        new.add_argument(f"--{name}", required=True)
+    new.add_argument("--command", default=argparse.SUPPRESS, help="where one command made several runs")
+    new.add_argument("--scale", type=float, default=1.0, help="100 for percent")
+    new.add_argument("--curve", default="", metavar="SPLIT/METRIC", help="of metrics.jsonl, for the learning curves")
+    new.add_argument("--data", type=Path, default=None, help="data set, for its checksum")
+    new.add_argument("runs", nargs="+", type=Path)
     args = vars(parser.parse_args(argv))
     if args.pop("action") == "add":
-        path = ROOT / args.pop("paper") / "results" / "ours.csv"
-        rows = read(path, OURS) if path.is_file() else []
-        write(path, [*rows, row_from_runs(args.pop("runs"), **args)])
-        print(f"{path}: {len(rows)} rows before")
+        folder = ROOT / args.pop("paper") / "results"
+        add(folder, args.pop("runs"), **args)
+        print(f"{folder / 'ours.csv'}: {len(read(folder / 'ours.csv', OURS))} rows")
     for readme in update_readmes(ROOT):
         print(f"{readme}: table rewritten")
 

@@ -59,14 +59,21 @@ def test_rows_survive_the_file_whatever_they_hold(tmp_path):
         assert list(csv.DictReader(file)) == rows
 
 
-def test_a_row_of_the_same_first_five_columns_replaces_the_older(tmp_path):
-    path = tmp_path / "ours.csv"
-    other = {**FIELDS, "dataset": "KMNIST", "mean": 3}
-    results.write(path, [{**FIELDS, "mean": 1}, other, {**FIELDS, "mean": 2, "std": None}])
-    assert [(r["dataset"], r["mean"], r["std"]) for r in results.read(path, results.OURS)] == [
-        ("MNIST", "2", ""),
-        ("KMNIST", "3", ""),
+def test_adding_a_row_again_replaces_it_where_it_stood(tmp_path, runs):
+    for dataset, scale in (("MNIST", 1), ("KMNIST", 3), ("MNIST", 100)):
+        results.add(tmp_path, runs, key="accuracy", scale=scale, **{**FIELDS, "dataset": dataset})
+    rows = results.read(tmp_path / "ours.csv", results.OURS)
+    assert [(r["dataset"], r["mean"], r["std"]) for r in rows] == [
+        ("MNIST", "80.0000", "10.0000"),
+        ("KMNIST", "2.4000", "0.3000"),
     ]
+    seeds = results.read(tmp_path / "seeds.csv", results.SEEDS)
+    assert [(r["dataset"], r["seed"], r["value"]) for r in seeds[:3]] == [
+        ("MNIST", "0", "80"),
+        ("MNIST", "1", "70"),
+        ("MNIST", "2", "90"),
+    ]
+    assert [r["dataset"] for r in seeds] == ["MNIST"] * 3 + ["KMNIST"] * 3
 
 
 @pytest.mark.parametrize("header", ["", "method,dataset", ",".join(reversed(results.OURS))])
@@ -105,6 +112,30 @@ def test_missing_and_undefined_numbers_and_unfinished_runs_are_errors(tmp_path, 
         results.row_from_runs(runs, key="accuracy", **FIELDS)
 
 
+def test_folds_of_a_seed_are_one_value_of_that_seed(tmp_path):
+    folds = [run_folder(tmp_path, f"{s}-{k}", s, v) for s, k, v in [(0, 0, 1.0), (0, 1, 3.0), (5, 0, 4.0), (5, 1, 8.0)]]
+    assert results.values_by_seed(folds, "accuracy") == {0: [1.0, 3.0], 5: [4.0, 8.0]}
+    results.add(tmp_path, folds, key="accuracy", **FIELDS)
+    (row,) = results.read(tmp_path / "ours.csv", results.OURS)
+    assert (row["n"], row["seeds"], row["mean"]) == ("4", "0 5", "4.0000")
+    assert [r["value"] for r in results.read(tmp_path / "seeds.csv", results.SEEDS)] == ["2", "6"]
+
+
+def test_a_curve_is_the_mean_over_runs_where_all_have_the_epoch(tmp_path, runs):
+    lines = {0: [(1, 0.1), (2, 0.4), (2, 0.2)], 1: [(1, 0.3), (2, 0.4)], 2: [(1, 0.5), (2, 0.6), (3, 1.0)]}
+    for k, points in lines.items():  # epoch 2 of the first run was logged again after a resume: the later one counts
+        told = [{"step": e, "epoch": e, "split": "test", "acc": v} for e, v in points]
+        (runs[k] / "metrics.jsonl").write_text("".join(json.dumps(l) + "\n" for l in told))
+    results.add(tmp_path, runs, key="accuracy", curve="test/acc", **FIELDS)
+    rows = results.read(tmp_path / "curves.csv", results.CURVES)
+    assert [(r["method"], r["curve"], r["epoch"], r["mean"], r["std"], r["n"]) for r in rows] == [
+        ("CAVL", "test/acc", "1", "0.3", "0.2", "3"),
+        ("CAVL", "test/acc", "2", "0.4", "0.2", "3"),
+    ]
+    with pytest.raises(UserError, match="--curve test/loss: no epoch at which all 3 runs have it"):
+        results.add(tmp_path, runs, key="accuracy", curve="test/loss", **FIELDS)
+
+
 def test_the_data_checksum_sees_names_and_contents(tmp_path):
     folder = tmp_path / "data"
     (folder / "sub").mkdir(parents=True)
@@ -132,10 +163,10 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
     assert (row["mean"], row["std"], row["n"]) == ("80.0000", "10.0000", "3")
     text = (root / "cavl" / "README.md").read_text()
     assert text.startswith("# CAVL\n\n") and text.endswith(f"{results.END}\n\nmore\n") and "old" not in text
-    assert "| MNIST | q 0.1 | CAVL | accuracy | last epoch | 80.0000 ± 10.0000 | 3 |" in text
+    assert "| MNIST | q 0.1 | CAVL | accuracy | last epoch | 80.00 ± 10.00 | 3 |" in text
     assert text.count("main.py --seed 1") == 1
     assert results.update_readmes(root) == []  # already as the CSV says
-    (root / "cavl" / "README.md").write_text(text.replace("80.0000", "99.0000"))
+    (root / "cavl" / "README.md").write_text(text.replace("80.00", "99.00"))
     assert results.update_readmes(root) == [root / "cavl" / "README.md"]
     assert (root / "cavl" / "README.md").read_text() == text
     capsys.readouterr()
@@ -155,9 +186,10 @@ def test_a_readme_without_its_markers_is_an_error(readme):
 @pytest.mark.parametrize("paper", results.PAPERS)
 def test_the_repositorys_own_files_have_the_columns_and_the_table(paper):
     folder = results.ROOT / paper
-    for name, columns in (("ours.csv", results.OURS), ("paper.csv", results.PAPER)):
-        if (folder / "results" / name).is_file():
-            results.read(folder / "results" / name, columns)
+    files = {"ours": results.OURS, "paper": results.PAPER, "seeds": results.SEEDS, "curves": results.CURVES}
+    for name, columns in files.items():
+        if (folder / "results" / f"{name}.csv").is_file():
+            results.read(folder / "results" / f"{name}.csv", columns)
     if (folder / "README.md").is_file() and (folder / "results" / "ours.csv").is_file():
         text = (folder / "README.md").read_text()
         assert results.with_table(text, results.read(folder / "results" / "ours.csv", results.OURS)) == text
