@@ -56,19 +56,20 @@ def names() -> list[str]:
     return list(REGISTRY)
 
 
-def draw(name: str, folder: Path) -> Path:
-    """Draw the sample `name` into `folder` and return the folder.
+def draw(name: str, folder: Path, seed: int = SEED) -> Path:
+    """Draw the sample `name` into `folder` and return the folder; another `seed` draws other pictures.
 
     The folder may be missing, empty, or hold this very sample (its files are drawn anew); else UserError.
     """
     sample, folder = _look_up(name), Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder for the sample")
-    if folder.is_dir() and any(folder.iterdir()) and _marker_of(folder) != (name, sample.version):
-        raise UserError(f"{folder} is not empty and not this sample ({name}, version {sample.version}); give another")
+    if folder.is_dir() and any(folder.iterdir()) and _marker_of(folder) != (name, sample.version, seed):
+        wanted = f"{name}, version {sample.version}, seed {seed}"
+        raise UserError(f"{folder} is not empty and not this sample ({wanted}); give another")
     with tempfile.TemporaryDirectory() as temporary, _writing(folder):
         whole = Path(temporary) / name
-        _write(name, whole)
+        _write(name, whole, seed)
         folder.mkdir(exist_ok=True)
         # the marker last: a copy that is interrupted does not pass for a sample
         for path in sorted(whole.rglob("*"), key=lambda path: path.name == MARKER):
@@ -115,17 +116,17 @@ def _cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "weak-supervision-samples"
 
 
-def _write(name: str, folder: Path) -> None:
+def _write(name: str, folder: Path, seed: int = SEED) -> None:
     """Draw into the new folder `folder`; the marker comes last."""
     folder.mkdir()
     sample = REGISTRY[name]
     function = getattr(import_module(sample.module), sample.function)
     # the name takes part in the seed, so that no two samples share their noise
-    counts = function(folder, np.random.default_rng([SEED, *name.encode()]))
+    counts = function(folder, np.random.default_rng([seed, *name.encode()]))
     marker = {
         "name": name,
         "version": sample.version,
-        "seed": SEED,
+        "seed": seed,
         "description": sample.description,
         "counts": counts,
     }
@@ -143,11 +144,11 @@ def _draw_and_rename(name: str, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _marker_of(folder: Path) -> tuple[str, int] | None:
-    """Name and version of the sample in `folder`; None if it is none."""
+def _marker_of(folder: Path) -> tuple[str, int, int] | None:
+    """Name, version and seed of the sample in `folder`; None if it is none."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return marker["name"], marker["version"]
+        return marker["name"], marker["version"], marker["seed"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -11,6 +11,7 @@ def main() -> None:
     parser = OneLineParser(prog="python -m common.samples", description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(samples.names()))
     parser.add_argument("folder", nargs="?", metavar="DIR", type=Path, help="a folder that is missing or empty")
+    parser.add_argument("--seed", type=int, default=samples.SEED, help="another one draws other pictures")
     args = parser.parse_args()
     if args.name is None:
         width = max(map(len, samples.names()))
@@ -21,7 +22,7 @@ def main() -> None:
     elif args.folder is None:
         raise UserError(f"where to? python -m common.samples {args.name} DIR")
     else:
-        print(f"{args.name} written to {samples.draw(args.name, args.folder)}")
+        print(f"{args.name} written to {samples.draw(args.name, args.folder, args.seed)}")
 
 
 if __name__ == "__main__":

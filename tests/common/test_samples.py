@@ -139,6 +139,14 @@ def test_draw_restores_its_own_sample(tmp_path: Path) -> None:
     assert files_of(samples.draw("PLL", tmp_path)) == whole
 
 
+def test_another_seed_draws_other_pictures(drawn: Path, tmp_path: Path) -> None:
+    other = samples.draw("PLL", tmp_path / "other", seed=10)
+    assert files_of(samples.draw("PLL", other, seed=10))["lost.mat"] != files_of(drawn / "PLL")["lost.mat"]
+    assert json.loads((other / "SAMPLE.json").read_text())["seed"] == 10
+    with pytest.raises(UserError, match="seed 0"):
+        samples.draw("PLL", other)
+
+
 def test_ensure_draws_once(cache: Path, capsys: pytest.CaptureFixture) -> None:
     folder = samples.ensure("PLL")
     assert folder == cache / "PLL-v1" and samples.is_sample(folder)
