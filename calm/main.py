@@ -23,6 +23,7 @@ from calm.training import (
     checkpoint_file,
     classify,
     count_classes,
+    to_device,
 )
 from common.cli import run_main
 from common.data import gather_in_order
@@ -49,7 +50,7 @@ class Trainer(Reports):
             skip_corrupt=args.skip_corrupt, cache_images=args.cache_images,
         )  # fmt: skip
         start = checkpoint_file(args) if args.use_load_checkpoint else None
-        self.model = build_model(args, start).to(self.device)
+        self.model = build_model(args, start).to(self.device, memory_format=torch.channels_last)
         folder = args.log_folder if args.is_train else args.log_folder / "main_evaluate"
         self.run = start_run(args, folder, self.accelerator, named=folder if args.is_named and args.is_train else None)
         self.optimizer = build_optimizer(args, self.model)
@@ -77,7 +78,7 @@ class Trainer(Reports):
                 run.step(0, batch.skipped)
                 continue
             images, labels, _ = batch.data
-            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            images, labels = to_device(images, labels, self.device)
             with self.accelerator.autocast():
                 posterior = self.teacher(images, labels, return_cam="gtcond") if self.teacher else None
                 out = self.network(images, labels, posterior=posterior)

@@ -9,7 +9,7 @@ from calm.config import Configs, configure
 from calm.data_loaders import configure_metadata, get_data_loader, get_image_ids
 from calm.network.util import read_checkpoint
 from calm.score_mapper import ScoreMapper
-from calm.training import NUM_CLASSES, build_model, checkpoint_file, count_classes, read_superclass
+from calm.training import NUM_CLASSES, build_model, checkpoint_file, count_classes, read_superclass, to_device
 from common.cli import UserError
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
@@ -77,8 +77,7 @@ class Tester:
         """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals."""
         for batch in self.run.bar(self.loader, "test", len(self.loader)):
             images, labels, ids = batch.data
-            images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            yield images, labels.to(self.device, non_blocking=True), ids, batch.index
+            yield *to_device(images, labels, self.device), ids, batch.index
             self.run.progress.images += len(images)
             if self.run.world == 1:
                 self.run.poll()
