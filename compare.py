@@ -1,7 +1,7 @@
 """Side by side: what the five papers report and what we measured, as terminal tables and one HTML page.
 
-python compare.py                                  # from */results/{paper,ours}.csv; writes compare.html
-python compare.py cavl/save/mnist_mlp_compare      # also draws these runs, and pairs their seeds
+python compare.py                                  # from */results/*.csv; writes compare.html
+python compare.py cavl/save/mnist_mlp_compare      # also draws these runs
 python compare.py --readme README.md               # also rewrites the claims table between its markers
 """
 
@@ -33,13 +33,12 @@ def main(argv: list[str] | None = None) -> None:
 
     papers = records.load(args.root, args.paper or PAPERS)
     given = runs.find(args.runs)
-    paired = runs.attach(papers, given)
     judgements = judge_all(papers, CLAIMS)
 
     for paper in papers:
         print(f"{terminal.paper_table(paper)}\n")
     if given:
-        print(f"{terminal.runs_table(given)}\n{paired} rows of ours.csv known by seed from them\n")
+        print(f"{terminal.runs_table(given)}\n")
     print(terminal.claims_table(judgements))
 
     write(args.out, page.build(papers, judgements, given))

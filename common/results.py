@@ -12,6 +12,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -102,22 +103,37 @@ def values_by_seed(folders: Sequence[Path], key: str, scale: float = 1.0) -> dic
     return dict(sorted(values.items()))
 
 
-def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[int, float, float, int]]:
-    """Epoch, mean, sample deviation (0 for one run) and n of SPLIT/METRIC over runs, where all runs have the epoch."""
-    split, _, metric = curve.partition("/")
+def mean_curve(runs: Sequence[Sequence[dict]], split: str, metric: str) -> list[tuple[int, float, float, int]]:
+    """Epoch, mean, sample deviation (0 for one run) and n over the metrics lines of several runs.
+
+    Of several lines of an epoch the last counts (a resumed run); epochs that fewer runs have than others are left out.
+    """
     by_epoch: dict[int, list[float]] = defaultdict(list)
-    for folder in folders:
-        try:
-            lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{folder}: no readable metrics.jsonl") from error
-        latest = {l["epoch"]: float(l[metric]) for l in lines if l["split"] == split and l.get(metric) is not None}
-        for epoch, value in latest.items():
+    for lines in runs:
+        known = [l for l in lines if l.get("split") == split and is_number(l.get(metric))]
+        for epoch, value in {l["epoch"]: float(l[metric]) for l in known}.items():
             by_epoch[epoch].append(value)
-    whole = {e: v for e, v in sorted(by_epoch.items()) if len(v) == len(folders)}
-    if not whole:
+    most = max(map(len, by_epoch.values()), default=0)
+    whole = {e: v for e, v in sorted(by_epoch.items()) if len(v) == most}
+    return [(e, statistics.fmean(v), statistics.stdev(v) if most > 1 else 0.0, most) for e, v in whole.items()]
+
+
+def is_number(value: object) -> bool:
+    """Whether a metric is a finite number (a flag is none)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[int, float, float, int]]:
+    """`mean_curve` of SPLIT/METRIC over run directories; UserError where they do not all have it."""
+    split, _, metric = curve.partition("/")
+    try:
+        runs = [[json.loads(line) for line in (Path(f) / "metrics.jsonl").read_text().splitlines()] for f in folders]
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"--curve {curve}: no readable metrics.jsonl ({error})") from error
+    points = mean_curve(runs, split, metric)
+    if not points or points[0][-1] < len(folders):
         raise UserError(f"--curve {curve}: no epoch at which all {len(folders)} runs have it")
-    return [(e, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0, len(v)) for e, v in whole.items()]
+    return points
 
 
 def add(folder: Path, runs: Sequence[Path], *, key: str, curve: str = "", scale: float = 1.0, **fields: Any) -> None:

@@ -1,14 +1,13 @@
-"""Learning curves of run directories as inline SVG: a line for the mean over seeds, a band for their spread."""
+"""Learning curves as inline SVG: a line for the mean over runs, a band for their spread; of curves.csv and of runs."""
 
 import math
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from common.results import is_number, mean_curve
 from sidebyside.markup import slug, text
-from sidebyside.records import show
+from sidebyside.records import Curve, Paper, show
 from sidebyside.runs import RunFolder, groups
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 52, 10, 12, 34
@@ -19,38 +18,23 @@ _CONTEXT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Mean and sample standard deviation over seeds, epoch by epoch (where all seeds have a value)."""
-
-    label: str
-    epochs: list[float]
-    mean: list[float]
-    std: list[float]
-    seeds: int
-
-
 def curve(label: str, runs: Sequence[RunFolder], split: str, metric: str) -> Curve | None:
     """The curve of one metric over runs that differ only in seed; None where there are fewer than two points."""
-    by_epoch: dict[float, list[float]] = defaultdict(list)
-    for run in runs:
-        latest = {}
-        for line in run.lines:
-            if line.get("split") == split and _is_number(line.get(metric)):
-                latest[line["epoch"]] = float(line[metric])
-        for epoch, value in latest.items():
-            by_epoch[epoch].append(value)
-    most = max((len(v) for v in by_epoch.values()), default=0)
-    epochs = sorted(e for e, values in by_epoch.items() if len(values) == most)
-    if len(epochs) < 2:
+    points = mean_curve([run.lines for run in runs], split, metric)
+    if len(points) < 2:
         return None
-    mean = [statistics.fmean(by_epoch[e]) for e in epochs]
-    std = [statistics.stdev(by_epoch[e]) if most > 1 else 0.0 for e in epochs]
-    return Curve(label, epochs, mean, std, most)
+    epochs, mean, std, counts = (list(column) for column in zip(*points, strict=True))
+    return Curve(label, epochs, mean, std, counts[0])
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def measured(paper: Paper) -> str:
+    """The charts of curves.csv: one for each data set, setting and metric, a line for each method."""
+    figures = []
+    for (dataset, setting, name), lines in paper.curves.items():
+        shown = [c for c in lines if len(c.epochs) > 1][: 2 * COLOURS]
+        if shown:
+            figures.append(_figure(f"{paper.name}: {name.replace('/', ' ')}", f"{dataset}, {setting}", shown))
+    return "\n".join(figures)
 
 
 def charts(paper: str, runs: Sequence[RunFolder]) -> str:
@@ -79,7 +63,7 @@ def _metrics(runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
         for run in runs
         for line in run.lines
         for metric, value in line.items()
-        if metric not in ("step", "epoch", "split") and _is_number(value) and _WANTED.search(metric)
+        if metric not in ("step", "epoch", "split") and is_number(value) and _WANTED.search(metric)
     )
     evaluation = [pair for pair in found if pair[0] not in ("train", "start", "runs")]
     return [*evaluation[:5], *[pair for pair in found if pair == ("train", "loss")]]
@@ -112,13 +96,13 @@ def _figure(title: str, task: str, lines: Sequence[Curve]) -> str:
         up = [f"{x(e):.1f},{y(m + s):.1f}" for e, m, s in zip(c.epochs, c.mean, c.std, strict=True)]
         down = [f"{x(e):.1f},{y(m - s):.1f}" for e, m, s in zip(c.epochs, c.mean, c.std, strict=True)]
         line = " ".join(f"{x(e):.1f},{y(m):.1f}" for e, m in zip(c.epochs, c.mean, strict=True))
-        if c.seeds > 1:
+        if c.runs > 1:
             parts.append(f'<polygon class="band c{number % COLOURS}" points="{" ".join(up + down[::-1])}"/>')
         parts.append(f'<polyline class="line c{number % COLOURS} {_dash(number)}" points="{line}"/>')
-    seeds = sorted({c.seeds for c in lines})
+    counts = sorted({c.runs for c in lines})
     told = "; ".join(f"{c.label} {show(c.mean[-1])}" for c in lines)
     spread = (
-        f"mean over {'/'.join(map(str, seeds))} seeds, band: one standard deviation" if seeds[-1] > 1 else "one seed"
+        f"mean over {'/'.join(map(str, counts))} runs, band: one standard deviation" if counts[-1] > 1 else "one run"
     )
     return (
         f'<figure class="chart" id="{slug(f"{title} {task}")}"><figcaption><strong>{text(title)}</strong><br>'
@@ -132,7 +116,7 @@ def _legend(lines: Sequence[Curve]) -> str:
     items = (
         f'<li><svg viewBox="0 0 26 8" width="26" height="8" aria-hidden="true">'
         f'<line class="line c{k % COLOURS} {_dash(k)}" x1="0" y1="4" x2="26" y2="4"/></svg> '
-        f"{text(c.label)} <small>{show(c.mean[-1])}{f' ± {show(c.std[-1])}' if c.seeds > 1 else ''}</small></li>"
+        f"{text(c.label)} <small>{show(c.mean[-1])}{f' ± {show(c.std[-1])}' if c.runs > 1 else ''}</small></li>"
         for k, c in enumerate(lines)
     )
     return f'<ul class="legend">{"".join(items)}</ul>'

@@ -20,10 +20,12 @@ _OPEN = 2  # pairs shown at once in a cell; the others fold out
 
 def build(papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequence[RunFolder] = ()) -> str:
     """The whole page."""
-    sections = [("claims", "Does it reproduce?", _claims(judgements)), ("rule", "The rule", _rule(papers, runs))]
+    sections = [("claims", "Does it reproduce?", _claims(judgements)), ("rule", "The rule", _rule(papers))]
     for paper in papers:
         sections.append((paper.name, paper.title or paper.name, _numbers(paper)))
-    drawn = "\n".join(curves.charts(p.name, own) for p in papers if (own := [r for r in runs if r.paper == p.name]))
+    drawn = [
+        (p.name, curves.measured(p) + curves.charts(p.name, [r for r in runs if r.paper == p.name])) for p in papers
+    ]
     sections.append(("curves", "Learning curves", _curves(drawn)))
     sections.append(("gallery", "Pictures", _gallery(papers)))
     sections.append(("deviations", "Deviations register", _deviations(papers)))
@@ -141,14 +143,11 @@ def _where(row: Row) -> str:
     return f"<small>{text(', '.join(filter(None, (c['dataset'], c['setting'], c['metric'], c['protocol']))))}</small>"
 
 
-def _rule(papers: Sequence[Paper], runs: Sequence[RunFolder]) -> str:
+def _rule(papers: Sequence[Paper]) -> str:
     missing = [m for p in papers for m in p.missing]
     known = sum(row.by_seed is not None for p in papers for row in p.ours)
-    given = f"{len(runs)} run directories were given; {known} rows are known by seed from them." if runs else ""
     absent = f"<p>Not there: {', '.join(f'<code>{text(m)}</code>' for m in missing)}.</p>" if missing else ""
-    return (
-        f"<p>{text(RULE)}</p><p>{given or 'No run directories were given: all intervals are from means.'}</p>{absent}"
-    )
+    return f"<p>{text(RULE)}</p><p>{known} rows are known seed by seed (results/seeds.csv).</p>{absent}"
 
 
 def _numbers(paper: Paper) -> str:
@@ -205,10 +204,10 @@ def _line(line: Line) -> tuple[str, ...]:
     return (*_keys(row), paper, _measured(line.ours), difference, seeds, f"{source}{details}")
 
 
-def _curves(drawn: str) -> str:
-    if drawn:
-        return f'<div class="grid-of">{drawn}</div>'
-    return "<p>Give run directories to draw them: <code>python compare.py RUN [RUN ...]</code></p>"
+def _curves(drawn: Sequence[tuple[str, str]]) -> str:
+    parts = [f'<h3>{name}</h3><div class="grid-of">{charts}</div>' for name, charts in drawn if charts]
+    note = "<p>Of your own runs too: <code>python compare.py RUN [RUN ...]</code></p>"
+    return "\n".join([*parts, note])
 
 
 def _gallery(papers: Sequence[Paper]) -> str:

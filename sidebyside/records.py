@@ -1,14 +1,15 @@
-"""What the repository knows: results/{paper,ours}.csv, pictures and deviations of every paper, as plain records."""
+"""What the repository knows of every paper, as plain records: its results/*.csv, pictures and deviations."""
 
 import csv
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.cli import UserError
-from common.results import OURS, PAPER, PAPERS, read
+from common.results import CURVES, OURS, PAPER, PAPERS, SEEDS, mean_and_spread, read
 from sidebyside.verdict import Sample
 
 KEY = OURS[:5]
@@ -44,19 +45,31 @@ class Row:
             return "n/a"
         if "value" in self.cells:
             return " ± ".join(filter(None, (self.cells["value"], self.cells["std"])))
-        digits = 4 if abs(self.value) < 1 else 2
-        return f"{self.value:.{digits}f}" + (f" ± {self.std:.{digits}f}" if self.std is not None else "")
+        return mean_and_spread(self.value, self.std)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and sample standard deviation over runs, epoch by epoch."""
+
+    label: str
+    epochs: list[float]
+    mean: list[float]
+    std: list[float]
+    runs: int
 
 
 @dataclass
 class Paper:
-    """One subproject: its rows, pictures (path, caption), deviations table, and what is not there."""
+    """One subproject: its rows, curves by (data set, setting, what is drawn), pictures (path, caption), deviations
+    table, and what is not there."""
 
     name: str
     title: str = ""
     link: str = ""
     ours: list[Row] = field(default_factory=list)
     published: list[Row] = field(default_factory=list)
+    curves: dict[tuple[str, str, str], list[Curve]] = field(default_factory=dict)
     pictures: list[tuple[Path, str]] = field(default_factory=list)
     deviations: list[list[str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -94,6 +107,8 @@ def _load_paper(root: Path, name: str) -> Paper:
             target.extend(load_rows(path, name, columns))
         else:
             paper.missing.append(f"{name}/results/{file}")
+    paper.ours = _with_seeds(paper.ours, folder / "results" / "seeds.csv")
+    paper.curves = load_curves(folder / "results" / "curves.csv")
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if not text:
@@ -152,9 +167,25 @@ def _is_sample(cells: dict[str, str]) -> bool:
     return bool(_SAMPLE_WORD.search(named) or _SAMPLE_FLAG.search(cells["command"]))
 
 
-def with_values(row: Row, by_seed: dict[int, float]) -> Row:
-    """The row, its values known by seed."""
-    return replace(row, by_seed=by_seed)
+def _with_seeds(rows: Sequence[Row], path: Path) -> list[Row]:
+    """The rows, with the value of each seed where seeds.csv holds it."""
+    known: dict[tuple[str, ...], dict[int, float]] = defaultdict(dict)
+    for number, cells in enumerate(read(path, SEEDS) if path.is_file() else (), 2):
+        value = _number(cells["value"], f"{path}, row {number}: value")
+        known[tuple(cells[c] for c in KEY)][int(cells["seed"])] = value
+    return [replace(row, by_seed=known.get(row.key)) for row in rows]
+
+
+def load_curves(path: Path) -> dict[tuple[str, str, str], list[Curve]]:
+    """The curves of curves.csv, one for each method, by (data set, setting, SPLIT/METRIC)."""
+    points: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for cells in read(path, CURVES) if path.is_file() else ():
+        points[tuple(cells[c] for c in ("dataset", "setting", "curve", "method"))].append(cells)
+    charts: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
+    for (*chart, method), own in points.items():
+        epochs, mean, std = ([float(p[c]) for p in own] for c in ("epoch", "mean", "std"))
+        charts[tuple(chart)].append(Curve(method, epochs, mean, std, int(own[0]["n"])))
+    return charts
 
 
 def _title_and_link(readme: str) -> tuple[str, str]:

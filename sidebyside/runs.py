@@ -1,8 +1,7 @@
-"""Run directories given on the command line: curves to draw, and values by seed for the rows they stand behind."""
+"""Run directories given on the command line, whose curves the page draws."""
 
 import json
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import FREE_SETTINGS, UserError
-from sidebyside.records import Paper, Row, with_values
 
 # A setting that only this paper's scripts have, and the setting that names the method.
 MARKS = {
@@ -21,7 +19,6 @@ MARKS = {
     "mile": ("schema", ("schema",)),
 }
 _NOT_THE_EXPERIMENT = FREE_SETTINGS | {"seed", "seeds", "compare", "fold", "tag", "experiment_name", "sample"}
-_SCALES = (1.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -84,52 +81,6 @@ def _read(folder: Path) -> RunFolder:
         return RunFolder(folder, config["settings"], command, config.get("commit") or "", summary, tuple(lines))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{folder}: config.json, metrics.jsonl or summary.json is damaged ({error!r})") from error
-
-
-def attach(papers: Sequence[Paper], runs: Sequence[RunFolder]) -> int:
-    """Give the rows of ours.csv their values by seed, where the runs they name are here; returns how many got them."""
-    count = 0
-    for paper in papers:
-        own = [run for run in runs if run.paper in (paper.name, None)]
-        for k, row in enumerate(paper.ours):
-            by_seed = values_by_seed(row, own)
-            if by_seed:
-                paper.ours[k], count = with_values(row, by_seed), count + 1
-    return count
-
-
-def values_by_seed(row: Row, runs: Sequence[RunFolder]) -> dict[int, float] | None:
-    """Seed -> value (the mean over folds), from the runs that the row names.
-
-    The row does not say which entry of summary.json it is the mean of: it is the one whose mean and n come out
-    as the row says. None where no set of runs here gives the row's number.
-    """
-    names = set(row.cells["run"].split())
-    homes = defaultdict(list)
-    for run in (r for r in runs if r.path.name in names):
-        for home in run.path.resolve().parents:  # runs of the same names may lie in several folders
-            homes[home].append(run)
-    for _, group in sorted(homes.items(), key=lambda item: -len(item[0].parts)):
-        if len(group) != row.n or row.value is None:
-            continue
-        for key, value in group[0].summary.items():
-            if isinstance(value, (int, float)) and (values := _if_mean_of(row, group, key)):
-                return values
-    return None
-
-
-def _if_mean_of(row: Row, runs: Sequence[RunFolder], key: str) -> dict[int, float] | None:
-    numbers = [run.summary.get(key) for run in runs]
-    if any(not isinstance(v, (int, float)) or isinstance(v, bool) for v in numbers):
-        return None
-    decimals = len(row.cells["mean"].partition(".")[2])
-    for scale in _SCALES:
-        if round(statistics.fmean(numbers) * scale, decimals) == row.value:
-            seeds = defaultdict(list)
-            for run, number in zip(runs, numbers, strict=True):
-                seeds[run.seed].append(number * scale)
-            return {seed: statistics.fmean(values) for seed, values in sorted(seeds.items())}
-    return None
 
 
 def groups(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:

@@ -3,7 +3,7 @@
 A claim says that one row is better than another. On each pair of rows that agree in everything else:
 
     d      mean of (better - worse), the sign turned where lower is better
-    paired the values are known by seed (run directories were given): t interval over d_s, s the shared seeds
+    paired the values are known by seed (results/seeds.csv): t interval over d_s, s the shared seeds
     Welch  only mean, std and n are known: d +- t(df) sqrt(s1^2/n1 + s2^2/n2), df by Welch and Satterthwaite
 
 The pair holds if the 95 % interval lies above zero. It does not if it lies below, or includes zero. With fewer
@@ -24,9 +24,9 @@ NOT_ENOUGH, NOT_RUN = "not enough seeds", "not run"
 VERDICTS = (REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_ENOUGH, NOT_RUN)
 RULE = (
     "A claim compares two methods. For every pair of rows that agree in data set, setting, metric and protocol we take "
-    "the mean difference and its 95 % t interval: paired by seed where the run directories were given, Welch's where "
-    "only mean, standard deviation and n (runs: seeds, times folds where a set has folds) are known. The pair holds if "
-    "the interval lies on the claimed side of zero; if it includes zero, or lies on the other side, it does not hold. "
+    "the mean difference and its 95 % t interval: paired by seed where the values of both are known by seed, Welch's "
+    "where only mean, standard deviation and n (runs: seeds, times folds where a set has folds) are known. The pair "
+    "holds if the interval lies on the claimed side of zero; if it includes zero, or lies on the other side, it does not hold. "
     "Fewer than two seeds on a side: not enough seeds. Reproduced: all decided pairs hold. Partly reproduced: some do. "
     "Not reproduced: none does. Results on the offline samples are judged by the same rule, in a column of their own, "
     "and say nothing about the paper's numbers."

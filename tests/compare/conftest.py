@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.results import OURS, PAPER, write
+from common.results import CURVES, OURS, PAPER, SEEDS, write
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -100,6 +100,14 @@ def make_repository(root: Path) -> Path:
     ]
     write(root / "cavl" / "results" / "ours.csv", cavl)
     write(root / "cavl" / "results" / "paper.csv", [paper_row("cavl", "", note="could not be read")], PAPER)
+    task = {c: ours_row("cavl", "")[c] for c in SEEDS[1:5]}
+    by_seed = {"cavl": (96.0, 97.0, 98.0), "uniform": (92.0, 93.0, 94.0)}
+    seeds = [{**task, "method": m, "seed": s, "value": v} for m, own in by_seed.items() for s, v in enumerate(own)]
+    write(root / "cavl" / "results" / "seeds.csv", seeds, SEEDS)
+    points = {"cavl": (50.0, 97.0), "uniform": (40.0, 93.0)}
+    drawn = {"dataset": "MNIST", "setting": "USS", "curve": "test/accuracy", "std": 1.0, "n": 3}
+    curves = [{**drawn, "method": m, "epoch": e, "mean": v} for m, own in points.items() for e, v in enumerate(own, 1)]
+    write(root / "cavl" / "results" / "curves.csv", curves, CURVES)
     coco = dict(dataset="COCO", setting="FPC 1000", metric="mAP %", protocol="last epoch")
     csl = [ours_row("CSL", "82.9000", "0.3000", **coco), ours_row("Ignore, CE", "76.0000", "", 1, **coco)]
     write(root / "csl" / "results" / "ours.csv", csl)

@@ -185,7 +185,7 @@ def test_a_curve_is_the_mean_over_seeds_with_its_deviation(run_folders):
     own = runs.groups(runs.find([run_folders]))
     assert list(own) == ["cavl", "uniform"]
     curve = curves.curve("cavl", own["cavl"], "test", "accuracy")
-    assert (curve.epochs, curve.seeds) == ([1, 2, 3, 4], 3)
+    assert (curve.epochs, curve.runs) == ([1, 2, 3, 4], 3)
     assert curve.mean == pytest.approx([0.5, 0.8, 0.9, 0.97]) and curve.std == pytest.approx([0, 0, 0, 0.01])
 
 

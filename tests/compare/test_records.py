@@ -2,11 +2,12 @@
 
 import json
 import re
+import statistics
 
 import pytest
 
 from common.cli import UserError
-from common.results import OURS, PAPERS, ROOT, write
+from common.results import OURS, PAPERS, ROOT, SEEDS, read, write
 from sidebyside import records, runs
 from tests.compare.conftest import ours_row, run_folder
 
@@ -83,39 +84,44 @@ def test_deviations_come_from_their_section_only(repository):
     assert records.deviations("# no such section\n\n| a | b |\n| - | - |\n| 1 | 2 |\n") == []
 
 
+# --- seeds and curves ---
+
+
+def test_rows_know_their_values_by_seed_and_others_are_not_given_any(repository):
+    cavl, uniform, rc = records.load(repository)[0].ours[:3]
+    assert cavl.by_seed == {0: 96.0, 1: 97.0, 2: 98.0} and uniform.by_seed == {0: 92.0, 1: 93.0, 2: 94.0}
+    assert rc.by_seed is None
+
+
+def test_a_value_by_seed_that_is_no_number_is_named(repository):
+    path = repository / "cavl" / "results" / "seeds.csv"
+    path.write_text(path.read_text().replace("97.0", "many"))
+    with pytest.raises(UserError, match="seeds.csv, row 3: value is 'many'"):
+        records.load(repository)
+
+
+def test_curves_are_grouped_by_what_they_show(repository):
+    curves = records.load(repository)[0].curves
+    assert list(curves) == [("MNIST", "USS", "test/accuracy")]
+    cavl, uniform = curves["MNIST", "USS", "test/accuracy"]
+    assert (cavl.label, cavl.epochs, cavl.mean, cavl.runs) == ("cavl", [1, 2], [50.0, 97.0], 3)
+    assert uniform.label == "uniform" and records.load(repository)[1].curves == {}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_repositorys_seeds_belong_to_rows_and_have_their_mean(paper):
+    (loaded,) = records.load(ROOT, [paper])
+    path = ROOT / paper / "results" / "seeds.csv"
+    seeds = read(path, SEEDS) if path.is_file() else []
+    keys = {row.key for row in loaded.ours}
+    assert all(tuple(cells[c] for c in records.KEY) in keys for cells in seeds)
+    for row in loaded.ours:
+        if row.by_seed:
+            assert sorted(map(str, row.by_seed)) == sorted(row.cells["seeds"].split())
+            assert statistics.fmean(row.by_seed.values()) == pytest.approx(row.value, rel=1e-4, abs=1e-4)
+
+
 # --- run directories ---
-
-
-def test_rows_get_their_values_from_the_runs_they_name(repository, run_folders):
-    papers = records.load(repository)
-    assert runs.attach(papers, runs.find([run_folders])) == 2
-    cavl, uniform = papers[0].ours[:2]
-    assert cavl.by_seed == pytest.approx({0: 96.0, 1: 97.0, 2: 98.0})  # summary.json has fractions, the row percent
-    assert uniform.by_seed == pytest.approx({0: 92.0, 1: 93.0, 2: 94.0})
-
-
-def test_runs_that_do_not_give_the_rows_number_are_not_taken(repository, run_folders):
-    path = run_folders / "cavl-seed1" / "summary.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": 0.5}))
-    papers = records.load(repository)
-    assert runs.attach(papers, runs.find([run_folders])) == 1 and papers[0].ours[0].by_seed is None
-
-
-def test_runs_of_the_same_names_in_two_folders_are_told_apart(repository, run_folders, tmp_path):
-    for seed in range(3):
-        run_folder(tmp_path / "other", "cavl", seed, [0.1, 0.2])
-    papers = records.load(repository)
-    assert runs.attach(papers, runs.find([run_folders, tmp_path / "other"])) == 2
-
-
-def test_folds_are_averaged_within_their_seed(tmp_path):
-    names = [
-        run_folder(tmp_path, "cavl", s, [0.1, v], f).name
-        for s, f, v in ((0, 0, 0.5), (0, 1, 0.7), (1, 0, 0.6), (1, 1, 0.9))
-    ]
-    write(tmp_path / "ours.csv", [ours_row("cavl", "0.6750", "0.1", 4, run=" ".join(names))])
-    row = records.load_rows(tmp_path / "ours.csv", "cavl", OURS)[0]
-    assert runs.values_by_seed(row, runs.find([tmp_path])) == pytest.approx({0: 0.6, 1: 0.75})
 
 
 def test_a_run_on_the_sample_is_known_by_flag_summary_or_marker(tmp_path):
