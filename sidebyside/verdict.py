@@ -27,9 +27,9 @@ RULE = (
     "the mean difference and its 95 % t interval: paired by seed where the values of both are known by seed, Welch's "
     "where only mean, standard deviation and n (runs: seeds, times folds where a set has folds) are known. The pair "
     "holds if the interval lies on the claimed side of zero; if it includes zero, or lies on the other side, it does "
-    "not hold. Fewer than two seeds on a side: not enough seeds. Reproduced: all decided pairs hold. Partly reproduced: some do. "
-    "Not reproduced: none does. Results on the offline samples are judged by the same rule, in a column of their own, "
-    "and say nothing about the paper's numbers."
+    "not hold. Fewer than two seeds on a side: not enough seeds. Reproduced: all decided pairs hold. Partly "
+    "reproduced: some do. Not reproduced: none does. Results on the offline samples are judged by the same rule, in a "
+    "column of their own, and say nothing about the paper's numbers."
 )
 
 
