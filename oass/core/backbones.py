@@ -59,12 +59,21 @@ def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:
     if pretrained:
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
         state = _fetch(lambda: weights.get_state_dict(progress=False), weights.url.rsplit("/", 1)[1])
-        checkpoint.load_into(model, state, name)
+        load_weights(model, state, name)
     model.fc = nn.Identity()
     first = model.layer4[0]
     (first.conv1 if isinstance(first, BasicBlock) else first.conv2).stride = (1, 1)
     first.downsample[0].stride = (1, 1)
     return model, channels
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: object) -> None:
+    """Load a backbone's weights; files from before torch 1.0 do not count their batches. UserError names what differs.
+
+    Nothing but evaluation without momentum would use that count.
+    """
+    counts = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    checkpoint.load_into(model, {**counts, **state}, source)
 
 
 def _resnest(name: str, pretrained: bool) -> tuple[nn.Module, int]:

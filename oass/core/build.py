@@ -11,7 +11,7 @@ from common.cli import UserError
 from common.data import train_loader
 from oass.core import batch_norm
 from oass.core.datasets import VOC_Dataset_For_Classification
-from oass.core.networks import Classifier
+from oass.core.networks import Classifier, load_backbone
 from oass.core.pretrain import load_pretrained
 from oass.core.transforms import TrainTransform
 from oass.tools.ai.optim_utils import PolyOptimizer
@@ -45,9 +45,12 @@ def build_data(
 
 def build_student(args: argparse.Namespace) -> Classifier:
     """The classifier with the weights of --weights."""
-    pretrained: bool | Path = {"imagenet": True, "none": False, "sample": False}.get(args.weights, Path(args.weights))
-    model = Classifier(args.architecture, pretrained=pretrained)
-    if args.weights == "sample":
+    kind, _, path = args.weights.partition(":")
+    whole = {"imagenet": True, "none": False, "sample": False, "backbone": False}
+    model = Classifier(args.architecture, pretrained=whole.get(kind, Path(args.weights)))
+    if kind == "backbone":
+        load_backbone(model, path)
+    if kind == "sample":
         load_pretrained(model, args._location.path)
     if args.sync_bn:
         batch_norm.synchronise(model)

@@ -9,7 +9,7 @@ from torch import nn
 from common import checkpoint
 from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
-from oass.core.backbones import build_backbone
+from oass.core.backbones import build_backbone, load_weights
 from oass.core.csi import csi_logits
 from oass.tools.ai.torch_utils import make_cam
 
@@ -81,14 +81,13 @@ def load_classifier(model: Classifier, source: str | Path) -> None:
     """Load a checkpoint: a run's last.pt or best.pt, an official state dict, or a PuzzleCAM classifier.
 
     `module.` prefixes and absent stage aliases are no matter; a file without BN and stage6 (PuzzleCAM)
-    keeps the fresh ones, and says so. UserError names what differs and what the file looks like.
+    keeps the fresh ones, and says so; of ImageNet weights in torchvision's names only the backbone is taken.
+    UserError names what differs and what the file looks like.
     """
-    state = checkpoint.load(Path(source))
-    if isinstance(state, Mapping) and isinstance(state.get("state"), Mapping):
-        state = state["state"].get("model", state["state"])
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UserError(f"{source}: holds no classifier's state dict")
-    state, own = checkpoint.strip_prefixes(state), model.state_dict()
+    state, own = read_state(source), model.state_dict()
+    if "fc.weight" in state:
+        print(f"{source} holds a backbone with its own classes: the rest stays as initialised", flush=True)
+        return load_backbone(model, source)
     if not any(key.startswith(HEAD) for key in state):
         state.update({key: value for key, value in own.items() if key.startswith(HEAD)})
         print(f"{source} has no instance head (BN, stage6): it stays as initialised", flush=True)
@@ -100,6 +99,24 @@ def load_classifier(model: Classifier, source: str | Path) -> None:
         checkpoint.load_into(model, state, source)
     except UserError as error:
         raise UserError(f"{error}; {looks_like(state)}, this is {model.model_name}, {model.num_classes}") from error
+
+
+def load_backbone(model: Classifier, source: str | Path) -> None:
+    """Load only the backbone: of a classifier's checkpoint, or of a file in torchvision's or timm's own names."""
+    state = read_state(source)
+    own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    own = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
+    load_weights(model.model, own, source)
+
+
+def read_state(source: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, or of the model in a run's checkpoint, without prefixes. UserError where none is."""
+    state = checkpoint.load(Path(source))
+    if isinstance(state, Mapping) and isinstance(state.get("state"), Mapping):
+        state = state["state"].get("model", state["state"])
+    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise UserError(f"{source}: holds no classifier's state dict")
+    return checkpoint.strip_prefixes(state)
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:

@@ -96,7 +96,7 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
     add("--sync_bn", action="store_true", help="batch norm over the images of all processes")
-    add("--weights", default=None, metavar="W", help="imagenet, none, a PATH; sample: its own pretraining")
+    add("--weights", default=None, metavar="W", help="imagenet, none, a PATH, backbone:PATH; sample: its own")
     add("--released", action="store_true", help="every switch (R) of the README's table as released")
 
     g = parser.add_argument_group("ours: data and evaluation")

@@ -179,6 +179,24 @@ def test_checkpoints_of_every_kind_load(tmp_path, capsys):
         load_classifier(source, tmp_path / "other.pth")
 
 
+def test_a_backbone_alone_loads_from_imagenet_files_and_from_runs(devkit, tmp_path, capsys):
+    source = Classifier("resnet18", 20, pretrained=False)
+    own = {k: v for k, v in source.model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    checkpoint.save(
+        tmp_path / "imagenet.pth", {**own, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    )
+    checkpoint.save(tmp_path / "run.pt", {"state": {"model": source.state_dict()}})
+    for weights in (f"{tmp_path}/imagenet.pth", f"backbone:{tmp_path}/imagenet.pth", f"backbone:{tmp_path}/run.pt"):
+        args = parse_args("cMax", f"--data_dir {devkit} --architecture resnet18 --weights {weights}".split())
+        model = build_student(args)
+        assert torch.equal(model.model.layer4[1].conv2.weight, source.model.layer4[1].conv2.weight)
+        assert not torch.equal(model.classifier.weight, source.classifier.weight)
+    assert capsys.readouterr().out.count("stays as initialised") == 1
+    args.weights = f"backbone:{tmp_path}/none.pt"
+    with pytest.raises(UserError, match="none.pt"):
+        build_student(args)
+
+
 def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "STEPS", 3)
     (tmp_path / "VOCdevkit").mkdir()

@@ -1,0 +1,66 @@
+"""Composed pictures in VOC's layout (benchmarks/compose_objects.py) are read as a devkit."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oass.core.datasets import VOC_Dataset_For_Testing_CAM
+from oass.tools.dataset.voc_utils import CLASS_DIC
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compose():
+    spec = importlib.util.spec_from_file_location("compose_objects", ROOT / "benchmarks" / "compose_objects.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tiny_imagenet(compose, tmp_path_factory):
+    """A folder in Tiny-ImageNet's layout: four classes and the scenes, three photographs each and split."""
+    root, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
+    wnids, annotations = [*compose.FIRST[:4], *compose.SCENES], []
+    for wnid in wnids:
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        lines = []
+        for k in range(3):
+            pixels = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
+            pixels.save(root / "train" / wnid / "images" / f"{wnid}_{k}.JPEG")
+            lines.append(f"{wnid}_{k}.JPEG\t5\t5\t50\t60")
+            (root / "val" / "images").mkdir(parents=True, exist_ok=True)
+            pixels.save(root / "val" / "images" / f"{wnid}_{k}.JPEG")
+            annotations.append(f"{wnid}_{k}.JPEG\t{wnid}\t5\t5\t50\t60")
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("\n".join(lines))
+    (root / "val" / "val_annotations.txt").write_text("\n".join(annotations))
+    (root / "wnids.txt").write_text("\n".join(wnids))
+    (root / "words.txt").write_text("\n".join(f"{w}\tthing {w}, other" for w in wnids))
+    return root
+
+
+def write(compose, tiny_imagenet, to, *flags):
+    argv = f"--tiny_imagenet {tiny_imagenet} --to {to} --layout voc --images 8 --classes 4 --size 64".split()
+    compose.main([*argv, *flags])
+    return VOC_Dataset_For_Testing_CAM(to, "train_aug")
+
+
+def test_pictures_masks_and_boxes_agree_and_the_seed_decides(compose, tiny_imagenet, tmp_path):
+    data, again = (write(compose, tiny_imagenet, tmp_path / name) for name in ("a", "b"))
+    assert len(data) == 8 and 1 < data.split.labels.sum(1).max() <= 4
+    for i in range(len(data)):
+        mask = data.mask(i)
+        assert np.array_equal(np.asarray(data.image(i)), np.asarray(again.image(i)))
+        assert set(np.unique(mask)) - {0} == {c + 1 for c in np.flatnonzero(data.split.labels[i])}
+        for o in data.split.objects[i]:  # boxes count from 1
+            ys, xs = np.nonzero(mask == CLASS_DIC[o.name] + 1)
+            assert o.box == (xs.min() + 1, ys.min() + 1, min(xs.max() + 1, 63), min(ys.max() + 1, 63))
+
+
+def test_one_object_each(compose, tiny_imagenet, tmp_path):
+    data = write(compose, tiny_imagenet, tmp_path / "one", "--max_objects", "1")
+    assert (data.split.labels.sum(1) == 1).all()
