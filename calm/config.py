@@ -94,7 +94,8 @@ def _parse(argv: Sequence[str] | None, prog: str, **defaults: Any) -> Configs:
     args._gave_name = args.experiment_name is not flags.NAME
     args.experiment_name = args.experiment_name.rstrip("/")
     args.overwrite = args.overwrite or args.override_cache
-    args.metadata_root = str(Path(args.metadata_root) / args.dataset_name)
+    if not _is_complete(Path(args.metadata_root)):
+        args.metadata_root = str(Path(args.metadata_root) / args.dataset_name)
     args.mask_root = str(Path(args.mask_root) / "OpenImages")
     if args.score_map_process in GRADIENT_PROCESSES:
         args.score_map_method = "backprop"

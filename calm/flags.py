@@ -106,7 +106,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--dataset_name", "--dataset", type=_dataset, default="CUB", help="CUB, ILSVRC (ImageNet), OpenImages"
     )
     g.add_argument("--data_root", default=ROOT, help="holds the data sets' folders, or is the folder")
-    g.add_argument("--metadata_root", default="metadata/", help="/<dataset> is appended")
+    g.add_argument("--metadata_root", default="metadata/", help="/<dataset> is appended, unless the lists lie in it")
     g.add_argument("--mask_root", default=ROOT, help="/OpenImages is appended")
     g.add_argument("--num_classes", type=positive_int, default=None, help="default: the data set's")
     _flag(g, "proxy_training_set", False, "train on image_ids_proxy.txt")

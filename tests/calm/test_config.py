@@ -128,6 +128,7 @@ def test_metadata_is_built_once_and_again_for_another_data_set(birds: Path, tmp_
     assert args._metadata == tmp_path / "lists" / "CUB"
     ids = get_image_ids(configure_metadata(args._metadata / "test"))
     assert len(ids) == 18
+    assert configure(["--data_root", str(birds), "--metadata_root", str(args._metadata)])._metadata == args._metadata
     source = args._metadata / "source.json"
     source.write_text('{"built_from": "another folder"}')
     (args._metadata / "test" / "image_ids.txt").write_text("strange.jpg")
