@@ -1,4 +1,4 @@
-"""What a run measures and shows: evaluation statistics, epoch line, curves, CAM rows, selected.csv, summary."""
+"""What a run measures and shows: evaluation statistics, epoch line, curves, selected.csv, summary."""
 
 import argparse
 from collections.abc import Callable
@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 from torch import nn
 
+from cavl.utils.cam_pictures import draw_cams
 from cavl.utils.datasets import PartialData
 from cavl.utils.label_state import LabelState
 from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import EVAL_BATCH, Images, evaluate
-from cavl.utils.utils_algo import class_activation_value, evaluating, selection_accuracy, update_from_outputs
-from common.cam import normalize_scoremap, overlay, save_curves, save_grid
+from cavl.utils.utils_algo import evaluating, selection_accuracy, update_from_outputs
+from common.cam import save_curves
 from common.run import Run
 
 Statistics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -162,35 +163,3 @@ def export_selected(run: Run, labels: LabelState, true_labels: torch.Tensor) -> 
         "true_label": true_labels.tolist(),
     }
     pd.DataFrame(frame).to_csv(run.folder / "selected.csv", index=False)
-
-
-@torch.inference_mode()
-def draw_cams(
-    args: argparse.Namespace,
-    run: Run,
-    model: nn.Module,
-    images: Images,
-    candidates: torch.Tensor,
-    true_labels: torch.Tensor,
-) -> None:
-    """figures/cams.png: a row an image, a column a candidate: overlay, area, CAV, probability; * the true label."""
-    n = min(args.cam_vis, len(images))
-    index = torch.arange(n, device=images.device)
-    with evaluating(model):
-        outputs, maps = model.class_activation_maps(images[index])
-    areas, p = (maps > 0).sum((2, 3)), outputs.softmax(1)
-    values = class_activation_value(outputs, args.cav)
-    rows, titles = [], []
-    for i in range(n):
-        picture = images[index[i : i + 1]][0].float().cpu().numpy().transpose(1, 2, 0)
-        picture = (255 * normalize_scoremap(np.repeat(picture, 3 // picture.shape[2], 2))).astype(np.uint8)
-        picture, row, title = np.kron(picture, np.ones((4, 4, 1), np.uint8)), [], []
-        row.append(picture)
-        title.append(f"sample {i}")
-        for k in candidates[i].nonzero().flatten().tolist():
-            row.append(overlay(picture, normalize_scoremap(maps[i, k].float().cpu().numpy(), "max")))
-            star = "*" if k == true_labels[i] else ""
-            title.append(f"{k}{star} area {areas[i, k]}\nCAV {values[i, k]:.2f} p {p[i, k]:.2f}")
-        rows.append(row)
-        titles.append(title)
-    save_grid(run.figure("cams"), rows, titles, suptitle="candidates and their class activation maps (* true label)")
