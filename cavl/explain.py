@@ -74,8 +74,9 @@ def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module]:
 
 def shape_of(ds: str, weights: dict[str, torch.Tensor]) -> PartialData:
     """A data set without images: what `build_model` reads off one."""
-    size, tensors = SIZES[DATA_SETS[ds].kind], list(weights.values())
-    channels, classes = tensors[0].shape[1], tensors[-1].shape[0]  # of the first convolution; of the last bias
+    size = SIZES[DATA_SETS[ds].kind]
+    channels = next(w.shape[1] for w in weights.values() if w.ndim == 4)  # the first convolution
+    classes = next(w.shape[0] for w in reversed(weights.values()) if w.ndim == 2)  # the linear layer
     none = torch.empty(0, channels, size, size)
     return PartialData(ds, none, none, none, none, classes, is_sample=False)
 
