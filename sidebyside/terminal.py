@@ -54,10 +54,14 @@ def _ours(row: Row | None) -> str:
 def claims_table(judgements: Sequence[Judgement]) -> str:
     """Every claim with its verdicts, and the count of each verdict."""
     rows = [(j.claim.paper, j.claim.name, _held(j.real), j.verdict, _held(j.sample)) for j in judgements]
-    counts = [(v, sum(j.verdict == v for j in judgements)) for v in VERDICTS]
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    told = tally([j.verdict for j in judgements])
     header = ("paper", "claim", "pairs that hold", "verdict", "on the sample")
     return "\n".join(["== Claims (the rule: compare.html, The rule)", columns(header, rows), f"on real data: {told}"])
+
+
+def tally(verdicts: Sequence[str]) -> str:
+    """`2 reproduced, 1 not run`: how many claims got each verdict."""
+    return ", ".join(f"{count} {verdict}" for verdict in VERDICTS if (count := verdicts.count(verdict)))
 
 
 def _held(pairs: Sequence[Pair]) -> str:
@@ -76,8 +80,10 @@ def runs_table(runs: Sequence[RunFolder]) -> str:
 
 
 def markdown_claims(judgements: Sequence[Judgement]) -> str:
-    """The claims table of the root README: claim, what the paper reports, what we measured, verdict, sample."""
-    lines = ["| paper | claim | the paper | measured here, real data | verdict | offline sample |", "| --- " * 6 + "|"]
+    """The root README's tally and claims table: claim, what the paper reports, what we measured, verdict, sample."""
+    real, sample = (tally([getattr(j, kind) for j in judgements]) for kind in ("verdict", "on_sample"))
+    lines = [f"{len(judgements)} claims. On real data: {real}. On the offline samples: {sample}.", ""]
+    lines += ["| paper | claim | the paper | measured here, real data | verdict | offline sample |", "| --- " * 6 + "|"]
     for j in judgements:
         published = _numbers(*j.published[0]) if j.published else f"no numbers at hand ({j.claim.source})"
         measured = _numbers(j.real[0].better, j.real[0].worse) if j.real else ""

@@ -223,6 +223,17 @@ def test_the_terminal_shows_a_table_for_each_paper_and_the_claims(repository, ca
     assert "not there: oass/" in out
 
 
+def test_the_tally_counts_every_verdict_in_the_rules_order():
+    verdicts = ["not run", "reproduced", "not run", "not reproduced", "reproduced"]
+    assert terminal.tally(verdicts) == "2 reproduced, 1 not reproduced, 2 not run"
+
+
+def test_the_repositorys_readme_has_the_claims_table_of_its_results_files():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    judgements = claims.judge_all(records.load(ROOT), register.CLAIMS)
+    assert terminal.with_claims(text, judgements) == text  # else: python compare.py --readme README.md
+
+
 def test_the_readme_gets_its_claims_table_between_the_markers(repository, capsys):
     readme = repository / "README.md"
     readme.write_text(f"# top\n{terminal.BEGIN}\nold\n{terminal.END}\nend\n")
