@@ -58,7 +58,8 @@ def log_if_due(
         f"step {step}/{max_iteration}  {log_line(values)}  {run.images_per_second() or 0:.1f} images/s  "
         f"{left:.1f} min left"
     )
-    if values["dead_cam"] is not None and values["dead_cam"] > DEAD_LIMIT:
+    is_gated = args.strategy != "gap"  # pooled maps may be negative and learn
+    if is_gated and values["dead_cam"] is not None and values["dead_cam"] > DEAD_LIMIT:
         run.print(
             f"warning: {100 * values['dead_cam']:.0f} % of the present classes have a map of zeros (dead maps): they "
             "learn nothing any more; lower --lr or --alpha_re, lengthen --alpha_schedule_re, or try --p_loss full"
