@@ -11,21 +11,25 @@ from common.cli import UserError
 class BinLookup:
     """Number of edges <= value for float64 values, by the leading bits of the value; exact, and needs no search.
 
-    The sign, the exponent and 12 bits of the mantissa name a cell; where an edge lies inside a cell its values
-    are searched as usual. Edges in (0, 2^-24), negative values: `None` or a plain search.
+    The exponent and 12 bits of the mantissa name a cell; where an edge lies inside a cell its values are searched
+    as usual, and so are values that are negative or beyond the table. Edges in (0, 2^-24), negative edges: `None`.
     """
 
     BITS, LOWEST = 12, -24
 
     def __init__(self, edges: np.ndarray) -> None:
-        self.edges, self.shift = edges, 52 - self.BITS
+        self.edges, self.shift = edges, np.uint64(52 - self.BITS)
         first, last = ((1023 + e) << self.BITS for e in (self.LOWEST, 2))
-        bounds = (np.arange(first, last + 1, dtype=np.int64) << self.shift).view(np.float64)
+        bounds = (np.arange(first, last + 1, dtype=np.int64) << (52 - self.BITS)).view(np.float64)
         at, before_next = (np.searchsorted(edges, bounds, side=side) for side in ("right", "left"))
         self.table = np.full(last + 1, np.searchsorted(edges, 0.0, side="right"), np.int16)
         self.table[first:last] = np.where(before_next[1:] > at[:-1], -1, at[:-1])
-        self.table[last] = len(edges)
-        self._cell = np.empty(0, np.int64)
+        self.table[last] = -1  # 4 and more, NaN, and everything with a sign
+        self._make_room(0)
+
+    def _make_room(self, size: int) -> None:
+        """Buffers for `size` values: fresh pages cost more than the arithmetic."""
+        self._cell, self._place, self._is_open = (np.empty(size, kind) for kind in (np.uint64, np.int16, bool))
 
     @classmethod
     def of(cls, edges: np.ndarray) -> "BinLookup | None":
@@ -34,16 +38,14 @@ class BinLookup:
         return cls(edges) if fits and edges[0] >= 0 else None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """(n,) float64 to (n,) int16; NaN counts as above all edges."""
+        """(n,) float64 to (n,) int16, valid until the next call; NaN counts as above all edges."""
         if self._cell.size != values.size:
-            self._cell = np.empty(values.size, np.int64)  # kept: fresh pages cost more than the arithmetic
-        cell = np.right_shift(values.view(np.int64), self.shift, out=self._cell)
-        if cell.size and cell.min() < 0:
-            return np.searchsorted(self.edges, values, side="right").astype(np.int16)
-        place = self.table.take(cell, mode="clip")
-        inside = np.flatnonzero(place < 0)
-        place[inside] = np.searchsorted(self.edges, values[inside], side="right")
-        return place
+            self._make_room(values.size)
+        np.right_shift(values.view(np.uint64), self.shift, out=self._cell)
+        np.take(self.table, self._cell.view(np.int64), mode="clip", out=self._place)
+        is_open = np.flatnonzero(np.less(self._place, 0, out=self._is_open))
+        self._place[is_open] = np.searchsorted(self.edges, values[is_open], side="right")
+        return self._place
 
 
 class PixelPR:
@@ -68,17 +70,17 @@ class PixelPR:
 
     def _add_on_host(self, maps: torch.Tensor, gt: torch.Tensor, rows: torch.Tensor) -> None:
         """One map at a time, which stays in the processor's cache: the number of edges <= value, then a count."""
-        bins, counts = len(self.edges), self.counts.numpy()
-        for values, mask, row in zip(maps, gt.cpu(), rows.tolist(), strict=True):
-            values, mask = values.contiguous().numpy().ravel(), mask.contiguous().numpy().ravel()
-            place = self._lookup(values)
-            if place.size and place.max() == bins:
-                place[values == 3.0] = bins - 1
-            code = place + (mask != 1).astype(np.int16) * np.int16(bins + 1)
+        bins, counts, n = len(self.edges), self.counts.numpy(), len(maps)
+        flat, masks = maps.reshape(n, -1).contiguous().numpy(), gt.cpu().reshape(n, -1).byte().contiguous().numpy()
+        for values, mask, row in zip(flat, masks, rows.tolist(), strict=True):
+            code = self._lookup(values)
+            if code.size and code.max() == bins:
+                code[values == 3.0] = bins - 1
+            code += np.multiply(mask, np.int16(bins + 1), dtype=np.int16)
             if mask.size and mask.max() > 1:
                 code = code[mask <= 1]
             found = torch.bincount(torch.from_numpy(code), minlength=2 * bins + 2).numpy().reshape(2, bins + 1)
-            counts[row] += found[:, :bins]  # what lies beyond the last edge is in no bin
+            counts[row] += found[::-1, :bins]  # foreground first; what lies beyond the last edge is in no bin
 
     def _add_on_device(self, maps: torch.Tensor, gt: torch.Tensor, rows: torch.Tensor) -> None:
         """All maps in one call."""
