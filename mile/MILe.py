@@ -22,11 +22,11 @@ from common.rundir import make_accelerator, seed_everything
 from mile import compare, report
 from mile.build import build_learner
 from mile.config import parse_config
-from mile.evaluation import evaluate
+from mile.evaluation import chosen_rho, evaluate
 from mile.learning import IteratedLearning
 from mile.locate import choose_device, locate_data
 from mile.phase_log import PhaseLog, is_checked
-from mile.schedule import LearningRate, Phases, Plan, rho_at
+from mile.schedule import LearningRate, Phases, Plan
 from mile.sources import TrainBatch, open_source
 from mile.utils import save_model, writable
 
@@ -47,13 +47,13 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
     stream = source.stream(run.progress.step)
 
     for generation in run.epochs(plan.epochs if not conf.eval_only else 0):
-        learner.rho = rho_at(conf, generation, plan.epochs, conf.rho)
         phases = plan.phases(generation)
         batches = islice(stream, phases.total - run.progress.batch)
         for batch in run.bar(batches, f"generation {generation + 1}/{plan.epochs}", phases.total):
             rates.before_step(run.progress.step)
             if learner.phase == "interactive" and run.progress.batch == phases.interactive:
                 log.write(run, learner.phase, rates.now, learner.rho)
+                learner.rho = chosen_rho(conf, learner.teacher, source, generation, plan.epochs, accelerator)
                 learner.begin_imitation()
             loss = one_step(learner, batch)
             log.add(loss, learner.target, batch.label)

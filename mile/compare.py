@@ -1,10 +1,9 @@
 """Several runs from one command: schemas side by side with equal steps, seeds; one table of mean and range.
 
-The parent directory holds a folder for each run, results.csv and table.txt; --resume goes on with the run that was
-interrupted.
+The parent directory holds a folder for each run, results.csv, table.txt and figures/compare.png.
 """
 
-import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from accelerate import Accelerator
 
 from common.checkpoint import atomic_write
 from common.cli import UserError
-from common.run import Run, start_run
-from common.rundir import holds_run, make_accelerator
+from common.rundir import make_accelerator
+from common.sweep import child_of, run_each
 from mile.config import setting
+from mile.figures import draw_comparison
 
 SHOWN = {
     "acc_final": "acc",
@@ -28,6 +28,7 @@ SHOWN = {
     "mAP": "mAP",
     "best_f1": "best F1",
 }
+_RANGE = {"mean": "mean", "low": "min", "high": "max"}
 
 
 def plan(conf: Any, folder: Path) -> list[Any]:
@@ -35,13 +36,10 @@ def plan(conf: Any, folder: Path) -> list[Any]:
     runs = []
     for schema in conf.compare or [conf.schema]:
         for seed in conf.seeds or [conf.seed]:
-            child = copy.copy(conf)
-            child.schema, child.seed, child.compare, child.seeds = schema, seed, None, None
-            child.eval_rho = setting(conf, "eval_rho")  # one threshold for all
-            child.output_dir, child.overwrite = folder / f"{schema}-seed{seed}", False
-            child.checkpoint_path = str(child.output_dir / "weights")
-            child.resume = "" if holds_run(child.output_dir) else None
-            runs.append(child)
+            place = folder / f"{schema}-seed{seed}"
+            own = {"schema": schema, "seed": seed, "compare": None, "seeds": None}
+            own |= {"eval_rho": setting(conf, "eval_rho"), "checkpoint_path": str(place / "weights")}
+            runs.append(child_of(conf, place, **own))
     return runs
 
 
@@ -50,38 +48,42 @@ def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> p
     schemas = conf.compare or [conf.schema]
     if len(set(schemas)) > 1 and not conf.total_steps:
         raise UserError("--compare: give --total_steps N, so that all schemas take equally many steps")
-    accelerator = make_accelerator(conf)
     name = f"{conf.dataset}_{conf.model}_{'compare' if conf.compare else conf.schema + '_seeds'}"
-    parent = start_run(conf, Path(conf.checkpoint_path) / name, accelerator)
-    parent.restore()
-    runs = plan(conf, parent.folder)
-    for number in parent.epochs(len(runs)):
-        child = runs[number]
-        parent.print(f"--- run {number + 1} of {len(runs)}: {child.output_dir.name}")
-        summary = train(child, accelerator)
-        parent.log("runs", schema=child.schema, seed=child.seed, **summary)
-        parent.end_epoch()
-    table = write_table(parent, setting(conf, "eval_rho"), conf._is_sample)
+    parent, frame = run_each(
+        conf,
+        Path(conf.checkpoint_path) / name,
+        lambda folder: plan(conf, folder),
+        lambda child: train(child, make_accelerator(child)),
+        lambda child: {"schema": child.schema, "seed": child.seed},
+    )
+    table, rho = table_of(frame), setting(conf, "eval_rho")
+    text = _as_text(table, frame, rho, conf._is_sample)
+    parent.print(text)
+    if parent.is_main:
+        atomic_write(parent.folder / "table.txt", text.encode())
+        draw_comparison(parent.figure("compare"), _lines_of_children(parent.folder, frame), rho)
     rows = table.to_dict("index")
     means = {f"{schema}_{key}": row[f"{key} mean"] for schema, row in rows.items() for key in SHOWN.values()}
-    parent.finish(runs=len(runs), offline_sample=conf._is_sample, **means)
+    parent.finish(runs=len(frame), offline_sample=conf._is_sample, **means)
     return table
 
 
-def write_table(parent: Run, rho: float, is_sample: bool) -> pd.DataFrame:
-    """results.csv (a row a run) and table.txt (mean, lowest and highest of each schema)."""
-    frame = pd.DataFrame([line for line in parent.lines if line["split"] == "runs"])
-    columns = {}
+def table_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean, lowest and highest of each metric, a row a schema."""
+    groups, columns = frame.groupby("schema", sort=False), {}
     for key, name in SHOWN.items():
-        groups = frame.groupby("schema", sort=False)[key]
-        columns |= {f"{name} mean": groups.mean(), f"{name} low": groups.min(), f"{name} high": groups.max()}
-    table = pd.DataFrame(columns)
-    if parent.is_main:
-        frame.drop(columns=["step", "epoch", "split"]).to_csv(parent.folder / "results.csv", index=False)
-        text = _as_text(table, frame, rho, is_sample)
-        atomic_write(parent.folder / "table.txt", text.encode())
-        parent.print(text)
-    return table
+        columns |= {f"{name} {what}": getattr(groups[key], of)() for what, of in _RANGE.items()}
+    return pd.DataFrame(columns)
+
+
+def _lines_of_children(folder: Path, frame: pd.DataFrame) -> dict[str, list[list[dict]]]:
+    """The test lines of each run, by schema."""
+    curves: dict[str, list[list[dict]]] = {}
+    for schema, seed in zip(frame.schema, frame.seed, strict=True):
+        text = (folder / f"{schema}-seed{seed}" / "metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        curves.setdefault(schema, []).append([line for line in lines if line["split"] == "test"])
+    return curves
 
 
 def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bool) -> str:

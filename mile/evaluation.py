@@ -9,7 +9,9 @@ from torch import nn
 
 from common.loading import gather_in_order
 from mile.config import setting
-from mile.sources import EvalBatch, as_matrix
+from mile.schedule import rho_at
+from mile.sources import EvalBatch, Source, as_matrix
+from mile.thresholds import covering_rho
 from mile.utils import RealMetrics
 
 # real_f1 is also reported at the thresholds of the authors
@@ -45,6 +47,16 @@ def evaluate(
     model.train(was_training)
     results = {name: metric.compute(accelerator) for name, metric in metrics.items()}
     return results[""] | {name: results[name]["real_f1"] for name in FURTHER_RHOS}
+
+
+def chosen_rho(
+    conf: Any, teacher: nn.Module, source: Source, generation: int, generations: int, accelerator: Accelerator
+) -> float:
+    """The threshold of the coming imitation phase: rho, annealed from rho_start, or chosen on held-out images."""
+    if conf.rho_cover is None:
+        return rho_at(conf, generation, generations, conf.rho)
+    logits, label, _ = all_logits(teacher, source.held_out(), source.num_classes, accelerator)
+    return covering_rho(logits.sigmoid(), label, conf.rho_cover)
 
 
 @torch.inference_mode()

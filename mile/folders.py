@@ -50,6 +50,22 @@ def list_images(root: Path, index: dict[str, int]) -> Samples:
     return samples
 
 
+def list_validation(root: Path, index: dict[str, int]) -> Samples:
+    """Validation images (path, class index): class folders, or Tiny-ImageNet's images/ with val_annotations.txt."""
+    root, strangers = Path(root), []
+    listing = root / "val_annotations.txt"
+    if listing.is_file():
+        lines = [line.split("\t")[:2] for line in listing.read_text().splitlines() if line.strip()]
+        strangers = [line[-1] for line in lines if line[-1] not in index]
+    else:
+        strangers = [name for name in class_folders(root, "the validation images") if name not in index]
+    if strangers:
+        raise UserError(f"{root}: class {strangers[0]!r} has no folder among the training images")
+    if listing.is_file():
+        return [(str(root / "images" / name), index[label]) for name, label in lines]
+    return list_images(root, index)
+
+
 def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: int | None = None) -> Samples:
     """The same share of each class, chosen as the authors do; samples (path, target) as ImageFolder lists them.
 

@@ -204,17 +204,39 @@ class MultilabelMNIST:
         self, train: bool, *, device: torch.device | None = None, rank: int = 0, world: int = 1
     ) -> GridLoader:
         """A loader of the training or the test grids; the device is conf.device."""
+        arrays, name = (self.arrays[:2], "mnist_grids") if train else (self.arrays[2:], "mnist_test_grids")
+        return self._loader(*arrays, setting(self.conf, name), train, device, rank, world)
+
+    def set_aside(
+        self, share: float, *, device: torch.device | None = None, rank: int = 0, world: int = 1
+    ) -> GridLoader:
+        """Grids of the last `share` of the training digits; training loaders made from now on leave these out."""
+        images, labels, *test = self.arrays
+        first = len(labels) - int(share * len(labels))
+        self.arrays = (images[:first], labels[:first], *test)
+        grids = int(share * setting(self.conf, "mnist_grids"))
+        return self._loader(images[first:], labels[first:], grids, False, device, rank, world)
+
+    def _loader(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        grids: int,
+        train: bool,
+        device: torch.device | None,
+        rank: int,
+        world: int,
+    ) -> GridLoader:
         from mile.utils import device_of
 
         conf, device = self.conf, device or device_of(self.conf)
-        images, labels = self.arrays[:2] if train else self.arrays[2:]
         return GridLoader(
             torch.from_numpy(images.copy()).to(device),
             torch.from_numpy(labels.astype(np.int64)).to(device),
             train=train,
             batch_size=setting(conf, "batch_size"),
             size=setting(conf, "mnist_size"),
-            grids=setting(conf, "mnist_grids" if train else "mnist_test_grids"),
+            grids=grids,
             seed=(getattr(conf, "seed", 0) or 0) if train else TEST_SEED,
             redraw=setting(conf, "mnist_redraw"),
             rank=rank,

@@ -35,7 +35,10 @@ def pseudo_labels(
 
     Strict, hard, any number of ones, also none. `threshold_on="logit"` compares the logit z itself with rho
     (the unofficial code). label (N,) int64: onehot(label) is or-ed in. Computed in float32 also under autocast.
+    ValueError for another threshold_on.
     """
+    if threshold_on not in ("prob", "logit"):
+        raise ValueError(f"threshold_on {threshold_on!r}: prob or logit")
     scores = logits.detach().float()
     target = ((scores.sigmoid() if threshold_on == "prob" else scores) > rho).float()
     if label is not None:
@@ -49,9 +52,12 @@ def bce_loss(
     """L(z, t) = (1/N) sum_b sum_c BCE(z_bc, t_bc), a scalar; logits and target (N,C).
 
     `reduction="mean"` also divides by C (the unofficial code: gradients C times smaller). weight (N,): per
-    row, rescaled to mean 1 over the batch.
+    row, rescaled to mean 1 over the batch. Half precision is computed in float32; ValueError for another reduction.
     """
-    rows = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction {reduction!r}: sum or mean")
+    z = logits if logits.dtype == torch.float64 else logits.float()
+    rows = F.binary_cross_entropy_with_logits(z, target.to(z.dtype), reduction="none")
     rows = rows.sum(1) if reduction == "sum" else rows.mean(1)
     return _weighted_mean(rows, weight)
 

@@ -84,6 +84,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "k_s": Setting(int, 2000, *_at_least(1), "steps of the imitation phase"),
         "rho": Setting(float, 0.25, *INSIDE, "threshold of the pseudo labels"),
         "rho_start": Setting(float, None, *INSIDE, "anneal rho from here, over half of the generations"),
+        "rho_cover": Setting(float, None, *INSIDE, "choose rho: sets hold y on this share of held-out training images"),
         "eval_rho": Setting(float, None, *INSIDE, "threshold of the predicted set; default: rho"),
         "warmup": Setting(int, 0, *_at_least(0), "extra interactive steps before the first imitation"),
         "threshold_on": Setting(str, None, *_one_of("prob", "logit"), "what rho is compared with (prob / logit)"),
@@ -174,6 +175,8 @@ def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
         if not all(part.strip().isdigit() for part in conf.seeds.split(",")):
             parser.error(f"--seeds {conf.seeds}: integers with commas between them")
         conf.seeds = [int(part) for part in conf.seeds.split(",")]
+    if conf.rho_cover is not None and conf.rho_start is not None:
+        parser.error("--rho_cover and --rho_start: rho is chosen from the data or annealed, give one")
     if conf.eval_only and not conf.pretrained:
         parser.error("--eval_only: give the weights with --pretrained FILE or --pretrained imagenet")
     return conf

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from common.cli import UserError
 from common.data import eval_loader, train_loader
+from common.loading import seed_of
 from mile import folders
 from mile.dataset import eval_transform, train_samples, train_transform
 from mile.grids import GridLoader, MultilabelMNIST, normalize
@@ -20,6 +21,7 @@ from mile.real_labels import labels_by_name, labels_of_val_files
 from mile.utils import multi_hot
 
 KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
+HELD_OUT = 0.1  # share of the training images on which rho_cover chooses rho
 DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -48,6 +50,7 @@ class GridSource:
     def __init__(self, conf: Any, accelerator: Accelerator) -> None:
         mnist = MultilabelMNIST(conf._paths["root"], conf.model, conf)
         place = {"device": accelerator.device, "rank": accelerator.process_index, "world": accelerator.num_processes}
+        self._held_out = None if conf.rho_cover is None else mnist.set_aside(HELD_OUT, **place)
         self.train: GridLoader = mnist.getDataloader(True, **place)
         self.test: GridLoader = mnist.getDataloader(False, **place)
         self.num_classes, self.class_names = self.train.classes, DIGITS
@@ -63,8 +66,14 @@ class GridSource:
 
     def evaluation(self) -> Iterator[EvalBatch]:
         """The test grids of this process, in order."""
-        for batch in self.test.batches(0):
-            yield EvalBatch(batch.input, batch.label, batch.real, batch.index)
+        yield from _evaluated(self.test)
+
+    def held_out(self) -> Iterator[EvalBatch]:
+        """The grids set aside for the choice of rho."""
+        yield from _evaluated(self._held_out)
+
+    def second_evaluation(self) -> None:
+        """There is no second test set."""
 
     def relabelled(self) -> Iterator[EvalBatch]:
         """The training grids of this process, in order, with their true sets (for the export of label sets)."""
@@ -85,12 +94,18 @@ class GridSource:
         return [str(i) for i in range(self.train_size)]
 
 
+def _evaluated(loader: GridLoader) -> Iterator[EvalBatch]:
+    for batch in loader.batches(0):
+        yield EvalBatch(batch.input, batch.label, batch.real, batch.index)
+
+
 class FolderSource:
     """ImageNet with ReaL labels, WebVision, or any class folders with an optional multi-label file."""
 
     def __init__(self, conf: Any, accelerator: Accelerator) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
         train, val, real, self.class_names = _read_folders(conf)
+        train, held_out = (train, []) if conf.rho_cover is None else _set_aside(train, conf.seed)
         self.num_classes = len(self.class_names)
         self.train_size, self.test_size = len(train), len(val)
         if conf.batch_size > len(train):
@@ -99,8 +114,10 @@ class FolderSource:
         keep = conf.num_workers == 0 and (len(train) + len(val)) * image_bytes <= KEPT_BYTES
         no_chance = conf.augment == "none"
         self._train = folders.LabelledImages(train, train_transform(conf, conf.model), keep=keep and no_chance)
-        self._plain_train = folders.LabelledImages(train, look, [[label] for _, label in train])
+        self._plain_train, self._held_out = _single(train, look), _single(held_out, look)
         self._test = folders.LabelledImages(val, look, real, keep=keep)
+        second = conf._paths.get("imagenet")  # WebVision is also scored on ImageNet's validation set
+        self._second_test = None if second is None else _single(_imagenet_val(second), look)
         self._workers, self._size = conf.num_workers, max(1, conf.batch_size // accelerator.num_processes)
         self._loader = train_loader(
             *(self._train, self._size),
@@ -135,6 +152,14 @@ class FolderSource:
     def evaluation(self) -> Iterator[EvalBatch]:
         """The validation images of this process, in order."""
         yield from self._in_order(self._test)
+
+    def held_out(self) -> Iterator[EvalBatch]:
+        """The images set aside for the choice of rho."""
+        yield from self._in_order(self._held_out)
+
+    def second_evaluation(self) -> Iterator[EvalBatch] | None:
+        """ImageNet's validation images, of a run on WebVision that has them."""
+        return None if self._second_test is None else self._in_order(self._second_test)
 
     def relabelled(self) -> Iterator[EvalBatch]:
         """The training images of this process, in order, under the evaluation transform."""
@@ -173,18 +198,33 @@ def _read_folders(conf: Any) -> tuple:
         return train, val, [[label] for _, label in val], [str(c) for c in range(1000)]
     if conf.dataset == "imagenet":
         train, names = train_samples(paths["train"], conf), folders.ImageNetInfo().label_names()
-        index = folders.wnid_index(folders.class_folders(paths["val"], "ImageNet val"), paths["val"])
-        val = folders.list_images(paths["val"], index)
+        val = _imagenet_val(paths["val"])
         return train, val, labels_of_val_files([Path(p) for p, _ in val], paths["real"]), list(names)
     names = folders.class_folders(paths["train"], "the training images")
     index = {name: c for c, name in enumerate(names)}
-    strangers = [n for n in folders.class_folders(paths["val"], "the validation images") if n not in index]
-    if strangers:
-        raise UserError(f"{paths['val']}: class {strangers[0]!r} has no folder in {paths['train']}")
-    train, val = (folders.list_images(paths[part], index) for part in ("train", "val"))
+    train, val = folders.list_images(paths["train"], index), folders.list_validation(paths["val"], index)
     files = [Path(path) for path, _ in val]
     sets = [[label] for _, label in val] if paths["real"] is None else labels_by_name(files, paths["real"], names)
     return _subset(train, conf), val, sets, names
+
+
+def _imagenet_val(root: Path) -> folders.Samples:
+    """ImageNet's validation images with their index in the full ImageNet."""
+    return folders.list_images(root, folders.wnid_index(folders.class_folders(root, "ImageNet val"), root))
+
+
+def _single(samples_: folders.Samples, look: Any) -> folders.LabelledImages:
+    """Images whose label set is their one label."""
+    return folders.LabelledImages(samples_, look, [[label] for _, label in samples_])
+
+
+def _set_aside(samples_: folders.Samples, seed: int) -> tuple[folders.Samples, folders.Samples]:
+    """The training images and a share HELD_OUT that is kept from training, drawn from the seed; in their order."""
+    n = len(samples_)
+    drawn = set(
+        torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, 4)))[: int(HELD_OUT * n)].tolist()
+    )
+    return [s for i, s in enumerate(samples_) if i not in drawn], [samples_[i] for i in sorted(drawn)]
 
 
 def _subset(samples_: folders.Samples, conf: Any) -> folders.Samples:

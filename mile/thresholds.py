@@ -65,6 +65,18 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
     return float(average_precision_score(real[:, present].numpy(), p[:, present].numpy(), average="macro"))
 
 
+def covering_rho(p: torch.Tensor, label: torch.Tensor, share: float) -> float:
+    """The threshold above which p (n,C) holds the label y (n,) on `share` of the images.
+
+    Kept between the class prior, 1 over the number of classes that occur, below which absent classes pass, and
+    the median of each image's second highest p, above which hardly a set has a second label (spec a).
+    """
+    prior = 1 / len(label.unique())
+    second = p.topk(min(2, p.shape[1]), 1).values[:, -1].median().item()
+    of_y = p.gather(1, label[:, None])[:, 0]
+    return min(max(of_y.quantile(1 - share).item(), prior), max(second, prior))
+
+
 def trivial_f1(real: torch.Tensor) -> dict[str, float]:
     """real_f1 of two answers that need no network: one label that is surely right; every class that occurs."""
     sizes, occurring = real.sum(1)[real.any(1)].double(), int(real.any(0).sum())

@@ -71,7 +71,7 @@ def multi_hot(lists: Sequence[Sequence[int]], num_classes: int, device: torch.de
 
 def _entries(lists: Sequence[Sequence[int]], device: torch.device | str) -> tuple[torch.Tensor, ...]:
     """Row and column of each label, and the number of labels a row."""
-    sizes = torch.tensor([len(labels) for labels in lists], device=device)
+    sizes = torch.tensor([len(labels) for labels in lists], dtype=torch.int64, device=device)
     columns = torch.tensor([c for labels in lists for c in labels], dtype=torch.int64, device=device)
     return torch.repeat_interleave(sizes), columns, sizes
 

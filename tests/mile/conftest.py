@@ -8,7 +8,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Runs without drawing; test_report.py draws."""
+    """Runs without drawing; test_MILe.py's first test draws."""
     from mile import report
 
     for name in ("draw_thresholds", "draw_curves", "draw_label_sets"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mile import MILe as entry
+from mile.config import config
 from tests.equality import same
 
 # A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
@@ -13,6 +14,11 @@ TINY = {
     **{"dataset": "mnist", "mnist_grids": 90, "mnist_test_grids": 40, "batch_size": 16, "mnist_size": 28},
     **{"k_t": 3, "k_s": 2, "warmup": 1, "total_steps": 11},
 }
+
+
+def conf_of(**settings):
+    """A config class with other settings, as a user edits it."""
+    return type("conf", (config,), {"device": "cpu", "num_workers": 0, **settings})
 
 
 def flags(**settings):

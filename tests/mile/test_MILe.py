@@ -70,9 +70,9 @@ class TestRuns:
             {"seed": 1}, {"rho": 0.3}, {"k_t": 2}, {"k_s": 3}, {"warmup": 0}, {"lr": 0.01}, {"scale_lr": True},
             {"threshold_on": "logit"}, {"reduction": "mean"}, {"student_init": "own"}, {"student_init": "fresh"},
             {"no-nesterov": True}, {"bias_init": "default"}, {"mnist_grids": 80}, {"mnist_redraw": True},
-            {"mnist_size": 30}, {"keep_ground_truth": True, "rho": 0.99}, {"rho_start": 0.5}, {"batch_size": 8},
-            {"lr_schedule": "cosine"}, {"lr_milestones": "0.1"}, {"schema": "sigmoid"}, {"schema": "softmax"},
-            {"protocol": "unofficial"},
+            {"mnist_size": 30}, {"keep_ground_truth": True, "rho": 0.99}, {"rho_start": 0.5}, {"rho_cover": 0.9},
+            {"batch_size": 8}, {"lr_schedule": "cosine"}, {"lr_milestones": "0.1"}, {"schema": "sigmoid"},
+            {"schema": "softmax"}, {"protocol": "unofficial"},
         ],
     )  # fmt: skip
     def test_each_setting_changes_the_outcome(self, tmp_path, settings, default_state):
@@ -114,6 +114,7 @@ class TestRuns:
         table = (tmp_path / "c" / "table.txt").read_text()
         assert "offline sample" in table and "one right label" in table and table in capsys.readouterr().out
         assert (tmp_path / "c" / "MILe-seed1" / "weights" / "SmallNet" / "MILe_1.pth").is_file()
+        assert (tmp_path / "c" / "figures" / "compare.png").is_file()
         with pytest.raises(UserError, match="give --total_steps"):
             run(tmp_path / "d", compare="sigmoid,MILe", total_steps=0, epoch_num=1)
 

@@ -78,6 +78,7 @@ def test_sample_defaults_yield_to_flags_and_to_edited_attributes(monkeypatch):
         (["--mnist_size", "20"], "mnist_size 20: at least 28"),
         (["--compare", "softmax,x"], "--compare 'x'"),
         (["--seeds", "a"], "--seeds a: integers"),
+        (["--rho_cover", "0.9", "--rho_start", "0.5"], "--rho_cover and --rho_start: "),
         (["--eval_only"], "--eval_only: give the weights"),
         (["--unknown", "1"], "unrecognized arguments"),
     ],

@@ -46,6 +46,13 @@ def test_bce_loss_sums_over_classes_and_passes_gradcheck():
     rows = [bce_loss(z[i : i + 1], torch.ones(1, 3)) for i in range(2)]
     expected = (1.5 * rows[0] + 0.5 * rows[1]) / 2
     assert torch.allclose(bce_loss(z, torch.ones(2, 3), weight=weight), expected)
+    z, target = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.rand(3, 4) > 0.5
+    for reduction in ("sum", "mean"):
+        assert torch.autograd.gradcheck(lambda z, r=reduction: bce_loss(z, target, r, torch.tensor([1.0, 2, 3])), z)
+    with pytest.raises(ValueError, match="'none': sum or mean"):
+        bce_loss(logits, torch.ones(4, 6), "none")
+    with pytest.raises(ValueError, match="'p': prob or logit"):
+        pseudo_labels(logits, 0.5, "p")
 
 
 @pytest.mark.parametrize("kind", ["teacher", "own", "fresh"])

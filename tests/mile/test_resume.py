@@ -11,7 +11,7 @@ import pytest
 
 from common.cli import UserError
 from mile import MILe as entry
-from tests.mile.helpers import TINY, assert_same_run, flags, run, state
+from tests.mile.helpers import TINY, assert_same_run, flags, lines_of, run, state
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -101,6 +101,16 @@ def test_plateau_schedule_and_annealed_rho_survive_a_resume(tmp_path):
     run(tmp_path / "whole", **settings)
     run(tmp_path / "cut", "--max_steps", "17", **settings)
     run(tmp_path / "cut", "--resume", **settings)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_chosen_rho_survives_a_resume_in_the_imitation_phase(tmp_path):
+    settings = {"rho_cover": 0.8, "mnist_grids": 180, "k_t": 12}
+    run(tmp_path / "whole", total_steps=31, **settings)
+    assert 0.1 <= lines_of(tmp_path / "whole", "imitation")[0]["rho"] != 0.25
+    run(tmp_path / "cut", "--max_steps", "14", total_steps=31, **settings)
+    assert state(tmp_path / "cut")["state"]["learner"]["phase"] == "imitation"
+    run(tmp_path / "cut", "--resume", total_steps=31, **settings)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 

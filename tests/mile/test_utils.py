@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 from common.cli import UserError
 from mile.config import config
 from mile.models import build_model
-from mile.thresholds import mean_average_precision, threshold_study, trivial_f1
+from mile.thresholds import covering_rho, mean_average_precision, threshold_study, trivial_f1
 from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model, writable
 
 LOGITS = torch.tensor([[2.0, 1.0, -9.0], [-9.0, -8.0, -9.0], [0.5, 0.5, 3.0], [1.0, 0.0, -1.0]])
@@ -56,6 +56,7 @@ def test_lists_and_matrices_and_any_split_into_batches_agree():
     whole = metrics_of(logits, label, matrix)
     for size in (1, 8, 50):
         metrics = RealMetrics(7, rho=0.5)
+        metrics.update(logits[:0], label[:0], [])  # nothing changes nothing
         for i in range(0, 50, size):
             metrics.update(logits[i : i + size], label[i : i + size], lists[i : i + size])
         assert metrics.compute() == pytest.approx(whole, abs=1e-12)
@@ -131,3 +132,11 @@ def test_trivial_answers():
     found = trivial_f1(real)  # three classes occur
     assert found["trivial_f1_one_right_label"] == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
     assert found["trivial_f1_all_labels"] == pytest.approx((4 / 5 + 2 / 4 + 4 / 5) / 3)
+
+
+def test_the_threshold_that_covers_y_stays_between_prior_and_second_label():
+    p = torch.tensor([[0.9, 0.5, 0.0], [0.6, 0.8, 0.1], [0.7, 0.2, 0.4], [0.1, 0.0, 0.9]])
+    y = torch.tensor([1, 0, 2, 0])  # p of y: 0.5, 0.6, 0.4, 0.1; second highest 0.5, 0.6, 0.4, 0.1; prior 1/3
+    assert covering_rho(p, y, 2 / 3) == pytest.approx(0.4)
+    assert covering_rho(p, y, 0.99) == pytest.approx(1 / 3)  # not below the prior
+    assert covering_rho(p, y, 0.01) == pytest.approx(p.topk(2).values[:, 1].median().item())
