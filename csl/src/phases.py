@@ -1,16 +1,13 @@
 """Several runs from one command: the prior's temporary network before the target network, and rows side by side."""
 
 import argparse
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from common.cam import save_curves
-from common.run import Run, start_run
-from common.rundir import holds_run, make_accelerator
+from common.run import Run
+from common.sweep import child_of, run_each
 from csl.src.options import RECIPES, SAMPLE_DEFAULTS, default_param
 
 Train = Callable[[argparse.Namespace, str], dict]
@@ -30,12 +27,8 @@ def prior_file(args: argparse.Namespace, run: Run, train: Train) -> str | None:
     written = folder / "train_avg_preds.csv"
     if not _is_done(folder / "summary.json", args.estimate_prior):
         run.print(f"--- phase 1: {args.estimate_prior} epochs in ignore mode, for the prior")
-        child = copy.copy(args)
-        for name, value in RECIPES["ignore_ce"].items():
-            setattr(child, name, value)
-        child.epochs, child.stop_epoch, child.recipe = args.estimate_prior, None, "ignore_ce"
-        child.estimate_prior, child.output_dir, child.overwrite = None, folder, False
-        child.resume = "" if holds_run(folder) else None
+        changed = {"epochs": args.estimate_prior, "stop_epoch": None, "estimate_prior": None, "recipe": "ignore_ce"}
+        child = child_of(args, folder, **RECIPES["ignore_ce"], **changed)
         summary = train(child, str(folder))
         if summary["epochs"] < child.epochs:  # --max_steps ended within phase 1
             run.stopped = True
@@ -65,52 +58,37 @@ def plan(args: argparse.Namespace, folder: Path) -> list[argparse.Namespace]:
 
 
 def _child(args: argparse.Namespace, folder: Path, scheme: str | None, row: str, seed: int) -> argparse.Namespace:
-    child = copy.copy(args)
     recipe = (f"csl_{scheme}" if scheme == "rps" else "csl_fpc") if row == "csl" else row
-    for name, value in RECIPES[recipe].items():
-        if name not in args._given and not (args._found.is_sample and name in SAMPLE_DEFAULTS):
-            setattr(child, name, value)
-    child.recipe, child.seed, child.simulate_partial_type = recipe, seed, scheme
+    fixed = args._given | (set(SAMPLE_DEFAULTS) if args._found.is_sample else set())
+    settings = {name: value for name, value in RECIPES[recipe].items() if name not in fixed}
+    settings |= {"recipe": recipe, "seed": seed, "simulate_partial_type": scheme}
+    settings |= {"compare": None, "schemes": None, "seeds": None}
     if scheme and ("simulate_partial_param" not in args._given or scheme != (args.simulate_partial_type or scheme)):
-        child.simulate_partial_param = default_param(scheme, args._found.is_sample)
-    child.compare, child.schemes, child.seeds = None, None, None
+        settings["simulate_partial_param"] = default_param(scheme, args._found.is_sample)
     if not row.startswith("csl"):
-        child.prior_path, child.estimate_prior = None, None
-    child.output_dir, child.overwrite = folder / f"{scheme or 'given'}-{row}-seed{seed}", False
-    child.resume = "" if holds_run(child.output_dir) else None
-    return child
+        settings |= {"prior_path": None, "estimate_prior": None}
+    return child_of(args, folder / f"{scheme or 'given'}-{row}-seed{seed}", **settings)
 
 
 def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
-    """Run what `plan` lists, print and save the table; scheme_row -> mean of the averaged model's final mAP."""
-    parent = start_run(args, args.path_dest / f"compare_{args._found.name}", make_accelerator(args))
-    parent.restore()
-    runs = plan(args, parent.folder)
-    for number in parent.epochs(len(runs)):
-        child = runs[number]
-        name = child.output_dir.name
-        parent.print(f"--- run {number + 1} of {len(runs)}: {name}")
-        summary = train(child, str(child.output_dir))
-        scheme, row, _ = name.rsplit("-", 2)
-        parent.log("runs", scheme=scheme, row=row, seed=child.seed, **summary)
-        parent.end_epoch()
-    table = write_table(parent)
-    parent.print(table.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
-    means = {f"{line.scheme}_{line.row}_{k}": line[k] for _, line in table.iterrows() for k in ("mean", "std")}
-    parent.finish(runs=len(runs), offline_sample=args._found.is_sample, **means)
-    return means
+    """Run what `plan` lists, print and save the table (mean, sample std with ddof 1, n); SCHEME_ROW_mean and _std."""
 
+    def columns(child: argparse.Namespace) -> dict[str, object]:
+        scheme, row, _ = child.output_dir.name.rsplit("-", 2)
+        return {"scheme": scheme, "row": row, "seed": child.seed}
 
-def write_table(parent: Run) -> pd.DataFrame:
-    """results.csv (a row a run) and compare.png; returns mean, sample std (ddof 1) and n for each row."""
-    frame = pd.DataFrame([line for line in parent.lines if line["split"] == "runs"])
-    if frame.empty:
-        return frame
+    def train_one(child: argparse.Namespace) -> dict:
+        return train(child, str(child.output_dir))
+
+    default_dir = args.path_dest / f"compare_{args._found.name}"
+    parent, frame = run_each(args, default_dir, lambda folder: plan(args, folder), train_one, columns)
     groups = frame.groupby(["scheme", "row"], sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
     table["model_mean"] = groups["mAP_model_final"].mean().to_numpy(float)
+    parent.print(table.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     if parent.is_main:
-        frame.drop(columns=["step", "epoch", "split"]).to_csv(parent.folder / "results.csv", index=False)
         curves = {f"{scheme} {row}": list(part[HEADLINE]) for (scheme, row), part in groups}
         save_curves(parent.figure("compare"), curves, xlabel="run", ylabel="mAP of the averaged model (%)")
-    return table
+    means = {f"{line.scheme}_{line.row}_{k}": line[k] for _, line in table.iterrows() for k in ("mean", "std")}
+    parent.finish(runs=len(frame), offline_sample=args._found.is_sample, **means)
+    return means

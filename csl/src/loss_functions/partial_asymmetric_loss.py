@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from csl.src.errors import SettingsError
 from csl.src.loss_functions.prior import ComputePrior, match_prior, read_prior
@@ -46,10 +47,16 @@ class PartialSelectiveLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar: logits (B,C) of any float dtype, targets (B,C) of any numeric dtype, left alone."""
-        return self.terms(logits, targets).sum()
+        with torch.inference_mode():  # a tenth faster than no_grad at 64 x 80
+            terms, slope = self.terms(logits, targets)
+        return _Known.apply(logits, terms, slope)
 
-    def terms(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The addends (B,C) of the loss, in float32, also under autocast (float64 for float64 logits)."""
+    @torch.no_grad()
+    def terms(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The addends (B,C) of the loss and their derivatives by the logits, w and the focusing factor held fixed.
+
+        In float32, also under autocast (float64 for float64 logits). The derivative of -log(pt) is p - y.
+        """
         args, prior = self.args, self.prior_classes
         if prior is not None and len(prior) != logits.shape[1]:
             raise SettingsError(
@@ -63,16 +70,55 @@ class PartialSelectiveLoss(nn.Module):
         if args.clip:
             q = (q + args.clip).clamp(max=1)
         pt = torch.lerp(q, p, positive)  # exactly p on P, q elsewhere
-        with torch.no_grad():
-            base = 1 - pt
-            weight = focused(unannotated, base, args.alpha_unann, args.gamma_unann)
-            weight = weight + focused(negative, base, args.alpha_neg, args.gamma_neg)
-            weight += focused(positive, base, args.alpha_pos, args.gamma_pos)
-            w, _ = edit_targets_parital_labels(args, targets, None, q, prior)
-            weight *= w
-        if getattr(args, "stable_loss", False) and not args.clip:
-            return weight.neg_() * F.logsigmoid((2 * positive - 1) * z)  # no rounding of q to 0, no lower bound
-        return weight.neg_() * pt.clamp(min=EPS).log()
+        weight = self._weight(pt, q, positive, negative, unannotated)
+        slope = p - positive
+        if args.clip:
+            slope = torch.where(targets == 1, slope, slope * (1 - p) / q * (1 - p + args.clip <= 1))
+        if getattr(args, "stable_loss", False) and not args.clip:  # q is not rounded to 0, pt has no lower bound
+            log_pt = F.logsigmoid((2 * positive - 1) * z)
+        else:
+            log_pt = pt.clamp(min=EPS).log()
+            slope.masked_fill_(pt < EPS, 0)
+        return weight * log_pt.neg_(), weight * slope
+
+    def _weight(
+        self,
+        pt: torch.Tensor,
+        q: torch.Tensor,
+        positive: torch.Tensor,
+        negative: torch.Tensor,
+        unannotated: torch.Tensor,
+    ) -> torch.Tensor:
+        """w * alpha * (1 - pt)^gamma (B,C); the three sets are 0/1 numbers (B,C)."""
+        args, base = self.args, 1 - pt
+        weight = focused(positive, base, args.alpha_pos, args.gamma_pos)
+        weight = weight + focused(negative, base, args.alpha_neg, args.gamma_neg)
+        mode = mode_of(args)
+        if mode.startswith("ignore"):
+            return weight * normalisation(positive + negative) if mode == "ignore_normalize_classes" else weight
+        if mode == "selective":
+            unannotated = selected(args, unannotated, q, self.prior_classes)
+        return weight + focused(unannotated, base, args.alpha_unann, args.gamma_unann)
+
+    @torch.no_grad()
+    def parts(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+        """The loss of each set, for messages: annotated positives (P), negatives (N), un-annotated (U)."""
+        terms, _ = self.terms(logits, targets)
+        return {name: terms[targets == value].sum().item() for name, value in (("P", 1), ("N", 0), ("U", -1))}
+
+
+class _Known(torch.autograd.Function):
+    """The sum of `terms` (B,C), functions of `z` (B,C) with known derivatives `slope` (B,C): one product backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, terms: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        ctx.slope = slope  # not an input or output that could change: nothing for save_for_backward to watch
+        return terms.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return outer * ctx.slope, None, None
 
 
 def focused(mask: torch.Tensor, base: torch.Tensor, alpha: float, gamma: float) -> torch.Tensor:
@@ -85,6 +131,11 @@ def focused(mask: torch.Tensor, base: torch.Tensor, alpha: float, gamma: float) 
     elif gamma not in (0, 2, 4):
         mask = mask * base**gamma
     return mask if alpha == 1 else mask * alpha
+
+
+def normalisation(annotated: torch.Tensor) -> torch.Tensor:
+    """g (B,1) = 1 + 1 / (1 + number of annotated labels of the image), from the set (B,C) as 0/1 numbers."""
+    return 1 + 1 / (1 + annotated.sum(1, keepdim=True))
 
 
 def mode_of(args: Any) -> str:
@@ -114,21 +165,26 @@ def edit_targets_parital_labels(
     mode = mode_of(args)
     if mode in ("none", "negative"):
         return 1.0, xs_neg
-    unannotated = targets == -1
-    if mode != "selective":
-        weights = (~unannotated).to(xs_neg.dtype)
-        if mode == "ignore_normalize_classes":
-            weights = weights * (1 + 1 / (1 + weights.sum(1, keepdim=True)))
-        return weights, xs_neg
-    dropped = None
+    unannotated = (targets == -1).to(xs_neg.dtype)
+    if mode == "selective":
+        return 1 - unannotated + selected(args, unannotated, xs_neg, prior_classes), xs_neg
+    annotated = 1 - unannotated
+    return (annotated * normalisation(annotated) if mode == "ignore_normalize_classes" else annotated), xs_neg
+
+
+def selected(
+    args: Any, unannotated: torch.Tensor, q: torch.Tensor, prior: torch.Tensor | Mapping[str, float] | None
+) -> torch.Tensor:
+    """What selective mode keeps of U, as 0/1 numbers (B,C) like `unannotated`, which is left alone; q (B,C)."""
+    kept = unannotated
     if args.likelihood_topk:
         per_image = getattr(args, "likelihood_scope", "batch") == "sample"
-        count = args.likelihood_topk * (1 if per_image else len(targets))
-        dropped = most_likely(unannotated, xs_neg, count, dim=1 if per_image else None)
-    if prior_classes is not None and args.prior_threshold:
-        by_prior = unannotated & frequent_classes(prior_classes, args.prior_threshold, xs_neg.device)
-        dropped = by_prior if dropped is None else dropped | by_prior
-    return (1.0 if dropped is None else (~dropped).to(xs_neg.dtype)), xs_neg
+        count = args.likelihood_topk * (1 if per_image else len(q))
+        # q = 1 - p, so that q - 1 is exact: U stands below 0, in the order of q, and the others do not
+        kept = without_first(unannotated, q - unannotated, count, per_image=per_image)
+    if prior is not None and args.prior_threshold:
+        kept = kept * ~frequent_classes(prior, args.prior_threshold, q.device)
+    return kept
 
 
 def frequent_classes(
@@ -144,17 +200,20 @@ def negative_backprop_fun_jit(
     targets: torch.Tensor, xs_neg_prob: torch.Tensor, targets_weights: torch.Tensor, num_top_k: int
 ) -> None:
     """Set targets_weights (B,C) to 0, in place, at the num_top_k smallest xs_neg_prob (B,C) where targets == -1."""
-    targets_weights.masked_fill_(most_likely(targets == -1, xs_neg_prob, num_top_k), 0)
+    unannotated = (targets == -1).to(xs_neg_prob.dtype)
+    kept = without_first(unannotated, xs_neg_prob + 2 * (1 - unannotated), num_top_k)
+    targets_weights.masked_fill_(kept < unannotated, 0)
 
 
-def most_likely(unannotated: torch.Tensor, q: torch.Tensor, count: int, dim: int | None = None) -> torch.Tensor:
-    """(B,C) bool: the `count` un-annotated entries with the smallest q, of the whole batch or along `dim`.
+def without_first(
+    unannotated: torch.Tensor, order: torch.Tensor, count: int, *, per_image: bool = False
+) -> torch.Tensor:
+    """U without its first `count` entries by `order` (B,C), of the whole batch or of each image, as 0/1 numbers.
 
-    Without a look at how many there are, so that nothing waits for the device: others get 2 more, above every
-    q, and where they are picked because the un-annotated ones are used up, the last line puts them back.
+    `order` is larger outside U than inside. Nothing looks at how many U has, which would wait for the device:
+    where it is used up, entries outside are picked, which are 0 already.
     """
-    masked = q.detach() + (~unannotated).to(q.dtype).mul_(2)
-    along = masked.view(1, -1) if dim is None else masked
-    chosen = along.topk(min(count, along.shape[1]), dim=1, largest=False, sorted=False).indices
-    picked = torch.zeros_like(along, dtype=torch.bool).scatter_(1, chosen, True)
-    return picked.view_as(q) & unannotated
+    kept = unannotated.clone(memory_format=torch.contiguous_format)
+    along, order = (kept, order) if per_image else (kept.view(1, -1), order.reshape(1, -1))
+    along.scatter_(1, order.topk(min(count, along.shape[1]), dim=1, largest=False, sorted=False).indices, 0)
+    return kept
