@@ -209,3 +209,16 @@ def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(tmp_p
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(models[0].model.conv1.weight, models[1].model.conv1.weight)
     assert capsys.readouterr().out.count("pretrained in") == 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_runs_fresh_head_is_not_the_one_of_the_pretraining(seed, tmp_path, monkeypatch):
+    """Else the maps of that seed point at the objects before the first step."""
+    heads = []
+    monkeypatch.setattr(pretrain, "STEPS", 0)
+    monkeypatch.setattr(pretrain, "Classifier", lambda *a, **k: heads.append(Classifier(*a, **k)) or heads[-1])
+    monkeypatch.setattr(pretrain.torch.optim.lr_scheduler, "OneCycleLR", lambda *a: None)
+    monkeypatch.setattr(pretrain.torch, "stack", lambda _: torch.zeros(1))
+    pretrain.pretrain("resnet_tiny", tmp_path / "w.pt")
+    torch.manual_seed(seed)
+    assert not torch.equal(heads[0].classifier.weight, Classifier("resnet_tiny", pretrained=False).classifier.weight)
