@@ -188,8 +188,8 @@ def sample_defaults(first: argparse.Namespace) -> dict[str, object]:
         "architecture": "small",
         "pretrained": False,
         "prior_gradient": "full",
-        "crop_size": 96 if is_small else 64,  # of 64: the small network then sees 18 pixels, less than two parts
-        "resize_size": 100 if is_small else 68,
+        "crop_size": 64,
+        "resize_size": 68,
         "epochs": 12 if is_small else 2,
         "lr": 0.02 if is_small else 0.01,
         "lr_decay_frequency": 10,

@@ -109,7 +109,7 @@ def test_data_paths(tmp_path: Path) -> None:
 
 def test_sample_defaults_yield_to_given_flags(birds: Path) -> None:
     args = configure(["--data_root", str(birds)])
-    assert (args.architecture, args.crop_size, args.pretrained, args.prior_gradient) == ("small", 96, False, "full")
+    assert (args.architecture, args.crop_size, args.pretrained, args.prior_gradient) == ("small", 64, False, "full")
     args = configure(["--data_root", str(birds), "--architecture=resnet50", "--epochs", "7", "--crop_size", "224",
                       "--resize_size", "256", "--prior_gradient", "detach"])  # fmt: skip
     assert (args.architecture, args.epochs, args.crop_size, args.prior_gradient) == ("resnet50", 7, 224, "detach")
