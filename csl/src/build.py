@@ -42,6 +42,8 @@ def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, tra
     optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
     warmup = args.ema_warmup == "on" or (args.ema_warmup == "auto" and args.epochs * steps < 20_000)
     criterion = PartialSelectiveLoss(loss_args, names).to(device)
+    if args.prior_quantile is not None and criterion.prior_classes is not None:
+        loss_args.prior_threshold = criterion.prior_classes.quantile(args.prior_quantile).item()
     report.describe_prior(loss_args, run, criterion, names)
     return Parts(
         info=info,

@@ -120,8 +120,12 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--likelihood_topk", type=int, default=5, help="K: K * batch un-annotated labels are dropped")
     g.add_argument("--likelihood_scope", choices=("batch", "sample"), default="batch", help="K * B of the batch as"
         " released, or K of each image")  # fmt: skip
+    g.add_argument("--likelihood_share", type=float, default=None, help="instead of K: this share of the"
+        " un-annotated labels")  # fmt: skip
     g.add_argument("--prior_path", default=None, help="csv Classes,avg_pred")
     g.add_argument("--prior_threshold", type=float, default=0.05, help="classes above it are dropped; 0: off")
+    g.add_argument("--prior_quantile", type=float, default=None, help="instead of the threshold: this quantile of"
+        " the prior (0.9: a tenth of the classes is dropped)")  # fmt: skip
     g.add_argument("--estimate_prior", type=positive_int, default=None, metavar="N", help="first train a temporary"
         " network for N epochs in ignore mode and use its prior")  # fmt: skip
     g.add_argument("--prior_window", choices=("epoch", "all"), default="epoch", help="steps the estimate averages"
@@ -180,6 +184,12 @@ def _require(args: argparse.Namespace) -> None:
         (0 <= args.clip < 1, f"--clip {args.clip}: 0 <= clip < 1"),
         (args.likelihood_topk >= 0, f"--likelihood_topk {args.likelihood_topk}: must not be negative"),
         (0 <= args.prior_threshold <= 1, f"--prior_threshold {args.prior_threshold}: a probability"),
+        (0 <= (args.likelihood_share or 0) <= 1, f"--likelihood_share {args.likelihood_share}: a share in 0..1"),
+        (0 <= (args.prior_quantile or 0) <= 1, f"--prior_quantile {args.prior_quantile}: in 0..1"),
+        (
+            args.prior_quantile is None or args.prior_path or args.estimate_prior,
+            "--prior_quantile: of which prior? give --prior_path, or --estimate_prior N",
+        ),
         (0 <= args.ema_decay < 1, f"--ema_decay {args.ema_decay}: 0 <= decay < 1"),
         (not args.stable_loss or not args.clip, "--stable_loss: not together with --clip, which bounds q already"),
         (not (args.estimate_prior and args.prior_path), "--estimate_prior makes a prior; leave --prior_path out"),

@@ -27,8 +27,8 @@ def prior_file(args: argparse.Namespace, run: Run, train: Train) -> str | None:
     written = folder / "train_avg_preds.csv"
     if not _is_done(folder / "summary.json", args.estimate_prior):
         run.print(f"--- phase 1: {args.estimate_prior} epochs in ignore mode, for the prior")
-        changed = {"epochs": args.estimate_prior, "stop_epoch": None, "estimate_prior": None, "recipe": "ignore_ce"}
-        child = child_of(args, folder, **RECIPES["ignore_ce"], **changed)
+        changed = {"epochs": args.estimate_prior, "stop_epoch": None, "estimate_prior": None, "prior_quantile": None}
+        child = child_of(args, folder, **RECIPES["ignore_ce"], **changed, recipe="ignore_ce")
         summary = train(child, str(folder))
         if summary["epochs"] < child.epochs:  # --max_steps ended within phase 1
             run.stopped = True
@@ -66,7 +66,7 @@ def _child(args: argparse.Namespace, folder: Path, scheme: str | None, row: str,
     if scheme and ("simulate_partial_param" not in args._given or scheme != (args.simulate_partial_type or scheme)):
         settings["simulate_partial_param"] = default_param(scheme, args._found.is_sample)
     if not row.startswith("csl"):
-        settings |= {"prior_path": None, "estimate_prior": None}
+        settings |= {"prior_path": None, "estimate_prior": None, "prior_quantile": None}
     return child_of(args, folder / f"{scheme or 'given'}-{row}-seed{seed}", **settings)
 
 

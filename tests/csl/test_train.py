@@ -154,6 +154,14 @@ def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path
     assert written == (tmp_path / "b" / "phase1" / "train_avg_preds.csv").read_text()
 
 
+def test_prior_quantile_drops_the_most_frequent_classes(data, prior_csv, tmp_path, capsys):
+    flags = arguments(data, tmp_path / "q", *SELECTIVE, "--prior_path", str(prior_csv), "--prior_quantile", "0.8")
+    train.main([*flags, "--max_steps", "1"])
+    assert f"1 of 5 classes are dropped where un-annotated: {NAMES[2]}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="of which prior"):
+        train.main(arguments(data, tmp_path / "n", *SELECTIVE, "--prior_quantile", "0.8"))
+
+
 def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
     flags = arguments(data, tmp_path / "c", "--epochs", "1", "--stop_epoch", "1")
     train.main([*flags, "--compare", "negative_ce,csl", "--schemes", "fpc,rps", "--seeds", "3"])

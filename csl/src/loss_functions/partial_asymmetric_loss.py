@@ -33,7 +33,7 @@ class PartialSelectiveLoss(nn.Module):
 
     def __init__(self, args: Any, class_names: Sequence[str] | None = None) -> None:
         """`args`: clip, gamma_{pos,neg,unann}, alpha_{pos,neg,unann}, partial_loss_mode, likelihood_topk,
-        prior_threshold, prior_path; optional likelihood_scope ("batch", "sample"), stable_loss.
+        prior_threshold, prior_path; optional likelihood_scope ("batch", "sample"), likelihood_share, stable_loss.
 
         With `class_names` the figures of the prior file are matched by name, else taken in file order.
         SettingsError (a ValueError): unknown mode, unusable prior; MissingFileError: no prior file.
@@ -177,10 +177,12 @@ def selected(
 ) -> torch.Tensor:
     """What selective mode keeps of U, as 0/1 numbers (B,C) like `unannotated`, which is left alone; q (B,C)."""
     kept = unannotated
-    if args.likelihood_topk:
-        per_image = getattr(args, "likelihood_scope", "batch") == "sample"
+    per_image = getattr(args, "likelihood_scope", "batch") == "sample"
+    # q = 1 - p, so that q - 1 is exact: U stands below 0, in the order of q, and the others do not
+    if getattr(args, "likelihood_share", None):
+        kept = without_share(unannotated, q - unannotated, args.likelihood_share, per_image=per_image)
+    elif args.likelihood_topk:
         count = args.likelihood_topk * (1 if per_image else len(q))
-        # q = 1 - p, so that q - 1 is exact: U stands below 0, in the order of q, and the others do not
         kept = without_first(unannotated, q - unannotated, count, per_image=per_image)
     if prior is not None and args.prior_threshold:
         kept = kept * ~frequent_classes(prior, args.prior_threshold, q.device)
@@ -216,4 +218,16 @@ def without_first(
     kept = unannotated.clone(memory_format=torch.contiguous_format)
     along, order = (kept, order) if per_image else (kept.view(1, -1), order.reshape(1, -1))
     along.scatter_(1, order.topk(min(count, along.shape[1]), dim=1, largest=False, sorted=False).indices, 0)
+    return kept
+
+
+def without_share(
+    unannotated: torch.Tensor, order: torch.Tensor, share: float, *, per_image: bool = False
+) -> torch.Tensor:
+    """As `without_first`, with a count of its own: this share (0..1) of U, of the whole batch or of each image."""
+    kept = unannotated.clone(memory_format=torch.contiguous_format)
+    along, order = (kept, order) if per_image else (kept.view(1, -1), order.reshape(1, -1))
+    count = (share * along.sum(1, keepdim=True)).round()
+    first = torch.arange(along.shape[1], device=along.device) < count  # in the order of `order`
+    along.masked_fill_(torch.zeros_like(first).scatter_(1, order.argsort(1), first), 0)
     return kept

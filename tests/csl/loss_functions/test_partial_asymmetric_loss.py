@@ -114,6 +114,45 @@ def test_batch_scope_takes_the_largest_of_the_batch_and_sample_scope_of_each_ima
     assert weights.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
 
 
+def test_a_share_of_u_instead_of_a_count():
+    q = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
+    targets = torch.tensor([[-1, -1, -1, -1], [-1, 0, 1, -1]])
+    of_batch, _ = edit_targets_parital_labels(settings(likelihood_share=0.5), targets, None, q)
+    assert of_batch.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+    each, _ = edit_targets_parital_labels(settings(likelihood_share=0.5, likelihood_scope="sample"), targets, None, q)
+    assert each.tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
+    z, y = batch()
+    count = int((y == -1).sum())
+    by_count = settings(likelihood_topk=count, likelihood_share=None)
+    whole = PartialSelectiveLoss(settings(likelihood_share=1.0))(z, y)
+    assert whole.item() == pytest.approx(PartialSelectiveLoss(by_count)(z, y).item(), rel=1e-6)
+
+
+def test_parts_add_up_to_the_loss():
+    z, y = batch()
+    loss = PartialSelectiveLoss(settings())
+    parts = loss.parts(z, y)
+    assert list(parts) == ["P", "N", "U"] and sum(parts.values()) == pytest.approx(loss(z, y).item(), rel=1e-5)
+    z[0, 0], y[0, 0] = float("nan"), 0
+    bad = loss.parts(z, y)
+    assert np.isnan(bad["N"]) and np.isfinite([bad["P"], bad["U"]]).all()
+
+
+def test_gradient_with_clip_by_finite_differences():
+    """gamma 0, so that the focusing factor, held fixed, is 1: the loss's own slope, also where q + m stops at 1."""
+    z = torch.tensor([[-4.0, -0.5, 1.0, 3.0]], dtype=torch.float64).repeat(3, 1).requires_grad_()
+    y = torch.tensor([[1] * 4, [0] * 4, [-1] * 4])
+    plain = {"gamma_neg": 0.0, "gamma_unann": 0.0, "clip": 0.05, "partial_loss_mode": "negative"}
+    loss = PartialSelectiveLoss(settings(**plain))
+    (gradient,) = torch.autograd.grad(loss(z, y), z)
+    for i in range(3):
+        for k in range(4):
+            step = torch.zeros_like(z)
+            step[i, k] = 1e-6
+            slope = (loss(z + step, y) - loss(z - step, y)).item() / 2e-6
+            assert gradient[i, k].item() == pytest.approx(slope, abs=1e-6)
+
+
 def test_stable_loss_keeps_the_gradient_of_confident_errors():
     logits = torch.tensor([[40.0, 1.0]], requires_grad=True)
     targets = torch.tensor([[0, 0]])
