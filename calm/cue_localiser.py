@@ -53,6 +53,7 @@ class CueLocaliser:
                 self.pairs_of_class.setdefault(c, []).append(n)
         self.pixels = PixelPR(thresholds, max(1, len(self.pairs)))
         self.images = torch.zeros(max(1, len(self.pairs)), 2, dtype=torch.int64)  # counted, skipped
+        self.distance = torch.zeros(max(1, len(self.pairs)), dtype=torch.float64)  # summed over images, in pixels
 
     def add(self, images: torch.Tensor, labels: Iterable[int], image_ids: Sequence[str]) -> None:
         """Count a batch (B,3,S,S): every image on all pairs that hold its class."""
@@ -76,12 +77,16 @@ class CueLocaliser:
         scores = normalize_maps(big[:, 0].double(), self.norm_type)
         gt = torch.from_numpy(np.stack(masks)).to(scores.device)
         self.pixels.add(scores, gt, torch.tensor([n for _, n in jobs]))
+        for (row, n), peak in zip(jobs, big.flatten(1).argmax(1).tolist(), strict=True):
+            points = self.trait.cue_points(image_ids[row], self.pairs[n], big.shape[-1])
+            self.distance[n] += np.hypot(*(points - (peak % big.shape[-1], peak // big.shape[-1])).T).min()
 
     def reduce(self, accelerator: Accelerator) -> None:
         """Sum the counts of all processes."""
         if accelerator.num_processes > 1:
             self.pixels.counts = accelerator.reduce(self.pixels.counts.to(accelerator.device), "sum").cpu()
             self.images = accelerator.reduce(self.images.to(accelerator.device), "sum").cpu()
+            self.distance = accelerator.reduce(self.distance.to(accelerator.device), "sum").cpu()
 
     def scores(self, protocol: str, keep: bool) -> list[float | None]:
         """PxAP percent per pair; protocol per_pair, or released: each pair counts all earlier ones too.
@@ -92,15 +97,22 @@ class CueLocaliser:
         counts = counts.numpy() if keep else counts[:, :, 1:].numpy()
         return [try_average_precision(*counts[n]) if self.images[n, 0] else None for n in range(len(self.pairs))]
 
+    def by_parts(self, values: Sequence[float | None]) -> dict[str, float | None]:
+        """{1, 2, 3: mean over the pairs that differ in so many parts, mean: over all pairs} of a value per pair."""
+        row = {
+            str(d): mean_of([v for v, k in zip(values, self.parts_of, strict=True) if k == d]) for d in NUM_DIFF_LIST
+        }
+        return {**row, "mean": mean_of(values)}
+
+    def peak_distance(self) -> dict[str, float | None]:
+        """Mean distance, in input pixels, from the maximum of the difference to the nearest differing part."""
+        per_pair = (self.distance / self.images[:, 0]).tolist()[: len(self.pairs)]
+        return self.by_parts([v if np.isfinite(v) else None for v in per_pair])
+
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""
-        rows = {}
-        for protocol in protocols:
-            for keep in (False, True):
-                values = self.scores(protocol, keep)
-                row: dict[str, float | None] = {
-                    str(d): mean_of([v for v, k in zip(values, self.parts_of, strict=True) if k == d])
-                    for d in NUM_DIFF_LIST
-                }
-                rows[f"{protocol}/{'kept' if keep else 'dropped'}"] = {**row, "mean": mean_of(values)}
-        return rows
+        return {
+            f"{protocol}/{'kept' if keep else 'dropped'}": self.by_parts(self.scores(protocol, keep))
+            for protocol in protocols
+            for keep in (False, True)
+        }

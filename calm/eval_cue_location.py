@@ -46,7 +46,8 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
     table = cues.table(protocols)
     counts = {str(d): cues.parts_of.count(d) for d in NUM_DIFF_LIST}
     skipped = int(cues.images[:, 1].sum())
-    flat = {f"{name}/{d}": value for name, row in table.items() for d, value in row.items()}
+    distance = cues.peak_distance()
+    flat = {f"{name}/{d}": v for name, row in {**table, "peak_distance": distance}.items() for d, v in row.items()}
     run.log("test", **flat)
     run.print(
         f"{foreground}; {len(cues.pairs)} pairs ({', '.join(f'{n} with {d}' for d, n in counts.items())} parts), "
@@ -56,6 +57,8 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
     run.print("mPxAP (percent)       1 part  2 parts  3 parts     mean")
     for name, row in table.items():
         run.print(f"  {name:<18}" + "".join("     none" if v is None else f"{v:9.2f}" for v in row.values()))
+    shown = "".join("     none" if v is None else f"{v:9.1f}" for v in distance.values())
+    run.print(f"peak to part, pixels {shown}")
     published = PUBLISHED.get((args.attribution_method, args.score_map_process))
     if published and not args._is_sample:
         run.print("  published (191 pairs)" + "".join(f"{v:9.1f}" for v in published).removeprefix("   "))

@@ -50,6 +50,7 @@ class CUBTrait:
         self.class2attribute = self._read_classes()
         self.image_file2image_id = {b: int(a) for a, b in _rows(self.data_dir / "images.txt")}
         self.image_id2part_locs = self._read_parts()
+        self._points = lru_cache(maxsize=256)(self._visible_points)
         self._nearest = lru_cache(maxsize=256)(self._nearest_part)
         self._front = lru_cache(maxsize=256)(self._foreground_mask)
 
@@ -133,11 +134,19 @@ class CUBTrait:
             parts += [number] * len(here)
         return np.asarray(points, float).reshape(-1, 2).astype(np.int64), np.asarray(parts, np.int64)
 
-    def _nearest_part(self, image_file: str, side: int) -> np.ndarray | None:
-        """(side,side) uint8: the part of the point nearest to each pixel, first of equals; None without a point."""
+    def _visible_points(self, image_file: str, side: int) -> tuple[np.ndarray, np.ndarray]:
         with Image.open(self.data_dir / "images" / image_file) as image:
             size = image.size
-        points, parts = self._get_parts_union(self.image_file2image_id[image_file], size, side)
+        return self._get_parts_union(self.image_file2image_id[image_file], size, side)
+
+    def cue_points(self, image_file: str, class_pair: Iterable[int], size: int = SIZE) -> np.ndarray:
+        """Points (n,2) int64 x, y at size x size of the visible parts in which the classes differ."""
+        points, parts = self._points(image_file, size)
+        return points[np.isin(parts, list(self.differing_parts(*map(int, class_pair))))]
+
+    def _nearest_part(self, image_file: str, side: int) -> np.ndarray | None:
+        """(side,side) uint8: the part of the point nearest to each pixel, first of equals; None without a point."""
+        points, parts = self._points(image_file, side)
         if not len(parts):
             return None
         along = np.arange(side)

@@ -237,6 +237,31 @@ def test_cue_localisation_equals_the_plain_loop(birds: Path, save_root: Path, ki
     assert (folder / "figures" / "cue_pairs.png").is_file()
 
 
+def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> None:
+    """A map whose maximum is put on a known pixel."""
+    trait = CUBTrait(birds / "CUB_200_2011")
+    image_id = next(i for i in trait.image_file2image_id if i.startswith("002.") and trait.visible_parts(i) >= {1, 7})
+
+    class OnePixel:
+        def of_classes(self, images: torch.Tensor, rows: list[int], classes: list[int]) -> torch.Tensor:
+            maps = torch.zeros(len(rows), 64, 64)
+            maps[:, 30, 20] = torch.tensor(classes, dtype=torch.float32)
+            return maps
+
+    cues = cue_localiser.CueLocaliser(trait, OnePixel(), {c: c - 1 for c in range(1, 7)}, [0.0, 0.5], "max")
+    cues.add(torch.zeros(1, 3, 64, 64), [1], [image_id])
+    for n, pair in enumerate(cues.pairs):
+        points = trait.cue_points(image_id, pair, 64)
+        expected = min(((x - 20) ** 2 + (y - 30) ** 2) ** 0.5 for x, y in points) if 2 in pair else 0.0
+        assert cues.distance[n] == pytest.approx(expected)
+    wing = [p for p, part in zip(*trait._points(image_id, 64), strict=True) if part == 7]
+    assert np.array_equal(trait.cue_points(image_id, (1, 2), 64), wing)
+    values = cues.peak_distance()
+    assert values["1"] > 0 and values["mean"] == pytest.approx(
+        np.mean([float(cues.distance[n]) for n, pair in enumerate(cues.pairs) if 2 in pair])
+    )
+
+
 def test_normalize_maps_equals_the_single_one() -> None:
     rng = np.random.default_rng(0)
     maps = np.stack([rng.normal(size=(5, 4)), np.full((5, 4), 2.0), -rng.random((5, 4)) - 1, rng.random((5, 4)) * 3])
