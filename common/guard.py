@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,32 @@ class FiniteGuard:
 
     def __init__(self, last_good: Path) -> None:
         self.last_good = last_good
-        self._waiting: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[int, int, torch.Tensor, torch.Tensor, Callable[[], str] | None]] = []
 
-    def add(self, epoch: int, step: int, loss: torch.Tensor, indices: torch.Tensor) -> None:
-        """Note the loss (a scalar) of a step and its sample indices."""
-        self._waiting.append((epoch, step, loss.detach(), indices))
+    def add(
+        self,
+        epoch: int,
+        step: int,
+        loss: torch.Tensor,
+        indices: torch.Tensor,
+        explain: Callable[[], str] | None = None,
+    ) -> None:
+        """Note the loss (a scalar) of a step and its sample indices; `explain()` says more where it is not finite."""
+        self._waiting.append((epoch, step, loss.detach(), indices, explain))
         if loss.device.type == "cpu" or len(self._waiting) >= 20:
             self.check()
 
     def check(self) -> None:
         """Read the waiting losses; NonFiniteError names epoch, step, samples and the last good checkpoint."""
         waiting, self._waiting = self._waiting, []
-        values = torch.stack([loss.float().reshape(()) for _, _, loss, _ in waiting]).tolist() if waiting else []
-        for value, (epoch, step, _, indices) in zip(values, waiting, strict=True):
+        values = torch.stack([loss.float().reshape(()) for _, _, loss, *_ in waiting]).tolist() if waiting else []
+        for value, (epoch, step, _, indices, explain) in zip(values, waiting, strict=True):
             if not math.isfinite(value):
                 shown = ", ".join(str(i) for i in indices.flatten()[:8].tolist())
                 more = ", …" if indices.numel() > 8 else ""
+                why = f"; {explain()}" if explain else ""
                 raise NonFiniteError(
-                    f"epoch {epoch}, step {step}: the loss is {value} (samples {shown}{more}); {self._good()}"
+                    f"epoch {epoch}, step {step}: the loss is {value} (samples {shown}{more}){why}; {self._good()}"
                 )
 
     def check_weights(self, step: int, state: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -171,9 +171,9 @@ class Run:
             if self.stopped and not stopped:
                 return
 
-    def guard(self, loss: torch.Tensor, indices: torch.Tensor) -> None:
+    def guard(self, loss: torch.Tensor, indices: torch.Tensor, explain: Callable[[], str] | None = None) -> None:
         """Stop the run (exit status 1) if the loss is not finite (`FiniteGuard`); call it before backward."""
-        self._guard.add(self.progress.epoch + 1, self.progress.step + 1, loss, indices)
+        self._guard.add(self.progress.epoch + 1, self.progress.step + 1, loss, indices, explain)
 
     def step(self, images: int, skipped: int = 0) -> None:
         """Count one optimiser step over `images` images (of all processes); save when it is due."""

@@ -30,6 +30,19 @@ def test_the_checkpoint_is_named_where_there_is_one_and_long_batches_are_cut(tmp
     assert str(caught.value).endswith(expected)
 
 
+def test_what_explains_the_loss_is_asked_only_where_it_is_not_finite(tmp_path):
+    guard, asked = FiniteGuard(tmp_path / "last.pt"), []
+
+    def explain():
+        asked.append(1)
+        return "parts nan, 3"
+
+    guard.add(1, 1, torch.tensor(0.5), torch.tensor([1]), explain)
+    assert not asked
+    with pytest.raises(NonFiniteError, match=r"\(samples 2\); parts nan, 3; last good checkpoint"):
+        guard.add(1, 2, torch.tensor(float("nan")), torch.tensor([2]), explain)
+
+
 class OnDevice:
     """A loss whose reading is counted, as on a device that a step must not wait for."""
 
