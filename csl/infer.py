@@ -20,6 +20,7 @@ from common.data import read_image
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from csl.src.evaluation import evaluating
+from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import ZOO, find_file, network_of
 from csl.src.options import EitherDash
 from csl.src.pictures import class_names, draw_annotated, find_pictures, train_sample_network
@@ -94,7 +95,7 @@ def infer(args: argparse.Namespace) -> list[dict]:
         model, checkpoint = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
     pictures = find_pictures(args.pic_path)
     names = class_names(checkpoint, args.class_description_path)
-    model.to(accelerator.device).eval()
+    model = fold(model).to(accelerator.device)
 
     run = start_run(args, "./outputs/infer", accelerator)
     records = []

@@ -11,6 +11,7 @@ likely missed positives: classes with a large prior, and the labels that the net
 import argparse
 import copy
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from accelerate import Accelerator
@@ -63,7 +64,7 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
             with accelerator.autocast():
                 logits = network(images)
             loss = parts.criterion(logits, targets)  # in float32
-            run.guard(loss, batch.index)
+            run.guard(loss, batch.index, partial(parts.criterion.explain, logits.detach(), targets))
             optimizer.zero_grad()
             accelerator.backward(loss * accelerator.num_processes)  # a sum: several processes as one
             optimizer.step()

@@ -19,6 +19,7 @@ from csl.src.evaluation import metrics_of, predict
 from csl.src.helper_functions.get_data import collate_of, open_dataset
 from csl.src.helper_functions.locate import locate_data
 from csl.src.helper_functions.metrics import best_thresholds, conventional_f1, prf_metrics, top_k_only
+from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import network_of
 from csl.src.options import EitherDash
 
@@ -72,7 +73,7 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
     model, found = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
-    model.to(accelerator.device, memory_format=torch.channels_last).eval()
+    model = fold(model).to(accelerator.device, memory_format=torch.channels_last)
 
     data = open_dataset(args._found, "val", None, args)
     if found.num_classes != len(data.classes):

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from common.cli import UserError
+from common.cli import NonFiniteError, UserError
 from csl import train, validate
 from csl.src.models.utils.checkpoint import network_of
 from tests.csl.tiny import NAMES, arguments, write_coco
@@ -152,6 +152,25 @@ def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path
     assert_same_run(tmp_path / "a", tmp_path / "b")
     written = (tmp_path / "a" / "phase1" / "train_avg_preds.csv").read_text()
     assert written == (tmp_path / "b" / "phase1" / "train_avg_preds.csv").read_text()
+
+
+def test_a_loss_that_is_not_finite_names_its_parts(data, tmp_path):
+    """An alpha with which the sum over N overflows: the message has the step, the samples and the sets."""
+    folder, flags = tmp_path / "bad", arguments(data, tmp_path / "bad", *SELECTIVE, "--alpha_neg", "3e38")
+    with pytest.raises(NonFiniteError, match=r"step 1: the loss is inf \(samples .*its parts: P [\d.]+, N inf, U"):
+        train.main(flags)
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("mode", ["selective", "ignore"])
+def test_a_last_batch_of_one_image_whose_last_map_is_1x1(data, tmp_path, mode):
+    """44 images, batches of 43 and 1, a map of 1x1 after layer 4: batch norm has no variance to take."""
+    flags = arguments(data, tmp_path / "run", "--partial_loss_mode", mode, "--epochs", "1", "--batch_size", "43")
+    train.main([*flags, "--image_size", "32"])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["epochs"] == 1 and summary["mAP_model_final"] > 0
+    images = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["progress"]["images"]
+    assert images == 44
 
 
 def test_prior_quantile_drops_the_most_frequent_classes(data, prior_csv, tmp_path, capsys):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.data import read_image
+from common.data import CorruptImage, read_image
 from csl.src.errors import MissingFileError, SettingsError
 from csl.src.helper_functions.label_table import LabelTable
 
@@ -113,7 +113,10 @@ class AnnotatedImages:
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
         image_id = self.ids[index]
-        image, target = self.read(self.root / self.relative_path(image_id)), self.targets_all[image_id]
+        try:
+            image, target = self.read(self.root / self.relative_path(image_id)), self.targets_all[image_id]
+        except CorruptImage as error:
+            raise CorruptImage(f"{error}; it is image {image_id} of {self.coco.path}") from error
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:

@@ -100,11 +100,14 @@ class PartialSelectiveLoss(nn.Module):
             unannotated = selected(args, unannotated, q, self.prior_classes)
         return weight + focused(unannotated, base, args.alpha_unann, args.gamma_unann)
 
-    @torch.no_grad()
     def parts(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
-        """The loss of each set, for messages: annotated positives (P), negatives (N), un-annotated (U)."""
+        """The loss of each set: annotated positives (P), annotated negatives (N), un-annotated (U)."""
         terms, _ = self.terms(logits, targets)
         return {name: terms[targets == value].sum().item() for name, value in (("P", 1), ("N", 0), ("U", -1))}
+
+    def explain(self, logits: torch.Tensor, targets: torch.Tensor) -> str:
+        """The parts as text, for the message of a loss that is not finite."""
+        return "its parts: " + ", ".join(f"{k} {v:.4g}" for k, v in self.parts(logits.detach(), targets).items())
 
 
 class _Known(torch.autograd.Function):

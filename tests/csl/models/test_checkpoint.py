@@ -2,13 +2,18 @@
 
 import pickle
 from argparse import Namespace
+from importlib.util import find_spec
 
+import cv2
 import numpy as np
 import pytest
 import timm
 import torch
 
+from common.cli import UserError
 from csl.src.models import create_model
+from csl.src.models.tresnet.fold import fold
+from csl.src.models.tresnet.layers.general_layers import ABN
 from csl.src.models.utils import convert
 from csl.src.models.utils.checkpoint import load_weights, network_of, official, read_checkpoint
 from tests.csl.models.filled import filled_state
@@ -88,6 +93,34 @@ def test_convert_command(source, tmp_path, capsys):
         x = torch.rand(2, 3, 32, 32)
         assert torch.allclose(back(x), source(x), atol=1e-5)
     assert "tresnet_tiny, 7 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["tresnet_tiny", "tresnet_l_v2"])
+def test_folded_networks_are_the_same_function(name):
+    model = build(name, 5)
+    model.load_state_dict(filled_state({k: v.shape for k, v in model.state_dict().items()}, 2))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    folded, x = fold(model), torch.rand(2, 3, 64, 48)
+    assert not any(isinstance(m, (ABN, torch.nn.BatchNorm2d)) for m in folded.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), model(x), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert fold(torch.nn.Linear(3, 2)).weight.shape == (2, 3)
+
+
+def test_onnx(source, tmp_path, capsys):
+    """Written for one size and any batch; OpenCV's reader computes our logits. Without the package: one line."""
+    torch.save(official(source.state_dict(), num_classes=7), tmp_path / "a.pth")
+    command = [str(tmp_path / "a.pth"), str(tmp_path / "a.onnx"), "--image_size", "32"]
+    if find_spec("onnx") is None:
+        with pytest.raises(UserError, match="pip install onnx"):
+            convert.main(command)
+        return
+    convert.main(command)
+    net, x = cv2.dnn.readNetFromONNX(str(tmp_path / "a.onnx")), torch.rand(3, 3, 32, 32)
+    net.setInput(x.numpy())
+    with torch.inference_mode():
+        np.testing.assert_allclose(net.forward(), source(x).numpy(), atol=1e-5)
 
 
 def test_only_the_body(source):

@@ -6,14 +6,16 @@ python -m csl.src.models.utils.convert FILE OUT.onnx --image_size 224
 """
 
 import re
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from common import checkpoint
-from common.cli import OneLineParser, run_main
+from common.cli import OneLineParser, UserError, positive_int, run_main
 
 EPS = 1e-5  # ABN's gamma is |weight| + EPS
 BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2", 1: "tresnet_tiny"}
@@ -56,16 +58,41 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> str | None:
     return BLOCKS.get(max(blocks) + 1)
 
 
+def export_onnx(model: nn.Module, path: Path, size: int) -> None:
+    """Write `model` as ONNX, image (B,3,size,size) in 0..1 -> logits (B,C), any B; UserError without the package."""
+    try:
+        import onnx  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise UserError(f"{path}: to write ONNX, `pip install onnx`") from error
+    any_batch = {"image": {0: "batch"}, "logits": {0: "batch"}}
+
+    def write(temporary: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter's own future, and of the test of the image's size
+            torch.onnx.export(
+                *(model, (torch.rand(2, 3, size, size),), str(temporary)),
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_axes=any_batch,
+                opset_version=17,
+                dynamo=False,  # the other exporter needs two packages more
+            )
+
+    checkpoint.atomic_save(path, write)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Convert a weights file."""
     from csl.src.errors import SettingsError
     from csl.src.models import create_model
+    from csl.src.models.tresnet.fold import fold
     from csl.src.models.utils.checkpoint import load_weights, official, read_checkpoint
 
     parser = OneLineParser(prog="python -m csl.src.models.utils.convert", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="official weights, timm's, or a checkpoint of train.py")
     parser.add_argument("out", type=Path)
     parser.add_argument("--to", choices=("timm", "official"), default="timm", help="the names in OUT")
+    parser.add_argument("--image_size", type=positive_int, default=448, help="of OUT.onnx")
     args = parser.parse_args(argv)
     found = read_checkpoint(args.file)
     if found.architecture is None or found.num_classes is None:
@@ -76,7 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     load_weights(model, found)
     state = model.state_dict()
     info = {"num_classes": found.num_classes, "idx_to_class": found.idx_to_class}
-    checkpoint.save(args.out, to_timm(state) if args.to == "timm" else official(state, **info))
+    if args.out.suffix == ".onnx":
+        export_onnx(fold(model), args.out, args.image_size)
+    else:
+        checkpoint.save(args.out, to_timm(state) if args.to == "timm" else official(state, **info))
     print(f"{found.architecture}, {found.num_classes} classes, written to {args.out}")
 
 

@@ -5,11 +5,16 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def blur_kernel(like: torch.Tensor, channels: int) -> torch.Tensor:
+    """[1,2,1] x [1,2,1] / 16 for every channel, (channels,1,3,3), with the dtype and device of `like`."""
+    line = torch.tensor([1.0, 2.0, 1.0], dtype=like.dtype, device=like.device)
+    return (line[:, None] * line / 16).expand(channels, 1, 3, 3)
+
+
 class AntiAliasDownsampleLayer(nn.Module):
-    """Depthwise [1,2,1] x [1,2,1] / 16 with stride 2 and reflected borders; no state."""
+    """Depthwise blur with stride 2 and reflected borders; no state."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> (B,C,ceil(H/2),ceil(W/2))."""
-        line = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype, device=x.device)
-        kernel = (line[:, None] * line / 16).expand(x.shape[1], 1, 3, 3)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, stride=2, groups=x.shape[1])
+        channels = x.shape[1]
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), blur_kernel(x, channels), stride=2, groups=channels)

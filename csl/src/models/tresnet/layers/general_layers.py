@@ -28,7 +28,8 @@ class ABN(nn.BatchNorm2d):
     """Batch norm with gamma = |weight| + 1e-5, then leaky ReLU or nothing: InPlaceABN's function in plain torch.
 
     The derivative of |weight| at 0 is +1: the last norm of every residual branch starts at 0, where torch.abs
-    has derivative 0 and the branch would never train. Running variance is the unbiased one, momentum 0.1.
+    has derivative 0 and the branch would never train. Running variance is the unbiased one, momentum 0.1. A
+    batch with one value per channel (one image, a 1x1 map) has no variance: the running figures serve, unchanged.
     """
 
     def __init__(self, channels: int, slope: float | None) -> None:
@@ -36,13 +37,17 @@ class ABN(nn.BatchNorm2d):
         super().__init__(channels, eps=1e-5, momentum=0.1)
         self.slope = slope
 
+    def gamma(self) -> torch.Tensor:
+        """(C,) |weight| + 1e-5."""
+        return torch.where(self.weight < 0, -self.weight, self.weight) + self.eps
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> the same shape."""
-        if self.training:
+        of_batch = self.training and x.numel() > x.shape[1]
+        if of_batch:
             self.num_batches_tracked.add_(1)
-        gamma = torch.where(self.weight < 0, -self.weight, self.weight) + self.eps
         x = F.batch_norm(
-            x, self.running_mean, self.running_var, gamma, self.bias, self.training, self.momentum, self.eps
+            x, self.running_mean, self.running_var, self.gamma(), self.bias, of_batch, self.momentum, self.eps
         )
         return x if self.slope is None else F.leaky_relu(x, self.slope, inplace=True)
 
