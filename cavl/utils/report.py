@@ -123,6 +123,9 @@ def write(
         "epochs": len(test),
         "offline_sample": data.is_sample,
     }
+    for rule in _rules(run):  # how often it picked the true label, with -selection_curve
+        rates = run.values("selection", rule)
+        summary |= {f"selection_{rule}_first": rates[0], f"selection_{rule}_final": rates[-1]}
     if run.is_main:
         if test:
             curves = {"test": test, "train (true labels)": train}

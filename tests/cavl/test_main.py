@@ -188,11 +188,13 @@ def test_sigterm_saves_and_exits_143(tmp_path, monkeypatch):
 
 def test_models_with_maps_select_by_cam_draw_cams_and_the_selection_curve(tmp_path):
     flags = ("-mo", "resnet", "-depth", "8", "-ep", "1", "-select", "cam", "-cam_vis", "2", "-selection_curve", "200")
-    run(tmp_path / "r", *flags, "-bs", "128")
+    summary = run(tmp_path / "r", *flags, "-bs", "128")
     assert (tmp_path / "r/figures/cams.png").is_file() and (tmp_path / "r/figures/selection.png").is_file()
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     rates = next(line for line in lines if line["split"] == "selection")
-    assert all(0 <= rates[rule] <= 1 for rule in ("logit", "cav", "cam_area", "cam_sum"))
+    for rule in ("logit", "cav", "cam_area", "cam_sum"):
+        assert 0 <= rates[rule] <= 1
+        assert summary[f"selection_{rule}_first"] == summary[f"selection_{rule}_final"] == rates[rule]
 
 
 def test_densenet_on_colour(tmp_path, tiny_cifar):
