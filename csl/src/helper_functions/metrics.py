@@ -12,6 +12,7 @@ import torch
 from csl.src.errors import SettingsError
 
 Array = np.ndarray | torch.Tensor
+MANY = 100  # scores that several rows of a class share, above which sorting the rows is faster than looking each up
 
 
 class AverageMeter:
@@ -36,8 +37,7 @@ def average_precision(output: Array, target: Array) -> float:
 
     output (N,) scores, target (N,): only 1 counts as positive. 0 without positives.
     """
-    scores, targets = _array(output)[:, None], _array(target)[:, None]
-    return float(_average_precisions(_dense_keys(scores, targets == 1))[0])
+    return _average_precision(_array(output), _array(target) == 1)
 
 
 def mAP(targs: Array, preds: Array) -> float:
@@ -48,12 +48,13 @@ def mAP(targs: Array, preds: Array) -> float:
     scores, targets = _array(preds), _array(targs)
     if scores.size == 0:
         return 0.0
-    return 100 * float(np.mean(_average_precisions(_dense_keys(scores, targets == 1))))
+    return 100 * float(np.mean(ap_per_class(targets, scores)))
 
 
 def ap_per_class(targs: Array, preds: Array) -> np.ndarray:
     """AP in 0..1 of every class (C,) as `mAP` averages them."""
-    return _average_precisions(_dense_keys(_array(preds), _array(targs) == 1))
+    scores, positive = np.ascontiguousarray(_array(preds).T), np.ascontiguousarray((_array(targs) == 1).T)
+    return np.array([_average_precision(s, p) for s, p in zip(scores, positive, strict=True)], np.float64)
 
 
 def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, int, int, int]:
@@ -70,7 +71,7 @@ def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, in
     no_positive = ~no_label & (positives == 0)
     no_negative = ~no_label & ~no_positive & (negatives == 0)
     counted = ~(no_label | no_positive | no_negative)
-    ap = np.where(counted, _average_precisions(_annotated_keys(scores, targets)), -1.0)
+    ap = np.where(counted, [_average_precision(*column) for column in _annotated(scores, targets)], -1.0)
     if counted.any():
         plain = 100 * ap[counted].mean()
         weighted = 100 * np.average(ap[counted], weights=positives[counted])
@@ -141,9 +142,6 @@ def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
     return thresholds
 
 
-# ---- ranking: one integer an entry, score above row number above label, so that sorting integers does it all ----
-
-
 def _array(values: Array) -> np.ndarray:
     return values.detach().cpu().float().numpy() if _is_low_precision(values) else np.asarray(values)
 
@@ -152,40 +150,36 @@ def _is_low_precision(values: Array) -> bool:
     return isinstance(values, torch.Tensor) and values.dtype in (torch.float16, torch.bfloat16)
 
 
-def _order_bits(scores: np.ndarray) -> np.ndarray:
-    """uint32 numbers in the order of the scores; equal exactly where the scores are."""
+def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores and positives of each class's annotated entries, in the order of the rows."""
+    classes, rows = np.nonzero(np.ascontiguousarray(targets.T) >= 0)
+    ends = np.cumsum(np.bincount(classes, minlength=scores.shape[1]))[:-1]
+    columns = scores[rows, classes], targets[rows, classes] == 1
+    yield from zip(*(np.split(values, ends) for values in columns), strict=True)
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """AP in 0..1 of one class: scores (n,), positive (n,) bool."""
     if np.isnan(scores).any():
         raise SettingsError("average precision: the scores contain nan")
-    if scores.dtype != np.float32:
-        return np.unique(scores, return_inverse=True)[1].reshape(scores.shape).astype(np.uint32)
-    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
-    return bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    ranks = _ranks(scores, positive)
+    return float((np.arange(1, len(ranks) + 1) / ranks).sum() / (len(ranks) + 1e-8))
 
 
-def _keys(scores: np.ndarray, rows: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    keys = _order_bits(scores).astype(np.uint64) << np.uint64(32)
-    return keys | (rows.astype(np.uint64) << np.uint64(1)) | positive.astype(np.uint64)
+def _ranks(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """The ranks of the positives, from 1, ascending: the values are sorted, which is faster than to sort an index.
 
-
-def _dense_keys(scores: np.ndarray, positive: np.ndarray) -> Iterator[np.ndarray]:
-    """Keys of every entry, class by class, each (N,) uint64."""
-    yield from _keys(np.ascontiguousarray(scores.T), np.arange(len(scores)), positive.T)
-
-
-def _annotated_keys(scores: np.ndarray, targets: np.ndarray) -> Iterator[np.ndarray]:
-    """Keys of the annotated entries only, class by class."""
-    classes, rows = np.nonzero(np.ascontiguousarray(targets.T) >= 0)
-    keys = _keys(scores[rows, classes], rows, targets[rows, classes] == 1)
-    ends = np.cumsum(np.bincount(classes, minlength=scores.shape[1]))
-    yield from np.split(keys, ends[:-1])
-
-
-def _average_precisions(keys_of_classes: Iterator[np.ndarray]) -> np.ndarray:
-    """AP (C,) in 0..1 from the keys of each class."""
-    return np.array([_ranked_ap(np.sort(keys)) for keys in keys_of_classes], np.float64)
-
-
-def _ranked_ap(keys: np.ndarray) -> float:
-    at = np.flatnonzero(keys & np.uint64(1))[::-1]  # ascending keys: the best rank stands last
-    ranks = len(keys) - at
-    return float((np.arange(1, len(at) + 1) / ranks).sum() / (len(at) + 1e-8))
+    Only where others share a positive's score do the rows matter.
+    """
+    if not positive.any():
+        return np.zeros(0)
+    ordered, mine = np.sort(scores), np.sort(scores[positive])[::-1]
+    upto = np.searchsorted(ordered, mine, side="right")
+    ranks = len(scores) - upto + 1  # of the first with this score
+    shared = np.unique(mine[(upto > 1) & (ordered[upto - 2] == mine)])
+    if len(shared) > MANY:
+        return np.flatnonzero(positive[np.argsort(scores, kind="stable")[::-1]]) + 1
+    for score in shared:
+        rows = np.flatnonzero(scores == score)[::-1]
+        ranks[mine == score] += np.flatnonzero(positive[rows])
+    return ranks

@@ -1,0 +1,52 @@
+"""Ranking against a literal count, in the presence of ties, and the edges of the metrics."""
+
+import numpy as np
+import pytest
+import torch
+
+from csl.src.helper_functions import metrics
+from csl.src.helper_functions.metrics import AP_partial, average_precision, mAP, mAP_partial
+
+
+def literal(scores, positive):
+    """Positives so far / rank at each positive; among equal scores the later row ranks first."""
+    rows = sorted(range(len(scores)), key=lambda i: (-scores[i], -i))
+    hits, total = 0, 0.0
+    for rank, i in enumerate(rows, 1):
+        if positive[i]:
+            hits += 1
+            total += hits / rank
+    return total / (hits + 1e-8)
+
+
+@pytest.mark.parametrize("levels", [2, 7, 60, 10_000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ties_and_the_two_ways_to_resolve_them(levels, dtype, monkeypatch):
+    rng = np.random.default_rng(levels)
+    scores = (rng.integers(-levels, levels, (300, 6)) / levels).astype(dtype)
+    targets = rng.integers(-1, 2, (300, 6))
+    targets[:, 4], targets[:, 5] = 0, 1
+    expected = [literal(scores[:, c], targets[:, c] == 1) for c in range(6)]
+    annotated = [targets[:, c] >= 0 for c in range(4)]
+    partial = [literal(scores[rows, c], targets[rows, c] == 1) for c, rows in enumerate(annotated)]
+    for many in (metrics.MANY, 0):
+        monkeypatch.setattr(metrics, "MANY", many)
+        found = [average_precision(scores[:, c], targets[:, c]) for c in range(6)]
+        assert found == pytest.approx(expected, abs=1e-12) and found[4] == 0
+        assert mAP(targets, scores) == pytest.approx(100 * np.mean(expected))
+        assert AP_partial(targets, scores)[0].tolist() == pytest.approx([*partial, -1, -1], abs=1e-12)
+
+
+def test_signed_zeros_are_equal_and_half_precision_is_read():
+    assert average_precision(np.array([0.0, -0.0], np.float32), np.array([1, 0])) == pytest.approx(0.5)
+    assert average_precision(np.array([0.0, -0.0], np.float32), np.array([0, 1])) == pytest.approx(1)
+    scores, targets = torch.rand(50, 3).bfloat16(), torch.randint(0, 2, (50, 3))
+    assert mAP(targets, scores) == mAP(targets.numpy(), scores.float().numpy())
+
+
+def test_one_row_no_class_left_and_nan():
+    assert average_precision(np.array([0.3]), np.array([1])) == pytest.approx(1)
+    with pytest.warns(UserWarning, match="nan"):
+        assert np.isnan(mAP_partial(np.array([[1, -1]]), np.array([[0.2, 0.4]])))
+    with pytest.raises(ValueError, match="nan"):
+        mAP(np.ones((2, 1)), np.array([[0.1], [np.nan]]))
