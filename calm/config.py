@@ -67,7 +67,7 @@ def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
         return mch(train=str(images), val=str(second or root / "CUBV2"), test=str(images))
     if dataset_name == "ILSVRC":
         base = root / "ILSVRC" if (root / "ILSVRC").is_dir() or not (root / "train").is_dir() else root
-        second = base if (base / "val2").is_dir() else root / "ImageNetV2"
+        second = base if (base / "val2").is_dir() else base.parent / "ImageNetV2"
         return mch(train=str(base), val=str(second), test=str(base))
     if dataset_name == "OpenImages":
         base = root / "OpenImages" if (root / "OpenImages").is_dir() or not (root / "train").is_dir() else root

@@ -8,6 +8,7 @@ OpenImages, and CUB where it has segmentations. The maps go through bicubic resi
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -34,6 +35,17 @@ def _best_iou(job: tuple[np.ndarray, str]) -> np.ndarray:
     return _evaluator.accumulate(wsol_scoremap(cam, (RESIZE, RESIZE)), image_id)
 
 
+def score_maps(tester: Tester, images: torch.Tensor, labels: torch.Tensor, ids: Sequence[str]) -> tuple:
+    """Maps (B,h,w) float32 on the host, kept with --save_maps, and p(y|x) (B,C)."""
+    maps, probs = tester.mapper.with_probs(images, labels)
+    maps = maps.float().cpu().numpy()
+    for image_id, score_map in zip(ids, maps, strict=True) if tester.args.save_maps else ():
+        path = tester.run.folder / "scoremaps" / f"{image_id}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, score_map)
+    return maps, probs
+
+
 def best_ious(tester: Tester, evaluator: BoxEvaluator) -> tuple[np.ndarray, np.ndarray]:
     """(n,thresholds) best IoU per test image in dataset order, and (n,) whether it was classified correctly."""
     global _evaluator
@@ -43,9 +55,8 @@ def best_ious(tester: Tester, evaluator: BoxEvaluator) -> tuple[np.ndarray, np.n
     run_all = pool.map if pool else map
     try:
         for images, labels, ids, index in tester.batches():
-            maps, probs = tester.mapper.with_probs(images, labels)
-            jobs = zip(maps.float().cpu().numpy(), ids, strict=True)
-            best = torch.from_numpy(np.stack(list(run_all(_best_iou, jobs))))
+            maps, probs = score_maps(tester, images, labels, ids)
+            best = torch.from_numpy(np.stack(list(run_all(_best_iou, zip(maps, ids, strict=True)))))
             parts.append((index, best, (probs.argmax(1) == labels).cpu()))
     finally:
         if pool:
@@ -97,7 +108,7 @@ def evaluate_masks(tester: Tester) -> dict[str, float | None]:
 
         masks, ignore = get_mask_paths(data.metadata)
     for images, labels, ids, _ in tester.batches():
-        maps = tester.mapper(images, labels).float().cpu().numpy()
+        maps, _ = score_maps(tester, images, labels, ids)
         scores = np.stack([wsol_scoremap(m, (RESIZE, RESIZE)) for m in maps])
         if args.dataset_name == "OpenImages":
             gt = [get_mask(args.mask_root, masks[i], ignore[i]) for i in ids]

@@ -154,7 +154,7 @@ def _add_maps(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--smooth_grad_sigma", type=_positive, default=4.0, help="the range of x over the noise's sigma")
     g.add_argument("--integrated_grad_nr_iter", type=positive_int, default=50, help="steps of the path")
     g.add_argument("--ig_variant", choices=("released", "standard"), default="released", help="standard: captum's")
-    g.add_argument("--superclass_file", default=None, help="JSON, label -> labels, for the superclass processes")
+    g.add_argument("--superclass_file", default=None, help="JSON, label -> labels (superclass.py writes one)")
 
 
 def _add_evaluation(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +163,7 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--cam_curve_interval", type=_open_unit, default=0.001, help="spacing of the thresholds")
     g.add_argument("--iou_thresholds", type=int, nargs="+", default=[30, 50, 70], help="percent (eval_wsol)")
     _flag(g, "multi_contour_eval", True, "eval_wsol: all contours (V2) or the largest (V1)")
+    _flag(g, "save_maps", False, "eval_wsol: keep the maps as scoremaps/ID.npy, float32, unscaled")
     g.add_argument("--foreground", choices=("segmentation", "box"), default=None,
                    help="of the cue masks; default: segmentation, box where a set has none")  # fmt: skip
     g.add_argument("--cue_protocol", choices=("both", "released", "per_pair"), default="both",

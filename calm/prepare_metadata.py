@@ -79,16 +79,16 @@ def build_cub_metadata(cub_root: str | Path, out_dir: str | Path) -> dict[str, i
         label = int(labels[number][0]) - 1
         rows["train" if split[number][0] == "1" else "test"].append((file, label, (width, height), [box]))
     second = next((p for p in (root.parent / "CUBV2", root / "CUBV2") if p.is_dir()), None)
-    rows["val"] = _cubv2_rows(second) if second else _held_out(rows["train"])
+    rows["val"] = _cubv2_rows(second) if second else _held_out(rows["train"], "CUBV2 beside the CUB folder")
     counts = {name: write_split(out / name, part) for name, part in rows.items()}
     source = {"built_from": fingerprint(root), "val": "CUBV2" if second else "held out of train"}
     atomic_write(out / "source.json", (json.dumps(source, indent=1) + "\n").encode())
     return counts
 
 
-def _held_out(train: list[Row]) -> list[Row]:
+def _held_out(train: list[Row], missing: str) -> list[Row]:
     print(
-        f"no CUBV2 beside the CUB folder: val is the last {HELD_OUT} training images of each class, not trained on",
+        f"no {missing}: val is the last {HELD_OUT} training images of each class, not trained on",
         file=sys.stderr,
         flush=True,
     )
@@ -146,13 +146,21 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
             raise UserError(f"no XML for {file.name}; tried {', '.join(map(str, places))} (ILSVRC2012_bbox_val_v3.tgz)")
         wnid = ElementTree.parse(xml).findtext("object/name")
         rows["test"].append((f"val/{file.name}", label_of[wnid], _size(file), _voc_boxes(xml)))
-    second = next((p for p in (root / "val2", root.parent / "ImageNetV2") if p.is_dir()), None)
-    for folder in (
-        sorted((p for p in second.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)) if second else ()
-    ):
-        for file in sorted(folder.iterdir()):
-            rows["val"].append((f"val2/{folder.name}/{file.name}", int(folder.name), _size(file), []))
+    rows["val"] = _imagenetv2_rows(root) or _held_out(rows["train"], "ImageNetV2 in val2/ or beside ILSVRC")
     return {name: write_split(out / name, part) for name, part in rows.items()}
+
+
+def _imagenetv2_rows(root: Path) -> list[Row]:
+    """ILSVRC/val2/<label>/, or ImageNetV2 beside ILSVRC, with or without val2/ in it; ids as the loader finds them."""
+    for base, prefix in ((root, "val2/"), (root.parent / "ImageNetV2", "val2/"), (root.parent / "ImageNetV2", "")):
+        folders = sorted((p for p in (base / prefix).glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+        if folders:
+            return [
+                (f"{prefix}{folder.name}/{file.name}", int(folder.name), _size(file), [])
+                for folder in folders
+                for file in sorted(folder.iterdir())
+            ]
+    return []
 
 
 def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Metadata lists, images and the sample (data_loaders.py, prepare_metadata.py, common/samples/cub.py)."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from calm import logger, prepare_metadata, util
+from calm.config import set_data_path
 from calm.data_loaders import (
     ImageLabelDataset,
     configure_metadata,
@@ -115,6 +117,19 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
     assert (tmp_path / "i/test/class_labels.txt").read_text() == "val/ILSVRC2012_val_00000001.JPEG,1"
     assert (tmp_path / "i/test/localization.txt").read_text() == "val/ILSVRC2012_val_00000001.JPEG,1,2,5,6"
     assert (tmp_path / "i/val/class_labels.txt").read_text().split("\n")[1:] == ["val2/2/x.jpeg,2", "val2/10/x.jpeg,10"]
+    # ImageNetV2 beside ILSVRC, with val2/ in it or without: the loader finds every id; without it val is held out
+    for old, new in ((root / "val2", tmp_path / "ImageNetV2/val2"), (tmp_path / "ImageNetV2/val2", tmp_path / "other")):
+        new.parent.mkdir(exist_ok=True)
+        old.rename(new)
+        if new.name == "other":
+            (tmp_path / "ImageNetV2").rmdir()
+            new.rename(tmp_path / "ImageNetV2")
+        assert build_ilsvrc_metadata(root, tmp_path / "i")["val"] == 3
+        ids = (tmp_path / "i/val/image_ids.txt").read_text().split("\n")
+        assert all((Path(set_data_path("ILSVRC", tmp_path).val) / i).is_file() for i in ids)
+    shutil.rmtree(tmp_path / "ImageNetV2")
+    picture(root / "train/n01/n01_2.JPEG")
+    assert build_ilsvrc_metadata(root, tmp_path / "i") == {"train": 3, "test": 1, "val": 1}
 
     root = tmp_path / "OpenImages"
     for split in ("train", "val", "test"):

@@ -313,7 +313,9 @@ def test_wsol(birds: Path, save_root: Path) -> None:
     assert first["MaxBoxAccV2"] == pytest.approx(np.mean([first[f"MaxBoxAccV2/{t}"] for t in (30, 50, 70)]))
     assert first["top1/30"] <= first["MaxBoxAccV2/30"] and 0 < first["PxAP"] < 100
     eval_wsol.main(flags(birds, save_root, *JOINT, "--cam_curve_interval", "0.05", "--multi_contour_eval=False",
-                         "--iou_thresholds", "50"))  # fmt: skip
+                         "--iou_thresholds", "50", "--save_maps"))  # fmt: skip
+    kept = list((newest(save_root, "eval_wsol") / "scoremaps").glob("*/*.npy"))
+    assert len(kept) == 18 and np.load(kept[0]).shape == (16, 16) and np.load(kept[0]).dtype == np.float32
     second = json.loads((newest(save_root, "eval_wsol") / "summary.json").read_text())
     assert second["MaxBoxAcc"] == second["MaxBoxAcc/50"] <= first["MaxBoxAccV2/50"] + 1e-9
     with pytest.raises(UserError, match="percentages"):
