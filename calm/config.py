@@ -75,9 +75,14 @@ def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
     raise ValueError(f"dataset {dataset_name!r}: choose from {', '.join(flags.DATASETS)}")
 
 
+def parse(argv: Sequence[str] | None = None, prog: str = "main.py", **defaults: Any) -> Configs:
+    """Parse and check flags, with other `defaults`; touches nothing."""
+    return _checked(_parse(argv, prog, **defaults), prog)
+
+
 def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py", **defaults: Any) -> Configs:
     """Parse flags and make the log folder; needs no data, no checkpoint, no GPU."""
-    args = _checked(_parse(argv, prog, **defaults), prog)
+    args = parse(argv, prog, **defaults)
     try:
         args.log_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

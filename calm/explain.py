@@ -1,26 +1,33 @@
 """Why this class: overlays of one image, for its most probable classes, and "why A and not B".
 
-    python explain.py --image bird.jpg --experiment_name=NAME --attribution_method=CALM_EM \\
-        --score_map_process=jointll --norm_type=clipping [--classes 12 34]
+    python explain.py --image bird.jpg --load_checkpoint save/em [--classes 12 34]
 
-Writes figures/explain.png: the image, a map per class with its probability, and for the first two classes
-map(A) - map(B), red where the evidence is for A and blue where it is for B.
+The network, its input size and its map (CAM: vanilla; CALM: jointll) are the checkpoint's unless flags say
+otherwise; an official checkpoint needs the flags. Writes figures/explain.png: the image, a map per class with its
+probability, and for the first two classes map(A) - map(B), red where the evidence is for A, blue where it is for B.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
+from PIL import Image
 
-from calm.config import configure
+from calm.config import Configs, configure, parse
 from calm.cue_localiser import normalize_maps
-from calm.data_loaders import make_transforms
-from calm.tester import Tester
+from calm.data_loaders import configure_metadata, get_image_ids, make_transforms
+from calm.score_mapper import ScoreMapper
+from calm.tester import GRADIENT_SETTINGS
+from calm.training import build_model, checkpoint_file, read_superclass, settings_of_checkpoint
 from common.cam import overlay, save_grid
 from common.cli import OneLineParser, UserError, run_main
 from common.data import read_image
+from common.run import start_run
+from common.rundir import make_accelerator, seed_everything
 
 SCRIPT = "explain"
 
@@ -35,6 +42,31 @@ def difference_overlay(picture: np.ndarray, difference: np.ndarray) -> np.ndarra
     return (alpha * colour + (1 - alpha) * picture).round().astype(np.uint8)
 
 
+def first_test_image(rest: Sequence[str]) -> Path:
+    """Of the data set, or of the sample where there is none."""
+    args = configure(rest, prog=f"{SCRIPT}.py")
+    return Path(args.data_paths.test) / get_image_ids(configure_metadata(args._metadata / "test"))[0]
+
+
+def load(rest: Sequence[str]) -> tuple[Configs, Accelerator, ScoreMapper]:
+    """The settings, the checkpoint's where the command line says nothing, and the maps of its network."""
+    args = parse(rest, prog=f"{SCRIPT}.py")
+    file = checkpoint_file(args, fallback=Path(args.save_root) / args.experiment_name)
+    own = settings_of_checkpoint(file)
+    is_cam = own.get("attribution_method", args.attribution_method) == "CAM"
+    shown = {"score_map_process": "vanilla", "norm_type": "minmax"}
+    shown = shown if is_cam else {"score_map_process": "jointll", "norm_type": "max"}
+    args = parse(rest, prog=f"{SCRIPT}.py", **shown, **own)
+    accelerator = make_accelerator(args)
+    seed_everything(args.seed)
+    model = build_model(args, file).to(accelerator.device).eval().requires_grad_(False)
+    numbers = {name: getattr(args, name) for name in GRADIENT_SETTINGS}
+    superclass = read_superclass(args)
+    return args, accelerator, ScoreMapper(
+        model, args.score_map_process, args.score_map_method, superclass, args.smoothing_ksize, numbers
+    )  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> None:
     """Load, explain one image, draw."""
     own = OneLineParser(prog="explain.py", add_help=False)
@@ -43,43 +75,40 @@ def main(argv: list[str] | None = None) -> None:
         "--classes", type=int, nargs="+", default=None, help="labels from 0 (default: the three likeliest)"
     )
     mine, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
-    args = configure(rest, prog="explain.py")
-    tester = Tester(args, SCRIPT)
-    data = tester.loader.dataset.dataset
-    path = mine.image or data.data_root / data.image_ids[0]
+    args, accelerator, mapper = load(rest)
+    path = mine.image or first_test_image(rest)
     image = read_image(path)
     fixed, tail = make_transforms(args.resize_size, args.crop_size)["test"]
-    x = tail(fixed(image))[None].to(tester.device)
+    x = tail(fixed(image))[None].to(accelerator.device)
 
-    _, probs = tester.mapper.with_probs(x, torch.zeros(1, dtype=torch.long, device=x.device))
+    _, probs = mapper.with_probs(x, torch.zeros(1, dtype=torch.long, device=x.device))
     classes = mine.classes or probs[0].topk(min(3, probs.shape[1])).indices.tolist()
     strange = [c for c in classes if not 0 <= c < probs.shape[1]]
     if strange:
         raise UserError(f"--classes {strange[0]}: labels are 0..{probs.shape[1] - 1}")
-    maps = tester.mapper.of_classes(x, [0] * len(classes), classes).double()
-    shown = normalize_maps(maps, args.norm_type).cpu().numpy()
+    maps = mapper.of_classes(x, [0] * len(classes), classes).double()
+    run = start_run(args, args.log_folder / SCRIPT, accelerator, named=args.output_dir)
+    run.log("image", **{f"p/{c}": float(probs[0, c]) for c in classes})
+    for label, score_map in zip(classes, maps, strict=True):
+        run.print(f"class {label}: p(y|x) {probs[0, label]:.4f}, mass of its map {score_map.sum():.4f}")
+    figure = run.figure("explain")
+    draw(figure, image, path.name[:24], args, maps, {c: float(probs[0, c]) for c in classes})
+    run.print(f"figure: {figure}")
+    run.finish(image=str(path), classes=classes, probabilities=[float(probs[0, c]) for c in classes])
 
-    picture = np.asarray(image.resize((224, 224)))
-    row, titles = [picture], [path.name[:24]]
-    for label, score_map in zip(classes, shown, strict=True):
+
+def draw(figure: Path, image: Image.Image, name: str, args: Configs, maps: torch.Tensor, p: dict[int, float]) -> None:
+    """The image, a normalised map (k,h,w) per class, and the difference of the first two."""
+    picture, classes = np.asarray(image.resize((224, 224))), list(p)
+    row, titles = [picture], [name]
+    for label, score_map in zip(classes, normalize_maps(maps, args.norm_type).cpu().numpy(), strict=True):
         row.append(overlay(picture, score_map))
-        titles.append(f"class {label}, p {probs[0, label]:.3f}")
+        titles.append(f"class {label}, p {p[label]:.3f}")
     if len(classes) > 1:
         row.append(difference_overlay(picture, (maps[0] - maps[1]).cpu().numpy()))
         titles.append(f"why {classes[0]} and not {classes[1]}")
-    figure = tester.run.figure("explain")
-    save_grid(
-        figure,
-        [row],
-        [titles],
-        cell=2.4,
-        suptitle=f"{args.attribution_method}, {args.score_map_process}, {args.norm_type}",
-    )
-    tester.run.log("image", **{f"p/{c}": float(probs[0, c]) for c in classes})
-    for c in classes:
-        tester.run.print(f"class {c}: p(y|x) {probs[0, c]:.4f}, mass of its map {maps[classes.index(c)].sum():.4f}")
-    tester.run.print(f"figure: {figure}")
-    tester.run.finish(image=str(path), classes=classes, probabilities=[float(probs[0, c]) for c in classes])
+    title = f"{args.attribution_method}, {args.score_map_process}, {args.norm_type}"
+    save_grid(figure, [row], [titles], cell=2.4, suptitle=title)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,16 @@ from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, normal
 from calm.cue_pictures import to_picture
 from calm.data_loaders import ImageLabelDataset, make_transforms
 from calm.eval_cue_location import make_trait
-from calm.network.util import find_checkpoint, read_checkpoint
+from calm.network.util import find_checkpoint
 from calm.score_mapper import ScoreMapper
 from calm.tester import GRADIENT_SETTINGS
-from calm.training import build_model
+from calm.training import build_model, settings_of_checkpoint
 from common.cam import overlay, save_grid
 from common.cli import OneLineParser, UserError, run_main
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 
 BASELINES = ("input_grad", "integrated_grad", "smooth_grad", "var_grad")
-MODEL_SETTINGS = (
-    *("architecture", "attribution_method", "large_feature_map", "use_bn", "num_classes"),
-    *("prior_activation", "prior_gradient"),
-)
 
 
 def mappers(args: Configs, runs: list[Path], device: torch.device) -> dict[str, ScoreMapper]:
@@ -39,10 +35,9 @@ def mappers(args: Configs, runs: list[Path], device: torch.device) -> dict[str, 
     found, numbers = {}, {name: getattr(args, name) for name in GRADIENT_SETTINGS}
     for n, folder in enumerate(runs):
         file = find_checkpoint(folder, [Path(args.save_root)])
-        own, settings = copy.copy(args), read_checkpoint(file)[1]
-        for name in MODEL_SETTINGS:
-            if name in settings:
-                setattr(own, name, settings[name])
+        own = copy.copy(args)
+        for name, value in settings_of_checkpoint(file).items():
+            setattr(own, name, value)
         model = build_model(own, file).to(device).eval().requires_grad_(False)
         process = "vanilla" if own.attribution_method == "CAM" else "jointll"
         found[f"{own.attribution_method} ({process})"] = ScoreMapper(model, process)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from calm.flags import DATASETS
 from calm.network import ARCHITECTURES
 from calm.network.head import AttributionNet
-from calm.network.util import find_checkpoint, load_checkpoint, read_checkpoint
+from calm.network.util import MissingCheckpoint, find_checkpoint, load_checkpoint, read_checkpoint
 from calm.util import string_contains_any
 from common.cli import UserError
 
@@ -27,6 +27,10 @@ LOW_RATE = {
     "small": (("features.",), ()),
 }
 HEADS = ("conv_last", "attention")
+MODEL_SETTINGS = (
+    *("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "prior_gradient"),
+    *("crop_size", "resize_size"),
+)
 
 
 def count_classes(args: argparse.Namespace) -> int:
@@ -46,14 +50,24 @@ def checkpoint_file(args: argparse.Namespace, fallback: Path | None = None) -> P
         if fallback is None:
             raise UserError("--use_load_checkpoint needs --load_checkpoint FILE or FOLDER")
         return find_checkpoint(fallback)
-    is_placeholder = Path(args.load_checkpoint).name == PLACEHOLDER
     try:
         return find_checkpoint(args.load_checkpoint, roots)
-    except UserError:
-        if not is_placeholder or fallback is None or not (fallback / "checkpoints" / "last.pt").is_file():
+    except MissingCheckpoint as missing:
+        if Path(args.load_checkpoint).name != PLACEHOLDER or fallback is None:
             raise
+        try:
+            file = find_checkpoint(fallback)
+        except MissingCheckpoint:
+            raise MissingCheckpoint(f"{missing}; nor does the experiment {fallback} hold one") from None
         print(f"{args.load_checkpoint} is the README's placeholder and not there: using {fallback}", flush=True)
-        return find_checkpoint(fallback)
+        return file
+
+
+def settings_of_checkpoint(file: Path) -> dict[str, object]:
+    """The flags that rebuild the network of a checkpoint: what ours stores, and the number of classes of any."""
+    state, settings = read_checkpoint(file)
+    known = {name: settings[name] for name in MODEL_SETTINGS if settings.get(name) is not None}
+    return {**known, "num_classes": len(state["conv_last.bias"])} if "conv_last.bias" in state else known
 
 
 def build_model(args: argparse.Namespace, checkpoint: Path | None = None) -> AttributionNet:

@@ -322,14 +322,27 @@ def test_wsol(birds: Path, save_root: Path) -> None:
         eval_wsol.main(flags(birds, save_root, "--iou_thresholds", "0"))
 
 
-def test_explain(birds: Path, save_root: Path, tmp_path: Path) -> None:
-    eval_image = next((birds / "CUB_200_2011/images").glob("*/*.jpg"))
-    explain.main(["--image", str(eval_image), "--classes", "1", "4", *flags(birds, save_root, *JOINT)])
-    folder = newest(save_root, "explain")
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["classes"] == [1, 4] and (folder / "figures/explain.png").is_file()
+def test_explain_needs_only_an_image_and_a_checkpoint(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (90, 50), 120).save(tmp_path / "mine.png")
+    nowhere = ["--cpu", "--data_root", str(tmp_path / "nothing")]
+    given = [*nowhere, "--load_checkpoint", str(save_root / "em"), "--output_dir", str(tmp_path / "r")]
+    explain.main(["--image", str(tmp_path / "mine.png"), "--classes", "1", "4", *given])
+    summary = json.loads((tmp_path / "r/summary.json").read_text())
+    assert summary["classes"] == [1, 4] and (tmp_path / "r/figures/explain.png").is_file()
+    settings = json.loads((tmp_path / "r/config.json").read_text())["settings"]
+    assert (settings["score_map_process"], settings["architecture"], settings["crop_size"]) == ("jointll", "small", 64)
+
+
+def test_explain_takes_the_first_test_image(birds: Path, save_root: Path, capsys) -> None:
+    explain.main(flags(birds, save_root, *JOINT))
+    out = capsys.readouterr().out
+    assert out.count("p(y|x)") == 3 and "explain.png" in out
     with pytest.raises(UserError, match=r"0\.\.5"):
         explain.main(["--classes", "9", *flags(birds, save_root)])
+    with pytest.raises(UserError, match="tried"):
+        explain.main(["--image", "x.jpg", "--experiment_name", "none"])
 
 
 # --- shared ---
