@@ -37,10 +37,11 @@ def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> to
         raise UserError(f"{len(empty)} samples have no candidate, the first are {empty[:5].tolist()}")
     if run.is_main:
         checkpoint.atomic_save(run.folder / "candidates.npy", lambda p: np.save(p.open("wb"), candidates.numpy()))
-    outside = int((candidates[torch.arange(len(candidates)), data.train_y] == 0).sum())
+    outside = (candidates[torch.arange(len(candidates)), data.train_y] == 0).nonzero().flatten().tolist()
     run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {data.num_classes} classes")
     if outside:
-        run.print(f"warning: the true label is not a candidate in {outside} rows (noisy partial labels)")
+        told = f"{len(outside)} rows (noisy partial labels), the first are {outside[:5]}"
+        run.print(f"warning: the true label is not a candidate in {told}")
     if int(sizes.max()) == 1:
         run.print("warning: every set holds one label: this is ordinary supervised learning")
     if int(sizes.min()) == data.num_classes:

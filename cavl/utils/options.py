@@ -21,12 +21,9 @@ def _name_list(text: str) -> list[str]:
 
 
 def _warmup(text: str) -> int | str:
-    if text == "auto":
-        return text
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0 or 'auto', not {value}")
-    return value
+    if text == "auto" or text.isdecimal():
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"must be at least 0 or 'auto', not {text!r}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,7 +125,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _require(args: argparse.Namespace) -> None:
-    """Bounds of the spec's table of bad input (section i)."""
+    """Bounds of the spec's table of bad input (section i), and flags that exclude each other."""
+    soft, by_cam = args.temperature is not None, args.select == "cam"
+    brings_sets = DATA_SETS[args.ds].kind in ("mat", "plcifar")
     bounds = [
         (args.ep >= 1, f"-ep {args.ep}: at least 1"),
         (args.lr > 0, f"-lr {args.lr}: must be above 0"),
@@ -136,13 +135,18 @@ def _require(args: argparse.Namespace) -> None:
         (0 <= args.q < 1, f"-q {args.q}: 0 <= q < 1"),
         (args.rate is None or args.rate > 0, f"-rate {args.rate}: must be above 0"),
         (0 <= args.smoothing < 1, f"-smoothing {args.smoothing}: 0 <= smoothing < 1"),
-        (args.temperature is None or args.temperature > 0, f"-temperature {args.temperature}: must be above 0"),
-        (args.temperature is None or args.mask == "candidates", "-temperature: soft selection needs -mask candidates"),
+        (not soft or args.temperature > 0, f"-temperature {args.temperature}: must be above 0"),
+        (not soft or args.mask == "candidates", "-temperature: soft selection needs -mask candidates"),
+        (not (soft and by_cam), "-temperature softens the CAV; with -select cam the largest area is taken"),
+        (not by_cam or args.cav_forward == "after", "-select cam: the maps come from a forward of their own, after"),
+        (not (args.partial_file and brings_sets), f"-partial_file: {args.ds} comes with its own candidate sets"),
         (args.folds >= 2, f"-folds {args.folds}: at least 2"),
         (args.fold is None or 0 <= args.fold < args.folds, f"-fold {args.fold}: 0 to {args.folds - 1}"),
         (args.warmup == "auto" or args.warmup < args.ep, f"-warmup {args.warmup}: less than -ep {args.ep}"),
         (args.depth >= 8 and (args.depth - 2) % 6 == 0, f"-depth {args.depth}: 6n+2 (8, 14, 20, 32, 56, ...)"),
         (args.cam_vis >= 0, f"-cam_vis {args.cam_vis}: must not be negative"),
+        (args.selection_curve >= 0, f"-selection_curve {args.selection_curve}: must not be negative"),
+        (min([args.seed, *(args.seeds or [])]) >= 0, "-seed, -seeds: must not be negative"),
         (args.partial_type != "file" or args.partial_file, "-partial_type file: give the matrix with -partial_file"),
         (args.gpu.isdigit(), f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch"),
     ]

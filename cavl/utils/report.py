@@ -152,7 +152,7 @@ def _rules(run: Run) -> list[str]:
 
 
 def export_selected(run: Run, labels: LabelState, true_labels: torch.Tensor) -> None:
-    """selected.csv: index, candidates, selected label, its confidence, whether the row was ever selected."""
+    """selected.csv: index, candidates, the label with the largest confidence, that confidence, the true label."""
     confidence = labels.confidence()
     value, selected = confidence.max(1)
     rows, classes = labels.candidates.nonzero(as_tuple=True)

@@ -247,7 +247,9 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     np.save(tmp_path / "one.npy", sets)
     run(tmp_path / "r", "-partial_file", str(tmp_path / "one.npy"), "-ep", "1")
     out = capsys.readouterr().out
-    assert "every set holds one label" in out and "true label is not a candidate in" in out
+    wrong = np.flatnonzero(pd.read_csv(tmp_path / "r/selected.csv")["true_label"] != sets.argmax(1))
+    assert "every set holds one label" in out
+    assert f"not a candidate in {len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}" in out
     assert np.array_equal(np.load(tmp_path / "r/candidates.npy"), sets)
     faults = {"shape": sets[:5], "values": sets * 2, "empty": np.where(np.arange(1300)[:, None] == 7, 0, sets)}
     for name, matrix in faults.items():
@@ -279,6 +281,13 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-gpu", "0,1"], "accelerate launch"),
         (["-bs", "0"], "at least 1"),
         (["-partial_type", "file"], "-partial_file"),
+        (["-ds", "lost", "-fold", "0", "-partial_file", "sets.npy"], "lost comes with its own candidate sets"),
+        (["-mo", "resnet", "-select", "cam", "-temperature", "1"], "softens the CAV"),
+        (["-mo", "resnet", "-select", "cam", "-cav_forward", "before"], "a forward of their own"),
+        (["-selection_curve", "-5"], "negative"),
+        (["-seed", "-1"], "negative"),
+        (["-seeds", "0,-1"], "negative"),
+        (["-warmup", "x"], "at least 0 or 'auto', not 'x'"),
         (["-seeds", "a"], "integers"),
         (["-compare", "cavl,magic"], "unknown method"),
         (["-ds", "msrcv2"], "no offline sample, these have one"),
