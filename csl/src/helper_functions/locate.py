@@ -71,9 +71,8 @@ def locate_data(args: argparse.Namespace, *, is_given: bool) -> Found:
     """
     sample = "OpenImages" if args.dataset == "openimages" else None if args.dataset == "lvis" else "COCO_2014"
     root = Path(args.data)
-    looked = ", ".join(
-        str(layout.train) for layout in layouts_in(root, args.metadata) if "0.5" not in layout.train.name
-    )
+    files = [str(layout.train) for layout in layouts_in(root, args.metadata) if "0.5" not in layout.train.name]
+    looked = ", ".join(dict.fromkeys(files))
     location = locate(
         {"openimages": "Open Images", "lvis": "LVIS"}.get(args.dataset, "COCO 2014"),
         given=root if is_given else None,
