@@ -3,9 +3,9 @@
     python benchmarks/compose_objects.py --tiny_imagenet DIR --to DIR --layout coco --images 6000 --size 96 \
         --classes 24 --seed 0
 
-Each picture is a scene photograph (coast, cliff, reef, lake, mountain) with one to six (--max_objects) objects
-of different classes: the box of a Tiny-ImageNet photograph, cut to an ellipse with a soft edge, at random places
-and sizes. Classes are long-tailed, popularity 1 / (rank + 2). Training pictures use Tiny-ImageNet's training
+Each picture is a scene photograph (coast, cliff, reef, lake, mountain) with one to six objects of different
+classes: the box of a Tiny-ImageNet photograph, cut to an ellipse with a soft edge, at random places and
+sizes. Classes are long-tailed, popularity 1 / (rank + 2). Training pictures use Tiny-ImageNet's training
 photographs, validation pictures its validation photographs. Boxes and masks are exact: they say which visible pixels
 came from an object. VOC has twenty names, so with --layout voc and at most 20 classes they carry VOC's names in
 order; classes.csv says what each one is. The pixels are ImageNet's: for research, not to be passed on.
@@ -84,13 +84,11 @@ def ellipse(height: int, width: int) -> np.ndarray:
 class Composer:
     """Draws the pictures of one split, all from `rng`."""
 
-    def __init__(
-        self, root: Path, split: str, wnids: list[str], size: int, rng: np.random.Generator, max_objects: int = 6
-    ) -> None:
+    def __init__(self, root: Path, split: str, wnids: list[str], size: int, rng: np.random.Generator) -> None:
         scenes = read_photographs(root, split, list(SCENES))
         self.scenes = [photo.path for photos in scenes.values() for photo in photos]
         self.objects = list(read_photographs(root, split, wnids).values())
-        self.size, self.rng, self.max_objects = size, rng, max_objects
+        self.size, self.rng = size, rng
         # the ranks are the same in both splits, and independent of the order of the classes
         ranks = np.random.default_rng(len(wnids)).permutation(len(wnids))
         self.popularity = 1 / (ranks + 2) / (1 / (ranks + 2)).sum()
@@ -101,7 +99,7 @@ class Composer:
         scene = np.asarray(Image.open(self.scenes[rng.integers(len(self.scenes))]).convert("RGB"))
         scene = scene[:, ::-1] if rng.random() < 0.5 else scene
         canvas = cv2.resize(scene, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
-        count = min(int(rng.integers(1, self.max_objects + 1)), len(self.objects))
+        count = min(int(rng.integers(1, 7)), len(self.objects))
         placed: list[Placed] = []
         for label in rng.choice(len(self.objects), count, replace=False, p=self.popularity).tolist():
             opacity, pixels = self._object(label)
@@ -149,6 +147,23 @@ class Composer:
         for _ in range(count):
             picture, placed = self.picture()
             yield picture, [p for p in placed if p.mask.sum() >= 20]
+
+
+class Photographs(Composer):
+    """One whole photograph a picture, classes in turn; its object's box is the mask."""
+
+    def pictures(self, count: int) -> Iterator[tuple[np.ndarray, list[Placed]]]:
+        """`count` pictures."""
+        for number in range(count):
+            label = number % len(self.objects)
+            photo = self.objects[label][number // len(self.objects) % len(self.objects[label])]
+            image = np.asarray(Image.open(photo.path).convert("RGB"))
+            box = np.zeros(image.shape[:2], np.uint8)
+            x0, y0, x1, y1 = photo.box
+            box[y0 : y1 + 1, x0 : x1 + 1] = 1
+            side = (self.size, self.size)
+            mask = cv2.resize(box, side, interpolation=cv2.INTER_NEAREST) > 0
+            yield cv2.resize(image, side, interpolation=cv2.INTER_CUBIC), [Placed(label, mask)]
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -242,7 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--val_images", type=positive_int, default=None, help="default: a quarter of --images")
     parser.add_argument("--size", type=positive_int, default=96, help="side of a picture in pixels")
     parser.add_argument("--classes", type=positive_int, default=24)
-    parser.add_argument("--max_objects", type=positive_int, default=6, help="of a picture, each of another class")
+    parser.add_argument("--photographs", action="store_true", help="one whole photograph each, say for pretraining")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.to.exists() and (not args.to.is_dir() or any(args.to.iterdir())):
@@ -254,10 +269,9 @@ def main(argv: list[str] | None = None) -> None:
         names = VOC_NAMES[: args.classes]
     counts = {"train": args.images, "val": args.val_images or max(1, args.images // 4)}
     args.to.mkdir(parents=True, exist_ok=True)
+    kind = Photographs if args.photographs else Composer
     composers = {
-        split: Composer(
-            args.tiny_imagenet, split, wnids, args.size, np.random.default_rng([args.seed, k]), args.max_objects
-        )
+        split: kind(args.tiny_imagenet, split, wnids, args.size, np.random.default_rng([args.seed, k]))
         for k, split in enumerate(SPLITS)
     }
     {"coco": write_coco, "voc": write_voc}[args.layout](args.to, composers, counts, names)

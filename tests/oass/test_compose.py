@@ -61,6 +61,9 @@ def test_pictures_masks_and_boxes_agree_and_the_seed_decides(compose, tiny_image
             assert o.box == (xs.min() + 1, ys.min() + 1, min(xs.max() + 1, 63), min(ys.max() + 1, 63))
 
 
-def test_one_object_each(compose, tiny_imagenet, tmp_path):
-    data = write(compose, tiny_imagenet, tmp_path / "one", "--max_objects", "1")
-    assert (data.split.labels.sum(1) == 1).all()
+def test_whole_photographs(compose, tiny_imagenet, tmp_path):
+    data = write(compose, tiny_imagenet, tmp_path / "one", "--photographs")
+    assert (data.split.labels.sum(0)[:4] == 2).all() and (data.split.labels.sum(1) == 1).all()
+    assert data.split.objects[0][0].box == (6, 6, 51, 61)
+    photo = Image.open(next((tiny_imagenet / "train").glob(f"{compose.FIRST[0]}/images/*_0.JPEG")))
+    assert np.abs(np.asarray(data.image(0), int) - np.asarray(photo, int)).mean() < 30  # JPEG once more
