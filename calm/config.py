@@ -129,9 +129,15 @@ def configure(argv: Sequence[str] | None = None, prog: str = "main.py") -> Confi
     location = find_data(args)
     if location.is_sample:
         args = _parse(argv, prog, **flags.sample_defaults(args))
-    args = _checked(args, prog)
-    args._data, args._is_sample = location.path, location.is_sample
-    args._metadata = find_metadata(args)
+    return with_data(_checked(args, prog), location)
+
+
+def with_data(args: Configs, location: Location | None = None) -> Configs:
+    """The same settings (of `get_configs`, perhaps) with the data set and its metadata found."""
+    if not hasattr(args, "_metadata"):
+        location = location or find_data(args)
+        args._data, args._is_sample = location.path, location.is_sample
+        args._metadata = find_metadata(args)
     return args
 
 

@@ -26,8 +26,8 @@ def wsol_scoremap(cam: np.ndarray, size: tuple[int, int] = (RESIZE, RESIZE)) -> 
 
 
 def check_box_convention(boxes: np.ndarray, convention: str = "x0y0x1y1") -> None:
-    """RuntimeError unless boxes (n,4) are not negative, two-dimensional, and (x0y0x1y1) ordered."""
-    boxes = np.asarray(boxes)
+    """RuntimeError unless boxes (n,4), or one (4,), are not negative and (x0y0x1y1) ordered."""
+    boxes = np.atleast_2d(np.asarray(boxes))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise RuntimeError(f"boxes must be (n, 4), not {boxes.shape}")
     if (boxes < 0).any():
@@ -53,7 +53,7 @@ def calculate_multiple_iou(box_a: np.ndarray, box_b: np.ndarray) -> np.ndarray:
 
 def resize_bbox(box: Sequence[int], image_size: Sequence[int], resize_size: Sequence[int]) -> Box:
     """A box x0 y0 x1 y1 in an image of (W,H) scaled to (W',H'), truncated to integers."""
-    check_box_convention(np.asarray([box]))
+    check_box_convention(np.asarray(box))
     (x0, y0, x1, y1), (width, height), (new_width, new_height) = box, image_size, resize_size
     new = (x0 * new_width / width, y0 * new_height / height, x1 * new_width / width, y1 * new_height / height)
     return tuple(int(v) for v in new)
@@ -182,11 +182,12 @@ class MaskEvaluator(LocalizationEvaluator):
         return auc, [recall, precision]
 
 
-def load_mask_image(path: str | Path, size: int = RESIZE) -> np.ndarray:
-    """A mask file resized to (size,size), nearest neighbour, > 0.5: uint8 in {0,1}."""
+def load_mask_image(path: str | Path, size: int | tuple[int, int] = RESIZE) -> np.ndarray:
+    """A mask file resized to (size,size), or to (W,H), nearest neighbour, > 0.5: uint8 in {0,1}."""
     with Image.open(path) as image:
         gray = np.asarray(image.convert("L") if image.mode not in ("L", "1") else image).astype(np.uint8)
-    small = cv2.resize(gray, (size, size), interpolation=cv2.INTER_NEAREST)
+    target = (size, size) if isinstance(size, int) else tuple(size)
+    small = cv2.resize(gray, target, interpolation=cv2.INTER_NEAREST)
     return (small > 0.5).astype(np.uint8)
 
 

@@ -10,7 +10,7 @@ is the map.
 
 import torch
 
-from calm.config import Configs, configure
+from calm.config import Configs, configure, with_data
 from calm.data_loaders import get_data_loader
 from calm.logger import load_logger
 from calm.reporting import PerformanceMeter, Reports
@@ -40,7 +40,7 @@ class Trainer(Reports):
     _NUM_CLASSES_MAPPING = NUM_CLASSES
 
     def __init__(self, args: Configs | None = None) -> None:
-        self.args = args = configure() if args is None else args
+        self.args = args = configure() if args is None else with_data(args)
         self.accelerator = make_accelerator(args)
         self.device = self.accelerator.device
         seed = set_random_seed(args.seed)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from calm.network.util import load_checkpoint
+from calm.network.util import BESIDE_STATE_DICT, load_checkpoint
 from calm.util import Reporter
 from common import checkpoint
 from common.cam import save_curves
@@ -78,8 +78,8 @@ class Reports:
         """last_checkpoint.pth.tar in the original's form, beside our checkpoints/last.pt."""
         if self.run.is_main:
             path = self.run.folder / self._CHECKPOINT_NAME_TEMPLATE.format("last")
-            state = {"architecture": self.args.architecture, "epoch": epoch, "state_dict": self.model.state_dict()}
-            checkpoint.save(path, {**state, "prior_activation": self.args.prior_activation})
+            beside = {name: getattr(self.args, name) for name in BESIDE_STATE_DICT}
+            checkpoint.save(path, {**beside, "epoch": epoch, "state_dict": self.model.state_dict()})
 
     def load_checkpoint(self, path: str) -> None:
         """Load weights of ours or of the original."""

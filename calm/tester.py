@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from calm.config import Configs, configure
+from calm.config import Configs, configure, with_data
 from calm.data_loaders import configure_metadata, get_data_loader, get_image_ids
 from calm.network.util import read_checkpoint
 from calm.score_mapper import ScoreMapper
@@ -23,7 +23,7 @@ class Tester:
     _NUM_CLASSES_MAPPING = NUM_CLASSES
 
     def __init__(self, args: Configs, script: str) -> None:
-        self.args = args
+        self.args = args = with_data(args)
         self.accelerator = make_accelerator(args)
         self.device = self.accelerator.device
         seed_everything(args.seed)

@@ -51,11 +51,17 @@ def get_scoremaps(tester: Any, inputs: torch.Tensor, targets: torch.Tensor, data
         model=tester.model,
         images=inputs,
         targets=targets,
-        num_classes=getattr(tester, "_NUM_CLASSES_MAPPING", {}).get(dataset_name),
+        num_classes=_count_classes(tester, dataset_name),
         superclass=getattr(tester, "superclass", None),
         **settings,
     )
     return t2n(smoothing(maps, getattr(args, "smoothing_ksize", 1))).astype(np.float32)
+
+
+def _count_classes(tester: Any, dataset_name: str) -> int | None:
+    """The network's own number (a sample has few); else the data set's official one."""
+    last = getattr(tester.model, "conv_last", None)
+    return last.out_channels if last is not None else getattr(tester, "_NUM_CLASSES_MAPPING", {}).get(dataset_name)
 
 
 def get_threshold_list(interval: float, type: str = "even") -> list[float]:

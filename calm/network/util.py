@@ -18,6 +18,7 @@ IMAGENET = {
     "vgg16_bn": "vgg16_bn-6c64b313.pth",
     "inception_v3_google": "inception_v3_google-1a9a5a14.pth",
 }
+BESIDE_STATE_DICT = ("architecture", "attribution_method", "prior_activation")  # the first one also in the original's
 URL = "https://download.pytorch.org/models/"
 HINT = "look at --architecture, --dataset, --num_classes, --use_bn, --large_feature_map, --is_different_checkpoint"
 
@@ -115,6 +116,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     if isinstance(saved, Mapping) and "state" in saved and "settings" in saved:
         saved, settings = saved["state"].get("model", saved["state"]), dict(saved["settings"])
     elif isinstance(saved, Mapping) and isinstance(saved.get("state_dict"), Mapping):
+        settings = {name: saved[name] for name in BESIDE_STATE_DICT if name in saved}
         saved = saved["state_dict"]
     if not isinstance(saved, Mapping) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         raise UserError(f"{path}: holds no state_dict of tensors")
