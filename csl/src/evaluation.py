@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.checkpoint import unwrap
-from common.data import gather_in_order
+from common.data import Batch, gather_in_order
 from csl.src.helper_functions.metrics import AP_partial, conventional_f1, mAP, prf_metrics
 
 
@@ -37,15 +37,19 @@ def predict(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once, in order.
 
-    All models see the same decoded batch, in float32. `poll` is called after every batch; `forward(model,
-    images)` stands for another way to the probabilities (test-time augmentation).
+    All models see the same decoded batch, in float32. Batches are `common.data.Batch`es, or plain pairs (images,
+    targets). `poll` is called after every batch; `forward(model, images)` stands for another way to the
+    probabilities (test-time augmentation).
     """
     forward = forward or (lambda model, images: model(images).float().sigmoid())
     models = [unwrap(model) for model in models]
-    indices, targets, scores = [], [], [[] for _ in models]
+    indices, targets, scores, seen = [], [], [[] for _ in models], 0
     with evaluating(*models):
         for batch in loader:
+            if not isinstance(batch, Batch):
+                batch = Batch(batch, torch.arange(seen, seen + len(batch[1])), 0)
             images, labels = batch.data
+            seen += len(labels)
             images = images.to(accelerator.device, non_blocking=True)
             for model, parts in zip(models, scores, strict=True):
                 parts.append(forward(model, images).cpu())

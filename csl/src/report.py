@@ -204,7 +204,8 @@ def draw_examples(run: Run, model: nn.Module, val: DataSet, scores: np.ndarray, 
         picture = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         top = np.argsort(-scores[i], kind="stable")[:3].tolist()
         maps = _maps(model, image) if isinstance(model, TResNet) else None
-        row, title = [picture], [", ".join(names[c] for c in np.flatnonzero(target.numpy() == 1)[:4])]
+        there = [names[c] for c in np.flatnonzero(target.numpy() == 1)[:4]]
+        row, title = [picture], ["\n".join(", ".join(there[k : k + 2]) for k in range(0, len(there), 2))]
         for c in top:
             shown = picture if maps is None else overlay(picture, normalize_scoremap(maps[c], "max"))
             row.append(shown)

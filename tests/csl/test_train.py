@@ -6,9 +6,11 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 
 from common.cli import NonFiniteError, UserError
 from csl import train, validate
+from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.models.utils.checkpoint import network_of
 from tests.csl.tiny import NAMES, arguments, write_coco
 
@@ -171,6 +173,18 @@ def test_a_last_batch_of_one_image_whose_last_map_is_1x1(data, tmp_path, mode):
     assert summary["epochs"] == 1 and summary["mAP_model_final"] > 0
     images = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["progress"]["images"]
     assert images == 44
+
+
+def test_validate_multi_reads_plain_pairs(capsys):
+    """As in the released code: any loader of (images, targets); the two models scored apart."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False))
+    nn.init.eye_(model[1].weight)
+    ema = ModelEma(model)
+    nn.init.constant_(ema.module[1].weight, 0)  # all scores equal: the later row ranks first
+    pairs = [(torch.tensor([[[[3.0]], [[1.0]], [[0.0]]], [[[0.0]], [[2.0]], [[0.0]]]]), torch.tensor([[1, 0], [0, 1]]))]
+    assert train.validate_multi(pairs * 2, model, ema, best="model") == pytest.approx(100)
+    assert train.validate_multi(pairs * 2, model, ema) == pytest.approx(100 * (1 / 2 + 5 / 6) / 2)
+    assert "mAP score regular 100.00, mAP score EMA" in capsys.readouterr().out
 
 
 def test_prior_quantile_drops_the_most_frequent_classes(data, prior_csv, tmp_path, capsys):

@@ -143,11 +143,10 @@ def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
 
 
 def _array(values: Array) -> np.ndarray:
-    return values.detach().cpu().float().numpy() if _is_low_precision(values) else np.asarray(values)
-
-
-def _is_low_precision(values: Array) -> bool:
-    return isinstance(values, torch.Tensor) and values.dtype in (torch.float16, torch.bfloat16)
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).numpy()
 
 
 def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

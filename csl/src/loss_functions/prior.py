@@ -67,7 +67,7 @@ class ComputePrior:
         written = {}
         for split in ("train", "val"):
             if (mean := self._mean(split)) is not None:
-                written[split] = self.path_dest / f"{split}_avg_preds.csv"
+                written[split] = Path(self.path_dest) / f"{split}_avg_preds.csv"
                 write_prior(written[split], self.classes.values(), mean)
         if written and verbose:
             print(f"prior written to {', '.join(map(str, written.values()))}", flush=True)
