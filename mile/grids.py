@@ -78,14 +78,13 @@ def resize_grids(grids: torch.Tensor, size: int) -> torch.Tensor:
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
     """Pixels 0..255, (K,S,S) grey or (K,3,S,S), as the network's input (K,3,S,S) float32: (x/255 - mean) / std.
 
-    In memory the channels come last, which convolutions like.
+    One affine map a channel, each written straight to its place.
     """
-    mean, std = (torch.tensor(v, device=pixels.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    if pixels.ndim == 3 and pixels.dtype == torch.uint8:  # a table of the 256 grey levels, looked up
-        levels = (torch.arange(256, device=pixels.device)[:, None] / 255 - mean) / std
-        return F.embedding(pixels.int(), levels).permute(0, 3, 1, 2)
-    x, mean, std = (pixels[:, None] if pixels.ndim == 3 else pixels), mean.view(3, 1, 1), std.view(3, 1, 1)
-    return torch.addcmul(-mean / std, x.float(), 1 / (255 * std)).contiguous(memory_format=torch.channels_last)
+    x = pixels.float()
+    out = x.new_empty(len(x), 3, *x.shape[-2:])
+    for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        torch.add(x.new_full((), -mean / std), x if x.ndim == 3 else x[:, c], alpha=1 / (255 * std), out=out[:, c])
+    return out
 
 
 def mnist_preprocess(grids: torch.Tensor, size: int = 84) -> torch.Tensor:
