@@ -153,6 +153,23 @@ def test_gradient_with_clip_by_finite_differences():
             assert gradient[i, k].item() == pytest.approx(slope, abs=1e-6)
 
 
+@pytest.mark.parametrize("changed", [{}, {"likelihood_scope": "sample"}, {"likelihood_share": 0.1}, {"clip": 0.05}])
+def test_nothing_waits_for_the_device(changed):
+    """Tensors of the meta device have no values: whatever read one would fail, as it would wait on a GPU."""
+    z = torch.empty(4, 9, device="meta", requires_grad=True)
+    y = torch.empty(4, 9, device="meta", dtype=torch.int8)
+    loss = PartialSelectiveLoss(settings(**changed))
+    loss.prior_classes = torch.empty(9, device="meta")
+    loss(z, y).backward()
+    assert z.grad.shape == (4, 9)
+    prior = ComputePrior(dict(enumerate("abcdefghi")))
+    prior.update(z)
+    prior.update(z)
+    assert prior.avg_pred_train.shape == (9,)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loss(z, y).item()
+
+
 def test_stable_loss_keeps_the_gradient_of_confident_errors():
     logits = torch.tensor([[40.0, 1.0]], requires_grad=True)
     targets = torch.tensor([[0, 0]])
