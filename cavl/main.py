@@ -21,7 +21,7 @@ from cavl.utils.datasets import PartialData, fold_of, load_dataset
 from cavl.utils.draw import draw_candidates
 from cavl.utils.label_state import LabelState
 from cavl.utils.options import parse_args
-from cavl.utils.resident import Images, epoch_batches, evaluate
+from cavl.utils.resident import Images, epoch_batches
 from cavl.utils.warmup import Warmup
 from common.cli import run_main
 from common.meter import Meter
@@ -53,7 +53,9 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     candidates = draw_candidates(args, data, run)  # (n,K) uint8
     scale = {"mean": data.mean, "std": data.std, "limit_gb": args.resident_gb}
     images, test_images = Images(data.train_x, device, **scale), Images(data.test_x, device, **scale)
-    true_labels, test_labels = data.train_y.to(device), data.test_y.to(device)
+    true_labels = data.train_y.to(device)
+    on_train = report.statistics_of(data.train_y, candidates, device)
+    on_test = report.statistics_of(data.test_y, data.test_sets, device)
 
     model = build_model(args, data).to(device)
     optimizer = build_optimizer(args, model)
@@ -63,7 +65,8 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     warmup = Warmup(args.warmup)
     run.restore(model=model, optimizer=optimizer, labels=labels, warmup=warmup, loss=loss)
     if run.progress.step == 0:
-        report.log_start(run, model, images, candidates, true_labels, test_images, test_labels)
+        tr, te = report.measure(model, images, on_train, run), report.measure(model, test_images, on_test, run)
+        report.log_start(run, tr["accuracy"], te["accuracy"], candidates)
 
     for epoch in run.epochs(args.ep):
         lr, selecting = set_learning_rate(args, optimizer, epoch), warmup.is_over(epoch)
@@ -72,17 +75,15 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
             break
         labels.end_epoch(selecting)
 
-        (te_acc,) = evaluate(model, test_images, report.hits(test_labels), accelerator)
-        statistics = report.train_statistics(true_labels, labels.candidates)
-        tr_acc, covering, approximated = evaluate(model, images, statistics, accelerator)
-        warmup.observe(covering)
+        te = report.measure(model, test_images, on_test, run)
+        tr = report.measure(model, images, on_train, run)
+        warmup.observe(tr["covering_rate"])
         report.log_selection_curve(args, run, model, images, labels.candidates, true_labels)
-        run.log("train", loss=loss.compute(), accuracy=tr_acc, covering_rate=covering,
-                approximated_accuracy=approximated, disambiguation=labels.disambiguation(true_labels),
+        run.log("train", loss=loss.compute(), **tr, disambiguation=labels.disambiguation(true_labels),
                 selecting=int(selecting), lr=lr)  # fmt: skip
-        run.log("test", accuracy=te_acc)
+        run.log("test", **te)
         report.print_epoch(run, args.ep)
-        run.end_epoch(score=te_acc)
+        run.end_epoch(score=te["accuracy"])
 
     summary = report.write(args, run, data, model, images, labels, true_labels)
     run.finish(**summary)

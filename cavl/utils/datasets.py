@@ -60,8 +60,8 @@ class PartialData:
     """A data set in memory, before a device sees it.
 
     train_x (n,...) uint8 or float32, train_y (n,) int64 (the hidden labels), test_x, test_y; K classes;
-    own_sets (n,K) uint8 candidates that come with the data, or None; mean, std: the normalisation of colour
-    images, or None.
+    own_sets (n,K) uint8 candidates that come with the data, or None, and test_sets those of the test part;
+    mean, std: the normalisation of colour images, or None.
     """
 
     name: str
@@ -72,6 +72,7 @@ class PartialData:
     num_classes: int
     is_sample: bool
     own_sets: torch.Tensor | None = None
+    test_sets: torch.Tensor | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -193,5 +194,5 @@ def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: st
     if standardize != "none":
         x = standardize_features(x, x[train] if standardize == "train" else x)
     parts = x[train].float(), data.train_y[train], x[test].float(), data.train_y[test]
-    sets = data.own_sets[train]
-    return PartialData(data.name, *parts, data.num_classes, data.is_sample, own_sets=sets)
+    sets = {"own_sets": data.own_sets[train], "test_sets": data.own_sets[test]}
+    return PartialData(data.name, *parts, data.num_classes, data.is_sample, **sets)

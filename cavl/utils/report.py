@@ -18,44 +18,40 @@ from common.cam import save_curves
 from common.run import Run
 
 Statistics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+STATISTICS = ("accuracy", "covering_rate", "approximated_accuracy")  # the last two need no true label (PLENCH)
 
 
-def hits(labels: torch.Tensor) -> Statistics:
-    """Statistics (B,1): prediction == label; labels (n,) int64. Ties go to the lowest class."""
-    return lambda outputs, index: (outputs.argmax(1) == labels[index])[:, None]
+def statistics_of(labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device) -> Statistics:
+    """Statistics (B,3), the columns of STATISTICS; (B,1), hits alone, without candidates. labels (n,), sets (n,K).
 
-
-def train_statistics(true_labels: torch.Tensor, candidates: torch.Tensor) -> Statistics:
-    """Statistics (B,3) on training rows: hit of the true label (an oracle number), covered, approximated accuracy.
-
-    Covered: the prediction lies in S. Approximated accuracy: p renormalised over S at the prediction, 0
-    outside S. The last two need no true label (PLENCH).
+    Accuracy (uses the hidden true labels): prediction == label, ties to the lowest class. Covering rate: the
+    prediction lies in S. Approximated accuracy: p renormalised over S at the prediction, 0 outside S.
     """
 
+    labels, candidates = labels.to(device), None if candidates is None else candidates.to(device)
+
     def statistics(outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        predicted, partial = outputs.argmax(1, keepdim=True), candidates[index]
+        predicted = outputs.argmax(1, keepdim=True)
+        hit = predicted == labels[index, None]
+        if candidates is None:
+            return hit
+        partial = candidates[index]
         within = update_from_outputs(outputs, partial, "rc").gather(1, predicted)
-        hit = predicted == true_labels[index, None]
         return torch.cat([hit.float(), partial.gather(1, predicted).float(), within], 1)
 
     return statistics
 
 
-def log_start(
-    run: Run,
-    model: nn.Module,
-    images: Images,
-    candidates: torch.Tensor,
-    true_labels: torch.Tensor,
-    test_images: Images,
-    test_labels: torch.Tensor,
-) -> None:
+def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) -> dict[str, float]:
+    """Means of `statistics` over all images, by name: accuracy, and with candidate sets the other two."""
+    return dict(zip(STATISTICS, evaluate(model, images, statistics, run.accelerator), strict=False))
+
+
+def log_start(run: Run, train_accuracy: float, test_accuracy: float, candidates: torch.Tensor) -> None:
     """Accuracies before the first step, as the reference prints them, but in eval mode (g7)."""
-    candidates = candidates.to(images.device)
-    tr = evaluate(model, images, train_statistics(true_labels, candidates), run.accelerator)[0]
-    te = evaluate(model, test_images, hits(test_labels), run.accelerator)[0]
-    run.log("start", train_accuracy=tr, test_accuracy=te, mean_candidates=candidates.sum(1).float().mean().item())
-    run.print(f"before training: Tr Acc {tr:.4f}  Te Acc {te:.4f}")
+    size = candidates.sum(1).float().mean().item()
+    run.log("start", train_accuracy=train_accuracy, test_accuracy=test_accuracy, mean_candidates=size)
+    run.print(f"before training: Tr Acc {train_accuracy:.4f}  Te Acc {test_accuracy:.4f}")
 
 
 def print_epoch(run: Run, epochs: int) -> None:
@@ -113,12 +109,14 @@ def write(
     last = test[-10:]
     summary = {
         "test_accuracy_last10_mean": sum(last) / len(last) if last else None,
-        "test_accuracy_final": test[-1] if test else None,
+        "test_accuracy_final": _last(run, "test", "accuracy"),
         "test_accuracy_best_oracle": max(test, default=None),  # selected on the test set: optimistic
-        "train_accuracy_final": train[-1] if train else None,
+        "train_accuracy_final": _last(run, "train", "accuracy"),
         "disambiguation": labels.disambiguation(true_labels),
-        "covering_rate": (run.values("train", "covering_rate") or [None])[-1],
-        "approximated_accuracy": (run.values("train", "approximated_accuracy") or [None])[-1],
+        "covering_rate": _last(run, "train", "covering_rate"),
+        "approximated_accuracy": _last(run, "train", "approximated_accuracy"),
+        "test_covering_rate": _last(run, "test", "covering_rate"),  # null without candidate sets of the test part
+        "test_approximated_accuracy": _last(run, "test", "approximated_accuracy"),
         "mean_candidates": labels.candidates.sum(1).float().mean().item(),
         "epochs": len(test),
         "offline_sample": data.is_sample,
@@ -144,6 +142,10 @@ def write(
             name, mean = args.method + " (offline sample)" * data.is_sample, summary["test_accuracy_last10_mean"]
             print(f"{name}: test accuracy, mean of the last {len(last)} epochs: {mean:.4f}")
     return summary
+
+
+def _last(run: Run, split: str, metric: str) -> float | None:
+    return (run.values(split, metric) or [None])[-1]
 
 
 def _rules(run: Run) -> list[str]:

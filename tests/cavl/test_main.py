@@ -13,7 +13,10 @@ import scipy.io
 import torch
 
 from cavl import main as entry
+from cavl.utils.build import build_model
+from cavl.utils.datasets import fold_of, load_dataset
 from cavl.utils.options import build_parser, parse_args
+from cavl.utils.utils_algo import approximated_accuracy, covering_rate
 from common import samples
 from common.cli import UserError, run_main
 from tests.equality import same
@@ -230,6 +233,20 @@ def test_standardize_and_single_fold(tmp_path, how):
     run(tmp_path / "train", *flags)
     run(tmp_path / how, *flags, "-standardize", how)
     assert not same(state(tmp_path / "train")["state"]["model"], state(tmp_path / how)["state"]["model"])
+
+
+def test_a_fold_measures_covering_rate_and_approximated_accuracy_on_its_held_out_rows(tmp_path):
+    flags = ("-ds", "lost", "-ep", "3", "-fold", "1", "-folds", "3")
+    summary = run(tmp_path / "f", *flags)
+    args = parse_args([*SAMPLE, *flags])
+    part = fold_of(load_dataset("lost", args._location), 1, 3, 0, "train")
+    model = build_model(args, part)
+    model.load_state_dict(state(tmp_path / "f")["state"]["model"])
+    outputs = model(part.test_x).detach()
+    assert summary["test_covering_rate"] == pytest.approx(covering_rate(outputs, part.test_sets).item(), abs=1e-6)
+    expected = approximated_accuracy(outputs, part.test_sets).item()
+    assert summary["test_approximated_accuracy"] == pytest.approx(expected, abs=1e-5)
+    assert summary["test_covering_rate"] != summary["covering_rate"]
 
 
 def test_compare_runs_methods_and_seeds_on_the_same_sets(tmp_path):
