@@ -1,0 +1,42 @@
+"""compare_methods.py: the runs it makes are those of the scripts one by one; it goes on where it was stopped."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from calm import compare_methods
+from common.cli import UserError
+from tests.calm.conftest import TRAIN
+
+SMALL = [flag for flag in TRAIN if not flag.startswith("--attribution")]
+
+
+def test_it_equals_the_scripts_and_goes_on(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
+    given = [*SMALL, "--data_root", str(birds), "--output_dir", str(tmp_path / "c"), "--methods", "CAM,CALM_EM",
+             "--cam_curve_interval", "0.05", "--auc_steps", "2"]  # fmt: skip
+    compare_methods.main([*given, "--seeds", "0"])
+    rows = list(csv.DictReader((tmp_path / "c/results.csv").open()))
+    assert [(r["method"], r["seed"]) for r in rows] == [("CAM", "0"), ("CALM-EM", "0")]
+    alone = json.loads((save_root / "em/summary.json").read_text())["test_accuracy"]
+    assert float(rows[1]["accuracy"]) == pytest.approx(alone)
+    cue = json.loads((tmp_path / "c/CALM-EM-0/cue/summary.json").read_text())
+    assert float(rows[1]["mPxAP"]) == cue["mPxAP"]["per_pair/kept"]["mean"]
+
+    trained = (tmp_path / "c/CAM-0/checkpoints/last.pt").stat().st_mtime_ns
+    (tmp_path / "c/CAM-0/erase/summary.json").unlink()
+    compare_methods.main([*given, "--seeds", "0,1"])
+    again = list(csv.DictReader((tmp_path / "c/results.csv").open()))
+    assert len(again) == 4 and again[:1] == rows[:1]
+    assert (tmp_path / "c/CAM-0/checkpoints/last.pt").stat().st_mtime_ns == trained
+    assert "±" in capsys.readouterr().out
+
+
+def test_bad_lists() -> None:
+    with pytest.raises(UserError, match="CAM, CALM-EM"):
+        compare_methods.main(["--methods", "CAM,LIME"])
+    with pytest.raises(UserError, match="--seeds"):
+        compare_methods.main(["--seeds", "0,x"])
+    with pytest.raises(UserError, match="--sample"):
+        compare_methods.main(["--fresh"])
