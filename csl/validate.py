@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--metadata", type=Path, default=Path("./data/COCO_2014"))
     parser.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto")
     parser.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
+    parser.add_argument("--class_list", type=Path, default=None, help="Open Images: only these classes, a MID a line")
     parser.add_argument("--model_name", default="tresnet_l")
     parser.add_argument("--model_path", default="./TRresNet_L_448_86.6.pth")
     parser.add_argument("--num_classes", type=positive_int, default=80, help="of the network; the file's count wins")

@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto", help="on_farm: official"
         " COCO; hyperml: metadata folder; auto: look")  # fmt: skip
     g.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
+    g.add_argument("--class_list", type=Path, default=None, help="Open Images: only these classes, a MID a line")
     g.add_argument("--num_classes", type=positive_int, default=None, help="default: from the data")
     g.add_argument("--image_size", type=positive_int, default=448, help="pixels; images are squashed to a square")
     g.add_argument("-j", "--workers", type=int, default=8, help="loader processes")

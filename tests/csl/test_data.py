@@ -104,6 +104,22 @@ def test_openimages_sample_layout(openimages):
     assert list(train_loader.dataset.classes.values())[0] == "filled 0"
 
 
+def test_a_subset_of_open_images_classes(openimages, tmp_path, capsys):
+    wanted = ["/m/0012z", "/m/0003z", "/m/none"]
+    (tmp_path / "classes.txt").write_text("\n".join(wanted))
+    args = settings(openimages, class_list=tmp_path / "classes.txt")
+    (train_loader, val_loader), (_, targets) = first_batch(args)
+    whole = read_openimages_csv(openimages / "data.csv", "train")
+    columns = whole.rows(range(len(whole)))[:, [12, 3]]
+    assert targets.shape == (4, 3) and list(val_loader.dataset.classes.values())[2] == "/m/none"
+    assert np.array_equal(targets_of(train_loader.dataset.dataset)[:, :2], columns)
+    assert "labels of classes outside the class list" in capsys.readouterr().err
+    with pytest.raises(UserError, match="only with Open Images"):
+        first_batch(settings(write_coco(tmp_path / "coco"), class_list=tmp_path / "classes.txt"))
+    with pytest.raises(UserError, match="one MID a line"):
+        first_batch(settings(openimages, class_list=tmp_path / "none.txt"))
+
+
 def test_coco_sample_is_that_of_the_spec(tmp_path):
     root = samples.draw("COCO_2014", tmp_path / "COCO")
     data = {

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchvision.transforms.functional import InterpolationMode
 
 from common.data import eval_loader, read_image, train_loader
-from csl.src.errors import SettingsError
+from csl.src.errors import MissingFileError, SettingsError
 from csl.src.helper_functions.augment import CutoutPIL, RandAugment, RandomShift
 from csl.src.helper_functions.coco import AnnotatedImages, CocoDetection, LVISDetection
 from csl.src.helper_functions.coco_simulation import load_partial_labels, simulate_coco
@@ -64,18 +64,33 @@ def open_dataset(found: Found, split: str, transform: Callable | None, args: arg
     keep_empty = getattr(args, "keep_empty", False)
     if found.layout == "openimages":
         wide = files.train == files.val
-        # the class list is the training file's, so that both splits have the same columns
-        classes = None if wide else read_openimages_csv(files.train).classes
+        # else the class list is the training file's, so that both splits have the same columns
+        classes = _class_list(args) or (None if wide else read_openimages_csv(files.train).classes)
         index = read_openimages_csv(annotations, split if wide else None, classes)
         data: DataSet = OpenImagesDataset(found.root, index, transform, read_class_names(found.root))
         if split == "val" and (found.root / COMPLETE).is_file():
             data.complete = _complete_labels(found.root / COMPLETE, index)
+    elif _class_list(args):
+        raise SettingsError(f"--class_list: only with Open Images; {annotations} is of another layout")
     else:
         kind = LVISDetection if found.layout == "lvis" else CocoDetection
         data = kind(images, annotations, transform, keep_empty=keep_empty)
     _require_images(data, annotations, getattr(args, "skip_missing", False))
     data.read = SquareReader(args.image_size, len(data), getattr(args, "interpolation", "bilinear"))
     return data
+
+
+def _class_list(args: argparse.Namespace) -> list[str] | None:
+    """The lines of --class_list, None where it was not given."""
+    path = getattr(args, "class_list", None)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise MissingFileError(f"--class_list {path}: no such file; it holds one MID a line")
+    names = list(dict.fromkeys(path.read_text().split()))
+    if not names:
+        raise SettingsError(f"--class_list {path}: is empty; it holds one MID a line")
+    return names
 
 
 def _complete_labels(path: Path, index: OpenImagesIndex) -> np.ndarray | None:
