@@ -66,6 +66,11 @@ def student_and_teacher() -> tuple[Classifier, Classifier]:
     return student, copy.deepcopy(student).requires_grad_(False).train()
 
 
+def as_trained(*networks: Classifier) -> list[Classifier]:
+    """Copies of the networks in the memory layout that oass/core/train.py gives them."""
+    return [copy.deepcopy(network).to(memory_format=torch.channels_last) for network in networks]
+
+
 # --- the plain way ---
 
 
@@ -189,11 +194,11 @@ def bench_tiles(repeats: int, mode: str) -> Pair:
     pairs = plain_keypoints(cams, labels, SIZE)
     which = torch.tensor([p[0] for p in pairs], device=DEVICE)
     points = torch.tensor([p[2:] for p in pairs], device=DEVICE)
-    G = SIZE // 16
+    G, (our_teacher,) = SIZE // 16, as_trained(teacher)
 
     @torch.no_grad()
     def ours() -> torch.Tensor:
-        maps = tile_class_maps(teacher, tile_at_keypoints(images, which, points), mode=mode)
+        maps = tile_class_maps(our_teacher, tile_at_keypoints(images, which, points), mode=mode)
         return merge_at_keypoints(maps, points, SIZE, G)
 
     if mode == "group":
@@ -204,7 +209,8 @@ def bench_tiles(repeats: int, mode: str) -> Pair:
 def bench_iteration(repeats: int, mode: str) -> Pair:
     """A whole cTopk-w step: losses, backward, SGD, teacher."""
     (images, labels), (student, teacher) = workload(), student_and_teacher()
-    optimizer = torch.optim.SGD(student.parameters(), lr=1e-4)
+    our_student, our_teacher = as_trained(student, teacher)
+    optimizer, our_optimizer = (torch.optim.SGD(n.parameters(), lr=1e-4) for n in (student, our_student))
 
     def plain() -> None:
         loss = plain_losses(student, teacher, images, labels)
@@ -216,12 +222,12 @@ def bench_iteration(repeats: int, mode: str) -> Pair:
                 mine.mul_(0.99).add_(theirs, alpha=0.01)
 
     def ours() -> None:
-        out = object_aware_losses(student, teacher, images, labels, "cTopk-w", teacher_bn=mode)
+        out = object_aware_losses(our_student, our_teacher, images, labels, "cTopk-w", teacher_bn=mode)
         loss = out["class_loss"] + 3 * out["re_loss"]
-        optimizer.zero_grad()
+        our_optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        update_ema_variables(student, teacher, 0.99, 1000)
+        our_optimizer.step()
+        update_ema_variables(our_student, our_teacher, 0.99, 1000)
 
     return seconds(plain, repeats), seconds(ours, repeats)
 
@@ -267,12 +273,14 @@ def main() -> None:
     """Time everything and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
+    parser.add_argument("--only", default="", help="those whose name contains this")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{DEVICE.type}, {args.threads} thread(s), best of {args.repeats}")
     print(f"{'name':<50}{'plain s':>10}{'ours s':>10}{'ratio':>9}{'target':>9}")
-    for name, (bench, target) in BENCHES.items():
+    chosen = {name: both for name, both in BENCHES.items() if args.only in name}
+    for name, (bench, target) in chosen.items():
         plain, ours = bench(args.repeats)
         wanted = f"{target:.1f}x" if target else "-"
         print(f"{name:<50}{plain:>10.4f}{ours:>10.4f}{plain / ours:>8.1f}x{wanted:>9}", flush=True)

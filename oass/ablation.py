@@ -2,12 +2,14 @@
 
     python3 ablation.py --strategies gap,none,uniform,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --output_dir runs/table
 
-gap: GAP classifier. none: class-specific instances alone. uniform: PuzzleCAM's cut at the centre. All other flags
-are those of the training scripts. With --resume finished runs are kept; interrupted ones go on.
+gap: GAP classifier. none: class-specific instances alone. uniform: PuzzleCAM's cut at the centre. A strategy may have
+flags of its own, as in --strategies "none,none --p_loss full,cMax --alpha_re 0.3,cMax --level cam". All other flags are
+those of the training scripts. With --resume finished runs are kept; interrupted ones go on.
 """
 
 import argparse
 import csv
+import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +26,13 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     """This script's own flags, and what is left for the runs. UserError for an unknown strategy."""
     parser = build_parser("cMax")
     parser.description = __doc__
-    parser.add_argument("--strategies", default=",".join(("none", *PUZZLES)), help="names with commas between")
+    parser.add_argument(
+        "--strategies", default=",".join(("none", *PUZZLES)), help="with commas between; flags may follow"
+    )
     parser.add_argument("--seeds", default="0,1,2")
     own = parser.parse_args(argv)
-    own.names, known = own.strategies.split(","), (*BASELINES, *PUZZLES)
-    unknown = [name for name in own.names if name not in known]
+    own.variants, known = [shlex.split(entry) for entry in own.strategies.split(",")], (*BASELINES, *PUZZLES)
+    unknown = [" ".join(v) for v in own.variants if not v or v[0] not in known]
     if unknown:
         raise UserError(f"--strategies: {unknown[0]!r} is none of {', '.join(known)}")
     try:
@@ -41,12 +45,13 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     return own, ours.parse_known_args(argv)[1]
 
 
-def one_run(strategy: str, seed: int, folder: Path, rest: list[str]) -> dict[str, object]:
-    """The summary of one run in folder/STRATEGY/seed_N."""
+def one_run(variant: list[str], seed: int, folder: Path, rest: list[str]) -> dict[str, object]:
+    """The summary of one run in folder/VARIANT/seed_N; a variant is a strategy and its own flags, which win."""
+    strategy, *flags = variant
     if strategy not in WITH_TEACHER:  # the others have no teacher
         rest = [a for k, a in enumerate(rest) if a != "--alpha_ema" and (k == 0 or rest[k - 1] != "--alpha_ema")]
-    argv = [*rest, "--seed", str(seed), "--output_dir", str(folder / strategy / f"seed_{seed}")]
-    return train(parse_args(strategy, argv), strategy)
+    place = folder / "_".join(variant).replace("--", "").replace("/", "-") / f"seed_{seed}"
+    return train(parse_args(strategy, [*rest, *flags, "--seed", str(seed), "--output_dir", str(place)]), strategy)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     own, rest = split_argv(argv)
     folder = own.output_dir or Path("experiments/ablation")
     rows = []
-    for name in own.names:
-        summaries = [one_run(name, seed, folder, rest) for seed in own.seed_list]
-        row: dict[str, object] = {"strategy": name, "seeds": own.seeds.replace(",", " ")}
+    for variant in own.variants:
+        summaries = [one_run(variant, seed, folder, rest) for seed in own.seed_list]
+        row: dict[str, object] = {"strategy": " ".join(variant), "seeds": own.seeds.replace(",", " ")}
         for metric in METRICS:
             values = [s[metric] for s in summaries if s[metric] is not None]
             row[metric] = round(statistics.mean(values), 4) if values else ""
@@ -67,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    print(f"{'strategy':<10}{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed")
+    width = max(10, *(len(str(row["strategy"])) + 1 for row in rows))
+    print(f"{'strategy':<{width}}{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed")
     for row in rows:
-        print(f"{row['strategy']:<10}{row['map']!s:>8.6}{row['map_std']!s:>7.5}{row['pointing']!s:>10.5}"
+        print(f"{row['strategy']:<{width}}{row['map']!s:>8.6}{row['map_std']!s:>7.5}{row['pointing']!s:>10.5}"
               f"{row['dead_cam']!s:>11.5}   {row['each']}")  # fmt: skip
     print(f"table: {folder / 'ablation.csv'}")
 

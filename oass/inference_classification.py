@@ -10,22 +10,22 @@ without annotations (the test list) is only predicted.
 import argparse
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import checkpoint
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, add_shared_flags, positive_int, run_main
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
+from oass.core.build import load_trained
 from oass.core.cam_quality import mask_iou
 from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
 from oass.core.evaluate import Scores, measure, score_split
 from oass.core.instances import collect_instances, neighbour_precision, save_instances, save_neighbours
-from oass.core.networks import Classifier, load_classifier
+from oass.core.networks import Classifier
 from oass.core.options import DEFAULT_DATA_DIR, capped_workers
 from oass.core.transforms import EvalTransform
 from oass.tools.ai.log_utils import log_line
@@ -54,31 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cam_iou", action="store_true", help="mask IoU of the class maps, thresholds 0.10 to 0.45")
     add_shared_flags(parser, skip_corrupt=False)
     return parser
-
-
-def load_network(args: argparse.Namespace) -> Classifier:
-    """The classifier of --checkpoint; fills args.architecture and args.image_size from it where not given."""
-    path = args.checkpoint
-    if path.is_dir():
-        path = next(
-            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.pt").is_file()), path / "best.pt"
-        )
-    saved = checkpoint.load(path)
-    settings = saved.get("settings", {}) if isinstance(saved, Mapping) else {}
-    args.architecture = args.architecture or settings.get("architecture", "resnet50")
-    args.image_size = args.image_size or settings.get("image_size", 512)
-    args.strategy = settings.get("strategy", "")
-    model = Classifier(args.architecture, pretrained=False)
-    if args.network == "student":
-        load_classifier(model, path)
-        return model.eval()
-    if "teacher" not in saved.get("state", {}):
-        raise UserError(f"{path}: holds no teacher; --network student")
-    # the teacher's own running statistics are not averaged: the student's belong to it (README, D6)
-    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    state = {k: saved["state"]["model"][k] if k in buffers else v for k, v in saved["state"]["teacher"].items()}
-    checkpoint.load_into(model, state, path)
-    return model.eval()
 
 
 def score(model: Classifier, data: VOC_Dataset_For_Classification, args: argparse.Namespace, run: object) -> Scores:
@@ -114,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     location = locate_voc(args.data_dir, args.sample)
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    model = load_network(args).to(accelerator.device)
+    model = load_trained(args, args.checkpoint, args.network).to(accelerator.device)
     run = start_run(args, f"experiments/inference_{args.domain.replace('/', '_')}", accelerator)
 
     data = VOC_Dataset_For_Classification(location.path, args.domain, labels="if present")

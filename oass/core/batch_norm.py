@@ -23,10 +23,23 @@ def _group_forward(bn: nn.BatchNorm2d, x: torch.Tensor, update: bool) -> torch.T
     """Statistics of each pair's four tiles; x (4P,C,h,w), pair-major. Equal to one call per pair, in order."""
     if update:
         bn.num_batches_tracked += len(x) // TILES
-    if update or x.device.type == "cpu":  # chunks are the fastest there
+    if not update and x.device.type != "cpu":
+        return grouped_in_one_call(bn, x)
+    if update or torch.is_grad_enabled():
         statistics = (bn.running_mean, bn.running_var) if update else None
         return torch.cat([_normalise(bn, part, statistics, True) for part in x.split(TILES)]) if len(x) else x
-    return grouped_in_one_call(bn, x)
+    return _grouped_in_place(bn, x)
+
+
+def _grouped_in_place(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    """The same without a graph: chunk by chunk into one output, the fastest on a CPU."""
+    out = torch.empty_like(x)
+    for part, place in zip(x.split(TILES), out.split(TILES), strict=True):
+        unused = (torch.empty_like(bn.weight), torch.empty_like(bn.weight))  # mean and deviation
+        torch.native_batch_norm(
+            *(part, bn.weight, bn.bias, None, None, True, bn.momentum, bn.eps), out=(place, *unused)
+        )
+    return out
 
 
 def grouped_in_one_call(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:

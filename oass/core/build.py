@@ -2,19 +2,24 @@
 
 import argparse
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from common import checkpoint
 from common.cli import UserError
 from common.data import train_loader
 from oass.core import batch_norm
 from oass.core.datasets import VOC_Dataset_For_Classification
-from oass.core.networks import Classifier, load_backbone
+from oass.core.networks import Classifier, load_backbone, load_classifier
 from oass.core.pretrain import load_pretrained
 from oass.core.transforms import TrainTransform
 from oass.tools.ai.optim_utils import PolyOptimizer
+
+KEPT = {"architecture": "resnet50", "image_size": 512, "strategy": "cMax", "keypoint_rule": "paper", "topk": 5}
+KEPT |= {"min_distance": None, "radius": None, "tile_chunk": None}
 
 
 def build_data(
@@ -77,3 +82,39 @@ def build_optimizer(args: argparse.Namespace, student: Classifier, steps: int) -
         steps_per_epoch=661 if args.released else steps,
         sgd_momentum=args.sgd_momentum,
     )
+
+
+def run_checkpoint(path: Path) -> Path:
+    """The file of a checkpoint, or of a run directory's best (else last) one."""
+    files = [path / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
+    return next((file for file in files if file.is_file()), files[0]) if path.is_dir() else path
+
+
+def has_teacher(path: Path) -> bool:
+    """Whether a checkpoint holds the averaged network too."""
+    return "teacher" in (checkpoint.load(run_checkpoint(path)).get("state") or {})
+
+
+def load_trained(args: argparse.Namespace, path: Path, network: str = "student") -> Classifier:
+    """The classifier of a checkpoint or run directory, in eval mode.
+
+    The settings that describe it (`KEPT`) are put into `args` where they are None or absent. UserError where
+    the file does not fit, or holds no teacher.
+    """
+    path = run_checkpoint(path)
+    saved = checkpoint.load(path)
+    settings = saved.get("settings", {}) if isinstance(saved, Mapping) else {}
+    for name, default in KEPT.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, settings.get(name, default))
+    model = Classifier(args.architecture, pretrained=False)
+    if network == "student":
+        load_classifier(model, path)
+        return model.eval()
+    if not has_teacher(path):
+        raise UserError(f"{path}: holds no teacher; --network student")
+    # the teacher's own running statistics are not averaged: the student's belong to it (README, D6)
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    state = {k: saved["state"]["model"][k] if k in buffers else v for k, v in saved["state"]["teacher"].items()}
+    checkpoint.load_into(model, state, path)
+    return model.eval()

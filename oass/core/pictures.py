@@ -20,7 +20,6 @@ from oass.tools.dataset.voc_utils import CLASS_NAMES
 SIDE, MOST_ROWS = 144, 12
 
 
-@torch.no_grad()
 def save_pictures(
     path: Path,
     student: Classifier,
@@ -29,23 +28,35 @@ def save_pictures(
     args: argparse.Namespace,
     accelerator: Accelerator,
 ) -> None:
-    """A row for every present class of the first `args.pictures` images with an object; PNG.
-
-    Image, the student's map, its peaks and the cut, the four tiles, and the map glued from the tiles' maps.
-    """
+    """`draw_puzzles` of the first `args.pictures` images with an object."""
     chosen = [int(i) for i in np.flatnonzero(data.split.labels.any(1))[: args.pictures]]
     if not chosen:
         return
     transform = EvalTransform(args.image_size)
     parts = [transform(data.image(i)) for i in chosen]
     picture = Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
-    labels = torch.from_numpy(data.split.labels[chosen]).to(accelerator.device)
-    images = normalise(picture, accelerator.device)
-    was_training = student.training
-    with accelerator.autocast():
-        features = student.eval().class_maps(images).float()
-    student.train(was_training)
+    draw_puzzles(path, student, tiler, picture, torch.from_numpy(data.split.labels[chosen]), args, accelerator)
 
+
+@torch.no_grad()
+def draw_puzzles(
+    path: Path,
+    student: Classifier,
+    tiler: Classifier,
+    picture: Picture,
+    labels: torch.Tensor,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    before: Classifier | None = None,
+) -> None:
+    """A row for every image and class of labels (B,C); PNG.
+
+    Image, the student's map (and that of `before`), its peaks and the cut, the four tiles, and the map glued
+    from the tiles' maps, which `tiler` computes.
+    """
+    labels, images = labels.to(accelerator.device), normalise(picture, accelerator.device)
+    features = _maps(student, images, accelerator)
+    earlier = make_cam(_maps(before, images, accelerator)) if before is not None else None
     strategy = args.strategy if args.strategy not in ("gap", "none") else "cMax"
     points = cut_points(
         *(features, labels, strategy, args.image_size),
@@ -61,8 +72,24 @@ def save_pictures(
     rows = []
     for p, (b, c) in enumerate(zip(points.image_index.tolist(), points.class_index.tolist(), strict=True)):
         for k in [c] if c >= 0 else positive_pairs(labels[b : b + 1])[1].tolist():
-            rows.append(_row(picture.pixels[b], cams[b, k], merged[p, k], tile_pixels[p], points.keypoints[p], k, args))
+            row = _row(picture.pixels[b], cams[b, k], merged[p, k], tile_pixels[p], points.keypoints[p], k, args)
+            if earlier is not None:
+                row.insert(1, _heat(picture.pixels[b], earlier[b, k], "map before", args))
+            rows.append(row)
     save_png(path, mosaic(rows[:MOST_ROWS]))
+
+
+def _maps(network: Classifier, images: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+    was_training = network.training
+    with accelerator.autocast():
+        features = network.eval().class_maps(images).float()
+    network.train(was_training)
+    return features
+
+
+def _heat(pixels: torch.Tensor, cam: torch.Tensor, text: str, args: argparse.Namespace) -> np.ndarray:
+    up = upsample_cams(cam[None], args.image_size)[0].cpu().numpy()
+    return caption(colormap(up, pixels.permute(1, 2, 0).numpy()), text, SIDE)
 
 
 def _row(
@@ -80,12 +107,11 @@ def _row(
     coords, _, count = topk_peaks(up, args.topk, distance)
     y, x = keypoint.tolist()
     peaks = draw_points(image, coords[0, : int(count[0])].tolist())
-    glued = upsample_cams(merged[None], args.image_size)[0].cpu().numpy()
-    cells = [
-        (image, CLASS_NAMES[c]),
-        (colormap(up[0].cpu().numpy(), image), "map of the image"),
-        (draw_cross(peaks, y, x), f"peaks, cut at {y},{x}"),
-        *((tile.permute(1, 2, 0).cpu().numpy(), f"tile {t}") for t, tile in enumerate(tiles)),
-        (colormap(glued, image), "map of the tiles"),
+    plain = [(draw_cross(peaks, y, x), f"peaks, cut at {y},{x}")]
+    plain += [(np.ascontiguousarray(tile.permute(1, 2, 0).cpu().numpy()), f"tile {t}") for t, tile in enumerate(tiles)]
+    return [
+        caption(np.ascontiguousarray(image), CLASS_NAMES[c], SIDE),
+        _heat(pixels, cam, "map of the image", args),
+        *(caption(cell, text, SIDE) for cell, text in plain),
+        _heat(pixels, merged, "map of the tiles", args),
     ]
-    return [caption(np.ascontiguousarray(cell), text, SIDE) for cell, text in cells]

@@ -2,12 +2,12 @@
 
 import argparse
 import copy
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from common.cli import NonFiniteError
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything, share_buffers
 from oass.core import report
@@ -39,9 +39,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     steps = len(loader.batch_sampler)
     max_iteration = args.max_epoch * steps
 
-    student = build_student(args).to(accelerator.device)
-    if accelerator.device.type == "cuda":
-        student = student.to(memory_format=torch.channels_last)
+    student = build_student(args).to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
     teacher = build_teacher(student) if strategy in WITH_TEACHER else None
     optimizer = build_optimizer(args, student, steps)
     meter = Average_Meter(LOGGED, accelerator)
@@ -66,7 +64,8 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             weight = re_loss_weight(args.alpha_re, args.alpha_schedule_re, i, max_iteration)
             weight_by_pairs(losses, args, accelerator)
             loss = total_loss(losses, args, weight)
-            guard(run, loss, losses, optimizer, train_data.split.ids, batch.index)
+            lr = optimizer.param_groups[0]["lr"]
+            run.guard(loss, batch.index, partial(what_was, train_data.split.ids, batch.index, losses["dead_cam"], lr))
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
@@ -120,21 +119,10 @@ def total_loss(losses: dict[str, torch.Tensor], args: argparse.Namespace, re_wei
     return sum(value for part, value in weighted.items() if part in args.loss_option.split("_"))
 
 
-def guard(
-    run: Run,
-    loss: torch.Tensor,
-    losses: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    ids: list[str],
-    index: torch.Tensor,
-) -> None:
-    """`run.guard`, whose message also names the images, the share of dead maps and the learning rate."""
-    try:
-        run.guard(loss, index)
-    except NonFiniteError as error:
-        dead, lr = float(losses["dead_cam"]), optimizer.param_groups[0]["lr"]
-        shown = ", ".join(ids[k] for k in index[:4].tolist())
-        raise NonFiniteError(f"{error}; images {shown}, dead_cam {dead:.2f}, lr {lr:.3g}: lower --lr") from error
+def what_was(ids: list[str], index: torch.Tensor, dead_cam: torch.Tensor, lr: float) -> str:
+    """Of a step whose loss is not finite: its images, the share of dead maps, the learning rate."""
+    shown = ", ".join(ids[k] for k in index[:4].tolist())
+    return f"images {shown}, dead_cam {float(dead_cam):.2f}, lr {lr:.3g}: lower --lr"
 
 
 def evaluate(

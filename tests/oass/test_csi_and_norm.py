@@ -82,6 +82,10 @@ def test_group_statistics_equal_one_call_per_pair_and_leave_the_buffers():
     torch.testing.assert_close(batched, loop, rtol=1e-5, atol=1e-5)
     chunked = tile_class_maps(model, tiles, chunk=2)
     torch.testing.assert_close(batched, chunked)
+    with torch.no_grad():
+        torch.testing.assert_close(tile_class_maps(model, tiles), loop, rtol=1e-5, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(tile_class_maps(model, tiles), loop, rtol=0.1, atol=0.1)
 
 
 def test_the_view_for_gpus_equals_the_chunks():

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.cli import NonFiniteError, UserError
-from oass import ablation, inference_classification
+from oass import ablation, explain, inference_classification
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
 from oass import train_classification_with_puzzle_max as puzzle_max
@@ -160,11 +163,29 @@ def test_inference_uses_a_run(small, devkit, tmp_path, capsys):
     assert read(tmp_path / "again")["map"] == pytest.approx(evaluation["map"], rel=1e-9)
 
 
+def test_explain_draws_the_puzzle_of_ones_own_picture(small, tmp_path, capsys):
+    cmax.main([*small, "--output_dir", str(tmp_path / "run"), "--max_steps", "1"])
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), np.uint8)).save(tmp_path / "my.png")
+    argv = f"--image {tmp_path}/my.png {tmp_path}/my.png --checkpoint {tmp_path}/run --cpu --output_dir".split()
+    explain.main([*argv, str(tmp_path / "a"), "--before", str(tmp_path / "run")])
+    likeliest = cv2.imread(str(tmp_path / "a/figures/explain.png"))
+    explain.main([*argv, str(tmp_path / "b"), "--classes", "dog", "--strategy", "max"])
+    named = cv2.imread(str(tmp_path / "b/figures/explain.png"))
+    assert likeliest.shape[0] == 3 * named.shape[0] and likeliest.shape[1] * 8 == named.shape[1] * 9
+    assert "dog" in capsys.readouterr().out
+    with pytest.raises(UserError, match="choose from aeroplane"):
+        explain.main([*argv, str(tmp_path / "c"), "--classes", "puppy"])
+    with pytest.raises(UserError, match="no.png"):
+        explain.main(["--image", f"{tmp_path}/no.png", "--checkpoint", str(tmp_path / "run"), "--cpu"])
+
+
 def test_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, capsys):
-    argv = [*small, "--strategies", "none,cMax", "--seeds", "0,1", "--output_dir", str(tmp_path), "--max_epoch", "1"]
+    names = "none,cMax --level cam"
+    argv = [*small, "--strategies", names, "--seeds", "0,1", "--output_dir", str(tmp_path), "--max_epoch", "1"]
     ablation.main(argv)
     table = (tmp_path / "ablation.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in table] == ["strategy", "none", "cMax"]
+    assert [line.split(",")[0] for line in table] == ["strategy", *names.split(",")]
+    assert read(tmp_path / "cMax_level_cam/seed_1", "config")["settings"]["level"] == "cam"
     ablation.main([*argv, "--resume"])
     assert "finished already" in capsys.readouterr().out
     with pytest.raises(UserError, match="cmax"):

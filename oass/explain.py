@@ -1,0 +1,82 @@
+"""What the puzzle does with your own picture: class maps, peaks, the cut, its tiles, the glued map (paper, figure 2).
+
+    python3 explain.py --image my.jpg --checkpoint experiments/cTopk-w [--classes person dog]
+
+Writes figures/explain.png, a row for each class: those named, else the three likeliest. Network, image size and
+strategy are the checkpoint's; the tiles' maps are the teacher's where it has one. `--before RUN` sets the maps of
+another checkpoint beside them, say those of `--strategies none` of ablation.py.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from common.cli import OneLineParser, UserError, add_shared_flags, positive_int, run_main
+from common.data import read_image
+from common.run import start_run
+from common.rundir import make_accelerator, seed_everything
+from oass.core.build import has_teacher, load_trained
+from oass.core.keypoints import STRATEGIES
+from oass.core.options import WITH_TEACHER
+from oass.core.pictures import draw_puzzles
+from oass.core.transforms import EvalTransform, Picture, normalise
+from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this script."""
+    parser = OneLineParser(description="OASS: the puzzle on your own picture.")
+    add = parser.add_argument
+    add("--image", type=Path, nargs="+", required=True, help="picture files")
+    add("--checkpoint", type=Path, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
+    add("--before", type=Path, default=None, metavar="CHECKPOINT", help="another one, whose maps stand beside")
+    add("--classes", nargs="+", default=None, metavar="NAME", help="VOC's names (default: the three likeliest)")
+    add("--strategy", choices=STRATEGIES, default=None, help="where to cut (default: the checkpoint's)")
+    add("--architecture", default=None, help="default: the checkpoint's, else resnet50")
+    add("--image_size", type=positive_int, default=None, help="default: the checkpoint's, else 512")
+    add_shared_flags(parser, skip_corrupt=False)
+    return parser
+
+
+def read_pictures(paths: Sequence[Path], size: int) -> Picture:
+    """The pictures as a batch, each resized so that its longer side fits a square of `size`."""
+    images = [read_image(path) for path in paths]
+    parts = [EvalTransform(size, scale=size / max(image.size))(image) for image in images]
+    return Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, classify, draw."""
+    args = build_parser().parse_args(argv)
+    strange = [name for name in args.classes or () if name not in CLASS_DIC]
+    if strange:
+        raise UserError(f"--classes {strange[0]}: choose from {', '.join(CLASS_NAMES)}")
+    accelerator = make_accelerator(args)
+    seed_everything(args.seed)
+    model = load_trained(args, args.checkpoint).to(accelerator.device)
+    tiler = model
+    if args.strategy in WITH_TEACHER and has_teacher(args.checkpoint):
+        tiler = load_trained(args, args.checkpoint, "teacher").to(accelerator.device)
+    before = load_trained(argparse.Namespace(), args.before).to(accelerator.device) if args.before else None
+    picture = read_pictures(args.image, args.image_size)
+
+    with torch.no_grad():
+        logits, _ = model(normalise(picture, accelerator.device), with_cam=True)
+    run = start_run(args, "experiments/explain", accelerator)
+    labels = torch.zeros_like(logits)
+    for path, row, p in zip(args.image, labels, logits.sigmoid(), strict=True):
+        shown = [CLASS_DIC[name] for name in args.classes] if args.classes else p.topk(3).indices.tolist()
+        row[shown] = 1
+        found = {CLASS_NAMES[c]: round(float(p[c]), 4) for c in shown}
+        run.log("image", **found)
+        run.print(f"{path}: {', '.join(f'{name} {value:.3f}' for name, value in found.items())}")
+    figure = run.figure("explain")
+    draw_puzzles(figure, model, tiler, picture, labels, args, accelerator, before)
+    run.print(f"figure: {figure}")
+    run.finish(images=[str(path) for path in args.image], strategy=args.strategy)
+
+
+if __name__ == "__main__":
+    run_main(main)
