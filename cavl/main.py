@@ -105,7 +105,7 @@ def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None
             outputs = learner.network(x)
         loss = labels.loss(outputs.float(), index)
         run.guard(loss, index)
-        backward(accelerator, loss * weight)
+        backward(accelerator, loss if weight == 1 else loss * weight)
         learner.optimizer.step()
         learner.optimizer.zero_grad()
         learner.loss.add(loss, len(index) * (weight > 0))
