@@ -15,8 +15,8 @@ class Meter:
 
     def add(self, mean: torch.Tensor, count: int) -> None:
         """Add a mean over `count` samples; no host synchronisation."""
-        self.sums[0] += mean.detach() * count
-        self.sums[1] += count
+        self.sums[0].add_(mean.detach(), alpha=count)
+        self.sums[1].add_(count)
 
     def synchronize(self) -> None:
         """Move all processes' sums to the main one (Run.save calls it on every process)."""
