@@ -79,8 +79,16 @@ def save_grid(
     plt.close(figure)
 
 
-def save_curves(path: Path, curves: dict[str, list[float]], *, xlabel: str, ylabel: str, title: str = "") -> None:
-    """Draw named curves over 1, 2, ... into a PNG."""
+def save_curves(
+    path: Path,
+    curves: dict[str, list[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    spread: dict[str, list[float]] | None = None,
+) -> None:
+    """Draw named curves over 1, 2, ... into a PNG; `spread` (same names and lengths) as bands around them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -88,7 +96,11 @@ def save_curves(path: Path, curves: dict[str, list[float]], *, xlabel: str, ylab
 
     figure, axis = plt.subplots(figsize=(6, 4))
     for name, values in curves.items():
-        axis.plot(range(1, len(values) + 1), values, label=name)
+        x = range(1, len(values) + 1)
+        axis.plot(x, values, label=name)
+        if spread:
+            low, high = ([v + sign * s for v, s in zip(values, spread[name], strict=True)] for sign in (-1, 1))
+            axis.fill_between(x, low, high, alpha=0.2)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
