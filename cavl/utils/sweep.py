@@ -1,11 +1,13 @@
 """Several runs from one command: the folds of a .mat set, seeds, methods side by side."""
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from cavl.utils.datasets import PartialData, fold_of
 from common.cam import save_curves
+from common.results import mean_curve
 from common.sweep import child_of, run_each
 
 HEADLINE = "test_accuracy_last10_mean"
@@ -54,8 +56,18 @@ def run_all(args: argparse.Namespace, data: PartialData, train: Callable) -> dic
     table["disambiguation"] = groups["disambiguation"].mean().to_numpy(float)
     parent.print(table.to_string(index=False, float_format=lambda v: f"{v:.4f}"))
     if parent.is_main:
-        curves = {method: list(part[HEADLINE]) for method, part in groups}
-        save_curves(parent.figure("compare"), curves, xlabel="run", ylabel="test accuracy, last-10 mean")
+        _draw(parent.figure("compare"), plan(args, data, parent.folder))
     summary = {f"{row.method}_{key}": row[key] for _, row in table.iterrows() for key in ("mean", "std")}
     parent.finish(runs=len(frame), offline_sample=data.is_sample, **summary)
     return summary
+
+
+def _draw(path: Path, runs: list[argparse.Namespace]) -> None:
+    """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one standard deviation."""
+    lines: dict[str, list[list[dict]]] = {}
+    for child in runs:
+        text = (child.output_dir / "metrics.jsonl").read_text()
+        lines.setdefault(child.method, []).append([json.loads(line) for line in text.splitlines()])
+    curves = {method: mean_curve(own, "test", "accuracy") for method, own in lines.items()}
+    means, deviations = ({m: [point[k] for point in c] for m, c in curves.items()} for k in (1, 2))
+    save_curves(path, means, xlabel="epoch", ylabel="test accuracy", spread=deviations)

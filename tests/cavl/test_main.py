@@ -13,6 +13,7 @@ import scipy.io
 import torch
 
 from cavl import main as entry
+from cavl.utils import sweep
 from cavl.utils.build import build_model
 from cavl.utils.datasets import fold_of, load_dataset
 from cavl.utils.options import build_parser, parse_args
@@ -257,6 +258,18 @@ def test_compare_runs_methods_and_seeds_on_the_same_sets(tmp_path):
     a, b, c = (np.load(folder / k / "candidates.npy") for k in ("cavl-seed0", "cc-seed0", "cavl-seed1"))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     assert (folder / "figures/compare.png").is_file()
+
+
+def test_the_figure_of_a_comparison_holds_mean_and_deviation_of_every_method_and_epoch(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(sweep, "save_curves", lambda path, curves, spread, **_: drawn.update(mean=curves, std=spread))
+    folder = tmp_path / "c"
+    entry.main([*SAMPLE, "-compare", "cavl,cc", "-seeds", "0,1", "-ep", "2", "--output_dir", str(folder)])
+    for method in ("cavl", "cc"):
+        runs = [(folder / f"{method}-seed{s}/metrics.jsonl").read_text().splitlines() for s in (0, 1)]
+        values = [[line["accuracy"] for line in map(json.loads, run) if line["split"] == "test"] for run in runs]
+        assert drawn["mean"][method] == pytest.approx(np.mean(values, 0))
+        assert drawn["std"][method] == pytest.approx(np.std(values, 0, ddof=1))
 
 
 def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
