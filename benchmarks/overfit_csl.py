@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         for number, (name, flags) in enumerate(RUNS.items()):
             out = Path(folder) / str(number)
             fixed = (
-                "--model_name tresnet_tiny --image_size 64 --batch_size 32 --lr 6e-3 --workers 0 --augment none --cpu"
+                "--model_name tresnet_tiny --image_size 64 --batch_size 16 --lr 6e-3 --workers 0 --augment none --cpu"
             )
             fixed += f" --epochs {args.epochs} --seed {args.seed} --simulate_partial_param 0.5"
             paths = ["--data", str(Path(folder) / "data"), "--output_dir", str(out), "--model_path", ""]
