@@ -169,11 +169,18 @@ class IteratedLearning:
         if self.phase != "interactive":
             raise RuntimeError("interactive_step during imitation: call end_generation first")
         self.target = F.one_hot(label, self.num_classes).float()
+        share = self._share_of(weight)
         if self.schema != "softmax":
-            return self._step(input, lambda logits: bce_loss(logits, self.target, self.reduction, weight), index)
+            return self._step(input, lambda z: share * bce_loss(z, self.target, self.reduction, weight), index)
         return self._step(
-            input, lambda z: _weighted_mean(F.cross_entropy(z.float(), label, reduction="none"), weight), index
+            input, lambda z: share * _weighted_mean(F.cross_entropy(z.float(), label, reduction="none"), weight), index
         )
+
+    def _share_of(self, weight: torch.Tensor | None) -> torch.Tensor | float:
+        """The mean weight here over that of all processes, so that rows weigh the same in N processes as in one."""
+        if weight is None or self.accelerator is None or self.accelerator.num_processes == 1:
+            return 1.0
+        return weight.mean() / self.accelerator.reduce(weight.mean(), "mean")
 
     def imitation_step(
         self, input: torch.Tensor, label: torch.Tensor | None = None, index: torch.Tensor | None = None

@@ -13,7 +13,7 @@ from common.cli import UserError
 from common.data import locate
 from mile.grids import idx_folder
 from mile.real_labels import BUNDLED
-from mile.settings import apply_sample_defaults
+from mile.settings import SETTINGS, apply_sample_defaults
 
 
 def locate_data(conf: Any) -> None:
@@ -26,6 +26,7 @@ def locate_data(conf: Any) -> None:
     if conf._is_sample and conf.dataset in ("mnist", "imagenet"):
         apply_sample_defaults(conf)
     _require_fitting_model(conf)
+    _require_acting_settings(conf)
 
 
 def _locate_mnist(conf: Any) -> tuple[bool, dict[str, Path]]:
@@ -100,6 +101,13 @@ def _require_fitting_model(conf: Any) -> None:
         raise UserError(f"--dataset mnist has 10 classes, --model {conf.model} 1000: use resnet18-10 (or small-10)")
     if conf.dataset != "mnist" and is_ten:
         raise UserError(f"--model {conf.model} has 10 classes for mnist: use {conf.model[:-3]} with {conf.dataset}")
+
+
+def _require_acting_settings(conf: Any) -> None:
+    """A setting that would silently do nothing is an error."""
+    for name in ("train_frac", "subset_file", "reweight"):
+        if conf.dataset == "mnist" and getattr(conf, name) != SETTINGS[name].default:
+            raise UserError(f"{name} is for image folders; --mnist_grids N sets the number of MNIST's training grids")
 
 
 def choose_device(conf: Any, say: Callable[[str], None] = print) -> None:

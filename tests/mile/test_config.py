@@ -104,6 +104,7 @@ def test_bad_attributes_end_in_one_line_too(monkeypatch, capsys):
     ("flags", "message"),
     [
         (["--dataset", "mnist", "--model", "resnet18"], "use resnet18-10"),
+        (["--dataset", "mnist", "--train_frac", "0.1"], "train_frac is for image folders"),
         (["--dataset", "imagenet", "--model", "resnet18-10"], "use resnet18 with imagenet"),
         (["--dataset", "folder"], "no offline sample; imagenet and mnist"),
         (["--dataset", "webvision"], "imagenet and mnist have one"),

@@ -1,6 +1,7 @@
 """The phases: what moves and what stands still, exact hand-computed targets, the schedule of a run."""
 
 import argparse
+import contextlib
 import copy
 
 import pytest
@@ -95,6 +96,25 @@ def test_keep_ground_truth_adds_y():
     learner.begin_imitation()
     learner.imitation_step(X, Y)
     assert torch.equal(learner.target.argmax(1), Y) and torch.equal(learner.target.sum(1), torch.ones(12))
+
+
+@pytest.mark.parametrize("schema", ["sigmoid", "softmax"])
+def test_weights_count_the_same_on_two_processes(schema):
+    """The mean of two processes' losses, each over half a batch, is the loss of one process over the batch."""
+    weight, losses = torch.arange(1.0, 13.0), []
+    for rows in (slice(0, 12), slice(0, 6), slice(6, 12)):
+        learner = learner_of("teacher", schema=schema)
+        learner.active.eval()  # without batch statistics, which are not what is tested
+        learner.active.train = lambda: None
+        if rows != slice(0, 12):
+            learner.accelerator = argparse.Namespace(
+                num_processes=2,
+                reduce=lambda mean, how: weight.mean(),
+                autocast=contextlib.nullcontext,
+                backward=torch.Tensor.backward,
+            )
+        losses.append(learner.interactive_step(X[rows], Y[rows], weight[rows]))
+    assert torch.allclose((losses[1] + losses[2]) / 2, losses[0])
 
 
 def test_own_keeps_the_teachers_momentum_and_fresh_starts_anew():
