@@ -178,16 +178,32 @@ def mean_and_spread(mean: str | float, std: str | float | None) -> str:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """A Markdown table of ours.csv: mean and spread, n, the command that measured it (each shown once)."""
+    """ours.csv in Markdown: for each data set, setting and protocol a line a method, a column a metric; then the
+    commands that measured them, each once."""
     if not rows:
         return "Nothing is measured yet."
-    lines = ["| data set | setting | method | metric | protocol | mean ± std | n |", "| --- " * 7 + "|"]
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        value = mean_and_spread(row["mean"], row["std"]) if row["mean"] else "not run"
-        cells = (row["dataset"], row["setting"], row["method"], row["metric"], row["protocol"], value, row["n"])
-        lines.append("| " + " | ".join(cells) + " |")
+        groups[row["dataset"], row["setting"], row["protocol"]].append(row)
     commands = dict.fromkeys(row["command"] for row in rows if row["command"])
-    return "\n".join([*lines, "", "Measured by:", "", "```", *commands, "```"])
+    parts = [_group(*key, group) for key, group in groups.items()]
+    return "\n".join(["\n\n".join(parts), "", "Measured by:", "", "```", *commands, "```"])
+
+
+def _group(dataset: str, setting: str, protocol: str, rows: Sequence[dict[str, str]]) -> str:
+    metrics, methods = (list(dict.fromkeys(row[c] for row in rows)) for c in ("metric", "method"))
+    counts = {row["n"] for row in rows if row["mean"]}
+    cells = {(row["method"], row["metric"]): _measured(row, with_n=len(counts) > 1) for row in rows}
+    lines = [f"| method | {' | '.join(metrics)} |", "| --- " * (1 + len(metrics)) + "|"]
+    lines += [f"| {m} | {' | '.join(cells.get((m, metric), '') for metric in metrics)} |" for m in methods]
+    told = f"; n = {counts.pop()}" if len(counts) == 1 else ""
+    return "\n".join([f"**{', '.join(filter(None, (dataset, setting)))}** ({protocol}{told})", "", *lines])
+
+
+def _measured(row: dict[str, str], *, with_n: bool) -> str:
+    if not row["mean"]:
+        return "not run"
+    return mean_and_spread(row["mean"], row["std"]) + (f" (n {row['n']})" if with_n else "")
 
 
 def with_table(readme: str, rows: Sequence[dict[str, str]]) -> str:

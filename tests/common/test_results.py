@@ -163,7 +163,9 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
     assert (row["mean"], row["std"], row["n"]) == ("80.0000", "10.0000", "3")
     text = (root / "cavl" / "README.md").read_text()
     assert text.startswith("# CAVL\n\n") and text.endswith(f"{results.END}\n\nmore\n") and "old" not in text
-    assert "| MNIST | q 0.1 | CAVL | accuracy | last epoch | 80.00 ± 10.00 | 3 |" in text
+    assert (
+        "**MNIST, q 0.1** (last epoch; n = 3)\n\n| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |" in text
+    )
     assert text.count("main.py --seed 1") == 1
     assert results.update_readmes(root) == []  # already as the CSV says
     (root / "cavl" / "README.md").write_text(text.replace("80.00", "99.00"))
@@ -174,7 +176,26 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
 
 def test_a_row_without_a_number_says_not_run():
     row = {**dict.fromkeys(results.OURS, ""), **FIELDS}
-    assert "| not run |" in results.table([row])
+    assert "| CAVL | not run |" in results.table([row])
+
+
+def test_metrics_are_columns_and_methods_lines_and_other_counts_are_told():
+    base = {**dict.fromkeys(results.OURS, ""), **FIELDS, "std": "0.5"}
+    rows = [
+        {**base, "metric": "F1", "mean": "40.25", "n": "3"},
+        {**base, "metric": "mAP", "mean": "0.75", "n": "3"},
+        {**base, "metric": "F1", "mean": "50", "n": "2", "method": "other"},
+        {**base, "metric": "F1", "mean": "60", "n": "3", "dataset": "COCO"},
+    ]
+    assert results.table(rows).splitlines()[:6] == [
+        "**MNIST, q 0.1** (last epoch)",
+        "",
+        "| method | F1 | mAP |",
+        "| --- | --- | --- |",
+        "| CAVL | 40.25 ± 0.50 (n 3) | 0.7500 ± 0.5000 (n 3) |",
+        "| other | 50.00 ± 0.50 (n 2) |  |",
+    ]
+    assert "**COCO, q 0.1** (last epoch; n = 3)" in results.table(rows)
 
 
 @pytest.mark.parametrize("readme", ["", results.BEGIN, f"{results.BEGIN}{results.END}{results.BEGIN}"])
