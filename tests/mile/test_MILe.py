@@ -187,6 +187,27 @@ class TestRuns:
         real = json.loads((samples.ensure("ImageNet") / "real.json").read_text())
         assert lines_of(tmp_path / "r", "test")[-1]["n_real"] == sum(map(bool, real)) < len(real)
 
+    def test_a_run_on_webvision_is_scored_on_imagenets_validation_set_too(self, tmp_path):
+        sample, root = samples.ensure("ImageNet"), tmp_path / "webvision"
+        images = sorted((sample / "train").rglob("*.JPEG"))[::75]
+        (root / "info").mkdir(parents=True)
+        for name in ("train_filelist_flickr", "train_filelist_google", "val_filelist"):
+            (root / "info" / f"{name}.txt").write_text("".join(f"{path} {i % 7}\n" for i, path in enumerate(images)))
+        own = {
+            "model": "small",
+            "image_size": 32,
+            "batch_size": 8,
+            "num_workers": 0,
+            "total_steps": 2,
+            "k_t": 1,
+            "k_s": 1,
+        }
+        own |= {"dataset": "webvision", "data_path": root, "val_path": sample / "val", "seed": 0}
+        entry.main([*flags(**own, output_dir=tmp_path / "r", checkpoint_path=tmp_path / "w"), "--cpu"])
+        summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+        assert 0 <= summary["acc_final"] <= summary["acc5_final"] <= 1
+        assert 0 <= summary["imagenet_acc"] <= summary["imagenet_acc5"] <= 1
+
     def test_a_path_that_points_at_a_sample_makes_a_sample_run(self, tmp_path, capsys):
         root = samples.ensure("ImageNet")
         paths = {"data_path": root / "train", "val_path": root / "val", "output_dir": tmp_path / "r"}
