@@ -3,7 +3,7 @@
 Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over the
 candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the logits.
 
-    python main.py                           # MNIST in ./data, or the offline sample: about 15 s, test 0.88
+    python main.py                           # MNIST in ./data, or the offline sample: about 15 s, test 0.84
     python main.py -ds cifar10 -mo convnet
     python main.py -compare cavl,rc,uniform -seeds 0,1,2
 """
