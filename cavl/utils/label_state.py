@@ -65,29 +65,24 @@ class LabelState:
     @torch.no_grad()
     def update(self, index: torch.Tensor, outputs: torch.Tensor, maps: torch.Tensor | None = None) -> None:
         """Rewrite the rows `index` from logits (B,K), or from CAMs (B,K,h,w) with -select cam."""
-        args, partial = self.args, self.candidates[index]
-        if maps is not None:
-            chosen = select_by_cam(maps, partial)
-        elif self.kind == HARD:
-            chosen = selected_labels(outputs, partial, cav=args.cav, mask=args.mask)
+        partial = self.candidates[index]
         if self.kind == HARD:
-            self.selected[index] = chosen
+            self.selected[index] = self._choice(outputs, partial, maps)
         else:
-            rows = (
-                label_smoothing(F.one_hot(chosen, partial.shape[1]).float(), args.smoothing)
-                if maps is not None
-                else update_from_outputs(
-                    outputs,
-                    partial,
-                    args.method,
-                    cav=args.cav,
-                    mask=args.mask,
-                    smoothing=args.smoothing,
-                    temperature=args.temperature,
-                )
-            )
-            self.table[index] = rows.to(self.table.dtype)
+            self.table[index] = self._rows(outputs, partial, maps).to(self.table.dtype)
         self._written.append(index)
+
+    def _choice(self, outputs: torch.Tensor, partial: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
+        if maps is not None:
+            return select_by_cam(maps, partial)
+        return selected_labels(outputs, partial, cav=self.args.cav, mask=self.args.mask)
+
+    def _rows(self, outputs: torch.Tensor, partial: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
+        args = self.args
+        if maps is not None:
+            return label_smoothing(F.one_hot(select_by_cam(maps, partial), partial.shape[1]).float(), args.smoothing)
+        how = {"cav": args.cav, "mask": args.mask, "smoothing": args.smoothing, "temperature": args.temperature}
+        return update_from_outputs(outputs, partial, args.method, **how)
 
     def end_epoch(self, selecting: bool) -> None:
         """Exchange the epoch's rows; from now on they are read."""
