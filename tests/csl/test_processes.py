@@ -70,3 +70,26 @@ def test_two_processes_train_one_model_and_score_each_sample_once(tmp_path):
     two = json.loads((tmp_path / "v2" / "summary.json").read_text())
     assert two["images"] == one["images"] == 13
     assert {k: two[k] for k in one} == pytest.approx(one, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    """A network without batch norm: the same weights and prior from 2 x 4 images a step as from 8."""
+    data = write_coco(tmp_path / "data")
+    changed = ("--partial_loss_mode", "negative", "--model_name", "timm/test_vit", "--image_size", "160")
+    flags = [*changed, "--lr", "1e-3", "--max_steps", "4", "--augment", "none"]
+    train.main(arguments(data, tmp_path / "one", *flags))
+    two = arguments(data, tmp_path / "two", *flags)
+    two[two.index("--batch_size") + 1] = "4"  # of each process
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29654"]
+    subprocess.run([*torchrun, "train.py", *two], cwd=CSL, env=ENVIRONMENT, check=True, capture_output=True)
+    a, b = (
+        torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["state"] for name in ("one", "two")
+    )
+    assert a["prior"]["train"][-1] == b["prior"]["train"][-1] == 32
+    torch.testing.assert_close(a["prior"]["train"], b["prior"]["train"], rtol=1e-5, atol=0)
+    for part in (lambda s: s["model"], lambda s: s["ema"]["module"]):
+        for name, value in part(a).items():
+            if name.endswith("qkv.bias"):  # the keys' bias has gradient 0: Adam makes a step of its rounding
+                continue
+            torch.testing.assert_close(part(b)[name], value, rtol=0, atol=1e-5, msg=name)
