@@ -189,7 +189,7 @@ def get_data_loader(
     crop_size: int,
     proxy_training_set: bool = False,
     *,
-    accelerator: Accelerator,
+    accelerator: Accelerator | None = None,
     seed: int = 0,
     num_classes: int | None = None,
     skip_corrupt: bool = False,
@@ -202,6 +202,7 @@ def get_data_loader(
     Training images that are also in the val list (held out where there is no other val set) are left out of
     training. `test_ids` restricts the test split. train: shuffled by (seed, epoch); val, test: in order.
     """
+    accelerator = accelerator or Accelerator()
     transforms, loaders = make_transforms(resize_size, crop_size), {}
     folders = {split: Path(metadata_root) / split for split in SPLITS}
     for split in splits:

@@ -23,7 +23,7 @@ from calm.score_mapper import ScoreMapper
 from calm.tester import GRADIENT_SETTINGS
 from calm.training import build_model, settings_of_checkpoint
 from common.cam import overlay, save_grid
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import OneLineParser, UserError, positive_int, run_main
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 
@@ -46,15 +46,17 @@ def mappers(args: Configs, runs: list[Path], device: torch.device) -> dict[str, 
     return {**found, **gradients}
 
 
-def draw(args: Configs, cues: CueLocaliser, columns: dict[str, ScoreMapper], number: int, path: Path) -> None:
-    """One class pair: two test images of each class."""
+def draw(
+    args: Configs, cues: CueLocaliser, columns: dict[str, ScoreMapper], number: int, path: Path, images: int
+) -> None:
+    """One class pair: the first `images` test images of each class with a visible differing part."""
     pair, rows, titles = cues.pairs[number], [], []
     transform = make_transforms(args.resize_size, args.crop_size)["test"]
     data = ImageLabelDataset(args.data_paths.test, args._metadata / "test", transform)
     for c in pair:
         mine = [i for i, name in enumerate(data.image_ids) if class_number(name, data.image_labels[name]) == c]
         masks = {i: cues.trait.get_pseudo_segment_mask(data.image_ids[i], pair, args.crop_size) for i in mine}
-        for index in [i for i in mine if masks[i] is not None and masks[i].any()][:2]:
+        for index in [i for i in mine if masks[i] is not None and masks[i].any()][:images]:
             device = next(next(iter(columns.values())).model.parameters()).device
             image = data[index][0].to(device)
             picture, row = to_picture(image), []
@@ -74,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     """Load the runs, draw the pairs."""
     own = OneLineParser(prog="gallery.py", add_help=False)
     own.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of training runs")
+    own.add_argument("--images", type=positive_int, default=2, help="rows for each class")
     mine, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
     args = configure(rest, prog="gallery.py")
     if args.dataset_name != "CUB":
@@ -91,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     run = start_run(args, args.log_folder / "gallery", accelerator, named=args.output_dir)
     for number, pair in enumerate(cues.pairs):
         path = run.figure(f"parts{cues.parts_of[number]}_{pair[0]:03d}_{pair[1]:03d}")
-        draw(args, cues, columns, number, path)
+        draw(args, cues, columns, number, path, mine.images)
         run.print(path)
     run.log("gallery", pairs=len(cues.pairs))
     run.finish(pairs=[list(p) for p in cues.pairs], foreground=foreground, columns=list(columns))

@@ -81,7 +81,7 @@ class Trainer(Reports):
             images, labels = to_device(images, labels, self.device)
             with self.accelerator.autocast():
                 posterior = self.teacher(images, labels, return_cam="gtcond") if self.teacher else None
-                out = self.network(images, labels, posterior=posterior)
+                out = self.network(images, labels, with_loss=True, posterior=posterior)
             loss = out["loss"].mean()
             run.guard(loss, batch.index)
             backward(self.accelerator, loss * (len(labels) * run.world / rows))
@@ -96,7 +96,7 @@ class Trainer(Reports):
                 break
 
     def evaluate_cls(self, split: str) -> dict[str, float]:
-        """accuracy, calibration_error (percent), nll and prior_entropy over a split, each image once."""
+        """accuracy, calibration_error, dead_share (percent), nll, prior_entropy over a split, each image once."""
         self.model.eval()
         share_buffers(self.accelerator, self.model)
         parts = []
@@ -105,13 +105,14 @@ class Trainer(Reports):
             if self.run.world == 1:
                 self.run.poll()
         whole = (torch.cat(column) for column in zip(*parts, strict=True))
-        _, p_label, correct, top, entropy = gather_in_order(*whole, accelerator=self.accelerator)
+        _, p_label, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
         self.model.process.warn_dead()
         return {
             "accuracy": 100 * correct.double().mean().item(),
             "nll": -p_label.double().clamp_min(1e-12).log().mean().item(),
             "calibration_error": calibration_error(top, correct),
             "prior_entropy": entropy.double().mean().item(),
+            "dead_share": 100 * dead.double().mean().item(),
         }
 
     def adjust_learning_rate(self, epoch: int) -> None:

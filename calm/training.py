@@ -153,7 +153,8 @@ def to_device(images: torch.Tensor, labels: torch.Tensor, device: torch.device) 
 
 @torch.no_grad()
 def classify(model: AttributionNet, batches: Iterable, device: torch.device, autocast: Any) -> Iterator[tuple]:
-    """Per batch: index (B,), probability of the label, whether it is the argmax, largest probability, entropy of g."""
+    """Per batch: index (B,), probability of the label, whether it is the argmax, largest probability, entropy of g,
+    whether the attention is zero everywhere."""
     for batch in batches:
         images, labels, _ = batch.data
         images, labels = to_device(images, labels, device)
@@ -163,7 +164,7 @@ def classify(model: AttributionNet, batches: Iterable, device: torch.device, aut
         g = model.process._latent_prior(f_former, attention=attention).flatten(1)
         entropy = -(g * (g + 1e-12).log()).sum(1)
         p_label = probs.gather(1, labels[:, None])[:, 0]
-        yield batch.index, p_label, probs.argmax(1) == labels, probs.amax(1), entropy
+        yield batch.index, p_label, probs.argmax(1) == labels, probs.amax(1), entropy, attention.amax((1, 2, 3)) <= 0
 
 
 def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int = 15) -> float:

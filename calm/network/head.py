@@ -40,17 +40,18 @@ class AttributionNet(nn.Module):
         labels: torch.Tensor | None = None,
         superclass: Superclass | None = None,
         return_cam: str | bool = False,
+        with_loss: bool = False,
         posterior: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor] | torch.Tensor:
         """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of `return_cam`.
 
-        In training mode with labels: dict(loss (B,), probs (B,C)), the same objective with less memory.
+        with_loss: dict(loss (B,), probs (B,C)) of `labels`, the same objective with less memory and time.
         """
         f, f_former, attention = self.encode(x)
         if return_cam:
             return self.process.get_cam(f, f_former, labels, superclass, return_cam)
         with torch.autocast(x.device.type, enabled=False):
-            if self.training and labels is not None:
+            if with_loss:
                 return self.process.loss(f, f_former, labels, attention, posterior)
             out = self.process.input_for_loss(f, f_former, attention)
         return {"logits": out["logits"], "probs": out["probs"], "features": out["inputs"]}

@@ -13,6 +13,16 @@ torch.set_num_threads(1)  # small tensors: on busy cores several threads make th
 
 TRAIN = ["--cpu", "--epochs", "2", "--batch_size", "16", "--lr", "0.05", "--attribution_method=CALM_EM",
          "--crop_size", "64", "--resize_size", "68"]  # fmt: skip
+JOINT = ["--score_map_process=jointll", "--norm_type=clipping"]
+
+
+def flags(birds: Path, save_root: Path, *more: str) -> list[str]:
+    return ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--experiment_name=em",
+            "--attribution_method=CALM_EM", "--crop_size", "64", *more]  # fmt: skip
+
+
+def newest(save_root: Path, name: str) -> Path:
+    return max((save_root / "em").glob(f"{name}*"), key=lambda p: p.stat().st_mtime_ns)
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,9 @@ def test_training_forward_is_the_loss_of_the_evaluation_forward() -> None:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        loss = model(x, labels)["loss"]
-        out = model(x)
+        loss = model(x, labels, with_loss=True)["loss"]
+        out = model(x, labels)  # as the original's training calls it
+        assert set(out) == {"logits", "probs", "features"}
         assert torch.allclose(nn.NLLLoss(reduction="none")(out["features"], labels), loss, rtol=1e-5)
         assert out["probs"].sum(1).tolist() == pytest.approx([1, 1, 1], rel=1e-5)
 

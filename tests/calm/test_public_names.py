@@ -11,8 +11,7 @@ from calm import eval_cue_location, evaluation, main, tester
 from calm.config import configure, get_configs
 from calm.evaluation import check_box_convention, load_mask_image, resize_bbox
 from calm.util import check_scoremap_validity, get_scoremaps, get_topk_to_zero_mask, random_mask_generator
-from tests.calm.conftest import TRAIN
-from tests.calm.test_evaluation import flags
+from tests.calm.conftest import TRAIN, flags
 
 
 def test_boxes_may_be_one_or_many() -> None:

@@ -8,7 +8,7 @@ import pytest
 from calm import eval_pixel_perturb, superclass
 from calm.superclass import group_by_ancestor, group_by_last_word, read_names
 from common.cli import UserError
-from tests.calm.test_evaluation import flags, newest
+from tests.calm.conftest import flags, newest
 
 
 def test_last_word() -> None:

@@ -1,0 +1,145 @@
+"""Remove-and-classify, and the further faithfulness scores and baselines."""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from calm import (
+    erasing,
+    eval_pixel_perturb,
+    eval_remove_classify,
+)
+from calm.faithfulness import area_under, probability_curves
+from tests.calm.conftest import JOINT, flags, newest
+from tests.calm.golden import StandIn, load
+
+
+def test_erase_and_classify_golden() -> None:
+    arrays = load("remove_a")
+    model = StandIn(arrays)
+    inputs, targets, maps = (torch.from_numpy(arrays[k]) for k in ("inputs", "targets", "scoremaps"))
+    assert (model(inputs)["probs"].argmax(1) == targets).tolist() == arrays["preds"].tolist()
+    ks = eval_remove_classify._ERASE_K_LIST
+    for limit in (1, 64, 1000):
+        eval_remove_classify.IMAGES_PER_FORWARD = limit
+        found = eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, erase_method="topk")
+        assert {str(k): v for k, v in found.items()} == {str(k): arrays[f"preds_topk/{k}"].tolist() for k in ks}
+    eval_remove_classify.IMAGES_PER_FORWARD = 64
+    at_random = eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, "random")
+    again = eval_remove_classify.erase_and_classify(
+        model, inputs[5:], targets[5:], maps[5:], ks, "random", index=torch.arange(5, 24)
+    )
+    assert all(at_random[k][5:] == again[k] for k in ks)  # a position depends on the image, not on the batch
+    for kind in erasing.BASELINES:
+        assert (
+            len(eval_remove_classify.erase_and_classify(model, inputs, targets, maps, [0.5], baseline=kind)[0.5]) == 24
+        )
+    with pytest.raises(ValueError, match="topk, random"):
+        eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, "middle")
+
+
+def test_masks() -> None:
+    maps = torch.zeros(2, 1, 5, 6)
+    maps[:, 0, 2, 3] = 1
+    generator = torch.Generator().manual_seed(0)
+    orders = erasing.rank_pixels(maps, "random", generator)
+    assert orders[:, 0].tolist() == [15, 15] and not torch.equal(orders[0], orders[1])
+    assert sorted(orders[0].tolist()) == list(range(30))
+    np.random.seed(0)  # noqa: NPY002 - the reference draws from the global stream
+    mask = erasing.random_mask_generator(torch.zeros(4, 3, 5, 6), "cpu", 0.5)
+    assert mask.shape == (4, 1, 5, 6) and (mask.flatten(1) == 0).sum(1).tolist() == [15] * 4
+    order = eval_remove_classify.random_ranking(torch.tensor([3, 9]), 30, seed=1)
+    assert torch.equal(order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=1)[0])
+    assert not torch.equal(order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=2)[0])
+    assert erasing.smoothing(maps[:, 0], 1) is not None
+    assert erasing.smoothing(maps[:, 0], 3).sum() == pytest.approx(2, rel=1e-5)
+    with pytest.raises(ValueError, match="odd"):
+        erasing.compute_padding(4)
+    with pytest.raises(ValueError, match="zero, mean, noise, blur"):
+        erasing.get_baseline("pink", maps, "cpu")
+
+
+def test_summary_of_no_survivors_is_undefined_not_a_crash() -> None:
+    preds, none = np.ones(4, bool), np.zeros((4, 1, 1), bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = eval_remove_classify.summarize(preds, none, none, [0.9])
+    assert np.isnan(rows["0.9"]["R"]) and rows["0.9"]["random_count"] == 0
+    rows = eval_remove_classify.summarize(preds, ~none, none, [0.9])
+    assert np.isinf(rows["0.9"]["R"])
+
+
+def test_pixel_perturb_writes_the_released_file_and_r_k(birds: Path, save_root: Path, capsys) -> None:
+    eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "0.9", "--erase_repeats", "2"))
+    folder = save_root / "em" / "eval_pixel_perturb_jointll_CALM-EM"
+    measure = pickle.loads((folder / "measure_jointll_EM.pickle").read_bytes())
+    assert sorted(measure) == ["preds", "preds-random", "preds-topk"] and len(measure["preds"]) == 18
+    assert list(measure["preds-topk"]) == [0.1, 0.9]
+    rows = json.loads((folder / "measure_jointll_EM.json").read_text())["R_k"]
+    assert rows["0.1"]["topk_count"] == sum(measure["preds-topk"][0.1])
+    assert json.loads((folder / "summary.json").read_text())["R"] == rows
+    out = capsys.readouterr().out
+    assert f"R_k {rows['0.9']['R']:.4f}" in out if rows["0.9"]["R"] is not None else "no survivor" in out
+    assert (folder / "figures" / "remove_and_classify.png").is_file()
+    eval_remove_classify.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "--tie_break", "random", "--baseline",
+                                    "mean", "--batch_size", "7"))  # fmt: skip
+    eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "0.9", "--erase_repeats", "2",
+                                  "--batch_size", "5"))  # fmt: skip
+    again = save_root / "em" / "eval_pixel_perturb_jointll_CALM-EM-2"  # a second start gets a folder of its own
+    assert pickle.loads((again / "measure_jointll_EM.pickle").read_bytes()) == measure
+
+
+def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.json").write_text(json.dumps({str(c): [c, (c + 1) % 6] for c in range(6)}))
+    eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", "jointll-superclass", "--superclass_file",
+                                  str(tmp_path / "groups.json"), "--erase_k", "0.1"))  # fmt: skip
+    for process in ("input_grad", "smooth_grad", "integrated_grad"):
+        eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", process, "--erase_k", "0.1",
+                                      "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
+                                      "--smoothing_ksize", "3", "--ig_variant", "standard"))  # fmt: skip
+        assert (newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle").is_file()
+
+
+def test_deletion_and_insertion(birds: Path, save_root: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 8, 8)
+
+    class Brightness(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            p = x.mean((1, 2, 3))
+            return torch.stack([p, 1 - p], 1)
+
+    ranking = erasing.rank_pixels(images.mean(1, keepdim=True))
+    deletion, insertion = probability_curves(Brightness(), images, torch.zeros(3, dtype=torch.long), ranking, 4)
+    assert deletion.shape == insertion.shape == (3, 5)
+    assert torch.allclose(deletion[:, 0], images.mean((1, 2, 3))) and not deletion[:, -1].any()
+    assert torch.allclose(insertion[:, -1], deletion[:, 0]) and (deletion.diff(dim=1) < 0).all()
+    assert area_under(torch.tensor([[1.0, 0.5, 0.0]])).item() == pytest.approx(0.5)
+    eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "--auc_steps", "3"))
+    summary = json.loads((newest(save_root, "eval_pixel_perturb") / "summary.json").read_text())
+    assert 0 < summary["deletion_auc"] < 1 and 0 < summary["insertion_auc"] < 1
+
+
+def test_further_baselines() -> None:
+    from calm import network, score_map_method
+
+    torch.manual_seed(0)
+    model = network.small(num_classes=3, attribution_method="CALM-EM", prior_activation="softplus").eval()
+    model.requires_grad_(False)
+    x, y = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
+    # on a CAM head Grad-CAM is the positive part of the class map without its bias, over the number of positions
+    cam = network.small(num_classes=3, attribution_method="CAM").eval().requires_grad_(False)
+    expected = (cam(x, y, return_cam="vanilla") - cam.conv_last.bias[y][:, None, None]).relu() / 64
+    assert torch.allclose(score_map_method.grad_cam(cam, x, y), expected, atol=1e-6)
+    for name in ("grad_cam", "captum_smoothgrad", "captum_vargrad", "occlusion"):
+        maps = score_map_method.GRADIENT_PROCESSES[name](
+            model=model, images=x, targets=y, num_classes=3, method=score_map_method.backprop, smooth_grad_nr_iter=3
+        )
+        assert maps.shape == ((2, 8, 8) if name == "grad_cam" else (2, 32, 32)) and maps.isfinite().all()
+        assert maps.abs().sum() > 0 and not x.requires_grad
