@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from common import results
 from common.cam import save_curves
 from common.run import Run
 from common.sweep import child_of, run_each
@@ -13,6 +14,7 @@ from csl.src.options import RECIPES, SAMPLE_DEFAULTS, default_param
 Train = Callable[[argparse.Namespace, str], dict]
 PAPER_ROWS = ("ignore_ce", "negative_ce", "negative_asl", "csl")
 HEADLINE = "mAP_ema_final"
+COCO_CLASSES = 80
 
 
 def prior_file(args: argparse.Namespace, run: Run, train: Train) -> str | None:
@@ -39,6 +41,17 @@ def prior_file(args: argparse.Namespace, run: Run, train: Train) -> str | None:
 
 def _is_done(summary: Path, epochs: int) -> bool:
     return summary.is_file() and json.loads(summary.read_text())["epochs"] >= epochs
+
+
+def paper_numbers() -> dict[tuple[str, str], float]:
+    """(scheme, row) -> the published mAP on COCO 2014: TResNet-M, 448 pixels, the better of model and average."""
+    names = {"Ignore, CE": "ignore_ce", "Negative, CE": "negative_ce", "Negative, ASL": "negative_asl", "CSL": "csl"}
+    rows = results.read(Path(__file__).parents[1] / "results" / "paper.csv", results.PAPER)
+    return {
+        (row["setting"].split()[0].lower(), names[row["method"]]): float(row["value"])
+        for row in rows
+        if row["dataset"] == "COCO 2014"
+    }
 
 
 def is_compared(args: argparse.Namespace) -> bool:
@@ -85,6 +98,9 @@ def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
     groups = frame.groupby(["scheme", "row"], sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
     table["model_mean"] = groups["mAP_model_final"].mean().to_numpy(float)
+    if args._found.files.train.name == "instances_train2014.json" and (frame["classes"] == COCO_CLASSES).all():
+        paper = paper_numbers()
+        table["paper"] = [paper.get((line.scheme, line.row)) for _, line in table.iterrows()]
     parent.print(table.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     if parent.is_main:
         curves = {f"{scheme} {row}": list(part[HEADLINE]) for (scheme, row), part in groups}

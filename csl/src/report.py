@@ -146,6 +146,7 @@ def write(
         "mAP_model_best_on_test": max((v for v in model if v is not None), default=None),
         "mAP_released_max": max((v for v in [*model, *ema] if v is not None), default=None),
         "epochs": len(ema),
+        "classes": len(train.classes),
         "offline_sample": args._found.is_sample,
         **prior_table(run, prior, train),
         **drops.summary(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from common.cli import NonFiniteError, UserError
 from csl import train, validate
+from csl.src import phases
 from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.models.utils.checkpoint import network_of
 from tests.csl.tiny import NAMES, arguments, write_coco
@@ -206,6 +208,16 @@ def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
     assert baseline["partial_loss_mode"] == "negative" and baseline["gamma_unann"] == 0.0
     summary = json.loads((tmp_path / "c" / "summary.json").read_text())
     assert summary["runs"] == 4 and "fpc_csl_mean" in summary
+
+
+def test_compare_shows_published_numbers_on_coco_only(data, tmp_path, capsys, monkeypatch):
+    flags = [*arguments(data, tmp_path / "c", "--epochs", "1"), "--compare", "csl", "--schemes", "rps"]
+    train.main(flags)
+    assert capsys.readouterr().out.count("model_mean\n") == 1
+    assert phases.paper_numbers()["fpc", "csl"] == 83.44 and len(phases.paper_numbers()) == 8
+    monkeypatch.setattr(phases, "COCO_CLASSES", 5)
+    train.main([*flags[:-4], "--output_dir", str(tmp_path / "d"), *flags[-4:]])
+    assert re.search(r"model_mean +paper\n +rps +csl .* 85\.21\n", capsys.readouterr().out)
 
 
 def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
