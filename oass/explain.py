@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from common.cli import OneLineParser, UserError, add_shared_flags, positive_int, run_main
+from common.cli import OneLineParser, UserError, add_shared_flags, run_main
 from common.data import read_image
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from oass.core.build import has_teacher, load_trained
 from oass.core.keypoints import STRATEGIES
-from oass.core.options import WITH_TEACHER
+from oass.core.options import WITH_TEACHER, add_network_flags
 from oass.core.pictures import draw_puzzles
 from oass.core.transforms import EvalTransform, Picture, normalise
 from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES
@@ -30,12 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description="OASS: the puzzle on your own picture.")
     add = parser.add_argument
     add("--image", type=Path, nargs="+", required=True, help="picture files")
-    add("--checkpoint", type=Path, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
     add("--before", type=Path, default=None, metavar="CHECKPOINT", help="another one, whose maps stand beside")
     add("--classes", nargs="+", default=None, metavar="NAME", help="VOC's names (default: the three likeliest)")
     add("--strategy", choices=STRATEGIES, default=None, help="where to cut (default: the checkpoint's)")
-    add("--architecture", default=None, help="default: the checkpoint's, else resnet50")
-    add("--image_size", type=positive_int, default=None, help="default: the checkpoint's, else 512")
+    add_network_flags(parser)
     add_shared_flags(parser, skip_corrupt=False)
     return parser
 

@@ -26,7 +26,7 @@ from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_T
 from oass.core.evaluate import Scores, measure, score_split
 from oass.core.instances import collect_instances, neighbour_precision, save_instances, save_neighbours
 from oass.core.networks import Classifier
-from oass.core.options import DEFAULT_DATA_DIR, capped_workers
+from oass.core.options import DEFAULT_DATA_DIR, add_network_flags, capped_workers
 from oass.core.transforms import EvalTransform
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files
@@ -36,12 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this script."""
     parser = OneLineParser(description="OASS: evaluate and use a trained classifier.")
     add = parser.add_argument_group("what").add_argument
-    add("--checkpoint", type=Path, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
     add("--network", choices=("student", "teacher"), default="student")
     add("--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC devkit")
     add("--domain", default="val", help="split or path of an id list")
-    add("--architecture", default=None, help="default: the checkpoint's, else resnet50")
-    add("--image_size", type=positive_int, default=None, help="default: the checkpoint's, else 512")
     add("--batch_size", type=positive_int, default=32)
     add("--num_workers", type=capped_workers, default=4)
     add("--difficult", choices=("include", "ignore"), default="include")
@@ -52,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--export_instances", type=Path, default=None, metavar="NPZ", help="one descriptor per image and class")
     add("--neighbours", action="store_true", help="figure of the nearest instances of each class, and precision")
     add("--cam_iou", action="store_true", help="mask IoU of the class maps, thresholds 0.10 to 0.45")
+    add_network_flags(parser)
     add_shared_flags(parser, skip_corrupt=False)
     return parser
 

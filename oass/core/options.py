@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 from common.cli import OneLineParser, add_shared_flags, positive_int
 
@@ -40,6 +41,14 @@ def build_parser(strategy: str) -> argparse.ArgumentParser:
     _add_ours(parser)
     add_shared_flags(parser)
     return parser
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the scripts that use a trained network."""
+    add = parser.add_argument_group("network").add_argument
+    add("--checkpoint", type=Path, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
+    add("--architecture", default=None, help="default: the checkpoint's, else resnet50")
+    add("--image_size", type=positive_int, default=None, help="default: the checkpoint's, else 512")
 
 
 def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
