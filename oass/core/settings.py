@@ -21,9 +21,9 @@ def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object
     that no cut is object-aware (README, results).
     """
     small = {"image_size": 64, "min_image_size": 64, "max_image_size": 80, "min_distance": 5}
-    small |= {"num_workers": 0, "print_ratio": 0.5}
+    small |= {"num_workers": 0, "print_ratio": 0.5, "pictures": 2}
     if architecture not in (None, "resnet_tiny"):
-        return {**small, "max_epoch": 1, "batch_size": 16, "train_domain": "train", "pictures": 2}
+        return {**small, "max_epoch": 1, "batch_size": 16, "train_domain": "train"}
     alphas = {"alpha_re": 3.0, "alpha_schedule_re": 0.05, "alpha_p": 0.5}
     if strategy in ("max", "uniform"):
         alphas = {"alpha_re": 0.3, "alpha_schedule_re": 1.0, "alpha_p": 0.5}
