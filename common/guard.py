@@ -31,6 +31,8 @@ class FiniteGuard:
         explain: Callable[[], str] | None = None,
     ) -> None:
         """Note the loss (a scalar) of a step and its sample indices; `explain()` says more where it is not finite."""
+        if loss.device.type == "cpu" and math.isfinite(loss.item()):
+            return  # the usual step, in one read
         self._waiting.append((epoch, step, loss.detach(), indices, explain))
         if loss.device.type == "cpu" or len(self._waiting) >= 20:
             self.check()
