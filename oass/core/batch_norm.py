@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.distributed
@@ -60,15 +61,40 @@ def _tile_forward(bn: nn.BatchNorm2d, mode: str, update: bool, x: torch.Tensor) 
     return bn.act(bn.drop(out)) if hasattr(bn, "act") else out  # timm's BatchNormAct2d
 
 
+def _fused_forward(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    """The convolution and the norm after it, with running statistics, in one."""
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    shift = bn.bias - bn.running_mean * scale
+    return F.conv2d(
+        x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
+
+
+def _unchanged(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _norms_after_convolutions(backbone: nn.Module) -> dict[nn.BatchNorm2d, nn.Conv2d]:
+    """Each plain norm of a ResNet or ResNeSt that follows a convolution; nothing for other networks."""
+    if not hasattr(backbone, "layer1"):
+        return {}
+    neighbours = (pair for parent in backbone.modules() for pair in pairwise(parent.children()))
+    return {
+        bn: conv
+        for conv, bn in neighbours
+        if type(conv) is nn.Conv2d and conv.bias is None and type(bn) is nn.BatchNorm2d
+    }
+
+
 @contextmanager
-def _forwards(modules: list[nn.BatchNorm2d], make: Callable[[nn.BatchNorm2d], Callable]) -> Iterator[None]:
-    before = [vars(module).get("forward") for module in modules]
-    for module in modules:
-        module.forward = make(module)
+def _forwards(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
+    before = {module: vars(module).get("forward") for module in forwards}
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         yield
     finally:
-        for module, forward in zip(modules, before, strict=True):
+        for module, forward in before.items():
             if forward is None:
                 del module.forward
             else:
@@ -80,10 +106,15 @@ def tile_statistics(backbone: nn.Module, mode: str = "group", update: bool = Fal
     """Inside, the batch norms of `backbone` treat their input as tiles (4P,...), four of each pair in a row.
 
     group: each pair by its own four tiles, as the released loop; batch: all tiles together; eval: the
-    running statistics. Running statistics stay, unless `update` (group only: they move pair by pair).
+    running statistics (without a graph: within the convolutions). Running statistics stay, unless `update`
+    (group only: they move pair by pair).
     """
-    modules = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    with _forwards(modules, lambda bn: partial(_tile_forward, bn, mode, update)):
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    forwards: dict[nn.Module, Callable] = {bn: partial(_tile_forward, bn, mode, update) for bn in norms}
+    if mode == "eval" and not torch.is_grad_enabled():
+        for bn, conv in _norms_after_convolutions(backbone).items():
+            forwards |= {conv: partial(_fused_forward, conv, bn), bn: _unchanged}
+    with _forwards(forwards):
         yield
 
 

@@ -105,6 +105,21 @@ def test_modes_batch_and_eval():
     torch.testing.assert_close(tile_class_maps(model, tiles, mode="eval").flatten(0, 1), want)
 
 
+@pytest.mark.parametrize("name", ["resnet_tiny", "resnet18", "resnest50"])
+def test_eval_within_the_convolutions_equals_eval(name):
+    torch.manual_seed(0)
+    model, tiles = Classifier(name, 5, pretrained=False).requires_grad_(False), torch.randn(2, 4, 3, 64, 64)
+    for bn in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        for values, low in ((bn.running_mean, -0.2), (bn.running_var, 0.5), (bn.weight, 0.5), (bn.bias, -0.2)):
+            values.uniform_(low, low + 1)
+    before = {name: vars(m).get("forward") for name, m in model.named_modules()}
+    with torch.no_grad():
+        want = model.eval().class_maps(tiles.flatten(0, 1))
+        fused = tile_class_maps(model.train(), tiles, mode="eval").flatten(0, 1)
+    torch.testing.assert_close(fused, want, rtol=0, atol=1e-4 * float(want.abs().max()))
+    assert {name: vars(m).get("forward") for name, m in model.named_modules()} == before
+
+
 def test_forwards_come_back_also_after_an_error():
     model = tiny()
     synchronise(model)
