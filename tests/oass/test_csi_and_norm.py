@@ -93,6 +93,7 @@ def test_the_view_for_gpus_equals_the_chunks():
     nn.init.normal_(bn.weight)
     chunks = torch.cat([bn(part) for part in x.split(4)])
     torch.testing.assert_close(grouped_in_one_call(bn, x), chunks)
+    torch.testing.assert_close(grouped_in_one_call(bn, x.contiguous(memory_format=torch.channels_last)), chunks)
 
 
 def test_modes_batch_and_eval():
