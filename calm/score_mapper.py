@@ -9,7 +9,7 @@ import torch
 from calm.erasing import smoothing
 from calm.network.head import AttributionNet
 from calm.network.universal import Superclass
-from calm.score_map_method import GRADIENT_PROCESSES
+from calm.score_map_method import GRADIENT_PROCESSES, gradients
 from calm.util import get_score_map
 
 
@@ -70,5 +70,8 @@ class ScoreMapper:
         return cams[rows, classes]
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Gradient maps, so many rows at a time as fit a forward: cue localisation asks for many classes an image."""
         function = get_score_map(self.process, self.method)
-        return function(model=self.model, images=images, targets=labels, **self.settings)
+        rows = max(1, gradients.PIXELS_PER_FORWARD // images[0, 0].numel())
+        parts = zip(images.split(rows), labels.split(rows), strict=True)
+        return torch.cat([function(model=self.model, images=i, targets=t, **self.settings) for i, t in parts])

@@ -11,7 +11,7 @@ from torch import nn
 from calm import network
 from calm.network.util import find_checkpoint, initialize_weights, load_checkpoint, read_checkpoint, remove_layer
 from calm.network.vgg import make_features, reindex_features
-from calm.score_map_method import activation_map, integrated_grad
+from calm.score_map_method import activation_map, gradients, integrated_grad
 from calm.score_mapper import ScoreMapper
 from common.cli import UserError
 
@@ -80,7 +80,7 @@ def test_map_code_leaves_model_and_memory_as_they_were() -> None:
     assert all(not m._forward_hooks and not m._backward_hooks for m in model.modules())
 
 
-def test_score_mapper_agrees_with_the_model() -> None:
+def test_score_mapper_agrees_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = tiny().eval(), torch.randn(3, 3, 32, 32)
     groups = {c: [c, (c + 1) % 4] for c in range(4)}
     rows, classes = [0, 0, 2], [1, 3, 0]
@@ -92,6 +92,8 @@ def test_score_mapper_agrees_with_the_model() -> None:
     assert gradient.of_classes(x, rows, classes).shape == (3, 32, 32)
     maps, probs = gradient.with_probs(x, torch.tensor([0, 1, 2]))
     assert maps.shape == (3, 32, 32) and torch.allclose(probs, model(x)["probs"])
+    monkeypatch.setattr(gradients, "PIXELS_PER_FORWARD", 2 * 32 * 32)  # two rows a forward
+    assert torch.allclose(gradient(x, torch.tensor([0, 1, 2])), maps, atol=1e-6)
 
 
 # --- checkpoints ---
