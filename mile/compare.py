@@ -61,7 +61,7 @@ def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> p
     parent.print(text)
     if parent.is_main:
         atomic_write(parent.folder / "table.txt", text.encode())
-        draw_comparison(parent.figure("compare"), _lines_of_children(parent.folder, frame), rho)
+        draw_curves_of(parent.folder, frame, rho, parent.figure("compare"))
     rows = table.to_dict("index")
     means = {f"{schema}_{key}": row[f"{key} mean"] for schema, row in rows.items() for key in SHOWN.values()}
     parent.finish(runs=len(frame), offline_sample=conf._is_sample, **means)
@@ -76,14 +76,16 @@ def table_of(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _lines_of_children(folder: Path, frame: pd.DataFrame) -> dict[str, list[list[dict]]]:
-    """The test lines of each run, by schema."""
+def draw_curves_of(folder: Path, frame: pd.DataFrame, rho: float, path: Path) -> None:
+    """figures/compare.png from the runs in `folder`, named in `frame` (its results.csv)."""
     curves: dict[str, list[list[dict]]] = {}
     for schema, seed in zip(frame.schema, frame.seed, strict=True):
         text = (folder / f"{schema}-seed{seed}" / "metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]
         curves.setdefault(schema, []).append([line for line in lines if line["split"] == "test"])
-    return curves
+    first = frame.iloc[0]
+    title = f"{frame.seed.nunique()} seeds (thin) and their mean" + ", offline sample" * bool(first["offline_sample"])
+    draw_comparison(path, curves, rho, first["trivial_f1_all_labels"], title)
 
 
 def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bool) -> str:

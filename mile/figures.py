@@ -104,11 +104,18 @@ def _names(row: torch.Tensor, names: Sequence[str]) -> str:
     return " ".join(names[c] for c in row.nonzero().flatten().tolist()) or "none"
 
 
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[Sequence[dict]]], rho: float) -> None:
-    """Test metrics over the steps, a colour a schema: each seed thin, their mean thick. runs: schema -> test lines."""
+def draw_comparison(
+    path: Path, runs: Mapping[str, Sequence[Sequence[dict]]], rho: float, all_labels: float, title: str
+) -> None:
+    """Test metrics over the steps, a colour a schema: each seed thin, their mean thick. runs: schema -> test lines.
+
+    `all_labels`: the F1 of answering every label, as a line beside the networks' F1.
+    """
     figure, (axes,) = _axes(3, 4.4)
+    figure.suptitle(title, fontsize=9)
+    axes[1].axhline(all_labels, color="grey", ls="--", lw=0.8, label="no network: all labels")
     titles = {"acc": "accuracy", "real_f1": f"F1 at {rho:g}", "label_coverage": "predicted labels an image"}
-    for axis, (metric, title) in zip(axes, titles.items(), strict=True):
+    for axis, (metric, name) in zip(axes, titles.items(), strict=True):
         for number, (schema, seeds) in enumerate(runs.items()):
             values = [[float("nan") if line[metric] is None else line[metric] for line in lines] for lines in seeds]
             steps = [line["step"] for line in seeds[0]]
@@ -116,6 +123,6 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Sequence[dict]]], rh
                 axis.plot(steps, one, color=f"C{number}", lw=0.6, alpha=0.5)
             mean = [sum(column) / len(column) for column in zip(*values, strict=True)]
             axis.plot(steps, mean, color=f"C{number}", lw=2, marker=".", label=schema)
-        axis.set(xlabel="step", title=title)
+        axis.set(xlabel="step", title=name)
         axis.legend(fontsize=7)
     _save(path, figure)
