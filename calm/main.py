@@ -8,6 +8,8 @@ is the map.
         --dataset=CUB --use_bn=True --large_feature_map=True
 """
 
+from functools import partial
+
 import torch
 
 from calm.config import Configs, configure, with_data
@@ -23,6 +25,7 @@ from calm.training import (
     checkpoint_file,
     classify,
     count_classes,
+    describe_batch,
     to_device,
 )
 from common.cli import run_main
@@ -77,13 +80,13 @@ class Trainer(Reports):
             if batch.data is None:
                 run.step(0, batch.skipped)
                 continue
-            images, labels, _ = batch.data
+            images, labels, ids = batch.data
             images, labels = to_device(images, labels, self.device)
             with self.accelerator.autocast():
                 posterior = self.teacher(images, labels, return_cam="gtcond") if self.teacher else None
                 out = self.network(images, labels, with_loss=True, posterior=posterior)
             loss = out["loss"].mean()
-            run.guard(loss, batch.index)
+            run.guard(loss, batch.index, partial(describe_batch, ids, {k: v.detach() for k, v in out.items()}))
             backward(self.accelerator, loss * (len(labels) * run.world / rows))
             self.optimizer.step()
             self.optimizer.zero_grad()

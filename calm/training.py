@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,14 @@ def to_device(images: torch.Tensor, labels: torch.Tensor, device: torch.device) 
     """images (B,3,H,W), channels last, which convolutions are faster on, and labels (B,) on the device."""
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     return images, labels.to(device, non_blocking=True)
+
+
+def describe_batch(image_ids: Sequence[str], out: Mapping[str, torch.Tensor], shown: int = 4) -> str:
+    """Images with the largest or undefined losses: their loss and the sum of their attention."""
+    loss = out["loss"].detach().float()
+    worst = torch.where(loss.isfinite(), loss, torch.inf).argsort(descending=True)[:shown].tolist()
+    total = {k: f", attention sums to {out['attention'][k].item():.4g}" if "attention" in out else "" for k in worst}
+    return "; ".join(f"{image_ids[k]}: loss {loss[k].item():.4g}{total[k]}" for k in worst)
 
 
 @torch.no_grad()

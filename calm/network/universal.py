@@ -153,11 +153,14 @@ class UniversalProcess:
     ) -> dict[str, torch.Tensor]:
         """{'loss' (B,), 'probs' (B,C)}: the same objective from the label's row alone, without (B,C,N) copies.
 
+        CALM also gives 'attention' (B,), the sum over the grid that normalises the prior.
+
         posterior (B,h,w): the E-step of another model (an EMA teacher) in place of this model's own.
         """
         if self.is_cam:
             logits = f.mean((2, 3))
             return {"loss": F.cross_entropy(logits, labels, reduction="none"), "probs": logits.detach().softmax(1)}
+        attention = self.attention(f_former) if attention is None else attention
         g = self._latent_prior(f_former, attention=attention).flatten(1)
         log_z = f.logsumexp(1)
         row = f.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, *f.shape[2:])).squeeze(1)
@@ -171,7 +174,7 @@ class UniversalProcess:
             loss = -(posterior.flatten(1) * (log_s + safe_log(g))).sum(1)
         with torch.no_grad():
             probs = torch.einsum("bcn,bn->bc", (f - log_z[:, None]).exp().flatten(2), g)
-        return {"loss": loss, "probs": probs}
+        return {"loss": loss, "probs": probs, "attention": attention.detach().sum((1, 2, 3))}
 
     # ---- score maps -----------------------------------------------------------------------------
 

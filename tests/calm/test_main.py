@@ -189,6 +189,7 @@ def test_a_loss_that_is_not_finite_ends_with_status_1(birds: Path, tmp_path: Pat
         run_main(lambda: train(birds, tmp_path / "r", "--lr", "1e30"))
     error = capsys.readouterr().err
     assert stop.value.code == 1 and "samples" in error and "last good checkpoint" in error
+    assert ".jpg: loss nan, attention sums to" in error or ".jpg: loss inf, attention sums to" in error
 
 
 def test_corrupt_images(birds: Path, tmp_path: Path) -> None:
