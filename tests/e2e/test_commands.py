@@ -18,8 +18,7 @@ pytestmark = pytest.mark.slow
 
 CALM = "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM --dataset=CUB"
 CALM += " --use_bn=True --large_feature_map=True"
-CALM_MAPS = "--use_load_checkpoint=True --load_checkpoint=save/experiment_name/ --score_map_process=jointll"
-CALM_MAPS += " --norm_type=clipping"
+CALM_MAPS = "--use_load_checkpoint=True --score_map_process=jointll --norm_type=clipping --load_checkpoint="
 OASS = "--architecture resnet50 --alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5"
 CSL_RPS = "--gamma_pos=0 --gamma_neg=1 --gamma_unann=4 --simulate_partial_type=rps --simulate_partial_param=0.5"
 CSL_FPC = "--gamma_pos=0 --gamma_neg=3 --gamma_unann=4 --simulate_partial_type=fpc --simulate_partial_param=1000"
@@ -94,7 +93,9 @@ def test_a_devkit_that_is_given_is_taken(clone, shell):
 
 def test_calm_trains_and_both_evaluations_run_side_by_side(clone, shell):
     assert results(clone, "calm", shell("calm", f"python main.py {CALM}").stdout)["wall_seconds"] > 0
-    erase, cues = (f"python eval_{name}.py {CALM} {CALM_MAPS}" for name in ("pixel_perturb", "cue_location"))
+    erase, cues = (
+        f"python eval_{name}.py {CALM} {CALM_MAPS}save/experiment_name/" for name in ("pixel_perturb", "cue_location")
+    )
     both = f"{erase} > erase.txt & first=$!; {cues} --threshold_type=log > cues.txt & wait $first && wait $!"
     shell("calm", both)
     for name in ("erase.txt", "cues.txt"):
@@ -107,11 +108,7 @@ def test_calm_trains_and_both_evaluations_run_side_by_side(clone, shell):
         ("csl", f"python train.py --data=/datasets/COCO/COCO_2014 {CSL_RPS} {CSL} {CSL_FILES}", "COCO_2014"),
         ("csl", f"python train.py --data=/mnt/datasets/COCO/COCO_2014 {CSL_FPC} {CSL} {CSL_FILES}", "COCO_2014"),
         ("csl", INFER, "mtresnet_opim_86.72.pth"),
-        (
-            "calm",
-            f"python eval_pixel_perturb.py {CALM} {CALM_MAPS.replace('save/experiment', 'checkpoint')}",
-            "checkpoint_name",
-        ),
+        ("calm", f"python eval_pixel_perturb.py {CALM} {CALM_MAPS}checkpoint_name/", "checkpoint_name"),
     ],
 )
 def test_what_only_the_user_has_is_asked_for_in_one_line(shell, paper, line, says):
