@@ -1,11 +1,15 @@
-"""Pictures of cue localisation: one class pair for each number of differing parts."""
+"""Pictures of maps: of true classes, and of one class pair for each number of differing parts."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, normalize_maps
-from calm.data_loaders import MEAN, STD
+from calm.data_loaders import MEAN, STD, ImageLabelDataset
+from calm.network.head import AttributionNet
+from calm.score_mapper import ScoreMapper
 from calm.tester import Tester
 from common.cam import overlay, save_grid
 
@@ -15,6 +19,20 @@ def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:
     mean, std = (torch.tensor(v, device=image.device).view(3, 1, 1) for v in (MEAN, STD))
     pixels = F.interpolate((image * std + mean)[None], size=(side, side), mode="bilinear", align_corners=False)[0]
     return (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+@torch.no_grad()
+def draw_maps(path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8) -> None:
+    """`count` images spread over the data set, and below each the map of its true class with p(y|x)."""
+    images, labels, _ = zip(*(data[i] for i in np.linspace(0, len(data) - 1, count).astype(int).tolist()), strict=True)
+    process = "vanilla" if model.process.is_cam else "jointll"
+    x, y = torch.stack(images).to(device), torch.tensor(labels, device=device)
+    maps, probs = ScoreMapper(model, process)(x, y), model(x)["probs"].gather(1, y[:, None])[:, 0].tolist()
+    pictures = [to_picture(image) for image in x]
+    shown = normalize_maps(maps.double(), "minmax").cpu().numpy()
+    overlays = [overlay(picture, m) for picture, m in zip(pictures, shown, strict=True)]
+    titles = [[f"class {label}" for label in labels], [f"p {p:.3f}" for p in probs]]
+    save_grid(path, [pictures, overlays], titles, suptitle=f"{model.process.attribution_method}, {process}, true class")
 
 
 def draw_pairs(tester: Tester, cues: CueLocaliser) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from calm.config import Configs, configure, with_data
+from calm.cue_pictures import draw_maps
 from calm.data_loaders import get_data_loader
 from calm.logger import load_logger
 from calm.reporting import PerformanceMeter, Reports
@@ -149,6 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     trainer.report(args.epochs, "test", scores)
     trainer.save_performances()
     trainer.save_checkpoint(args.epochs)
+    if run.is_main:
+        draw_maps(run.figure("maps"), trainer.model, trainer.loaders["test"].dataset.dataset, trainer.device)
     run.print(f"test accuracy {scores['accuracy']:.2f} % ({args.attribution_method}, {args.architecture})")
     run.finish(**{f"test_{name}": value for name, value in scores.items()}, best_val=run.progress.best)
 

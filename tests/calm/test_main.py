@@ -35,7 +35,7 @@ def state(folder: Path) -> dict:
 def test_a_run_leaves_what_design_lists(save_root: Path) -> None:
     folder = save_root / "em"
     for name in ("config.json", "metrics.jsonl", "summary.json", "checkpoints/best.pt", "figures/accuracy.png",
-                 "last_checkpoint.pth.tar", "reports/2_test.json", "log.json"):  # fmt: skip
+                 "figures/maps.png", "last_checkpoint.pth.tar", "reports/2_test.json", "log.json"):  # fmt: skip
         assert (folder / name).is_file(), name
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines] == ["train", "val", "train", "val", "test"]
