@@ -2,11 +2,12 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from calm import compare_methods
+from calm import compare_methods, sample_check
 from common.cli import UserError
 from tests.calm.conftest import TRAIN
 
@@ -31,6 +32,17 @@ def test_it_equals_the_scripts_and_goes_on(birds: Path, save_root: Path, tmp_pat
     assert len(again) == 4 and again[:1] == rows[:1]
     assert (tmp_path / "c/CAM-0/checkpoints/last.pt").stat().st_mtime_ns == trained
     assert "±" in capsys.readouterr().out
+
+
+def test_sample_check(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(save_root / "em", tmp_path / "CALM-EM-0")
+    (tmp_path / "birds0").symlink_to(birds)
+    sample_check.main(["--compared", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "CALM-EM: 18 images" in out or "CALM-EM: 17 images" in out  # a bird may be unmarked
+    assert "% of the disc erased" in out and "CAM: " not in out
+    with pytest.raises(UserError, match="--fresh"):
+        sample_check.main(["--compared", str(tmp_path / "none")])
 
 
 def test_bad_lists() -> None:
