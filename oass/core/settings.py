@@ -17,8 +17,8 @@ def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object
 
     A large network that was asked for (`architecture`) gets one epoch of small batches, a proof that the
     command runs; the small one learns. `max` gets a weak, slow L_re: at the README's weights it collapses
-    in runs this short (README, deviations). 24 epochs, 480 steps: after 160 the maps still miss the objects, so
-    that no cut is object-aware (README, results).
+    in runs this short (README, deviations). 24 epochs, 480 steps: after 160 CSI alone is far from done, and no
+    strategy differs from it (README, results).
     """
     small = {"image_size": 64, "min_image_size": 64, "max_image_size": 80, "min_distance": 5}
     small |= {"num_workers": 0, "print_ratio": 0.5, "pictures": 2}
