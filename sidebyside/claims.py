@@ -18,7 +18,7 @@ class Claim:
 
     `better`, `worse`, `where`: column -> pattern (case ignored, whole cell). Rows are compared when they agree in
     all of the first five columns that `better` does not name. `source`: where the paper says it. `command`: how to
-    measure it on real data, where no row holds a command yet.
+    measure it on real data, where no row holds a command yet. `note`: what a reader of the verdict must know besides.
     """
 
     paper: str
@@ -30,6 +30,7 @@ class Claim:
     higher: bool = True
     source: str = ""
     command: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Judgement:
     def verdict(self) -> str:
         """The verdict on real data."""
         return combine([p.verdict for p in self.real])
+
+    @property
+    def note(self) -> str:
+        """The claim's note, once there are pairs on real data that it speaks of."""
+        return self.claim.note if self.real else ""
 
     @property
     def on_sample(self) -> str:

@@ -87,7 +87,7 @@ def _claims(judgements: Sequence[Judgement]) -> str:
             (
                 Cell(f'<a href="#{j.claim.paper}">{j.claim.paper}</a>'),
                 Cell(f"<strong>{text(j.claim.name)}</strong><br>{text(j.claim.statement)}", j.claim.name),
-                Cell(badge(j.verdict), order),
+                Cell(badge(j.verdict) + (f"<br><small>{text(j.note)}</small>" if j.note else ""), order),
                 _published(j),
                 _pairs(j.real) if j.real else NOT_RUN,
                 Cell(sample, VERDICTS.index(j.on_sample)),

@@ -26,8 +26,8 @@ _CSL_RUN = (
     "python train.py --compare all --schemes fpc,rps --seeds 0,1,2 --data=DATA/COCO_2014 --model-path=mtresnet_21k"
 )
 _CSL_OPEN = "python train.py --recipe csl_fpc --data=DATA/OpenImages --do_bottleneck_head --image-size=224"
-_MILE_RUN = "python MILe.py --dataset imagenet --model resnet50 --compare softmax,sigmoid,MILe --seeds 0,1,2"
-_MILE_RUN += " --total_steps 450000 --data_path DATA/train --val_path DATA/val --real_path DATA/real.json"
+_MILE_RUN = "python MILe.py --dataset mnist --mnist_path DATA --model resnet18-10 --total_steps 10000"
+_MILE_RUN += " --compare softmax,sigmoid,MILe --seeds 0,1,2"
 
 CAVL = (
     Claim(
@@ -252,6 +252,7 @@ MILE = (
         {"metric": r".*F1.*"},
         source="abstract",
         command=_MILE_RUN,
+        note="On real digits MILe's sets hold nearly all labels: F1 at a threshold rises, the ranking does not.",
     ),
     Claim(
         "mile",

@@ -90,7 +90,8 @@ def markdown_claims(judgements: Sequence[Judgement]) -> str:
         pairs = f"; {_held(j.real)} pairs hold" if len(j.real) > 1 else ""
         sample = f"{j.on_sample} ({_held(j.sample)})" if j.sample else NOT_RUN
         cells = (f"[{j.claim.paper}]({j.claim.paper}/README.md)", j.claim.statement, published)
-        cells = (*cells, f"{measured}{pairs}", f"**{j.verdict}**", sample)
+        verdict = f"**{j.verdict}**" + (f". {j.note}" if j.note else "")
+        cells = (*cells, f"{measured}{pairs}", verdict, sample)
         lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines)
 

@@ -190,9 +190,10 @@ def test_a_failure_is_told_and_the_others_run(root, tmp_path, capsys):
     assert "error: it fails" in captured.out + captured.err
 
 
-def test_a_signal_stops_the_run_and_the_same_command_goes_on(root, tmp_path, capsys):
+def test_a_signal_stops_the_run_and_the_same_command_goes_on(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "SAMPLE", ())
     ours(root, ours_row("a", 1, command="main.py --long --sample"))
-    argv = ["--root", str(root), "--out", str(tmp_path / "out"), "--index", "1"]
+    argv = ["--root", str(root), "--out", str(tmp_path / "out"), "--index", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen([sys.executable, str(ROOT / "scripts" / "reproduce.py"), *argv], env=environment)
     deadline = time.monotonic() + 60
