@@ -3,8 +3,9 @@
     python benchmarks/overfit_csl.py --coco DIR        # DIR/train2017, DIR/annotations/instances_train2017.json
 
 With every label shown, a network that cannot reach a mAP near 100 % on its own training pictures has a fault in
-reading, labels, loss or metric. With half of the labels hidden, the hidden ones are scored too. Half a minute
-a line on one core. Status 1 where the first line stays under 99 %.
+reading, labels, loss or metric. With half of the labels hidden, the hidden ones are scored too. The mean is over the
+classes that are there: the mAP of csl counts the others as zero. Half a minute a line on one core. Status 1 where the
+first line stays under 99 %.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import io
 import json
 import tempfile
 from pathlib import Path
+
+import pandas as pd
 
 from common.cli import OneLineParser, UserError, positive_int, run_main
 from csl import train
@@ -56,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 train.main([*fixed.split(), *paths, *flags])
             summary = json.loads((out / "summary.json").read_text())
-            found[name] = summary["mAP_model_final"]
+            positives = pd.read_csv(out / "per_class.csv")["test_positives"]
+            found[name] = summary["mAP_model_final"] * len(positives) / (positives > 0).sum()
             told = f"mAP on the training pictures, all labels: {found[name]:6.2f} %"
             print(f"{name:<26}{told}  {summary['wall_seconds']:.0f} s", flush=True)
     return int(next(iter(found.values())) < 99)
