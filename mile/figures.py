@@ -93,7 +93,7 @@ def draw_label_sets(
     figure, (axes,) = _axes(min(4, history.shape[1]), 3.0)
     classes = history.amax((0, 1)).topk(min(10, history.shape[2])).indices.sort().values
     for i, axis in enumerate(axes):
-        axis.imshow(history[:, i, classes], vmin=0, vmax=1, aspect="auto", cmap="viridis")
+        axis.imshow(history[:, i, classes].numpy(), vmin=0, vmax=1, aspect="auto", cmap="viridis")
         ticks = [names[c] + "*" * bool(real[i, c]) for c in classes.tolist()]
         axis.set_xticks(range(len(classes)), ticks, rotation=90, fontsize=6)
         axis.set(ylabel="generation", title=f"test image {i} (* true)")
