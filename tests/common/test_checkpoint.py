@@ -79,6 +79,7 @@ from pathlib import Path
 import torch
 from common import checkpoint
 
+torch.set_num_threads(1)  # a forked child has no OpenMP team: its first parallel region would wait for ever
 path, rng, seen = Path(sys.argv[1]), random.Random(0), []
 checkpoint.save(path, {"number": -1, "x": torch.full((2_000_000,), -1)})
 for kill in range(20):
