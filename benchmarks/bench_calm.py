@@ -7,14 +7,13 @@ every use, one numpy histogram per map, the mask of each image made anew for eac
 checked against ours.
 """
 
-import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import ratios
 import torch
 from PIL import Image
+from ratios import timed
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,17 +33,7 @@ from common.cam import normalize_scoremap
 KS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def best_seconds(function: Callable[[], object], repeats: int) -> tuple[float, object]:
-    """The shortest of `repeats` calls in CPU seconds, which a busy machine disturbs less, and the last result."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        result = function()
-        seconds.append(time.process_time() - start)
-    return min(seconds), result
-
-
-def bench_remove_and_classify(repeats: int) -> tuple[float, float, str]:
+def bench_remove_and_classify(repeats: int) -> tuple[float, float]:
     """16 images of 64 px, resnet50 with the large feature map, 200 classes, jointll: 12 forwards against 11."""
     torch.manual_seed(0)
     model = network.resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM").eval()
@@ -78,10 +67,10 @@ def bench_remove_and_classify(repeats: int) -> tuple[float, float, str]:
             at_random = classify_erased(fast, images, y, random_ranking(index, 64 * 64, 0), KS)
         return [probs.argmax(1) == y, *top, *at_random]
 
-    slow, expected = best_seconds(plain, repeats)
-    quick, found = best_seconds(ours, repeats)
+    slow, expected = timed(plain, repeats)
+    quick, found = timed(ours, repeats)
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-    return slow, quick, "remove-and-classify, resnet50, 16 x 64 px (equal predictions)"
+    return slow, quick
 
 
 def sample() -> tuple[Path, ImageLabelDataset, list[tuple[torch.Tensor, int, str]]]:
@@ -107,24 +96,24 @@ def plain_mask(trait: CUBTrait, file: str, pair: tuple[int, int], side: int) -> 
         return mask * (np.asarray(soft.resize((side, side), Image.Resampling.BICUBIC)) > 0)
 
 
-def bench_masks(repeats: int) -> tuple[float, float, str]:
+def bench_masks(repeats: int) -> tuple[float, float]:
     """Pseudo masks of one image for its class pairs at 224 px."""
     folder, data, _ = sample()
     trait, file = CUBTrait(folder), data.image_ids[0]
     pairs = [p for d in (1, 2, 3) for p in trait.diff2class_pair_dict[d] if 1 in p]
-    slow, expected = best_seconds(lambda: [plain_mask(trait, file, p, 224) for p in pairs[:1]], 1)
+    slow, expected = timed(lambda: [plain_mask(trait, file, p, 224) for p in pairs[:1]], 1)
 
     def ours() -> list[np.ndarray]:
         trait._nearest.cache_clear()
         trait._front.cache_clear()
         return [trait.get_pseudo_segment_mask(file, p) for p in pairs]
 
-    quick, found = best_seconds(ours, repeats)
+    quick, found = timed(ours, repeats)
     assert np.array_equal(expected[0], found[0])
-    return slow * len(pairs), quick, f"pseudo masks, one image, {len(pairs)} pairs, 224 px (pixel loop, equal)"
+    return slow * len(pairs), quick
 
 
-def bench_cues(repeats: int) -> tuple[float, float, str]:
+def bench_cues(repeats: int) -> tuple[float, float]:
     """Cue localisation of the sample's 120 test images: every pair anew against one pass."""
     folder, _, items = sample()
     trait = CUBTrait(folder)
@@ -166,13 +155,13 @@ def bench_cues(repeats: int) -> tuple[float, float, str]:
             cues.add(torch.stack(images), labels, ids)
         return cues.scores("per_pair", keep=False)
 
-    slow, expected = best_seconds(plain, 1)
-    quick, found = best_seconds(ours, repeats)
+    slow, expected = timed(plain, 1)
+    quick, found = timed(ours, repeats)
     assert np.allclose(expected, found, rtol=5e-3)
-    return slow, quick, f"cue localisation, sample, resnet18, {len(expected)} pairs (equal up to 0.5 % rel.)"
+    return slow, quick
 
 
-def bench_accumulation(repeats: int) -> tuple[float, float, str]:
+def bench_accumulation(repeats: int) -> tuple[float, float]:
     """100 maps of 224 x 224, 1000 log thresholds: numpy.histogram per map against one bincount."""
     rng = np.random.default_rng(0)
     maps, gt = rng.random((100, 224, 224)), rng.integers(0, 2, (100, 224, 224)).astype(np.uint8)
@@ -190,13 +179,13 @@ def bench_accumulation(repeats: int) -> tuple[float, float, str]:
         pixels.add(torch.from_numpy(maps), torch.from_numpy(gt))
         return np.stack(pixels.histograms())
 
-    slow, expected = best_seconds(plain, repeats)
-    quick, found = best_seconds(ours, repeats)
+    slow, expected = timed(plain, repeats)
+    quick, found = timed(ours, repeats)
     assert np.array_equal(expected, found)
-    return slow, quick, "mask accumulation, 100 maps of 224 px (equal counts)"
+    return slow, quick
 
 
-def bench_loss(repeats: int) -> tuple[float, float, str]:
+def bench_loss(repeats: int) -> tuple[float, float]:
     """Both heads, EM loss and backward from F (16,2048,28,28), 200 classes, as training does it: the attention is
     one more channel of conv_last over channels-last F; the plain way runs it four times, and eight (B,C,h,w) tensors.
     """
@@ -231,33 +220,20 @@ def bench_loss(repeats: int) -> tuple[float, float, str]:
         loss.backward()
         return features.grad
 
-    slow, expected = best_seconds(plain, repeats)
-    quick, found = best_seconds(ours, repeats)
+    slow, expected = timed(plain, repeats)
+    quick, found = timed(ours, repeats)
     assert (expected - found).abs().max() < 1e-4 * expected.abs().max()
-    return slow, quick, "both heads, EM loss and backward from F (16,2048,28,28), 200 classes (equal up to 1e-4)"
+    return slow, quick
 
 
 BENCHES = {
-    "remove": (bench_remove_and_classify, 1.2),
-    "cues": (bench_cues, 10),
-    "masks": (bench_masks, 20),
-    "accumulate": (bench_accumulation, 5),
-    "loss": (bench_loss, 2),
+    "remove-and-classify, resnet50, 16 x 64 px": (bench_remove_and_classify, 1.2),
+    "cue localisation, sample, resnet18": (bench_cues, 10),
+    "pseudo masks, one image's pairs, 224 px": (bench_masks, 20),
+    "mask accumulation, 100 maps of 224 px": (bench_accumulation, 5),
+    "EM loss from F (16,2048,28,28), 200 classes": (bench_loss, 2),
 }
 
 
-def main() -> None:
-    """Print seconds, ratio and target of each."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", choices=tuple(BENCHES), nargs="+", default=list(BENCHES))
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    for name in args.only:
-        bench, target = BENCHES[name]
-        slow, quick, what = bench(args.repeats)
-        print(f"{what}: plain {slow:.3f} s, ours {quick:.3f} s, ratio {slow / quick:.2f} (target {target})", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, BENCHES)

@@ -6,16 +6,15 @@ The plain ways are written for this file after the description of the released c
 loops, a DataLoader over single items, images decoded one by one); their results are checked against ours.
 """
 
-import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from math import comb
 from pathlib import Path
 
 import numpy as np
+import ratios
 import torch
 from PIL import Image
+from ratios import best_seconds
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
@@ -35,16 +34,6 @@ from common.rundir import make_accelerator, prepare
 
 K, BATCH, EVAL_BATCH = 10, 64, 4096
 SETS, TRAIN_IMAGES, EVAL_IMAGES = 10_000, 10_000, 60_000
-
-
-def best_seconds(function: Callable[[], object], repeats: int) -> float:
-    """The shortest of `repeats` calls, in CPU seconds: wall seconds on an idle core, steadier on a busy one."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
 
 
 def plain_candidate_sets(labels: torch.Tensor) -> torch.Tensor:
@@ -175,18 +164,5 @@ BENCHES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-
-    print(f"{'name':<44}{'plain s':>10}{'ours s':>10}{'ratio':>9}{'target':>8}")
-    for name, (bench, target) in BENCHES.items():
-        plain, ours = bench(args.repeats)
-        print(f"{name:<44}{plain:>10.4f}{ours:>10.4f}{plain / ours:>8.1f}x{target:>7.1f}x", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, BENCHES)

@@ -7,18 +7,16 @@ a full argsort in the loss, one sort a class in numpy, a dict of tensors, Python
 checked against ours.
 """
 
-import argparse
-import contextlib
 import json
-import os
 import tempfile
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import ratios
 import torch
+from ratios import best_seconds
 
 from csl.src.helper_functions.coco import CocoDetection
 from csl.src.helper_functions.coco_simulation import simulate_coco
@@ -31,16 +29,6 @@ SETTINGS = {
     "alpha_unann": 1.0, "partial_loss_mode": "selective", "likelihood_topk": 5, "prior_threshold": 0.5,
     "prior_path": None,
 }  # fmt: skip
-
-
-def best_seconds(function: Callable[[], object], repeats: int) -> float:
-    """The shortest of `repeats` calls, in seconds."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def plain_loss(z: torch.Tensor, y: torch.Tensor, prior: torch.Tensor | None) -> torch.Tensor:
@@ -226,19 +214,5 @@ BENCHES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="timings of each; the best counts")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-
-    print(f"{'name':<46}{'plain ms':>10}{'ours ms':>10}{'ratio':>9}{'target':>9}")
-    for name, (bench, target) in BENCHES.items():
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            plain, ours = bench(args.repeats)
-        print(f"{name:<46}{1e3 * plain:>10.2f}{1e3 * ours:>10.2f}{plain / ours:>8.1f}x{target:>8.1f}x", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, BENCHES)

@@ -8,13 +8,11 @@ and grid, Python sets for each image. Their results are checked against ours. Th
 the plain way that has the target of 50; a plain way that turns them into Python lists at once is timed besides.
 """
 
-import argparse
-import time
-from collections.abc import Callable
-
 import numpy as np
+import ratios
 import torch
 from PIL import Image
+from ratios import best_seconds
 from torchvision.transforms import v2
 
 from mile.grids import IMAGENET_MEAN, IMAGENET_STD, annotated_cell, compose_grids, mnist_preprocess
@@ -22,16 +20,6 @@ from mile.real_labels import BUNDLED, read_real_labels
 from mile.utils import RealMetrics
 
 GRIDS, IMAGES, CLASSES, RHO = 100, 5000, 1000, 0.25
-
-
-def best_seconds(function: Callable[[], object], repeats: int) -> float:
-    """The shortest of `repeats` calls, in seconds of CPU time, so that other jobs on the machine count less."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
 
 
 def plain_grids(digits: np.ndarray, labels: list[int], cells: list[int], size: int) -> tuple[torch.Tensor, list, list]:
@@ -131,17 +119,5 @@ BENCHES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-
-    print(f"{'name':<46}{'plain s':>10}{'ours s':>10}{'ratio':>9}{'target':>8}")
-    for name, (bench, target) in BENCHES.items():
-        plain, ours = bench(args.repeats)
-        print(f"{name:<46}{plain:>10.4f}{ours:>10.4f}{plain / ours:>8.1f}x{target:>7.0f}x", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, BENCHES)

@@ -7,14 +7,13 @@ map per class, one cut and one teacher call per (image, class) pair, one peak se
 loops over ranks for the mAP. Their results are checked against ours.
 """
 
-import argparse
 import copy
-import time
-from collections.abc import Callable
 
 import cv2
 import numpy as np
+import ratios
 import torch
+from ratios import Bench, best_seconds
 from scipy.ndimage import maximum_filter
 from torch import nn
 from torch.nn import functional as F
@@ -32,21 +31,6 @@ B, SIZE, CLASSES, K = 4, 256, 20, 2048
 PRESENT = ((14,), (6, 14), (11,), (8, 17))
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Pair = tuple[float, float]
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """The shortest of `repeats` calls: CPU seconds of this process, or wall seconds on a GPU."""
-    clock = time.perf_counter if DEVICE.type == "cuda" else time.process_time
-    best = float("inf")
-    for _ in range(repeats):
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        start = clock()
-        function()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, clock() - start)
-    return best
 
 
 def workload() -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,8 +165,8 @@ def bench_csi(repeats: int) -> Pair:
     ours, plain = csi_logits(X, make_cam(maps), *head, True), plain_csi(X, make_cam(maps), *head)
     torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
     return (
-        seconds(lambda: plain_csi(X, make_cam(maps), *head).sum().backward(), repeats),
-        seconds(lambda: csi_logits(X, make_cam(maps), *head, True).sum().backward(), repeats),
+        best_seconds(lambda: plain_csi(X, make_cam(maps), *head).sum().backward(), repeats),
+        best_seconds(lambda: csi_logits(X, make_cam(maps), *head, True).sum().backward(), repeats),
     )
 
 
@@ -204,7 +188,7 @@ def bench_tiles(repeats: int, mode: str) -> Pair:
     if mode == "group":
         want = plain_puzzle(teacher, images, pairs, G)  # float32 through 53 batch norms in another order of sums
         torch.testing.assert_close(ours(), want, rtol=0, atol=5e-3 * float(want.abs().max()))
-    return seconds(lambda: plain_puzzle(teacher, images, pairs, G), repeats), seconds(ours, repeats)
+    return best_seconds(lambda: plain_puzzle(teacher, images, pairs, G), repeats), best_seconds(ours, repeats)
 
 
 def bench_iteration(repeats: int, mode: str) -> Pair:
@@ -230,7 +214,7 @@ def bench_iteration(repeats: int, mode: str) -> Pair:
         our_optimizer.step()
         update_ema_variables(our_student, our_teacher, 0.99, 1000)
 
-    return seconds(plain, repeats), seconds(ours, repeats)
+    return best_seconds(plain, repeats), best_seconds(ours, repeats)
 
 
 def bench_keypoints(repeats: int) -> Pair:
@@ -242,8 +226,8 @@ def bench_keypoints(repeats: int) -> Pair:
     plain = torch.tensor([p[2:] for p in plain_keypoints(cams, labels, 512)])
     assert (found.keypoints.cpu() - plain).abs().max() <= 1
     return (
-        seconds(lambda: plain_keypoints(cams, labels, 512), repeats),
-        seconds(lambda: detect_keypoints(cams, labels, "cTopk-w", 512), repeats),
+        best_seconds(lambda: plain_keypoints(cams, labels, 512), repeats),
+        best_seconds(lambda: detect_keypoints(cams, labels, "cTopk-w", 512), repeats),
     )
 
 
@@ -254,12 +238,12 @@ def bench_map(repeats: int) -> Pair:
     labels = torch.from_numpy((rng.random((1440, 20)) < 0.1).astype(np.float32))
     assert abs(plain_map(scores, labels) - mean_average_precision(scores, labels)) < 1e-9
     return (
-        seconds(lambda: plain_map(scores, labels), repeats),
-        seconds(lambda: mean_average_precision(scores, labels), 10 * repeats),
+        best_seconds(lambda: plain_map(scores, labels), repeats),
+        best_seconds(lambda: mean_average_precision(scores, labels), 10 * repeats),
     )
 
 
-BENCHES: dict[str, tuple[Callable[[int], Pair], float | None]] = {
+BENCHES: dict[str, tuple[Bench, float | None]] = {
     f"CSI head, forward and backward, B={B}, G={SIZE // 16}": (bench_csi, 5.0),
     "tiles and teacher, 6 pairs, group statistics": (lambda n: bench_tiles(n, "group"), 1.4),
     "tiles and teacher, 6 pairs, --teacher_bn eval": (lambda n: bench_tiles(n, "eval"), 2.0),
@@ -270,22 +254,5 @@ BENCHES: dict[str, tuple[Callable[[int], Pair], float | None]] = {
 }
 
 
-def main() -> None:
-    """Time everything and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
-    parser.add_argument("--only", default="", help="those whose name contains this")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print(f"{DEVICE.type}, {args.threads} thread(s), best of {args.repeats}")
-    print(f"{'name':<50}{'plain s':>10}{'ours s':>10}{'ratio':>9}{'target':>9}")
-    chosen = {name: both for name, both in BENCHES.items() if args.only in name}
-    for name, (bench, target) in chosen.items():
-        plain, ours = bench(args.repeats)
-        wanted = f"{target:.1f}x" if target else "-"
-        print(f"{name:<50}{plain:>10.4f}{ours:>10.4f}{plain / ours:>8.1f}x{wanted:>9}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, BENCHES)

@@ -15,7 +15,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,14 @@ def data_sha(folder: Path) -> str:
 
 
 def row_from_runs(
-    folders: Sequence[Path], *, key: str, scale: float = 1.0, data: Path | None = None, **fields: str
+    folders: Sequence[Path], values: Mapping[int, Sequence[float]], *, data: Path | None = None, **fields: str
 ) -> dict[str, Any]:
-    """One row of ours.csv: mean and sample std (ddof 1) of summary.json's `key` over run directories.
+    """One row of ours.csv: mean and sample std (ddof 1) of the `values_by_seed` of run directories.
 
     `fields`: method, dataset, setting, metric, protocol, and `command` where one command made several runs.
     """
-    values, seconds = values_by_seed(folders, key, scale), 0.0
-    for folder in folders:
-        summary, config = _json(folder, "summary.json"), _json(folder, "config.json")
-        seconds += float(summary["wall_seconds"])
+    config = _json(folders[-1], "config.json")
+    seconds = sum(float(_json(folder, "summary.json")["wall_seconds"]) for folder in folders)
     runs = [value for own in values.values() for value in own]
     hardware = config["hardware"]
     return {
@@ -138,12 +136,10 @@ def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[int, float,
 
 def add(folder: Path, runs: Sequence[Path], *, key: str, curve: str = "", scale: float = 1.0, **fields: Any) -> None:
     """Add what `runs` measured to the results files in `folder`; rows of the same first columns are replaced."""
-    row = row_from_runs(runs, key=key, scale=scale, **fields)
+    values = values_by_seed(runs, key, scale)
+    row = row_from_runs(runs, values, **fields)
     same = {c: row[c] for c in OURS[:5]}
-    seeds = [
-        {**same, "seed": seed, "value": f"{statistics.fmean(own):.6g}"}
-        for seed, own in values_by_seed(runs, key, scale).items()
-    ]
+    seeds = [{**same, "seed": seed, "value": f"{statistics.fmean(own):.6g}"} for seed, own in values.items()]
     _replace(folder / "ours.csv", [row], OURS, OURS[:5])
     _replace(folder / "seeds.csv", seeds, SEEDS, OURS[:5])
     if curve:
@@ -178,26 +174,34 @@ def mean_and_spread(mean: str | float, std: str | float | None) -> str:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """ours.csv in Markdown: for each data set, setting and protocol a line a method, a column a metric; then the
-    commands that measured them, each once."""
+    """ours.csv in Markdown: a table for each data set and setting, then the commands that measured them, each once.
+
+    A line a method, a column a metric; where several protocols meet, a line a metric and protocol, a column a method.
+    """
     if not rows:
         return "Nothing is measured yet."
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        groups[row["dataset"], row["setting"], row["protocol"]].append(row)
+        groups[row["dataset"], row["setting"]].append(row)
     commands = dict.fromkeys(row["command"] for row in rows if row["command"])
     parts = [_group(*key, group) for key, group in groups.items()]
     return "\n".join(["\n\n".join(parts), "", "Measured by:", "", "```", *commands, "```"])
 
 
-def _group(dataset: str, setting: str, protocol: str, rows: Sequence[dict[str, str]]) -> str:
-    metrics, methods = (list(dict.fromkeys(row[c] for row in rows)) for c in ("metric", "method"))
+def _group(dataset: str, setting: str, rows: Sequence[dict[str, str]]) -> str:
+    methods, protocols = (list(dict.fromkeys(row[c] for row in rows)) for c in ("method", "protocol"))
+    columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in rows))
     counts = {row["n"] for row in rows if row["mean"]}
-    cells = {(row["method"], row["metric"]): _measured(row, with_n=len(counts) > 1) for row in rows}
-    lines = [f"| method | {' | '.join(metrics)} |", "| --- " * (1 + len(metrics)) + "|"]
-    lines += [f"| {m} | {' | '.join(cells.get((m, metric), '') for metric in metrics)} |" for m in methods]
-    told = f"; n = {counts.pop()}" if len(counts) == 1 else ""
-    return "\n".join([f"**{', '.join(filter(None, (dataset, setting)))}** ({protocol}{told})", "", *lines])
+    cells = {(r["method"], r["metric"], r["protocol"]): _measured(r, with_n=len(counts) > 1) for r in rows}
+    if len(protocols) == 1:
+        head = ["method", *(metric for metric, _ in columns)]
+        lines = [[m, *(cells.get((m, *column), "") for column in columns)] for m in methods]
+    else:
+        head = ["metric", "protocol", *methods]
+        lines = [[*column, *(cells.get((m, *column), "") for m in methods)] for column in columns]
+    told = "; ".join([*protocols[: len(protocols) == 1], *(f"n = {n}" for n in counts if len(counts) == 1)])
+    title = f"**{', '.join(filter(None, (dataset, setting)))}**" + (f" ({told})" if told else "")
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])])
 
 
 def _measured(row: dict[str, str], *, with_n: bool) -> str:

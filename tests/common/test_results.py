@@ -86,8 +86,12 @@ def test_other_columns_are_an_error(tmp_path, header):
 # --- a row from runs ---
 
 
+def row_of(runs, key="accuracy", scale=1.0, **fields):
+    return results.row_from_runs(runs, results.values_by_seed(runs, key, scale), **FIELDS, **fields)
+
+
 def test_mean_and_sample_deviation_over_runs(runs):
-    row = results.row_from_runs(runs, key="accuracy", scale=100, **FIELDS)
+    row = row_of(runs, scale=100)
     values = [90.0, 80.0, 70.0]
     assert float(row["mean"]) == pytest.approx(statistics.fmean(values))
     assert float(row["std"]) == pytest.approx(statistics.stdev(values))  # ddof 1
@@ -98,18 +102,18 @@ def test_mean_and_sample_deviation_over_runs(runs):
 
 
 def test_one_run_has_no_deviation_and_one_command_may_stand_for_several(runs):
-    row = results.row_from_runs(runs[:1], key="accuracy", command="main.py -seeds 0,1,2", **FIELDS)
+    row = row_of(runs[:1], command="main.py -seeds 0,1,2")
     assert (row["mean"], row["std"], row["n"], row["command"]) == ("0.9000", "", 1, "main.py -seeds 0,1,2")
 
 
 def test_missing_and_undefined_numbers_and_unfinished_runs_are_errors(tmp_path, runs):
     with pytest.raises(UserError, match="summary.json: has no mAP; it has accuracy, wall_seconds"):
-        results.row_from_runs(runs, key="mAP", **FIELDS)
+        row_of(runs, "mAP")
     with pytest.raises(UserError, match="has no accuracy"):
-        results.row_from_runs([run_folder(tmp_path, "undefined", 0, None)], key="accuracy", **FIELDS)
+        row_of([run_folder(tmp_path, "undefined", 0, None)])
     (runs[1] / "summary.json").unlink()
     with pytest.raises(UserError, match="run-1: no readable summary.json; is it a finished run"):
-        results.row_from_runs(runs, key="accuracy", **FIELDS)
+        row_of(runs)
 
 
 def test_folds_of_a_seed_are_one_value_of_that_seed(tmp_path):
@@ -196,6 +200,23 @@ def test_metrics_are_columns_and_methods_lines_and_other_counts_are_told():
         "| other | 50.00 ± 0.50 (n 2) |  |",
     ]
     assert "**COCO, q 0.1** (last epoch; n = 3)" in results.table(rows)
+
+
+def test_several_protocols_of_a_setting_are_one_table_with_a_column_a_method():
+    base = {**dict.fromkeys(results.OURS, ""), **FIELDS, "std": "0.5", "n": "3"}
+    rows = [
+        {**base, "metric": "F1", "mean": "40"},
+        {**base, "metric": "F1", "mean": "45", "method": "other"},
+        {**base, "metric": "F1", "mean": "50", "protocol": "best epoch"},
+    ]
+    assert results.table(rows).splitlines()[:6] == [
+        "**MNIST, q 0.1** (n = 3)",
+        "",
+        "| metric | protocol | CAVL | other |",
+        "| --- | --- | --- | --- |",
+        "| F1 | last epoch | 40.00 ± 0.50 | 45.00 ± 0.50 |",
+        "| F1 | best epoch | 50.00 ± 0.50 |  |",
+    ]
 
 
 @pytest.mark.parametrize("readme", ["", results.BEGIN, f"{results.BEGIN}{results.END}{results.BEGIN}"])
