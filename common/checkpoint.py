@@ -156,14 +156,21 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
         if isinstance(item, nn.Module):
             load_into(unwrap(item), state, source)
         elif isinstance(item, torch.Tensor):
-            if _shape(item) != _shape(state):
-                raise UserError(f"{source}: {name} is {_shape(state)}, expected {_shape(item)}")
+            if _shape(item) != _shape(state) or item.dtype != state.dtype:
+                kinds = " and ".join(f"{_shape(t)} {getattr(t, 'dtype', '')}".strip() for t in (state, item))
+                raise UserError(f"{source}: {name} does not fit, it is of shape and type {kinds} here")
             with torch.no_grad():
                 item.copy_(state)
         else:
             try:
                 item.load_state_dict(state)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:  # an optimiser of other groups
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RuntimeError,
+            ) as error:  # an optimiser of other groups
                 raise UserError(f"{source}: {name} does not fit ({error})") from error
 
 

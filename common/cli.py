@@ -1,6 +1,7 @@
 """What every script's command line has in common: the shared flags, the two-pass parse, the one-line errors."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,14 @@ from typing import NoReturn
 FREE_SETTINGS = {
     *("output_dir", "resume", "overwrite", "max_steps", "checkpoint_every"),
     *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio"),
+}
+
+
+# What the user can do about errors of the operating system, wherever they come up.
+_ANSWERS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space and go on with --resume"),
+    errno.ENAMETOOLONG: "give a shorter path",
 }
 
 
@@ -125,6 +134,10 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         status = _one_line(error, 1)
     except KeyboardInterrupt:
         status = _one_line("interrupted", 130)
+    except OSError as error:
+        if error.errno not in _ANSWERS:
+            raise
+        status = _one_line(f"{error.filename or 'writing'}: {error.strerror}; {_ANSWERS[error.errno]}", 2)
     sys.stdout.flush()
     sys.exit(status or 0)
 

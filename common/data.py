@@ -25,6 +25,7 @@ from common.cli import OneLineParser, UserError, run_main
 from common.loading import Batch, EpochSampler, Seeded, eval_loader, gather_in_order, train_loader  # noqa: F401
 
 ENVIRONMENT = "WSL_DATA_DIR"
+OFFLINE = "WSL_OFFLINE"  # set: nothing is downloaded
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -60,15 +61,15 @@ def locate(
     if want_sample:
         return Location(_sample(name, sample, "--sample"), True)
     if given is not None:
-        path = Path(given).expanduser()
+        path = _expanded(given)
         if holds(path) or (download is not None and _try(download, path) and holds(path)):
             return Location(path, samples.is_sample(path))
         problem = f"{name} is not in {path}" if path.exists() else f"{path} does not exist ({name})"
         hint = f", or run on the offline sample with --sample (layout: python -m common.samples {sample} DIR)"
         raise UserError(f"{problem}; {how_to_get}{hint if sample else ''}")
-    places = [Path(default).expanduser()]
+    places = [_expanded(default)]
     if os.environ.get(ENVIRONMENT):
-        root = Path(os.environ[ENVIRONMENT]).expanduser()
+        root = _expanded(os.environ[ENVIRONMENT])
         places = [root / Path(default).name, root, *places]
     for path in places:
         if holds(path):
@@ -77,6 +78,13 @@ def locate(
     if download is not None and _try(download, places[-1]) and holds(places[-1]):
         return Location(places[-1], False)
     return Location(_sample(name, sample, f"{name} is not in {looked} ({how_to_get})"), True)
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~NAME of no user: a path that does not exist
+        return Path(path)
 
 
 def _sample(name: str, sample: str | None, why: str) -> Path:
@@ -88,6 +96,8 @@ def _sample(name: str, sample: str | None, why: str) -> Path:
 
 
 def _try(download: Callable[[Path], None], path: Path) -> bool:
+    if os.environ.get(OFFLINE):
+        return False
     existed, before = path.exists(), socket.getdefaulttimeout()
     socket.setdefaulttimeout(15)
     try:
@@ -172,8 +182,11 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def unreadable(folder: Path) -> Iterable[tuple[Path, str]]:
-    """Every image, idx, .npy and .npz file below `folder` that cannot be read, with the reason."""
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    """Every folder, image, idx, .npy and .npz file below `folder` that cannot be read, with the reason."""
+    closed: list[OSError] = []
+    files = [Path(at) / name for at, _, names in os.walk(folder, onerror=closed.append) for name in names]
+    yield from ((Path(error.filename), f"{error.filename}: {error.strerror}") for error in closed)
+    for path in sorted(files):
         try:
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 read_image(path)

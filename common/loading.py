@@ -4,6 +4,7 @@ So results depend neither on the number of workers nor on where a run was interr
 """
 
 import hashlib
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -107,6 +108,11 @@ class _Collate:
         return Batch(data, torch.tensor([index for index, _ in kept], dtype=torch.int64), len(pairs) - len(kept))
 
 
+def _in_a_group_of_its_own(_worker: int) -> None:
+    """Of a loader worker: a signal to the process group (torchrun, timeout, Slurm) is for the run, which ends it."""
+    os.setpgid(0, 0)
+
+
 def train_loader(
     dataset: Any,
     batch_size: int,
@@ -130,6 +136,7 @@ def train_loader(
         batch_sampler=sampler,
         collate_fn=_Collate(collate),
         num_workers=workers,
+        worker_init_fn=_in_a_group_of_its_own,
         persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
@@ -152,6 +159,7 @@ def eval_loader(
         batch_sampler=batches,
         collate_fn=_Collate(collate),
         num_workers=workers,
+        worker_init_fn=_in_a_group_of_its_own,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
     )

@@ -15,11 +15,12 @@ A training script uses one `Run` and reads like the experiment:
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from tqdm import tqdm
 from common import checkpoint
 from common.cli import UserError
 from common.guard import FiniteGuard, StopSignals
-from common.rundir import claim, describe_launch, plain, settings_of
+from common.rundir import claim, describe_launch, load_run, plain, settings_of
 
 
 @dataclass
@@ -102,13 +103,13 @@ class Run:
             if self.rank > 0:  # the same weights (broadcast), but other dropout masks on every process
                 torch.manual_seed((getattr(self.args, "seed", 0) or 0) + 1_000_003 * self.rank)
             return False
-        saved = checkpoint.load(self.source)
-        if not isinstance(saved, Mapping) or "progress" not in saved or "settings" not in saved:
-            raise UserError(f"{self.source}: not a checkpoint of a run; --resume wants checkpoints/last.pt")
-        self._require_same_settings(saved["settings"])
+        saved = load_run(self.source, self.args)
         checkpoint.restore(stateful, saved["state"], self.source)
-        self.progress, self.lines = Progress(**saved["progress"]), list(saved["metrics"])
-        checkpoint.set_random_state(saved["random"][self.rank % len(saved["random"])])
+        try:
+            self.progress, self.lines = Progress(**saved["progress"]), list(saved["metrics"])
+            checkpoint.set_random_state(saved["random"][self.rank % len(saved["random"])])
+        except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise UserError(f"{self.source}: not a whole checkpoint of a run ({error})") from error
         best = self.source.with_name("best.pt")
         if self.is_main:
             describe_launch(self.folder, self.args, self.accelerator)  # now that it is sure to go on
@@ -121,13 +122,6 @@ class Run:
         if not p.finished:
             self.print(f"resumed {self.source}: epoch {p.epoch + 1}, batch {p.batch}, step {p.step}")
         return True
-
-    def _require_same_settings(self, saved: Mapping[str, Any]) -> None:
-        now = settings_of(self.args)
-        different = [k for k in {**saved, **now} if saved.get(k) != now.get(k)]
-        if different:
-            told = ", ".join(f"{k} {saved.get(k)!r} then, {now.get(k)!r} now" for k in sorted(different)[:4])
-            raise UserError(f"--resume: other settings than the run was started with: {told}")
 
     def save(self, path: Path | None = None) -> None:
         """Write the whole state to `path` (default checkpoints/last.pt); all processes call it."""
@@ -232,9 +226,10 @@ class Run:
             file.write(json.dumps(line) + "\n")
         if self._tensorboard is None:
             self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step)
-        for name, value in plain(metrics).items():
-            if isinstance(value, (int, float)):
-                self._tensorboard.add_scalar(f"{split}/{name}", value, self.progress.step)
+        with contextlib.suppress(OSError):  # its writer thread ends on a full disk, which the run's own files report
+            for name, value in plain(metrics).items():
+                if isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(f"{split}/{name}", value, self.progress.step)
 
     def values(self, split: str, metric: str) -> list[float]:
         """All values of a metric so far, in order."""
@@ -265,8 +260,9 @@ class Run:
 
     def close(self) -> None:
         """Close TensorBoard and give the signal handlers back."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        with contextlib.suppress(OSError):
+            if self._tensorboard is not None:
+                self._tensorboard.close()
         self._signals.give_back()
 
 

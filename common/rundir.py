@@ -10,6 +10,7 @@ import os
 import platform
 import random
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from common.checkpoint import atomic_write
+from common.checkpoint import load as load_checkpoint
 from common.cli import FREE_SETTINGS, UserError
 
 # Open files by process and folder: a POSIX lock lives as long as its process holds the file.
@@ -152,13 +154,27 @@ def _setting(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def load_run(source: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """A run's checkpoint; UserError where it is none, or where the run was started with other settings."""
+    saved = load_checkpoint(source)
+    kinds = {"state": Mapping, "progress": Mapping, "metrics": list, "random": list, "settings": Mapping}
+    if not isinstance(saved, Mapping) or any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{source}: not a checkpoint of a run; --resume wants checkpoints/last.pt")
+    then, now = saved["settings"], settings_of(args)
+    different = sorted(k for k in {**then, **now} if then.get(k) != now.get(k))
+    if different:
+        told = ", ".join(f"{k} {then.get(k)!r} then, {now.get(k)!r} now" for k in different[:4])
+        raise UserError(f"--resume: other settings than the run was started with: {told}")
+    return dict(saved)
+
+
 def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Accelerator) -> None:
     """Write config.json: settings, command line, commit, package versions, hardware; a resume adds a launch."""
     path, launches = folder / "config.json", []
     if path.is_file() and holds_run(folder):
         with contextlib.suppress(json.JSONDecodeError, KeyError):
             launches = json.loads(path.read_text())["launches"]
-    launches.append({"command": " ".join(sys.argv), "commit": commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")})
+    launches.append({"command": shlex.join(sys.argv), "commit": commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")})
     packages = ("torch", "torchvision", "numpy", "accelerate", "timm", "scikit-learn", "opencv-python")
     device = accelerator.device
     config = {

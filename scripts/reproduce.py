@@ -27,9 +27,9 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from common.cli import OneLineParser, UserError, run_main
+from common.results import PAPERS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 SCALES = ("sample", "small", "full")
 SMALL = 60.0  # minutes an experiment may take and still be small
 UNKNOWN = 5.0  # minutes, where nothing says how long

@@ -1,6 +1,7 @@
-"""One thread: the tensors are tiny. Samples go to a cache of their own, and signal handlers come back."""
+"""One thread: the tensors are tiny. Variables of the shell are gone, and signal handlers come back."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.common.toy import settings, train
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def clean_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variables of the user's shell; the signal handlers and the denormal mode as before the test."""
-    for name in ("WSL_DATA_DIR", "ACCELERATE_MIXED_PRECISION"):
+    for name in ("WSL_DATA_DIR", "WSL_OFFLINE", "ACCELERATE_MIXED_PRECISION"):
         monkeypatch.delenv(name, raising=False)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -67,3 +70,18 @@ def in_child() -> Iterator:
     yield call
     for pid in list(children):
         end(pid)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run; tests leave it alone."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(settings(folder))
+    return folder
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the uninterrupted run."""
+    shutil.copytree(whole, tmp_path / "finished")
+    return tmp_path / "finished"

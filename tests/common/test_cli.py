@@ -1,6 +1,7 @@
 """The shared flags, the two-pass parse, and errors that are one line."""
 
 import argparse
+import errno
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,12 @@ def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
         (CorruptImage("b.png: unreadable"), 2, "error: b.png: unreadable\n"),
         (NonFiniteError("step 3: the loss is nan"), 1, "error: step 3: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "No space left", "m.jsonl"),
+            2,
+            "error: m.jsonl: No space left; free space and go on with --resume\n",
+        ),
+        (PermissionError(errno.EACCES, "Denied", "D/x"), 2, "error: D/x: Denied; check the permissions\n"),
     ],
 )
 def test_errors_end_in_one_line_and_their_status(error, status, text, capsys):
@@ -145,9 +152,13 @@ def test_the_main_functions_status_is_the_programs(returned, status, capsys):
     assert ends(lambda: run_main(lambda: returned), capsys) == (status, "")
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_main(lambda: 1 // 0)
+@pytest.mark.parametrize("bug", [ZeroDivisionError(), OSError(errno.EPIPE, "Broken pipe")])
+def test_a_bug_keeps_its_traceback(bug):
+    def main() -> None:
+        raise bug
+
+    with pytest.raises(type(bug)):
+        run_main(main)
 
 
 class Broken:

@@ -1,70 +1,19 @@
-"""A run directory from start to end: what it holds, exact resume, signals, and what must never be saved."""
+"""A run directory from start to end: what it holds, exact resume, and what it refuses."""
 
-import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from common import checkpoint
-from common.cli import NonFiniteError, UserError, run_main
+from common.cli import UserError, run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator
+from tests.common.runs import PER_EPOCH, assert_equal_runs, evaluation, state, strict
 from tests.common.toy import EPOCHS, SAMPLES, STEPS, settings, train
 from tests.equality import same
-
-ROOT = Path(__file__).resolve().parents[2]
-PER_EPOCH = STEPS // EPOCHS
-
-
-def strict(text: str) -> dict:
-    """JSON without NaN and Infinity, which the standard does not know."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-
-
-def state(folder: Path, name: str = "last") -> dict:
-    """A checkpoint without the time that the run took."""
-    saved = checkpoint.load(folder / "checkpoints" / f"{name}.pt")
-    saved["progress"].pop("seconds")
-    return saved
-
-
-def summary(folder: Path) -> dict:
-    """summary.json without the two figures that need not be reproduced."""
-    found = strict((folder / "summary.json").read_text())
-    assert found.pop("wall_seconds") > 0 and found.pop("images_per_second") > 0
-    return found
-
-
-def assert_equal_runs(one: Path, two: Path) -> None:
-    """Bit-equal weights and states, byte-equal metrics, equal summaries."""
-    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
-    assert same(state(one), state(two))
-    assert same(state(one, "best"), state(two, "best"))
-    assert summary(one) == summary(two)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run; tests leave it alone."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    train(settings(folder))
-    return folder
-
-
-@pytest.fixture
-def finished(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the uninterrupted run."""
-    shutil.copytree(whole, tmp_path / "finished")
-    return tmp_path / "finished"
-
 
 # --- what a directory holds ---
 
@@ -122,12 +71,6 @@ def test_figures_have_a_folder(tmp_path):
     assert run.figure("curves") == tmp_path / "run" / "figures" / "curves.png"
     assert (tmp_path / "run" / "figures").is_dir()
     run.close()
-
-
-def evaluation(folder: Path, **changed: object) -> Run:
-    """A run without a training loop."""
-    args = settings(folder, **changed)
-    return start_run(args, "default", make_accelerator(args))
 
 
 def test_evaluation_writes_the_same_kind_of_directory(tmp_path):
@@ -279,6 +222,34 @@ def test_a_checkpoint_of_something_else_is_an_error(tmp_path, content):
         train(settings(tmp_path / "run", resume=str(path)))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"state": None},
+        {"metrics": "none"},
+        {"random": []},
+        {"random": [{"python": 1}]},
+        {"settings": []},
+        {"progress": {"epochs": 1}},
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line_that_names_it(finished, damage):
+    path = finished / "checkpoints" / "last.pt"
+    torch.save({**checkpoint.load(path), **damage}, path)
+    with pytest.raises(UserError, match=r"last\.pt: not a (whole )?checkpoint of a run"):
+        train(settings(finished, resume=""))
+
+
+@pytest.mark.parametrize("damage", [torch.ones(15, 3, dtype=torch.float64), torch.ones(15)])
+def test_label_state_of_another_kind_is_an_error(finished, damage):
+    path = finished / "checkpoints" / "last.pt"
+    saved = checkpoint.load(path)
+    saved["state"]["confidence"] = damage
+    torch.save(saved, path)
+    with pytest.raises(UserError, match=r"last\.pt: confidence does not fit"):
+        train(settings(finished, resume=""))
+
+
 def test_a_finished_run_stands_and_writes_a_missing_summary(whole, finished, capsys):
     before = (finished / "summary.json").read_bytes()
     for text in ("its summary.json stands", "its missing summary.json is written"):
@@ -307,118 +278,3 @@ def test_a_run_directory_in_use_is_refused(tmp_path, in_child):
     for changed in ({}, {"resume": ""}, {"overwrite": True}):
         with pytest.raises(UserError, match="another process is writing there"):
             train(settings(tmp_path / "run", **changed))
-
-
-# --- signals ---
-
-
-def signal_at(step: int, number: int) -> Callable[[Run], None]:
-    def send(run: Run) -> None:
-        if run.progress.step + 1 == step:
-            os.kill(os.getpid(), number)
-
-    return send
-
-
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("step", [1, PER_EPOCH, PER_EPOCH + 2, STEPS])
-def test_a_signal_finishes_the_step_saves_and_exits(whole, tmp_path, number, status, step, capsys):
-    folder, before = tmp_path / "run", signal.getsignal(number)
-    with pytest.raises(SystemExit) as caught:
-        run_main(lambda: train(settings(folder), after_step=signal_at(step, number)))
-    assert caught.value.code == status
-    assert state(folder)["progress"]["step"] == step
-    assert f"saved {folder}/checkpoints/last.pt; go on with --resume" in capsys.readouterr().out
-    assert signal.getsignal(number) == before
-    train(settings(folder, resume=""))
-    assert_equal_runs(whole, folder)
-
-
-def test_a_signal_during_evaluation_is_polled_and_at_the_end_of_an_epoch(tmp_path):
-    run = evaluation(tmp_path / "a")
-    run.restore(model=torch.nn.Linear(1, 1))
-    run.poll()
-    os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught:
-        run.poll()
-    assert caught.value.code == 143 and run.last.is_file()
-    run = evaluation(tmp_path / "b")
-    run.restore(model=torch.nn.Linear(1, 1))
-    os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(SystemExit) as caught:
-        run.end_epoch(score=0.5)
-    assert caught.value.code == 130 and state(tmp_path / "b")["progress"]["epoch"] == 1
-
-
-def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
-    run = evaluation(tmp_path / "run")
-    os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        run.poll()
-    assert not run.last.exists()
-
-
-# --- what is not finite ---
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_checkpoint(tmp_path, value, capsys):
-    folder, kept = tmp_path / "run", {}
-
-    def spoil(loss: torch.Tensor, run: Run) -> torch.Tensor:
-        if run.progress.step + 1 == PER_EPOCH + 2:
-            kept["last"], kept["model"] = run.last.read_bytes(), checkpoint.collect(run.stateful)["model"]
-            kept["model"] = {key: tensor.clone() for key, tensor in kept["model"].items()}
-            kept["run"] = run
-            return loss * value
-        return loss
-
-    with pytest.raises(SystemExit) as caught:
-        run_main(lambda: train(settings(folder), spoil=spoil))
-    assert caught.value.code == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert err.startswith(f"error: epoch 2, step {PER_EPOCH + 2}: the loss is {value} (samples ")
-    assert err.endswith(f"); last good checkpoint: {folder}/checkpoints/last.pt\n")
-    assert len(err.split("(samples ")[1].split(")")[0].split(", ")) == 4
-    assert (folder / "checkpoints" / "last.pt").read_bytes() == kept["last"]
-    after = kept["run"].stateful["model"].state_dict()
-    weights = [key for key in after if "running" not in key and "num_batches" not in key]
-    assert all(torch.equal(after[key], kept["model"][key]) for key in weights)  # never updated by such a loss
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    folder, kept = tmp_path / "run", {}
-
-    def spoil_weights(run: Run) -> None:
-        if run.progress.step + 1 == 2 * PER_EPOCH:
-            kept.update({p: p.read_bytes() for p in (run.last, run.best)})
-            with torch.no_grad():
-                next(run.stateful["model"].parameters()).fill_(float("nan"))
-
-    with pytest.raises(
-        NonFiniteError, match=f"step {2 * PER_EPOCH}: model 0.weight is not finite; last good"
-    ) as caught:
-        train(settings(folder), after_step=spoil_weights)
-    assert str(folder / "checkpoints" / "last.pt") in str(caught.value)
-    assert kept == {p: p.read_bytes() for p in kept} and len(kept) == 2
-
-
-# --- several processes ---
-
-
-@pytest.mark.slow
-def test_two_processes_gather_average_save_and_resume_as_one(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "tests.common.two_processes", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["gather"] == found["gather_wanted"]
-    assert found["mean"] == 5 / 3 and found["mean_after_save"] == 5 / 3 and found["none"] is None
-    assert found["exits"] == [143, 143] and found["uneven_polls"]
-    assert found["refused"] == ["UserError", "UserError"]
-    assert_equal_runs(tmp_path / "whole", tmp_path / "interrupted")
-    randoms = state(tmp_path / "whole")["random"]
-    assert len(randoms) == 2 and not same(randoms[0]["torch"], randoms[1]["torch"])
-    assert state(tmp_path / "whole")["progress"]["images"] == SAMPLES * EPOCHS

@@ -1,0 +1,165 @@
+"""Where data sets are looked for, what serves where they are not, and downloads."""
+
+import json
+import os
+import shutil
+import socket
+from http.client import IncompleteRead
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from common import data, samples
+from common.cli import UserError
+from common.data import locate
+
+# --- places ---
+
+
+def holds(path: Path) -> bool:
+    return (path / "set.txt").is_file()
+
+
+def put(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "set.txt").touch()
+    return folder
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sample MNIST in the cache, without drawing it."""
+    folder = tmp_path / "cache" / f"MNIST-v{samples.REGISTRY['MNIST'].version}"
+    folder.mkdir(parents=True)
+    (folder / samples.MARKER).write_text(json.dumps({"name": "MNIST"}))
+    monkeypatch.setenv("WSL_SAMPLE_DIR", str(tmp_path / "cache"))
+    return folder
+
+
+def find(**changed: object) -> data.Location:
+    how = "get it from example.org and unpack it there"
+    settings = dict(given=None, default="data/mnist", holds=holds, how_to_get=how, sample="MNIST")
+    return locate("MNIST", **{**settings, **changed})
+
+
+def test_the_flag_comes_before_the_variable_before_the_default(working_directory, cached, monkeypatch):
+    here = working_directory
+    flag, default = put(here / "flag"), put(here / "data" / "mnist")
+    inside, root = put(here / "env" / "mnist"), here / "env"
+    (root / "set.txt").touch()
+    monkeypatch.setenv("WSL_DATA_DIR", str(root))
+    assert find(given=flag) == (flag, False)
+    assert find() == (inside, False)
+    shutil.rmtree(inside)
+    assert find() == (root, False)
+    (root / "set.txt").unlink()
+    assert find() == (Path("data/mnist"), False)
+    shutil.rmtree(default)
+    assert find() == (cached, True)
+
+
+def test_the_sample_says_where_was_looked_and_how_to_get_the_set(working_directory, cached, monkeypatch, capsys):
+    monkeypatch.setenv("WSL_DATA_DIR", str(working_directory / "env"))
+    find()
+    out = capsys.readouterr().out
+    for part in ("env/mnist", "data/mnist", "example.org", "this run uses the offline sample", str(cached)):
+        assert part in out
+    assert out.count("\n") == 1
+
+
+def test_want_sample_uses_it_even_where_real_data_exists(working_directory, cached):
+    flag = put(working_directory / "flag")
+    put(working_directory / "data" / "mnist")
+    assert find(want_sample=True, given=flag) == (cached, True)
+
+
+def test_a_given_path_that_is_missing_or_empty_is_an_error_and_never_the_sample(working_directory, cached):
+    (working_directory / "empty").mkdir()
+    with pytest.raises(UserError, match=r"gone does not exist \(MNIST\); get it from example.org.* --sample") as caught:
+        find(given=working_directory / "gone")
+    assert "python -m common.samples MNIST DIR" in str(caught.value)
+    with pytest.raises(UserError, match="MNIST is not in .*empty; get it from example.org"):
+        find(given=working_directory / "empty")
+    assert "--sample" not in str(pytest.raises(UserError, find, given="gone", sample=None).value)
+
+
+def test_a_set_without_a_sample_names_those_that_have_one(working_directory):
+    for changed in ({}, {"want_sample": True}):
+        with pytest.raises(UserError, match="has no offline sample, these have one: ") as caught:
+            find(sample=None, **changed)
+        assert all(name in str(caught.value) for name in samples.names())
+    assert "data/mnist" in str(pytest.raises(UserError, find, sample=None).value)
+    assert "example.org" in str(pytest.raises(UserError, find, sample=None).value)
+
+
+def test_a_path_with_a_marker_makes_a_sample_run(working_directory, cached):
+    folder = put(working_directory / "data" / "mnist")
+    (folder / samples.MARKER).write_text("{}")
+    assert find() == (Path("data/mnist"), True)
+    assert find(given=folder) == (folder, True)
+
+
+def test_a_home_directory_is_expanded(working_directory, monkeypatch):
+    put(working_directory / "mine")
+    monkeypatch.setenv("HOME", str(working_directory))
+    assert find(given="~/mine").path == working_directory / "mine"
+
+
+# --- downloads ---
+
+
+def fetch(path: Path) -> None:
+    assert socket.getdefaulttimeout() == 15
+    (path / "set.txt").touch()
+
+
+def test_a_download_serves_the_default_and_a_given_path(working_directory, cached):
+    assert find(download=fetch) == (Path("data/mnist"), False)
+    assert find(given="other/place", download=fetch) == (Path("other/place"), False)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_nothing_is_downloaded_offline(working_directory, cached, monkeypatch):
+    monkeypatch.setenv("WSL_OFFLINE", "1")
+    assert find(download=lambda path: pytest.fail("a download")) == (cached, True)
+
+
+def test_the_home_of_nobody_is_a_path_that_does_not_exist(working_directory, cached):
+    with pytest.raises(UserError, match="~nosuchuser/mnist does not exist"):
+        find(given="~nosuchuser/mnist")
+
+
+def test_nothing_is_downloaded_for_a_sample_run_or_where_the_set_is(working_directory, cached):
+    def never(path: Path) -> None:
+        raise AssertionError
+
+    assert find(download=never, want_sample=True) == (cached, True)
+    put(working_directory / "data" / "mnist")
+    assert find(download=never) == (Path("data/mnist"), False)
+
+
+@pytest.mark.parametrize(
+    "error", [URLError(OSError("unreachable")), RuntimeError("bad checksum"), TimeoutError("late"), IncompleteRead(b"")]
+)
+def test_a_failing_download_falls_back_only_from_the_default(working_directory, cached, error, capsys):
+    def fails(path: Path) -> None:
+        (path / "MNIST" / "raw").mkdir(parents=True)
+        raise error
+
+    assert find(download=fails) == (cached, True)
+    assert "download into data/mnist failed (" in capsys.readouterr().err
+    with pytest.raises(UserError, match="other does not exist"):
+        find(given="other", download=fails)
+    assert socket.getdefaulttimeout() is None
+    assert not (working_directory / "data" / "mnist").exists() and not (working_directory / "other").exists()
+
+
+def test_a_download_that_brings_something_else_is_no_data_set(working_directory, cached):
+    assert find(download=lambda path: (path / "readme").touch()) == (cached, True)
+    with pytest.raises(UserError, match="MNIST is not in given"):
+        find(given="given", download=lambda path: (path / "readme").touch())
+
+
+def test_the_shell_variable_is_the_documented_one():
+    assert data.ENVIRONMENT == "WSL_DATA_DIR" and data.ENVIRONMENT not in os.environ

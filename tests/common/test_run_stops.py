@@ -1,0 +1,147 @@
+"""How a run stops: signals, what is not finite, and several processes that stop together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.cli import NonFiniteError, run_main
+from common.run import Run
+from tests.common.runs import PER_EPOCH, ROOT, assert_equal_runs, evaluation, state
+from tests.common.toy import EPOCHS, SAMPLES, STEPS, settings, train
+from tests.equality import same
+
+# --- signals ---
+
+
+def signal_at(step: int, number: int) -> Callable[[Run], None]:
+    def send(run: Run) -> None:
+        if run.progress.step + 1 == step:
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("step", [1, PER_EPOCH, PER_EPOCH + 2, STEPS])
+def test_a_signal_finishes_the_step_saves_and_exits(whole, tmp_path, number, status, step, capsys):
+    folder, before = tmp_path / "run", signal.getsignal(number)
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: train(settings(folder), after_step=signal_at(step, number)))
+    assert caught.value.code == status
+    assert state(folder)["progress"]["step"] == step
+    assert f"saved {folder}/checkpoints/last.pt; go on with --resume" in capsys.readouterr().out
+    assert signal.getsignal(number) == before
+    train(settings(folder, resume=""))
+    assert_equal_runs(whole, folder)
+
+
+def test_a_signal_during_evaluation_is_polled_and_at_the_end_of_an_epoch(tmp_path):
+    run = evaluation(tmp_path / "a")
+    run.restore(model=torch.nn.Linear(1, 1))
+    run.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run.poll()
+    assert caught.value.code == 143 and run.last.is_file()
+    run = evaluation(tmp_path / "b")
+    run.restore(model=torch.nn.Linear(1, 1))
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(SystemExit) as caught:
+        run.end_epoch(score=0.5)
+    assert caught.value.code == 130 and state(tmp_path / "b")["progress"]["epoch"] == 1
+
+
+def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
+    run = evaluation(tmp_path / "run")
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run.poll()
+    assert not run.last.exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers(whole, tmp_path):
+    code = "import sys; from pathlib import Path; from common.cli import run_main; from tests.common.toy import *\n"
+    code += "import torch; torch.set_num_threads(1); slow = lambda run: print('step', flush=True) or time.sleep(0.3)\n"
+    code += "run_main(lambda: train(settings(Path(sys.argv[1]), workers=2), after_step=slow) and 0)"
+    command = [sys.executable, "-c", f"import time; {code}", str(tmp_path / "run")]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert run.stdout.readline() == b"step\n"
+    os.killpg(run.pid, signal.SIGTERM)
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 143 and b"Traceback" not in err
+    train(settings(tmp_path / "run", resume=""))
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+# --- what is not finite ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_checkpoint(tmp_path, value, capsys):
+    folder, kept = tmp_path / "run", {}
+
+    def spoil(loss: torch.Tensor, run: Run) -> torch.Tensor:
+        if run.progress.step + 1 == PER_EPOCH + 2:
+            kept["last"], kept["model"] = run.last.read_bytes(), checkpoint.collect(run.stateful)["model"]
+            kept["model"] = {key: tensor.clone() for key, tensor in kept["model"].items()}
+            kept["run"] = run
+            return loss * value
+        return loss
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: train(settings(folder), spoil=spoil))
+    assert caught.value.code == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: epoch 2, step {PER_EPOCH + 2}: the loss is {value} (samples ")
+    assert err.endswith(f"); last good checkpoint: {folder}/checkpoints/last.pt\n")
+    assert len(err.split("(samples ")[1].split(")")[0].split(", ")) == 4
+    assert (folder / "checkpoints" / "last.pt").read_bytes() == kept["last"]
+    after = kept["run"].stateful["model"].state_dict()
+    weights = [key for key in after if "running" not in key and "num_batches" not in key]
+    assert all(torch.equal(after[key], kept["model"][key]) for key in weights)  # never updated by such a loss
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    folder, kept = tmp_path / "run", {}
+
+    def spoil_weights(run: Run) -> None:
+        if run.progress.step + 1 == 2 * PER_EPOCH:
+            kept.update({p: p.read_bytes() for p in (run.last, run.best)})
+            with torch.no_grad():
+                next(run.stateful["model"].parameters()).fill_(float("nan"))
+
+    with pytest.raises(
+        NonFiniteError, match=f"step {2 * PER_EPOCH}: model 0.weight is not finite; last good"
+    ) as caught:
+        train(settings(folder), after_step=spoil_weights)
+    assert str(folder / "checkpoints" / "last.pt") in str(caught.value)
+    assert kept == {p: p.read_bytes() for p in kept} and len(kept) == 2
+
+
+# --- several processes ---
+
+
+@pytest.mark.slow
+def test_two_processes_gather_average_save_and_resume_as_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "tests.common.two_processes", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["gather"] == found["gather_wanted"]
+    assert found["mean"] == 5 / 3 and found["mean_after_save"] == 5 / 3 and found["none"] is None
+    assert found["exits"] == [143, 143] and found["uneven_polls"]
+    assert found["refused"] == ["UserError", "UserError"]
+    assert_equal_runs(tmp_path / "whole", tmp_path / "interrupted")
+    randoms = state(tmp_path / "whole")["random"]
+    assert len(randoms) == 2 and not same(randoms[0]["torch"], randoms[1]["torch"])
+    assert state(tmp_path / "whole")["progress"]["images"] == SAMPLES * EPOCHS
