@@ -18,6 +18,7 @@ from calm import (
 from calm.evaluation import get_mask
 from common.cli import UserError
 from tests.calm.conftest import JOINT, flags, newest
+from tests.launch import TORCHRUN
 
 
 def test_wsol(birds: Path, save_root: Path) -> None:
@@ -89,7 +90,7 @@ def test_two_processes_evaluate_each_image_once_and_equal_one(birds: Path, save_
     given = flags(birds, save_root, *JOINT, "--threshold_type=log")
     for script, module in (("eval_pixel_perturb", eval_pixel_perturb), ("eval_cue_location", eval_cue_location)):
         module.main([*given, "--output_dir", str(tmp_path / f"{script}_one")])
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", module.__file__, *given,
+        command = [*TORCHRUN, module.__file__, *given,
                    "--output_dir", str(tmp_path / f"{script}_two")]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -19,6 +19,7 @@ from calm.training import build_optimizer, count_classes, low_rate_names, read_s
 from common.cli import UserError, run_main
 from tests.calm.conftest import TRAIN
 from tests.equality import same
+from tests.launch import TORCHRUN
 
 SCRIPT = Path(entry.__file__)
 
@@ -263,7 +264,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, birds: Path) ->
 
 @pytest.mark.slow
 def test_two_processes_train_and_resume_exactly(birds: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(SCRIPT), *TRAIN]
+    command = [*TORCHRUN, str(SCRIPT), *TRAIN]
 
     def launch(folder: str, *flags: str) -> None:
         done = subprocess.run(

@@ -16,6 +16,7 @@ from common.run import Run
 from tests.common.runs import PER_EPOCH, ROOT, assert_equal_runs, evaluation, state
 from tests.common.toy import EPOCHS, SAMPLES, STEPS, settings, train
 from tests.equality import same
+from tests.launch import TORCHRUN
 
 # --- signals ---
 
@@ -132,8 +133,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_gather_average_save_and_resume_as_one(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "tests.common.two_processes", str(tmp_path)]
+    command = [*TORCHRUN, "-m", "tests.common.two_processes", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())

@@ -11,6 +11,7 @@ import pytest
 
 from common.cli import UserError
 from mile import MILe as entry
+from tests.launch import TORCHRUN
 from tests.mile.helpers import TINY, assert_same_run, flags, lines_of, run, state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,12 +162,11 @@ def test_kill_9_in_the_imitation_phase_of_an_image_folder_run(tmp_path):
 def test_two_processes_equal_one(tmp_path):
     """Same metrics and weights to float tolerance: the batch is split, batch norms and sums are shared."""
     places = {"output_dir": tmp_path / "two", "checkpoint_path": tmp_path / "weights"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29741"]
     # one step of each phase: rounding grows a hundredfold within ten steps, so more would test nothing more
     short = {"warmup": 0, "k_t": 2, "k_s": 1, "total_steps": 3}
-    command = [*launch, "MILe.py", "--sample", "--cpu", *flags(**{**TINY, **short, **places})]
+    command = [*TORCHRUN, "MILe.py", "--sample", "--cpu", *flags(**{**TINY, **short, **places})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=ROOT / "mile", env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT / "mile", env=environment, check=True, stdout=subprocess.DEVNULL, timeout=600)
     run(tmp_path / "one", **short)
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     for key, value in one["state"]["learner"].items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
 from oass import train_classification_with_puzzle_max as puzzle_max
 from oass.core.settings import parse_args
 from oass.core.train import train
+from tests.launch import TORCHRUN
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,10 +201,9 @@ def test_two_processes_equal_one(small, tmp_path):
     cmax.main([*argv, "--output_dir", str(tmp_path / "one")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     script = ROOT / "oass" / "train_classification_with_puzzle_cMax_ema.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
     done = subprocess.run(
-        [*launch, str(script), *argv, "--output_dir", str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, cwd=tmp_path, check=False,
+        [*TORCHRUN, str(script), *argv, "--output_dir", str(tmp_path / "two")],
+        env=environment, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (
@@ -227,9 +228,14 @@ def test_killed_and_resumed_equals_uninterrupted(small, tmp_path):
         if line.startswith("step 5/"):
             process.kill()
             break
-    process.wait()
-    subprocess.run([*command, "--resume"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, "--resume"], env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=600)
     subprocess.run(
-        [*command[:-1], str(tmp_path / "whole")], env=environment, cwd=tmp_path, check=True, capture_output=True
+        [*command[:-1], str(tmp_path / "whole")],
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=600,
     )
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
