@@ -4,7 +4,8 @@
     python compare_methods.py --data_root DATA --pretrained=False --prior_activation softplus --prior_gradient full
 
 Flags that are not named here go to main.py and to the evaluations. Each run is OUTPUT_DIR/METHOD-SEED with erase/,
-cue/ and wsol/ in it; what is there already is not done again. results.csv holds a row a run.
+cue/ and wsol/ in it, for CALM also wsol_prior/, the boxes of p(z|x) (`saliency`); what is there already is not done
+again. results.csv holds a row a run.
 """
 
 import csv
@@ -18,6 +19,7 @@ from pathlib import Path
 from calm import eval_cue_location, eval_remove_classify, eval_wsol
 from calm import main as training
 from calm.config import configure
+from calm.flags import build_parser
 from calm.network.universal import canonical_method
 from common import samples
 from common.checkpoint import atomic_write
@@ -47,14 +49,17 @@ def train_and_evaluate(flags: list[str], folder: Path, auc_steps: int) -> dict[s
     there = [*flags, "--save_root", str(folder.parent), "--experiment_name", folder.name]
     maps = [f"--score_map_process={process}", f"--norm_type={norm}", f"--threshold_type={thresholds}"]
     jobs = {
-        "erase": (eval_remove_classify, ["--erase_k", *ERASED, "--auc_steps", str(auc_steps)]),
-        "cue": (eval_cue_location, []),
-        "wsol": (eval_wsol, []),
+        "erase": (eval_remove_classify, [*maps, "--erase_k", *ERASED, "--auc_steps", str(auc_steps)]),
+        "cue": (eval_cue_location, maps),
+        "wsol": (eval_wsol, maps),
     }
+    if args.attribution_method != "CAM":
+        jobs["wsol_prior"] = (eval_wsol, ["--score_map_process=saliency"])
     for name, (script, more) in jobs.items():
         if not (folder / name / "summary.json").is_file():
-            script.main([*there, *maps, *more, "--output_dir", str(folder / name), "--overwrite"])
-    erase, cue, wsol = (_summary(folder / name) for name in jobs)
+            script.main([*there, *more, "--output_dir", str(folder / name), "--overwrite"])
+    found = {name: _summary(folder / name) for name in jobs}
+    erase, cue = found["erase"], found["cue"]
     return {
         "accuracy": erase["accuracy"],
         **{f"R_{k}": erase[f"R_{k}"] for k in ERASED},
@@ -63,7 +68,8 @@ def train_and_evaluate(flags: list[str], folder: Path, auc_steps: int) -> dict[s
         "mPxAP": cue["per_pair/kept/mean"],
         "mPxAP_released": cue["released/dropped/mean"],
         "peak_distance": cue["peak_distance/mean"],
-        "MaxBoxAccV2": wsol["MaxBoxAccV2"],
+        "MaxBoxAccV2": found["wsol"]["MaxBoxAccV2"],
+        "MaxBoxAccV2_prior": found.get("wsol_prior", {}).get("MaxBoxAccV2"),
     }
 
 
@@ -87,13 +93,18 @@ def report(rows: Sequence[dict], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Every method with every seed, then the table."""
-    own = OneLineParser(prog="compare_methods.py", add_help=False)
+    argv = sys.argv[1:] if argv is None else argv
+    own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
     own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
     own.add_argument("--seeds", default="0,1,2", help="comma-separated")
     own.add_argument("--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed")
-    own.add_argument("--output_dir", type=Path, default=Path("save/compare"))
+    own.add_argument(
+        "--output_dir", "-output_dir", type=Path, default=Path("save/compare"), help="holds METHOD-SEED folders"
+    )
     own.add_argument("--auc_steps", type=int, default=10, help="of deletion and insertion; 0: not")
-    mine, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        build_parser("compare_methods.py", own).parse_args(["--help"])
+    mine, rest = own.parse_known_args(argv)
     try:
         methods, seeds = [canonical_method(m) for m in mine.methods.split(",")], [int(s) for s in mine.seeds.split(",")]
     except ValueError as error:

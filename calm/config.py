@@ -1,15 +1,17 @@
 """`get_configs(argv)`: the settings of a run; `configure(argv)`: the same, with the data set found."""
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calm import flags
 from calm.data_loaders import SPLITS, Attributes, configure_metadata
 from calm.flags import build_parser, str2bool  # noqa: F401
-from calm.prepare_metadata import BUILDERS, fingerprint
+from calm.network.util import holds_checkpoint
+from calm.prepare_metadata import BUILDERS, second_val, source_of
 from calm.score_map_method import GRADIENT_PROCESSES
 from common.cli import UserError
 from common.data import Location, locate
@@ -21,7 +23,6 @@ HOW_TO_GET = {
     "ILSVRC": "expected <data_root>/ILSVRC with train/<wnid>/ and val/ (image-net.org, account needed)",
     "OpenImages": "expected <data_root>/OpenImages with train/, val/, test/ (OpenImages30k of clovaai/wsolevaluation)",
 }
-PLACEHOLDER = "checkpoint_name"  # of the README's commands
 
 
 class Configs(argparse.Namespace):
@@ -33,6 +34,12 @@ class Configs(argparse.Namespace):
         return Path(self.output_dir or Path(self.save_root) / self.experiment_name)
 
     @property
+    def experiment(self) -> Path:
+        """The training run that an evaluation is of: --output_dir where that is one, else SAVE_ROOT/EXPERIMENT_NAME."""
+        named = self.output_dir
+        return Path(named) if named and holds_checkpoint(named) else Path(self.save_root) / self.experiment_name
+
+    @property
     def is_named(self) -> bool:
         """Whether the user named the run directory."""
         return self.output_dir is not None or self._gave_name
@@ -41,9 +48,15 @@ class Configs(argparse.Namespace):
     def data_paths(self) -> Attributes:
         """The folders below which the ids of train, val and test lie."""
         paths = set_data_path(self.dataset_name, getattr(self, "_data", self.data_root))
-        if not Path(paths.val).is_dir():  # no second data set: val is held out of train
+        if second_val(self.dataset_name, self.official_root) is None:  # val is held out of train
             paths.val = paths.train
         return paths
+
+    @property
+    def official_root(self) -> Path:
+        """The folder of the data set's official files."""
+        train = Path(set_data_path(self.dataset_name, getattr(self, "_data", self.data_root)).train)
+        return train.parent if self.dataset_name == "CUB" else train
 
     @property
     def reporter_root(self) -> Path:
@@ -63,8 +76,8 @@ def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
     root = Path(data_root)
     if dataset_name == "CUB":
         images = cub_root(root) / "images"
-        second = next((p for p in (root / "CUBV2", cub_root(root) / "CUBV2") if p.is_dir()), None)
-        return mch(train=str(images), val=str(second or root / "CUBV2"), test=str(images))
+        second = second_val("CUB", cub_root(root)) or root / "CUBV2"
+        return mch(train=str(images), val=str(second), test=str(images))
     if dataset_name == "ILSVRC":
         base = root / "ILSVRC" if (root / "ILSVRC").is_dir() or not (root / "train").is_dir() else root
         second = base if (base / "val2").is_dir() else base.parent / "ImageNetV2"
@@ -75,14 +88,17 @@ def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
     raise ValueError(f"dataset {dataset_name!r}: choose from {', '.join(flags.DATASETS)}")
 
 
-def parse(argv: Sequence[str] | None = None, prog: str = "main.py", **defaults: Any) -> Configs:
-    """Parse and check flags, with other `defaults`; touches nothing."""
-    return _checked(_parse(argv, prog, **defaults), prog)
+def parse(
+    argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None,
+    **defaults: Any,
+) -> Configs:  # fmt: skip
+    """Parse and check flags, those of the script's `own` parser too, with other `defaults`; touches nothing."""
+    return _checked(_parse(argv, prog, own, **defaults), prog)
 
 
 def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py", **defaults: Any) -> Configs:
     """Parse flags and make the log folder; needs no data, no checkpoint, no GPU."""
-    args = parse(argv, prog, **defaults)
+    args = parse(argv, prog, None, **defaults)
     try:
         args.log_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,9 +106,11 @@ def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py", **defa
     return args
 
 
-def _parse(argv: Sequence[str] | None, prog: str, **defaults: Any) -> Configs:
+def _parse(
+    argv: Sequence[str] | None, prog: str, own: argparse.ArgumentParser | None = None, **defaults: Any
+) -> Configs:
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = build_parser(prog)
+    parser = build_parser(prog, own)
     parser.set_defaults(**defaults)
     args = parser.parse_args(argv, Configs())
     args._gave_architecture = any(a.split("=")[0] == "--architecture" for a in argv)
@@ -101,6 +119,7 @@ def _parse(argv: Sequence[str] | None, prog: str, **defaults: Any) -> Configs:
     args.overwrite = args.overwrite or args.override_cache
     if not _is_complete(Path(args.metadata_root)):
         args.metadata_root = str(Path(args.metadata_root) / args.dataset_name)
+    args._gave_masks = args.mask_root is not flags.ROOT
     args.mask_root = str(Path(args.mask_root) / "OpenImages")
     if args.score_map_process in GRADIENT_PROCESSES:
         args.score_map_method = "backprop"
@@ -123,12 +142,14 @@ def _checked(args: Configs, prog: str) -> Configs:
     return args
 
 
-def configure(argv: Sequence[str] | None = None, prog: str = "main.py") -> Configs:
+def configure(
+    argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None
+) -> Configs:
     """Parse, find the data set (or the sample, whose defaults then apply), and find or build its metadata."""
-    args = _parse(argv, prog)
+    args = _parse(argv, prog, own)
     location = find_data(args)
     if location.is_sample:
-        args = _parse(argv, prog, **flags.sample_defaults(args))
+        args = _parse(argv, prog, own, **flags.sample_defaults(args))
     return with_data(_checked(args, prog), location)
 
 
@@ -138,6 +159,8 @@ def with_data(args: Configs, location: Location | None = None) -> Configs:
         location = location or find_data(args)
         args._data, args._is_sample = location.path, location.is_sample
         args._metadata = find_metadata(args)
+        if args.dataset_name == "OpenImages" and not args._gave_masks:
+            args.mask_root = str(args.official_root)
     return args
 
 
@@ -161,14 +184,14 @@ def find_data(args: Configs) -> Location:
 
 def find_metadata(args: Configs) -> Path:
     """The metadata folder, built where it is missing or was built from other lists; of a sample, beside its files."""
-    root = Path(args.data_paths.train)
-    root = root.parent if args.dataset_name == "CUB" else root
+    root = args.official_root
     is_default = args.metadata_root == str(Path("metadata") / args.dataset_name)
     folder = args._data / "metadata" / args.dataset_name if args._is_sample and is_default else Path(args.metadata_root)
-    if _is_complete(folder) and not _is_of_others(folder, root):
+    source = source_of(args.dataset_name, root)
+    if _is_complete(folder) and not _is_of_others(folder, source):
         return folder
     for place in (folder, Path(args.save_root) / "metadata" / args.dataset_name):
-        if _is_complete(place) and place != folder and not _is_of_others(place, root):
+        if _is_complete(place) and place != folder and not _is_of_others(place, source):
             return place
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -189,7 +212,10 @@ def _is_complete(folder: Path) -> bool:
     return all(Path(configure_metadata(folder / split).image_ids).is_file() for split in ("train", "test"))
 
 
-def _is_of_others(folder: Path, root: Path) -> bool:
-    """Whether we built this folder from lists other than those in `root` (a folder of the user's never is)."""
-    source = folder / "source.json"
-    return source.is_file() and (root / "images.txt").is_file() and fingerprint(root) not in source.read_text()
+def _is_of_others(folder: Path, source: Mapping[str, str]) -> bool:
+    """Whether we built this folder from other lists, or another val set (a folder of the user's never is)."""
+    path = folder / "source.json"
+    try:
+        return path.is_file() and json.loads(path.read_text()) != source
+    except ValueError:
+        return True

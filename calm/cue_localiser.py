@@ -13,21 +13,11 @@ from torch.nn import functional as F
 from calm.pixel_pr import PixelPR, mean_of, try_average_precision
 from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
+from common.cam import normalize_maps
 
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]
 STEP = 2.0**-20  # of distances in pixels, so that their sum does not depend on the order of the images
-
-
-def normalize_maps(maps: torch.Tensor, kind: str) -> torch.Tensor:
-    """Maps (n,H,W) to [0,1], each by itself, as `common.cam.normalize_scoremap` does for one."""
-    low, high = (m[:, None, None] for m in (maps.amin((1, 2)), maps.amax((1, 2))))
-    useless = maps.isnan().any(2).any(1)[:, None, None] | (low == high)
-    if kind == "minmax":
-        maps, high = maps - low, high - low
-    if kind != "clipping":
-        maps = torch.where(high == 0, 0.0, maps / torch.where(high == 0, 1.0, high))
-    return torch.where(useless, 0.0, maps.clamp(0, 1))
 
 
 def class_number(image_id: str, label: int) -> int:

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, normalize_maps
+from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
 from calm.data_loaders import MEAN, STD, ImageLabelDataset
 from calm.network.head import AttributionNet
 from calm.score_mapper import ScoreMapper
 from calm.tester import Tester
-from common.cam import overlay, save_grid
+from common.cam import normalize_maps, overlay, save_grid
 
 
 def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:

@@ -5,6 +5,7 @@ A split's folder holds image_ids.txt (one id per line), class_labels.txt (id,lab
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from calm.rows import ById, read_lines, read_rows
 from common.cli import UserError
-from common.data import eval_loader, read_image, train_loader
+from common.data import CorruptImage, eval_loader, read_image, train_loader
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPLITS = ("train", "val", "test")
@@ -41,33 +43,14 @@ def configure_metadata(root: str | Path) -> Attributes:
     return Attributes({name: str(Path(root) / f"{name}.txt") for name in names})
 
 
-def _lines(path: str, fields: int, what: str) -> Iterable[tuple[int, list[str]]]:
-    """Line numbers and fields; UserError names file, line and content where their number is wrong."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); build it with calm/prepare_metadata.py") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        parts = line.strip("\r\n ").rsplit(",", fields - 1)
-        if len(parts) != fields:
-            raise UserError(f"{path}:{number}: {line!r} is not {what}")
-        yield number, parts
-
-
-def _numbers(path: str, number: int, parts: list[str], what: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(p) for p in parts)
-    except ValueError as error:
-        raise UserError(f"{path}:{number}: {','.join(parts)!r} is not {what}") from error
+_rows = partial(read_rows, comma=True, remedy="build it with calm/prepare_metadata.py")
 
 
 def get_image_ids(metadata: Mapping[str, str], proxy: bool = False) -> list[str]:
     """The ids of a split in file order; UserError for an id that stands there twice."""
     path = metadata["image_ids_proxy" if proxy else "image_ids"]
     seen: dict[str, int] = {}
-    for number, (image_id,) in _lines(path, 1, "an id"):
+    for number, (image_id,) in _rows(path, (str,), "an id"):
         if image_id in seen:
             raise UserError(f"{path}:{number}: {image_id!r} stands already in line {seen[image_id]}")
         seen[image_id] = number
@@ -76,35 +59,45 @@ def get_image_ids(metadata: Mapping[str, str], proxy: bool = False) -> list[str]
 
 def get_class_labels(metadata: Mapping[str, str]) -> dict[str, int]:
     """id -> label, from 0."""
-    labels, path = {}, metadata["class_labels"]
-    for number, (image_id, label) in _lines(path, 2, "id,label"):
+    path = metadata["class_labels"]
+    labels = ById(path)
+    for number, (image_id, label) in _rows(path, (str, int), "id,label"):
         if image_id in labels:
             raise UserError(f"{path}:{number}: {image_id!r} has a label already")
-        (labels[image_id],) = _numbers(path, number, [label], "a label")
+        labels[image_id] = label
     return labels
 
 
 def get_image_sizes(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """id -> (W, H)."""
-    path = metadata["image_sizes"]
-    return {p[0]: _numbers(path, n, p[1:], "W,H") for n, p in _lines(path, 3, "id,W,H")}
+    sizes = ById(metadata["image_sizes"])
+    for _, (image_id, *size) in _rows(sizes.path, (str, int, int), "id,W,H"):
+        sizes[image_id] = tuple(size)
+    return sizes
 
 
 def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int, int, int, int]]]:
     """id -> list of (x0, y0, x1, y1)."""
-    boxes, path = {}, metadata["localization"]
-    for number, (image_id, *box) in _lines(path, 5, "id,x0,y0,x1,y1"):
-        boxes.setdefault(image_id, []).append(_numbers(path, number, box, "x0,y0,x1,y1"))
+    boxes = ById(metadata["localization"])
+    for _, (image_id, *box) in _rows(boxes.path, (str, int, int, int, int), "id,x0,y0,x1,y1"):
+        boxes.setdefault(image_id, []).append(tuple(box))
     return boxes
 
 
 def get_mask_paths(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """id -> mask paths, and id -> ignore path (empty: none; only the first line of an id carries one)."""
-    masks, ignore = {}, {}
-    for _, (image_id, mask, ignore_path) in _lines(metadata["localization"], 3, "id,mask,ignore"):
+    masks, ignore = ById(metadata["localization"]), ById(metadata["localization"])
+    for _, (image_id, mask, ignore_path) in _rows(masks.path, (str, str, str), "id,mask,ignore"):
         masks.setdefault(image_id, []).append(mask)
         ignore.setdefault(image_id, ignore_path)
     return masks, ignore
+
+
+def _line_of(path: str, image_id: str) -> str:
+    """FILE:LINE: 'CONTENT' of the first line of an id; without the line where it has none."""
+    lines = ((n, line.strip()) for n, line in enumerate(read_lines(path), 1))
+    found = (f"{path}:{n}: {line!r}" for n, line in lines if line == image_id or line.startswith(f"{image_id},"))
+    return next(found, f"{path}: {image_id!r}")
 
 
 def make_transforms(resize_size: int, crop_size: int) -> dict[str, tuple[v2.Transform, v2.Transform]]:
@@ -137,18 +130,20 @@ class ImageLabelDataset(Dataset):
         num_classes: int | None = None,
     ) -> None:
         self.data_root = Path(data_root)
-        self.metadata = configure_metadata(metadata_root)
+        self.metadata, self.split = configure_metadata(metadata_root), Path(metadata_root).name
         self.fixed, self.rest = transform if isinstance(transform, tuple) else (None, transform)
         self.image_ids = list(image_ids) if image_ids is not None else get_image_ids(self.metadata, proxy)
-        labels, path = get_class_labels(self.metadata), self.metadata.class_labels
+        labels = get_class_labels(self.metadata)
         for image_id in self.image_ids:
             label = labels.get(image_id)
             if label is None:
-                raise UserError(f"{path}: {image_id!r} of image_ids.txt has no label")
+                listing = self.metadata["image_ids_proxy" if proxy else "image_ids"]
+                raise UserError(f"{_line_of(listing, image_id)} has no label in {labels.path}")
             if label < 0 or (num_classes is not None and label >= num_classes):
-                raise UserError(f"{path}: label {label} of {image_id!r} is outside 0..{(num_classes or 0) - 1}")
+                known = "0, 1, ..." if num_classes is None else f"0..{num_classes - 1}"
+                raise UserError(f"{_line_of(labels.path, image_id)}: label {label} is outside {known}")
         if superclass_labels is not None:
-            labels = {key: superclass_labels[value] for key, value in labels.items()}
+            labels.update({key: superclass_labels[value] for key, value in labels.items()})
         self.image_labels = labels
         self._cache: torch.Tensor | None = None
         self._is_cached: torch.Tensor | None = None
@@ -172,7 +167,10 @@ class ImageLabelDataset(Dataset):
     def _load(self, index: int) -> Image.Image:
         if self._cache is not None and self._is_cached[index]:
             return Image.fromarray(self._cache[index].numpy())
-        image = read_image(self.data_root / self.image_ids[index])
+        try:
+            image = read_image(self.data_root / self.image_ids[index])
+        except UserError as error:
+            raise CorruptImage(f"{error}; it is image {index} of {self.split}") from error
         image = self.fixed(image) if self.fixed is not None else image
         if self._cache is not None:
             self._cache[index] = torch.from_numpy(np.array(image))

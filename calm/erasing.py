@@ -8,20 +8,15 @@ from torch.nn import functional as F
 BASELINES = ("zero", "mean", "noise", "blur")
 
 
-def rank_pixels(
-    scoremaps: torch.Tensor, tie_break: str = "index", generator: torch.Generator | None = None
-) -> torch.Tensor:
+def rank_pixels(scoremaps: torch.Tensor, among_equals: torch.Tensor | None = None) -> torch.Tensor:
     """Flat pixel indices (B,H*W) from the highest score to the lowest of maps (B,1,H,W).
 
-    Equal scores: lowest index first, or in an order drawn from `generator` with tie_break="random".
+    Equal scores: lowest index first, or in the order `among_equals` (B,H*W) of all pixels.
     """
     flat = scoremaps.flatten(1)
-    if tie_break == "index":
+    if among_equals is None:
         return flat.sort(dim=1, descending=True, stable=True).indices
-    if tie_break != "random":
-        raise ValueError(f"tie_break {tie_break!r}: choose from index, random")
-    shuffle = torch.rand(flat.shape, generator=generator).to(flat.device).argsort(dim=1)
-    return shuffle.gather(1, flat.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices)
+    return among_equals.gather(1, flat.gather(1, among_equals).sort(dim=1, descending=True, stable=True).indices)
 
 
 def masks_from_ranking(ranking: torch.Tensor, k: float, size: tuple[int, int]) -> torch.Tensor:
@@ -82,7 +77,7 @@ class GaussianSmoothing(nn.Module):
         p, groups = self.padding, self.channels
         mode = "reflect" if min(x.shape[-2:]) > p else "replicate"
         x = F.pad(x, (p, p, p, p), mode=mode)
-        return F.conv2d(F.conv2d(x, self.rows, groups=groups), self.columns, groups=groups)
+        return F.conv2d(F.conv2d(x, self.rows.to(x), groups=groups), self.columns.to(x), groups=groups)
 
 
 def smoothing(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:

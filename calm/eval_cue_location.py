@@ -15,6 +15,7 @@ from calm.config import configure, cub_root
 from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
 from calm.cue_pictures import draw_pairs
 from calm.evaluation import LocalizationEvaluator, MaskEvaluator, get_mask, load_mask_image  # noqa: F401
+from calm.pixel_pr import UnfitDataset
 from calm.tester import Tester
 from calm.util import get_threshold_list
 from calm.util_cub_trait import CUBTrait, has_segmentations
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     """One pass over the test images; all protocols from its histograms."""
     args = configure(argv, prog=f"{SCRIPT}.py")
     if args.dataset_name != "CUB":
-        raise UserError(f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none")
+        raise UnfitDataset(f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none")
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)
     tester = Tester(args, SCRIPT)
     data = tester.loader.dataset.dataset

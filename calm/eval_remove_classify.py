@@ -28,7 +28,7 @@ from common.loading import seed_of
 from common.run import plain
 
 _ERASE_K_LIST = list(ERASE_K_LIST)
-TIE_ORDERS, BOOTSTRAPS = 5, 1000
+TIE_ORDERS, BOOTSTRAPS, DRAWN_AT_ONCE = 5, 1000, 2_000_000
 IMAGES_PER_FORWARD = 64
 
 
@@ -104,12 +104,9 @@ def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             scores = resize_scoremaps(maps, "tensor", images.shape[-2:])
             rankings = [rank_pixels(scores)]
             if args.tie_break == "random":
-                rankings = [
-                    rank_pixels(
-                        scores, "random", torch.Generator().manual_seed(seed_of(args.erase_seed, r, int(index[0])))
-                    )
-                    for r in range(TIE_ORDERS)
-                ]
+                seed, pixels = seed_of(args.erase_seed, TIE_ORDERS), scores[0].numel()
+                orders = (random_ranking(index, pixels, seed, r).to(images.device) for r in range(TIE_ORDERS))
+                rankings = [rank_pixels(scores, order) for order in orders]
             top = [classify_erased(tester.model, images, labels, r, args.erase_k, base) for r in rankings]
             drawn = [
                 random_ranking(index, scores[0].numel(), args.erase_seed, r).to(images.device)
@@ -127,15 +124,23 @@ def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     return tuple(t.numpy() for t in gather_in_order(*whole, accelerator=tester.accelerator)[1:])
 
 
+def bootstrap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """sum a / sum b of (K,n) over BOOTSTRAPS draws of n images with replacement, the same for all K: (K,BOOTSTRAPS)."""
+    rng, n = np.random.default_rng(0), a.shape[1]
+    step, parts = max(1, DRAWN_AT_ONCE // n), []
+    for first in range(0, BOOTSTRAPS, step):
+        draws = rng.integers(n, size=(min(step, BOOTSTRAPS - first), n))
+        parts.append([x[draws].sum(1) / y[draws].sum(1) for x, y in zip(a, b, strict=True)])
+    return np.concatenate(parts, axis=1)
+
+
 def summarize(preds: np.ndarray, top: np.ndarray, at_random: np.ndarray, ks: Sequence[float]) -> dict[str, dict]:
     """Per k: both accuracies in percent, both counts, R_k with a 95 % interval over images (None where undefined)."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(preds), size=(BOOTSTRAPS, len(preds)))
+    shares = [x.mean(1).T.copy() for x in (top, at_random)]  # (K,n) each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios, spreads = shares[0].sum(1) / shares[1].sum(1), bootstrap(*shares)
     rows = {}
-    for n, k in enumerate(ks):
-        a, b = top[:, :, n].mean(1), at_random[:, :, n].mean(1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio, spread = a.sum() / b.sum(), a[draws].sum(1) / b[draws].sum(1)
+    for k, a, b, ratio, spread in zip(ks, *shares, ratios, spreads, strict=True):
         low, high = (
             np.quantile(spread[np.isfinite(spread)], (0.025, 0.975)) if np.isfinite(spread).any() else (np.nan,) * 2
         )

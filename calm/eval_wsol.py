@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from calm.config import cub_root
+from calm.data_loaders import get_mask_paths
 from calm.evaluation import RESIZE, BoxEvaluator, get_mask, load_mask_image, wsol_scoremap
 from calm.pixel_pr import PixelPR, try_average_precision
 from calm.tester import Tester, start
@@ -26,7 +27,12 @@ from common.data import gather_in_order
 from common.run import plain
 
 SCRIPT = "eval_wsol"
-_evaluator: BoxEvaluator | None = None  # of a worker process, inherited by fork
+_evaluator: BoxEvaluator | None = None  # of this process, or of a worker
+
+
+def _use(evaluator: BoxEvaluator) -> None:
+    global _evaluator
+    _evaluator = evaluator
 
 
 def _best_iou(job: tuple[np.ndarray, str]) -> np.ndarray:
@@ -48,10 +54,9 @@ def score_maps(tester: Tester, images: torch.Tensor, labels: torch.Tensor, ids: 
 
 def best_ious(tester: Tester, evaluator: BoxEvaluator) -> tuple[np.ndarray, np.ndarray]:
     """(n,thresholds) best IoU per test image in dataset order, and (n,) whether it was classified correctly."""
-    global _evaluator
-    _evaluator = evaluator
+    _use(evaluator)
     workers, parts = min(tester.args.workers, os.cpu_count() or 1), []
-    pool = ProcessPoolExecutor(workers) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, initializer=_use, initargs=(evaluator,)) if workers > 1 else None
     run_all = pool.map if pool else map
     try:
         for images, labels, ids, index in tester.batches():
@@ -104,8 +109,6 @@ def evaluate_masks(tester: Tester) -> dict[str, float | None]:
     pixels = PixelPR(get_threshold_list(args.cam_curve_interval))
     data = tester.loader.dataset.dataset
     if args.dataset_name == "OpenImages":
-        from calm.data_loaders import get_mask_paths
-
         masks, ignore = get_mask_paths(data.metadata)
     for images, labels, ids, _ in tester.batches():
         maps, _ = score_maps(tester, images, labels, ids)

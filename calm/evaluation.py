@@ -74,7 +74,7 @@ def _boxes_of(binary: np.ndarray, multi: bool) -> list[Box]:
 
 
 def compute_bboxes_from_scoremaps(
-    scoremap: np.ndarray, scoremap_threshold_list: Sequence[float], multi_contour_eval: bool = False
+    scoremap: np.ndarray, thresholds: Sequence[float], multi_contour_eval: bool = False
 ) -> tuple[list[np.ndarray], list[int]]:
     """Boxes (n_t,4) per threshold t, and their numbers: contours of uint8(m 255) > int(t max), m in [0,1].
 
@@ -83,7 +83,7 @@ def compute_bboxes_from_scoremaps(
     check_scoremap_validity(scoremap)
     image = (scoremap * 255).astype(np.uint8)
     top = int(image.max())
-    levels = [int(t * top) for t in scoremap_threshold_list]
+    levels = [int(t * top) for t in thresholds]
     found = {
         level: np.asarray(_boxes_of((image > level).astype(np.uint8), multi_contour_eval)) for level in set(levels)
     }
@@ -115,10 +115,10 @@ class BoxEvaluator(LocalizationEvaluator):
         self.num_correct = {iou: np.zeros(len(self.threshold_list)) for iou in iou_threshold_list}
         self.cnt, self.best = 0, {}  # best: image id -> (thresholds,) best IoU
         sizes = get_image_sizes(metadata)
-        self.gt_bboxes = {
-            image_id: np.asarray([resize_bbox(b, sizes[image_id], (RESIZE, RESIZE)) for b in boxes])
-            for image_id, boxes in get_bounding_boxes(metadata).items()
-        }
+        self.gt_bboxes = get_bounding_boxes(metadata)
+        for image_id, boxes in self.gt_bboxes.items():
+            scaled = [resize_bbox(b, sizes[image_id], (RESIZE, RESIZE)) for b in boxes]
+            self.gt_bboxes[image_id] = np.asarray(scaled)
 
     def accumulate(self, scoremap: np.ndarray, image_id: str) -> np.ndarray:
         """Count one map (224,224) float64 in [0,1]; returns the best IoU (thresholds,)."""
@@ -160,11 +160,17 @@ class MaskEvaluator(LocalizationEvaluator):
         self.mask_paths, self.ignore_paths = get_mask_paths(metadata) if has_masks else ({}, {})
 
     def accumulate(self, scoremap: np.ndarray, image_id: str, gt_mask: np.ndarray | None = None) -> None:
-        """Count a map (H,W) float64 in [0,1] against gt_mask (H,W) in {0,1,255}, or the image's mask files."""
+        """Count a map (H,W) float64 in [0,1] against gt_mask (H,W) in {0,1,255}, or the image's mask files.
+
+        ValueError names the image where the two differ in shape.
+        """
         check_scoremap_validity(scoremap, image_id)
         if gt_mask is None:
             gt_mask = get_mask(self.mask_root, self.mask_paths[image_id], self.ignore_paths.get(image_id, ""))
-        self.pixels.add(torch.from_numpy(scoremap)[None], torch.as_tensor(np.asarray(gt_mask))[None])
+        if np.shape(gt_mask) != scoremap.shape:
+            raise ValueError(f"{image_id}: a mask of shape {np.shape(gt_mask)} for a map of shape {scoremap.shape}")
+        scoremap, gt_mask = np.ascontiguousarray(scoremap), np.ascontiguousarray(gt_mask)
+        self.pixels.add(torch.from_numpy(scoremap)[None], torch.from_numpy(gt_mask)[None])
 
     @property
     def gt_true_score_hist(self) -> np.ndarray:
@@ -183,9 +189,13 @@ class MaskEvaluator(LocalizationEvaluator):
 
 
 def load_mask_image(path: str | Path, size: int | tuple[int, int] = RESIZE) -> np.ndarray:
-    """A mask file resized to (size,size), or to (W,H), nearest neighbour, > 0.5: uint8 in {0,1}."""
-    with Image.open(path) as image:
-        gray = np.asarray(image.convert("L") if image.mode not in ("L", "1") else image).astype(np.uint8)
+    """A mask file resized to (size,size), or to (W,H), nearest neighbour, > 0.5: uint8 in {0,1}; UserError names it."""
+    try:
+        with Image.open(path) as image:
+            gray = np.asarray(image.convert("L") if image.mode not in ("L", "1") else image).astype(np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = "no such mask" if isinstance(error, FileNotFoundError) else f"unreadable mask ({error})"
+        raise UserError(f"{path}: {reason}; masks lie in CUB's segmentations/, or below --mask_root") from error
     target = (size, size) if isinstance(size, int) else tuple(size)
     small = cv2.resize(gray, target, interpolation=cv2.INTER_NEAREST)
     return (small > 0.5).astype(np.uint8)

@@ -7,7 +7,6 @@ otherwise; an official checkpoint needs the flags. Writes figures/explain.png: t
 probability, and for the first two classes map(A) - map(B), red where the evidence is for A, blue where it is for B.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,15 +17,13 @@ from accelerate import Accelerator
 from PIL import Image
 
 from calm.config import Configs, configure, parse
-from calm.cue_localiser import normalize_maps
 from calm.data_loaders import configure_metadata, get_image_ids, make_transforms
+from calm.score_map_method import GRADIENT_SETTINGS
 from calm.score_mapper import ScoreMapper
-from calm.tester import GRADIENT_SETTINGS
-from calm.training import build_model, checkpoint_file, read_superclass, settings_of_checkpoint
-from common.cam import overlay, save_grid
+from calm.training import build_model, checkpoint_file, read_superclass, settings_of_checkpoint, start_evaluation
+from common.cam import normalize_maps, overlay, save_grid
 from common.cli import OneLineParser, UserError, run_main
 from common.data import read_image
-from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 
 SCRIPT = "explain"
@@ -42,21 +39,31 @@ def difference_overlay(picture: np.ndarray, difference: np.ndarray) -> np.ndarra
     return (alpha * colour + (1 - alpha) * picture).round().astype(np.uint8)
 
 
-def first_test_image(rest: Sequence[str]) -> Path:
+def own_flags() -> OneLineParser:
+    """The flags that only this script has."""
+    own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
+    own.add_argument("--image", type=Path, default=None, help="an image file (default: the first test image)")
+    own.add_argument(
+        "--classes", type=int, nargs="+", default=None, help="labels from 0 (default: the three likeliest)"
+    )
+    return own
+
+
+def first_test_image(argv: Sequence[str] | None) -> Path:
     """Of the data set, or of the sample where there is none."""
-    args = configure(rest, prog=f"{SCRIPT}.py")
+    args = configure(argv, f"{SCRIPT}.py", own_flags())
     return Path(args.data_paths.test) / get_image_ids(configure_metadata(args._metadata / "test"))[0]
 
 
-def load(rest: Sequence[str]) -> tuple[Configs, Accelerator, ScoreMapper]:
+def load(argv: Sequence[str] | None) -> tuple[Configs, Accelerator, ScoreMapper]:
     """The settings, the checkpoint's where the command line says nothing, and the maps of its network."""
-    args = parse(rest, prog=f"{SCRIPT}.py")
-    file = checkpoint_file(args, fallback=Path(args.save_root) / args.experiment_name)
+    args = parse(argv, f"{SCRIPT}.py", own_flags())
+    file = checkpoint_file(args, fallback=args.experiment)
     own = settings_of_checkpoint(file)
     is_cam = own.get("attribution_method", args.attribution_method) == "CAM"
     shown = {"score_map_process": "vanilla", "norm_type": "minmax"}
     shown = shown if is_cam else {"score_map_process": "jointll", "norm_type": "max"}
-    args = parse(rest, prog=f"{SCRIPT}.py", **shown, **own)
+    args = parse(argv, f"{SCRIPT}.py", own_flags(), **shown, **own)
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
     model = build_model(args, file).to(accelerator.device).eval().requires_grad_(False)
@@ -69,25 +76,20 @@ def load(rest: Sequence[str]) -> tuple[Configs, Accelerator, ScoreMapper]:
 
 def main(argv: list[str] | None = None) -> None:
     """Load, explain one image, draw."""
-    own = OneLineParser(prog="explain.py", add_help=False)
-    own.add_argument("--image", type=Path, default=None, help="an image file (default: the first test image)")
-    own.add_argument(
-        "--classes", type=int, nargs="+", default=None, help="labels from 0 (default: the three likeliest)"
-    )
-    mine, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
-    args, accelerator, mapper = load(rest)
-    path = mine.image or first_test_image(rest)
+    args, accelerator, mapper = load(argv)
+    path = args.image or first_test_image(argv)
     image = read_image(path)
     fixed, tail = make_transforms(args.resize_size, args.crop_size)["test"]
     x = tail(fixed(image))[None].to(accelerator.device)
 
     _, probs = mapper.with_probs(x, torch.zeros(1, dtype=torch.long, device=x.device))
-    classes = mine.classes or probs[0].topk(min(3, probs.shape[1])).indices.tolist()
+    mapper.dead.warn(int(mapper.dead.count), 1)
+    classes = args.classes or probs[0].topk(min(3, probs.shape[1])).indices.tolist()
     strange = [c for c in classes if not 0 <= c < probs.shape[1]]
     if strange:
         raise UserError(f"--classes {strange[0]}: labels are 0..{probs.shape[1] - 1}")
     maps = mapper.of_classes(x, [0] * len(classes), classes).double()
-    run = start_run(args, args.log_folder / SCRIPT, accelerator, named=args.output_dir)
+    run = start_evaluation(args, SCRIPT, accelerator)
     run.log("image", **{f"p/{c}": float(probs[0, c]) for c in classes})
     for label, score_map in zip(classes, maps, strict=True):
         run.print(f"class {label}: p(y|x) {probs[0, label]:.4f}, mass of its map {score_map.sum():.4f}")

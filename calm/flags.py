@@ -1,11 +1,15 @@
 """The flags of calm's scripts: the original's names and defaults, ours beside them, the sample's defaults."""
 
 import argparse
+import math
 
+from calm.erasing import BASELINES
 from calm.network import ARCHITECTURES
 from calm.network.head import ACTIVATIONS
 from calm.network.universal import METHODS, PROCESSES, canonical_method
 from calm.score_map_method import GRADIENT_PROCESSES
+from calm.util import THRESHOLD_TYPES
+from common.cam import NORM_TYPES
 from common.cli import OneLineParser, add_shared_flags, positive_int
 
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
@@ -63,22 +67,42 @@ def _odd(text: str) -> int:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, not {value}")
     return value
 
 
-def build_parser(prog: str = "main.py") -> argparse.ArgumentParser:
-    """One parser for training and for every evaluation, as in the original."""
-    parser = OneLineParser(prog=prog, description="CALM: class activation latent mapping (ICCV 2021).")
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or above and finite, not {value}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or above, not {value}")
+    return value
+
+
+def build_parser(prog: str = "main.py", own: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
+    """One parser for training and for every evaluation, as in the original; `own`: one script's flags, which win."""
+    everywhere = OneLineParser(add_help=False, description="CALM: class activation latent mapping (ICCV 2021).")
+    _add_everywhere(everywhere)
+    description = (own or everywhere).description
+    parents = [everywhere] if own is None else [everywhere, own]
+    return OneLineParser(prog=prog, description=description, parents=parents, conflict_handler="resolve")
+
+
+def _add_everywhere(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     _add_data(parser)
     _add_model(parser)
     _add_maps(parser)
     _add_evaluation(parser)
     group = add_shared_flags(parser, seed=None)
-    group.add_argument("--workers", type=int, default=4, help="loader workers")
-    return parser
+    group.add_argument("--workers", type=_count, default=4, help="loader workers")
 
 
 def _flag(group: argparse._ArgumentGroup, name: str, default: bool, text: str) -> None:
@@ -107,7 +131,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     g.add_argument("--data_root", default=ROOT, help="holds the data sets' folders, or is the folder")
     g.add_argument("--metadata_root", default="metadata/", help="/<dataset> is appended, unless the lists lie in it")
-    g.add_argument("--mask_root", default=ROOT, help="/OpenImages is appended")
+    g.add_argument("--mask_root", default=ROOT, help="/OpenImages is appended; default: where the images lie")
     g.add_argument("--num_classes", type=positive_int, default=None, help="default: the data set's")
     _flag(g, "proxy_training_set", False, "train on image_ids_proxy.txt")
     g.add_argument("--resize_size", type=positive_int, default=256, help="side in pixels before the random crop")
@@ -137,7 +161,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--lr_decay_frequency", type=positive_int, default=30, help="x 0.1 at every such epoch, from 1")
     g.add_argument("--lr_classifier_ratio", type=_positive, default=10, help="the other group's rate over lr")
     g.add_argument("--momentum", type=_share, default=0.9, help="Nesterov momentum")
-    g.add_argument("--weight_decay", type=float, default=1e-4, help="weight decay")
+    g.add_argument("--weight_decay", type=_not_negative, default=1e-4, help="weight decay")
     g.add_argument(
         "--param_groups", choices=("released", "clean"), default="released", help="clean: backbone and heads"
     )
@@ -148,7 +172,7 @@ def _add_maps(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--score_map_method", choices=("activation_map", "backprop"), default="activation_map",
                    help="*_grad processes use backprop in any case")  # fmt: skip
     g.add_argument("--score_map_process", choices=(*PROCESSES, *GRADIENT_PROCESSES), default="vanilla", help="map")
-    g.add_argument("--norm_type", choices=("max", "minmax", "clipping"), default="minmax", help="to [0,1]")
+    g.add_argument("--norm_type", choices=NORM_TYPES, default="minmax", help="to [0,1]")
     g.add_argument("--smoothing_ksize", type=_odd, default=1, help="taps of a Gaussian over the map; 1: none")
     g.add_argument("--smooth_grad_nr_iter", type=positive_int, default=50, help="noisy copies")
     g.add_argument("--smooth_grad_sigma", type=_positive, default=4.0, help="the range of x over the noise's sigma")
@@ -159,7 +183,7 @@ def _add_maps(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group("evaluation")
-    g.add_argument("--threshold_type", choices=("even", "log"), default="even", help="of the maps")
+    g.add_argument("--threshold_type", choices=THRESHOLD_TYPES, default="even", help="of the maps")
     g.add_argument("--cam_curve_interval", type=_open_unit, default=0.001, help="spacing of the thresholds")
     g.add_argument("--iou_thresholds", type=int, nargs="+", default=[30, 50, 70], help="percent (eval_wsol)")
     _flag(g, "multi_contour_eval", True, "eval_wsol: all contours (V2) or the largest (V1)")
@@ -175,10 +199,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--erase_k", type=_share, nargs="+", default=list(ERASE_K_LIST), help="shares of pixels to erase")
     g.add_argument("--erase_seed", type=int, default=0, help="of the randomly erased pixels")
     g.add_argument("--erase_repeats", type=positive_int, default=1, help="random erasings to average over")
-    g.add_argument(
-        "--baseline", choices=("zero", "mean", "noise", "blur"), default="zero", help="what erased pixels become"
-    )
-    g.add_argument("--auc_steps", type=int, default=0, help="deletion and insertion AUC with so many steps; 0: not")
+    g.add_argument("--baseline", choices=BASELINES, default="zero", help="what erased pixels become")
+    g.add_argument("--auc_steps", type=_count, default=0, help="deletion and insertion AUC with so many steps; 0: not")
     g.add_argument("--tie_break", choices=("index", "random"), default="index", help="random: mean of five orders")
 
 

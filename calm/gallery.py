@@ -7,27 +7,26 @@ divided by its maximum), of gradient baselines on the first run, and the true pa
 """
 
 import copy
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from calm.config import Configs, configure, cub_root
-from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, normalize_maps
+from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
 from calm.cue_pictures import to_picture
 from calm.data_loaders import ImageLabelDataset, make_transforms
 from calm.eval_cue_location import make_trait
 from calm.network.util import find_checkpoint
+from calm.pixel_pr import UnfitDataset
+from calm.score_map_method import GRADIENT_SETTINGS
 from calm.score_mapper import ScoreMapper
-from calm.tester import GRADIENT_SETTINGS
-from calm.training import build_model, settings_of_checkpoint
-from common.cam import overlay, save_grid
+from calm.training import build_model, settings_of_checkpoint, start_evaluation
+from common.cam import normalize_maps, overlay, save_grid
 from common.cli import OneLineParser, UserError, positive_int, run_main
-from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 
-BASELINES = ("input_grad", "integrated_grad", "smooth_grad", "var_grad")
+GRADIENTS = ("input_grad", "integrated_grad", "smooth_grad", "var_grad")
 
 
 def mappers(args: Configs, runs: list[Path], device: torch.device) -> dict[str, ScoreMapper]:
@@ -42,7 +41,7 @@ def mappers(args: Configs, runs: list[Path], device: torch.device) -> dict[str, 
         process = "vanilla" if own.attribution_method == "CAM" else "jointll"
         found[f"{own.attribution_method} ({process})"] = ScoreMapper(model, process)
         if n == 0:
-            gradients = {name: ScoreMapper(model, name, "backprop", settings=numbers) for name in BASELINES}
+            gradients = {name: ScoreMapper(model, name, "backprop", settings=numbers) for name in GRADIENTS}
     return {**found, **gradients}
 
 
@@ -74,27 +73,26 @@ def draw(
 
 def main(argv: list[str] | None = None) -> None:
     """Load the runs, draw the pairs."""
-    own = OneLineParser(prog="gallery.py", add_help=False)
+    own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
     own.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of training runs")
     own.add_argument("--images", type=positive_int, default=2, help="rows for each class")
-    mine, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
-    args = configure(rest, prog="gallery.py")
+    args = configure(argv, "gallery.py", own)
     if args.dataset_name != "CUB":
-        raise UserError(f"the gallery needs CUB's parts; {args.dataset_name} has none")
+        raise UnfitDataset(f"the gallery needs CUB's parts; {args.dataset_name} has none")
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)
-    columns = mappers(args, mine.runs, accelerator.device)
+    columns = mappers(args, args.runs, accelerator.device)
     data = ImageLabelDataset(args.data_paths.test, args._metadata / "test", None)
     label_of = {class_number(i, data.image_labels[i]): data.image_labels[i] for i in data.image_ids}
     first = next(iter(columns.values()))
     cues = CueLocaliser(trait, first, label_of, [0.0], "minmax", args.max_pairs or 1)
     if not cues.pairs:
         raise UserError(f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts")
-    run = start_run(args, args.log_folder / "gallery", accelerator, named=args.output_dir)
+    run = start_evaluation(args, "gallery", accelerator)
     for number, pair in enumerate(cues.pairs):
         path = run.figure(f"parts{cues.parts_of[number]}_{pair[0]:03d}_{pair[1]:03d}")
-        draw(args, cues, columns, number, path, mine.images)
+        draw(args, cues, columns, number, path, args.images)
         run.print(path)
     run.log("gallery", pairs=len(cues.pairs))
     run.finish(pairs=[list(p) for p in cues.pairs], foreground=foreground, columns=list(columns))

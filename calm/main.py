@@ -3,7 +3,7 @@
 The position z of the decisive cue is a latent variable, p(y,z|x) = p(y|x,z) p(z|x); its joint probability
 is the map.
 
-    python main.py --attribution_method=CALM_EM      # CUB in dataset/, or the drawn birds: about two minutes
+    python main.py --attribution_method=CALM_EM      # CUB in dataset/, or the drawn birds: about 35 s on one core
     python main.py --experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM \\
         --dataset=CUB --use_bn=True --large_feature_map=True
 """
@@ -16,6 +16,7 @@ from calm.config import Configs, configure, with_data
 from calm.cue_pictures import draw_maps
 from calm.data_loaders import get_data_loader
 from calm.logger import load_logger
+from calm.network.universal import DeadAttention
 from calm.reporting import PerformanceMeter, Reports
 from calm.training import (
     NUM_CLASSES,
@@ -27,6 +28,7 @@ from calm.training import (
     classify,
     count_classes,
     describe_batch,
+    start_evaluation,
     to_device,
 )
 from common.cli import run_main
@@ -53,10 +55,16 @@ class Trainer(Reports):
             args.proxy_training_set, accelerator=self.accelerator, seed=seed, num_classes=count_classes(args),
             skip_corrupt=args.skip_corrupt, cache_images=args.cache_images,
         )  # fmt: skip
-        start = checkpoint_file(args) if args.use_load_checkpoint else None
+        if args.is_train:
+            start = checkpoint_file(args) if args.use_load_checkpoint else None
+        else:
+            start = checkpoint_file(args, fallback=args.experiment)
         self.model = build_model(args, start).to(self.device, memory_format=torch.channels_last)
-        folder = args.log_folder if args.is_train else args.log_folder / "main_evaluate"
-        self.run = start_run(args, folder, self.accelerator, named=folder if args.is_named and args.is_train else None)
+        if args.is_train:
+            named = args.log_folder if args.is_named else ""
+            self.run = start_run(args, args.log_folder, self.accelerator, named=named)
+        else:
+            self.run = start_evaluation(args, "main_evaluate", self.accelerator)
         self.optimizer = build_optimizer(args, self.model)
         self.teacher = build_teacher(args, self.model)
         self.network, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
@@ -65,6 +73,7 @@ class Trainer(Reports):
         if args.is_train:
             self.run.restore(**stateful, **({"teacher": self.teacher} if self.teacher else {}))
         self.logger = load_logger(args.logger_type)(self.run.folder) if self.run.is_main else None
+        self.dead = DeadAttention()
         self.performance = {split: PerformanceMeter(split) for split in ("train", "val", "test")}
         for split, meter in self.performance.items():
             for value in self.run.values(split, "accuracy"):
@@ -110,7 +119,8 @@ class Trainer(Reports):
                 self.run.poll()
         whole = (torch.cat(column) for column in zip(*parts, strict=True))
         _, p_label, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
-        self.model.process.warn_dead()
+        if self.run.is_main and not self.model.process.is_cam:
+            self.dead.warn(int(dead.sum()), len(dead))
         return {
             "accuracy": 100 * correct.double().mean().item(),
             "nll": -p_label.double().clamp_min(1e-12).log().mean().item(),
@@ -128,7 +138,7 @@ class Trainer(Reports):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train, evaluate on val after each epoch and on test once, save."""
+    """Train, evaluate on val after each epoch and on test once, save; with --is_train=False only evaluate on test."""
     args = configure(argv)
     trainer = Trainer(args)
     run = trainer.run
@@ -143,17 +153,20 @@ def main(argv: list[str] | None = None) -> None:
             trainer.report(epoch + 1, "val", scores)
             trainer.print_performances(epoch + 1)
             run.end_epoch(score=scores["accuracy"])
-        if run.stopped or run.progress.finished:
+        if run.stopped:
             return run.finish(**{s: m.current_value for s, m in trainer.performance.items()})
+        if run.progress.finished:
+            return run.finish(**trainer.summary(trainer.logged("test")))
 
     scores = trainer.evaluate_cls("test")
     trainer.report(args.epochs, "test", scores)
     trainer.save_performances()
-    trainer.save_checkpoint(args.epochs)
+    if args.is_train:
+        trainer.save_checkpoint(args.epochs)
     if run.is_main:
         draw_maps(run.figure("maps"), trainer.model, trainer.loaders["test"].dataset.dataset, trainer.device)
     run.print(f"test accuracy {scores['accuracy']:.2f} % ({args.attribution_method}, {args.architecture})")
-    run.finish(**{f"test_{name}": value for name, value in scores.items()}, best_val=run.progress.best)
+    run.finish(**trainer.summary(scores))
 
 
 if __name__ == "__main__":

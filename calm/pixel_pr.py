@@ -8,6 +8,10 @@ import torch
 from common.cli import UserError
 
 
+class UnfitDataset(UserError, ValueError):
+    """A data set that has not what an evaluation needs."""
+
+
 class BinLookup:
     """Number of edges <= value for float64 values, by the leading bits of the value; exact, and needs no search.
 
@@ -134,6 +138,6 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 
 
 def require_mask_dataset(dataset_name: str) -> None:
-    """Only CUB and OpenImages have masks; UserError otherwise."""
+    """Only CUB and OpenImages have masks; UnfitDataset (a ValueError) otherwise."""
     if dataset_name not in ("CUB", "OpenImages"):
-        raise UserError(f"{dataset_name} has no masks; pixel-wise evaluation needs CUB or OpenImages")
+        raise UnfitDataset(f"{dataset_name} has no masks; pixel-wise evaluation needs CUB or OpenImages")

@@ -17,19 +17,31 @@ from pathlib import Path
 
 from PIL import Image
 
+from calm.rows import ById, finite, read_lines, read_rows
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
 
 HELD_OUT = 5  # training images per class that stand in for val
-SOURCES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
+SOURCES = {  # of CUB: the fields of a line, from the image's number on
+    "images.txt": ((int, str), "number path"),
+    "image_class_labels.txt": ((int, int), "number class"),
+    "train_test_split.txt": ((int, int), "number 0 or 1"),
+    "bounding_boxes.txt": ((int, finite, finite, finite, finite), "number x y w h"),
+}
+WITHOUT_SECOND = "held out of train"
 Row = tuple[str, int, tuple[int, int], list[tuple[int, ...]]]  # id, label, (W,H), boxes
 
 
-def _table(path: Path) -> dict[int, list[str]]:
+def read_table(path: Path) -> dict[int, list]:
+    """{image number: the other fields} of one of CUB's lists; UserError for a bad line or a number without one."""
     if not path.is_file():
         raise UserError(f"{path} is missing; it is part of the official archive")
-    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {int(number): rest for number, *rest in rows}
+    table = ById(path)
+    for line, (number, *rest) in read_rows(path, *SOURCES[path.name]):
+        if number in table:
+            raise UserError(f"{path}:{line}: image {number} has a line already")
+        table[number] = rest
+    return table
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -56,12 +68,28 @@ def write_split(folder: Path, rows: Iterable[Row], localization: Iterable[str] |
     return len(rows)
 
 
-def fingerprint(root: Path) -> str:
-    """Which official lists a metadata folder was built from (sha256 of their contents)."""
+def source_of(dataset: str, root: Path) -> dict[str, str]:
+    """What a metadata folder is built from: sha256 of CUB's official lists, and where val comes from."""
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update((root / name).read_bytes() if (root / name).is_file() else b"")
-    return digest.hexdigest()
+    second = second_val(dataset, root)
+    return {"built_from": digest.hexdigest(), "val": second.name if second else WITHOUT_SECOND}
+
+
+def second_val(dataset: str, root: Path) -> Path | None:
+    """The folder of the data set's own val images, None where there is none and val is held out of train."""
+    v2 = root.parent / "ImageNetV2"
+    places = {"CUB": (root.parent / "CUBV2", root / "CUBV2"), "ILSVRC": (root / "val2", v2 / "val2", v2),
+              "OpenImages": (root / "val",)}[dataset]  # fmt: skip
+    return next((p for p in places if any(p.glob("*/*.*"))), None)
+
+
+def _write_lists(dataset: str, root: Path, out: Path, rows: dict[str, list[Row]], masks: dict[str, list[str]]) -> dict:
+    """Write all splits (`masks`: localization lines instead of boxes) and source.json; the numbers of images."""
+    counts = {split: write_split(out / split, part, masks.get(split)) for split, part in rows.items()}
+    atomic_write(out / "source.json", (json.dumps(source_of(dataset, root), indent=1) + "\n").encode())
+    return counts
 
 
 def build_cub_metadata(cub_root: str | Path, out_dir: str | Path) -> dict[str, int]:
@@ -70,20 +98,16 @@ def build_cub_metadata(cub_root: str | Path, out_dir: str | Path) -> dict[str, i
     Order of images.txt; label = class - 1; box x0 = int(x), x1 = min(int(x + w), W - 1), likewise y.
     """
     root, out = Path(cub_root), Path(out_dir)
-    files, labels, split, boxes = (_table(root / name) for name in SOURCES)
+    files, labels, split, boxes = (read_table(root / name) for name in SOURCES)
     rows: dict[str, list[Row]] = {"train": [], "test": []}
     for number, (file,) in files.items():
         width, height = _size(root / "images" / file)
-        x, y, w, h = (float(v) for v in boxes[number])
+        x, y, w, h = boxes[number]
         box = (int(x), int(y), min(int(x + w), width - 1), min(int(y + h), height - 1))
-        label = int(labels[number][0]) - 1
-        rows["train" if split[number][0] == "1" else "test"].append((file, label, (width, height), [box]))
-    second = next((p for p in (root.parent / "CUBV2", root / "CUBV2") if p.is_dir()), None)
+        rows["train" if split[number] == [1] else "test"].append((file, labels[number][0] - 1, (width, height), [box]))
+    second = second_val("CUB", root)
     rows["val"] = _cubv2_rows(second) if second else _held_out(rows["train"], "CUBV2 beside the CUB folder")
-    counts = {name: write_split(out / name, part) for name, part in rows.items()}
-    source = {"built_from": fingerprint(root), "val": "CUBV2" if second else "held out of train"}
-    atomic_write(out / "source.json", (json.dumps(source, indent=1) + "\n").encode())
-    return counts
+    return _write_lists("CUB", root, out, rows, {})
 
 
 def _held_out(train: list[Row], missing: str) -> list[Row]:
@@ -103,23 +127,34 @@ def _cubv2_rows(root: Path) -> list[Row]:
     boxes: dict[str, tuple[int, ...]] = {}
     for path in (root / "CUBV2_boxes.txt", root.parent / "CUBV2_boxes.txt"):
         if path.is_file():
-            for line in path.read_text().splitlines()[1:]:
-                name, *values = line.replace(",", " ").split()
-                x, y, w, h = (int(float(v)) for v in values)
+            for number, text in enumerate(read_lines(path)[1:], 2):
+                try:
+                    name, *values = text.replace(",", " ").split()
+                    x, y, w, h = (int(finite(v)) for v in values)
+                except ValueError as error:
+                    raise UserError(f"{path}:{number}: {text!r} is not name,x,y,w,h") from error
                 boxes[name] = (x, y, x + w, y + h)
     rows = []
     for file in sorted(root.glob("*/*.jp*g")):
         image_id, (width, height) = f"{file.parent.name}/{file.name}", _size(file)
         x0, y0, x1, y1 = boxes.get(image_id, boxes.get(file.name, (0, 0, width - 1, height - 1)))
         box = (x0, y0, min(x1, width - 1), min(y1, height - 1))
+        if not file.parent.name.split(".")[0].isdigit():
+            raise UserError(f"{file.parent}: is not named as a class of CUB (001.Black_footed_Albatross)")
         rows.append((image_id, int(file.parent.name.split(".")[0]) - 1, (width, height), [box]))
     return rows
 
 
-def _voc_boxes(path: Path) -> list[tuple[int, ...]]:
-    tree = ElementTree.parse(path)
-    names = ("xmin", "ymin", "xmax", "ymax")
-    return [tuple(int(box.findtext(n)) for n in names) for box in tree.iterfind("object/bndbox")]
+def _read_xml(path: Path) -> tuple[str, list[tuple[int, ...]]]:
+    """The wnid of the first object, and the boxes of all."""
+    try:
+        tree, names = ElementTree.parse(path), ("xmin", "ymin", "xmax", "ymax")
+        boxes = [tuple(int(box.findtext(n, "")) for n in names) for box in tree.iterfind("object/bndbox")]
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path}:{error.position[0]}: is no XML ({error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: a bndbox without four whole numbers ({error})") from error
+    return tree.findtext("object/name", ""), boxes
 
 
 def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
@@ -144,44 +179,48 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
         xml = next((p for p in places if p.is_file()), None)
         if xml is None:
             raise UserError(f"no XML for {file.name}; tried {', '.join(map(str, places))} (ILSVRC2012_bbox_val_v3.tgz)")
-        wnid = ElementTree.parse(xml).findtext("object/name")
-        rows["test"].append((f"val/{file.name}", label_of[wnid], _size(file), _voc_boxes(xml)))
-    rows["val"] = _imagenetv2_rows(root) or _held_out(rows["train"], "ImageNetV2 in val2/ or beside ILSVRC")
-    return {name: write_split(out / name, part) for name, part in rows.items()}
+        wnid, boxes = _read_xml(xml)
+        if wnid not in label_of:
+            raise UserError(f"{xml}: {wnid!r} is no folder of {root}/train")
+        rows["test"].append((f"val/{file.name}", label_of[wnid], _size(file), boxes))
+    second = second_val("ILSVRC", root)
+    rows["val"] = (
+        _imagenetv2_rows(second) if second else _held_out(rows["train"], "ImageNetV2 in val2/ or beside ILSVRC")
+    )
+    return _write_lists("ILSVRC", root, out, rows, {})
 
 
 def _imagenetv2_rows(root: Path) -> list[Row]:
     """ILSVRC/val2/<label>/, or ImageNetV2 beside ILSVRC, with or without val2/ in it; ids as the loader finds them."""
-    for base, prefix in ((root, "val2/"), (root.parent / "ImageNetV2", "val2/"), (root.parent / "ImageNetV2", "")):
-        folders = sorted((p for p in (base / prefix).glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-        if folders:
-            return [
-                (f"{prefix}{folder.name}/{file.name}", int(folder.name), _size(file), [])
-                for folder in folders
-                for file in sorted(folder.iterdir())
-            ]
-    return []
+    prefix = "val2/" if root.name == "val2" else ""
+    return [
+        (f"{prefix}{folder.name}/{file.name}", int(folder.name), _size(file), [])
+        for folder in sorted((p for p in root.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+        for file in sorted(folder.iterdir())
+    ]
 
 
 def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
     """Lists of OpenImages30k: <split>/<class code>/<hex>.jpg with <hex>_m*.png masks and <hex>_ignore.png."""
-    root, out, counts = Path(root), Path(out_dir), {}
+    root, out = Path(root), Path(out_dir)
     codes = sorted(p.name for p in (root / "train").glob("*") if p.is_dir())
     if not codes:
         raise UserError(f"{root}/train: no class folders (m_01234, ...); OpenImages30k unpacks to train, val, test")
     label_of = {code: rank for rank, code in enumerate(codes)}
-    for split in ("train", "val", "test"):
-        rows, masks = [], []
+    rows: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+    masks: dict[str, list[str]] = {split: [] for split in rows}
+    for split in rows:
         for code in codes:
             for file in sorted((root / split / code).glob("*.jpg")):
                 image_id, stem = f"{split}/{code}/{file.name}", file.stem
-                rows.append((image_id, label_of[code], _size(file), []))
+                rows[split].append((image_id, label_of[code], _size(file), []))
                 ignore = file.with_name(f"{stem}_ignore.png")
                 ignore_path = f"{split}/{code}/{ignore.name}" if ignore.is_file() else ""
                 for n, mask in enumerate(sorted(file.parent.glob(f"{stem}_m*.png"))):
-                    masks.append(f"{image_id},{split}/{code}/{mask.name},{ignore_path if n == 0 else ''}")
-        counts[split] = write_split(out / split, rows, masks)
-    return counts
+                    masks[split].append(f"{image_id},{split}/{code}/{mask.name},{ignore_path if n == 0 else ''}")
+    if second_val("OpenImages", root) is None:
+        rows["val"] = _held_out(rows["train"], "val/ in the OpenImages folder")
+    return _write_lists("OpenImages", root, out, rows, masks)
 
 
 BUILDERS = {"CUB": build_cub_metadata, "ILSVRC": build_ilsvrc_metadata, "OpenImages": build_openimages_metadata}

@@ -39,9 +39,14 @@ class Reports:
     args: Any
 
     def report_train(self, epoch: int) -> None:
-        """Log and reset the epoch's training loss and accuracy."""
+        """Log and reset the epoch's training loss and accuracy; with --skip_corrupt also how many images it skipped."""
         loss, accuracy = self.loss.compute(), self.accuracy.compute()
-        self.run.log("train", loss=loss, accuracy=100 * (accuracy or 0), lr=self.optimizer.param_groups[0]["lr"])
+        skipped = {}
+        if self.args.skip_corrupt:
+            skipped = {"skipped": self.run.progress.skipped - sum(self.run.values("train", "skipped"))}
+            self.run.print(f"epoch {epoch}: {skipped['skipped']} unreadable training images skipped")
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.run.log("train", loss=loss, accuracy=100 * (accuracy or 0), lr=rate, **skipped)
         self.performance["train"].update(100 * (accuracy or 0))
 
     def report(self, epoch: int, split: str, scores: dict[str, float]) -> None:
@@ -54,6 +59,16 @@ class Reports:
             for name, value in scores.items():
                 reporter.add(f"{split}/{name}", value)
             reporter.write()
+
+    def logged(self, split: str) -> dict[str, float]:
+        """The scores of a split that were logged last."""
+        line = next((line for line in reversed(self.run.lines) if line["split"] == split), {})
+        return {name: value for name, value in line.items() if name not in ("step", "epoch", "split")}
+
+    def summary(self, scores: dict[str, float]) -> dict[str, float | None]:
+        """What summary.json says at the end: the test scores, the best val accuracy, the number of skipped images."""
+        skipped = {"skipped": self.run.progress.skipped} if self.args.skip_corrupt else {}
+        return {**{f"test_{name}": v for name, v in scores.items()}, "best_val": self.run.progress.best, **skipped}
 
     def print_performances(self, epoch: int) -> None:
         """One line an epoch."""

@@ -8,14 +8,17 @@ import torch
 
 from calm.erasing import smoothing
 from calm.network.head import AttributionNet
-from calm.network.universal import Superclass
+from calm.network.universal import DeadAttention, Superclass
 from calm.score_map_method import GRADIENT_PROCESSES, gradients
 from calm.util import get_score_map
 
 
 @dataclass
 class ScoreMapper:
-    """Maps of `process` on `model`; `settings` are the numbers of the gradient processes."""
+    """Maps of `process` on `model`; `settings` are the numbers of the gradient processes.
+
+    `dead` counts the images that came with zero attention (not those of `of_classes` with a gradient process).
+    """
 
     model: AttributionNet
     process: str
@@ -23,6 +26,7 @@ class ScoreMapper:
     superclass: Superclass | None = None
     smoothing_ksize: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    dead: DeadAttention = field(default_factory=DeadAttention)
 
     @property
     def is_gradient(self) -> bool:
@@ -36,7 +40,7 @@ class ScoreMapper:
     def with_probs(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The maps, and p(y|x) (B,C) from the same forward."""
         with torch.no_grad():
-            f, f_former, attention = self.model.encode(images)
+            f, f_former, attention = self._encode(images)
             probs = self.model.process.input_for_loss(f, f_former, attention)["probs"]
         if self.is_gradient:
             maps = self._gradient(images, labels)
@@ -52,9 +56,15 @@ class ScoreMapper:
             maps = self._gradient(images[rows], classes)
         else:
             with torch.no_grad():
-                f, f_former, _ = self.model.encode(images)
+                f, f_former, _ = self._encode(images)
                 maps = self._select(f, f_former, rows, classes)
         return smoothing(maps, self.smoothing_ksize)
+
+    def _encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        f, f_former, attention = self.model.encode(images)
+        if not self.model.process.is_cam:
+            self.dead.add(attention)
+        return f, f_former, attention
 
     def _select(
         self, f: torch.Tensor, f_former: torch.Tensor, rows: torch.Tensor, classes: torch.Tensor

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from calm.rows import read_lines
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
 
@@ -55,11 +56,9 @@ def _upwards(wnid: str, parents: Mapping[str, list[str]]) -> Iterable[list[str]]
 def read_names(path: str | Path) -> dict[int, str]:
     """{label from 0: class name} of a classes.txt (`1 001.Name`) or a class_labels.txt (`001.Name/file.jpg,0`)."""
     names: dict[int, str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give classes.txt or class_labels.txt") from error
-    for number, line in enumerate(filter(str.strip, lines), 1):
+    for number, line in enumerate(read_lines(path, "give classes.txt or class_labels.txt"), 1):
+        if not line.strip():
+            continue
         try:
             if "," in line:
                 image_id, label = line.rsplit(",", 1)
@@ -87,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         if not args.is_a.is_file():
             raise UserError(f"--is_a {args.is_a}: no such file")
-        pairs = [line.split() for line in args.is_a.read_text().splitlines() if line.strip()]
+        pairs = [line.split() for line in read_lines(args.is_a) if line.strip()]
         wrong = next((n for n, pair in enumerate(pairs, 1) if len(pair) != 2), None)
         if wrong:
             raise UserError(f"{args.is_a}:{wrong}: expected `parent child`")

@@ -8,17 +8,24 @@ import torch
 from calm.config import Configs, configure, with_data
 from calm.data_loaders import configure_metadata, get_data_loader, get_image_ids
 from calm.network.util import read_checkpoint
+from calm.rows import read_lines
+from calm.score_map_method import GRADIENT_SETTINGS
 from calm.score_mapper import ScoreMapper
-from calm.training import NUM_CLASSES, build_model, checkpoint_file, count_classes, read_superclass, to_device
+from calm.training import (
+    NUM_CLASSES,
+    build_model,
+    checkpoint_file,
+    count_classes,
+    read_superclass,
+    start_evaluation,
+    to_device,
+)
 from common.cli import UserError
-from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
-
-GRADIENT_SETTINGS = ("smooth_grad_nr_iter", "smooth_grad_sigma", "integrated_grad_nr_iter", "ig_variant")
 
 
 class Tester:
-    """An evaluation in SAVE_ROOT/EXPERIMENT_NAME/<script>_<process>_<method>/, with a lock of its own."""
+    """An evaluation in the experiment's folder <script>_<process>_<method>/, with a lock of its own."""
 
     _NUM_CLASSES_MAPPING = NUM_CLASSES
 
@@ -28,7 +35,7 @@ class Tester:
         self.device = self.accelerator.device
         seed_everything(args.seed)
         self.superclass = read_superclass(args)
-        file = checkpoint_file(args, fallback=Path(args.save_root) / args.experiment_name)
+        file = checkpoint_file(args, fallback=args.experiment)
         trained = read_checkpoint(file)[1].get("attribution_method", args.attribution_method)
         if trained != args.attribution_method and self.accelerator.is_main_process:
             print(f"{file}: trained as {trained}, evaluated as {args.attribution_method}", flush=True)
@@ -38,7 +45,7 @@ class Tester:
             args.data_paths, args._metadata, args.batch_size, args.workers, args.resize_size, args.crop_size,
             accelerator=self.accelerator, num_classes=count_classes(args), splits=("test",), test_ids=self._listed(),
         )["test"]  # fmt: skip
-        self.run = start_run(args, args.log_folder / f"{script}_{self.name}", self.accelerator, named=args.output_dir)
+        self.run = start_evaluation(args, f"{script}_{self.name}", self.accelerator)
         self.run.print(f"{script}: {file}, {args.score_map_process}, {len(self.loader.dataset)} test images")
         settings = {name: getattr(args, name) for name in GRADIENT_SETTINGS}
         self.mapper = ScoreMapper(
@@ -64,9 +71,7 @@ class Tester:
         if self.args.image_list is None:
             return None
         path = Path(self.args.image_list)
-        if not path.is_file():
-            raise UserError(f"--image_list {path}: no such file")
-        wanted = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        wanted = [line.strip() for line in read_lines(path, "--image_list wants a file of test ids") if line.strip()]
         known = set(get_image_ids(configure_metadata(self.args._metadata / "test")))
         strange = [i for i in wanted if i not in known]
         if strange or not wanted:
@@ -74,13 +79,21 @@ class Tester:
         return wanted
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
-        """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals."""
+        """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals.
+
+        Warns at the end of dead attention, as far as `mapper` saw the images.
+        """
+        self.mapper.dead.count = 0
         for batch in self.run.bar(self.loader, "test", len(self.loader)):
             images, labels, ids = batch.data
             yield *to_device(images, labels, self.device), ids, batch.index
             self.run.progress.images += len(images)
             if self.run.world == 1:
                 self.run.poll()
+        count = torch.as_tensor(self.mapper.dead.count, device=self.device)
+        count = int(self.accelerator.reduce(count, "sum") if self.run.world > 1 else count)
+        if self.run.is_main:
+            self.mapper.dead.warn(count, len(self.loader.dataset))
 
 
 def start(argv: Sequence[str] | None, script: str) -> Tester:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from calm.config import Configs
 from calm.flags import DATASETS
 from calm.network import ARCHITECTURES
 from calm.network.head import AttributionNet
 from calm.network.util import MissingCheckpoint, find_checkpoint, load_checkpoint, read_checkpoint
+from calm.rows import read_lines
 from calm.util import string_contains_any
 from common.cli import UserError
+from common.run import Run, start_run
 
 NUM_CLASSES = dict(zip(DATASETS, (200, 1000, 100), strict=True))
 PLACEHOLDER = "checkpoint_name"  # of the original README's commands
@@ -39,12 +43,15 @@ def count_classes(args: argparse.Namespace) -> int:
         return args.num_classes
     listing = Path(args.data_paths.train).parent / "classes.txt"
     if args.dataset_name == "CUB" and listing.is_file():
-        return len(listing.read_text().splitlines())
+        return len(read_lines(listing))
     return NUM_CLASSES[args.dataset_name]
 
 
 def checkpoint_file(args: argparse.Namespace, fallback: Path | None = None) -> Path:
-    """The file of --load_checkpoint; without that flag, and for the README's placeholder, of the run in `fallback`."""
+    """The file of --load_checkpoint; without that flag, and for the README's placeholder, of the run in `fallback`.
+
+    MissingCheckpoint lists what was tried, UserError where there is neither flag nor fallback.
+    """
     roots = [Path(args.save_root)]
     if args.load_checkpoint is None:
         if fallback is None:
@@ -61,6 +68,12 @@ def checkpoint_file(args: argparse.Namespace, fallback: Path | None = None) -> P
             raise MissingCheckpoint(f"{missing}; nor does the experiment {fallback} hold one") from None
         print(f"{args.load_checkpoint} is the README's placeholder and not there: using {fallback}", flush=True)
         return file
+
+
+def start_evaluation(args: Configs, name: str, accelerator: Accelerator) -> Run:
+    """The run directory of an evaluation: NAME in the experiment's folder; --output_dir where that is no experiment."""
+    is_experiment = args.output_dir is None or args.experiment == Path(args.output_dir)
+    return start_run(args, args.experiment / name, accelerator, named="" if is_experiment else args.output_dir)
 
 
 def settings_of_checkpoint(file: Path) -> dict[str, object]:
@@ -125,24 +138,36 @@ def build_teacher(args: argparse.Namespace, model: nn.Module) -> AveragedModel |
 
 
 def read_superclass(args: argparse.Namespace) -> dict[int, list[int]] | None:
-    """--superclass_file: {label: labels}; UserError names a label that is unknown, or whose list is empty."""
+    """--superclass_file: {label: labels}; UserError names line and label of a list that is empty or unfit."""
     if args.superclass_file is None:
         return None
-    path, classes = Path(args.superclass_file), count_classes(args)
+    path, known = Path(args.superclass_file), range(count_classes(args))
+    lines = read_lines(path, "superclass.py writes one")
     try:
-        groups = json.loads(path.read_text())
-        groups = {int(label): [int(c) for c in members] for label, members in groups.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        groups = json.loads("\n".join(lines))
+    except ValueError as error:
         raise UserError(f"{path}: not a JSON object of label: [labels] ({error})") from error
+    if not isinstance(groups, dict):
+        raise UserError(f"{path}: not a JSON object of label: [labels], but a {type(groups).__name__}")
     for label, members in groups.items():
-        unknown = [c for c in (label, *members) if not 0 <= c < classes]
-        if unknown or not members:
-            problem = f"unknown label {unknown[0]}" if unknown else "an empty list"
-            raise UserError(f"{path}: label {label} has {problem}; labels are 0..{classes - 1}")
-    missing = [c for c in range(classes) if c not in groups]
+        line = next((n for n, text in enumerate(lines, 1) if f'"{label}"' in text), 1)
+        problem = _problem_of(label, members, known)
+        if problem:
+            raise UserError(f"{path}:{line}: label {label} {problem}; labels are 0..{len(known) - 1}")
+    missing = [c for c in known if str(c) not in groups]
     if missing:
         raise UserError(f"{path}: label {missing[0]} has no group ({len(missing)} are missing)")
-    return groups
+    return {int(label): members for label, members in groups.items()}
+
+
+def _problem_of(label: str, members: object, known: range) -> str:
+    """What is wrong with an entry of --superclass_file; empty where nothing is."""
+    if label not in map(str, known):
+        return "is unknown"
+    if not isinstance(members, list) or not members:
+        return "has an empty list" if members == [] else f"has no list of labels, but {members!r}"
+    unknown = [c for c in members if type(c) is not int or c not in known]
+    return f"has an unknown label {unknown[0]!r}" if unknown else ""
 
 
 def to_device(images: torch.Tensor, labels: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,7 +23,7 @@ from calm.erasing import (  # noqa: F401
     random_mask_generator,
     smoothing,
 )
-from calm.score_map_method import GRADIENT_PROCESSES, activation_map, backprop
+from calm.score_map_method import GRADIENT_PROCESSES, GRADIENT_SETTINGS, activation_map, backprop
 from common.cam import normalize_scoremap  # noqa: F401
 from common.checkpoint import atomic_write
 
@@ -42,11 +42,7 @@ def get_score_map(process: str, method: str) -> Callable[..., torch.Tensor]:
 def get_scoremaps(tester: Any, inputs: torch.Tensor, targets: torch.Tensor, dataset_name: str = "CUB") -> np.ndarray:
     """The maps of `targets` on `inputs` with tester.model and tester.args: float32 (B,h,w) or (B,H,W)."""
     args = tester.args
-    settings = {
-        name: getattr(args, name)
-        for name in ("smooth_grad_nr_iter", "smooth_grad_sigma", "integrated_grad_nr_iter", "ig_variant")
-        if hasattr(args, name)
-    }
+    settings = {name: getattr(args, name) for name in GRADIENT_SETTINGS if hasattr(args, name)}
     maps = get_score_map(args.score_map_process, args.score_map_method)(
         model=tester.model,
         images=inputs,
@@ -97,7 +93,8 @@ def resize_scoremaps(
     """Maps (B,h,w) at `size`, bilinear: "tensor" gives (B,1,H,W), "numpy" (B,H,W) of the input's dtype."""
     if kind not in ("tensor", "numpy"):
         raise ValueError(f"kind {kind!r}: choose from tensor, numpy")
-    maps = torch.as_tensor(scoremaps)[:, None]
+    maps = scoremaps if isinstance(scoremaps, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(scoremaps))
+    maps = maps[:, None]
     if tuple(maps.shape[-2:]) != tuple(size):
         maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     return maps if kind == "tensor" else t2n(maps[:, 0])

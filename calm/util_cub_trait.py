@@ -1,12 +1,14 @@
 """CUB's attributes and parts: which parts tell two classes apart, and where these parts are in an image (spec e.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from calm.prepare_metadata import read_table
+from calm.rows import ById, finite, read_lines, read_rows
 from common.cli import UserError
 
 PRESENT_FROM = 50.0  # percent of the images of a class
@@ -27,10 +29,10 @@ IN_ARCHIVE = {
 }
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _rows(path: Path, kinds: Sequence[Callable], what: str) -> list[list]:
     if not path.is_file():
         raise UserError(f"{path} is missing; it is in the CUB_200_2011 archive of Caltech (parts/ and attributes/)")
-    return [line.split(None, 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [row for _, row in read_rows(path, kinds, what)]
 
 
 class CUBTrait:
@@ -45,10 +47,11 @@ class CUBTrait:
         if rule not in ("released", "name"):
             raise ValueError(f"attribute_rule {rule!r}: choose from released, name")
         self.data_dir, self.rule, self.foreground = Path(data_dir), rule, foreground
-        self.part_id2name = {int(a): b for a, b in _rows(self.data_dir / "parts" / "parts.txt")}
-        self.attribute_id2name = {int(a): b for a, b in _rows(self._attribute_names())}
+        self.part_id2name = dict(_rows(self.data_dir / "parts" / "parts.txt", (int, str), "number name"))
+        self.attribute_id2name = dict(_rows(self._attribute_names(), (int, str), "number name"))
         self.class2attribute = self._read_classes()
-        self.image_file2image_id = {b: int(a) for a, b in _rows(self.data_dir / "images.txt")}
+        self.image_file2image_id = ById(self.data_dir / "images.txt")
+        self.image_file2image_id.update({f: n for n, (f,) in read_table(self.data_dir / "images.txt").items()})
         self.image_id2part_locs = self._read_parts()
         self._points = lru_cache(maxsize=256)(self._visible_points)
         self._nearest = lru_cache(maxsize=256)(self._nearest_part)
@@ -69,23 +72,23 @@ class CUBTrait:
         path = self.data_dir / "attributes" / "class_attribute_labels_continuous.txt"
         if not path.is_file():
             raise UserError(f"{path} is missing; it is in the CUB_200_2011 archive, attributes/")
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
         expected = len(self.attribute_id2name)
-        for number, line in enumerate(lines, 1):
-            if len(line) != expected:
-                raise UserError(f"{path}:{number}: {len(line)} attributes, expected {expected}")
-        classes = len(_rows(self.data_dir / "classes.txt"))
+        for number, line in enumerate(read_lines(path), 1):
+            if len(line.split()) not in (0, expected):
+                raise UserError(f"{path}:{number}: {len(line.split())} attributes, expected {expected}")
+        lines = _rows(path, (finite,) * expected, f"{expected} percentages")
+        classes = len(_rows(self.data_dir / "classes.txt", (int, str), "number name"))
         if len(lines) != classes:
             raise UserError(f"{path}: {len(lines)} classes, expected {classes} (classes.txt)")
-        return {c: (np.array(line, float) >= PRESENT_FROM).astype(int) for c, line in enumerate(lines, 1)}
+        return {c: (np.array(line) >= PRESENT_FROM).astype(int) for c, line in enumerate(lines, 1)}
 
     def _read_parts(self) -> dict[int, dict[int, tuple[float, float]]]:
         """image id -> {part number: (x, y)}, visible parts only."""
         found: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in self.image_file2image_id.values()}
-        for image, rest in _rows(self.data_dir / "parts" / "part_locs.txt"):
-            part, x, y, visible = rest.split()
-            if int(visible):
-                found.setdefault(int(image), {})[int(part)] = (float(x), float(y))
+        kinds = (int, int, finite, finite, int)
+        for image, part, x, y, visible in _rows(self.data_dir / "parts/part_locs.txt", kinds, "image part x y visible"):
+            if visible:
+                found.setdefault(image, {})[part] = (x, y)
         return found
 
     # ---- which parts differ -----------------------------------------------------------------------
@@ -175,9 +178,8 @@ class CUBTrait:
         return inside_y[:, None] & inside_x[None]
 
     @cached_property
-    def _boxes(self) -> dict[int, tuple[float, ...]]:
-        rows = _rows(self.data_dir / "bounding_boxes.txt")
-        return {int(i): tuple(float(v) for v in rest.split()) for i, rest in rows}
+    def _boxes(self) -> dict[int, list[float]]:
+        return read_table(self.data_dir / "bounding_boxes.txt")
 
     def get_pseudo_segment_mask(
         self, image_file: str, class_pair: Iterable[int], size: int = SIZE

@@ -3,12 +3,15 @@
 Shapes: B batch, C channels, K classes, h w map, H W image.
 """
 
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
+
+NORM_TYPES = ("max", "minmax", "clipping")
 
 
 def class_activation_map(features: torch.Tensor, weight: torch.Tensor, *, relu: bool = True) -> torch.Tensor:
@@ -25,22 +28,34 @@ def resize_maps(maps: torch.Tensor, size: tuple[int, int], mode: str = "bilinear
     return F.interpolate(maps, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
 
 
-def normalize_scoremap(score_map: np.ndarray, kind: str = "minmax") -> np.ndarray:
-    """A score map in [0,1], same shape and dtype; the input is left alone.
+def normalize_maps(maps: torch.Tensor, norm_type: str = "minmax") -> torch.Tensor:
+    """Maps (n,...) to [0,1], each by itself; same shape and (floating) dtype, the input is left alone.
 
     max: m / max; minmax: subtract the minimum, divide by the new maximum; clipping: only clip.
-    A map with a NaN, a constant one, and for max one whose maximum is 0, become zero.
+    A map with a NaN, a constant one, and for max one whose maximum is 0, become zero. With max and a negative maximum
+    the sign flips: 1 everywhere, as in the original, and a warning. ValueError lists the types.
     """
-    if kind not in ("max", "minmax", "clipping"):
-        raise ValueError(f"norm_type {kind!r}: choose from max, minmax, clipping")
-    m = np.array(score_map)
-    if np.isnan(m).any() or m.min() == m.max() or (kind == "max" and m.max() == 0):
-        return np.zeros_like(m)
-    if kind == "minmax":
-        m = m - m.min()
-    if kind != "clipping":
-        m = m / m.max()
-    return np.clip(m, 0, 1)
+    if norm_type not in NORM_TYPES:
+        raise ValueError(f"norm_type {norm_type!r}: choose from {', '.join(NORM_TYPES)}")
+    m = maps.flatten(1)
+    low, high = m.amin(1, keepdim=True), m.amax(1, keepdim=True)
+    useless = m.isnan().any(1, keepdim=True) | (low == high)
+    if norm_type == "max" and ((high < 0) & ~useless).any():
+        warnings.warn(
+            "norm_type max: a map has a negative maximum and becomes 1 everywhere; minmax keeps it", stacklevel=1
+        )
+    if norm_type == "minmax":
+        m, high = m - low, high - low
+    if norm_type != "clipping":
+        m = torch.where(high == 0, 0.0, m / torch.where(high == 0, 1.0, high))
+    return torch.where(useless, 0.0, m.clamp(0, 1)).view(maps.shape)
+
+
+def normalize_scoremap(map: np.ndarray, norm_type: str = "minmax") -> np.ndarray:
+    """A score map of any shape in [0,1], as `normalize_maps` makes it; whole numbers come back as float64."""
+    m = np.array(map)
+    m = m if np.issubdtype(m.dtype, np.floating) else m.astype(np.float64)
+    return normalize_maps(torch.from_numpy(m)[None], norm_type)[0].numpy()
 
 
 def overlay(image: np.ndarray, score_map: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:

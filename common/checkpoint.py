@@ -65,9 +65,11 @@ def load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises a different class for every kind of damage
+        best = path.with_name("best.pt")
+        instead = f"; {best} is beside it, name that one" if best.is_file() and best != path else ""
         raise UserError(
             f"{path}: not a checkpoint of tensors and plain data ({type(error).__name__}); "
-            "the file is damaged, or holds pickled code, which is never executed"
+            f"the file is damaged, or holds pickled code, which is never executed{instead}"
         ) from error
 
 

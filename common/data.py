@@ -168,9 +168,11 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB; CorruptImage names the path where it cannot be decoded."""
+    """Read an image file as RGB, 16 bits scaled to 8; CorruptImage names the path where it cannot be decoded."""
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image") from error

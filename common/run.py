@@ -275,10 +275,10 @@ def start_run(
 ) -> Run:
     """Choose, lock and describe the run directory; every process gets the same one.
 
-    `named` (default: args.output_dir) is a directory that the user named: a run in it is never
+    `named` (default: args.output_dir; "" for none) is a directory that the user named: a run in it is never
     overwritten. Without a name a second run gets a new numbered folder beside the first.
     """
-    named = named or getattr(args, "output_dir", None)
+    named = getattr(args, "output_dir", None) if named is None else named
     answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:

@@ -8,7 +8,6 @@ Shapes: B images, C classes, D feature channels, h x w grid, N = h w positions. 
 CALM-ML maximises log p(y|x); CALM-EM maximises sum_z q_z log p(y,z|x) with the posterior q held fixed.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,7 +23,7 @@ PROCESSES = (
 )
 EPS_LOG, EPS_DIVIDE = 1e-8, 1e-10
 
-Superclass = Mapping[object, Sequence[int]]
+Superclass = Mapping[object, Sequence[int]] | Sequence[Sequence[int]]
 
 
 def canonical_method(name: str) -> str:
@@ -53,8 +52,6 @@ class UniversalProcess:
         self.prior_gradient = prior_gradient
         self.conv_last: nn.Module | None = None
         self.attention: nn.Module | None = None
-        self.dead_rows: torch.Tensor | None = None
-        self._has_warned = False
 
     @property
     def is_cam(self) -> bool:
@@ -78,14 +75,12 @@ class UniversalProcess:
     def _latent_prior(
         self, f_former: torch.Tensor, log: bool = False, attention: torch.Tensor | None = None, full: bool = False
     ) -> torch.Tensor:
-        """g = p(z|x) (B,1,h,w), or its log. A row of zeros gets the uniform prior and is counted."""
+        """g = p(z|x) (B,1,h,w), or its log. A row of zeros gets the uniform prior."""
         a = self.attention(f_former) if attention is None else attention
         total = a.sum((2, 3), keepdim=True)
         if self.prior_gradient == "detach" and not full:
             total = total.detach()
         dead = total <= 0
-        if not full:
-            self._count_dead(dead)
         uniform = 1 / (a.shape[2] * a.shape[3])
         g = torch.where(dead, uniform, a / torch.where(dead, 1.0, total))
         return safe_log(g) if log else g
@@ -224,41 +219,52 @@ class UniversalProcess:
         mean: bool = False,
         minmax: bool = False,
     ) -> torch.Tensor:
-        """sum (or mean) over the classes of superclass[label] of maps (B,C,h,w): (B,h,w)."""
+        """sum (or mean) over the classes of superclass[label] of maps (B,C,h,w): (B,h,w).
+
+        superclass: label (a number or its text) -> classes, or a list of such lists; a class that stands there twice
+        counts twice. ValueError without a group of a label.
+        """
         if superclass is None:
             raise ValueError("a superclass process needs the label groups; name them with --superclass_file")
-        member = torch.zeros(cams.shape[:2], dtype=cams.dtype)
-        for row, label in enumerate(labels.tolist()):
-            classes = superclass[label] if label in superclass else superclass[str(label)]
-            member[row, list(classes)] = 1 / len(classes) if mean else 1
-        return torch.einsum("bchw,bc->bhw", scale_to_unit(cams) if minmax else cams, member.to(cams.device))
+        groups = superclass if isinstance(superclass, Mapping) else dict(enumerate(superclass))
+        maps = []
+        for cam, label in zip(cams, labels.tolist(), strict=True):
+            classes = groups.get(label, groups.get(str(label), ()))
+            if not len(classes):
+                raise ValueError(f"label {label} has no group of classes")
+            members = scale_to_unit(cam[list(classes)]) if minmax else cam[list(classes)]
+            maps.append(members.mean(0) if mean else members.sum(0))
+        return torch.stack(maps)
 
-    # ---- dead attention -------------------------------------------------------------------------
 
-    def _count_dead(self, dead: torch.Tensor) -> None:
-        count = dead.detach().sum()
-        self.dead_rows = count if self.dead_rows is None else self.dead_rows.to(count.device) + count
-        if count.device.type == "cpu" and count and not self._has_warned:
-            self.warn_dead()
+class DeadAttention:
+    """Counts images whose attention is zero everywhere, without waiting for the device, and warns once a run."""
 
-    def warn_dead(self) -> int:
-        """How many rows of attention were all zero so far; warns once if there were any."""
-        count = 0 if self.dead_rows is None else int(self.dead_rows)
+    def __init__(self) -> None:
+        self.count: torch.Tensor | int = 0
+        self._has_warned = False
+
+    def add(self, attention: torch.Tensor) -> None:
+        """Count a batch (B,1,h,w); each image should come once."""
+        self.count = self.count + (attention.detach().amax((1, 2, 3)) <= 0).sum()
+
+    def warn(self, count: int, images: int) -> None:
+        """Warn that so many of `images` are dead, unless none is, or it was told before."""
         if count and not self._has_warned:
             self._has_warned = True
             advice = "for training from scratch use --prior_activation softplus --prior_gradient full"
             warnings.warn(
-                f"the attention of {count} image(s) is zero everywhere: uniform prior; {advice}", stacklevel=2
+                f"the attention of {count} of {images} images is zero everywhere: uniform prior; {advice}",
+                stacklevel=2,
             )
-        return count
 
 
 def log_sum(log_s: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """log sum_z exp(log_s_z) g_z over all axes after the second, without underflow: (B,C)."""
-    log_s, g = log_s.flatten(2), g.flatten(2)
-    top = log_s.detach().amax(2, keepdim=True)
-    total = ((log_s - top).exp() * g).sum(2)
-    return total.clamp_min(math.exp(-80)).log() + top.squeeze(2)
+    """log sum_z exp(log_s_z) g_z over all axes after the second, without underflow: (B,C); some g must be above 0."""
+    g = g.flatten(2)
+    empty = g < torch.finfo(g.dtype).tiny
+    log_g = g.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
+    return (log_s.flatten(2) + log_g).logsumexp(2)
 
 
 def scale_to_unit(maps: torch.Tensor) -> torch.Tensor:

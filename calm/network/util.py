@@ -18,6 +18,7 @@ IMAGENET = {
     "vgg16_bn": "vgg16_bn-6c64b313.pth",
     "inception_v3_google": "inception_v3_google-1a9a5a14.pth",
 }
+IN_FOLDER = ("checkpoints/last.pt", "last.pt", "last_checkpoint.pth.tar")  # ours, bare, the original's
 BESIDE_STATE_DICT = ("architecture", "attribution_method", "prior_activation")  # the first one also in the original's
 URL = "https://download.pytorch.org/models/"
 HINT = "look at --architecture, --dataset, --num_classes, --use_bn, --large_feature_map, --is_different_checkpoint"
@@ -93,20 +94,21 @@ def load_imagenet(
 def find_checkpoint(path: str | Path, roots: Iterable[Path] = ()) -> Path:
     """The checkpoint file that `path` names: a file, or a folder, as it is or under one of `roots`.
 
-    A folder holds checkpoints/last.pt (ours) or last_checkpoint.pth.tar (the original's).
-    MissingCheckpoint lists all places.
+    A folder holds one of IN_FOLDER. MissingCheckpoint lists all places.
     """
     tried: list[Path] = []
     for base in (Path(path).expanduser(), *(Path(root) / path for root in roots)):
-        tried += [base] if base.suffix else []
-        tried += [base / "checkpoints" / "last.pt", base / "last.pt", base / "last_checkpoint.pth.tar"]
-        if base.is_file():
-            return base
-        for candidate in tried:
-            if candidate.is_file():
-                return candidate
+        tried += [base, *(base / name for name in IN_FOLDER)]
+    found = next((file for file in tried if file.is_file()), None)
+    if found is not None:
+        return found
     places = ", ".join(dict.fromkeys(str(p) for p in tried))
     raise MissingCheckpoint(f"no checkpoint {path}; tried {places}; train one with main.py or give --load_checkpoint")
+
+
+def holds_checkpoint(folder: str | Path) -> bool:
+    """Whether a folder is that of a training run."""
+    return any((Path(folder) / name).is_file() for name in IN_FOLDER)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

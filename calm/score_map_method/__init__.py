@@ -23,9 +23,12 @@ GRADIENT_PROCESSES = {
     "captum_vargrad": noise_tunnel_variance,
     "occlusion": occlusion,
 }
+# the flags that they take
+GRADIENT_SETTINGS = ("smooth_grad_nr_iter", "smooth_grad_sigma", "integrated_grad_nr_iter", "ig_variant")
 
 __all__ = [
     "GRADIENT_PROCESSES",
+    "GRADIENT_SETTINGS",
     "activation_map",
     "backprop",
     "grad_cam",

@@ -47,3 +47,16 @@ def save_root(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("save")
     main.main([*TRAIN, "--data_root", str(birds), "--save_root", str(root), "--experiment_name=em/"])
     return root
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    """The metadata lists of two images."""
+    for name, lines in {
+        "image_ids": "a/1.jpg\na/2.jpg",
+        "class_labels": "a/1.jpg,0\na/2.jpg,1",
+        "image_sizes": "a/1.jpg,10,20\na/2.jpg,30,40",
+        "localization": "a/1.jpg,1,2,3,4\na/1.jpg,5,6,7,8\na/2.jpg,0,0,1,1",
+    }.items():
+        (tmp_path / f"{name}.txt").write_text(lines)
+    return tmp_path

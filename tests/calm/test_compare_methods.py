@@ -22,6 +22,8 @@ def test_it_equals_the_scripts_and_goes_on(birds: Path, save_root: Path, tmp_pat
     assert [(r["method"], r["seed"]) for r in rows] == [("CAM", "0"), ("CALM-EM", "0")]
     alone = json.loads((save_root / "em/summary.json").read_text())["test_accuracy"]
     assert float(rows[1]["accuracy"]) == pytest.approx(alone)
+    prior = json.loads((tmp_path / "c/CALM-EM-0/wsol_prior/summary.json").read_text())
+    assert float(rows[1]["MaxBoxAccV2_prior"]) == prior["MaxBoxAccV2"] and rows[0]["MaxBoxAccV2_prior"] == ""
     cue = json.loads((tmp_path / "c/CALM-EM-0/cue/summary.json").read_text())
     assert float(rows[1]["mPxAP"]) == cue["mPxAP"]["per_pair/kept"]["mean"]
 

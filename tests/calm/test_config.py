@@ -1,8 +1,10 @@
 """Flags, folders and data paths (config.py, flags.py); the metadata that is built on first use."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from calm import config
 from calm.config import configure, find_metadata, get_configs, mch, set_data_path, str2bool
@@ -80,6 +82,9 @@ def test_spellings(flags: list[str], name: str, value: object) -> None:
         (["--em_teacher", "ema"], "CALM-EM"),
         (["--crop_size", "300"], "--crop_size"),
         (["--load", "x"], "unrecognized"),
+        (["--workers", "-1"], "0 or above"),
+        (["--weight_decay", "-1"], "0 or above"),
+        (["--lr", "nan"], "above 0"),
     ],
 )
 def test_bad_flags_are_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
@@ -137,6 +142,36 @@ def test_metadata_is_built_once_and_again_for_another_data_set(birds: Path, tmp_
     source.unlink()  # lists of the user's own are never replaced
     (args._metadata / "test" / "image_ids.txt").write_text("strange.jpg")
     assert get_image_ids(configure_metadata(find_metadata(args) / "test")) == ["strange.jpg"]
+
+
+def test_metadata_is_built_again_where_a_second_val_set_came_or_went(birds: Path, tmp_path: Path) -> None:
+    shutil.copytree(birds, tmp_path / "b")
+    flags = ["--data_root", str(tmp_path / "b"), "--metadata_root", str(tmp_path / "lists")]
+
+    def val_ids() -> list[str]:
+        args = configure(flags)
+        ids = get_image_ids(configure_metadata(args._metadata / "val"))
+        assert all((Path(args.data_paths.val) / i).is_file() for i in ids)
+        return ids
+
+    held = val_ids()
+    second = tmp_path / "b/CUBV2/002.Bird"
+    (second.parent / "003.Empty").mkdir(parents=True)
+    assert val_ids() == held and len(held) == 30
+    second.mkdir()
+    Image.new("RGB", (9, 7)).save(second / "x.jpeg")
+    assert val_ids() == ["002.Bird/x.jpeg"]
+    shutil.rmtree(second)
+    assert val_ids() == held
+
+
+def test_masks_lie_where_the_images_do(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / "d/OpenImages" / split / "m_01").mkdir(parents=True)
+        Image.new("RGB", (9, 7)).save(tmp_path / "d/OpenImages" / split / "m_01/a.jpg")
+    given = ["--dataset=OpenImages", "--data_root", str(tmp_path / "d")]
+    assert configure(given).mask_root == str(tmp_path / "d/OpenImages")
+    assert configure([*given, "--mask_root", "m"]).mask_root == "m/OpenImages"
 
 
 def test_metadata_goes_to_the_save_folder_where_its_root_is_read_only(birds: Path, tmp_path: Path) -> None:

@@ -109,17 +109,6 @@ def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> Non
     )
 
 
-def test_normalize_maps_equals_the_single_one() -> None:
-    rng = np.random.default_rng(0)
-    maps = np.stack([rng.normal(size=(5, 4)), np.full((5, 4), 2.0), -rng.random((5, 4)) - 1, rng.random((5, 4)) * 3])
-    maps = np.concatenate([maps, maps[:1] * 1])
-    maps[4, 0, 0] = np.nan
-    for kind in ("max", "minmax", "clipping"):
-        ours = cue_localiser.normalize_maps(torch.from_numpy(maps), kind).numpy()
-        for one, given in zip(ours, maps, strict=True):
-            assert np.allclose(one, normalize_scoremap(given, kind), atol=1e-15)
-
-
 def test_foreground_pairs_and_gradients(birds: Path, save_root: Path, capsys) -> None:
     eval_cue_location.main(flags(birds, save_root, *JOINT, "--foreground", "box", "--max_pairs", "1", "--cue_protocol",
                                  "released", "--attribute_rule", "name"))  # fmt: skip

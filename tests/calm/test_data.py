@@ -13,59 +13,13 @@ from calm import logger, prepare_metadata, util
 from calm.config import set_data_path
 from calm.data_loaders import (
     ImageLabelDataset,
-    configure_metadata,
-    get_bounding_boxes,
-    get_class_labels,
     get_data_loader,
-    get_image_ids,
-    get_image_sizes,
     make_transforms,
 )
 from calm.prepare_metadata import build_cub_metadata, build_ilsvrc_metadata, build_openimages_metadata
 from calm.util_cub_trait import CUBTrait
 from common.cli import UserError
 from common.samples import cub as drawn
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> Path:
-    for name, lines in {
-        "image_ids": "a/1.jpg\na/2.jpg",
-        "class_labels": "a/1.jpg,0\na/2.jpg,1",
-        "image_sizes": "a/1.jpg,10,20\na/2.jpg,30,40",
-        "localization": "a/1.jpg,1,2,3,4\na/1.jpg,5,6,7,8\na/2.jpg,0,0,1,1",
-    }.items():
-        (tmp_path / f"{name}.txt").write_text(lines)
-    return tmp_path
-
-
-def test_lists(lists: Path) -> None:
-    metadata = configure_metadata(lists)
-    assert metadata.image_ids == metadata["image_ids"] and get_image_ids(metadata) == ["a/1.jpg", "a/2.jpg"]
-    assert get_class_labels(metadata)["a/2.jpg"] == 1 and get_image_sizes(metadata)["a/2.jpg"] == (30, 40)
-    assert get_bounding_boxes(metadata)["a/1.jpg"] == [(1, 2, 3, 4), (5, 6, 7, 8)]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("image_ids", "a/1.jpg\na/1.jpg", r"image_ids.txt:2: 'a/1.jpg' stands already in line 1"),
-        ("image_ids", "a/1.jpg\nb.jpg", "'b.jpg' of image_ids.txt has no label"),
-        ("class_labels", "a/1.jpg,0\na/2.jpg", r"class_labels.txt:2: 'a/2.jpg' is not id,label"),
-        ("class_labels", "a/1.jpg,0\na/2.jpg,x", r"class_labels.txt:2: 'x' is not a label"),
-        ("class_labels", "a/1.jpg,0\na/2.jpg,5", r"label 5 of 'a/2.jpg' is outside 0..1"),
-        ("class_labels", "a/1.jpg,0\na/1.jpg,0", "has a label already"),
-    ],
-)
-def test_bad_lines_name_file_line_and_content(lists: Path, name: str, text: str, message: str) -> None:
-    (lists / f"{name}.txt").write_text(text)
-    with pytest.raises(UserError, match=message):
-        ImageLabelDataset("x", lists, None, num_classes=2)
-
-
-def test_missing_lists(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="prepare_metadata.py"):
-        get_image_ids(configure_metadata(tmp_path))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "I;16", "RGBA", "1"])
@@ -127,9 +81,16 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
         assert build_ilsvrc_metadata(root, tmp_path / "i")["val"] == 3
         ids = (tmp_path / "i/val/image_ids.txt").read_text().split("\n")
         assert all((Path(set_data_path("ILSVRC", tmp_path).val) / i).is_file() for i in ids)
+    assert '"val": "ImageNetV2"' in (tmp_path / "i/source.json").read_text()
     shutil.rmtree(tmp_path / "ImageNetV2")
     picture(root / "train/n01/n01_2.JPEG")
     assert build_ilsvrc_metadata(root, tmp_path / "i") == {"train": 3, "test": 1, "val": 1}
+    assert '"val": "held out of train"' in (tmp_path / "i/source.json").read_text()
+    for bad, message in ((xml, ":1: is no XML"), (f"{xml.replace('n02', 'n09')}</object></annotation>", "'n09' is no"),
+                         (f"{xml.replace('5', 'x')}</object></annotation>", "four whole numbers")):  # fmt: skip
+        (root / "val/ILSVRC2012_val_00000001.xml").write_text(bad)
+        with pytest.raises(UserError, match=f"ILSVRC2012_val_00000001.xml.*{message}"):
+            build_ilsvrc_metadata(root, tmp_path / "i")
 
     root = tmp_path / "OpenImages"
     for split in ("train", "val", "test"):
@@ -143,6 +104,10 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
         "test/m_02/ab.jpg,test/m_02/ab_m02_00000001.png,test/m_02/ab_ignore.png",
         "test/m_02/ab.jpg,test/m_02/ab_m02_00000002.png,",
     ]
+    shutil.rmtree(root / "val")
+    picture(root / "train/m_02/cd.jpg")
+    assert build_openimages_metadata(root, tmp_path / "o") == {"train": 2, "val": 1, "test": 1}
+    assert (tmp_path / "o/val/image_ids.txt").read_text() == "train/m_02/cd.jpg"
     with pytest.raises(UserError, match="no class folders"):
         build_openimages_metadata(tmp_path / "none", tmp_path / "o")
 

@@ -47,8 +47,9 @@ def test_erase_and_classify_golden() -> None:
 def test_masks() -> None:
     maps = torch.zeros(2, 1, 5, 6)
     maps[:, 0, 2, 3] = 1
-    generator = torch.Generator().manual_seed(0)
-    orders = erasing.rank_pixels(maps, "random", generator)
+    among_equals = eval_remove_classify.random_ranking(torch.arange(2), 30, seed=0)
+    orders = erasing.rank_pixels(maps, among_equals)
+    assert [o[o != 15].tolist() for o in among_equals] == orders[:, 1:].tolist()
     assert orders[:, 0].tolist() == [15, 15] and not torch.equal(orders[0], orders[1])
     assert sorted(orders[0].tolist()) == list(range(30))
     np.random.seed(0)  # noqa: NPY002 - the reference draws from the global stream
@@ -73,6 +74,35 @@ def test_summary_of_no_survivors_is_undefined_not_a_crash() -> None:
     assert np.isnan(rows["0.9"]["R"]) and rows["0.9"]["random_count"] == 0
     rows = eval_remove_classify.summarize(preds, ~none, none, [0.9])
     assert np.isinf(rows["0.9"]["R"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("kind", erasing.BASELINES)
+def test_baselines_keep_the_type(kind: str, dtype: torch.dtype) -> None:
+    x = torch.rand(2, 3, 40, 36)
+    base = erasing.get_baseline(kind, x.to(dtype), "cpu")
+    assert base.dtype == dtype and base.shape == x.shape
+    if kind != "noise":
+        assert torch.allclose(base.float(), erasing.get_baseline(kind, x, "cpu"), atol=2e-3)
+
+
+def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random((3, 50)), rng.random((3, 50))
+    draws = np.random.default_rng(0).integers(50, size=(eval_remove_classify.BOOTSTRAPS, 50))
+    whole = np.stack([x[draws].sum(1) / y[draws].sum(1) for x, y in zip(a, b, strict=True)])
+    for at_once in (1, 50 * 7 + 3, 10**7):
+        monkeypatch.setattr(eval_remove_classify, "DRAWN_AT_ONCE", at_once)
+        assert np.array_equal(eval_remove_classify.bootstrap(a, b), whole)
+
+
+def test_ties_do_not_depend_on_the_batch_size(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    found = []
+    for size in ("5", "18"):
+        given = flags(birds, save_root, *JOINT, "--erase_k", "0.9", "--tie_break", "random", "--batch_size", size)
+        eval_pixel_perturb.main([*given, "--output_dir", str(tmp_path / size)])
+        found.append(pickle.loads((tmp_path / size / "measure_jointll_EM.pickle").read_bytes()))
+    assert found[0] == found[1]
 
 
 def test_pixel_perturb_writes_the_released_file_and_r_k(birds: Path, save_root: Path, capsys) -> None:

@@ -1,14 +1,20 @@
 """Localisation, explain, gallery; what all evaluation scripts share: checkpoints, two processes, parallel starts."""
 
 import json
+import multiprocessing
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from calm import (
+    compare_methods,
     eval_cue_location,
     eval_pixel_perturb,
     eval_wsol,
@@ -34,6 +40,40 @@ def test_wsol(birds: Path, save_root: Path) -> None:
     assert second["MaxBoxAcc"] == second["MaxBoxAcc/50"] <= first["MaxBoxAccV2/50"] + 1e-9
     with pytest.raises(UserError, match="percentages"):
         eval_wsol.main(flags(birds, save_root, "--iou_thresholds", "0"))
+
+
+def test_boxes_from_workers_that_are_not_forked(birds: Path, save_root: Path, tmp_path: Path, monkeypatch) -> None:
+    given = flags(birds, save_root, *JOINT, "--cam_curve_interval", "0.1")
+    spawned = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
+    for workers in ("0", "2"):
+        eval_wsol.main([*given, "--workers", workers, "--output_dir", str(tmp_path / workers)])
+        monkeypatch.setattr(eval_wsol, "ProcessPoolExecutor", spawned)
+    alone, pool = (json.loads((tmp_path / w / "summary.json").read_text())["MaxBoxAccV2"] for w in ("0", "2"))
+    assert alone == pool
+
+
+def test_an_output_dir_that_is_a_training_run(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    given = ["--cpu", "--data_root", str(birds), "--attribution_method=CALM_EM", "--crop_size", "64", *JOINT]
+    given += ["--save_root", str(tmp_path / "none"), "--erase_k", "0.1"]
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(save_root / "em/checkpoints/last.pt", run / "checkpoints")
+    for _ in range(2):
+        eval_pixel_perturb.main([*given, "--output_dir", str(run)])
+    assert (run / "eval_pixel_perturb_jointll_CALM-EM/summary.json").is_file()
+    assert (run / "eval_pixel_perturb_jointll_CALM-EM-2/summary.json").is_file()
+    eval_pixel_perturb.main([*given, "--output_dir", str(tmp_path / "own"), "--load_checkpoint", str(run)])
+    assert (tmp_path / "own/summary.json").is_file()
+
+
+@pytest.mark.parametrize("script", [explain, gallery, compare_methods])
+def test_help_shows_the_scripts_own_flags_and_the_shared_ones(script: ModuleType, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        script.main(["--help"])
+    own = {explain: "--classes", gallery: "--runs", compare_methods: "--seeds"}[script]
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and f"usage: {script.__name__.split('.')[1]}.py" in out
+    assert own in out and "--skip_corrupt" in out and out.count("\n  --output_dir") == 1
 
 
 def test_explain_needs_only_an_image_and_a_checkpoint(birds: Path, save_root: Path, tmp_path: Path) -> None:

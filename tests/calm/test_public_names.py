@@ -10,7 +10,15 @@ from PIL import Image
 from calm import eval_cue_location, evaluation, main, tester
 from calm.config import configure, get_configs
 from calm.evaluation import check_box_convention, load_mask_image, resize_bbox
-from calm.util import check_scoremap_validity, get_scoremaps, get_topk_to_zero_mask, random_mask_generator
+from calm.util import (
+    check_scoremap_validity,
+    get_scoremaps,
+    get_topk_to_zero_mask,
+    normalize_scoremap,
+    random_mask_generator,
+    resize_scoremap,
+)
+from common.cli import UserError
 from tests.calm.conftest import TRAIN, flags
 
 
@@ -30,6 +38,29 @@ def test_masks_and_evaluators(tmp_path: Path) -> None:
     assert load_mask_image(tmp_path / "m.png", (20, 10)).shape == (10, 20)
     assert load_mask_image(tmp_path / "m.png").shape == (224, 224)
     assert eval_cue_location.MaskEvaluator is evaluation.MaskEvaluator and eval_cue_location.NUM_DIFF_LIST == [1, 2, 3]
+
+
+def test_keyword_names() -> None:
+    scoremap = np.eye(4)
+    boxes, counts = evaluation.compute_bboxes_from_scoremaps(
+        scoremap=scoremap, thresholds=[0.5], multi_contour_eval=False
+    )
+    assert len(boxes) == 1 and counts == [1]
+    assert normalize_scoremap(map=scoremap * 2, norm_type="max").max() == 1
+
+
+def test_a_mask_evaluator_wants_its_data_set_and_masks_of_the_maps_shape() -> None:
+    for error in (UserError, ValueError):
+        with pytest.raises(error, match="ILSVRC has no masks"):
+            evaluation.MaskEvaluator(None, "ILSVRC", "test", [0.0, 0.5])
+    scoremap, mask = np.random.default_rng(0).random((4, 6)), np.eye(4, 6, dtype=np.uint8)
+    plain, turned = (evaluation.MaskEvaluator(None, "CUB", "test", [0.0, 0.5]) for _ in range(2))
+    with pytest.raises(ValueError, match=r"bird.jpg: a mask of shape \(6, 4\) for a map of shape \(4, 6\)"):
+        plain.accumulate(scoremap, "bird.jpg", mask.T)
+    plain.accumulate(scoremap, "", mask)
+    turned.accumulate(scoremap[::-1, ::-1], "", mask[::-1, ::-1])
+    assert plain.compute()[0] == turned.compute()[0] and plain.gt_true_score_hist.sum() == 4
+    assert np.array_equal(resize_scoremap(scoremap[::-1], (8, 6)), resize_scoremap(scoremap[::-1].copy(), (8, 6)))
 
 
 def test_masks_of_one_image_and_no_pixel() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from calm.network.universal import UniversalProcess, log_sum, safe_log, scale_to_unit
+from calm.network.universal import DeadAttention, UniversalProcess, log_sum, safe_log, scale_to_unit
 
 
 def make(method: str = "CALM-EM", gradient: str = "detach", activation: type = nn.ReLU, seed: int = 0):
@@ -76,20 +76,29 @@ def test_another_models_posterior_changes_the_e_step() -> None:
     assert not torch.allclose(process.loss(f, features, labels, posterior=uniform)["loss"], same)
 
 
-def test_dead_attention_is_uniform_counted_and_warned_about_once() -> None:
+def test_dead_attention_is_uniform() -> None:
     process, f, features, labels = make()
     with torch.no_grad():
         process.attention[0].weight.zero_()
         process.attention[0].bias.fill_(-1)
-    with pytest.warns(UserWarning, match="3 image"):
-        out = process.loss(f, features, labels)
+    out = process.loss(f, features, labels)
     assert torch.allclose(process._latent_prior(features), torch.tensor(1 / 24).double())
     out["loss"].mean().backward()
     assert f.grad.isfinite().all()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        process.loss(f, features, labels)
-    assert process.warn_dead() == 9
+
+
+def test_dead_attention_is_counted_by_image_and_warned_about_once() -> None:
+    dead, attention = DeadAttention(), torch.zeros(3, 1, 2, 2)
+    attention[1, 0, 1, 1] = 0.5
+    dead.add(attention)
+    dead.add(attention[:1])
+    assert int(dead.count) == 3
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dead.warn(0, 4)
+        dead.warn(3, 4)
+        dead.warn(3, 4)
+    assert len(caught) == 1 and "attention of 3 of 4 images" in str(caught[0].message)
 
 
 def test_classes_can_be_permuted() -> None:
@@ -112,6 +121,29 @@ def test_underflow_keeps_the_loss_finite() -> None:
     loss = process.loss(big, features.detach().float(), labels)["loss"]
     loss.sum().backward()
     assert loss.isfinite().all() and big.grad.isfinite().all()
+
+
+def test_a_class_without_mass_where_its_score_is_high_keeps_value_and_gradient() -> None:
+    f = torch.tensor([[120.0, -60.0], [0.0, 60.0]]).view(1, 2, 1, 2).requires_grad_()
+    attention = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    inputs = UniversalProcess("CALM-ML").input_for_loss(f, f, attention)["inputs"]
+    assert inputs.tolist() == [[-120.0, 0.0]]
+    inputs[0, 0].backward()
+    assert f.grad.flatten().tolist() == [0, 1, 0, -1]
+
+
+def test_superclass_maps() -> None:
+    process, _, _, _ = make()
+    cams = torch.arange(24.0).view(2, 3, 2, 2)
+    cams[:, 2] = torch.nan
+    for groups in ({0: [0, 1], 1: [1]}, {"0": [0, 1], "1": [1]}, [[0, 1], [1], [2]]):
+        maps = process.add_subclass_maps(cams, torch.tensor([0, 1]), groups)
+        assert torch.equal(maps, torch.stack([cams[0, :2].sum(0), cams[1, 1]]))
+    for mean in (False, True):  # a class that stands there twice counts twice
+        twice = process.add_subclass_maps(cams, torch.tensor([0, 0]), {0: [0, 1, 1]}, mean=mean)
+        assert torch.allclose(twice, (cams[:, 0] + 2 * cams[:, 1]) / (3 if mean else 1))
+    with pytest.raises(ValueError, match="label 2 has no group"):
+        process.add_subclass_maps(cams, torch.tensor([2, 0]), {0: [0]})
 
 
 def test_channels_last_and_scores() -> None:

@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps, save_curves, save_grid
+from common.cam import (
+    class_activation_map,
+    normalize_maps,
+    normalize_scoremap,
+    overlay,
+    resize_maps,
+    save_curves,
+    save_grid,
+)
 
 # --- maps ---
 
@@ -70,7 +78,25 @@ def test_max_of_a_map_without_positive_values():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not normalize_scoremap(np.array([[-1.0, 0.0]]), "max").any()
-        assert (normalize_scoremap(np.array([[-4.0, -2.0]]), "max") == 1).all()  # the sign flips, as in the original
+
+
+def test_max_of_a_negative_map_flips_the_sign_and_warns_once():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            assert (normalize_scoremap(np.array([[-4.0, -2.0]]), "max") == 1).all()  # as in the original
+    assert [str(w.message)[:13] for w in caught] == ["norm_type max"]
+
+
+@pytest.mark.parametrize("norm_type", ["max", "minmax", "clipping"])
+def test_maps_of_a_batch_are_normalised_each_by_itself(norm_type):
+    rng = np.random.default_rng(0)
+    maps = np.stack([rng.normal(size=(5, 4)), np.full((5, 4), 2.0), rng.random((5, 4)) * 3, rng.normal(size=(5, 4))])
+    maps[3, 0, 0] = np.nan
+    before = maps.copy()
+    for ours, one in zip(normalize_maps(torch.from_numpy(maps), norm_type).numpy(), maps, strict=True):
+        assert np.array_equal(ours, normalize_scoremap(map=one[:, ::-1], norm_type=norm_type)[:, ::-1])
+    assert np.array_equal(maps, before, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", ["max", "minmax", "clipping"])

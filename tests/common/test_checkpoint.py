@@ -207,6 +207,15 @@ def test_an_averaged_model_survives_the_round_trip(tmp_path, model):
     assert same(dict(other.state_dict()), dict(teacher.state_dict())) and int(other.n_averaged) == 3
 
 
+def test_a_damaged_last_checkpoint_names_the_best_one(tmp_path):
+    checkpoint.save(tmp_path / "best.pt", {"a": 1})
+    for name, way_out in (("last.pt", True), ("best.pt", False)):
+        (tmp_path / name).write_bytes((tmp_path / "best.pt").read_bytes()[:100])
+        with pytest.raises(UserError) as caught:
+            checkpoint.load(tmp_path / name)
+        assert (f"{tmp_path}/best.pt is beside it, name that one" in str(caught.value)) == way_out
+
+
 def test_a_mismatch_names_the_first_keys_and_shapes(model):
     given = dict(model.state_dict())
     del given["features.bias"]

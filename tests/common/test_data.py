@@ -115,6 +115,15 @@ def test_images_come_as_rgb(tmp_path, mode):
     assert image.mode == "RGB" and image.size == (5, 4)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, mode):
+    values = np.array([[0, 257, 20000, 65535]], np.uint16 if mode == "I;16" else np.int32)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with Image.open(tmp_path / "a.tiff") as image:
+        assert image.mode == mode
+    assert np.asarray(read_image(tmp_path / "a.tiff"))[..., 0].tolist() == [[0, 1, 78, 255]]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
 def test_every_cut_image_is_corrupt_and_named(tmp_path, suffix):
     rng = np.random.default_rng(0)

@@ -1,0 +1,104 @@
+"""`python main.py` on unreadable images, dead attention, a loss that is not finite, bad files."""
+
+import json
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+from calm import eval_pixel_perturb
+from calm import main as entry
+from calm.config import configure
+from calm.network.util import read_checkpoint
+from calm.training import build_model, count_classes, read_superclass
+from common.cli import UserError, run_main
+from tests.calm.training_runs import state, train
+
+
+def test_dead_attention_warns_once_a_run(birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(args: object, checkpoint: Path | None = None):
+        model = build_model(args, checkpoint)
+        model.attention[0].weight.data.zero_()
+        model.attention[0].bias.data.fill_(-1)
+        return model
+
+    monkeypatch.setattr(entry, "build_model", dead)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(birds, tmp_path / "r", "--prior_activation", "relu")
+    told = [str(w.message) for w in caught if "attention" in str(w.message)]
+    assert len(told) == 1 and "the attention of 30 of 30 images" in told[0]  # val, after the first epoch
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        eval_pixel_perturb.main(["--cpu", "--data_root", str(birds), "--output_dir", str(tmp_path / "r"),
+                                 "--attribution_method=CALM_EM", "--score_map_process=jointll", "--erase_k", "0.1",
+                                 "--crop_size", "64", "--batch_size", "5"])  # fmt: skip
+    told = [str(w.message) for w in caught if "attention" in str(w.message)]
+    assert len(told) == 1 and "the attention of 18 of 18 images" in told[0]
+
+
+def test_a_loss_that_is_not_finite_ends_with_status_1(birds: Path, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: train(birds, tmp_path / "r", "--lr", "1e30"))
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and "samples" in error and "last good checkpoint" in error
+    assert ".jpg: loss nan, attention sums to" in error or ".jpg: loss inf, attention sums to" in error
+
+
+def test_corrupt_and_missing_images(birds: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(birds, tmp_path / "birds")
+    configure(["--data_root", str(tmp_path / "birds")])  # the lists name the images while they are whole
+    images = tmp_path / "birds/CUB_200_2011/images"
+    cut, gone = (next(images.glob(f"{c}.*/*_0002_*.jpg")) for c in ("001", "002"))
+    content = cut.read_bytes()
+    cut.write_bytes(content[:300])
+    with pytest.raises(UserError, match=f"{cut.name}: unreadable image.*image 1 of train"):
+        train(tmp_path / "birds", tmp_path / "r")
+    cut.write_bytes(content)
+    gone.unlink()
+    with pytest.raises(UserError, match=f"{gone.name}: no such image; it is image 4 of train"):
+        train(tmp_path / "birds", tmp_path / "g")
+    cut.write_bytes(content[:300])
+    summary = train(tmp_path / "birds", tmp_path / "s", "--skip_corrupt")
+    assert state(tmp_path / "s")["progress"]["skipped"] == summary["skipped"] == 4
+    assert "epoch 2: 2 unreadable training images skipped" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "s/metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines if line["split"] == "train"] == [2, 2]
+
+
+def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
+    args = configure(["--data_root", str(birds)])
+    assert count_classes(args) == 6
+    path = tmp_path / "groups.json"
+    args.superclass_file = str(path)
+    path.write_text(json.dumps({str(c): [c] for c in range(6)}))
+    assert read_superclass(args) == {c: [c] for c in range(6)}
+    for groups, message in (
+        ({"9": [1]}, ":2: label 9 is unknown"),
+        ({"0": [0], "3": []}, ":5: label 3 has an empty list"),
+        ({"0": [0]}, "label 1 has no group"),
+        ({"0": "12"}, ":2: label 0 has no list of labels, but '12'"),
+        ({"0": [1.5]}, ":2: label 0 has an unknown label 1.5"),
+        ({"0": [True]}, "unknown label True"),
+        ({"0": [6]}, "unknown label 6"),
+    ):
+        path.write_text(json.dumps(groups, indent=1))
+        with pytest.raises(UserError, match=message):
+            read_superclass(args)
+    for text in ("[1]", "{"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="not a JSON object"):
+            read_superclass(args)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, birds: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (Path(tmp_path / "made").touch, ())
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="never executed"):
+        read_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "made").exists()
