@@ -30,9 +30,7 @@ def require_devkit(path: str | Path) -> Path:
     """`devkit_root`, or UserError with the places tried and the tree that is expected."""
     root = devkit_root(path)
     if root is None:
-        problem = (
-            "is no VOC devkit" if Path(path).expanduser().exists() else "does not exist, a VOC devkit was expected"
-        )
+        problem = "is no VOC devkit" if Path(path).expanduser().exists() else "does not exist (VOC devkit)"
         tried = f"looked for JPEGImages in it and in its {', '.join(LEVELS[1:])}"
         raise UserError(f"{path} {problem}: {tried}; expected {TREE}; {HOW_TO_GET}, or train on a sample with --sample")
     return root
