@@ -7,8 +7,8 @@ Each picture is a scene photograph (coast, cliff, reef, lake, mountain) with one
 classes: the box of a Tiny-ImageNet photograph, cut to an ellipse with a soft edge, at random places and
 sizes. Classes are long-tailed, popularity 1 / (rank + 2). Training pictures use Tiny-ImageNet's training
 photographs, validation pictures its validation photographs. Boxes and masks are exact: they say which visible pixels
-came from an object. VOC has twenty names, so with --layout voc and at most 20 classes they carry VOC's names in
-order; classes.csv says what each one is. The pixels are ImageNet's: for research, not to be passed on.
+came from an object. With --layout voc the classes, at most 20, carry VOC's names in order; classes.csv says what each
+one is. The pixels are ImageNet's: for research, not to be passed on.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from common.cli import OneLineParser, UserError, positive_int, run_main
+from common.samples.voc import CLASSES, voc_palette
 
 SCENES = ("n09428293", "n09246464", "n09256479", "n09332890", "n09193705")
 # Objects that are told apart at 64 pixels come first; the rest follow in the order of wnids.txt.
@@ -32,11 +33,8 @@ FIRST = (
     "n07720875 n01910747 n04465501 n02415577 n03085013 n04099969 n02410509 n04118538 n02481823 n03662601 "
     "n07734744 n02948072 n02769748 n02268443 n07768694 n04507155 n01629819 n02802426 n02206856 n02403003"
 ).split()
-VOC_NAMES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "
-    "sheep sofa train tvmonitor"
-).split()
 SPLITS = ("train", "val")
+SMALLEST = 32  # objects of 8 pixels
 
 
 class Photograph(NamedTuple):
@@ -195,16 +193,6 @@ def write_coco(root: Path, composers: dict[str, Composer], counts: dict[str, int
         (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
 
 
-def voc_palette() -> list[int]:
-    """VOC's 256 colours, flat: the bits of the index spread over red, green and blue."""
-    colours = np.zeros((256, 3), np.uint8)
-    for index in range(256):
-        for bit in range(8):
-            for channel in range(3):
-                colours[index, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.flatten().tolist()
-
-
 def write_voc(root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]) -> None:
     """VOCdevkit/VOC2012 with JPEGImages, Annotations, SegmentationClass and ImageSets (train_aug is train)."""
     devkit, palette = root / "VOCdevkit" / "VOC2012", voc_palette()
@@ -235,16 +223,41 @@ def voc_object(name: str, box: tuple[int, int, int, int]) -> str:
     return f"<object><name>{name}</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>\n"
 
 
+def read_lines(root: Path, name: str) -> list[str]:
+    """The lines of a file of Tiny-ImageNet's folder; UserError where it is missing."""
+    if not (root / name).is_file():
+        raise UserError(f"--tiny_imagenet {root}: {name} is missing; give the unpacked tiny-imagenet-200")
+    return (root / name).read_text().splitlines()
+
+
 def choose_classes(root: Path, count: int) -> list[str]:
     """The first `count` WordNet ids: those of FIRST, then the rest of wnids.txt without the scenes."""
-    file = root / "wnids.txt"
-    if not file.is_file():
-        raise UserError(f"--tiny_imagenet {root}: {file} is missing; give the unpacked tiny-imagenet-200")
-    known = file.read_text().split()
+    known = read_lines(root, "wnids.txt")
     ordered = [w for w in dict.fromkeys([*FIRST, *known]) if w in known and w not in SCENES]
     if count > len(ordered):
         raise UserError(f"--classes {count}: there are {len(ordered)}")
     return ordered[:count]
+
+
+def read_words(root: Path, wnids: list[str]) -> list[str]:
+    """The first English name of each WordNet id, from words.txt; UserError where that file or a line is missing."""
+    words = {wnid: names for wnid, _, names in (line.partition("\t") for line in read_lines(root, "words.txt"))}
+    for wnid in wnids:
+        if wnid not in words:
+            raise UserError(f"--tiny_imagenet {root}: words.txt has no line for {wnid}; unpack tiny-imagenet-200 anew")
+    return [words[wnid].split(",")[0].strip() for wnid in wnids]
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for the first setting that is out of bounds."""
+    if args.size < SMALLEST:
+        raise UserError(f"--size {args.size}: at least {SMALLEST}, else the objects are too small to count")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: must not be negative")
+    if args.layout == "voc" and args.classes > len(CLASSES):
+        raise UserError(f"--classes {args.classes}: the layout voc has {len(CLASSES)}; fewer, or --layout coco")
+    if args.to.exists() and (not args.to.is_dir() or any(args.to.iterdir())):
+        raise UserError(f"--to {args.to}: not an empty folder; give another")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -260,20 +273,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--photographs", action="store_true", help="one whole photograph each, say for pretraining")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if args.to.exists() and (not args.to.is_dir() or any(args.to.iterdir())):
-        raise UserError(f"--to {args.to}: not an empty folder; give another")
+    check(args)
     wnids = choose_classes(args.tiny_imagenet, args.classes)
-    words = dict(line.split("\t") for line in (args.tiny_imagenet / "words.txt").read_text().splitlines())
-    names = own = [words[w].split(",")[0].strip() for w in wnids]
-    if args.layout == "voc" and args.classes <= len(VOC_NAMES):
-        names = VOC_NAMES[: args.classes]
+    own = read_words(args.tiny_imagenet, wnids)
+    names = list(CLASSES[: args.classes]) if args.layout == "voc" else own
     counts = {"train": args.images, "val": args.val_images or max(1, args.images // 4)}
-    args.to.mkdir(parents=True, exist_ok=True)
     kind = Photographs if args.photographs else Composer
     composers = {
         split: kind(args.tiny_imagenet, split, wnids, args.size, np.random.default_rng([args.seed, k]))
         for k, split in enumerate(SPLITS)
     }
+    args.to.mkdir(parents=True, exist_ok=True)
     {"coco": write_coco, "voc": write_voc}[args.layout](args.to, composers, counts, names)
     with (args.to / "classes.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("name", "object", "wnid"), *zip(names, own, wnids, strict=True)])

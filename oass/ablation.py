@@ -39,17 +39,22 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         own.seed_list = [int(seed) for seed in own.seeds.split(",")]
     except ValueError as error:
         raise UserError(f"--seeds {own.seeds}: expected integers with commas between") from error
-    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--strategies", "--seeds", "--seed", "--output_dir"):
-        ours.add_argument(flag)
-    return own, ours.parse_known_args(argv)[1]
+    return own, drop_flags(argv, {flag: "store" for flag in ("--strategies", "--seeds", "--seed", "--output_dir")})
+
+
+def drop_flags(argv: Sequence[str] | None, actions: dict[str, str]) -> list[str]:
+    """argv without these flags and their values, `--flag VALUE` or `--flag=VALUE`; argparse's action for each."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag, action in actions.items():
+        parser.add_argument(flag, action=action)
+    return parser.parse_known_args(argv)[1]
 
 
 def one_run(variant: list[str], seed: int, folder: Path, rest: list[str]) -> dict[str, object]:
     """The summary of one run in folder/VARIANT/seed_N; a variant is a strategy and its own flags, which win."""
     strategy, *flags = variant
-    if strategy not in WITH_TEACHER:  # the others have no teacher
-        rest = [a for k, a in enumerate(rest) if a != "--alpha_ema" and (k == 0 or rest[k - 1] != "--alpha_ema")]
+    if strategy not in WITH_TEACHER:
+        rest = drop_flags(rest, {"--alpha_ema": "store", "--eval_ema": "store_true"})
     place = folder / "_".join(variant).replace("--", "").replace("/", "-") / f"seed_{seed}"
     return train(parse_args(strategy, [*rest, *flags, "--seed", str(seed), "--output_dir", str(place)]), strategy)
 

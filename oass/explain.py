@@ -17,7 +17,7 @@ from common.cli import OneLineParser, UserError, add_shared_flags, run_main
 from common.data import read_image
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
-from oass.core.build import has_teacher, load_trained
+from oass.core.build import Trained
 from oass.core.keypoints import STRATEGIES
 from oass.core.options import WITH_TEACHER, add_network_flags
 from oass.core.pictures import draw_puzzles
@@ -53,15 +53,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--classes {strange[0]}: choose from {', '.join(CLASS_NAMES)}")
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    model = load_trained(args, args.checkpoint).to(accelerator.device)
-    tiler = model
-    if args.strategy in WITH_TEACHER and has_teacher(args.checkpoint):
-        tiler = load_trained(args, args.checkpoint, "teacher").to(accelerator.device)
-    before = load_trained(argparse.Namespace(), args.before).to(accelerator.device) if args.before else None
+    trained = Trained(args.checkpoint, args)
+    model = tiler = trained.network().to(accelerator.device)
+    if args.strategy in WITH_TEACHER and trained.has_teacher:
+        tiler = trained.network("teacher").to(accelerator.device)
+    before = None
+    if args.before:
+        before = Trained(args.before, argparse.Namespace()).network().to(accelerator.device)
     picture = read_pictures(args.image, args.image_size)
 
     with torch.no_grad():
-        logits, _ = model(normalise(picture, accelerator.device), with_cam=True)
+        logits, features = model(normalise(picture, accelerator.device), with_cam=True)
+        if trained.strategy == "gap":  # its instance head is not trained
+            logits = model.global_average_pooling_2d(features)
     run = start_run(args, "experiments/explain", accelerator)
     labels = torch.zeros_like(logits)
     for path, row, p in zip(args.image, labels, logits.sigmoid(), strict=True):

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from common.checkpoint import atomic_write
-from common.cli import OneLineParser, UserError, add_shared_flags, positive_int, run_main
+from common.cli import OneLineParser, add_shared_flags, positive_int, run_main
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
-from oass.core.build import load_trained
+from oass.core.build import Trained
 from oass.core.cam_quality import mask_iou
 from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
 from oass.core.evaluate import Scores, measure, score_split
@@ -30,6 +30,19 @@ from oass.core.options import DEFAULT_DATA_DIR, add_network_flags, capped_worker
 from oass.core.transforms import EvalTransform
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files
+
+LARGEST_SCALE = 8.0
+
+
+def scale_list(text: str) -> list[float]:
+    """argparse type: image scales with commas between, each above 0."""
+    try:
+        scales = [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between, not {text!r}") from error
+    if not all(0 < scale <= LARGEST_SCALE for scale in scales):
+        raise argparse.ArgumentTypeError(f"above 0 and at most {LARGEST_SCALE:g} each, not {text}")
+    return scales
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=positive_int, default=32)
     add("--num_workers", type=capped_workers, default=4)
     add("--difficult", choices=("include", "ignore"), default="include")
-    add("--scales", default="1.0", help="image scales, commas between; the logits are averaged")
+    add("--scales", type=scale_list, default="1.0", help="image scales, commas between; the logits are averaged")
     add("--flip", action="store_true", help="average with the mirrored image")
     add = parser.add_argument_group("files, in the run directory").add_argument
     add("--server_files", action="store_true", help="results/VOC2012/Main/comp2_cls_DOMAIN_CLASS.txt")
@@ -58,17 +71,13 @@ def score(model: Classifier, data: VOC_Dataset_For_Classification, args: argpars
     """Scores of the data, averaged over --scales and --flip; the peaks are those of the plain image."""
     plain = args.strategy == "gap"
     found = [score_split(model, data, args, run, plain=plain)]
-    try:
-        scales = [float(s) for s in args.scales.split(",")]
-    except ValueError as error:
-        raise UserError(f"--scales {args.scales}: expected numbers with commas between") from error
-    for scale in scales:
+    for scale in args.scales:
         size = max(64, round(args.image_size * scale / 32) * 32)
         for flip in (False, True)[: 1 + args.flip]:
             if (scale, flip) != (1.0, False):
                 transform = EvalTransform(size, scale=scale, flip=flip)
                 found.append(score_split(model, data, args, run, transform=transform, plain=plain))
-    averaged = found if 1.0 in scales else found[1:]
+    averaged = found if 1.0 in args.scales else found[1:]
     return found[0]._replace(logits=torch.stack([f.logits for f in averaged]).mean(0))
 
 
@@ -87,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     location = locate_voc(args.data_dir, args.sample)
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    model = load_trained(args, args.checkpoint, args.network).to(accelerator.device)
+    model = Trained(args.checkpoint, args).network(args.network).to(accelerator.device)
     run = start_run(args, f"experiments/inference_{args.domain.replace('/', '_')}", accelerator)
 
     data = VOC_Dataset_For_Classification(location.path, args.domain, labels="if present")

@@ -48,7 +48,7 @@ def _write(root: Path, name: str, oddity: int, split: str, rng: np.random.Genera
     picture, mask, objects = _scene(oddity, split, rng)
     Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=92)
     image = Image.fromarray(mask, "P")
-    image.putpalette(_palette())
+    image.putpalette(voc_palette())
     image.save(root / "SegmentationClass" / f"{name}.png")
     lines = [_object(label, box, difficult=oddity == DIFFICULT and k == 0) for k, (label, box) in enumerate(objects)]
     if oddity == ZERO_WIDTH:
@@ -98,7 +98,7 @@ def _free_place(mask: np.ndarray, side: int, rng: np.random.Generator) -> tuple[
     return min(tries, key=lambda place: int((mask[place[1] :, place[0] :][:side, :side] > 0).sum()))
 
 
-def _palette() -> list[int]:
-    """VOC's colours: bit b of channel k of colour i, counted from the top, is bit 3b + k of i."""
+def voc_palette() -> list[int]:
+    """VOC's 256 colours, flat: bit b of channel k of colour i, counted from the top, is bit 3b + k of i."""
     i = np.arange(256)[:, None]
     return sum((i >> (3 * b + np.arange(3)) & 1) << (7 - b) for b in range(8)).astype(np.uint8).flatten().tolist()

@@ -11,7 +11,6 @@ import torch.distributed.nn
 from torch import nn
 from torch.nn import functional as F
 
-TILE_MODES = ("group", "batch", "eval")
 TILES = 4
 
 

@@ -90,31 +90,38 @@ def run_checkpoint(path: Path) -> Path:
     return next((file for file in files if file.is_file()), files[0]) if path.is_dir() else path
 
 
-def has_teacher(path: Path) -> bool:
-    """Whether a checkpoint holds the averaged network too."""
-    return "teacher" in (checkpoint.load(run_checkpoint(path)).get("state") or {})
+class Trained:
+    """A checkpoint or run directory, read once: the settings that describe it, and its networks.
 
-
-def load_trained(args: argparse.Namespace, path: Path, network: str = "student") -> Classifier:
-    """The classifier of a checkpoint or run directory, in eval mode.
-
-    The settings that describe it (`KEPT`) are put into `args` where they are None or absent. UserError where
-    the file does not fit, or holds no teacher.
+    Those settings (`KEPT`) are put into `args` where they are None or absent; `strategy` is what the checkpoint was
+    trained with, whatever `args` say. UserError where there is no such file.
     """
-    path = run_checkpoint(path)
-    saved = checkpoint.load(path)
-    settings = saved.get("settings", {}) if isinstance(saved, Mapping) else {}
-    for name, default in KEPT.items():
-        if getattr(args, name, None) is None:
-            setattr(args, name, settings.get(name, default))
-    model = Classifier(args.architecture, pretrained=False)
-    if network == "student":
-        load_classifier(model, path)
+
+    def __init__(self, path: Path, args: argparse.Namespace) -> None:
+        self.path = run_checkpoint(path)
+        self.saved = checkpoint.load(self.path)
+        settings = self.saved.get("settings", {}) if isinstance(self.saved, Mapping) else {}
+        for name, default in KEPT.items():
+            if getattr(args, name, None) is None:
+                setattr(args, name, settings.get(name, default))
+        self.architecture = args.architecture
+        self.strategy = settings.get("strategy", KEPT["strategy"])
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it holds the averaged network too."""
+        return isinstance(self.saved, Mapping) and "teacher" in (self.saved.get("state") or {})
+
+    def network(self, name: str = "student") -> Classifier:
+        """The student or the teacher, in eval mode. UserError where the file does not fit, or holds no teacher."""
+        model = Classifier(self.architecture, pretrained=False)
+        if name == "student":
+            load_classifier(model, self.path, self.saved)
+            return model.eval()
+        if not self.has_teacher:
+            raise UserError(f"{self.path}: holds no teacher; --network student")
+        # the teacher's own running statistics are not averaged: the student's belong to it (README, D6)
+        buffers, state = {key for key, _ in model.named_buffers(remove_duplicate=False)}, self.saved["state"]
+        state = {key: state["model"][key] if key in buffers else value for key, value in state["teacher"].items()}
+        checkpoint.load_into(model, state, self.path)
         return model.eval()
-    if not has_teacher(path):
-        raise UserError(f"{path}: holds no teacher; --network student")
-    # the teacher's own running statistics are not averaged: the student's belong to it (README, D6)
-    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    state = {k: saved["state"]["model"][k] if k in buffers else v for k, v in saved["state"]["teacher"].items()}
-    checkpoint.load_into(model, state, path)
-    return model.eval()

@@ -11,21 +11,30 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.cli import UserError
 from common.data import Location, locate, read_image
+from oass.core.options import DEFAULT_DATA_DIR
 from oass.tools.ai.torch_utils import one_hot_embedding
-from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES, devkit_root, find_split, read_mask, require_devkit
+from oass.tools.dataset.voc_utils import (
+    CLASS_DIC,
+    CLASS_NAMES,
+    HOW_TO_GET,
+    devkit_root,
+    find_split,
+    read_mask,
+    require_devkit,
+)
 from oass.tools.general.txt_utils import read_id_list
 from oass.tools.general.xml_utils import VOCObject, read_objects
 
-DEFAULT_DIR = "../VOCtrainval_11-May-2012/"
-HOW_TO_GET = "unpack VOCtrainval_11-May-2012.tar of host.robots.ox.ac.uk/pascal/VOC/voc2012 there"
-
 
 def locate_voc(data_dir: str, want_sample: bool) -> Location:
-    """The folder of the devkit, or of its offline sample (said in the first lines)."""
+    """The folder of the devkit, or of its offline sample (said in the first lines). UserError for a wrong path."""
+    given = None if data_dir == DEFAULT_DATA_DIR else data_dir
+    if given is not None and not want_sample:
+        require_devkit(given)
     return locate(
         "VOC2012",
-        given=None if data_dir == DEFAULT_DIR else data_dir,
-        default=DEFAULT_DIR,
+        given=given,
+        default=DEFAULT_DATA_DIR,
         holds=lambda path: devkit_root(path) is not None,
         how_to_get=HOW_TO_GET,
         sample="VOC2012",
@@ -114,9 +123,13 @@ class VOC_Dataset_For_Classification(Dataset):
         """The picture as PIL RGB."""
         return read_image(self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg")
 
+    def label(self, index: int) -> torch.Tensor:
+        """The label, (20,) float32, the caller's own: all readers of a list share the split's array."""
+        return torch.tensor(self.split.labels[index])
+
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
         image = self.image(index)
-        return (self.transform(image) if self.transform else image), torch.from_numpy(self.split.labels[index])
+        return (self.transform(image) if self.transform else image), self.label(index)
 
 
 class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
@@ -130,4 +143,4 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor, Any]:
         data = {"image": self.image(index), "mask": self.mask(index)}
         data = self.transform(data) if self.transform else data
-        return data["image"], torch.from_numpy(self.split.labels[index]), data["mask"]
+        return data["image"], self.label(index), data["mask"]

@@ -4,6 +4,7 @@ Shapes: B images, P pairs (image, keypoint), C classes, G cells of the class map
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from oass.tools.ai.torch_utils import L1_Loss, L2_Loss, make_cam
 
 RE_LOSSES: dict[str, Callable] = {"L1_Loss": L1_Loss, "L2_Loss": L2_Loss}
 RE_LOSS_OPTIONS = ("none", "masking", "selection")
-P_LOSSES = ("teacher", "student", "full")
 
 
 def class_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -75,33 +75,51 @@ def puzzle_losses(
     return p_class_loss, reconstruction_loss(features[image_index], merged, targets, re_loss)
 
 
+@dataclass
+class TileChunk:
+    """How many pairs one tile pass takes, None: all; lowered for good where the memory does not suffice."""
+
+    pairs: int | None = None
+
+
 def tile_class_maps(
     network: nn.Module,
     tiles: torch.Tensor,
     *,
     mode: str = "group",
     update_statistics: bool = False,
-    chunk: int | None = None,
+    chunk: int | TileChunk | None = None,
 ) -> torch.Tensor:
     """Class maps of all tiles (P,4,c,ps,ps) in one forward (or `chunk` pairs at a time), (P,4,C,h,h) float32.
 
     Without the instance head. `update_statistics` moves the running statistics pair by pair, those of the
-    instance head included, as the released `max` does. Out of memory: once more with half the pairs.
+    instance head included, as the released `max` does. Out of memory: once more with half the pairs, which a
+    TileChunk then keeps; UserError where that is still too much.
     """
     P = len(tiles)
     if P == 0:
         h = tiles.shape[-1] // 2
         return tiles.new_zeros((0, TILES, network.num_classes, h, h))
-    size = min(chunk or P, P)
-    for attempt in (size, max(1, size // 2)):
+    chunk = chunk if isinstance(chunk, TileChunk) else TileChunk(chunk)
+
+    def maps(pairs: int) -> torch.Tensor | None:
         try:
-            parts = [_maps_of(network, part.flatten(0, 1), mode, update_statistics) for part in tiles.split(attempt)]
+            parts = [_maps_of(network, part.flatten(0, 1), mode, update_statistics) for part in tiles.split(pairs)]
             return torch.cat(parts).unflatten(0, (P, TILES))
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-    raise UserError(
-        f"out of memory in the tile pass, also with {attempt} pairs at once; --tile_chunk {attempt // 2 or 1}"
-    )
+            return None
+
+    size = min(chunk.pairs or P, P)
+    if (found := maps(size)) is not None:
+        return found
+    torch.cuda.empty_cache()
+    half = max(1, size // 2)
+    if (found := maps(half)) is None:
+        less = "--tile_chunk 1" if half > 1 else "a smaller --image_size or --architecture"
+        raise UserError(f"out of memory in the tile pass, also with {half} pair{'s' * (half > 1)} at once; {less}")
+    print(f"out of memory in the tile pass with {size} pairs at once; from here on as --tile_chunk {half}", flush=True)
+    chunk.pairs = half
+    return found
 
 
 def _maps_of(network: nn.Module, tiles: torch.Tensor, mode: str, update: bool) -> torch.Tensor:
@@ -147,15 +165,15 @@ def object_aware_losses(
     level: str = "feature",
     p_loss: str = "teacher",
     p_target: str = "image",
-    tile_chunk: int | None = None,
+    tile_chunk: int | TileChunk | None = None,
     pairs: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """One student forward on images (B,3,S,S), one forward of the class maps on all 4P tiles, and the losses.
 
     teacher None: the student computes the tiles, with gradient (`max`); else the teacher does, without a
-    graph, and L_pcl is a constant (D4) unless `p_loss` is "student" (another tile pass, with gradient) or
-    "full" (GAP of F on the whole image). Returns class_loss (L_cl), p_class_loss (L_pcl), re_loss (L_re),
-    keypoints, image_index, class_index, logits, features (F), merged (R), p_logits (GAP of R).
+    graph, and L_pcl is a constant (D4) unless `p_loss` is "student" (another tile pass, with gradient). p_loss
+    "full": L_pcl of GAP of F, on the whole image. Returns class_loss (L_cl), p_class_loss (L_pcl), re_loss (L_re),
+    keypoints, image_index, class_index, logits, features (F), merged (R), tile_logits (GAP of the tiles' maps).
     """
     logits, features = model(images, with_cam=True)
     rules = {"rule": rule, "k": k, "min_distance": min_distance, "radius": radius, "pairs": pairs}
@@ -167,21 +185,20 @@ def object_aware_losses(
         return merge_at_keypoints(maps, points.keypoints, images.shape[-1], features.shape[-1])
 
     if teacher is None:
-        merged, p_loss = puzzle(model, tile_bn_stats), "teacher"
+        merged = puzzle(model, tile_bn_stats)
     else:
         with torch.no_grad():
             merged = puzzle(teacher)
     mask = pair_targets(labels, points.image_index, points.class_index)
-    p_logits, targets = merged.mean((2, 3)), mask
-    if p_loss == "student":
-        p_logits, targets = puzzle(model).mean((2, 3)), labels[points.image_index] if p_target == "image" else mask
-    elif p_loss == "full":
-        p_logits, targets = features.mean((2, 3)), labels
+    tile_logits, targets = merged.mean((2, 3)), mask
+    if p_loss == "student" and teacher is not None:
+        tile_logits, targets = puzzle(model).mean((2, 3)), labels[points.image_index] if p_target == "image" else mask
+    p_logits, targets = (features.mean((2, 3)), labels) if p_loss == "full" else (tile_logits, targets)
     full, glued = (features, merged) if level == "feature" else (make_cam(features), make_cam(merged))
     return {
         "class_loss": class_loss(logits, labels).mean(),
         "p_class_loss": class_loss(p_logits, targets).sum() / max(len(p_logits), 1),
         "re_loss": reconstruction_loss(full[points.image_index], glued, mask, re_loss, re_loss_option),
         **points._asdict(),
-        **{"logits": logits, "features": features, "merged": merged, "p_logits": p_logits},
+        **{"logits": logits, "features": features, "merged": merged, "tile_logits": tile_logits},
     }

@@ -77,17 +77,17 @@ class Classifier(Backbone):
             return csi_logits(X, make_cam(F), self.BN, self.stage6, self.training), F
 
 
-def load_classifier(model: Classifier, source: str | Path) -> None:
+def load_classifier(model: Classifier, source: str | Path, saved: object = None) -> None:
     """Load a checkpoint: a run's last.pt or best.pt, an official state dict, or a PuzzleCAM classifier.
 
     `module.` prefixes and absent stage aliases are no matter; a file without BN and stage6 (PuzzleCAM)
     keeps the fresh ones, and says so; of ImageNet weights in torchvision's names only the backbone is taken.
-    UserError names what differs and what the file looks like.
+    `saved`: what the file holds, if it has been read. UserError names what differs and what the file looks like.
     """
-    state, own = read_state(source), model.state_dict()
+    state, own = read_state(source, saved), model.state_dict()
     if "fc.weight" in state:
         print(f"{source} holds a backbone with its own classes: the rest stays as initialised", flush=True)
-        return load_backbone(model, source)
+        return load_backbone(model, source, saved)
     if not any(key.startswith(HEAD) for key in state):
         state.update({key: value for key, value in own.items() if key.startswith(HEAD)})
         print(f"{source} has no instance head (BN, stage6): it stays as initialised", flush=True)
@@ -101,17 +101,20 @@ def load_classifier(model: Classifier, source: str | Path) -> None:
         raise UserError(f"{error}; {looks_like(state)}, this is {model.model_name}, {model.num_classes}") from error
 
 
-def load_backbone(model: Classifier, source: str | Path) -> None:
+def load_backbone(model: Classifier, source: str | Path, saved: object = None) -> None:
     """Load only the backbone: of a classifier's checkpoint, or of a file in torchvision's or timm's own names."""
-    state = read_state(source)
+    state = read_state(source, saved)
     own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     own = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
     load_weights(model.model, own, source)
 
 
-def read_state(source: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, or of the model in a run's checkpoint, without prefixes. UserError where none is."""
-    state = checkpoint.load(Path(source))
+def read_state(source: str | Path, saved: object = None) -> dict[str, torch.Tensor]:
+    """The state dict in a file, or of the model in a run's checkpoint, without prefixes. UserError where none is.
+
+    `saved`: what the file holds, if it has been read.
+    """
+    state = checkpoint.load(Path(source)) if saved is None else saved
     if isinstance(state, Mapping) and isinstance(state.get("state"), Mapping):
         state = state["state"].get("model", state["state"])
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):

@@ -5,8 +5,9 @@ import argparse
 import torch
 from torch import nn
 
-from oass.core.losses import class_loss, object_aware_losses
+from oass.core.losses import TileChunk, class_loss, object_aware_losses
 from oass.core.networks import Classifier
+from oass.core.terms import terms_of
 from oass.tools.ai.torch_utils import shannon_entropy_loss
 
 DEAD = 1e-5  # make_cam's epsilon: a map whose maximum is not above it is zero everywhere
@@ -19,7 +20,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student, self.strategy = student, args.strategy
         self._teacher = [teacher]
-        self.parts = args.loss_option.split("_")
+        self.terms = terms_of(args.strategy, args.p_loss, args.loss_option)
         self.options = {
             "re_loss": args.re_loss,
             "rule": args.keypoint_rule,
@@ -32,38 +33,34 @@ class Objective(nn.Module):
             "level": args.level,
             "p_loss": args.p_loss,
             "p_target": args.p_target,
-            "tile_chunk": args.tile_chunk,
+            "tile_chunk": TileChunk(args.tile_chunk),
         }
-
-    @property
-    def cuts(self) -> bool:
-        """Whether any part of the loss needs tiles."""
-        return self.strategy not in ("gap", "none") and bool({"pcl", "re", "conf"} & set(self.parts))
 
     def forward(
         self, images: torch.Tensor, labels: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """images (B,3,S,S), labels (B,C), their positive pairs: the losses of a step, unweighted, and dead_cam."""
-        if self.cuts:
+        nothing = labels.new_zeros(())
+        if self.terms.needs_tiles:
             out = object_aware_losses(
                 self.student, self._teacher[0], images, labels, self.strategy, pairs=pairs, **self.options
             )
             num_pairs = out["image_index"].numel()
         else:
             out, num_pairs = self._without_tiles(images, labels), 0
-        losses = {name: out[name] for name in ("class_loss", "p_class_loss", "re_loss")}
-        losses["conf_loss"] = shannon_entropy_loss(out["p_logits"]) if "conf" in self.parts else labels.new_zeros(())
+        losses = {name: out.get(name, nothing) for name in ("class_loss", "p_class_loss", "re_loss")}
+        losses["conf_loss"] = shannon_entropy_loss(out["tile_logits"]) if "conf" in self.terms.present else nothing
         losses["dead_cam"] = dead_share(out["features"].detach(), labels)
         losses["num_pairs"] = labels.new_tensor(float(num_pairs))
         return losses
 
     def _without_tiles(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits, features = self.student(images, with_cam=True)
-        if self.strategy == "gap":
-            logits = features.mean((2, 3))
-        nothing = labels.new_zeros(())
-        loss = class_loss(logits, labels).mean()
-        return {"class_loss": loss, "p_class_loss": nothing, "re_loss": nothing, "features": features}
+        pooled = features.mean((2, 3))
+        found = {"class_loss": class_loss(pooled if self.strategy == "gap" else logits, labels).mean()}
+        if "pcl" in self.terms.present:
+            found["p_class_loss"] = class_loss(pooled, labels).mean()
+        return {**found, "features": features}
 
 
 def dead_share(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,12 @@ from common.cli import OneLineParser, add_shared_flags, positive_int
 PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
 BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
 WITH_TEACHER = ("cMax", "cTopk", "cTopk-w")
-LOSS_PARTS = ("cl", "pcl", "re", "conf")
+WITHOUT_TILES = ("gap", "none")
+# part of --loss_option -> its name in the log
+LOSS_PARTS = {"cl": "class_loss", "pcl": "p_class_loss", "re": "re_loss", "conf": "conf_loss"}
+P_LOSSES = ("teacher", "student", "full")
+TILE_MODES = ("group", "batch", "eval")
+AUGMENTATIONS = ("colorjitter", "randaugment")
 DEFAULT_DATA_DIR = "../VOCtrainval_11-May-2012/"
 
 
@@ -59,7 +64,7 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add("--image_size", type=int, default=512, help="side S in pixels, a multiple of 32")
     add("--min_image_size", type=int, default=320, help="longer side in training, at least")
     add("--max_image_size", type=int, default=640, help="longer side in training, at most")
-    add("--augment", type=str, default="", help="names run together: colorjitter, randaugment")
+    add("--augment", type=str, default="", help=f"names run together: {', '.join(AUGMENTATIONS)}")
 
     g = parser.add_argument_group("model and optimisation")
     add = g.add_argument
@@ -98,9 +103,9 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--topk", type=positive_int, default=5, help="k: local maxima that make a keypoint")
     add("--min_distance", type=positive_int, default=None, help="of local maxima, pixels (default 20 S/512)")
     add("--radius", type=positive_int, default=None, help="released cTopk: of the maxima used (default S/4)")
-    add("--teacher_bn", choices=("group", "batch", "eval"), default="group", help="tiles' batch norm (D6)")
+    add("--teacher_bn", choices=TILE_MODES, default="group", help="tiles' batch norm (D6)")
     add("--tile_bn_stats", action="store_true", help="max: tiles move the running statistics (D7)")
-    add("--p_loss", choices=("teacher", "student", "full"), default="teacher", help="what L_pcl trains (D4)")
+    add("--p_loss", choices=P_LOSSES, default="teacher", help="L_pcl of whose tiles, or of the full image (D4)")
     add("--p_target", choices=("image", "onehot"), default="image", help="L_pcl's target with those (D5)")
     add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
@@ -118,17 +123,26 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--pictures", type=int, default=4, metavar="N", help="images drawn with their puzzle each epoch")
 
 
-def released_switches(args: argparse.Namespace) -> dict[str, object]:
-    """What --released sets (the rows marked R of the README's table)."""
-    return {
-        "keypoint_rule": "released",
-        "teacher_bn": "group",
-        "p_loss": "teacher",
-        "tile_bn_stats": True,
-        "drop_last_eval": True,
-        "difficult": "include",
-        "sgd_momentum": None,
-        "loss_option": "cl_pcl_re",
-        "level": "feature",
-        "re_loss_option": "masking",
-    }
+# What --released sets, and where the README's table explains it.
+RELEASED: dict[str, tuple[object, str]] = {
+    "keypoint_rule": ("released", "D8, D9, D10"),
+    "teacher_bn": ("group", "D6"),
+    "p_loss": ("teacher", "D4"),
+    "tile_bn_stats": (True, "D7"),
+    "drop_last_eval": (True, "D12"),
+    "difficult": ("include", "D15"),
+    "sgd_momentum": (None, "D3"),
+    "loss_option": ("cl_pcl_re", "D21"),
+    "level": ("feature", "D21"),
+    "re_loss_option": ("masking", "D21"),
+}
+
+
+def differences(args: argparse.Namespace) -> list[str]:
+    """The switches that make this run another than the released one: flag, value and number in the README's table."""
+    found = [
+        f"--{name} {getattr(args, name)} ({number})"
+        for name, (value, number) in RELEASED.items()
+        if getattr(args, name) != value and (name != "tile_bn_stats" or args.strategy not in WITH_TEACHER)
+    ]
+    return found + ([f"--warmup_epoch {args.warmup_epoch} (D20)"] if args.warmup_epoch and not args.released else [])

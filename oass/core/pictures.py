@@ -11,6 +11,7 @@ from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.keypoints import positive_pairs, scaled_distances, topk_peaks, upsample_cams
 from oass.core.losses import cut_points, tile_class_maps
 from oass.core.networks import Classifier
+from oass.core.options import WITHOUT_TILES
 from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
 from oass.core.transforms import EvalTransform, Picture, normalise
 from oass.tools.ai.demo_utils import caption, colormap, draw_cross, draw_points, mosaic, save_png
@@ -57,7 +58,7 @@ def draw_puzzles(
     labels, images = labels.to(accelerator.device), normalise(picture, accelerator.device)
     features = _maps(student, images, accelerator)
     earlier = make_cam(_maps(before, images, accelerator)) if before is not None else None
-    strategy = args.strategy if args.strategy not in ("gap", "none") else "cMax"
+    strategy = args.strategy if args.strategy not in WITHOUT_TILES else "cMax"
     points = cut_points(
         *(features, labels, strategy, args.image_size),
         **{"rule": args.keypoint_rule, "k": args.topk, "min_distance": args.min_distance, "radius": args.radius},

@@ -8,6 +8,7 @@ from common.cam import save_curves
 from common.run import Run
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.networks import Classifier
+from oass.core.options import PUZZLES, differences
 from oass.core.pictures import save_pictures
 from oass.tools.ai.log_utils import Average_Meter, log_line
 from oass.tools.ai.torch_utils import calculate_parameters
@@ -25,7 +26,7 @@ def print_start(
     optimizer: torch.optim.Optimizer,
     steps: int,
 ) -> None:
-    """What is trained on what, and the two settings that surprise."""
+    """What is trained on what, the settings that surprise, and what differs from the released code."""
     for asked, data in ((args.train_domain, train_data), (args.val_domain, val_data)):
         empty = int((data.split.labels.sum(1) == 0).sum())
         instead = "" if data.domain == asked else f" (there is no list {asked}; make it with oass/prepare_voc.py)"
@@ -36,6 +37,9 @@ def print_start(
         f"{args.weights}, {steps} steps an epoch; SGD's momentum is {momentum:g}"
         f"{'' if args.sgd_momentum is not None else ' as released (README, D3)'}"
     )
+    if args.strategy in PUZZLES:
+        found = ", ".join(differences(args))
+        run.print(f"differs from the release in {found}; --released" if found else "every switch is as released")
 
 
 def log_if_due(

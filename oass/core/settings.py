@@ -1,13 +1,16 @@
 """The command line, read and checked: sample defaults, `--released`, and the bounds of section i of the spec."""
 
 import argparse
+import math
+import re
 from collections.abc import Iterable, Sequence
 
 from common.cli import UserError, parse_with_sample_defaults
 from oass.core.backbones import ARCHITECTURES
 from oass.core.datasets import locate_voc
 from oass.core.losses import RE_LOSS_OPTIONS, RE_LOSSES
-from oass.core.options import LOSS_PARTS, WITH_TEACHER, build_parser, released_switches
+from oass.core.options import AUGMENTATIONS, LOSS_PARTS, RELEASED, WITH_TEACHER, WITHOUT_TILES, build_parser
+from oass.core.terms import terms_of
 
 MIN_SIZE = 64
 
@@ -17,14 +20,15 @@ def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object
 
     A large network that was asked for (`architecture`) gets one epoch of small batches, a proof that the
     command runs; the small one learns. `max` gets a weak, slow L_re: at the README's weights it collapses
-    in runs this short (README, deviations). 24 epochs, 480 steps: after 160 CSI alone is far from done, and no
-    strategy differs from it (README, results).
+    in runs this short (README, deviations). 24 epochs, 480 steps: after 160 CSI alone is far from done.
     """
     small = {"image_size": 64, "min_image_size": 64, "max_image_size": 80, "min_distance": 5}
     small |= {"num_workers": 0, "print_ratio": 0.5, "pictures": 2}
     if architecture not in (None, "resnet_tiny"):
         return {**small, "max_epoch": 1, "batch_size": 16, "train_domain": "train"}
-    alphas = {"alpha_re": 3.0, "alpha_schedule_re": 0.05, "alpha_p": 0.5}
+    # make_cam's slope is about 1 / max. alpha_re 3 after 5 % of a run, 248 steps of the README's and 24 of these,
+    # shrinks maps; one near make_cam's epsilon gave a gradient of norm 246 (usually 0.2) and threw the network.
+    alphas = {"alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 0.5}
     if strategy in ("max", "uniform"):
         alphas = {"alpha_re": 0.3, "alpha_schedule_re": 1.0, "alpha_p": 0.5}
     optimiser = {"max_epoch": 24, "batch_size": 24, "lr": 0.02, "sgd_momentum": 0.9}
@@ -53,7 +57,7 @@ def parse_args(strategy: str, argv: Sequence[str] | None = None) -> argparse.Nam
         own = "sample" if args.architecture == "resnet_tiny" else "none"
         args.weights = own if args._location.is_sample else "imagenet"
     if args.released:
-        vars(args).update(released_switches(args))
+        vars(args).update({name: value for name, (value, _) in RELEASED.items()})
     check(args)
     if (args.h_co, args.w_co) != (250, 250):
         print("--h_co, --w_co: unused, in the released code too", flush=True)
@@ -77,12 +81,14 @@ def _one_of(flag: str, value: str, choices: Iterable[str]) -> tuple[bool, str]:
 def _data_bounds(args: argparse.Namespace) -> Bounds:
     size, low, high = args.image_size, args.min_image_size, args.max_image_size
     known = args.architecture in ARCHITECTURES or args.architecture.startswith("timm:")
+    strange = re.sub("|".join(AUGMENTATIONS), "", args.augment).strip("_-+, ")
     return [
         (known, f"--architecture {args.architecture}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME"),
         (size % 32 == 0 and size >= MIN_SIZE, f"--image_size {size}: a multiple of 32, from {MIN_SIZE} on"),
         (low > 0, f"--min_image_size {low}: must be above 0"),
         (low <= high, f"--min_image_size {low} is above --max_image_size {high}"),
         (0 < args.print_ratio <= 1, f"--print_ratio {args.print_ratio}: above 0, at most 1"),
+        (not strange, f"--augment {args.augment}: {strange!r} is none of {', '.join(AUGMENTATIONS)}"),
         (args.pictures >= 0, f"--pictures {args.pictures}: must not be negative"),
         (
             args.weights != "sample" or args._location.is_sample,
@@ -93,7 +99,8 @@ def _data_bounds(args: argparse.Namespace) -> Bounds:
 
 def _method_bounds(args: argparse.Namespace) -> Bounds:
     unknown = [part for part in args.loss_option.split("_") if part not in LOSS_PARTS]
-    weights = min(args.alpha_re, args.alpha_schedule_re, args.alpha_p)
+    terms = terms_of(args.strategy, args.p_loss, args.loss_option)
+    weights = (args.alpha_re, args.alpha_schedule_re, args.alpha_p)
     alpha_ema = getattr(args, "alpha_ema", 0.0)
     return [
         (args.num_pieces == 4, f"--num_pieces {args.num_pieces}: a keypoint cuts an image in 4, nothing else"),
@@ -101,7 +108,23 @@ def _method_bounds(args: argparse.Namespace) -> Bounds:
         _one_of("re_loss", args.re_loss, RE_LOSSES),
         _one_of("level", args.level, ("feature", "cam")),
         _one_of("re_loss_option", args.re_loss_option, RE_LOSS_OPTIONS),
-        (weights >= 0, "--alpha_re, --alpha_schedule_re, --alpha_p: must not be negative"),
+        (
+            all(0 <= weight < math.inf for weight in weights),
+            "--alpha_re, --alpha_schedule_re, --alpha_p: must be finite numbers and not be negative",
+        ),
+        (
+            args.p_loss != "full" or args.strategy != "gap",
+            "--p_loss full: that term, B(GAP(F), y), is L_cl of gap already; leave the flag out",
+        ),
+        (
+            args.p_loss != "student" or args.strategy not in WITHOUT_TILES,
+            f"--p_loss student: {args.strategy} cuts no tiles; choose full, or leave the flag out",
+        ),
+        (
+            bool(terms.trained),
+            f"--loss_option {args.loss_option}: with {args.strategy} and --p_loss {args.p_loss} none of it has a "
+            "gradient; add cl",
+        ),
         (0 <= alpha_ema < 1, f"--alpha_ema {alpha_ema}: 0 <= alpha_ema < 1"),
         (not args.eval_ema or args.strategy in WITH_TEACHER, "--eval_ema: this strategy has no teacher"),
     ]

@@ -18,7 +18,8 @@ from oass.core.keypoints import positive_pairs
 from oass.core.losses import re_loss_weight
 from oass.core.networks import Classifier
 from oass.core.objective import Objective
-from oass.core.options import WITH_TEACHER
+from oass.core.options import LOSS_PARTS, WITH_TEACHER
+from oass.core.terms import Terms, terms_of
 from oass.core.transforms import Picture, normalise
 from oass.tools.ai.log_utils import Average_Meter
 from oass.tools.ai.optim_utils import copy_buffers, update_ema_variables
@@ -29,7 +30,8 @@ LOGGED = ("loss", "class_loss", "p_class_loss", "re_loss", "conf_loss", "dead_ca
 def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     """One run of a strategy: train, evaluate after every epoch, save; returns the summary."""
     args.strategy = strategy
-    is_whole = "cl" in args.loss_option.split("_") and strategy != "gap"  # else the instance head has no gradient
+    terms = terms_of(strategy, args.p_loss, args.loss_option)
+    is_whole = "cl" in terms.present and strategy != "gap"  # else the instance head has no gradient
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     seed_everything(args.seed)
@@ -62,8 +64,8 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
                 losses = network(images, labels, pairs)
             i = run.progress.step
             weight = re_loss_weight(args.alpha_re, args.alpha_schedule_re, i, max_iteration)
-            weight_by_pairs(losses, args, accelerator)
-            loss = total_loss(losses, args, weight)
+            weight_by_pairs(losses, terms, accelerator)
+            loss = total_loss(losses, terms, args.alpha_p, weight)
             lr = optimizer.param_groups[0]["lr"]
             run.guard(loss, batch.index, partial(what_was, train_data.split.ids, batch.index, losses["dead_cam"], lr))
             accelerator.backward(loss)
@@ -95,7 +97,7 @@ def to_device(
     return normalise(Picture(*picture), device), labels.to(device, non_blocking=True), pairs
 
 
-def weight_by_pairs(losses: dict[str, torch.Tensor], args: argparse.Namespace, accelerator: Accelerator) -> None:
+def weight_by_pairs(losses: dict[str, torch.Tensor], terms: Terms, accelerator: Accelerator) -> None:
     """With several processes: weight the means over pairs by P_local * world / sum P, in place.
 
     Then the averaged loss and gradient are those of one process with the whole batch.
@@ -104,19 +106,14 @@ def weight_by_pairs(losses: dict[str, torch.Tensor], args: argparse.Namespace, a
         return
     pairs = losses["num_pairs"]
     share = pairs * accelerator.num_processes / accelerator.reduce(pairs.clone(), "sum").clamp_min(1)
-    for name in ("p_class_loss", "conf_loss", "re_loss")[2 * (args.p_loss == "full") :]:
-        losses[name] = share * losses[name]
+    for part in terms.over_pairs:
+        losses[LOSS_PARTS[part]] = share * losses[LOSS_PARTS[part]]
 
 
-def total_loss(losses: dict[str, torch.Tensor], args: argparse.Namespace, re_weight: float) -> torch.Tensor:
-    """L = L_cl + alpha_p L_pcl + alpha_re(i) L_re (+ conf); the parts that --loss_option names."""
-    weighted = {
-        "cl": losses["class_loss"],
-        "pcl": args.alpha_p * losses["p_class_loss"],
-        "re": re_weight * losses["re_loss"],
-        "conf": losses["conf_loss"],
-    }
-    return sum(value for part, value in weighted.items() if part in args.loss_option.split("_"))
+def total_loss(losses: dict[str, torch.Tensor], terms: Terms, p_weight: float, re_weight: float) -> torch.Tensor:
+    """L = L_cl + alpha_p L_pcl + alpha_re(i) L_re (+ conf), of these the terms that are present."""
+    weights = {"cl": 1.0, "pcl": p_weight, "re": re_weight, "conf": 1.0}
+    return sum(weights[part] * losses[name] for part, name in LOSS_PARTS.items() if part in terms.present)
 
 
 def what_was(ids: list[str], index: torch.Tensor, dead_cam: torch.Tensor, lr: float) -> str:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import ColorJitter
 
+from oass.core.options import AUGMENTATIONS
 from oass.tools.ai.augment_utils import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -16,8 +17,6 @@ from oass.tools.ai.augment_utils import (
     paste_crop,
 )
 from oass.tools.ai.randaugment import RandAugmentMC
-
-AUGMENTATIONS = ("colorjitter", "randaugment")
 
 
 class Picture(NamedTuple):
@@ -45,11 +44,9 @@ class TrainTransform:
 
     def __init__(self, image_size: int, min_image_size: int, max_image_size: int, augment: str = "") -> None:
         self.image_size = image_size
+        extra = {"colorjitter": ColorJitter(0.3, 0.3, 0.3, 0.1), "randaugment": RandAugmentMC(2, 10)}
         self.steps = [RandomResize(min_image_size, max_image_size), RandomHorizontalFlip()]
-        if "colorjitter" in augment:
-            self.steps.append(ColorJitter(0.3, 0.3, 0.3, 0.1))
-        if "randaugment" in augment:
-            self.steps.append(RandAugmentMC(2, 10))
+        self.steps += [extra[name] for name in AUGMENTATIONS if name in augment]
 
     def __call__(self, image: Image.Image) -> Picture:
         for step in self.steps:

@@ -1,12 +1,15 @@
-"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set."""
+"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set, benchmarks by name."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "oass"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 torch.set_num_threads(1)
 
 
@@ -26,6 +29,19 @@ def relative_error(actual: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.fixture(scope="session")
 def golden():
     return load_golden
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """benchmarks/NAME.py, which is no package's."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def benchmark():
+    return load_benchmark
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,14 @@
 """benchmarks/iou_oass.py on masks drawn here."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from common.cli import UserError
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture(scope="module")
-def iou():
-    spec = importlib.util.spec_from_file_location("iou_oass", ROOT / "benchmarks" / "iou_oass.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_maps_at_full_size_are_perfect_and_coarse_ones_are_not(iou, tmp_path, capsys):
+def test_maps_at_full_size_are_perfect_and_coarse_ones_are_not(benchmark, tmp_path, capsys):
+    iou = benchmark("iou_oass")
     rng = np.random.default_rng(0)
     for k in range(3):
         mask = np.kron(rng.integers(0, 5, (6, 8)), np.ones((6, 6))).astype(np.uint8)  # class 4 is void

@@ -1,24 +1,17 @@
 """Composed pictures in VOC's layout (benchmarks/compose_objects.py) are read as a devkit."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from common.cli import UserError
 from oass.core.datasets import VOC_Dataset_For_Testing_CAM
 from oass.tools.dataset.voc_utils import CLASS_DIC
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def compose():
-    spec = importlib.util.spec_from_file_location("compose_objects", ROOT / "benchmarks" / "compose_objects.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def compose(benchmark):
+    return benchmark("compose_objects")
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +60,30 @@ def test_whole_photographs(compose, tiny_imagenet, tmp_path):
     assert data.split.objects[0][0].box == (6, 6, 51, 61)
     photo = Image.open(next((tiny_imagenet / "train").glob(f"{compose.FIRST[0]}/images/*_0.JPEG")))
     assert np.abs(np.asarray(data.image(0), int) - np.asarray(photo, int)).mean() < 30  # JPEG once more
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--size 1", "--size 1: at least 32"),
+        ("--seed -1", "--seed -1: must not be negative"),
+        ("--classes 21", "--classes 21: .*voc.* has 20"),
+    ],
+)
+def test_bounds_are_one_line_and_leave_no_folder(compose, tiny_imagenet, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        write(compose, tiny_imagenet, tmp_path / "out", *flags.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["words.txt", "train", "a word"])
+def test_an_incomplete_tiny_imagenet_is_named_and_leaves_no_folder(compose, tiny_imagenet, tmp_path, missing):
+    for source in tiny_imagenet.iterdir():
+        if source.name != missing:
+            (tmp_path / source.name).symlink_to(source)
+    if missing == "a word":
+        (tmp_path / "words.txt").unlink()
+        (tmp_path / "words.txt").write_text("n00000000\tthing\n\n")
+    with pytest.raises(UserError, match=compose.FIRST[0] if missing == "a word" else missing):
+        write(compose, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,15 +1,20 @@
 """Class-specific instances against the loop over classes; batch norms of the tiles against one call per pair."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from common.cli import UserError
+from oass.core import losses
 from oass.core.batch_norm import grouped_in_one_call, synchronise, tile_statistics
 from oass.core.csi import class_specific_instances, csi_logits
 from oass.core.losses import object_aware_losses, tile_class_maps
 from oass.core.networks import Classifier
+from oass.core.terms import terms_of
+from oass.core.train import weight_by_pairs
 from oass.tools.ai.torch_utils import make_cam
 
 
@@ -170,6 +175,56 @@ def test_who_gets_a_gradient():
     model = tiny()
     object_aware_losses(model, None, images, labels, "max")["re_loss"].backward()
     assert model.classifier.weight.grad.any() and model.model.conv1.weight.grad.any()
+
+
+@pytest.mark.parametrize("strategy", ["cMax", "max"])
+def test_p_loss_full_classifies_the_whole_image_and_leaves_the_tiles_logits(strategy):
+    images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)
+    labels[:, 3:5] = 1
+    model, teacher = tiny(), tiny().requires_grad_(False) if strategy == "cMax" else None
+    plain, full = (
+        object_aware_losses(copy.deepcopy(model), teacher, images, labels, strategy, p_loss=p)
+        for p in ("teacher", "full")
+    )
+    want = nn.functional.binary_cross_entropy_with_logits(full["features"].mean((2, 3)), labels)
+    torch.testing.assert_close(full["p_class_loss"], want)
+    torch.testing.assert_close(full["tile_logits"], full["merged"].mean((2, 3)))
+    torch.testing.assert_close(full["tile_logits"], plain["tile_logits"])
+
+
+@pytest.mark.parametrize(("p_loss", "plain"), [("teacher", "class_loss"), ("full", "class_loss p_class_loss")])
+def test_means_over_pairs_are_weighted_by_the_processes_pairs(p_loss, plain):
+    names = ("class_loss", "p_class_loss", "re_loss", "conf_loss")
+    found = {**dict.fromkeys(names, torch.tensor(1.0)), "num_pairs": torch.tensor(2.0)}
+    both = SimpleNamespace(num_processes=2, reduce=lambda pairs, how: pairs + 6)  # the other process has six pairs
+    weight_by_pairs(found, terms_of("cMax", p_loss, "cl_pcl_re_conf"), both)
+    assert {name: float(found[name]) for name in names} == {n: 1.0 if n in plain.split() else 0.5 for n in names}
+
+
+def test_out_of_memory_halves_the_tile_pass_once_and_for_good(monkeypatch, capsys):
+    model, tiles, passes = tiny(), torch.randn(6, 4, 3, 32, 32), []
+
+    def run(most):
+        def maps_of(network, part, mode, update):
+            passes.append(len(part) // 4)
+            if passes[-1] > most:
+                raise torch.OutOfMemoryError("no memory")
+            return real(network, part, mode, update)
+
+        monkeypatch.setattr(losses, "_maps_of", maps_of)
+
+    real, chunk = losses._maps_of, losses.TileChunk()
+    want = tile_class_maps(model, tiles)
+    run(most=3)
+    for _ in range(2):
+        torch.testing.assert_close(tile_class_maps(model, tiles, chunk=chunk), want)
+    assert passes == [6, 3, 3, 3, 3] and capsys.readouterr().out.count("--tile_chunk 3") == 1
+    run(most=2)
+    with pytest.raises(UserError, match="--tile_chunk 1"):
+        tile_class_maps(model, tiles, chunk=6)
+    run(most=0)
+    with pytest.raises(UserError, match="1 pair.*--image_size"):
+        tile_class_maps(model, tiles, chunk=1)
 
 
 def test_options_of_the_reconstruction_loss():

@@ -71,6 +71,16 @@ def test_the_root_may_lie_two_levels_down_and_a_path_may_be_the_domain(devkit, t
     assert VOC_Dataset_For_Classification(devkit, own).split.ids == ["2008_000003", "2008_000004"]
 
 
+@pytest.mark.parametrize("reader", [VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM])
+def test_a_label_is_the_callers_own(reader, devkit):
+    data = reader(devkit, "val")
+    label = data[3][1]
+    before = label.clone()
+    assert before.any()
+    label.zero_()
+    assert torch.equal(data[3][1], before) and torch.equal(reader(devkit, "val")[3][1], before)
+
+
 def test_without_train_aug_voc_train_serves_and_is_named(devkit, tmp_path):
     kit = tmp_path / "VOC2012"
     shutil.copytree(devkit / "VOCdevkit" / "VOC2012", kit)
@@ -93,10 +103,16 @@ def test_missing_files_are_counted_before_training(devkit, tmp_path):
     write_devkit(tmp_path / "x", annotation(xml_object("unicorn", (1, 1, 5, 5))))
     with pytest.raises(UserError, match=r"2008_000001.xml: unknown class 'unicorn'; known are aeroplane"):
         VOC_Dataset_For_Classification(tmp_path / "x", "train")
-    with pytest.raises(UserError, match="no VOC devkit.*JPEGImages.*--sample"):
+    with pytest.raises(UserError, match="nowhere does not exist.*JPEGImages.*--sample"):
         VOC_Dataset_For_Classification(tmp_path / "nowhere", "train")
-    with pytest.raises(UserError, match="does not exist"):
+
+
+def test_a_wrong_data_dir_is_answered_with_the_places_tried_and_the_tree(tmp_path):
+    places = "JPEGImages.*VOCdevkit/VOC2012.*expected JPEGImages/ID.jpg.*VOCtrainval.*--sample"
+    with pytest.raises(UserError, match=f"does not exist.*{places}"):
         locate_voc(str(tmp_path / "nowhere"), False)
+    with pytest.raises(UserError, match=f"no VOC devkit.*{places}"):
+        locate_voc(str(tmp_path), False)
 
 
 def test_the_test_list_has_no_annotations(devkit):
@@ -181,6 +197,19 @@ def test_ap_without_positives_ties_and_relatives():
     assert np.isnan(E.mean_average_precision(scores, labels * 0))
 
 
+def test_ap_takes_tensors_of_any_kind_and_small_integers():
+    scores, labels = torch.tensor([[3.0], [1], [2]]), torch.tensor([[0.0], [1], [1]])
+    want = (1 / 2 + 2 / 3) / 2
+    for kind in (torch.float32, torch.bfloat16, torch.float16, torch.uint8):
+        ap = E.average_precision(scores.to(kind), labels.to(kind))
+        assert ap.dtype == torch.float64 and ap.item() == pytest.approx(want)
+    assert E.average_precision(scores.requires_grad_(), labels.requires_grad_()).item() == pytest.approx(want)
+    scores, labels = scores.detach().numpy().astype(np.uint8), labels.detach()
+    for function in (E.average_precision, E.average_precision_voc2010):
+        assert function(scores, labels) == function(scores.astype(float), labels)
+    assert E.average_precision(scores.tolist(), labels.tolist())[0] == pytest.approx(want)
+
+
 def test_measure_counts_pointing_difficult_and_whole_batches(devkit):
     split = VOC_Dataset_For_Classification(devkit, "val").split
     n, C = split.labels.shape
@@ -222,7 +251,7 @@ def test_small_functions(tmp_path):
     assert META["classes"] == 20 == len(CLASS_NAMES) and META["color_dict"]["aeroplane"] == [128, 0, 0]
 
 
-def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys):
+def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys, monkeypatch):
     sbd = tmp_path / "sbd"
     sbd.mkdir()
     (sbd / "train.txt").write_text("2012_9\n2009_000001\n")
@@ -232,6 +261,9 @@ def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys):
     ids = (tmp_path / "lists/train_aug.txt").read_text().split()
     assert ids[-2:] == ["2012_8", "2012_9"] and len(ids) == 12 and "2009_000001" not in ids
     assert "not the official 10582" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):  # an unset $your_dir leaves the bare flag
+        prepare_voc.main(["--to", str(tmp_path / "lists"), "--data_dir"])
     with pytest.raises(UserError, match="no train.txt"):
         prepare_voc.main([*flags, "--sbd", str(tmp_path)])
 

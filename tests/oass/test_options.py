@@ -18,6 +18,7 @@ from oass.core.build import build_optimizer, build_student
 from oass.core.networks import Classifier, load_classifier
 from oass.core.options import build_parser
 from oass.core.settings import parse_args, sample_defaults
+from oass.core.terms import terms_of
 from oass.tools.ai.optim_utils import update_ema_variables
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,12 @@ BAD = [
     ("--wd -1 --sgd_momentum 0.9", "not be negative"),
     ("--print_ratio 0", "at most 1"),
     ("--alpha_re -1", "not be negative"),
+    ("--alpha_schedule_re nan", "not be negative"),
+    ("--alpha_p nan", "not be negative"),
+    ("--alpha_re inf", "finite"),
+    ("--augment colorjitter_mixup", "'mixup'.*colorjitter, randaugment"),
+    ("--loss_option pcl", "cMax.*gradient"),
+    ("--loss_option pcl_conf", "cMax.*gradient"),
     ("--weights sample", "offline sample"),
     ("--warmup_epoch -1", "not be negative"),
     ("--pictures -1", "not be negative"),
@@ -78,6 +85,41 @@ BAD = [
 def test_bounds(flags, message, devkit):
     with pytest.raises(UserError, match=message):
         parse_args("cMax", ["--data_dir", str(devkit), *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "flags", "message"),
+    [
+        ("gap", "--p_loss full", "L_cl"),
+        ("gap", "--p_loss student", "no tiles"),
+        ("none", "--p_loss student", "no tiles"),
+        ("none", "--loss_option re", "none.*gradient"),
+        ("gap", "--loss_option pcl", "gap.*gradient"),
+    ],
+)
+def test_losses_that_a_strategy_does_not_have_are_refused(strategy, flags, message, devkit):
+    with pytest.raises(UserError, match=message):
+        parse_args(strategy, ["--data_dir", str(devkit), *flags.split()])
+
+
+TERMS = [  # strategy, --p_loss, --loss_option: terms there are, those with a gradient, those over pairs
+    ("cMax", "teacher", "cl_pcl_re", "cl pcl re", "cl re", "pcl re conf"),
+    ("cMax", "student", "pcl_conf", "pcl conf", "pcl conf", "pcl re conf"),
+    ("cMax", "full", "cl_pcl_re_conf", "cl pcl re conf", "cl pcl re", "re conf"),
+    ("cMax", "full", "cl_pcl", "cl pcl", "cl pcl", "re conf"),
+    ("max", "teacher", "cl_pcl_re_conf", "cl pcl re conf", "cl pcl re conf", "pcl re conf"),
+    ("uniform", "full", "cl_pcl_re", "cl pcl re", "cl pcl re", "re conf"),
+    ("none", "teacher", "cl_pcl_re_conf", "cl", "cl", ""),
+    ("none", "full", "cl_pcl_re_conf", "cl pcl", "cl pcl", ""),
+    ("gap", "teacher", "cl_pcl_re_conf", "cl", "cl", ""),
+]
+
+
+@pytest.mark.parametrize(("strategy", "p_loss", "option", "present", "trained", "over_pairs"), TERMS)
+def test_the_terms_of_a_loss(strategy, p_loss, option, present, trained, over_pairs):
+    terms = terms_of(strategy, p_loss, option)
+    assert terms == tuple(frozenset(names.split()) for names in (present, trained, over_pairs))
+    assert terms.needs_tiles == (strategy not in ("gap", "none") and option != "cl_pcl")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +158,8 @@ def test_sample_defaults_lose_against_flags(tmp_path):
     args = parse_args("max", ["--data_dir", str(tmp_path), "--alpha_re", "2"])
     assert (args.architecture, args.image_size, args.weights) == ("resnet_tiny", 64, "sample")
     assert args.alpha_re == 2 and args.alpha_schedule_re == sample_defaults("max", None)["alpha_schedule_re"]
+    strong = sample_defaults("cTopk-w", None)  # a steep ramp throws the network (README, results)
+    assert (strong["alpha_re"], strong["alpha_schedule_re"], strong["alpha_p"]) == (1.0, 0.5, 0.5)
     args = parse_args("max", ["--data_dir", str(tmp_path), "--architecture", "resnet50"])
     assert (args.architecture, args.max_epoch, args.weights, args.train_domain) == ("resnet50", 1, "none", "train")
 

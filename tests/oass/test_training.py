@@ -13,13 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from common import checkpoint
 from common.cli import NonFiniteError, UserError
 from oass import ablation, explain, inference_classification
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
 from oass import train_classification_with_puzzle_max as puzzle_max
+from oass.core.networks import Classifier
 from oass.core.settings import parse_args
 from oass.core.train import train
+from oass.core.transforms import normalise
+from oass.tools.dataset.voc_utils import CLASS_NAMES
 from tests.launch import TORCHRUN
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +90,9 @@ SWITCHES = [
     ("max", "--loss_option cl"),
     ("uniform", ""),
     ("none", "--difficult ignore --drop_last_eval"),
-    ("gap", "--sync_bn"),
+    ("none", "--p_loss full --loss_option cl_pcl_re_conf"),
+    ("cMax", "--p_loss full --loss_option cl_pcl_conf"),
+    ("gap", "--sync_bn --loss_option cl_pcl_re_conf"),
 ]
 
 
@@ -116,6 +122,25 @@ def test_the_switches_change_the_numbers(small, tmp_path):
         found[flags] = round(float(sum(v.double().abs().sum() for v in state["model"].values())), 6)
     values = list(found.values())
     assert len(set(values)) == len(values), found
+
+
+@pytest.mark.parametrize("strategy", ["none", "max", "uniform"])
+def test_p_loss_full_changes_every_strategy_that_takes_it(strategy, small, tmp_path):
+    for name, flags in (("plain", []), ("full", ["--p_loss", "full"])):
+        argv = [*small, "--output_dir", str(tmp_path / name), "--max_steps", "1", "--print_ratio", "0.3", *flags]
+        train(parse_args(strategy, argv), strategy)
+    plain, full = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("plain", "full"))
+    assert full["p_class_loss"] > 0 and full["p_class_loss"] != plain["p_class_loss"]
+    assert full["class_loss"] == plain["class_loss"] and full["loss"] != plain["loss"]
+
+
+def test_the_first_lines_say_what_differs_from_the_release(small, tmp_path, capsys):
+    cmax.main([*small, "--output_dir", str(tmp_path / "a"), "--max_steps", "1", "--sgd_momentum", "0.9"])
+    line = next(x for x in capsys.readouterr().out.splitlines() if "differs from the release" in x)
+    assert "--keypoint_rule paper (D8, D9, D10)" in line and "--sgd_momentum 0.9 (D3)" in line
+    assert "tile_bn_stats" not in line and "p_loss" not in line  # no effect here; as released
+    cmax.main([*small, "--output_dir", str(tmp_path / "b"), "--max_steps", "1", "--released"])
+    assert "every switch is as released" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_names_images_and_rate(small, tmp_path, monkeypatch):
@@ -165,6 +190,30 @@ def test_inference_uses_a_run(small, devkit, tmp_path, capsys):
     assert read(tmp_path / "again")["map"] == pytest.approx(evaluation["map"], rel=1e-9)
 
 
+@pytest.mark.parametrize("scales", ["nan", "0", "-1", "1e9", "x", "0.5,"])
+def test_scales_are_read_before_anything_is_scored(scales, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        inference_classification.main(["--checkpoint", str(tmp_path), f"--scales={scales}"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "--scales" in error and error.count("\n") == 1
+
+
+def test_a_gap_checkpoint_is_explained_by_its_pooled_maps_and_read_once(small, tmp_path, monkeypatch):
+    argv = [*small, "--output_dir", str(tmp_path / "run"), "--max_steps", "1"]
+    train(parse_args("gap", argv), "gap")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "my.png")
+    argv = f"--image {tmp_path}/my.png --checkpoint {tmp_path}/run --cpu --strategy cTopk --classes".split()
+    real, loads = checkpoint.load, []
+    monkeypatch.setattr(checkpoint, "load", lambda path: loads.append(path) or real(path))
+    explain.main([*argv, *CLASS_NAMES, "--output_dir", str(tmp_path / "explain")])
+    assert len(loads) == 1
+    line = json.loads((tmp_path / "explain/metrics.jsonl").read_text())
+    model = Classifier("resnet_tiny", pretrained=tmp_path / "run/checkpoints/last.pt").eval()
+    with torch.no_grad():
+        pooled = model(normalise(explain.read_pictures([tmp_path / "my.png"], 64), torch.device("cpu"))).sigmoid()[0]
+    assert [line[name] for name in CLASS_NAMES] == pytest.approx(pooled.tolist(), abs=1e-4)
+
+
 def test_explain_draws_the_puzzle_of_ones_own_picture(small, tmp_path, capsys):
     cmax.main([*small, "--output_dir", str(tmp_path / "run"), "--max_steps", "1"])
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), np.uint8)).save(tmp_path / "my.png")
@@ -192,6 +241,21 @@ def test_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, capsys)
     assert "finished already" in capsys.readouterr().out
     with pytest.raises(UserError, match="cmax"):
         ablation.main([*argv, "--strategies", "cmax"])
+
+
+@pytest.mark.parametrize("flags", ["--alpha_ema 0.9 --eval_ema", "--alpha_ema=0.9"])
+def test_ablation_keeps_a_teachers_flags_from_strategies_without_one(flags, small, tmp_path, monkeypatch):
+    seen = {}
+
+    def fake_train(args, strategy):
+        seen[strategy] = args
+        return {"map": 1.0, "best_map": 1.0, "pointing": 1.0, "dead_cam": 0.0}
+
+    monkeypatch.setattr(ablation, "train", fake_train)
+    argv = [*small, *flags.split(), "--strategies", "none,max,cMax", "--seeds", "0", "--output_dir", str(tmp_path)]
+    ablation.main([*argv, "--loss_option", "cl_pcl_re_conf"])
+    assert set(seen) == {"none", "max", "cMax"} and seen["cMax"].alpha_ema == 0.9
+    assert not seen["none"].eval_ema and seen["cMax"].eval_ema == ("--eval_ema" in flags)
 
 
 @pytest.mark.slow

@@ -9,16 +9,25 @@ Scores = np.ndarray | torch.Tensor
 def average_precision(scores: Scores, labels: Scores) -> Scores:
     """AP of each class: the mean over its positives of the precision at their rank, (C,) float64.
 
-    scores, labels (N,C), labels 0/1. Not interpolated, no 11 points. Ties keep the data's order (stable
-    sort). NaN for a class without positives. NumPy in, NumPy out; a tensor in, a tensor out.
+    scores, labels (N,C) of any dtype and device, labels 0/1. Not interpolated, no 11 points. Ties keep the data's
+    order (stable sort). NaN for a class without positives. NumPy in, NumPy out; a tensor in, a tensor on the CPU out.
     """
-    if isinstance(scores, torch.Tensor):
-        return torch.from_numpy(average_precision(scores.detach().cpu().numpy(), np.asarray(labels)))
-    order = np.argsort(-scores, axis=0, kind="stable")
-    hits = np.take_along_axis(np.asarray(labels, np.float64), order, 0)
-    precision = hits.cumsum(0) / np.arange(1, len(hits) + 1)[:, None]
+    hits, precision = _ranked(scores, labels)
     with np.errstate(invalid="ignore"):
-        return (precision * hits).sum(0) / hits.sum(0)
+        ap = (precision * hits).sum(0) / hits.sum(0)
+    return torch.from_numpy(ap) if isinstance(scores, torch.Tensor) else ap
+
+
+def _ranked(scores: Scores, labels: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of each class in falling order of its scores, and the precision at every rank, (N,C) float64."""
+    order = np.argsort(-_float64(scores), axis=0, kind="stable")
+    hits = np.take_along_axis(_float64(labels), order, 0)
+    return hits, hits.cumsum(0) / np.arange(1, len(hits) + 1)[:, None]
+
+
+def _float64(values: Scores) -> np.ndarray:
+    """On the host and in float64: exact for all that is shorter, and negation does not wrap."""
+    return values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
 
 
 def mean_average_precision(scores: Scores, labels: Scores) -> float:
@@ -35,9 +44,7 @@ def mean_of_defined(ap: Scores) -> float:
 
 def average_precision_voc2010(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """AP of VOC 2010 and later: the area under the precision's monotone envelope, (C,) float64; NaN as above."""
-    order = np.argsort(-scores, axis=0, kind="stable")
-    hits = np.take_along_axis(np.asarray(labels, np.float64), order, 0)
-    precision = hits.cumsum(0) / np.arange(1, len(hits) + 1)[:, None]
+    hits, precision = _ranked(scores, labels)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     with np.errstate(invalid="ignore"):
         return (envelope * hits).sum(0) / hits.sum(0)

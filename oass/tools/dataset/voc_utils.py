@@ -16,20 +16,23 @@ META = read_json(PACKAGE_DATA / "VOC_2012.json")
 CLASS_NAMES: list[str] = META["class_names"]
 CLASS_DIC: dict[str, int] = META["class_dic"]
 TREE = "JPEGImages/ID.jpg, Annotations/ID.xml, ImageSets/{Main,Segmentation}/*.txt"
+HOW_TO_GET = "unpack VOCtrainval_11-May-2012.tar of host.robots.ox.ac.uk/pascal/VOC/voc2012 there"
 LEVELS = ("", "VOC2012", "VOC2007", "VOCdevkit/VOC2012", "VOCdevkit/VOC2007")
 
 
 def devkit_root(path: str | Path) -> Path | None:
     """The folder with JPEGImages: `path`, its VOC2012 or VOC2007, or those of its VOCdevkit; None without."""
-    return next((Path(path) / level for level in LEVELS if (Path(path) / level / "JPEGImages").is_dir()), None)
+    places = (Path(path).expanduser() / level for level in LEVELS)
+    return next((place for place in places if (place / "JPEGImages").is_dir()), None)
 
 
 def require_devkit(path: str | Path) -> Path:
-    """`devkit_root`, or UserError with the places tried."""
+    """`devkit_root`, or UserError with the places tried and the tree that is expected."""
     root = devkit_root(path)
     if root is None:
-        tried = ", ".join(str(Path(path) / level / "JPEGImages") for level in LEVELS[:2])
-        raise UserError(f"{path} is no VOC devkit: no {tried}, … ; expected {TREE}; or run with --sample")
+        problem = "is no VOC devkit" if Path(path).expanduser().exists() else "does not exist (VOC devkit)"
+        tried = f"looked for JPEGImages in it and in its {', '.join(LEVELS[1:])}"
+        raise UserError(f"{path} {problem}: {tried}; expected {TREE}; {HOW_TO_GET}, or train on a sample with --sample")
     return root
 
 
