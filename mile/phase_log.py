@@ -83,4 +83,4 @@ class PhaseLog(Meter):
 
 def is_checked(position: int, steps: int) -> bool:
     """Whether the collapse check is due after step `position` (from 1) of an imitation phase of `steps` steps."""
-    return position == min(CHECKED_STEPS, steps)
+    return steps > 0 and position == min(CHECKED_STEPS, steps)
