@@ -70,7 +70,7 @@ class PhaseLog(Meter):
         message = (
             f"generation {run.progress.epoch + 1}, imitation phase: the pseudo labels have collapsed to {what} "
             f"(rho {rho:g}, class prior {prior:g}); "
-            + ("lower --rho or raise --warmup" if mean == 0 else "raise --rho or --warmup, or --keep_ground_truth")
+            + ("lower --rho, raise --warmup, or --keep_ground_truth" if mean == 0 else "raise --rho or --warmup")
         )
         if strict:
             raise UserError(message)

@@ -210,7 +210,9 @@ class TestRuns:
     )
     def test_collapsed_pseudo_labels_warn_or_with_strict_end_the_run(self, tmp_path, capsys, settings, message):
         run(tmp_path / "r", **settings)
-        assert f"warning: generation 1, imitation phase: the pseudo labels have {message}" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"warning: generation 1, imitation phase: the pseudo labels have {message}" in out
+        assert ("or --keep_ground_truth" in out) == ("nothing" in message)
         with pytest.raises(UserError, match=message):
             run(tmp_path / "s", "--strict", **settings)
 
