@@ -22,13 +22,14 @@ from common.rundir import make_accelerator, seed_everything
 from mile import compare, report
 from mile.build import build_learner
 from mile.config import parse_config
-from mile.evaluation import chosen_rho, evaluate
+from mile.evaluation import Outputs, chosen_rho, evaluate, metrics_of
+from mile.figures import SHOWN
 from mile.learning import IteratedLearning
 from mile.locate import choose_device, locate_data
 from mile.phase_log import PhaseLog, is_checked
 from mile.schedule import LearningRate, Phases, Plan
 from mile.sources import TrainBatch, open_source
-from mile.utils import save_model, writable
+from mile.utils import probabilities, save_model, writable
 
 
 def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
@@ -42,12 +43,16 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
     learner.guard = run.guard
     plan = Plan(conf, source.pass_steps)
     rates, log = LearningRate(conf, learner.optimizers, plan), PhaseLog(accelerator)
-    history = torch.zeros(plan.epochs, min(report.SHOWN, source.test_size), min(source.num_classes, 1000))
+    history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
     run.restore(learner=learner, rates=rates, log=log, history=history)
     stream = source.stream(run.progress.step)
 
+    def student_outputs() -> Outputs:
+        return evaluate(learner.student, source.evaluation(), source.num_classes, accelerator, run.poll)
+
+    outputs: Outputs | None = None  # of the student as it is
     for generation in run.epochs(plan.epochs if not conf.eval_only else 0):
-        phases = plan.phases(generation)
+        outputs, phases = None, plan.phases(generation)
         batches = islice(stream, phases.total - run.progress.batch)
         for batch in run.bar(batches, f"generation {generation + 1}/{plan.epochs}", phases.total):
             rates.before_step(run.progress.step)
@@ -64,17 +69,21 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
             break
         end_generation(run, learner, log, rates, phases)
 
-        metrics = evaluate(learner.student, source.evaluation(), source.num_classes, conf, accelerator, run.poll)
+        outputs = student_outputs()
+        metrics = metrics_of(outputs, conf)
         rates.after_evaluation(metrics["real_f1"])
-        history[generation] = report.first_probabilities(learner.student, source, conf)
-        report.write_generation(run, metrics, plan.epochs)
+        history[generation] = probabilities(outputs.logits[:SHOWN], conf.schema)
+        report.write_evaluation(run, metrics, f"generation {generation + 1}/{plan.epochs}")
         if run.is_main:
             save_model(learner.student, f"{conf.schema}_{generation}.pth", conf)
         run.end_epoch(score=metrics["real_f1"])
 
-    summary = report.summarize(run, learner.student, source, conf, history[: run.progress.epoch])
+    outputs = outputs or student_outputs()
+    if conf.eval_only and not run.progress.finished:
+        report.write_evaluation(run, metrics_of(outputs, conf), conf.pretrained)
+    summary = report.summarize(run, outputs, learner.student, source, conf, history[: run.progress.epoch])
     if conf.export_labels:
-        report.export_label_sets(run, learner.student, source, conf)
+        report.export_label_sets(run, learner, source, conf)
     run.finish(**summary)
     return summary
 

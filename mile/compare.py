@@ -4,6 +4,7 @@ The parent directory holds a folder for each run, results.csv, table.txt and fig
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from common.checkpoint import atomic_write
 from common.cli import UserError
 from common.rundir import make_accelerator
 from common.sweep import child_of, run_each
-from mile.config import setting
 from mile.figures import draw_comparison
+from mile.report import decimals
 
 SHOWN = {
     "acc_final": "acc",
@@ -38,15 +39,14 @@ def plan(conf: Any, folder: Path) -> list[Any]:
         for seed in conf.seeds or [conf.seed]:
             place = folder / f"{schema}-seed{seed}"
             own = {"schema": schema, "seed": seed, "compare": None, "seeds": None}
-            own |= {"eval_rho": setting(conf, "eval_rho"), "checkpoint_path": str(place / "weights")}
-            runs.append(child_of(conf, place, **own))
+            runs.append(child_of(conf, place, **own, checkpoint_path=str(place / "weights")))
     return runs
 
 
 def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> pd.DataFrame:
     """Run everything `plan` lists; print and save the table, which is returned."""
     schemas = conf.compare or [conf.schema]
-    if len(set(schemas)) > 1 and not conf.total_steps:
+    if len(schemas) > 1 and not conf.total_steps:
         raise UserError("--compare: give --total_steps N, so that all schemas take equally many steps")
     name = f"{conf.dataset}_{conf.model}_{'compare' if conf.compare else conf.schema + '_seeds'}"
     parent, frame = run_each(
@@ -56,12 +56,13 @@ def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> p
         lambda child: train(child, make_accelerator(child)),
         lambda child: {"schema": child.schema, "seed": child.seed},
     )
-    table, rho = table_of(frame), setting(conf, "eval_rho")
-    text = _as_text(table, frame, rho, conf._is_sample)
+    frame = frame.where(frame.notna(), math.nan)  # undefined is null in a summary
+    table = table_of(frame)
+    text = _as_text(table, frame, conf.eval_rho, conf._is_sample)
     parent.print(text)
     if parent.is_main:
         atomic_write(parent.folder / "table.txt", text.encode())
-        draw_curves_of(parent.folder, frame, rho, parent.figure("compare"))
+        draw_curves_of(parent.folder, frame, conf.eval_rho, parent.figure("compare"))
     rows = table.to_dict("index")
     means = {f"{schema}_{key}": row[f"{key} mean"] for schema, row in rows.items() for key in SHOWN.values()}
     parent.finish(runs=len(frame), offline_sample=conf._is_sample, **means)
@@ -80,7 +81,8 @@ def draw_curves_of(folder: Path, frame: pd.DataFrame, rho: float, path: Path) ->
     """figures/compare.png from the runs in `folder`, named in `frame` (its results.csv)."""
     curves: dict[str, list[list[dict]]] = {}
     for schema, seed in zip(frame.schema, frame.seed, strict=True):
-        text = (folder / f"{schema}-seed{seed}" / "metrics.jsonl").read_text()
+        file = folder / f"{schema}-seed{seed}" / "metrics.jsonl"
+        text = file.read_text() if file.is_file() else ""  # none where --max_steps ended the run first
         lines = [json.loads(line) for line in text.splitlines()]
         curves.setdefault(schema, []).append([line for line in lines if line["split"] == "test"])
     first = frame.iloc[0]
@@ -93,9 +95,10 @@ def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bo
     lines = [f"{what}threshold rho {rho:g}, {frame.seed.nunique()} seeds: mean (lowest-highest)"]
     lines.append("".join(f"{head:<22}" for head in ("schema", *SHOWN.values())))
     for schema, row in table.iterrows():
-        cells = [f"{row[f'{n} mean']:.3f} ({row[f'{n} low']:.3f}-{row[f'{n} high']:.3f})" for n in SHOWN.values()]
+        ranges = [[decimals(row[f"{name} {what}"], 3) for what in _RANGE] for name in SHOWN.values()]
+        cells = [f"{mean} ({low}-{high})" for mean, low, high in ranges]
         lines.append("".join(f"{cell:<22}" for cell in (schema, *cells)))
     first = frame.iloc[0]
-    one, every = first["trivial_f1_one_right_label"], first["trivial_f1_all_labels"]
-    lines.append(f"F1 of answers that need no network: one right label {one:.3f}, all labels {every:.3f}")
+    one, every = (decimals(first[f"trivial_f1_{name}"], 3) for name in ("one_right_label", "all_labels"))
+    lines.append(f"F1 of answers that need no network: one right label {one}, all labels {every}")
     return "\n".join(lines) + "\n"

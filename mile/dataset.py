@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from common.cli import UserError
@@ -94,17 +95,27 @@ class ImageNetTrain:
         )
 
 
-class ImageNetReal:
-    """ImageNet's validation set with ReaL label sets: val/WNID/ILSVRC2012_val_%08d.JPEG and real.json."""
+class ImageNetReal(ImageFolder):
+    """ImageNet's validation set with ReaL label sets: val/WNID/ILSVRC2012_val_%08d.JPEG and real.json.
+
+    ImageFolder's attributes, with class_to_idx and targets as indices in the full ImageNet. UserError names faulty
+    folders, file names and labels.
+    """
 
     def __init__(self, root: str | Path, real_path: str | Path, transform: Transform | None = None) -> None:
-        root = Path(root)
-        self.samples = list_images(root, wnid_index(class_folders(root, "ImageNet val"), root))
+        super().__init__(str(root), transform)
         self.real = labels_of_val_files([Path(path) for path, _ in self.samples], Path(real_path))
-        self.transform = transform
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        """The class folders and their indices in the full ImageNet."""
+        root = Path(directory)
+        names = class_folders(root, "ImageNet val")
+        return names, wnid_index(names, root)
+
+    @staticmethod
+    def make_dataset(directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list[tuple[str, int]]:
+        """All images (path, index in the full ImageNet)."""
+        return list_images(Path(directory), class_to_idx)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """image (transformed), original_label (index in the full ImageNet), real_label (list)."""

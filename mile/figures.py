@@ -8,9 +8,10 @@ import torch
 
 from common.cam import save_grid
 from common.run import Run
-from mile.config import setting
+from mile.evaluation import Outputs
 from mile.sources import Source
 from mile.thresholds import Study
+from mile.utils import prediction_set
 
 SHOWN = 8  # test images whose label sets are followed over the generations
 
@@ -72,13 +73,15 @@ def draw_curves(run: Run, conf: Any) -> None:
     _save(run.figure("curves"), figure)
 
 
-def draw_label_sets(
-    run: Run, source: Source, p: torch.Tensor, label: torch.Tensor, real: torch.Tensor, conf: Any, history: torch.Tensor
-) -> None:
-    """figures/labels.png: test images with y, true and predicted set; figures/growth.png: p over the generations."""
-    rho, names = setting(conf, "eval_rho"), source.class_names
+def draw_label_sets(run: Run, source: Source, outputs: Outputs, conf: Any, history: torch.Tensor) -> None:
+    """figures/labels.png: test images with y, true and predicted set; figures/growth.png: p over the generations.
+
+    history (G,SHOWN,C): p of the first test images after each generation.
+    """
+    rho, names = conf.eval_rho, source.class_names
     pictures = source.pictures(SHOWN).numpy()
-    predicted = (p > rho).scatter(1, p.argmax(1, keepdim=True), True)
+    logits, label, real = (rows[:SHOWN] for rows in outputs)
+    predicted = prediction_set(logits, rho, conf.schema, conf.protocol)
     titles = [
         f"y {names[label[i]]}\ntrue {_names(real[i], names)}\npred {_names(predicted[i], names)}"
         for i in range(len(pictures))

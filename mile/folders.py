@@ -1,5 +1,6 @@
 """Image folders: which files, which classes, which share of them; the items that loaders read (spec d)."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from common.cli import UserError
 from common.data import read_image
 
 Samples = list[tuple[str, int]]
+LISTED = re.compile(r"(.+?)\s+([0-9]{1,3})")  # WebVision's "PATH LABEL"
 
 
 def class_folders(root: Path, what: str) -> list[str]:
@@ -88,7 +90,8 @@ def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: 
             groups.setdefault(new[target], []).append((path, new[target]))
     for target, group in groups.items():
         if int(len(group) * frac) == 0:
-            raise UserError(f"train_frac {frac}: class {target} has {len(group)} images, none would be left")
+            where = f"class {target} (folder {Path(group[0][0]).parent.name})"
+            raise UserError(f"train_frac {frac}: {where} has {len(group)} images, none would be left")
     return [sample for group in groups.values() for sample in group[: int(len(group) * frac)]]
 
 
@@ -98,6 +101,8 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
         names = {line.strip() for line in Path(path).read_text().splitlines() if line.strip()}
     except OSError as error:
         raise UserError(f"subset_file {path}: cannot be read ({error.strerror})") from error
+    if not names:
+        raise UserError(f"subset_file {path}: names no file; one training file name a line")
     chosen = [sample for sample in samples if Path(sample[0]).name in names]
     if len(chosen) < len(names):
         missing = next(iter(sorted(names - {Path(p).name for p, _ in chosen})))
@@ -149,18 +154,25 @@ def collate_real(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list]:
 
 
 def webvision_lists(root: Path) -> tuple[Samples, Samples]:
-    """WebVision 1.0: training and validation samples from info/*_filelist*.txt, lines "PATH LABEL"."""
+    """WebVision 1.0: training and validation samples from info/*_filelist*.txt, lines "PATH LABEL".
+
+    UserError names the first line that is not, LABEL in 0..999.
+    """
 
     def read(name: str, folder: Path) -> Samples:
         file = root / "info" / name
         try:
-            lines = [line.rsplit(maxsplit=1) for line in file.read_text().splitlines() if line.strip()]
+            lines = file.read_text().splitlines()
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror}); data_path is WebVision's root") from error
-        bad = next((n for n, line in enumerate(lines, 1) if len(line) != 2 or not line[1].isdigit()), None)
-        if bad is not None:
-            raise UserError(f"{file}: line {bad} is not 'PATH LABEL'")
-        return [(str(folder / path), int(label)) for path, label in lines]
+        found = []
+        for number, line in enumerate(lines, 1):
+            match = LISTED.fullmatch(line.strip())
+            if match:
+                found.append((str(folder / match[1]), int(match[2])))
+            elif line.strip():
+                raise UserError(f"{file}: line {number} is not 'PATH LABEL', LABEL in 0..999")
+        return found
 
     root = Path(root)
     train = read("train_filelist_flickr.txt", root) + read("train_filelist_google.txt", root)

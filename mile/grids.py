@@ -127,9 +127,9 @@ class GridLoader:
         self.batch_size, self.redraw, self.rank, self.world = batch_size, redraw and train, rank, world
         self.grids = grids or len(digits) // 9
         self.with_replacement = grids > 0
-        self.classes = max(10, int(labels.max()) + 1)
         if len(digits) < 9:
             raise UserError(f"MNIST: {len(digits)} digits, a grid needs 9")
+        self.classes = max(10, int(labels.max()) + 1)
         if train and batch_size > self.grids:
             raise UserError(f"batch_size {batch_size}: more than the {self.grids} training grids; give a smaller one")
         self._drawn, self._cache = -1, None

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 
 from common import samples
@@ -14,6 +13,7 @@ from common.data import locate
 from mile.grids import idx_folder
 from mile.real_labels import BUNDLED
 from mile.settings import SETTINGS, apply_sample_defaults
+from mile.utils import is_there
 
 
 def locate_data(conf: Any) -> None:
@@ -21,6 +21,8 @@ def locate_data(conf: Any) -> None:
 
     UserError where a given path does not hold it.
     """
+    if "model" in conf._given:
+        _require_fitting_model(conf)
     find = {"mnist": _locate_mnist, "imagenet": _locate_imagenet, "webvision": _locate_webvision}
     conf._is_sample, conf._paths = find.get(conf.dataset, _locate_folders)(conf)
     if conf._is_sample and conf.dataset in ("mnist", "imagenet"):
@@ -62,37 +64,38 @@ def _locate_imagenet(conf: Any) -> tuple[bool, dict[str, Path]]:
     else:
         train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
         is_sample = samples.is_sample(train)
-    return is_sample, {"train": train, "val": val, "real": _real_path(conf, val, BUNDLED)}
+    return is_sample, {"train": train, "val": val, "real": _real_path(conf, val, Path(conf.real_path), BUNDLED)}
 
 
 def _given_folder(conf: Any, name: str) -> Path:
     path = Path(getattr(conf, name)).expanduser()
     if not path.is_dir():
         what = "training" if name == "data_path" else "validation"
-        raise UserError(f"{name} {path} does not exist; {what} images belong there, one folder a class; or --sample")
+        hint = "; or --sample" if conf.dataset == "imagenet" else ""
+        raise UserError(f"{name} {path} does not exist; {what} images belong there, one folder a class{hint}")
     return path
 
 
-def _real_path(conf: Any, val: Path, otherwise: Path | None) -> Path | None:
+def _real_path(conf: Any, val: Path, *otherwise: Path) -> Path | None:
+    """The given label file, else real.json beside val, else the first of `otherwise` that is a file."""
     if "real_path" in conf._given:
         return Path(conf.real_path).expanduser()
-    places = (val.parent / "real.json", Path(conf.real_path))
-    return next((path for path in places if path.is_file()), otherwise)
+    return next((path for path in (val.parent / "real.json", *otherwise) if path.is_file()), None)
 
 
 def _locate_folders(conf: Any) -> tuple[bool, dict[str, Path]]:
     if conf.sample:
         raise UserError(f"--dataset {conf.dataset} has no offline sample; imagenet and mnist have one")
-    val = _given_folder(conf, "val_path")
-    return False, {"train": _given_folder(conf, "data_path"), "val": val, "real": _real_path(conf, val, None)}
+    train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
+    return False, {"train": train, "val": val, "real": _real_path(conf, val)}
 
 
 def _locate_webvision(conf: Any) -> tuple[bool, dict[str, Path]]:
     if conf.sample or not (Path(conf.data_path) / "info").is_dir():
         where = f"{conf.data_path} holds no info/ folder; data_path is WebVision's root"
         raise UserError(f"{where}; webvision has no offline sample, imagenet and mnist have one")
-    val = Path(conf.val_path)
-    return False, {"root": Path(conf.data_path), "imagenet": val if val.is_dir() else None}
+    has_val = "val_path" in conf._given or Path(conf.val_path).is_dir()
+    return False, {"root": Path(conf.data_path), "imagenet": _given_folder(conf, "val_path") if has_val else None}
 
 
 def _require_fitting_model(conf: Any) -> None:
@@ -114,8 +117,8 @@ def choose_device(conf: Any, say: Callable[[str], None] = print) -> None:
     """Make accelerate follow conf.device; without a GPU one warning, then the CPU."""
     if conf.device == "cpu":
         conf.cpu = True
-    elif conf.device.startswith("cuda") and not torch.cuda.is_available() and not conf.cpu:
-        say("warning: device cuda, but there is no GPU here: this run uses the CPU")
+    elif not conf.cpu and not is_there(conf.device):
+        say(f"warning: device {conf.device}, but there is no GPU here: this run uses the CPU")
         conf.cpu = True
     elif conf.device.startswith("cuda:") and "LOCAL_RANK" not in os.environ and not conf.cpu:
         os.environ["ACCELERATE_TORCH_DEVICE"] = conf.device

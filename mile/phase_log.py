@@ -70,7 +70,7 @@ class PhaseLog(Meter):
         message = (
             f"generation {run.progress.epoch + 1}, imitation phase: the pseudo labels have collapsed to {what} "
             f"(rho {rho:g}, class prior {prior:g}); "
-            + ("lower --rho or raise --warmup" if mean == 0 else "raise --rho or --warmup, or --keep_ground_truth")
+            + ("lower --rho, raise --warmup, or --keep_ground_truth" if mean == 0 else "raise --rho or --warmup")
         )
         if strict:
             raise UserError(message)
@@ -83,4 +83,4 @@ class PhaseLog(Meter):
 
 def is_checked(position: int, steps: int) -> bool:
     """Whether the collapse check is due after step `position` (from 1) of an imitation phase of `steps` steps."""
-    return position == min(CHECKED_STEPS, steps)
+    return steps > 0 and position == min(CHECKED_STEPS, steps)

@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); real_path is the file of ReaL labels") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); fetch real.json again") from error
 
 
@@ -55,17 +55,23 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
 
 
 def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) -> list[list[int]]:
-    """The sets of a dict file {"name.jpg": ["class", ...]}: class names or indices; every file needs an entry."""
-    table, index = read_json(path), {name: c for c, name in enumerate(classes)}
+    """The sets of a dict file {"name.jpg": ["class", ...]}, or keys "folder/name.jpg" as label_sets.json has them.
+
+    Classes by name or index. UserError names a file without an entry, and what is no list of known classes.
+    """
+    table, index, numbers = read_json(path), {name: c for c, name in enumerate(classes)}, range(len(classes))
     if not isinstance(table, Mapping):
         raise UserError(f"{path}: expected a dict from file names to lists of classes, found {type(table).__name__}")
     found = []
     for file in files:
-        labels = table.get(Path(file).name)
+        name = Path(file).name
+        labels = table.get(f"{Path(file).parent.name}/{name}", table.get(name))
         if labels is None:
-            raise UserError(f"{path}: has no entry {Path(file).name!r}; an image without labels has an empty list")
-        unknown = [c for c in labels if c not in index and not (type(c) is int and 0 <= c < len(classes))]
+            raise UserError(f"{path}: has no entry {name!r}; an image without labels has an empty list")
+        if not isinstance(labels, list):
+            raise UserError(f"{path}: {name} has {str(labels)[:60]!r}; expected a list of classes")
+        unknown = [c for c in labels if not (c in index if type(c) is str else c in numbers and type(c) is int)]
         if unknown:
-            raise UserError(f"{path}: {Path(file).name} names the class {unknown[0]!r}, which has no train folder")
+            raise UserError(f"{path}: {name} names the class {unknown[0]!r}, which has no train folder")
         found.append(sorted({index.get(c, c) for c in labels}))
     return found

@@ -1,6 +1,7 @@
 """What a run writes besides its metrics: output.txt, the summary, exported label sets (figures: figures.py)."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,70 +10,64 @@ from torch import nn
 
 from common.checkpoint import atomic_write
 from common.run import Run
-from mile.config import setting
-from mile.evaluation import all_logits, evaluate
-from mile.figures import SHOWN, draw_curves, draw_label_sets, draw_thresholds
-from mile.learning import pseudo_labels
+from mile.evaluation import Outputs, evaluate, metrics_of
+from mile.figures import draw_curves, draw_label_sets, draw_thresholds
+from mile.learning import IteratedLearning, pseudo_labels
 from mile.sources import Source
-from mile.thresholds import Study, mean_average_precision, probabilities, threshold_study, trivial_f1
+from mile.thresholds import Study, mean_average_precision, threshold_study, trivial_f1
+from mile.utils import prediction_set, probabilities
 
 METRICS = ("acc", "real_acc", "real_f1", "label_coverage", "precision", "recall", "real_f1_025", "real_f1_05")
 
 
 def output_lines(run: Run) -> list[str]:
     """output.txt of the unofficial code: one line a generation, three decimals."""
+    names = {"acc": "acc", "real-acc": "real_acc", "real-f1": "real_f1", "label_coverage": "label_coverage"}
     return [
-        f"epoch:{line['epoch'] - 1} acc:{_three(line['acc'])} real-acc:{_three(line['real_acc'])} "
-        f"real-f1:{_three(line['real_f1'])} label_coverage:{_three(line['label_coverage'])}"
+        " ".join([f"epoch:{line['epoch'] - 1}", *(f"{name}:{decimals(line[key], 3)}" for name, key in names.items())])
         for line in run.lines
         if line["split"] == "test"
     ]
 
 
-def _three(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.3f}"
+def decimals(value: float | None, places: int = 4) -> str:
+    """A metric as text; undefined (None or NaN) is a dash."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{places}f}"
 
 
-def write_generation(run: Run, metrics: dict[str, float], total: int) -> None:
-    """Log and print the evaluation after a generation; output.txt anew."""
+def write_evaluation(run: Run, metrics: dict[str, float], what: str) -> None:
+    """Log and print an evaluation of `what`; output.txt anew."""
     run.log("test", **metrics)
     if run.is_main:
         atomic_write(run.folder / "output.txt", ("\n".join(output_lines(run)) + "\n").encode())
     names = {"acc": "acc", "real_acc": "real_acc", "real_f1": "real_f1", "label_coverage": "coverage"}
-    shown = "  ".join(f"{name} {metrics[key]:.4f}" for key, name in names.items())
-    run.print(f"generation {run.progress.epoch + 1}/{total}  test         {shown}")
+    shown = "  ".join(f"{name} {decimals(metrics[key])}" for key, name in names.items())
+    run.print(f"{what}  test         {shown}")
 
 
-@torch.inference_mode()
-def first_probabilities(model: nn.Module, source: Source, conf: Any) -> torch.Tensor:
-    """p (SHOWN,C) of the first evaluation images, on the CPU."""
-    was_training = model.training
-    model.eval()
-    p = probabilities(model(source.first_inputs(SHOWN)), conf.schema).cpu()
-    model.train(was_training)
-    return p
+def summarize(
+    run: Run, outputs: Outputs, model: nn.Module, source: Source, conf: Any, history: torch.Tensor
+) -> dict[str, Any]:
+    """The study over all thresholds of the model's outputs, the figures, and the summary of the run.
 
-
-def summarize(run: Run, model: nn.Module, source: Source, conf: Any, history: torch.Tensor) -> dict[str, Any]:
-    """The study over all thresholds, the figures, and the summary of the run."""
-    logits, label, real = all_logits(model, source.evaluation(), source.num_classes, run.accelerator)
-    p = probabilities(logits, conf.schema)
-    study = threshold_study(p, real)
-    best, rho = study.best, setting(conf, "eval_rho")
+    history (G,SHOWN,C): p of the first test images after each generation.
+    """
+    logits, _, real = outputs
+    p, rho = probabilities(logits, conf.schema), conf.eval_rho
+    study = threshold_study(logits, real, conf.schema, conf.protocol)
+    at_rho = threshold_study(logits, real, conf.schema, conf.protocol, [rho])
     tests = [line for line in run.lines if line["split"] == "test"]
     names = (*METRICS, "acc5") if conf.dataset == "webvision" else METRICS
     summary = {f"{name}_final": tests[-1][name] if tests else None for name in names}
     summary |= {
         "real_f1_best_oracle": max((line["real_f1"] for line in tests if line["real_f1"] is not None), default=None),
         "mAP": mean_average_precision(p, real),
-        "best_f1": study.f1[best].item(),
-        "best_f1_threshold": study.rho[best].item(),
-        "best_f1_coverage": study.coverage[best].item(),
-        "f1_by_threshold_at_rho": study.f1[_place(study, rho)].item(),
-        "coverage_by_threshold_at_rho": study.coverage[_place(study, rho)].item(),
+        **study.best,
+        "f1_by_threshold_at_rho": at_rho.f1.item(),
+        "coverage_by_threshold_at_rho": at_rho.coverage.item(),
         **trivial_f1(real),
         **_on_imagenet(run, model, source, conf),
-        "generations": len(tests),
+        "generations": run.progress.epoch,
         "steps": run.progress.step,
         "skipped": run.progress.skipped,
         "offline_sample": conf._is_sample,
@@ -80,9 +75,9 @@ def summarize(run: Run, model: nn.Module, source: Source, conf: Any, history: to
     if run.is_main:
         _write_study(run, study)
         draw_thresholds(run, study, summary, rho, conf)
-        if tests:
+        if run.progress.epoch:
             draw_curves(run, conf)
-        draw_label_sets(run, source, p[:SHOWN], label, real, conf, history)
+        draw_label_sets(run, source, outputs, conf, history)
         _print_end(run, summary, rho, conf)
     return summary
 
@@ -92,19 +87,15 @@ def _on_imagenet(run: Run, model: nn.Module, source: Source, conf: Any) -> dict[
     batches = source.second_evaluation()
     if batches is None:
         return {}
-    metrics = evaluate(model, batches, source.num_classes, conf, run.accelerator)
+    metrics = metrics_of(evaluate(model, batches, source.num_classes, run.accelerator), conf)
     return {f"imagenet_{name}": metrics[name] for name in ("acc", "acc5")}
-
-
-def _place(study: Study, rho: float) -> int:
-    return int((study.rho - rho).abs().argmin())
 
 
 def _print_end(run: Run, summary: dict[str, Any], rho: float, conf: Any) -> None:
     name = conf.schema + " (offline sample)" * conf._is_sample
 
     def show(key: str) -> str:
-        return "-" if summary[key] is None else f"{summary[key]:.4f}"
+        return decimals(summary[key])
 
     run.print(
         f"{name}: acc {show('acc_final')}  real_acc {show('real_acc_final')}  F1@{rho:g} {show('real_f1_final')}  "
@@ -121,10 +112,20 @@ def _write_study(run: Run, study: Study) -> None:
     atomic_write(run.folder / "thresholds.csv", ("\n".join(rows) + "\n").encode())
 
 
-def export_label_sets(run: Run, model: nn.Module, source: Source, conf: Any) -> None:
-    """label_sets.json: {training image: label set at rho under the evaluation transform}, as a multi-label file."""
-    logits, _, _ = all_logits(model, source.relabelled(), source.num_classes, run.accelerator)
-    sets = pseudo_labels(logits, conf.rho, conf.threshold_on).bool()
+def label_sets(logits: torch.Tensor, label: torch.Tensor, rho: float, conf: Any) -> torch.Tensor:
+    """The sets (n,C) bool that a network with logits (n,C) teaches at rho; for softmax those that it predicts."""
+    if conf.schema == "softmax":
+        return prediction_set(logits, rho, "softmax", conf.protocol)
+    return pseudo_labels(logits, rho, conf.threshold_on, label if conf.keep_ground_truth else None).bool()
+
+
+def export_label_sets(run: Run, learner: IteratedLearning, source: Source, conf: Any) -> None:
+    """label_sets.json: {training image: [class index, ...]}, the student's sets at the learner's last rho.
+
+    Under the evaluation transform; `labels_by_name` reads the file of a folder set.
+    """
+    outputs = evaluate(learner.student, source.relabelled(), source.num_classes, run.accelerator)
+    sets = label_sets(outputs.logits, outputs.label, learner.rho, conf)
     if run.is_main:
         names: Iterable[str] = source.names_of_training_images()
         table = {name: row.nonzero().flatten().tolist() for name, row in zip(names, sets, strict=True)}

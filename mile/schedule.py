@@ -38,7 +38,7 @@ class Plan:
         if conf.total_steps:
             self.epochs = 1 + max(0, math.ceil((conf.total_steps - self.first.total) / self.other.total))
 
-    def start(self, epoch: int) -> int:
+    def start(self, epoch: float) -> float:
         """The number of steps before generation `epoch`, counted from 0."""
         return 0 if epoch == 0 else self.first.total + (epoch - 1) * self.other.total
 
@@ -55,8 +55,8 @@ class LearningRate:
     def __init__(self, conf: Any, optimizers: Iterable[torch.optim.Optimizer], plan: Plan) -> None:
         self.kind, self.plan, self.optimizers = conf.lr_schedule, plan, list(optimizers)
         self.base = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
-        shares = [float(m) / (1 if float(m) < 1 else plan.epochs) for m in str(conf.lr_milestones).split(",")]
-        self.milestones = [round(share * plan.steps) for share in shares]
+        numbers = [float(part) for part in str(conf.lr_milestones).split(",")]
+        self.milestones = [round(m * plan.steps if m < 1 else plan.start(m)) for m in numbers]
         self.plateaus = [make_scheduler(o) for o in self.optimizers] if self.kind == "plateau" else []
 
     def factor(self, step: int) -> float:

@@ -50,7 +50,7 @@ MILESTONES = (lambda value: all(_is_positive(part) for part in str(value).split(
 
 def _is_positive(text: str) -> bool:
     try:
-        return float(text) > 0
+        return 0 < float(text) < math.inf
     except ValueError:
         return False
 
@@ -166,15 +166,20 @@ def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{name} {value!r}: {problem}")
         if name in PRESETS and value is None:
             setattr(conf, name, PRESETS[name][conf.protocol])
+    conf.eval_rho = resolve(conf, "eval_rho")
     if conf.compare is not None:
-        conf.compare = conf.compare.split(",")
+        text, conf.compare = conf.compare, conf.compare.split(",")
         unknown = [schema for schema in conf.compare if schema not in SETTINGS["schema"].allowed]
         if unknown:
             parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
+        if len(set(conf.compare)) < len(conf.compare):
+            parser.error(f"--compare {text}: each schema once")
     if conf.seeds is not None:
         if not all(part.strip().isdigit() for part in conf.seeds.split(",")):
             parser.error(f"--seeds {conf.seeds}: integers with commas between them")
-        conf.seeds = [int(part) for part in conf.seeds.split(",")]
+        text, conf.seeds = conf.seeds, [int(part) for part in conf.seeds.split(",")]
+        if len(set(conf.seeds)) < len(conf.seeds):
+            parser.error(f"--seeds {text}: each seed once")
     if conf.rho_cover is not None and conf.rho_start is not None:
         parser.error("--rho_cover and --rho_start: rho is chosen from the data or annealed, give one")
     if conf.eval_only and not conf.pretrained:
@@ -209,3 +214,5 @@ def apply_sample_defaults(conf: argparse.Namespace) -> None:
     for name, value in SAMPLE_DEFAULTS[conf.dataset].items():
         if name not in conf._given:
             setattr(conf, name, value)
+    if "eval_rho" not in conf._given:
+        conf.eval_rho = conf.rho

@@ -85,10 +85,6 @@ class GridSource:
         """The first test grids as pictures (count,84,84) uint8."""
         return self.test.grid_pixels(torch.arange(min(count, self.test_size), device=self.test.digits.device)).cpu()
 
-    def first_inputs(self, count: int) -> torch.Tensor:
-        """The first test grids as network inputs."""
-        return self.test.batch(torch.arange(min(count, self.test_size), device=self.test.digits.device)).input
-
     def names_of_training_images(self) -> list[str]:
         """What the exported label sets are listed under."""
         return [str(i) for i in range(self.train_size)]
@@ -180,10 +176,6 @@ class FolderSource:
         chosen = range(min(count, self.test_size))
         return torch.stack([self._test[i][0] for i in chosen]).permute(0, 2, 3, 1)
 
-    def first_inputs(self, count: int) -> torch.Tensor:
-        """The first validation pictures as network inputs."""
-        return self._put(torch.stack([self._test[i][0] for i in range(min(count, self.test_size))]))
-
     def names_of_training_images(self) -> list[str]:
         """File names, CLASS/FILE."""
         return ["/".join(Path(path).parts[-2:]) for path, _ in self._train.samples]
@@ -220,10 +212,10 @@ def _single(samples_: folders.Samples, look: Any) -> folders.LabelledImages:
 
 def _set_aside(samples_: folders.Samples, seed: int) -> tuple[folders.Samples, folders.Samples]:
     """The training images and a share HELD_OUT that is kept from training, drawn from the seed; in their order."""
-    n = len(samples_)
-    drawn = set(
-        torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, 4)))[: int(HELD_OUT * n)].tolist()
-    )
+    n, order = len(samples_), torch.Generator().manual_seed(seed_of(seed, 4))
+    drawn = set(torch.randperm(n, generator=order)[: int(HELD_OUT * n)].tolist())
+    if not drawn:
+        raise UserError(f"rho_cover: a tenth of the {n} training images is none; it chooses rho on that")
     return [s for i, s in enumerate(samples_) if i not in drawn], [samples_[i] for i in sorted(drawn)]
 
 

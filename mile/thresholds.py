@@ -1,19 +1,24 @@
 """The threshold study: what a choice of rho does to F1, beside what the ranking is worth without any threshold.
 
 MILe moves probabilities, so its F1 at a given rho rises also where its ranking (mAP) does not. The curve over
-all thresholds, mAP and two trivial answers tell the two apart. All on V, the images with a label.
+all thresholds, mAP and two trivial answers tell the two apart.
 """
 
+import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from sklearn.metrics import average_precision_score
 
-GRID = torch.arange(1, 100) / 100
+from mile import rows
+from mile.utils import RealMetrics, probabilities, set_at
+
+GRID = [k / 100 for k in range(1, 100)]
 
 
 class Study(NamedTuple):
-    """Means over V at each threshold of the grid, each (99,) float64; A includes the top class."""
+    """RealMetrics at each of T thresholds rho, each (T,) float64; NaN where no image has a label."""
 
     rho: torch.Tensor
     f1: torch.Tensor
@@ -21,38 +26,36 @@ class Study(NamedTuple):
     recall: torch.Tensor
     coverage: torch.Tensor
 
+    METRICS = ("real_f1", "precision", "recall", "label_coverage")
+
     @property
-    def best(self) -> int:
-        """The place of the highest F1 (the lowest threshold on ties)."""
-        return int(self.f1.argmax())
+    def best(self) -> dict[str, float]:
+        """best_f1 (the lowest threshold on ties), best_f1_threshold, best_f1_coverage; NaN where undefined."""
+        place = int(self.f1.argmax())
+        f1, coverage = self.f1[place].item(), self.coverage[place].item()
+        threshold = float("nan") if math.isnan(f1) else self.rho[place].item()
+        return {"best_f1": f1, "best_f1_threshold": threshold, "best_f1_coverage": coverage}
 
 
-def probabilities(logits: torch.Tensor, schema: str) -> torch.Tensor:
-    """p (n,C) float32: softmax of the logits or sigmoid, by the schema."""
-    return logits.float().softmax(1) if schema == "softmax" else logits.float().sigmoid()
+def threshold_study(
+    logits: torch.Tensor,
+    real: torch.Tensor,
+    schema: str = "MILe",
+    protocol: str = "authors",
+    grid: Iterable[float] = GRID,
+) -> Study:
+    """The study of logits (n,C) and the true sets (n,C) bool at the thresholds of `grid`, by the protocol.
 
-
-def threshold_study(p: torch.Tensor, real: torch.Tensor) -> Study:
-    """The study of p (n,C) and the true sets (n,C) bool; A = {c: p_c > rho} and the top class.
-
-    One pass: each entry falls between two thresholds; counting entries and hits from the top gives
-    the set sizes at every threshold. For softmax too, whose set by protocol is the top class alone.
+    For softmax too the set is {c: p_c > rho} and the top class, where the authors' protocol has the top class alone.
     """
-    known = real.any(1)
-    p, real = p[known], real[known]
-    bins = torch.bucketize(p, GRID)  # how many thresholds the entry exceeds
-    bins.scatter_(1, p.argmax(1, keepdim=True), len(GRID))
-
-    def above(rows: torch.Tensor) -> torch.Tensor:
-        """(n,99): how many entries of each image, with weights `rows` (n,C), exceed each threshold."""
-        counts = torch.zeros(len(p), len(GRID) + 1, dtype=torch.float64)
-        counts.scatter_add_(1, bins, rows.double())
-        return counts.flip(1).cumsum(1).flip(1)[:, 1:]
-
-    size, hits = above(torch.ones_like(p)), above(real)
-    true_size = real.sum(1, keepdim=True)
-    columns = (2 * hits / (size + true_size), hits / size, hits / true_size, size)
-    return Study(GRID, *(column.mean(0) for column in columns))
+    p, top = probabilities(logits, schema), rows.argmax(logits)
+    columns: list[list[float]] = []
+    for rho in grid:
+        metrics = RealMetrics(p.shape[1], schema, rho, protocol)
+        metrics.add(set_at(p, rho, top, protocol), top, top, real)
+        found = metrics.compute()
+        columns.append([rho, *(found[name] for name in Study.METRICS)])
+    return Study(*torch.tensor(columns, dtype=torch.float64).T)
 
 
 def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
@@ -68,10 +71,10 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
 def covering_rho(p: torch.Tensor, label: torch.Tensor, share: float) -> float:
     """The threshold above which p (n,C) holds the label y (n,) on `share` of the images.
 
-    Kept between the class prior, 1 over the number of classes that occur, below which absent classes pass, and
-    the median of each image's second highest p, above which hardly a set has a second label (spec a).
+    Kept between the class prior 1/C, below which absent classes pass, and the median of each image's second
+    highest p, above which hardly a set has a second label (spec a).
     """
-    prior = 1 / len(label.unique())
+    prior = 1 / p.shape[1]
     second = p.topk(min(2, p.shape[1]), 1).values[:, -1].median().item()
     of_y = p.gather(1, label[:, None])[:, 0]
     return min(max(of_y.quantile(1 - share).item(), prior), max(second, prior))

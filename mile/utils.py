@@ -16,9 +16,22 @@ from torch import nn
 
 from common.checkpoint import atomic_save, unwrap
 from common.cli import UserError
+from mile import rows
 from mile.config import config, setting
 
 Real = torch.Tensor | Sequence[Sequence[int]]  # bool (N,C), or N lists of class indices
+
+
+def probabilities(logits: torch.Tensor, schema: str) -> torch.Tensor:
+    """p (N,C) float32: softmax of the logits or sigmoid, by the schema."""
+    z = logits.detach().float()
+    return z.softmax(1) if schema == "softmax" else z.sigmoid()
+
+
+def set_at(p: torch.Tensor, rho: float, top: torch.Tensor, protocol: str) -> torch.Tensor:
+    """The set {c: p_c > rho}, bool (N,C), of p (N,C); authors: and the top class (N,), so that it is never empty."""
+    chosen = rows.greater(p, rho)
+    return chosen if protocol == "unofficial" else chosen.scatter_(1, top[:, None], True)
 
 
 def prediction_set(
@@ -33,47 +46,26 @@ def prediction_set(
     authors: {argmax} for softmax, else {argmax} and {c: sigmoid(z_c) > rho}: never empty. unofficial:
     {c: p_c > rho}, p softmax or sigmoid by the schema: may be empty. Strict; ties of argmax: the lowest index.
     """
-    z = logits.detach().float()
-    if protocol == "unofficial":
-        return _greater(z.softmax(1) if schema == "softmax" else z.sigmoid(), rho)
-    chosen = torch.zeros_like(z, dtype=torch.bool) if schema == "softmax" else _greater(z.sigmoid(), rho)
-    return chosen.scatter_(1, (_argmax(z) if top is None else top)[:, None], True)
-
-
-def _greater(values: torch.Tensor, bound: torch.Tensor | float) -> torch.Tensor:
-    """values > bound. On a CPU by NumPy, which compares four times as fast."""
-    if values.device.type != "cpu":
-        return values > bound
-    return torch.from_numpy(values.numpy() > (bound.numpy() if isinstance(bound, torch.Tensor) else bound))
-
-
-def _count(mask: torch.Tensor) -> torch.Tensor:
-    """True entries of each row of mask (N,C): (N,) int64. On a CPU, up to 2,040 classes, eight bytes at a time."""
-    n, c = mask.shape
-    if mask.device.type != "cpu" or c % 8 or c > 8 * 255:
-        return mask.sum(1)
-    words = mask.contiguous().view(torch.int64).sum(1)  # no byte overflows into its neighbour: c / 8 <= 255
-    return words.view(torch.uint8).view(n, 8).sum(1)
-
-
-def _argmax(values: torch.Tensor) -> torch.Tensor:
-    """The place (N,) of the highest value of each row, the lowest on ties. On a CPU by NumPy: ten times as fast."""
-    return values.argmax(1) if values.device.type != "cpu" else torch.from_numpy(values.numpy().argmax(1))
+    top = rows.argmax(logits.detach().float()) if top is None else top
+    if schema == "softmax" and protocol == "authors":
+        return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top[:, None], True)
+    return set_at(probabilities(logits, schema), rho, top, protocol)
 
 
 def multi_hot(lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """N lists of class indices as bool (N,C)."""
-    rows, columns, _ = _entries(lists, device)
+    row, column, _ = _entries(lists, device)
     matrix = torch.zeros(len(lists), num_classes, dtype=torch.bool, device=device)
-    matrix[rows, columns] = True
+    matrix[row, column] = True
     return matrix
 
 
 def _entries(lists: Sequence[Sequence[int]], device: torch.device | str) -> tuple[torch.Tensor, ...]:
-    """Row and column of each label, and the number of labels a row."""
-    sizes = torch.tensor([len(labels) for labels in lists], dtype=torch.int64, device=device)
-    columns = torch.tensor([c for labels in lists for c in labels], dtype=torch.int64, device=device)
-    return torch.repeat_interleave(sizes), columns, sizes
+    """Row and column of each label, and the number of labels a row; a label listed twice is one."""
+    sets = [set(labels) for labels in lists]
+    sizes = torch.tensor([len(labels) for labels in sets], dtype=torch.int64, device=device)
+    column = torch.tensor([c for labels in sets for c in labels], dtype=torch.int64, device=device)
+    return torch.repeat_interleave(sizes), column, sizes
 
 
 class RealMetrics:
@@ -100,21 +92,31 @@ class RealMetrics:
     def update(self, logits: torch.Tensor, label: torch.Tensor, real: Real) -> None:
         """Add a batch: logits (N,C), the single labels (N,) int64, the true sets R."""
         z = logits.detach().float()
-        top = _argmax(z)
-        predicted = prediction_set(z, self.rho, self.schema, self.protocol, top)
-        size = _count(predicted)
-        in_five = torch.zeros_like(top, dtype=torch.bool)
+        top, in_five = rows.argmax(z), None
         if self.top5:
             in_five = (z.topk(min(5, self.num_classes), 1).indices == label[:, None]).any(1)
+        self.add(prediction_set(z, self.rho, self.schema, self.protocol, top), top, label, real, in_five)
+
+    def add(
+        self,
+        predicted: torch.Tensor,
+        top: torch.Tensor,
+        label: torch.Tensor,
+        real: Real,
+        in_five: torch.Tensor | None = None,
+    ) -> None:
+        """Add a batch by its predicted sets A, bool (N,C), its top classes (N,) and, for acc5, whether y is
+        among the five highest, bool (N,)."""
+        size = rows.count(predicted)
         if isinstance(real, torch.Tensor):
             real = real.to(predicted.device, torch.bool)
-            true_size, hits = real.sum(1), (predicted & real).sum(1)
+            true_size, hits = rows.count(real), rows.count(predicted & real)
             top_hit = real.gather(1, top[:, None])[:, 0]
         else:
-            rows, columns, true_size = _entries(real, predicted.device)
+            row, column, true_size = _entries(real, predicted.device)
             zeros = torch.zeros(len(size), dtype=torch.int64, device=predicted.device)
-            hits = zeros.index_add(0, rows, predicted[rows, columns].long())
-            top_hit = zeros.index_add(0, rows, (columns == top[rows]).long()) > 0
+            hits = zeros.index_add(0, row, predicted[row, column].long())
+            top_hit = zeros.index_add(0, row, (column == top[row]).long()) > 0
         dtype = torch.float32 if predicted.device.type == "mps" else torch.float64
         known = (true_size > 0).to(dtype)
         h, a, r = hits.to(dtype), size.to(dtype), true_size.to(dtype)
@@ -122,7 +124,7 @@ class RealMetrics:
             torch.ones_like(known),
             known,
             (top == label).to(dtype),
-            in_five.to(dtype),
+            torch.zeros_like(known) if in_five is None else in_five.to(dtype),
             top_hit * known,
             2 * h / (a + r).clamp(min=1) * known,
             a * known,
@@ -185,13 +187,19 @@ def eval(model: nn.Module, imgNet_dataloader: Iterable, conf: Any = config) -> E
     return Evaluation(**result)
 
 
+def is_there(device: str) -> bool:
+    """Whether this machine has a device of the kind: cpu, cuda, cuda:N or mps."""
+    kind = torch.device(device).type
+    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(kind, lambda: True)()
+
+
 def device_of(conf: Any = config) -> torch.device:
     """conf.device, or the CPU (with one warning) where that is a GPU which is not there."""
-    device = torch.device(setting(conf, "device"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        warnings.warn("device cuda: no GPU here, using the CPU", stacklevel=2)
-        return torch.device("cpu")
-    return device
+    device = setting(conf, "device")
+    if is_there(device):
+        return torch.device(device)
+    warnings.warn(f"device {device}: no GPU here, using the CPU", stacklevel=2)
+    return torch.device("cpu")
 
 
 def save_model(model: nn.Module, name: str, conf: Any = config) -> Path:

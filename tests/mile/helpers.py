@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from mile import MILe as entry
 from mile.config import config
@@ -30,6 +31,25 @@ def run(folder: Path, *more: str, **settings) -> dict:
     """Run MILe.py on the sample in process; the summary."""
     own = ["--sample", "--cpu", "--output_dir", str(folder), "--checkpoint_path", str(folder.parent / "weights")]
     entry.main([*own, *flags(**{**TINY, **settings}), *more])
+    return json.loads((folder / "summary.json").read_text())
+
+
+def write_folders(root: Path, classes: list[str], train: int = 4, val: int = 2) -> Path:
+    """Class folders of black pictures, train/CLASS/CLASS_t0.png and val/CLASS/CLASS_v0.png; returns the root."""
+    for part, count in (("train", train), ("val", val)):
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8)).save(root / part / name / f"{name}_{part[0]}{i}.png")
+    return root
+
+
+def run_folders(root: Path, folder: Path, *more: str, **settings) -> dict:
+    """Two steps of MILe.py on the class folders of `root`; the summary."""
+    own = {"dataset": "folder", "data_path": root / "train", "val_path": root / "val", "num_workers": 0}
+    own |= {"model": "small", "image_size": 8, "batch_size": 4, "k_t": 1, "k_s": 1, "total_steps": 2}
+    places = {"output_dir": folder, "checkpoint_path": folder.parent / "weights"}
+    entry.main(["--cpu", *flags(**own | places | settings), *more])
     return json.loads((folder / "summary.json").read_text())
 
 

@@ -10,9 +10,10 @@ import torch
 from common import samples
 from common.cli import NonFiniteError, UserError, run_main
 from mile import MILe as entry
+from mile import report
 from mile.config import config
 from mile.models import build_model
-from tests.mile.helpers import TINY, flags, lines_of, run, same, state
+from tests.mile.helpers import TINY, flags, lines_of, run, run_folders, same, state, write_folders
 
 FIGURES = ("thresholds", "curves", "labels", "growth")
 
@@ -141,9 +142,62 @@ class TestRuns:
         run(tmp_path / "r")
         trained = json.loads((tmp_path / "r" / "summary.json").read_text())
         path = tmp_path / "weights" / "SmallNet" / "MILe_1.pth"
+        lines = (tmp_path / "r" / "output.txt").read_text().splitlines()
         for number, file in enumerate((path, tmp_path / "r" / "checkpoints" / "last.pt")):
-            summary = run(tmp_path / f"e{number}", "--eval_only", pretrained=file)
-            assert summary["steps"] == 0 and summary["mAP"] == trained["mAP"]
+            folder = tmp_path / f"e{number}"
+            summary = run(folder, "--eval_only", pretrained=file)
+            assert summary["steps"] == summary["generations"] == 0
+            for name in ("acc_final", "real_f1_final", "label_coverage_final", "mAP", "best_f1"):
+                assert summary[name] == trained[name] is not None, name
+            assert lines_of(folder, "test")[0]["acc"] == summary["acc_final"]
+            assert (folder / "output.txt").read_text() == lines[-1].replace("epoch:1", "epoch:0") + "\n"
+        before = (folder / "metrics.jsonl").read_bytes()
+        run(folder, "--eval_only", "--resume", pretrained=file)
+        assert (folder / "metrics.jsonl").read_bytes() == before
+
+    def test_more_than_a_thousand_classes(self, tmp_path):
+        root = write_folders(tmp_path / "many", [f"c{i:04d}" for i in range(1001)], train=1, val=0)
+        val = write_folders(tmp_path / "few", ["c0000", "c1000"]) / "val"
+        assert run_folders(root, tmp_path / "r", total_steps=4, val_path=val)["generations"] == 2
+
+    def test_no_real_label_at_all_is_null_and_a_dash(self, tmp_path, capsys):
+        root = write_folders(tmp_path / "set", ["cat", "dog"])
+        names = [path.name for path in (root / "val").rglob("*.png")]
+        (root / "real.json").write_text(json.dumps(dict.fromkeys(names, [])))
+        with pytest.warns(UserWarning, match="no image has a ReaL label"):
+            summary = run_folders(root, tmp_path / "r")
+        undefined = ("real_f1_final", "mAP", "best_f1", "best_f1_threshold", "best_f1_coverage")
+        assert [summary[name] for name in undefined] == [None] * 5 and summary["acc_final"] is not None
+        with pytest.warns(UserWarning, match="no image has a ReaL label"):
+            run_folders(root, tmp_path / "c", seeds="0,1")
+        run_folders(root, tmp_path / "cut", "--max_steps", "1", seeds="0,1", schema="softmax")
+        assert "at threshold -" in (out := capsys.readouterr().out) and "nan" not in out
+
+    def test_exported_sets_are_those_of_the_rho_trained_with_and_can_be_read_back(self, tmp_path, monkeypatch):
+        used, original = [], report.label_sets
+
+        def recorded(*args):
+            used.append(args[2])
+            return original(*args)
+
+        monkeypatch.setattr(report, "label_sets", recorded)
+        run(tmp_path / "r", "--export_labels", rho_cover=0.9, mnist_grids=180)
+        assert used == [state(tmp_path / "r")["state"]["learner"]["rho"]] != [0.25]
+        root = write_folders(tmp_path / "set", ["cat", "dog"])
+        run_folders(root, tmp_path / "f", "--export_labels")
+        path = tmp_path / "f" / "label_sets.json"
+        table = json.loads(path.read_text())
+        assert "cat/cat_t0.png" in table and len(table) == 8
+        assert run_folders(root, tmp_path / "g", val_path=root / "train", real_path=path)["generations"] == 1
+
+    def test_f1_by_threshold_is_taken_at_rho_itself(self, tmp_path):
+        summary = run(tmp_path / "r", eval_rho=0.1049)
+        assert summary["f1_by_threshold_at_rho"] == summary["real_f1_final"]
+        assert summary["coverage_by_threshold_at_rho"] == summary["label_coverage_final"]
+
+    def test_the_collapse_check_is_for_imitation_only(self, tmp_path):
+        root = write_folders(tmp_path / "one", ["cat"], train=8)
+        assert run_folders(root, tmp_path / "r", "--strict", schema="sigmoid")["steps"] == 2
 
     def test_a_checkpoint_of_another_network_is_refused(self, tmp_path):
         torch.save(build_model("resnet18-10").state_dict(), tmp_path / "w.pth")
@@ -156,7 +210,9 @@ class TestRuns:
     )
     def test_collapsed_pseudo_labels_warn_or_with_strict_end_the_run(self, tmp_path, capsys, settings, message):
         run(tmp_path / "r", **settings)
-        assert f"warning: generation 1, imitation phase: the pseudo labels have {message}" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"warning: generation 1, imitation phase: the pseudo labels have {message}" in out
+        assert ("or --keep_ground_truth" in out) == ("nothing" in message)
         with pytest.raises(UserError, match=message):
             run(tmp_path / "s", "--strict", **settings)
 
@@ -193,18 +249,7 @@ class TestRuns:
         (root / "info").mkdir(parents=True)
         for name in ("train_filelist_flickr", "train_filelist_google", "val_filelist"):
             (root / "info" / f"{name}.txt").write_text("".join(f"{path} {i % 7}\n" for i, path in enumerate(images)))
-        own = {
-            "model": "small",
-            "image_size": 32,
-            "batch_size": 8,
-            "num_workers": 0,
-            "total_steps": 2,
-            "k_t": 1,
-            "k_s": 1,
-        }
-        own |= {"dataset": "webvision", "data_path": root, "val_path": sample / "val", "seed": 0}
-        entry.main([*flags(**own, output_dir=tmp_path / "r", checkpoint_path=tmp_path / "w"), "--cpu"])
-        summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+        summary = run_folders(root, tmp_path / "r", dataset="webvision", data_path=root, val_path=sample / "val")
         assert 0 <= summary["acc_final"] <= summary["acc5_final"] <= 1
         assert 0 <= summary["imagenet_acc"] <= summary["imagenet_acc5"] <= 1
 

@@ -1,5 +1,7 @@
 """class config, its flags, the sample's defaults: what wins over what; bad values end in one line, status 2."""
 
+from pathlib import Path
+
 import pytest
 
 from common.cli import UserError
@@ -41,6 +43,15 @@ def test_the_class_is_edited_by_hand_and_not_changed_by_parsing(monkeypatch):
     assert setting(config, "eval_rho") == 0.4 and setting(config, "threshold_on") == "prob"
 
 
+def test_eval_rho_is_rho_where_it_is_not_given():
+    assert parse_config(["--rho", "0.4"]).eval_rho == 0.4
+    assert parse_config(["--rho", "0.4", "--eval_rho", "0.3"]).eval_rho == 0.3
+    for flags, expected in (([], 0.1), (["--eval_rho", "0.3"], 0.3)):
+        conf = parse_config(["--sample", "--dataset", "mnist", *flags])
+        locate_data(conf)
+        assert (conf.rho, conf.eval_rho) == (0.1, expected)
+
+
 def test_help_shows_defaults_as_edited_and_the_command_line_is_the_default_argv(monkeypatch, capsys):
     monkeypatch.setattr(config, "k_t", 123)
     with pytest.raises(SystemExit):
@@ -76,7 +87,10 @@ def test_sample_defaults_yield_to_flags_and_to_edited_attributes(monkeypatch):
         (["--lr", "nan"], "lr nan: above 0"),
         (["--lr_milestones", "a"], "lr_milestones 'a': numbers above 0"),
         (["--mnist_size", "20"], "mnist_size 20: at least 28"),
+        (["--lr_milestones", "3,inf"], "lr_milestones '3,inf': numbers above 0"),
         (["--compare", "softmax,x"], "--compare 'x'"),
+        (["--compare", "MILe,softmax,MILe"], "--compare MILe,softmax,MILe: each schema once"),
+        (["--seeds", "0,1,00"], "--seeds 0,1,00: each seed once"),
         (["--seeds", "a"], "--seeds a: integers"),
         (["--rho_cover", "0.9", "--rho_start", "0.5"], "--rho_cover and --rho_start: "),
         (["--eval_only"], "--eval_only: give the weights"),
@@ -113,6 +127,48 @@ def test_bad_attributes_end_in_one_line_too(monkeypatch, capsys):
 def test_data_and_model_must_fit(flags, message):
     with pytest.raises(UserError, match=message):
         locate_data(parse_config(["--sample", *flags]))
+
+
+def test_a_given_model_is_checked_before_data_are_looked_for(monkeypatch):
+    monkeypatch.setattr("mile.locate.locate", lambda *args, **more: pytest.fail("searched"))
+    with pytest.raises(UserError, match="use resnet18-10"):
+        locate_data(parse_config(["--dataset", "mnist", "--model", "resnet18"]))
+
+
+def test_a_wrong_folder_is_named_and_no_sample_advised_where_there_is_none(tmp_path):
+    with pytest.raises(UserError, match="data_path .*nowhere does not exist") as error:
+        locate_data(parse_config(["--dataset", "folder", "--data_path", str(tmp_path / "nowhere")]))
+    assert "--sample" not in str(error.value)
+    (tmp_path / "info").mkdir()
+    flags = ["--dataset", "webvision", "--data_path", str(tmp_path)]
+    locate_data(parse_config(flags))
+    with pytest.raises(UserError, match="val_path .*nowhere does not exist"):
+        locate_data(parse_config([*flags, "--val_path", str(tmp_path / "nowhere")]))
+
+
+def test_a_folder_set_takes_no_label_file_from_the_default_place(tmp_path, monkeypatch):
+    for name in ("data", "mile", "set/train", "set/val"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "data" / "real.json").touch()
+    monkeypatch.chdir(tmp_path / "mile")
+    flags = ["--dataset", "folder", "--data_path", "../set/train", "--val_path", "../set/val"]
+
+    def found(*more):
+        conf = parse_config([*flags, *more])
+        locate_data(conf)
+        return conf._paths["real"]
+
+    assert found() is None
+    assert found("--real_path", "../data/real.json") == Path("../data/real.json")
+    (tmp_path / "set" / "real.json").touch()
+    assert found() == Path("../set/real.json")
+
+
+def test_mps_without_mps_is_one_warning(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    said, conf = [], parse_config(["--device", "mps"])
+    choose_device(conf, said.append)
+    assert conf.cpu and len(said) == 1 and "device mps" in said[0]
 
 
 def test_cuda_without_a_gpu_is_one_warning(monkeypatch):

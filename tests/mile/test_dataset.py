@@ -52,6 +52,8 @@ def test_labels_are_indices_in_the_full_imagenet(imagenet):
     val = ImageNetReal(imagenet / "val", imagenet / "real.json")
     assert len(val) == 6 and val[1]["real_label"] == [0, 217] and val[1]["original_label"] == 0
     assert val[1]["image"].shape == (3, 224, 224)
+    assert val.targets == [0, 0, 217, 217, 482, 482] and val.imgs is val.samples
+    assert val.class_to_idx == dict(zip(val.classes, (0, 217, 482), strict=True))
     batches = list(val.getDataloader("resnet18", conf))
     assert [len(labels) for _, labels, _ in batches] == [4, 2]
     assert batches[0][2] == [[0], [0, 217], [217], []]
@@ -79,8 +81,11 @@ def test_subsets_by_share_by_file_and_class_weights(imagenet):
     (imagenet / "list.txt").write_text("n01440764_99.JPEG\n")
     with pytest.raises(UserError, match="n01440764_99.JPEG"):
         train_samples(imagenet / "train", conf_of(subset_file=str(imagenet / "list.txt")))
-    with pytest.raises(UserError, match="class 0 has 6 images"):
+    with pytest.raises(UserError, match=r"class 0 \(folder n01440764\) has 6 images"):
         train_samples(imagenet / "train", conf_of(train_frac=0.1))
+    (imagenet / "list.txt").write_text("\n")
+    with pytest.raises(UserError, match="list.txt: names no file"):
+        train_samples(imagenet / "train", conf_of(subset_file=str(imagenet / "list.txt")))
     assert class_weights([0, 0, 2], 4).tolist() == [0.5, 1.0, 1.0, 1.0]
     assert balanced_subset([("a", 5), ("b", 7)], 1.0) == [("a", 5), ("b", 7)]
 
@@ -92,13 +97,14 @@ def test_faulty_folders_and_real_labels_are_named(imagenet, tmp_path):
     with pytest.raises(UserError, match="val_path .*nowhere does not exist.*--sample"):
         folder_conf(imagenet, "--val_path", str(imagenet / "nowhere"))
     for content, message in (
-        ("{}", "expected a list of lists"),
-        ("[[0], 5]", "entry 1 is 5"),
-        ("[[0], [1000]]", "entry 1"),
-        ("[", "not JSON"),
-        ("[[0], [1]]", "number 3, but .* has 2 entries"),
+        (b"{}", "expected a list of lists"),
+        (b"[[0], 5]", "entry 1 is 5"),
+        (b"[[0], [1000]]", "entry 1"),
+        (b"[", "not JSON"),
+        (b"\xff\xfe\x00bad", "not JSON"),
+        (b"[[0], [1]]", "number 3, but .* has 2 entries"),
     ):
-        (imagenet / "real.json").write_text(content)
+        (imagenet / "real.json").write_bytes(content)
         with pytest.raises(UserError, match=message):
             read()
     with pytest.raises(UserError, match="expected a name ILSVRC2012_val_"):
@@ -144,6 +150,12 @@ def test_any_class_folders_with_a_multi_label_file(tmp_path):
     (tmp_path / "real.json").write_text(json.dumps({"cat_c.png": ["bird"]}))
     with pytest.raises(UserError, match="'bird', which has no train folder"):
         open_source(conf, Accelerator(cpu=True))
+    for labels in (5, "cat", [["cat"]], [True], [1.0], [2], {"cat": 1}):
+        (tmp_path / "real.json").write_text(json.dumps({"cat_c.png": labels}))
+        with pytest.raises(UserError, match="real.json: .*cat_c.png"):
+            open_source(conf, Accelerator(cpu=True))
+    (tmp_path / "real.json").write_text(json.dumps({"cat/cat_c.png": ["dog"], "dog_c.png": []}))
+    assert [b.real for b in open_source(conf, Accelerator(cpu=True)).evaluation()] == [[[1], []]]
     (tmp_path / "real.json").unlink()
     conf = folder_conf(tmp_path, "--dataset", "folder")
     assert next(open_source(conf, Accelerator(cpu=True)).evaluation()).real == [[0], [1]]
@@ -168,9 +180,10 @@ def test_webvision_lists(imagenet, tmp_path):
     conf._paths["imagenet"] = imagenet / "val"  # its own validation set, and ImageNet's
     second = torch.cat([batch.label for batch in open_source(conf, Accelerator(cpu=True)).second_evaluation()])
     assert second.tolist() == [0, 0, 217, 217, 482, 482]
-    (tmp_path / "info" / "val_filelist.txt").write_text("v.jpg\n")
-    with pytest.raises(UserError, match="line 1 is not"):
-        open_source(conf, Accelerator(cpu=True))
+    for line in ("v.jpg", "v.jpg 1000", "v.jpg -1", "v.jpg ²"):
+        (tmp_path / "info" / "val_filelist.txt").write_text(f"v.jpg 999\n\n{line}\n")
+        with pytest.raises(UserError, match=r"line 3 is not 'PATH LABEL', LABEL in 0..999"):
+            open_source(conf, Accelerator(cpu=True))
 
 
 def test_a_corrupt_image_is_named_or_skipped(imagenet):
@@ -193,6 +206,9 @@ def test_the_images_set_aside_are_never_trained_on(imagenet):
     seen = torch.cat([next(stream).input for _ in range(3 * source.pass_steps)])
     assert len(held) == 1 and source.train_size == 17
     assert not any(torch.equal(picture, held[0]) for picture in seen)
+    conf.train_frac = 0.5
+    with pytest.raises(UserError, match="rho_cover: a tenth of the 9 training images is none"):
+        open_source(conf, Accelerator(cpu=True))
 
 
 def test_tiny_imagenets_validation_listing(tmp_path):

@@ -140,9 +140,10 @@ def test_faulty_mnist_files_are_named(tmp_path):
         MultilabelMNIST(tmp_path)
     with pytest.raises(UserError, match="no MNIST/raw"):
         MultilabelMNIST(tmp_path / "nowhere")
-    write_mnist(tmp_path, 8)
-    with pytest.raises(UserError, match="8 digits, a grid needs 9"):
-        MultilabelMNIST(tmp_path, conf=conf_of()).getDataloader(True)
+    for count in (8, 0):
+        write_mnist(tmp_path, count)
+        with pytest.raises(UserError, match=f"{count} digits, a grid needs 9"):
+            MultilabelMNIST(tmp_path, conf=conf_of()).getDataloader(True)
 
 
 def test_digits_set_aside_are_in_no_training_grid(tmp_path):

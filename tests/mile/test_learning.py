@@ -188,7 +188,11 @@ def test_learning_rate_schedules():
     conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="step")
     rates = LearningRate(conf, [optimizer], Plan(conf, 10))
     assert rates.factor(299) == 1 and rates.factor(300) == 0.1
-    conf.lr_schedule = "cosine"
+    conf = conf_of(k_t=3, k_s=2, warmup=7, epoch_num=4, lr_schedule="step", lr_milestones="1,3,0.9")
+    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [12, 22, 24]  # borders of generations
+    conf = conf_of(schema="sigmoid", epoch_num=110, total_steps=25, lr_schedule="step", lr_milestones="2")
+    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [20]
+    conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="cosine")
     rates = LearningRate(conf, [optimizer], Plan(conf, 10))
     rates.before_step(550)
     assert rates.now == pytest.approx(0.5)

@@ -6,9 +6,10 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from common.cli import UserError
-from mile.config import config
+from mile.config import config, parse_config
 from mile.models import build_model
-from mile.thresholds import covering_rho, mean_average_precision, threshold_study, trivial_f1
+from mile.report import label_sets
+from mile.thresholds import Study, covering_rho, mean_average_precision, threshold_study, trivial_f1
 from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model, writable
 
 LOGITS = torch.tensor([[2.0, 1.0, -9.0], [-9.0, -8.0, -9.0], [0.5, 0.5, 3.0], [1.0, 0.0, -1.0]])
@@ -62,6 +63,18 @@ def test_lists_and_matrices_and_any_split_into_batches_agree():
         assert metrics.compute() == pytest.approx(whole, abs=1e-12)
 
 
+@pytest.mark.parametrize("classes", [7, 8])
+def test_an_empty_batch_changes_nothing(classes):
+    metrics = RealMetrics(classes)
+    for real in ([], torch.zeros(0, classes, dtype=torch.bool)):
+        metrics.update(torch.zeros(0, classes), torch.zeros(0, dtype=torch.int64), real)
+    assert metrics.compute()["n"] == 0
+
+
+def test_a_label_listed_twice_counts_once():
+    assert metrics_of(real=[[0, 2, 2], [0, 0], [0, 1, 2, 1], []]) == metrics_of()
+
+
 def test_renaming_classes_changes_nothing():
     g = torch.Generator().manual_seed(1)
     logits, label, real = torch.randn(30, 6, generator=g), torch.arange(30) % 6, torch.rand(30, 6, generator=g) < 0.3
@@ -107,17 +120,27 @@ def test_an_unwritable_checkpoint_path_is_named(tmp_path):
         writable(tmp_path / "file" / "below")
 
 
-def test_threshold_study_equals_the_metric_at_every_threshold():
+@pytest.mark.parametrize("protocol", ["authors", "unofficial"])
+def test_threshold_study_equals_the_metric_at_every_threshold(protocol):
     g = torch.Generator().manual_seed(2)
     logits, real = 2 * torch.randn(40, 6, generator=g), torch.rand(40, 6, generator=g) < 0.3
-    study = threshold_study(logits.sigmoid(), real)
+    study = threshold_study(logits, real, "MILe", protocol)
+    assert study.rho.tolist() == [k / 100 for k in range(1, 100)]
     for place in (0, 24, 49, 98):
-        metrics = RealMetrics(6, rho=float(study.rho[place]))
+        metrics = RealMetrics(6, rho=float(study.rho[place]), protocol=protocol)
         metrics.update(logits, torch.zeros(40, dtype=torch.int64), real)
         found = metrics.compute()
         ours = (study.f1[place], study.precision[place], study.recall[place], study.coverage[place])
-        expected = [found[name] for name in ("real_f1", "precision", "recall", "label_coverage")]
-        assert [v.item() for v in ours] == pytest.approx(expected, abs=1e-9)
+        assert [v.item() for v in ours] == [found[name] for name in Study.METRICS]
+    best = study.best
+    assert best["best_f1"] == study.f1.max() and best["best_f1_threshold"] in study.rho.tolist()
+
+
+def test_the_study_of_softmax_is_by_threshold_where_its_set_by_protocol_is_the_top_class():
+    p = torch.tensor([[0.6, 0.3, 0.1]])
+    study = threshold_study(p.log(), torch.tensor([[True, True, False]]), "softmax", grid=[0.05, 0.2, 0.7])
+    assert study.coverage.tolist() == [3, 2, 1] and study.f1.tolist() == pytest.approx([0.8, 1, 2 / 3])
+    assert study.best == {"best_f1": 1, "best_f1_threshold": 0.2, "best_f1_coverage": 2}
 
 
 def test_mean_average_precision_skips_classes_without_a_positive_and_images_without_a_label():
@@ -139,4 +162,14 @@ def test_the_threshold_that_covers_y_stays_between_prior_and_second_label():
     y = torch.tensor([1, 0, 2, 0])  # p of y: 0.5, 0.6, 0.4, 0.1; second highest 0.5, 0.6, 0.4, 0.1; prior 1/3
     assert covering_rho(p, y, 2 / 3) == pytest.approx(0.4)
     assert covering_rho(p, y, 0.99) == pytest.approx(1 / 3)  # not below the prior
+    assert covering_rho(p[:3], y[[0, 0, 0]], 0.99) == pytest.approx(1 / 3)  # of all classes, whichever occur
     assert covering_rho(p, y, 0.01) == pytest.approx(p.topk(2).values[:, 1].median().item())
+
+
+def test_label_sets_for_export():
+    conf = parse_config([])
+    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]]
+    conf.keep_ground_truth = True
+    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 1]]
+    conf.schema = "softmax"
+    assert torch.equal(label_sets(LOGITS, LABEL, 0.5, conf), prediction_set(LOGITS, 0.5, "softmax"))
