@@ -72,7 +72,7 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
             parts.ema.update(parts.model)
 
             parts.prior.update(logits)
-            parts.drops.update(logits, targets, batch.index)
+            parts.drops.update(parts.criterion.kept, targets, batch.index)
             parts.loss.add(loss / len(images), len(images))
             run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
             if run.progress.step % args.print_freq == 0:

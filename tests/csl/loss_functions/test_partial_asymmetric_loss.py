@@ -1,5 +1,6 @@
 """Properties of the selective loss, the prior file, and their errors."""
 
+import re
 from argparse import Namespace
 
 import numpy as np
@@ -112,6 +113,39 @@ def test_batch_scope_takes_the_largest_of_the_batch_and_sample_scope_of_each_ima
     weights = torch.ones(2, 4)
     negative_backprop_fun_jit(targets, q, weights, 3)
     assert weights.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+
+
+def test_only_u_is_dropped_and_its_smallest_q_to_the_last_digit():
+    """q is 1 inside U and 0 outside; and values of q that 1 - q rounds to the same number."""
+    targets, z = torch.tensor([[1] * 5 + [-1] * 3]), torch.tensor([[30.0] * 5 + [-30.0] * 3])
+    for scope in ("batch", "sample"):
+        args = settings(likelihood_topk=3, likelihood_scope=scope)
+        weights, _ = edit_targets_parital_labels(args, targets, None, 1 - torch.sigmoid(z))
+        assert weights.tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    q, targets = torch.sigmoid(-torch.tensor([[20.0, 22, 25, 18, -1]])), torch.full((1, 5), -1)
+    for chosen in ({"likelihood_topk": 1}, {"likelihood_share": 0.2}):
+        weights, _ = edit_targets_parital_labels(settings(**chosen), targets, None, q)
+        assert weights.tolist() == [[1, 1, 0, 1, 1]]
+    weights = torch.ones(1, 5)
+    negative_backprop_fun_jit(targets, q, weights, 1)
+    assert weights.tolist() == [[1, 1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (1, 5), (3, 1)])
+def test_shapes_that_do_not_belong_together(shape):
+    with pytest.raises(ValueError, match=rf"logits \(3, 5\) and targets {re.escape(str(shape))}"):
+        PartialSelectiveLoss(settings())(torch.zeros(3, 5), torch.zeros(shape))
+
+
+def test_what_the_last_batch_kept():
+    logits, targets = batch()
+    loss = PartialSelectiveLoss(settings())
+    loss(logits, targets)
+    weights, _ = edit_targets_parital_labels(settings(), targets, None, 1 - torch.sigmoid(logits))
+    assert torch.equal(loss.kept == 0, (weights == 0) | (targets != -1))
+    ignoring = PartialSelectiveLoss(settings(partial_loss_mode="ignore"))
+    ignoring(logits, targets)
+    assert ignoring.kept is None
 
 
 def test_a_share_of_u_instead_of_a_count():
