@@ -227,9 +227,7 @@ def without_first(unannotated: torch.Tensor, q: torch.Tensor, count: int, *, per
     return kept
 
 
-def without_share(
-    unannotated: torch.Tensor, q: torch.Tensor, share: float, *, per_image: bool = False
-) -> torch.Tensor:
+def without_share(unannotated: torch.Tensor, q: torch.Tensor, share: float, *, per_image: bool = False) -> torch.Tensor:
     """As `without_first`, with a count of its own: this share (0..1) of U, of the whole batch or of each image."""
     kept, along, order = _in_order(unannotated, q, per_image)
     count = (share * along.sum(1, keepdim=True)).round()

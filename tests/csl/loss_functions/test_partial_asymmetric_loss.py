@@ -252,6 +252,20 @@ def test_unusable_prior_files(tmp_path, rows, header, match):
         PartialSelectiveLoss(settings(prior_path=path), ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "Classes,avg_pred\nb\xe9,0.1\n".encode("latin-1")]
+)
+def test_a_prior_that_is_no_text(tmp_path, content):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="p.csv: not a csv file in UTF-8"):
+        read_prior(tmp_path / "p.csv")
+
+
+def test_a_prior_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "p.csv").write_text("\ufeffClasses,avg_pred\na,0.5\n")
+    assert read_prior(tmp_path / "p.csv") == {"a": 0.5}
+
+
 def test_constructor_errors(tmp_path):
     with pytest.raises(ValueError, match="ignore_normalize_classes"):
         PartialSelectiveLoss(settings(partial_loss_mode="best"))
@@ -276,4 +290,4 @@ def test_prior_file_round_trip_and_reset(tmp_path):
     again.load_state_dict(prior.state_dict())
     assert torch.equal(again.avg_pred_train, prior.avg_pred_train)
     again.reset()
-    assert again.avg_pred_train is None and str(again.path_dest) == "outputs"
+    assert again.avg_pred_train is None and again.path_dest == "./outputs"
