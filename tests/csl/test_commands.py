@@ -60,7 +60,8 @@ def test_the_parser_shows_the_released_defaults():
     assert (v["model_path"], v["batch_size"], v["workers"]) == ("./TRresNet_L_448_86.6.pth", 32, 8)
     assert (v["data"], v["positional_data"]) == ("./data", None)
     i = vars(infer.parser.parse_args([]))
-    assert i["class_description_path"] == "./data/oidv6-class-descriptions.csv" and str(i["output_dir"]) == "outputs/infer"
+    assert i["class_description_path"] == "./data/oidv6-class-descriptions.csv"
+    assert str(i["output_dir"]) == "outputs/infer"
     assert (i["model_name"], i["input_size"], i["th"], i["top_k"]) == ("tresnet_m", 224, 0.97, 30)
 
 

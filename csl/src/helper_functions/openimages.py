@@ -167,11 +167,15 @@ def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _parse(path: Path) -> Parsed:
     rows = enumerate(csv_rows(path), 1)
-    first = next(rows, (1, []))
-    if first[1][:4] == LONG_HEADER:
+    number, first = next(rows, (1, []))
+    if first[:4] == LONG_HEADER:
         return _parse_long(path, rows)
-    has_header = not (first[1] and (first[1][-1].strip() in SPLITS or any(c.strip()[:1] == "[" for c in first[1])))
-    return _parse_wide(path, len(first[1]), rows if has_header else chain([first], rows))
+    return _parse_wide(path, len(first), rows if _is_header(first) else chain([(number, first)], rows))
+
+
+def _is_header(row: list[str]) -> bool:
+    """Whether a first row names columns: it holds no list and ends in no split."""
+    return bool(row) and row[-1].strip() not in SPLITS and not any(cell.strip()[:1] == "[" for cell in row)
 
 
 def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
