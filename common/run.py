@@ -236,9 +236,10 @@ class Run:
         return [line[metric] for line in self.lines if line["split"] == split and metric in line]
 
     def images_per_second(self) -> float | None:
-        """Training images a second over the whole run, evaluation included."""
+        """Images a second over the whole run, evaluation included; None where none was counted."""
         self._tick()
-        return self.progress.images / self.progress.seconds if self.progress.seconds > 0 else None
+        p = self.progress
+        return p.images / p.seconds if p.images and p.seconds > 0 else None
 
     def finish(self, **summary: Any) -> None:
         """Write summary.json, mark the run as finished (unless --max_steps cut it), print where it lies."""

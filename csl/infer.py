@@ -22,8 +22,14 @@ from common.rundir import make_accelerator, seed_everything
 from csl.src.evaluation import evaluating
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import ZOO, find_file, network_of
-from csl.src.options import EitherDash
+from csl.src.options import EitherDash, parse_given
 from csl.src.pictures import class_names, draw_annotated, find_pictures, train_sample_network
+
+
+def threshold(text: str) -> float | None:
+    """argparse type: a number, or None."""
+    return None if text == "None" else float(text)
+
 
 parser = EitherDash(prog="infer.py", description="Name what is in pictures.")
 parser.add_argument("--model_path", default="./models/mtresnet_opim_86.72.pth")
@@ -31,20 +37,24 @@ parser.add_argument("--pic_path", nargs="+", default=["./pics/000000000885.jpg"]
 parser.add_argument("--model_name", default="tresnet_m")
 parser.add_argument("--input_size", type=positive_int, default=224)
 parser.add_argument("--dataset_type", default="OpenImages", help="OpenImages, MS-COCO, or any other text")
-parser.add_argument("--class_description_path", type=Path, default=Path("./data/oidv6-class-descriptions.csv"))
-parser.add_argument("--th", type=float, default=0.97, help="lowest probability that is shown; None: by data set")
+parser.add_argument("--class_description_path", default="./data/oidv6-class-descriptions.csv")
+parser.add_argument("--th", type=threshold, default=0.97, help="lowest probability that is shown; None: by data set")
 parser.add_argument("--top_k", type=positive_int, default=30, help="most names of a picture")
 parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear", help="bicubic: as released")
 parser.add_argument("--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt")
 parser.add_argument("-b", "--batch_size", type=positive_int, default=16)
 parser.add_argument("--json", type=Path, default=None, help="also write the scores there")
 add_shared_flags(parser, skip_corrupt=False)
-parser.set_defaults(output_dir=None)
+parser.set_defaults(output_dir="./outputs/infer")
 
 
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse; sets do_bottleneck_head, and th 0.995 for Open Images, 0.7 for others, where th is None."""
-    args = parser.parse_args(argv)
+    """Parse; sets do_bottleneck_head, and th 0.995 for Open Images, 0.7 for others, where th is None.
+
+    A default output_dir becomes None: not named, so that a second run gets a folder beside the first.
+    """
+    defaults, given = parse_given(parser, argv)
+    args = argparse.Namespace(**(defaults | {"output_dir": None} | given))
     args.do_bottleneck_head = args.dataset_type == "OpenImages"
     if args.dataset_type not in ("OpenImages", "MS-COCO"):
         print(f"note: --dataset_type {args.dataset_type!r} is neither OpenImages nor MS-COCO: a plain head", flush=True)
@@ -84,20 +94,17 @@ def infer(args: argparse.Namespace) -> list[dict]:
     """Load the network, name what is in every picture, write table, pictures and JSON; returns the records."""
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    if args.sample:
-        with tempfile.TemporaryDirectory() as folder:
+    if not args.sample and find_file(args.model_path) is None:
+        raise UserError(f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample")
+    with tempfile.TemporaryDirectory() as folder:
+        if args.sample:
             args.model_path, args.pic_path = train_sample_network(args, Path(folder))
-            model, checkpoint = network_of(args.model_path, "tresnet_tiny", averaged=args.which == "ema")
-    else:
-        if find_file(args.model_path) is None:
-            raise UserError(f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample")
         pictures = find_pictures(args.pic_path)
         model, checkpoint = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
-    pictures = find_pictures(args.pic_path)
-    names = class_names(checkpoint, args.class_description_path)
+    names = class_names(checkpoint, Path(args.class_description_path))
     model = fold(model).to(accelerator.device)
 
-    run = start_run(args, "./outputs/infer", accelerator)
+    run = start_run(args, parser.get_default("output_dir"), accelerator)
     records = []
     for start in range(0, len(pictures), args.batch_size):
         paths = pictures[start : start + args.batch_size]
@@ -107,6 +114,7 @@ def infer(args: argparse.Namespace) -> list[dict]:
             run.print(f"{path.name}: {shown or f'nothing above {args.th}'}")
             draw_annotated(run.figure(f"{len(records):04d}_{path.stem}"), image, found, scores)
             records.append({"picture": str(path), "classes": found, "scores": [round(s, 6) for s in scores]})
+        run.progress.images += len(images)
         run.poll()
     for path in {run.folder / "predictions.json", args.json or run.folder / "predictions.json"}:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import argparse
 import copy
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
@@ -72,7 +73,7 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
             parts.ema.update(parts.model)
 
             parts.prior.update(logits)
-            parts.drops.update(logits, targets, batch.index)
+            parts.drops.update(parts.criterion.kept, targets, batch.index)
             parts.loss.add(loss / len(images), len(images))
             run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
             if run.progress.step % args.print_freq == 0:
@@ -115,9 +116,9 @@ def validate_multi(
     model: nn.Module,
     ema_model: ModelEma,
     accelerator: Accelerator | None = None,
-    best: str = "ema",
+    best: str = "max",
 ) -> float:
-    """mAP in percent of the averaged model (`best="model"`: of the model; "max": the released habit); prints both."""
+    """The larger mAP of model and averaged model, in percent (`best="model"`, "ema": of that one); prints both."""
     metrics, *_ = score_both(model, ema_model.module, val_loader, accelerator or Accelerator())
     print(f"mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}", flush=True)
     return best_of(metrics, best)
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         phases.compare(args, train)
     else:
         name = f"{args._found.name}_{args.model_name.replace('/', '_')}_{args.partial_loss_mode}"
-        train(args, str(args.path_dest / name))
+        train(args, str(Path(args.path_dest) / name))
 
 
 if __name__ == "__main__":

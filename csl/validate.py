@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.cli import UserError, add_shared_flags, positive_int, run_main
+from common.cli import add_shared_flags, positive_int, run_main
 from common.data import eval_loader
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
@@ -21,21 +21,21 @@ from csl.src.helper_functions.locate import locate_data
 from csl.src.helper_functions.metrics import best_thresholds, conventional_f1, prf_metrics, top_k_only
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import network_of
-from csl.src.options import EitherDash
+from csl.src.options import EitherDash, parse_given
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of validate.py: the released names and defaults, ours beside them."""
     parser = EitherDash(prog="validate.py", description="Score a checkpoint on a test set.")
-    parser.add_argument("positional_data", metavar="DATA", nargs="?", type=Path, default=None, help="as --data")
-    parser.add_argument("--data", type=Path, default=Path("./data"))
-    parser.add_argument("--metadata", type=Path, default=Path("./data/COCO_2014"))
+    parser.add_argument("positional_data", metavar="DATA", nargs="?", default=None, help="as --data")
+    parser.add_argument("--data", default="./data")
+    parser.add_argument("--metadata", default="./data/COCO_2014")
     parser.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto")
     parser.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
     parser.add_argument("--class_list", type=Path, default=None, help="Open Images: only these classes, a MID a line")
     parser.add_argument("--model_name", default="tresnet_l")
     parser.add_argument("--model_path", default="./TRresNet_L_448_86.6.pth")
-    parser.add_argument("--num_classes", type=positive_int, default=80, help="of the network; the file's count wins")
+    parser.add_argument("--num_classes", type=positive_int, default=80, help="checked where it is given")
     parser.add_argument("--image_size", type=positive_int, default=448)
     parser.add_argument("--thre", type=float, default=0.8, help="predicted iff the probability is above it")
     parser.add_argument("-b", "--batch_size", type=positive_int, default=32)
@@ -55,17 +55,15 @@ parser = build_parser()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse; a sample run gets the sample's image size, and no class count but the data's."""
-    args = parser.parse_args(argv)
-    given = args.positional_data is not None or args.data != Path("./data")
-    args.data = args.positional_data or args.data
-    args._found = locate_data(args, is_given=given)
-    if args._found.is_sample:
-        again = build_parser()
-        again.set_defaults(image_size=64, workers=0, model_name="tresnet_tiny")
-        data = args.data
-        found, args = args._found, again.parse_args(argv)
-        args._found, args.data = found, data
+    """Parse; a sample run gets the sample's image size. `args._found` says where the data are."""
+    defaults, given = parse_given(parser, argv)
+    if data := given.pop("positional_data", None):
+        given["data"] = data
+    found = locate_data(argparse.Namespace(**(defaults | given)), is_given="data" in given)
+    if found.is_sample:
+        defaults |= {"image_size": 64, "workers": 0, "model_name": "tresnet_tiny"}
+    args = argparse.Namespace(**(defaults | given))
+    args._found, args._given = found, set(given)
     return args
 
 
@@ -77,11 +75,12 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
     model = fold(model).to(accelerator.device, memory_format=torch.channels_last)
 
     data = open_dataset(args._found, "val", None, args)
-    if found.num_classes != len(data.classes):
-        raise SettingsError(
-            f"{args.model_path}: {found.num_classes} classes, but {args._found.files.val} has {len(data.classes)}"
-            f" (--num-classes {args.num_classes})"
-        )
+    counts = {str(args.model_path): found.num_classes, str(args._found.files.val): len(data.classes)}
+    if "num_classes" in args._given:
+        counts["--num_classes"] = args.num_classes
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} of {source}" for source, count in counts.items())
+        raise SettingsError(f"the numbers of classes disagree: {told}")
     run = start_run(args, f"./outputs/validate_{args._found.name}", accelerator)
     loader = eval_loader(data, args.batch_size, accelerator=accelerator, workers=args.workers, collate=collate_of(data))
     seen = [0]
@@ -93,9 +92,7 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
         run.poll()
 
     (scores,), targets = predict([model], loader, accelerator, poll=poll)
-    if not len(scores):
-        raise UserError(f"{args._found.files.val}: holds no image to score")
-
+    run.progress.images = len(scores)
     summary = metrics_of(targets, scores, args.thre) | prf_metrics(targets, scores, args.thre)
     top3 = conventional_f1(prf_metrics(targets, top_k_only(scores), args.thre))
     summary |= {f"{name}_top3": value for name, value in top3.items()}
@@ -104,9 +101,13 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
         summary |= {f"{k}_calibrated": v for k, v in conventional_f1(prf_metrics(targets, margins, 0.5)).items()}
     summary |= {"images": len(scores), "classes": scores.shape[1], "offline_sample": args._found.is_sample}
     run.log("test", **summary)
-    partial = " (annotated labels only)" if (targets == -1).any() else ""
     rates = "  ".join(f"{k} {summary[k]:.2f}" for k in ("P_C", "R_C", "F_C", "P_O", "R_O", "F_O"))
-    run.print(f"mAP{partial}: {summary['mAP']:.2f}  {rates}")
+    if "classes_counted" in summary:
+        counted = f"{summary['classes_counted']} of {summary['classes']} classes"
+        run.print(f"mAP (annotated labels only, {counted}): {summary['mAP']:.2f}")
+        run.print(f"un-annotated as negative: mAP {summary['mAP_unannotated_as_negative']:.2f}  {rates}")
+    else:
+        run.print(f"mAP: {summary['mAP']:.2f}  {rates}")
     run.finish(**summary)
     return summary
 

@@ -1,6 +1,11 @@
 """The errors of unusable settings and files: one line for a script's user, standard classes for callers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from common.cli import UserError
+from common.data import CorruptImage
 
 
 class SettingsError(UserError, ValueError):
@@ -9,3 +14,12 @@ class SettingsError(UserError, ValueError):
 
 class MissingFileError(UserError, FileNotFoundError):
     """A file that is not there; also a FileNotFoundError."""
+
+
+@contextmanager
+def naming_image(image: object, annotations: Path | None) -> Iterator[None]:
+    """Add to a CorruptImage which image of which annotation file it is."""
+    try:
+        yield
+    except CorruptImage as error:
+        raise CorruptImage(f"{error}; it is image {image} of {annotations}") from error

@@ -9,6 +9,7 @@ from csl.src.errors import SettingsError
 from csl.src.helper_functions.coco_simulation import SCHEMES, check_param, scheme_of
 from csl.src.helper_functions.locate import Found, locate_data
 from csl.src.loss_functions.partial_asymmetric_loss import MODES
+from csl.src.models.tresnet.tresnet import SMALLEST
 from csl.src.models.utils.factory import canonical_name
 
 _SELECTIVE = {"partial_loss_mode": "selective", "likelihood_topk": 5, "prior_threshold": 0.5}
@@ -61,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = EitherDash(prog="train.py", description="CSL: multi-label training with partial annotations.")
 
     g = parser.add_argument_group("data")
-    g.add_argument("--data", type=Path, default=Path("./data"), help="data root; layouts in the README")
-    g.add_argument("--metadata", type=Path, default=Path("./data/COCO_2014"), help="hyperml: train.json, val.json")
+    g.add_argument("--data", default="./data", help="data root; layouts in the README")
+    g.add_argument("--metadata", default="./data/COCO_2014", help="hyperml: train.json, val.json")
     g.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto", help="on_farm: official"
         " COCO; hyperml: metadata folder; auto: look")  # fmt: skip
     g.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     g = parser.add_argument_group("report")
     g.add_argument("-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses")
-    g.add_argument("--path_dest", type=Path, default=Path("./outputs"), help="parent of the default run directory")
+    g.add_argument("--path_dest", default="./outputs", help="parent of the default run directory")
     g.add_argument("--compare", type=_list_of(str), default=None, metavar="RECIPE,...", help="train these recipes"
         " side by side; csl stands for the recipe of the scheme, all for the paper's four rows")  # fmt: skip
     g.add_argument("--schemes", type=_list_of(str), default=None, metavar="fpc,rps", help="with --compare")
@@ -136,15 +137,14 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
 
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check; `args._found` says where the data are. Given flags win over recipe and sample defaults."""
-    first = parser.parse_args(argv)
-    given = _given(argv)
+    defaults, given = parse_given(parser, argv)
+    first = argparse.Namespace(**(defaults | given))
     found = locate_data(first, is_given="data" in given)
-    again = build_parser()
-    again.set_defaults(**RECIPES.get(first.recipe, {}))
+    defaults |= RECIPES.get(first.recipe, {})
     if found.is_sample:
-        again.set_defaults(**SAMPLE_DEFAULTS, **_sample_simulation(first, found))
-    args = again.parse_args(argv)
-    args._found, args._given = found, given
+        defaults |= SAMPLE_DEFAULTS | _sample_simulation(first, found)
+    args = argparse.Namespace(**(defaults | given))
+    args._found, args._given = found, set(given)
     if found.is_sample and "model_path" not in given:
         args.model_path = None
     if args.simulate_partial_type:
@@ -154,12 +154,11 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     return args
 
 
-def _given(argv: Sequence[str] | None) -> set[str]:
-    """The names of the flags that the command line holds."""
-    parser = build_parser()
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    return set(vars(parser.parse_args(argv)))
+def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[dict, dict]:
+    """The defaults of all flags, and the values of those that the command line holds."""
+    defaults, unset = vars(parser.parse_args([])), object()
+    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults, unset)))
+    return defaults, {name: value for name, value in vars(args).items() if value is not unset}
 
 
 def _sample_simulation(first: argparse.Namespace, found: Found) -> dict:
@@ -204,9 +203,12 @@ def _require(args: argparse.Namespace) -> None:
             raise UserError(message)
     if args.simulate_partial_type and not args.compare:
         check_param(args.simulate_partial_type, args.simulate_partial_param)
-    if args.model_name.startswith("tresnet") and args.image_size % 4:
-        low = args.image_size // 4 * 4
-        raise SettingsError(f"--image_size {args.image_size}: TResNet needs multiples of 4, such as {low} or {low + 4}")
+    if args.model_name.startswith("tresnet") and (args.image_size % 4 or args.image_size < SMALLEST):
+        low = max(args.image_size // 4 * 4, SMALLEST)
+        raise SettingsError(
+            f"--image_size {args.image_size}: TResNet needs multiples of 4 from {SMALLEST} on,"
+            f" such as {low} or {low + 4}"
+        )
     for name in args.compare or ():
         if name not in (*RECIPES, "csl", "all"):
             raise UserError(f"--compare {name}: choose from {', '.join(RECIPES)}, csl, all")

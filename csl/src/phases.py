@@ -93,7 +93,7 @@ def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
     def train_one(child: argparse.Namespace) -> dict:
         return train(child, str(child.output_dir))
 
-    default_dir = args.path_dest / f"compare_{args._found.name}"
+    default_dir = Path(args.path_dest) / f"compare_{args._found.name}"
     parent, frame = run_each(args, default_dir, lambda folder: plan(args, folder), train_one, columns)
     groups = frame.groupby(["scheme", "row"], sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()

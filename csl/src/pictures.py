@@ -32,7 +32,10 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
             pattern = any(mark in path.name for mark in "*?[")
             here = sorted(path.parent.glob(path.name)) if pattern and path.parent.is_dir() else []
         if not here:
-            raise UserError(f"--pic_path {text}: no picture there; give a picture, a folder or a pattern, or --sample")
+            raise UserError(
+                f"--pic_path {text}: no picture there; give a picture, a folder or a pattern (the released ones are in "
+                "pics/ of Alibaba-MIIL/PartialLabelingCSL), or run with --sample"
+            )
         found += here
     return found
 
@@ -71,7 +74,7 @@ def train_sample_network(args: argparse.Namespace, folder: Path) -> tuple[str, l
     root = samples.ensure("COCO_2014")
     epochs = ["--epochs", "5", "--simulate_partial_type", "rps", "--simulate_partial_param", "0.5"]
     train(["--sample", "--partial_loss_mode=selective", *epochs, "--output_dir", str(folder / "run"), "--cpu"])
-    args.input_size, args.dataset_type = 64, "MS-COCO"
+    args.model_name, args.input_size, args.dataset_type = "tresnet_tiny", 64, "MS-COCO"
     args.th = min(args.th, 0.5)
     pictures = sorted((root / "val2014").glob("*.jpg"))[:8]
     return str(folder / "run" / "checkpoints" / "best_ema.pth"), [str(p) for p in pictures]

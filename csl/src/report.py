@@ -61,13 +61,14 @@ def describe_prior(args: argparse.Namespace, run: Run, criterion: PartialSelecti
     if mode_of(args) != "selective" or criterion.prior_classes is None:
         return
     if not args.prior_threshold:
-        run.print("--prior_threshold 0: the prior is not used")
+        if run.is_main:
+            warn("--prior_threshold 0: the prior is not used")
         return
     above = frequent_classes(criterion.prior_classes, args.prior_threshold).tolist()
     dropped = [name for name, is_above in zip(names, above, strict=True) if is_above]
     run.print(
         f"prior above {args.prior_threshold:g}: {len(dropped)} of {len(names)} classes are dropped where un-annotated"
-        f"{': ' + ', '.join(dropped[:12]) if dropped else ''}{' ...' if len(dropped) > 12 else ''}"
+        f"{': ' + ', '.join(dropped) if dropped else ''}"
     )
     if len(dropped) > len(names) / 2 and run.is_main:
         warn("the prior drops over half of the classes: close to --partial_loss_mode ignore; raise --prior_threshold")
@@ -110,9 +111,15 @@ def print_epoch(run: Run, epochs: int, score: float) -> None:
         return "-" if value is None else f"{value:.2f}"
 
     best = max([score, p.best or 0.0])
+    partial = ""
+    if "classes_counted_ema" in test:
+        wrong = [told(test[f"mAP_unannotated_as_negative_{name}"]) for name in ("model", "ema")]
+        partial = (
+            f"(annotated labels, {test['classes_counted_ema']} classes; un-annotated as negative {' '.join(wrong)})  "
+        )
     run.print(
         f"epoch {p.epoch + 1}/{epochs}  loss {told(train['loss'])}  lr {train['lr']:.2g}  "
-        f"mAP model {told(test['mAP_model'])}  mAP ema {told(test['mAP_ema'])}  best {told(best)}  "
+        f"mAP model {told(test['mAP_model'])}  mAP ema {told(test['mAP_ema'])}  best {told(best)}  {partial}"
         f"{speed:.0f} images/s  {left:.1f} min left"
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from csl.src.loss_functions.partial_asymmetric_loss import edit_targets_parital_labels, frequent_classes, mode_of
+from csl.src.loss_functions.partial_asymmetric_loss import frequent_classes
 
 COUNTS = ("unannotated", "by_prior", "by_likelihood", "dropped", "dropped_positive", "unannotated_positive")
 
@@ -22,18 +22,16 @@ class DropStatistics:
     ) -> None:
         """`args`: of the loss; `complete` (N,C) int8: labels before the simulation, or None."""
         self.args, self.prior, self.accelerator = args, prior, accelerator
-        self.active = mode_of(args) == "selective"
-        self.complete = None if complete is None or not self.active else torch.from_numpy(complete)
+        self.complete = None if complete is None else torch.from_numpy(complete)
         self.counts: torch.Tensor | None = None
 
     @torch.no_grad()
-    def update(self, logits: torch.Tensor, targets: torch.Tensor, index: torch.Tensor) -> None:
-        """Add a batch: logits, targets (B,C), index (B,) of the samples, on the CPU."""
-        if not self.active:
+    def update(self, kept: torch.Tensor | None, targets: torch.Tensor, index: torch.Tensor) -> None:
+        """Add a batch: the loss's `kept` (B,C) or None, targets (B,C), index (B,) of the samples, on the CPU."""
+        if kept is None:
             return
         unannotated = targets == -1
-        kept, _ = edit_targets_parital_labels(self.args, targets, None, 1 - logits.float().sigmoid(), self.prior)
-        dropped, by_prior = kept == 0, torch.zeros_like(unannotated)
+        dropped, by_prior = unannotated & (kept == 0), torch.zeros_like(unannotated)
         if self.prior is not None and self.args.prior_threshold:
             by_prior = unannotated & frequent_classes(self.prior, self.args.prior_threshold)
         real = torch.zeros_like(unannotated)

@@ -54,11 +54,14 @@ def empty_folder(tmp_path, monkeypatch, coco_sample):
 def test_the_parser_shows_the_released_defaults():
     args = vars(train.parser.parse_args([]))
     assert {k: args[k] for k in RELEASED} == RELEASED
-    assert str(args["data"]) == "data" and str(args["metadata"]) == "data/COCO_2014"
+    assert (args["data"], args["metadata"], args["path_dest"]) == ("./data", "./data/COCO_2014", "./outputs")
     v = vars(validate.parser.parse_args([]))
     assert (v["model_name"], v["num_classes"], v["image_size"], v["thre"]) == ("tresnet_l", 80, 448, 0.8)
     assert (v["model_path"], v["batch_size"], v["workers"]) == ("./TRresNet_L_448_86.6.pth", 32, 8)
+    assert (v["data"], v["positional_data"]) == ("./data", None)
     i = vars(infer.parser.parse_args([]))
+    assert i["class_description_path"] == "./data/oidv6-class-descriptions.csv"
+    assert str(i["output_dir"]) == "outputs/infer"
     assert (i["model_name"], i["input_size"], i["th"], i["top_k"]) == ("tresnet_m", 224, 0.97, 30)
 
 
@@ -100,9 +103,15 @@ TRAIN_MISTAKES = {
     "class count": ("--num_classes 80", "the data have 5 classes"),
     "rps wants a share": ("--simulate_partial_type rps --simulate_partial_param 1000", "rps wants the share"),
     "fpc wants a count": ("--simulate_partial_type fpc --simulate_partial_param 0.5", "fpc wants the labels kept"),
+    "fpc of nan": ("--simulate_partial_type fpc --simulate_partial_param nan", "fpc wants the labels kept"),
+    "fpc of inf": ("--simulate_partial_type fpc --simulate_partial_param inf", "fpc wants the labels kept"),
     "image size": ("--image_size 30", "such as 28 or 32"),
+    "small image": ("--image_size 12", "from 20 on, such as 20 or 24"),
+    "weights that are a folder": ("--model_path .", "no such file"),
+    "weights that are the root": ("--model_path /", "no such file"),
     "given weights are missing": ("--model_path {empty}/w", ".safetensors"),
     "unknown model": ("--model_name resnet50", "tresnet_l_v2"),
+    "binary prior": ("--prior_path {data}/train2014/COCO_train2014_000000000002.png", "not a csv file in UTF-8"),
     "prior is missing": ("--prior_path {empty}/p.csv", "--estimate_prior"),
     "two priors": ("--prior_path x.csv --estimate_prior 2", "leave --prior_path out"),
     "two schemes": ("--partial_labels x.npz", "replaces the simulation"),
@@ -116,7 +125,7 @@ TRAIN_MISTAKES = {
 def test_mistakes_end_in_one_line(case, data, tmp_path, capsys):
     flags, expected = TRAIN_MISTAKES[case]
     (tmp_path / "empty").mkdir()
-    given = arguments(data, tmp_path / "run", *flags.format(empty=tmp_path / "empty").split())
+    given = arguments(data, tmp_path / "run", *flags.format(empty=tmp_path / "empty", data=data).split())
     with pytest.raises(SystemExit) as stopped:
         run_main(lambda: train.main(given))
     assert stopped.value.code == 2
@@ -185,7 +194,9 @@ def test_infer_on_a_folder(data, tmp_path, capsys):
     assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == 3
     told = capsys.readouterr().out
     assert "is a tresnet_tiny, not a tresnet_m" in told and "COCO_val2014_000000000001.png: " in told
-    with pytest.raises(UserError, match="no picture there"):
+    again = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert again["images_per_second"] > 0
+    with pytest.raises(UserError, match="no picture there.*PartialLabelingCSL"):
         infer.main([*common, "--pic_path", str(tmp_path / "none.jpg")])
     with pytest.raises(UserError, match="model zoos"):
         infer.main(["--model_path", str(tmp_path / "none.pth")])
@@ -193,14 +204,41 @@ def test_infer_on_a_folder(data, tmp_path, capsys):
 
 def test_thresholds_of_infer():
     def threshold(*flags):
-        parser = infer.parser
-        args = infer.parse_args(parser, [*flags])
+        args = infer.parse_args(infer.parser, [*flags])
         return args.th, args.do_bottleneck_head
 
     assert threshold() == (0.97, True)
-    infer.parser.set_defaults(th=None)
-    try:
-        assert threshold() == (0.995, True)
-        assert threshold("--dataset_type", "MS-COCO") == (0.7, False)
-    finally:
-        infer.parser.set_defaults(th=0.97)
+    assert threshold("--th", "None") == (0.995, True)
+    assert threshold("--th=None", "--dataset_type", "MS-COCO") == (0.7, False)
+    assert threshold("--th", "0.5") == (0.5, True)
+    with pytest.raises(SystemExit):
+        threshold("--th", "high")
+
+
+def test_infer_names_its_folder_only_where_it_was_given(tmp_path):
+    assert infer.parse_args(infer.parser, []).output_dir is None
+    assert infer.parse_args(infer.parser, ["--output_dir", str(tmp_path)]).output_dir == tmp_path
+
+
+@pytest.mark.parametrize("flags", [["--data", "./data"], ["./data"]])
+def test_a_data_path_that_is_given_and_holds_nothing(flags, empty_folder):
+    """Given is given, be it the default; the message has the full paths of what was asked for, and how to get it."""
+    with pytest.raises(UserError, match=r"data does not exist \(LVIS\)") as stopped:
+        validate.parse_args([*flags, "--dataset", "lvis"])
+    told = str(stopped.value)
+    assert f"{empty_folder}/data/annotations/lvis_v1_train.json" in told and "lvisdataset.org" in told
+    assert "below its folders COCO_2014 and coco" in told and "instances" not in told and "data.csv" not in told
+    with pytest.raises(UserError) as stopped:
+        parse_args(train.parser, ["--data", "./data"])
+    told = str(stopped.value)
+    assert f"{empty_folder}/data/annotations/instances_train2014.json" in told and "data.csv" in told
+
+
+def test_threshold_zero_and_no_weights_are_said(data, tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("Classes,avg_pred\n" + "".join(f"{name},0.9\n" for name in NAMES))
+    prior = ["--partial_loss_mode", "selective", "--prior_path", str(tmp_path / "p.csv"), "--max_steps", "1"]
+    train.main(arguments(data, tmp_path / "a", *prior, "--prior_threshold", "0"))
+    told = capsys.readouterr().err
+    assert "warning: --prior_threshold 0: the prior is not used" in told and "random initialisation" in told
+    train.main(arguments(data, tmp_path / "b", *prior))
+    assert f"5 of 5 classes are dropped where un-annotated: {', '.join(NAMES)}\n" in capsys.readouterr().out

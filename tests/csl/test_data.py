@@ -6,14 +6,15 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 from PIL import Image
 
 from common import samples
 from common.cli import UserError
-from csl import train
+from csl import train, validate
 from csl.src.helper_functions.augment import OPERATIONS, CutoutPIL, RandAugment, RandomShift
-from csl.src.helper_functions.coco import CocoDetection
+from csl.src.helper_functions.coco import CocoDetection, LVISDetection
 from csl.src.helper_functions.get_data import get_data, targets_of
 from csl.src.helper_functions.locate import locate_data
 from csl.src.helper_functions.openimages import read_openimages_csv
@@ -60,7 +61,7 @@ def test_official_coco_and_hyperml_are_the_same(tmp_path, capsys):
     assert len(kept[0].dataset) == 45
 
 
-def test_lvis_trains_with_the_partial_metric(tmp_path):
+def test_lvis_trains_and_validates_with_the_partial_metric(tmp_path, capsys):
     root = tmp_path / "lvis"
     (root / "annotations").mkdir(parents=True)
     content = json.loads((GOLDEN / "lvis_tiny.json").read_text())
@@ -71,8 +72,16 @@ def test_lvis_trains_with_the_partial_metric(tmp_path):
     flags = [f for f in arguments(root, tmp_path / "run", "--epochs", "1")]
     at = flags.index("--simulate_partial_type")
     train.main([*flags[:at], *flags[at + 4 :], "--partial_loss_mode", "selective"])
+    assert "classes; un-annotated as negative " in capsys.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "mAP_unannotated_as_negative_ema_final" in summary and summary["classes_counted_ema_final"] >= 1
+    best = str(tmp_path / "run" / "checkpoints" / "best_ema.pth")
+    weights = ["--model_path", best, "--output_dir", str(tmp_path / "v")]
+    capsys.readouterr()
+    validate.main([str(root), *weights, "--image_size", "32", "--workers", "0", "--cpu"])
+    told = capsys.readouterr().out
+    counted = f"{summary['classes_counted_ema_final']} of {summary['classes']} classes"
+    assert f"mAP (annotated labels only, {counted}): " in told and "un-annotated as negative: mAP " in told
     with pytest.raises(UserError, match="complete labels"):
         train.main([*flags, "--overwrite"])
 
@@ -159,6 +168,66 @@ def test_unusable_rows_of_data_csv(tmp_path, row, match):
     (tmp_path / "data.csv").write_text(f"image,pos,neg,split\n{row}\n")
     with pytest.raises(ValueError, match=match):
         read_openimages_csv(tmp_path / "data.csv")
+
+
+WIDE = "a.jpg,\"['/m/2', '/m/1']\",[],train\nb.jpg,[],[/m/1],val\n"
+
+
+@pytest.mark.parametrize("header", ["", "image,pos,neg,split\n", "\ufeffimage,pos,neg,split\n"])
+def test_data_csv_is_read_by_position(tmp_path, header):
+    (tmp_path / "data.csv").write_text(header + WIDE)
+    index = read_openimages_csv(tmp_path / "data.csv")
+    assert index.paths == ["a.jpg", "b.jpg"] and index.rows([0, 1]).tolist() == [[1, 1], [0, -1]]
+
+
+def test_one_cache_beside_the_file(tmp_path):
+    file = tmp_path / "data.csv"
+    for text in (WIDE, WIDE + "c.jpg,[/m/3],[],train\n"):
+        file.write_text(text)
+        assert len(read_openimages_csv(file)) == text.count("jpg")
+        assert len(list(tmp_path.glob(".data.csv.*.npz"))) == 1
+    file.write_bytes(bytes(range(256)) * 3)
+    with pytest.raises(ValueError, match="not a csv file in UTF-8"):
+        read_openimages_csv(file)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_images(tmp_path, split):
+    other = {"train": "val", "val": "train"}[split]
+    (tmp_path / "data.csv").write_text(WIDE.replace(f",{split}\n", f",{other}\n"))
+    for name in "ab":
+        grey(tmp_path / f"{name}.jpg")
+    with pytest.raises(UserError, match=f"data.csv: holds no labelled image of the split {split}"):
+        first_batch(settings(tmp_path))
+
+
+def test_names_of_open_images_and_a_corrupt_picture(tmp_path):
+    """mid_to_classes.pth names what the csv does not."""
+    (tmp_path / "data.csv").write_text(WIDE)
+    torch.save({"/m/1": "Dog", "/m/2": "dog 2"}, tmp_path / "mid_to_classes.pth")
+    (tmp_path / "class-descriptions.csv").write_text("LabelName,DisplayName\n/m/2,Cat\n")
+    for name in "ab":
+        grey(tmp_path / f"{name}.jpg")
+    (loader, _), _ = first_batch(settings(tmp_path))
+    assert loader.dataset.classes == {0: "Dog", 1: "Cat"}
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"a.jpg: unreadable.*--skip_corrupt.*it is image 0 of .*data.csv"):
+        first_batch(settings(tmp_path))
+    torch.save([1], tmp_path / "mid_to_classes.pth")
+    with pytest.raises(UserError, match="not names by MID"):
+        first_batch(settings(tmp_path))
+
+
+def test_unknown_negatives_of_lvis_and_a_category_without_a_name(tmp_path):
+    content = json.loads((GOLDEN / "lvis_tiny.json").read_text())
+    content["images"][0]["neg_category_ids"] = [99]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="1 neg_category_ids of unknown categories, the first of 99"):
+        LVISDetection(tmp_path, tmp_path / "a.json")
+    content["categories"][0].pop("name")
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="not an annotation file in COCO's form .*'name'"):
+        LVISDetection(tmp_path, tmp_path / "a.json")
 
 
 def test_unusable_annotation_files(tmp_path):

@@ -101,11 +101,25 @@ def test_published_form_and_validate(whole, data, tmp_path):
     summary = validate.validate(args)
     assert summary["mAP"] == pytest.approx(content["mAP"], abs=1e-3)
     assert summary["images"] == 13 and summary["CF1_calibrated"] >= summary["CF1"] - 1e-9
+    assert json.loads((tmp_path / "v" / "summary.json").read_text())["images_per_second"] > 0
     for which in ("model", "ema"):  # a run's own checkpoint holds both
         last = ["--model_path", str(whole / "checkpoints" / "last.pt"), "--which", which]
         args = validate.parse_args([*flags, *last, "--output_dir", str(tmp_path / which)])
         lines = (whole / "metrics.jsonl").read_text().splitlines()
         assert validate.validate(args)["mAP"] == pytest.approx(json.loads(lines[-1])[f"mAP_{which}"], abs=1e-3)
+
+
+def test_numbers_of_classes_that_disagree(whole, data, tmp_path):
+    flags = ["--data", str(data), "--cpu", "--model_path", str(whole / "checkpoints" / "best_ema.pth")]
+    with pytest.raises(UserError, match=r"disagree: 5 of .*best_ema.pth, 5 of .*val2014.json, 7 of --num_classes"):
+        validate.validate(validate.parse_args([*flags, "--num_classes", "7", "--output_dir", str(tmp_path / "v")]))
+
+
+def test_weights_of_another_network_than_the_named_one(whole, data, tmp_path):
+    weights = str(whole / "checkpoints" / "best_ema.pth")
+    flags = arguments(data, tmp_path / "run", "--model_name", "tresnet_m", "--model_path", weights)
+    with pytest.raises(UserError, match="looks like tresnet_tiny: use --model-name tresnet_tiny"):
+        train.main(flags)
 
 
 @pytest.mark.parametrize("stop", [3, 9])
@@ -184,8 +198,9 @@ def test_validate_multi_reads_plain_pairs(capsys):
     ema = ModelEma(model)
     nn.init.constant_(ema.module[1].weight, 0)  # all scores equal: the later row ranks first
     pairs = [(torch.tensor([[[[3.0]], [[1.0]], [[0.0]]], [[[0.0]], [[2.0]], [[0.0]]]]), torch.tensor([[1, 0], [0, 1]]))]
-    assert train.validate_multi(pairs * 2, model, ema, best="model") == pytest.approx(100)
-    assert train.validate_multi(pairs * 2, model, ema) == pytest.approx(100 * (1 / 2 + 5 / 6) / 2)
+    assert train.validate_multi(pairs * 2, model, ema) == pytest.approx(100)
+    assert train.validate_multi(pairs * 2, ema.module, ModelEma(model)) == pytest.approx(100)
+    assert train.validate_multi(pairs * 2, model, ema, best="ema") == pytest.approx(100 * (1 / 2 + 5 / 6) / 2)
     assert "mAP score regular 100.00, mAP score EMA" in capsys.readouterr().out
 
 
@@ -208,6 +223,7 @@ def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
     baseline = json.loads((tmp_path / "c" / "rps-negative_ce-seed3" / "config.json").read_text())["settings"]
     assert baseline["partial_loss_mode"] == "negative" and baseline["gamma_unann"] == 0.0
     summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert summary["images_per_second"] is None  # the runs below have theirs
     assert summary["runs"] == 4 and "fpc_csl_mean" in summary
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.data import CorruptImage, read_image
-from csl.src.errors import MissingFileError, SettingsError
+from common.data import read_image
+from csl.src.errors import MissingFileError, SettingsError, naming_image
 from csl.src.helper_functions.label_table import LabelTable
 
 
@@ -27,24 +28,25 @@ class Annotations:
             content = json.loads(path.read_bytes())
             images, annotations, categories = (content[k] for k in ("images", "annotations", "categories"))
             self.cats = {int(c["id"]): c for c in categories}
+            self.names = [str(c["name"]) for c in self.cats.values()]
             self.imgs = {int(image["id"]): image for image in images}
             self.image_ids = np.fromiter((a["image_id"] for a in annotations), np.int64, len(annotations))
             self.category_ids = np.fromiter((a["category_id"] for a in annotations), np.int64, len(annotations))
         except (ValueError, KeyError, TypeError) as error:
             raise SettingsError(f"{path}: not an annotation file in COCO's form ({error!r}); fetch it again") from error
-        unknown = ~np.isin(self.category_ids, list(self.cats))
-        if unknown.any():
-            first = self.category_ids[unknown][0]
-            raise SettingsError(f"{path}: {unknown.sum()} annotations of unknown categories, the first of {first}")
-        strangers = ~np.isin(self.image_ids, list(self.imgs))
-        if strangers.any():
-            first = self.image_ids[strangers][0]
-            raise SettingsError(f"{path}: {strangers.sum()} annotations of unknown images, the first of {first}")
         self.path = path
+        self.require_known(self.category_ids, self.cats, "annotations of unknown categories")
+        self.require_known(self.image_ids, self.imgs, "annotations of unknown images")
+
+    def require_known(self, ids: np.ndarray, known: Iterable[int], what: str) -> None:
+        """SettingsError with the number of ids (n,) that are not known, and the first of them."""
+        unknown = ids[~np.isin(ids, list(known))]
+        if len(unknown):
+            raise SettingsError(f"{self.path}: {len(unknown)} {what}, the first of {unknown[0]}")
 
     def loadImgs(self, ids: int | Iterable[int]) -> list[dict]:
         """The records of one or several images."""
-        return [self.imgs[i] for i in ([ids] if isinstance(ids, int) else ids)]
+        return [self.imgs[i] for i in ([ids] if isinstance(ids, Integral) else ids)]
 
 
 class AnnotatedImages:
@@ -67,7 +69,7 @@ class AnnotatedImages:
         self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
         self.coco = Annotations(annFile)
         self.cat2cat = {category: index for index, category in enumerate(self.coco.cats)}
-        self.classes = {index: c["name"] for index, c in enumerate(self.coco.cats.values())}
+        self.classes = dict(enumerate(self.coco.names))
         self.ids = self._choose_ids(keep_empty)
         self.num_all = len(self.coco.imgs)
         if spread_targets:
@@ -113,10 +115,8 @@ class AnnotatedImages:
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
         image_id = self.ids[index]
-        try:
+        with naming_image(image_id, self.coco.path):
             image, target = self.read(self.root / self.relative_path(image_id)), self.targets_all[image_id]
-        except CorruptImage as error:
-            raise CorruptImage(f"{error}; it is image {image_id} of {self.coco.path}") from error
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:
@@ -142,9 +142,11 @@ class LVISDetection(AnnotatedImages):
         return [i for i, image in self.coco.imgs.items() if i in annotated or image.get("neg_category_ids")]
 
     def _fill(self, matrix: np.ndarray, row_of: dict[int, int]) -> None:
-        for image_id, row in row_of.items():
-            for category in self.coco.imgs[image_id].get("neg_category_ids", ()):
-                matrix[row, self.cat2cat[category]] = 0
+        images = self.coco.imgs
+        pairs = [(row, c) for image_id, row in row_of.items() for c in images[image_id].get("neg_category_ids", ())]
+        rows, categories = np.array(pairs, np.int64).reshape(-1, 2).T
+        self.coco.require_known(categories, self.cat2cat, "neg_category_ids of unknown categories")
+        matrix[rows, _lookup(categories, self.cat2cat)] = 0
         super()._fill(matrix, row_of)
 
     def relative_path(self, image_id: int) -> str:

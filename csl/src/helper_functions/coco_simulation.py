@@ -6,6 +6,7 @@ The mask comes from a generator of its own, seeded: the same seed gives the same
 import argparse
 import hashlib
 import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +40,15 @@ def simulate_coco(
     fpc: of each class min(param, available) positives and as many negatives stay, chosen uniformly. rps: each
     entry is dropped (becomes -1) with probability param. single_positive: one positive an image stays.
     `mode` and `param` default to args.simulate_partial_type and args.simulate_partial_param; args.seed to 0.
+    SettingsError: an unknown mode, a parameter of another mode, no labels.
     """
     scheme = scheme_of(mode or args.simulate_partial_type)
     param = args.simulate_partial_param if param is None else param
+    check_param(scheme, param)
+    if not len(dataset_train.targets_all):
+        raise SettingsError(f"--simulate_partial_type {scheme}: the training set has no labels")
     complete = label_matrix(dataset_train.targets_all)
     rng = np.random.default_rng([int(getattr(args, "seed", 0) or 0), 20211021])
-    check_param(scheme, param)
     kept = {"fpc": _keep_per_class, "rps": _keep_at_random, "single_positive": _keep_one_positive}[scheme](
         complete, param, rng
     )
@@ -68,7 +72,7 @@ def check_param(scheme: str, param: float) -> None:
         raise SettingsError(
             f"--simulate_partial_param {param:g}: rps wants the share of dropped labels, in 0..1 (fpc a count)"
         )
-    if scheme == "fpc" and param < 1:
+    if scheme == "fpc" and not 1 <= param < math.inf:
         raise SettingsError(
             f"--simulate_partial_param {param:g}: fpc wants the labels kept per class, at least 1 (rps a share)"
         )

@@ -18,6 +18,7 @@ from csl.src.errors import MissingFileError, SettingsError
 from csl.src.helper_functions.augment import CutoutPIL, RandAugment, RandomShift
 from csl.src.helper_functions.coco import AnnotatedImages, CocoDetection, LVISDetection
 from csl.src.helper_functions.coco_simulation import load_partial_labels, simulate_coco
+from csl.src.helper_functions.files import FolderListing, csv_rows
 from csl.src.helper_functions.label_table import label_matrix
 from csl.src.helper_functions.locate import Found, locate_data
 from csl.src.helper_functions.openimages import (
@@ -56,7 +57,8 @@ class SquareReader:
 def open_dataset(found: Found, split: str, transform: Callable | None, args: argparse.Namespace) -> DataSet:
     """The data set of a split ("train" or "val"); items (image, target) or, for Open Images, (image, row).
 
-    Images are squashed to args.image_size; `transform` makes tensors of them (None: ToTensor).
+    Images are squashed to args.image_size; `transform` makes tensors of them (None: ToTensor). SettingsError for a
+    split without images, and where image files are missing.
     """
     transform = transform or T.ToTensor()
     files = found.files
@@ -75,6 +77,8 @@ def open_dataset(found: Found, split: str, transform: Callable | None, args: arg
     else:
         kind = LVISDetection if found.layout == "lvis" else CocoDetection
         data = kind(images, annotations, transform, keep_empty=keep_empty)
+    if not len(data):
+        raise SettingsError(f"{annotations}: holds no labelled image of the split {split}")
     _require_images(data, annotations, getattr(args, "skip_missing", False))
     data.read = SquareReader(args.image_size, len(data), getattr(args, "interpolation", "bilinear"))
     return data
@@ -87,7 +91,7 @@ def _class_list(args: argparse.Namespace) -> list[str] | None:
         return None
     if not path.is_file():
         raise MissingFileError(f"--class_list {path}: no such file; it holds one MID a line")
-    names = list(dict.fromkeys(path.read_text().split()))
+    names = list(dict.fromkeys(name for row in csv_rows(path) for cell in row for name in cell.split()))
     if not names:
         raise SettingsError(f"--class_list {path}: is empty; it holds one MID a line")
     return names
@@ -104,15 +108,8 @@ def _complete_labels(path: Path, index: OpenImagesIndex) -> np.ndarray | None:
 
 def _require_images(data: DataSet, annotations: Path, skip: bool) -> None:
     """SettingsError where image files are missing, with the first path and the count; or leave them out."""
-    present: dict[Path, set[str]] = {}
-
-    def is_there(path: Path) -> bool:
-        if path.parent not in present:
-            present[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
-        return path.name in present[path.parent]
-
-    paths = data.paths()
-    there = [is_there(path) for path in paths]
+    paths, listing = data.paths(), FolderListing()
+    there = [path in listing for path in paths]
     missing = [path for path, is_present in zip(paths, there, strict=True) if not is_present]
     if missing and not (skip and any(there)):
         raise SettingsError(

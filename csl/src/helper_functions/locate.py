@@ -6,9 +6,14 @@ from typing import NamedTuple
 
 from common.data import locate
 
-HOW = (
-    "COCO 2014: train2014.zip, val2014.zip and annotations_trainval2014.zip of cocodataset.org, unpacked in one folder"
-)
+NAMES = {"openimages": "Open Images", "lvis": "LVIS"}  # of --dataset; else COCO 2014
+HOW_TO_GET = {
+    "COCO 2014": "train2014.zip, val2014.zip and annotations_trainval2014.zip of cocodataset.org",
+    "LVIS": "lvis_v1_{train,val}.json of lvisdataset.org, train2017.zip and val2017.zip of cocodataset.org",
+    "Open Images": "data.csv and pictures as Alibaba-MIIL/PartialLabelingCSL links them (OpenImages.md), or the human-"
+    "verified image labels and pictures of storage.googleapis.com/openimages/web",
+}
+SUBFOLDERS = ("COCO_2014", "coco")
 
 
 class Layout(NamedTuple):
@@ -50,16 +55,22 @@ def layouts_in(root: Path, metadata: Path | None = None) -> list[Layout]:
     return found
 
 
-def find_layout(root: Path, args: argparse.Namespace) -> Layout | None:
-    """The first layout in `root`, or in its folders COCO_2014 and coco, whose two annotation files are there."""
+def wanted_layouts(root: Path, args: argparse.Namespace) -> list[Layout]:
+    """The layouts that could lie in `root` and that --dataset and --debug_mode ask for."""
     if args.dataset == "auto":
         every = ("coco", "lvis", "openimages", "hyperml")
         wanted = {"on_farm": ("coco",), "hyperml": ("hyperml",)}.get(args.debug_mode, every)
     else:
         wanted = ("coco", "hyperml") if args.dataset == "coco" else (args.dataset,)
-    for folder in (root, root / "COCO_2014", root / "coco"):
-        for layout in layouts_in(folder, getattr(args, "metadata", None)):
-            if layout.name in wanted and layout.train.is_file() and layout.val.is_file():
+    metadata = getattr(args, "metadata", None)
+    return [f for f in layouts_in(root, Path(metadata) if metadata else None) if f.name in wanted]
+
+
+def find_layout(root: Path, args: argparse.Namespace) -> Layout | None:
+    """The first layout in `root`, or in its SUBFOLDERS, whose two annotation files are there."""
+    for folder in (root, *(root / name for name in SUBFOLDERS)):
+        for layout in wanted_layouts(folder, args):
+            if layout.train.is_file() and layout.val.is_file():
                 return layout
     return None
 
@@ -67,18 +78,18 @@ def find_layout(root: Path, args: argparse.Namespace) -> Layout | None:
 def locate_data(args: argparse.Namespace, *, is_given: bool) -> Found:
     """Find the data of `args` (data, metadata, dataset, debug_mode, sample), or the offline sample.
 
-    UserError lists the layouts that were looked for.
+    UserError lists the files that were looked for, with full paths, and says how to get the data.
     """
     sample = "OpenImages" if args.dataset == "openimages" else None if args.dataset == "lvis" else "COCO_2014"
-    root = Path(args.data)
-    files = [str(layout.train) for layout in layouts_in(root, args.metadata) if "0.5" not in layout.train.name]
-    looked = ", ".join(dict.fromkeys(files))
+    root, dataset = Path(args.data).expanduser(), NAMES.get(args.dataset, "COCO 2014")
+    looked = ", ".join(dict.fromkeys(str(layout.train.resolve()) for layout in wanted_layouts(root, args)))
     location = locate(
-        {"openimages": "Open Images", "lvis": "LVIS"}.get(args.dataset, "COCO 2014"),
+        dataset,
         given=root if is_given else None,
         default="./data",
         holds=lambda path: find_layout(path, args) is not None,
-        how_to_get=f"wanted one of {looked}; {HOW}",
+        how_to_get=f"wanted one of {looked}, or the same below its folders {' and '.join(SUBFOLDERS)}; how to get "
+        f"{dataset}: {HOW_TO_GET[dataset]}, unpacked in one folder",
         sample=sample,
         want_sample=args.sample,
     )

@@ -37,23 +37,25 @@ def average_precision(output: Array, target: Array) -> float:
 
     output (N,) scores, target (N,): only 1 counts as positive. 0 without positives.
     """
-    return _average_precision(_array(output), _array(target) == 1)
+    scores, targets = _pair(output, target, 1)
+    return _average_precision(scores, targets == 1)
 
 
 def mAP(targs: Array, preds: Array) -> float:
     """Mean AP in percent over all C classes; targs, preds (N,C).
 
-    A class without positives counts 0, and -1 counts as negative: for partial labels use mAP_partial.
+    A class without positives counts 0, and -1 counts as negative: for partial labels use mAP_partial. 0 without
+    preds; SettingsError (a ValueError) names the shapes that do not belong together.
     """
-    scores, targets = _array(preds), _array(targs)
-    if scores.size == 0:
+    if np.size(_array(preds)) == 0:
         return 0.0
-    return 100 * float(np.mean(ap_per_class(targets, scores)))
+    return 100 * float(np.mean(ap_per_class(targs, preds)))
 
 
 def ap_per_class(targs: Array, preds: Array) -> np.ndarray:
     """AP in 0..1 of every class (C,) as `mAP` averages them."""
-    scores, positive = np.ascontiguousarray(_array(preds).T), np.ascontiguousarray((_array(targs) == 1).T)
+    scores, targets = _pair(preds, targs)
+    scores, positive = np.ascontiguousarray(scores.T), np.ascontiguousarray((targets == 1).T)
     return np.array([_average_precision(s, p) for s, p in zip(scores, positive, strict=True)], np.float64)
 
 
@@ -63,9 +65,9 @@ def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, in
     Returns (ap (C,) in 0..1 with -1 for excluded classes, their mean in percent, the mean weighted by the
     number of positives in percent, and the numbers of classes without labels, without negatives, without
     positives). A class is excluded for the first that holds of: no label, no positive, no negative. Without
-    any class left: nan, with a warning.
+    any class left: nan, with a warning. SettingsError as in `mAP`.
     """
-    scores, targets = _array(preds), _array(targs)
+    scores, targets = _pair(preds, targs)
     positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
     no_label = positives + negatives == 0
     no_positive = ~no_label & (positives == 0)
@@ -90,9 +92,11 @@ def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, floa
     """Precision, recall and F in percent at a threshold: predicted iff score > thre; only 1 is positive.
 
     P_C, R_C, F_C: means over classes (each 0 where its true positives are 0; F_C is the mean of the classes' F).
-    P_O, R_O, F_O: from counts summed over classes. Entries with target -1 count as negatives.
+    P_O, R_O, F_O: from counts summed over classes. Entries with target -1 count as negatives. SettingsError as in
+    `mAP`.
     """
-    predicted, positive = _array(preds) > thre, _array(targs) == 1
+    scores, targets = _pair(preds, targs)
+    predicted, positive = scores > thre, targets == 1
     tp = (predicted & positive).sum(0).astype(np.float64)
     sums = predicted.sum(0), positive.sum(0)
 
@@ -127,7 +131,7 @@ def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
 
     Annotated entries only; inf for a class without positives.
     """
-    scores, targets = _array(preds), _array(targs)
+    scores, targets = _pair(preds, targs)
     thresholds = np.full(scores.shape[1], np.inf)
     for c in range(scores.shape[1]):
         rows = targets[:, c] != -1
@@ -147,6 +151,15 @@ def _array(values: Array) -> np.ndarray:
         return np.asarray(values)
     values = values.detach().cpu()
     return (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).numpy()
+
+
+def _pair(preds: Array, targs: Array, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and targets as arrays; SettingsError unless both are (N,C), or (N,) where `dimensions` is 1."""
+    scores, targets = _array(preds), _array(targs)
+    if scores.shape != targets.shape or scores.ndim != dimensions:
+        wanted = "(N,C)" if dimensions == 2 else "(N,)"
+        raise SettingsError(f"targets {targets.shape} and scores {scores.shape}: both must be {wanted}, of one shape")
+    return scores, targets
 
 
 def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

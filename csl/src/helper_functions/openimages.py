@@ -4,14 +4,16 @@ Forms: the authors' csv by position (path, positives, negatives, split; or path,
 Python-style lists, and Google's long form (ImageID,Source,LabelName,Confidence), one row a label.
 """
 
-import csv
+import glob
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.checkpoint import atomic_save
+from common import checkpoint
 from common.data import read_image
-from csl.src.errors import MissingFileError, SettingsError
+from csl.src.errors import MissingFileError, SettingsError, naming_image
+from csl.src.helper_functions.files import FolderListing, csv_rows
 
 LONG_HEADER = ["ImageID", "Source", "LabelName", "Confidence"]
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
@@ -40,6 +43,7 @@ class OpenImagesIndex:
     negative_indptr: np.ndarray
     negative_indices: np.ndarray
     dropped: int = 0  # labels outside `classes`
+    source: Path | None = None  # the file that the labels are of
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -60,7 +64,7 @@ class OpenImagesIndex:
         ):
             parts = [indices[indptr[i] : indptr[i + 1]] for i in rows]
             csr += [np.cumsum([0, *map(len, parts)]), np.concatenate([indices[:0], *parts])]
-        return OpenImagesIndex([self.paths[i] for i in rows], self.classes, *csr, dropped=self.dropped)
+        return OpenImagesIndex([self.paths[i] for i in rows], self.classes, *csr, self.dropped, self.source)
 
     def target(self, i: int) -> torch.Tensor:
         """(C,) int64: -1, negatives 0, positives 1 (positive wins)."""
@@ -83,7 +87,7 @@ def read_openimages_csv(
     """The labels of one split (None: all). Default classes: sorted names that occur anywhere in the file.
 
     Labels outside `classes` are dropped and counted. The parsed file is kept beside it (key: size, mtime).
-    SettingsError names the row of an unknown split or a missing list.
+    SettingsError: not a csv file; an unknown split or a missing list, with its row.
     """
     path = Path(path)
     if not path.is_file():
@@ -103,7 +107,7 @@ def read_openimages_csv(
     for value in (True, False):
         mask = known & wanted & (is_positive == value)
         csr += _compress(row_of[image_of[mask]], to_class[name_of[mask]], int(chosen.sum()))
-    return OpenImagesIndex(paths[chosen].tolist(), list(classes), *csr, dropped=int((wanted & ~known).sum()))
+    return OpenImagesIndex(paths[chosen].tolist(), list(classes), *csr, int((wanted & ~known).sum()), path)
 
 
 def _compress(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,23 +119,45 @@ def _compress(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[np.nda
 Flat = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+class _Labels:
+    """The labels in the order of the file, nine bytes each: Open Images has a hundred million."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}  # of the names, in the order of their first label
+        self.image_of, self.name_of, self.positive = array("i"), array("i"), array("b")
+
+    def add(self, image: int, name: str, positive: bool) -> None:
+        self.image_of.append(image)
+        self.name_of.append(self.numbers.setdefault(name, len(self.numbers)))
+        self.positive.append(positive)
+
+    def flat(self) -> Flat:
+        """The sorted names, and per label: index of its name, index of its image, whether positive."""
+        names, place = np.unique(np.array(list(self.numbers), str), return_inverse=True)
+        name_of, image_of = (np.frombuffer(values, np.int32) for values in (self.name_of, self.image_of))
+        return names, place.astype(np.int32)[name_of], image_of, np.frombuffer(self.positive, bool)
+
+
+Parsed = tuple[list[str], list[str], _Labels]
+
+
 def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
     """Paths (N,), splits (N,), and per label: names, index of its name, index of its image, whether positive."""
     stat = path.stat()
-    key = hashlib.sha256(f"1 {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"2 {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = path.with_name(f".{path.name}.{key}.npz")
     if use_cache and cache.is_file():
         with suppress(OSError, ValueError, KeyError), np.load(cache, allow_pickle=False) as a:
             return a["paths"], a["splits"], (a["names"], a["name_of"], a["image_of"], a["positive"])
     paths, splits, labels = _parse(path)
-    names, name_of = np.unique(np.array([label[1] for label in labels], str), return_inverse=True)
-    image_of = np.fromiter((label[0] for label in labels), np.int64, len(labels))
-    positive = np.fromiter((label[2] for label in labels), bool, len(labels))
-    arrays = {"paths": np.array(paths, str), "splits": np.array(splits, str), "names": names}
-    arrays |= {"name_of": name_of.reshape(-1), "image_of": image_of, "positive": positive}
+    flat = labels.flat()
+    arrays = {"paths": np.array(paths, str), "splits": np.array(splits, str)}
+    arrays |= dict(zip(("names", "name_of", "image_of", "positive"), flat, strict=True))
     if use_cache and os.access(path.parent, os.W_OK):
-        atomic_save(cache, lambda temporary: _save_npz(temporary, arrays))
-    return arrays["paths"], arrays["splits"], (names, arrays["name_of"], image_of, positive)
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.{'?' * len(key)}.npz"):
+            stale.unlink(missing_ok=True)
+        checkpoint.atomic_save(cache, lambda temporary: _save_npz(temporary, arrays))
+    return arrays["paths"], arrays["splits"], flat
 
 
 def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -139,32 +165,34 @@ def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-Labels = list[tuple[int, str, bool]]
+def _parse(path: Path) -> Parsed:
+    rows = enumerate(csv_rows(path), 1)
+    number, first = next(rows, (1, []))
+    if first[:4] == LONG_HEADER:
+        return _parse_long(path, rows)
+    return _parse_wide(path, len(first), rows if _is_header(first) else chain([(number, first)], rows))
 
 
-def _parse(path: Path) -> tuple[list[str], list[str], Labels]:
-    with path.open(newline="") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if header[:4] == LONG_HEADER:
-            return _parse_long(path, rows)
-        return _parse_wide(path, header, rows)
+def _is_header(row: list[str]) -> bool:
+    """Whether a first row names columns: it holds no list and ends in no split."""
+    return bool(row) and row[-1].strip() not in SPLITS and not any(cell.strip()[:1] == "[" for cell in row)
 
 
-def _parse_wide(path: Path, header: list[str], rows: Iterable[list[str]]) -> tuple[list[str], list[str], Labels]:
-    if len(header) < 3:
-        raise SettingsError(f"{path}: row 1 has {len(header)} columns; accepted: {FORMS}")
-    paths, splits, labels = [], [], []
-    for number, row in enumerate(rows, 2):
+def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
+    if columns < 3:
+        raise SettingsError(f"{path}: row 1 has {columns} columns; accepted: {FORMS}")
+    paths, splits, labels = [], [], _Labels()
+    for number, row in rows:
         if not row:
             continue
         lists = [_names(cell) for cell in row[1 : min(3, len(row) - 1)]]
-        if len(row) != len(header) or None in lists:
+        if len(row) != columns or None in lists:
             raise SettingsError(f"{path}: row {number} {','.join(row)[:60]!r}: no list of labels; accepted: {FORMS}")
         if row[-1].strip() not in SPLITS:
             raise SettingsError(f"{path}: row {number}: unknown split {row[-1].strip()!r}; accepted: {FORMS}")
         for names, positive in zip(lists, (True, False), strict=False):
-            labels += [(len(paths), name, positive) for name in names]
+            for name in names:
+                labels.add(len(paths), name, positive)
         paths.append(row[0].strip())
         splits.append(SPLITS[row[-1].strip()])
     return paths, splits, labels
@@ -180,11 +208,11 @@ def _names(cell: str) -> list[str] | None:
     return [name for part in cell[1:-1].split(",") if (name := part.strip().strip("'\""))]
 
 
-def _parse_long(path: Path, rows: Iterable[list[str]]) -> tuple[list[str], list[str], Labels]:
+def _parse_long(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
     """Google's form: confidence above 0.5 is positive; the split stands in the file's name."""
     images: dict[str, int] = {}
-    labels: Labels = []
-    for number, row in enumerate(rows, 2):
+    labels = _Labels()
+    for number, row in rows:
         if not row:
             continue
         try:
@@ -194,19 +222,25 @@ def _parse_long(path: Path, rows: Iterable[list[str]]) -> tuple[list[str], list[
             raise SettingsError(
                 f"{path}: row {number} {','.join(row)[:60]!r}: expected {','.join(LONG_HEADER)}"
             ) from error
-        labels.append((images.setdefault(image, len(images)), name, positive))
+        labels.add(images.setdefault(image, len(images)), name, positive)
     split = next((SPLITS[word] for word in ("train", "validation", "test") if word in path.name), "train")
     return [f"{image}.jpg" for image in images], [split] * len(images), labels
 
 
 def read_class_names(root: Path, path: Path | None = None) -> dict[str, str]:
-    """MID -> display name, from `path` or a class-descriptions csv in `root`; empty where there is none."""
+    """MID -> display name: of mid_to_classes.pth in `root`, and before it of `path` or a class-descriptions csv there.
+
+    Empty where there is none; SettingsError for a file of another kind.
+    """
+    names = {}
+    if (file := root / "mid_to_classes.pth").is_file():
+        names = checkpoint.load(file)
+        if not isinstance(names, Mapping):
+            raise SettingsError(f"{file}: holds a {type(names).__name__}, not names by MID")
     places = [path] if path else [root / f"{name}.csv" for name in ("oidv6-class-descriptions", "class-descriptions")]
     file = next((p for p in places if p.is_file()), None)
-    if file is None:
-        return {}
-    with file.open(newline="") as rows:
-        return {row[0]: row[1] for row in csv.reader(rows) if len(row) >= 2 and row[0] != "LabelName"}
+    rows = csv_rows(file) if file else ()
+    return {**names, **{row[0]: row[1] for row in rows if len(row) >= 2 and row[0] != "LabelName"}}
 
 
 class OpenImagesDataset:
@@ -220,6 +254,7 @@ class OpenImagesDataset:
         self.read: Callable[[Path], Image.Image] = read_image
         self.complete: np.ndarray | None = None  # all labels (N,C) int8, where a second csv has them
         self.classes = {k: (names or {}).get(mid, mid) for k, mid in enumerate(index.classes)}
+        self.folder_of = self._folders()
         if index.dropped:
             print(f"{index.dropped} labels of classes outside the class list are dropped", file=sys.stderr, flush=True)
 
@@ -228,7 +263,16 @@ class OpenImagesDataset:
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep only the items at `rows`."""
-        self.index = self.index.take(rows)
+        self.index, self.folder_of = self.index.take(rows), self.folder_of[rows]
+
+    def _folders(self) -> np.ndarray:
+        """(N,) int8: which of LONG_FOLDERS holds each image, the first where none does; each folder is listed once."""
+        there = FolderListing()
+
+        def folder_of(name: str) -> int:
+            return next((k for k, folder in enumerate(LONG_FOLDERS) if self.root / folder / name in there), 0)
+
+        return np.fromiter(map(folder_of, self.index.paths), np.int8, len(self.index))
 
     def paths(self) -> list[Path]:
         """The image files; in the long form the folder is looked up among DIR, train, validation, test."""
@@ -236,11 +280,11 @@ class OpenImagesDataset:
 
     def path(self, i: int) -> Path:
         """The file of image i."""
-        places = [self.root / folder / self.index.paths[i] for folder in LONG_FOLDERS]
-        return next((place for place in places if place.is_file()), places[0])
+        return self.root / LONG_FOLDERS[self.folder_of[i]] / self.index.paths[i]
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
-        image = self.read(self.path(i))
+        with naming_image(i, self.index.source):
+            image = self.read(self.path(i))
         return (image if self.transform is None else self.transform(image)), i
 
     def collate(self, items: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:

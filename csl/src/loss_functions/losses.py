@@ -5,6 +5,11 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32: log and powers of it round to 0 and overflow; float32 and float64 as they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class AsymmetricLoss(nn.Module):
     """L = - sum of (1 - pt)^gamma * log(max(pt, eps)), pt = p on positives, q = min(1 - p + clip, 1) on negatives.
 
@@ -25,8 +30,8 @@ class AsymmetricLoss(nn.Module):
         self.disable_torch_grad_focal_loss = disable_torch_grad_focal_loss
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The loss, a scalar sum: logits x (B,C), targets y (B,C) in {0, 1}."""
-        p = torch.sigmoid(x)
+        """The loss, a scalar sum: logits x (B,C) of any float dtype, targets y (B,C) in {0, 1}."""
+        p = torch.sigmoid(at_least_float32(x))
         q = 1 - p
         if self.clip:
             q = (q + self.clip).clamp(max=1)
@@ -67,10 +72,10 @@ class ASLSingleLabel(nn.Module):
         self.gamma_pos, self.gamma_neg, self.eps, self.reduction = gamma_pos, gamma_neg, eps, reduction
 
     def forward(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """logits (B,C), target (B,) int64 -> a scalar mean, or (B,) where `reduction` is not "mean"."""
+        """logits (B,C), class indices (B,) -> a scalar mean, or (B,) where `reduction` is not "mean"."""
         classes = inputs.shape[-1]
-        log_p = F.log_softmax(inputs, dim=-1)
-        onehot = F.one_hot(target, classes).to(log_p.dtype)
+        log_p = F.log_softmax(at_least_float32(inputs), dim=-1)
+        onehot = F.one_hot(target.long(), classes).to(log_p.dtype)
         p = log_p.exp()
         pt = p * onehot + (1 - p) * (1 - onehot)
         focusing = (1 - pt) ** (self.gamma_pos * onehot + self.gamma_neg * (1 - onehot))

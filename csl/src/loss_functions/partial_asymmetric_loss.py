@@ -12,6 +12,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from csl.src.errors import SettingsError
+from csl.src.loss_functions.losses import at_least_float32
 from csl.src.loss_functions.prior import ComputePrior, match_prior, read_prior
 
 __all__ = ["ComputePrior", "PartialSelectiveLoss", "edit_targets_parital_labels", "negative_backprop_fun_jit"]
@@ -26,10 +27,12 @@ class PartialSelectiveLoss(nn.Module):
     pt = p on P and q = 1 - p on N and U, p the sigmoid of the logits; S = pos, neg, unann on P, N, U; with
     clip m: q <- min(q + m, 1). P-ASL is gamma_unann > gamma_neg >= gamma_pos. The weight w, which the mode
     decides (edit_targets_parital_labels), and the focusing factor (1 - pt)^gamma carry no gradient. A sum, not
-    a mean: learning rate and weight decay depend on batch size and number of classes.
+    a mean: learning rate and weight decay depend on batch size and number of classes. `kept`: what selective
+    mode left of U in the last batch, as 0/1 numbers (B,C); None in the other modes.
     """
 
     prior_classes: torch.Tensor | None
+    kept: torch.Tensor | None = None
 
     def __init__(self, args: Any, class_names: Sequence[str] | None = None) -> None:
         """`args`: clip, gamma_{pos,neg,unann}, alpha_{pos,neg,unann}, partial_loss_mode, likelihood_topk,
@@ -46,23 +49,33 @@ class PartialSelectiveLoss(nn.Module):
         self.register_buffer("prior_classes", prior)
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss, a scalar: logits (B,C) of any float dtype, targets (B,C) of any numeric dtype, left alone."""
+        """The loss, a scalar: logits (B,C) of any float dtype, targets (B,C) of any numeric dtype, left alone.
+
+        SettingsError (a ValueError) names the shapes that do not belong together.
+        """
         with torch.inference_mode():  # a tenth faster than no_grad at 64 x 80
-            terms, slope = self.terms(logits, targets)
+            terms, slope, self.kept = self.terms(logits, targets)
         return _Known.apply(logits, terms, slope)
 
     @torch.no_grad()
-    def terms(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The addends (B,C) of the loss and their derivatives by the logits, w and the focusing factor held fixed.
+    def terms(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The addends (B,C) of the loss, their derivatives by the logits, and `kept`.
 
-        In float32, also under autocast (float64 for float64 logits). The derivative of -log(pt) is p - y.
+        In float32, also under autocast (float64 for float64 logits). The weight w and the focusing factor are
+        held fixed; the derivative of -log(pt) is p - y.
         """
         args, prior = self.args, self.prior_classes
+        if logits.dim() != 2 or logits.shape != targets.shape:
+            raise SettingsError(
+                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: both must be (B,C), of one shape"
+            )
         if prior is not None and len(prior) != logits.shape[1]:
             raise SettingsError(
                 f"{args.prior_path}: a prior of {len(prior)} classes, but the logits have {logits.shape[1]}"
             )
-        z = logits if logits.dtype == torch.float64 else logits.float()
+        z = at_least_float32(logits)
         # Sets as 0/1 numbers: products run several times faster than masked selections.
         positive, negative, unannotated = ((targets == value).to(z.dtype) for value in (1, 0, -1))
         p = torch.sigmoid(z)
@@ -70,7 +83,8 @@ class PartialSelectiveLoss(nn.Module):
         if args.clip:
             q = (q + args.clip).clamp(max=1)
         pt = torch.lerp(q, p, positive)  # exactly p on P, q elsewhere
-        weight = self._weight(pt, q, positive, negative, unannotated)
+        kept = selected(args, unannotated, q, prior) if mode_of(args) == "selective" else None
+        weight = self._weight(1 - pt, positive, negative, unannotated if kept is None else kept)
         slope = p - positive
         if args.clip:
             slope = torch.where(targets == 1, slope, slope * (1 - p) / q * (1 - p + args.clip <= 1))
@@ -79,30 +93,23 @@ class PartialSelectiveLoss(nn.Module):
         else:
             log_pt = pt.clamp(min=EPS).log()
             slope.masked_fill_(pt < EPS, 0)
-        return weight * log_pt.neg_(), weight * slope
+        return weight * log_pt.neg_(), weight * slope, kept
 
     def _weight(
-        self,
-        pt: torch.Tensor,
-        q: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor,
-        unannotated: torch.Tensor,
+        self, base: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, unannotated: torch.Tensor
     ) -> torch.Tensor:
-        """w * alpha * (1 - pt)^gamma (B,C); the three sets are 0/1 numbers (B,C)."""
-        args, base = self.args, 1 - pt
+        """w * alpha * base^gamma (B,C), base = 1 - pt; the sets P, N and what is kept of U as 0/1 numbers (B,C)."""
+        args = self.args
         weight = focused(positive, base, args.alpha_pos, args.gamma_pos)
         weight = weight + focused(negative, base, args.alpha_neg, args.gamma_neg)
         mode = mode_of(args)
         if mode.startswith("ignore"):
             return weight * normalisation(positive + negative) if mode == "ignore_normalize_classes" else weight
-        if mode == "selective":
-            unannotated = selected(args, unannotated, q, self.prior_classes)
         return weight + focused(unannotated, base, args.alpha_unann, args.gamma_unann)
 
     def parts(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
         """The loss of each set: annotated positives (P), annotated negatives (N), un-annotated (U)."""
-        terms, _ = self.terms(logits, targets)
+        terms, *_ = self.terms(logits, targets)
         return {name: terms[targets == value].sum().item() for name, value in (("P", 1), ("N", 0), ("U", -1))}
 
     def explain(self, logits: torch.Tensor, targets: torch.Tensor) -> str:
@@ -181,12 +188,11 @@ def selected(
     """What selective mode keeps of U, as 0/1 numbers (B,C) like `unannotated`, which is left alone; q (B,C)."""
     kept = unannotated
     per_image = getattr(args, "likelihood_scope", "batch") == "sample"
-    # q = 1 - p, so that q - 1 is exact: U stands below 0, in the order of q, and the others do not
     if getattr(args, "likelihood_share", None):
-        kept = without_share(unannotated, q - unannotated, args.likelihood_share, per_image=per_image)
+        kept = without_share(unannotated, q, args.likelihood_share, per_image=per_image)
     elif args.likelihood_topk:
         count = args.likelihood_topk * (1 if per_image else len(q))
-        kept = without_first(unannotated, q - unannotated, count, per_image=per_image)
+        kept = without_first(unannotated, q, count, per_image=per_image)
     if prior is not None and args.prior_threshold:
         kept = kept * ~frequent_classes(prior, args.prior_threshold, q.device)
     return kept
@@ -206,31 +212,37 @@ def negative_backprop_fun_jit(
 ) -> None:
     """Set targets_weights (B,C) to 0, in place, at the num_top_k smallest xs_neg_prob (B,C) where targets == -1."""
     unannotated = (targets == -1).to(xs_neg_prob.dtype)
-    kept = without_first(unannotated, xs_neg_prob + 2 * (1 - unannotated), num_top_k)
+    kept = without_first(unannotated, xs_neg_prob, num_top_k)
     targets_weights.masked_fill_(kept < unannotated, 0)
 
 
-def without_first(
-    unannotated: torch.Tensor, order: torch.Tensor, count: int, *, per_image: bool = False
-) -> torch.Tensor:
-    """U without its first `count` entries by `order` (B,C), of the whole batch or of each image, as 0/1 numbers.
+def without_first(unannotated: torch.Tensor, q: torch.Tensor, count: int, *, per_image: bool = False) -> torch.Tensor:
+    """U without its `count` entries of smallest q (B,C), of the whole batch or of each image, as 0/1 numbers.
 
-    `order` is larger outside U than inside. Nothing looks at how many U has, which would wait for the device:
-    where it is used up, entries outside are picked, which are 0 already.
+    Nothing looks at how many U has, which would wait for the device: where it is used up, entries outside are
+    picked, which are 0 already.
     """
-    kept = unannotated.clone(memory_format=torch.contiguous_format)
-    along, order = (kept, order) if per_image else (kept.view(1, -1), order.reshape(1, -1))
+    kept, along, order = _in_order(unannotated, q, per_image)
     along.scatter_(1, order.topk(min(count, along.shape[1]), dim=1, largest=False, sorted=False).indices, 0)
     return kept
 
 
-def without_share(
-    unannotated: torch.Tensor, order: torch.Tensor, share: float, *, per_image: bool = False
-) -> torch.Tensor:
+def without_share(unannotated: torch.Tensor, q: torch.Tensor, share: float, *, per_image: bool = False) -> torch.Tensor:
     """As `without_first`, with a count of its own: this share (0..1) of U, of the whole batch or of each image."""
-    kept = unannotated.clone(memory_format=torch.contiguous_format)
-    along, order = (kept, order) if per_image else (kept.view(1, -1), order.reshape(1, -1))
+    kept, along, order = _in_order(unannotated, q, per_image)
     count = (share * along.sum(1, keepdim=True)).round()
     first = torch.arange(along.shape[1], device=along.device) < count  # in the order of `order`
     along.masked_fill_(torch.zeros_like(first).scatter_(1, order.argsort(1), first), 0)
     return kept
+
+
+def _in_order(
+    unannotated: torch.Tensor, q: torch.Tensor, per_image: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A copy of U (B,C), a view of it and its order, both (1,B*C) or, for each image, (B,C).
+
+    The order is q, a probability, inside U, exactly, and 2 outside.
+    """
+    kept = unannotated.clone(memory_format=torch.contiguous_format)
+    order = torch.lerp(q.new_full((), 2.0), q, unannotated)
+    return (kept, kept, order) if per_image else (kept, kept.view(1, -1), order.reshape(1, -1))

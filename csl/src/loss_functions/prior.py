@@ -1,6 +1,5 @@
 """The class prior P(c) of phase 1: the mean predicted probability over the training images, and its csv file."""
 
-import csv
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 
 from common.checkpoint import atomic_write
 from csl.src.errors import MissingFileError, SettingsError
+from csl.src.helper_functions.files import csv_rows
 
 HEADER = ("Classes", "avg_pred")
 
@@ -30,7 +30,7 @@ class ComputePrior:
         accelerator: Accelerator | None = None,
     ) -> None:
         """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes' figures."""
-        self.classes, self.path_dest = dict(classes), Path(path_dest)
+        self.classes, self.path_dest = dict(classes), path_dest
         self.accelerator = accelerator
         self.reset()
 
@@ -110,8 +110,8 @@ def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
 def read_prior(path: str | Path) -> dict[str, float]:
     """Name -> P(c) in file order; rows without a finite value are dropped with a notice.
 
-    MissingFileError: no file, and how to make one; SettingsError: other header, duplicate names, values
-    outside 0..1, nothing in it.
+    MissingFileError: no file, and how to make one; SettingsError: not a csv file, other header,
+    duplicate names, values outside 0..1, nothing in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,8 +119,7 @@ def read_prior(path: str | Path) -> dict[str, float]:
             f"--prior_path {path}: no such file; make one with `python train.py --estimate_prior N` "
             "(phase 1 in ignore mode, which leaves train_avg_preds.csv in its run directory), or bring your own"
         )
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
+    rows = list(csv_rows(path))
     if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:
         raise SettingsError(f"{path}: row 1 is {','.join(rows[0]) if rows else 'empty'!r}; expected {','.join(HEADER)}")
     prior: dict[str, float] = {}

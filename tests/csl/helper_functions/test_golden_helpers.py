@@ -58,6 +58,7 @@ def test_coco_reader():
     assert list(data.cat2cat) == g["category_ids"].tolist()
     assert list(data.cat2cat.values()) == g["category_index"].tolist()
     assert list(data.classes.values()) == g["class_names"].tolist()
+    assert data.coco.loadImgs(np.int64(data.ids[0])) == data.coco.loadImgs([data.ids[0]])
     kept = CocoDetection("images", GOLDEN / "coco_tiny.json", keep_empty=True)
     assert kept.ids[: len(data.ids)] == data.ids and len(kept.ids) == data.num_all == len(data.ids) + 2
     assert not torch.stack([kept.targets_all[i] for i in kept.ids[len(data.ids) :]]).any()
@@ -130,6 +131,12 @@ def test_simulation(name, capsys):
             share = kept[complete == value].mean()
             assert abs(share - 0.5) < 4 * np.sqrt(0.25 / (complete == value).sum())
     assert "annotated" in capsys.readouterr().out
+
+
+def test_simulation_wants_labels():
+    args = Namespace(simulate_partial_type="fpc", simulate_partial_param=3)
+    with pytest.raises(ValueError, match="has no labels"):
+        simulate_coco(args, Namespace(targets_all={}))
 
 
 def test_model_ema():

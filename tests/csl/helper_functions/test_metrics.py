@@ -1,11 +1,20 @@
 """Ranking against a literal count, in the presence of ties, and the edges of the metrics."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from csl.src.helper_functions import metrics
-from csl.src.helper_functions.metrics import AP_partial, average_precision, mAP, mAP_partial
+from csl.src.helper_functions.metrics import (
+    AP_partial,
+    average_precision,
+    best_thresholds,
+    mAP,
+    mAP_partial,
+    prf_metrics,
+)
 
 
 def literal(scores, positive):
@@ -50,3 +59,12 @@ def test_one_row_no_class_left_and_nan():
         assert np.isnan(mAP_partial(np.array([[1, -1]]), np.array([[0.2, 0.4]])))
     with pytest.raises(ValueError, match="nan"):
         mAP(np.ones((2, 1)), np.array([[0.1], [np.nan]]))
+
+
+@pytest.mark.parametrize("metric", [mAP, AP_partial, prf_metrics, best_thresholds])
+@pytest.mark.parametrize("shape", [(3, 2), (4, 3), (4,)])
+def test_shapes_that_do_not_belong_together(metric, shape):
+    with pytest.raises(ValueError, match=rf"targets \(4, 2\) and scores {re.escape(str(shape))}"):
+        metric(np.ones((4, 2)), np.zeros(shape))
+    with pytest.raises(ValueError, match=r"both must be \(N,\)"):
+        average_precision(np.zeros(3), np.zeros(4))

@@ -60,3 +60,15 @@ def test_compute_prior(tmp_path):
     theirs = [line.split(",") for line in str(golden["csv"]).splitlines()]
     assert [row[0] for row in ours] == [row[0] for row in theirs] and ours[0] == theirs[0]
     assert_close(np.array([r[1] for r in ours[1:]], float), np.array([r[1] for r in theirs[1:]], float), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["AsymmetricLoss", "AsymmetricLossOptimized", "ASLSingleLabel"])
+def test_half_precision_logits_are_computed_in_float32(name, dtype):
+    logits = torch.tensor([[20.0, -6.0, 0.5], [-20.0, 3.0, 1.0]], dtype=dtype)
+    targets = torch.tensor([2, 0], dtype=torch.int32) if name == "ASLSingleLabel" else torch.zeros(2, 3)
+    loss = getattr(losses, name)()
+    found, expected = (loss(x.requires_grad_(), targets) for x in (logits, logits.float().detach()))
+    assert found.dtype == torch.float32 and found.item() == expected.item()
+    found.backward()
+    assert torch.isfinite(logits.grad).all()

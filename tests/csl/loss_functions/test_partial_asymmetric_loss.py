@@ -1,5 +1,6 @@
 """Properties of the selective loss, the prior file, and their errors."""
 
+import re
 from argparse import Namespace
 
 import numpy as np
@@ -114,6 +115,39 @@ def test_batch_scope_takes_the_largest_of_the_batch_and_sample_scope_of_each_ima
     assert weights.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
 
 
+def test_only_u_is_dropped_and_its_smallest_q_to_the_last_digit():
+    """q is 1 inside U and 0 outside; and values of q that 1 - q rounds to the same number."""
+    targets, z = torch.tensor([[1] * 5 + [-1] * 3]), torch.tensor([[30.0] * 5 + [-30.0] * 3])
+    for scope in ("batch", "sample"):
+        args = settings(likelihood_topk=3, likelihood_scope=scope)
+        weights, _ = edit_targets_parital_labels(args, targets, None, 1 - torch.sigmoid(z))
+        assert weights.tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    q, targets = torch.sigmoid(-torch.tensor([[20.0, 22, 25, 18, -1]])), torch.full((1, 5), -1)
+    for chosen in ({"likelihood_topk": 1}, {"likelihood_share": 0.2}):
+        weights, _ = edit_targets_parital_labels(settings(**chosen), targets, None, q)
+        assert weights.tolist() == [[1, 1, 0, 1, 1]]
+    weights = torch.ones(1, 5)
+    negative_backprop_fun_jit(targets, q, weights, 1)
+    assert weights.tolist() == [[1, 1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (1, 5), (3, 1)])
+def test_shapes_that_do_not_belong_together(shape):
+    with pytest.raises(ValueError, match=rf"logits \(3, 5\) and targets {re.escape(str(shape))}"):
+        PartialSelectiveLoss(settings())(torch.zeros(3, 5), torch.zeros(shape))
+
+
+def test_what_the_last_batch_kept():
+    logits, targets = batch()
+    loss = PartialSelectiveLoss(settings())
+    loss(logits, targets)
+    weights, _ = edit_targets_parital_labels(settings(), targets, None, 1 - torch.sigmoid(logits))
+    assert torch.equal(loss.kept == 0, (weights == 0) | (targets != -1))
+    ignoring = PartialSelectiveLoss(settings(partial_loss_mode="ignore"))
+    ignoring(logits, targets)
+    assert ignoring.kept is None
+
+
 def test_a_share_of_u_instead_of_a_count():
     q = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
     targets = torch.tensor([[-1, -1, -1, -1], [-1, 0, 1, -1]])
@@ -218,6 +252,20 @@ def test_unusable_prior_files(tmp_path, rows, header, match):
         PartialSelectiveLoss(settings(prior_path=path), ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "Classes,avg_pred\nb\xe9,0.1\n".encode("latin-1")]
+)
+def test_a_prior_that_is_no_text(tmp_path, content):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="p.csv: not a csv file in UTF-8"):
+        read_prior(tmp_path / "p.csv")
+
+
+def test_a_prior_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "p.csv").write_text("\ufeffClasses,avg_pred\na,0.5\n")
+    assert read_prior(tmp_path / "p.csv") == {"a": 0.5}
+
+
 def test_constructor_errors(tmp_path):
     with pytest.raises(ValueError, match="ignore_normalize_classes"):
         PartialSelectiveLoss(settings(partial_loss_mode="best"))
@@ -242,4 +290,4 @@ def test_prior_file_round_trip_and_reset(tmp_path):
     again.load_state_dict(prior.state_dict())
     assert torch.equal(again.avg_pred_train, prior.avg_pred_train)
     again.reset()
-    assert again.avg_pred_train is None and str(again.path_dest) == "outputs"
+    assert again.avg_pred_train is None and again.path_dest == "./outputs"

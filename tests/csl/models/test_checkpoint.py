@@ -55,6 +55,8 @@ def test_every_published_form_loads(form, source, tmp_path):
     assert same(model, source) and found.num_classes == 7 and found.head == "plain"
     assert found.architecture == "tresnet_tiny"
     assert (found.idx_to_class == NAMES) if form == "csl" else (found.idx_to_class is None)
+    state, count, _, architecture, head = read_checkpoint(path)
+    assert (len(state), count, architecture, head) == (len(found.state_dict), 7, "tresnet_tiny", "plain")
     built, _ = network_of(tmp_path / "weights", "tresnet_m")  # suffix found, architecture recognised
     assert same(built, source)
 
@@ -149,9 +151,9 @@ def test_misfits_are_named(source, tmp_path):
     ):
         load_weights(build(num_classes=5), {"model": state})
     lacking = {k: v for k, v in state.items() if k != "body.conv1.0.weight"}
-    with pytest.raises(ValueError, match="body.conv1.0.weight is missing .*looks like tresnet_tiny"):
+    with pytest.raises(ValueError, match="body.conv1.0.weight is missing .*looks like tresnet_tiny$"):
         load_weights(build(), lacking)
-    with pytest.raises(ValueError, match=r"looks like tresnet_tiny: use --model-name"):
+    with pytest.raises(ValueError, match=r"looks like tresnet_tiny: use --model-name tresnet_tiny"):
         with torch.device("meta"):
             other = build("tresnet_m")
         load_weights(other, state)
@@ -184,6 +186,28 @@ def test_damaged_files_say_what_they_are(kind, source, tmp_path, capsys):
     with pytest.raises(ValueError, match=match):
         read_checkpoint(path)
     assert "executed\n" not in capsys.readouterr().out
+
+
+FOREIGN = {
+    "no weights": lambda s: {"model": 3},
+    "no state": lambda s: {"state_dict": None},
+    "names without numbers": lambda s: {"model": s, "idx_to_class": {"a": 1}},
+    "empty run": lambda s: {"state": {}, "progress": {}},
+    "run of nothing": lambda s: {"state": None, "progress": {}},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_of_another_content(kind, source, tmp_path):
+    torch.save(FOREIGN[kind](source.state_dict()), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="w.pth: (holds no weights|num_classes or idx_to_class)"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", ".."])
+def test_a_path_that_is_no_file(path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_checkpoint(path)
 
 
 def test_missing_file_names_the_suffixes(tmp_path):

@@ -80,4 +80,6 @@ def test_names_and_sizes():
         build("resnet50")
     with pytest.raises(ValueError, match="the nearest are 32 or 36"):
         create_model(Namespace(model_name="tresnet_tiny", num_classes=5))(torch.rand(1, 3, 34, 34))
+    with pytest.raises(ValueError, match="at least 20 pixels"):
+        create_model(Namespace(model_name="tresnet_tiny", num_classes=5))(torch.rand(1, 3, 16, 32))
     assert np.prod(build("timm/resnet18")(torch.rand(1, 3, 64, 64)).shape) == 80

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from csl.src.errors import SettingsError
 from csl.src.models.tresnet.layers.anti_aliasing import AntiAliasDownsampleLayer
 from csl.src.models.tresnet.layers.avg_pool import FastAvgPool2d
 from csl.src.models.tresnet.layers.general_layers import ABN, SEModule, SpaceToDepth
@@ -95,6 +96,9 @@ class BottleneckHead(nn.Module):
         return self.FC(self.embedding_generator(x))
 
 
+SMALLEST = 20  # pixels a side: a quarter of them, halved three times, with a border of one pixel that is reflected
+
+
 class TResNet(nn.Module):
     """SpaceToDepth, stem, four stages, global average, linear head. `embeddings` keeps the pooled features."""
 
@@ -142,7 +146,9 @@ class TResNet(nn.Module):
                 nn.init.zeros_(module.conv3[1].weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B,3,H,W), H and W multiples of 4 -> logits (B,num_classes)."""
+        """Images (B,3,H,W), H and W multiples of 4 from SMALLEST on -> logits (B,num_classes); else SettingsError."""
+        if min(x.shape[2:]) < SMALLEST:
+            raise SettingsError(f"image size {x.shape[2]}x{x.shape[3]}: TResNet needs at least {SMALLEST} pixels")
         x = self.body(self.space_to_depth(x))
         self.embeddings = self.global_pool(x)
         return self.head(self.embeddings)

@@ -31,20 +31,22 @@ HEADS = {
 
 
 class Checkpoint(NamedTuple):
-    """What a weights file holds. `head`: plain, bottleneck, ML-Decoder or none; `architecture`: its likely name."""
+    """What a weights file holds. `head`: plain, bottleneck, ML-Decoder or none.
+
+    `architecture`: the network's name as the file has it, else the TResNet that its weights look like.
+    """
 
     state_dict: dict[str, torch.Tensor]
     num_classes: int | None
     idx_to_class: dict[int, str] | None
     architecture: str | None
     head: str
-    info: dict[str, Any]
 
 
 def find_file(path: str | Path) -> Path | None:
     """The file as given, or with .pth, .pt, .ckpt or .safetensors added."""
-    path = Path(path).expanduser()
-    return next((p for suffix in SUFFIXES if (p := path.with_name(path.name + suffix)).is_file()), None)
+    start = Path(path).expanduser()
+    return next((p for suffix in SUFFIXES if (p := Path(f"{start}{suffix}")).is_file()), None)
 
 
 def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
@@ -55,7 +57,7 @@ def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
     """
     file = find_file(path)
     if file is None:
-        raise MissingFileError(f"{path}: no such file (tried also {', '.join(SUFFIXES[1:])}); {ZOO}")
+        raise MissingFileError(f"{Path(path)}: no such file (tried also {', '.join(SUFFIXES[1:])}); {ZOO}")
     content = _load(file)
     if not isinstance(content, Mapping):
         raise SettingsError(f"{file}: holds a {type(content).__name__}, not weights")
@@ -63,28 +65,35 @@ def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
 
 
 def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Checkpoint:
-    info = {k: v for k, v in content.items() if k in ("num_classes", "idx_to_class", "args", "model_name")}
-    state = content
-    if "state" in content and "progress" in content:  # last.pt, best.pt of train.py
-        parts = content["state"]
-        info |= parts.get("info", {})
-        state = parts["ema"]["module"] if averaged and "ema" in parts else parts["model"]
-    elif averaged and "ema" in content:
-        state = content["ema"]
-    else:
-        state = content.get("model", content.get("state_dict", content))
-    state = {k: v for k, v in checkpoint.strip_prefixes(state).items() if isinstance(v, torch.Tensor)}
+    info = content
+    try:
+        if "state" in content and "progress" in content:  # last.pt, best.pt of train.py
+            parts = content["state"]
+            info = parts.get("info", {})
+            state = parts["ema"]["module"] if averaged and "ema" in parts else parts["model"]
+        elif averaged and "ema" in content:
+            state = content["ema"]
+        else:
+            state = content.get("model", content.get("state_dict", content))
+        state = {k: v for k, v in checkpoint.strip_prefixes(state).items() if isinstance(v, torch.Tensor)}
+    except (AttributeError, KeyError, TypeError):  # no mapping where one belongs
+        state = {}
     if not state:
         raise SettingsError(f"{source}: holds no weights; its entries are {', '.join(map(str, list(content)[:5]))}")
     head = next((kind for key, kind in HEADS.items() if key in state), "none")
     if head == "none" and any(key.startswith("head.decoder") for key in state):
         head = "ML-Decoder"
     outputs = state.get({"plain": "head.fc.weight", "bottleneck": "head.fc.FC.weight"}.get(head, ""))
-    count = info.get("num_classes") if outputs is None else len(outputs)
-    names = info.get("idx_to_class")
-    if names is not None:
-        names = {int(k): str(v) for k, v in (names.items() if isinstance(names, Mapping) else enumerate(names))}
-    return Checkpoint(state, None if count is None else int(count), names, looks_like(state), head, info)
+    count, names = info.get("num_classes") if outputs is None else len(outputs), info.get("idx_to_class")
+    try:
+        count = None if count is None else int(count)
+        if names is not None:
+            names = {int(k): str(v) for k, v in (names.items() if isinstance(names, Mapping) else enumerate(names))}
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"{source}: num_classes or idx_to_class is no number, or no names by index ({error})"
+        ) from error
+    return Checkpoint(state, count, names, info.get("model_name") or looks_like(state), head)
 
 
 def _load(file: Path) -> Any:
@@ -143,7 +152,9 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_
     ]
     bad += [f"{key} is unknown" for key in given if key not in wanted and not is_head(key)]
     if bad:
-        likely = f"; the file looks like {found.architecture}: use --model-name" if found.architecture else ""
+        likely = f"; the file looks like {found.architecture}" if found.architecture else ""
+        if likely and looks_like(wanted) != looks_like(found.state_dict):
+            likely += f": use --model-name {found.architecture}"
         raise SettingsError(f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}")
     model.load_state_dict({key: given[key] for key in body if key in given}, strict=False)
     return found
@@ -205,6 +216,7 @@ class ModelInfo:
 def load_pretrained(args: Any, model: nn.Module) -> None:
     """Start from the body of --model_path. The default file may be missing (one line says so), a given one not."""
     if not args.model_path:
+        print(f"no --model_path: random initialisation ({ZOO})", file=sys.stderr, flush=True)
         return
     if find_file(args.model_path) is None and "model_path" not in args._given:
         print(f"{args.model_path} is not there: random initialisation ({ZOO})", file=sys.stderr, flush=True)
@@ -216,14 +228,13 @@ def load_pretrained(args: Any, model: nn.Module) -> None:
 def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> tuple[nn.Module, Checkpoint]:
     """The network that a file holds, loaded, with the file's own class count and head.
 
-    Where the file is of another TResNet than `model_name`, that one is built and a line says so.
+    Where the file is of another network than `model_name`, that one is built and a line says so.
     """
     found = read_checkpoint(path, averaged=averaged)
     name = canonical_name(model_name)
-    likely = found.info.get("model_name") or found.architecture
-    if likely and likely != name:
-        print(f"{path} is a {likely}, not a {name}: using {likely}", flush=True)
-        name = likely
+    if found.architecture not in (None, name):
+        print(f"{path} is a {found.architecture}, not a {name}: using {found.architecture}", flush=True)
+        name = found.architecture
     if found.num_classes is None:
         raise SettingsError(f"{path}: has no head that tells the number of classes ({found.head}); {ZOO}")
     bottleneck = found.head == "bottleneck"

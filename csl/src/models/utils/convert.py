@@ -95,9 +95,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--image_size", type=positive_int, default=448, help="of OUT.onnx")
     args = parser.parse_args(argv)
     found = read_checkpoint(args.file)
-    if found.architecture is None or found.num_classes is None:
+    architecture = looks_like(found.state_dict)
+    if architecture is None or found.num_classes is None:
         raise SettingsError(f"{args.file}: not a TResNet with a head of its own")
-    settings = Namespace(model_name=found.architecture, num_classes=found.num_classes)
+    settings = Namespace(model_name=architecture, num_classes=found.num_classes)
     settings.do_bottleneck_head = found.head == "bottleneck"
     model = create_model(settings).eval()
     load_weights(model, found)
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         export_onnx(fold(model), args.out, args.image_size)
     else:
         checkpoint.save(args.out, to_timm(state) if args.to == "timm" else official(state, **info))
-    print(f"{found.architecture}, {found.num_classes} classes, written to {args.out}")
+    print(f"{architecture}, {found.num_classes} classes, written to {args.out}")
 
 
 if __name__ == "__main__":
