@@ -159,8 +159,9 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
             load_into(unwrap(item), state, source)
         elif isinstance(item, torch.Tensor):
             if _shape(item) != _shape(state) or item.dtype != state.dtype:
-                kinds = " and ".join(f"{_shape(t)} {getattr(t, 'dtype', '')}".strip() for t in (state, item))
-                raise UserError(f"{source}: {name} does not fit, it is of shape and type {kinds} here")
+                is_kind = _shape(item) == _shape(state)
+                found, wanted = (tensor.dtype if is_kind else _shape(tensor) for tensor in (state, item))
+                raise UserError(f"{source}: {name} is {found}, expected {wanted}")
             with torch.no_grad():
                 item.copy_(state)
         else:

@@ -240,13 +240,16 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it(finished, damage):
         train(settings(finished, resume=""))
 
 
-@pytest.mark.parametrize("damage", [torch.ones(15, 3, dtype=torch.float64), torch.ones(15)])
-def test_label_state_of_another_kind_is_an_error(finished, damage):
+@pytest.mark.parametrize(
+    "damage, told",
+    [(torch.ones(15, 3, dtype=torch.float64), "torch.float64, expected torch.float32"), (torch.ones(15), r"\(15,\)")],
+)
+def test_label_state_of_another_kind_is_an_error(finished, damage, told):
     path = finished / "checkpoints" / "last.pt"
     saved = checkpoint.load(path)
     saved["state"]["confidence"] = damage
     torch.save(saved, path)
-    with pytest.raises(UserError, match=r"last\.pt: confidence does not fit"):
+    with pytest.raises(UserError, match=rf"last\.pt: confidence is {told}"):
         train(settings(finished, resume=""))
 
 
