@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
 # Defaults on the drawn samples: a run of seconds on two CPU cores.
 SAMPLE_DEFAULTS = {
     "idx": {"ep": 60},
-    "cifar": {"ep": 12, "mo": "resnet", "depth": 8},
+    "cifar": {"ep": 12, "mo": "resnet", "depth": 8, "lr": 3e-3, "bs": 32},
     "plcifar": {"ep": 12, "mo": "resnet", "depth": 8},
     "mat": {"ep": 60, "folds": 3},
 }
