@@ -114,7 +114,7 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
 def resident_learner(folder: Path) -> tuple[Learner, Run]:
     """The training loop of cavl/main.py on the same task, past its averaging epoch."""
     model, images, _, Y = make_training_task()
-    args = build_parser().parse_args(["--cpu", "--output_dir", str(folder)])
+    args = build_parser().parse_args(["--cpu", "-mask", "candidates", "--output_dir", str(folder)])
     accelerator = make_accelerator(args)
     run = start_run(args, folder, accelerator)
     optimizer = build_optimizer(args, model)

@@ -15,7 +15,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from cavl.utils import cam_pictures
-from cavl.utils.build import build_model
+from cavl.utils.build import build_model, load_weights
 from cavl.utils.datasets import CIFAR_MEAN, CIFAR_STD, DATA_SETS, PartialData
 from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import Images
@@ -59,16 +59,14 @@ def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module]:
     """Settings and trained network of a run directory, in eval mode; UserError where its network has no maps."""
     try:
         settings = argparse.Namespace(**json.loads((folder / "config.json").read_text())["settings"])
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--run {folder}: no readable config.json; name a run directory of main.py") from error
     if getattr(settings, "mo", None) not in MAP_MODELS:
         raise UserError(f"--run {folder}: its network has no class activation maps; {', '.join(MAP_MODELS)} have them")
     file = folder / "checkpoints" / "last.pt"
-    saved = checkpoint.load(file)
-    if "model" not in saved.get("state", {}):
-        raise UserError(f"{file}: not a checkpoint of main.py")
-    model = build_model(settings, shape_of(settings.ds, saved["state"]["model"]))
-    checkpoint.load_into(model, saved["state"]["model"], file)
+    weights = load_weights(file)
+    model = build_model(settings, shape_of(settings.ds, weights))
+    checkpoint.load_into(model, weights, file)
     return settings, model.eval()
 
 

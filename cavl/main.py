@@ -16,9 +16,9 @@ import torch
 from accelerate import Accelerator
 
 from cavl.utils import report, sweep
-from cavl.utils.build import build_model, build_optimizer, set_learning_rate
+from cavl.utils.build import build_model, build_optimizer, require_full_batches, set_learning_rate
 from cavl.utils.datasets import PartialData, fold_of, load_dataset
-from cavl.utils.draw import draw_candidates
+from cavl.utils.draw import describe_candidates, draw_candidates, save_candidates
 from cavl.utils.label_state import LabelState
 from cavl.utils.options import parse_args
 from cavl.utils.resident import Images, epoch_batches
@@ -50,6 +50,7 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     run = start_run(args, default_dir, accelerator)
     device = accelerator.device
 
+    require_full_batches(args, data, accelerator.num_processes)
     candidates = draw_candidates(args, data, run)  # (n,K) uint8
     scale = {"mean": data.mean, "std": data.std, "limit_gb": args.resident_gb}
     images, test_images = Images(data.train_x, device, **scale), Images(data.test_x, device, **scale)
@@ -64,6 +65,8 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     learner = Learner(args, accelerator, model, network, optimizer, images, labels, loss)
     warmup = Warmup(args.warmup)
     run.restore(model=model, optimizer=optimizer, labels=labels, warmup=warmup, loss=loss)
+    describe_candidates(candidates, data, run)
+    save_candidates(candidates, run)
     if run.progress.step == 0:
         tr, te = report.measure(model, images, on_train, run), report.measure(model, test_images, on_test, run)
         report.log_start(run, tr["accuracy"], te["accuracy"], candidates)
@@ -135,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     if sweep.is_wanted(args, data):
         sweep.run_all(args, data, train)
     else:
-        if data.own_sets is not None and len(data.test_y) == 0:
+        if data.has_folds:
             data = fold_of(data, args.fold, args.folds, args.seed, args.standardize)
         train(args, data, sweep.default_dir(args))
 

@@ -51,15 +51,17 @@ def locate(
     sample: str | None,
     want_sample: bool = False,
     download: Callable[[Path], None] | None = None,
+    with_sample: Iterable[str] | None = None,
 ) -> Location:
     """Find a data set: flag, then WSL_DATA_DIR, then the original's default, then its offline sample.
 
     `holds(path)` says whether a folder has the data set; `sample` names one of `common.samples`, or None;
-    `download(path)` fetches it and raises OSError or RuntimeError where that fails.
+    `download(path)` fetches it and raises OSError or RuntimeError where that fails; `with_sample` lists the caller's
+    data sets that have a sample (default: all samples), for the error where this one has none.
     UserError says where it was looked for, how to get it and how to run on the sample.
     """
     if want_sample:
-        return Location(_sample(name, sample, "--sample"), True)
+        return Location(_sample(name, sample, "--sample", with_sample), True)
     if given is not None:
         path = _expanded(given)
         if holds(path) or (download is not None and _try(download, path) and holds(path)):
@@ -77,7 +79,7 @@ def locate(
     looked = ", ".join(dict.fromkeys(str(p) for p in places))
     if download is not None and _try(download, places[-1]) and holds(places[-1]):
         return Location(places[-1], False)
-    return Location(_sample(name, sample, f"{name} is not in {looked} ({how_to_get})"), True)
+    return Location(_sample(name, sample, f"{name} is not in {looked} ({how_to_get})", with_sample), True)
 
 
 def _expanded(path: str | Path) -> Path:
@@ -87,9 +89,10 @@ def _expanded(path: str | Path) -> Path:
         return Path(path)
 
 
-def _sample(name: str, sample: str | None, why: str) -> Path:
+def _sample(name: str, sample: str | None, why: str, with_sample: Iterable[str] | None) -> Path:
     if sample is None:
-        raise UserError(f"{why}; {name} has no offline sample, these have one: {', '.join(samples.names())}")
+        others = ", ".join(with_sample or samples.names())
+        raise UserError(f"{why}; {name} has no offline sample, these have one: {others}")
     path = samples.ensure(sample)
     print(f"{why}: this run uses the offline sample {path}", flush=True)
     return path

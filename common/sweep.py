@@ -1,6 +1,6 @@
 """Several runs from one command (methods, seeds, folds): a parent directory with a folder for each run.
 
-The parent holds results.csv, a row a run; --resume goes on with the run that was interrupted.
+The parent holds results.csv, a row a finished run; --resume goes on with the run that was interrupted.
 """
 
 import copy
@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from common import checkpoint
 from common.run import Run, start_run
 from common.rundir import holds_run, make_accelerator
 
@@ -33,7 +34,8 @@ def run_each(
 ) -> tuple[Run, pd.DataFrame]:
     """Train every child that `plan(parent_folder)` lists; the parent's run and the table of summaries.
 
-    `columns(child)` names the row (method, seed, ...) before the child's summary.
+    `columns(child)` names the row (method, seed, ...) before the child's summary. Where --max_steps cuts a child,
+    the parent is `stopped`: closed, to be resumed, its table only of the children before.
     """
     parent = start_run(args, default_dir, make_accelerator(args))
     parent.restore()
@@ -41,10 +43,26 @@ def run_each(
     for number in parent.epochs(len(children)):
         child = children[number]
         parent.print(f"--- run {number + 1} of {len(children)}: {child.output_dir.name}")
-        parent.log("runs", **columns(child), **train(child))
-        parent.end_epoch()
+        summary = train(child)
+        if _was_cut(child, parent):
+            parent.stopped = True
+            parent.save()
+        else:
+            parent.log("runs", **columns(child), **summary)
+            parent.end_epoch()
     frame = pd.DataFrame([line for line in parent.lines if line["split"] == "runs"])
-    frame = frame.drop(columns=["step", "epoch", "split"])
-    if parent.is_main:
+    frame = frame.drop(columns=["step", "epoch", "split"], errors="ignore")
+    if parent.is_main and len(frame):
         frame.to_csv(parent.folder / "results.csv", index=False)
+    if parent.stopped:
+        parent.print(f"--max_steps ended within a run: {len(frame)} of {len(children)} done; go on with --resume")
+        parent.finish(runs=len(frame))
     return parent, frame
+
+
+def _was_cut(child: Any, parent: Run) -> bool:
+    if child.max_steps is None:
+        return False
+    parent.accelerator.wait_for_everyone()  # the main process has saved
+    saved = checkpoint.load(Path(child.output_dir) / "checkpoints" / "last.pt")
+    return not saved["progress"]["finished"]

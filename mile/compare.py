@@ -44,7 +44,7 @@ def plan(conf: Any, folder: Path) -> list[Any]:
 
 
 def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> pd.DataFrame:
-    """Run everything `plan` lists; print and save the table, which is returned."""
+    """Run everything `plan` lists; print, save and return the table (the rows so far where --max_steps cut a run)."""
     schemas = conf.compare or [conf.schema]
     if len(schemas) > 1 and not conf.total_steps:
         raise UserError("--compare: give --total_steps N, so that all schemas take equally many steps")
@@ -56,6 +56,8 @@ def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> p
         lambda child: train(child, make_accelerator(child)),
         lambda child: {"schema": child.schema, "seed": child.seed},
     )
+    if parent.stopped:
+        return frame
     frame = frame.where(frame.notna(), math.nan)  # undefined is null in a summary
     table = table_of(frame)
     text = _as_text(table, frame, conf.eval_rho, conf._is_sample)

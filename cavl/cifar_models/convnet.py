@@ -10,7 +10,7 @@ WIDTHS = (128, 128, 128, 256, 256, 256, 512, 256, 128)
 
 
 class Cnn(ClassActivationNetwork):
-    """(B, input_channels, 32, 32) -> logits (B, n_outputs); 28 pixels work as well, 26 are the least.
+    """(B, input_channels, 32, 32) -> logits (B, n_outputs); 28 is the least size.
 
     Dropout acts on whole maps and in training only (the released code leaves it on in evaluation).
     """

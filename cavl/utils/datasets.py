@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,8 @@ import torch
 import torchvision
 from sklearn.model_selection import KFold
 
-from cavl.utils.pll_mat import load_pll_mat, standardize_features
+from cavl.utils.pll_mat import read_pll_mat, standardize_features
+from common import samples
 from common.cli import UserError
 from common.data import Location, holds_idx, locate, read_mnist
 
@@ -61,7 +63,7 @@ class PartialData:
 
     train_x (n,...) uint8 or float32, train_y (n,) int64 (the hidden labels), test_x, test_y; K classes;
     own_sets (n,K) uint8 candidates that come with the data, or None, and test_sets those of the test part;
-    mean, std: the normalisation of colour images, or None.
+    mean, std: the normalisation of colour images, or None; has_folds: the test part is empty until `fold_of`.
     """
 
     name: str
@@ -75,6 +77,7 @@ class PartialData:
     test_sets: torch.Tensor | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    has_folds: bool = False
 
 
 def locate_dataset(args: argparse.Namespace) -> Location:
@@ -88,7 +91,7 @@ def locate_dataset(args: argparse.Namespace) -> Location:
             folders += [root] if holds_idx(root) else []
             folders += [root / "MNIST/raw"] if (root / "SAMPLE.json").is_file() else []
             return next((f for f in folders if holds_idx(f)), None)
-        if entry.kind == "mat" and root.name in entry.places and root.is_file():
+        if entry.kind == "mat" and root.suffix == ".mat" and root.is_file():
             return root
         return next((f for f in folders if f.exists()), None)
 
@@ -105,15 +108,37 @@ def locate_dataset(args: argparse.Namespace) -> Location:
         sample=entry.sample,
         want_sample=args.sample,
         download=download if entry.download else None,
+        with_sample=[ds for ds, entry in DATA_SETS.items() if entry.sample],
     )
-    return Location(place_in(root.path), root.is_sample)
+    place = place_in(root.path)
+    is_sample = root.is_sample or samples.is_sample(place)
+    if is_sample and not root.is_sample:
+        print(f"{place} is an offline sample", flush=True)
+    return Location(place, is_sample)
 
 
 def load_dataset(ds: str, location: Location) -> PartialData:
-    """Read the data set whole. For .mat data the test part is empty: `fold_of` splits it."""
+    """Read the data set whole; UserError where it cannot be trained or tested on. `fold_of` splits .mat data."""
     kind = DATA_SETS[ds].kind
     reader = {"idx": _load_idx, "cifar": _load_cifar, "mat": _load_mat, "plcifar": _load_plcifar}[kind]
-    return reader(ds, location)
+    data = reader(ds, location)
+    _check(data, location.path)
+    return data
+
+
+def _check(data: PartialData, place: Path) -> None:
+    parts = {"training": (data.train_x, data.train_y)}
+    if not data.has_folds:
+        parts["test"] = (data.test_x, data.test_y)
+    for part, (x, y) in parts.items():
+        if len(y) == 0:
+            raise UserError(f"{place}: holds no {part} images; fetch the data set again")
+        if x.shape[1:] != data.train_x.shape[1:]:
+            sizes = f"{tuple(x.shape[1:])}, the training images {tuple(data.train_x.shape[1:])}"
+            raise UserError(f"{place}: the {part} images are {sizes}; fetch the data set again")
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= data.num_classes:
+            raise UserError(f"{place}: {part} labels from {low} to {high}, expected 0 to {data.num_classes - 1}")
 
 
 def _load_idx(ds: str, location: Location) -> PartialData:
@@ -159,7 +184,10 @@ def _cifar_batch(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     content = read_pickle(path)
     if not isinstance(content, dict) or "data" not in content or key not in content:
         raise UserError(f"{path}: expected a CIFAR batch with 'data' and '{key}'")
-    pixels, labels = np.asarray(content["data"], np.uint8), np.asarray(content[key], np.int64)
+    try:
+        pixels, labels = np.asarray(content["data"], np.uint8), np.asarray(content[key], np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}: 'data' or '{key}' is not made of numbers ({error}); fetch it again") from error
     if pixels.shape != (len(labels), 3072):
         raise UserError(f"{path}: data is {pixels.shape}, expected ({len(labels)}, 3072)")
     return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy()), torch.from_numpy(labels)
@@ -167,21 +195,36 @@ def _cifar_batch(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _load_plcifar(ds: str, location: Location) -> PartialData:
     data = _load_cifar("cifar10", location)
-    answers = read_pickle(location.path.parent / "plcifar10" / "plcifar10.pkl")
-    if not isinstance(answers, dict) or len(answers) != len(data.train_y):
-        raise UserError(f"plcifar10.pkl: expected a dict of {len(data.train_y)} images, image index -> lists of labels")
-    sets = torch.zeros(len(data.train_y), 10, dtype=torch.uint8)
+    path = location.path.parent / "plcifar10" / "plcifar10.pkl"
+    answers, n = read_pickle(path), len(data.train_y)
+    if not isinstance(answers, dict) or len(answers) != n:
+        raise UserError(f"{path}: expected a dict of {n} images, image index -> lists of labels")
+    sets = torch.zeros(n, data.num_classes, dtype=torch.uint8)
     for index, lists in answers.items():
-        # Aggregate: the union of all annotators' lists; Vaguest: the longest one.
-        chosen = sum(lists, []) if ds.endswith("aggregate") else max(lists, key=len)
-        sets[int(index), [int(k) for k in chosen]] = 1
+        try:
+            row = range(n).index(int(index))
+            sets[row, _answer(lists, data.num_classes, ds.endswith("aggregate"))] = 1
+        except (ValueError, TypeError, OverflowError) as error:
+            told = f"image {index!r:.40}: {lists!r:.80}"
+            raise UserError(f"{path}: {told}; expected an index below {n} -> lists of labels 0 to 9") from error
     data.name, data.own_sets = ds, sets
     return data
 
 
+def _answer(lists: Iterable[Iterable[int]], num_classes: int, union: bool) -> list[int]:
+    """One image's candidates: the union of all annotators' lists (Aggregate), or the longest (Vaguest)."""
+    plain = [[int(k) for k in labels] for labels in lists]
+    chosen = sum(plain, []) if union else max(plain, key=len)
+    if not chosen or min(chosen) < 0 or max(chosen) >= num_classes:
+        raise ValueError("no label, or one of no class")
+    return chosen
+
+
 def _load_mat(ds: str, location: Location) -> PartialData:
-    x, sets, y = load_pll_mat(location.path, standardize=False)
-    return PartialData(ds, x, y, x[:0], y[:0], sets.shape[1], location.is_sample, own_sets=sets.to(torch.uint8))
+    x, sets, y = read_pll_mat(location.path)
+    none, is_sample = (x[:0], y[:0]), location.is_sample
+    sets = sets.to(torch.uint8)
+    return PartialData(ds, x.float(), y, *none, sets.shape[1], is_sample, own_sets=sets, has_folds=True)
 
 
 def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: str) -> PartialData:

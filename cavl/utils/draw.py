@@ -1,4 +1,4 @@
-"""The candidate sets of a run: drawn once from (seed, 1), or read, and always saved in the run directory."""
+"""The candidate sets of a run: drawn once from (seed, 1), or read; described, and saved in the run directory."""
 
 import argparse
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cavl.utils.build import build_model, build_optimizer
+from cavl.utils.build import build_model, build_optimizer, load_weights, require_full_batches
 from cavl.utils.datasets import PartialData
-from cavl.utils.resident import Images
+from cavl.utils.resident import Images, predict
 from cavl.utils.utils_data import (
     generate_flip_candidate_labels,
     generate_instance_dependent_candidate_labels,
@@ -24,21 +24,20 @@ ORACLE_EPOCHS = 20
 
 
 def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
-    """The matrix Y (n,K) uint8 of this run; saved as candidates.npy; its mean size is printed.
-
-    Data that come with candidate sets keep them. Rows without candidate are an error, full or singleton
-    matrices and true labels outside their sets a warning.
-    """
+    """The matrix Y (n,K) uint8 of this run. Data that come with candidate sets keep them; an empty row is an error."""
     candidates = data.own_sets if data.own_sets is not None else _generate(args, data, run)
-    candidates = candidates.to(torch.uint8)
-    sizes = candidates.sum(1)
-    empty = (sizes == 0).nonzero().flatten()
+    empty = (candidates.sum(1) == 0).nonzero().flatten()
     if len(empty):
-        raise UserError(f"{len(empty)} samples have no candidate, the first are {empty[:5].tolist()}")
-    if run.is_main:
-        checkpoint.atomic_save(run.folder / "candidates.npy", lambda p: np.save(p.open("wb"), candidates.numpy()))
-    outside = (candidates[torch.arange(len(candidates)), data.train_y] == 0).nonzero().flatten().tolist()
+        source = f"-partial_file {args.partial_file}" if args.partial_type == "file" else args.ds
+        raise UserError(f"{source}: {len(empty)} samples have no candidate, the first are {empty[:5].tolist()}")
+    return candidates.to(torch.uint8)
+
+
+def describe_candidates(candidates: torch.Tensor, data: PartialData, run: Run) -> None:
+    """Print the mean size, and a warning for full or singleton matrices and true labels outside their sets."""
+    sizes = candidates.sum(1)
     run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {data.num_classes} classes")
+    outside = (candidates[torch.arange(len(candidates)), data.train_y] == 0).nonzero().flatten().tolist()
     if outside:
         told = f"{len(outside)} rows (noisy partial labels), the first are {outside[:5]}"
         run.print(f"warning: the true label is not a candidate in {told}")
@@ -46,7 +45,12 @@ def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> to
         run.print("warning: every set holds one label: this is ordinary supervised learning")
     if int(sizes.min()) == data.num_classes:
         run.print("warning: every set is full: there is nothing to learn from")
-    return candidates
+
+
+def save_candidates(candidates: torch.Tensor, run: Run) -> None:
+    """Write candidates.npy, once it is sure that the run goes on."""
+    if run.is_main:
+        checkpoint.atomic_save(run.folder / "candidates.npy", lambda p: np.save(p.open("wb"), candidates.numpy()))
 
 
 def _generate(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
@@ -72,7 +76,7 @@ def read_candidates(path: Path, labels: torch.Tensor, num_classes: int) -> torch
     try:
         content = np.load(path, allow_pickle=False)
         matrix = content if isinstance(content, np.ndarray) else content[content.files[0]]
-    except (OSError, ValueError, IndexError, EOFError) as error:
+    except Exception as error:  # numpy raises many kinds for a damaged file
         raise UserError(f"-partial_file {path}: cannot be read as .npy or .npz ({error})") from error
     if matrix.shape != (len(labels), num_classes):
         raise UserError(f"-partial_file {path}: shape {matrix.shape}, expected {(len(labels), num_classes)}")
@@ -93,25 +97,23 @@ def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) 
         if run.is_main:
             checkpoint.save(path, {"state": {"model": model.state_dict()}})
     else:
-        saved = checkpoint.load(path)
-        saved = saved.get("state", saved)
-        checkpoint.load_into(model, saved.get("model", saved), path)
-    model.eval()
-    with torch.inference_mode():
-        index = torch.arange(len(images), device=images.device)
-        return torch.cat([model(images[part]).double().softmax(1).cpu() for part in index.split(4096)])
+        checkpoint.load_into(model, load_weights(path), path)
+    return predict(model, images).double().softmax(1).cpu()
 
 
 def _train_oracle(
     args: argparse.Namespace, data: PartialData, model: torch.nn.Module, images: Images, run: Run
 ) -> None:
     """Every process trains the same oracle, on the same order: cheaper than to agree on one."""
+    require_full_batches(args, data, processes=1)
     optimizer = build_optimizer(args, model)
     labels = data.train_y.to(images.device)
     model.train()
     for epoch in range(ORACLE_EPOCHS):
         for index in epoch_order(len(images), args.seed, epoch).to(images.device).split(args.bs):
             loss = torch.nn.functional.cross_entropy(model(images[index]), labels[index])
+            run.guard(loss, index)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            run.poll()

@@ -6,6 +6,7 @@ the rows they wrote only once an epoch (or before a checkpoint) to be exact.
 """
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +14,8 @@ from accelerate.utils import gather_object
 from torch.nn import functional as F
 
 from cavl.utils.utils_algo import label_smoothing, select_by_cam, selected_labels, update_from_outputs
-from cavl.utils.utils_loss import cc_loss, lws_loss
+from cavl.utils.utils_data import initial_confidence
+from cavl.utils.utils_loss import average_loss, cc_loss, lws_loss, rc_loss
 from common.cli import UserError
 
 HARD, TABLE, FIXED = "hard", "table", "fixed"
@@ -34,7 +36,7 @@ class LabelState:
         if args.method == "cavl" and args.smoothing == 0 and args.temperature is None:
             self.kind = HARD
         self.selected = torch.full((n if self.kind == HARD else 0,), -1, device=accelerator.device)
-        start = torch.full((n, k), 1 / k) if args.method == "lws" else candidates / candidates.sum(1, keepdim=True)
+        start = torch.full((n, k), 1 / k) if args.method == "lws" else initial_confidence(candidates)
         self.table = (start if self.kind == TABLE else start[:0]).float().to(accelerator.device)
         self._written: list[torch.Tensor] = []
 
@@ -50,9 +52,8 @@ class LabelState:
         if self.args.method == "lws":
             return lws_loss(outputs, partial, self.table, index, self.args.lw_weight, self.args.lw_weight0, None)[0]
         if self.kind == TABLE:
-            return -(self.table[index] * outputs.log_softmax(1)).sum(1).mean()
-        averaged = (outputs.log_softmax(1) * partial).sum(1) / partial.sum(1)
-        return -averaged.mean()
+            return rc_loss(outputs, self.table, index)
+        return average_loss(outputs, partial)
 
     has_selected = False  # whether the rows that this epoch reads were selected in an earlier one
 
@@ -105,11 +106,23 @@ class LabelState:
         """The table C (n,K) float32, whichever way it is stored."""
         if self.kind == TABLE:
             return self.table
-        rows = self.candidates / self.candidates.sum(1, keepdim=True)
+        rows = initial_confidence(self.candidates)
         if self.kind == HARD:
             chosen = self.selected >= 0
             rows[chosen] = F.one_hot(self.selected[chosen], rows.shape[1]).to(rows.dtype)
         return rows
+
+    def belief(self, outputs: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """How much each label is believed, (n,K) float32; the largest of a row is the disambiguated label.
+
+        C (lws, which also weighs the others: -1 outside S); of cc and uniform, which learn no C, p renormalised over
+        S, from the logits (n,K) that `outputs()` makes.
+        """
+        if self.kind == FIXED:
+            return update_from_outputs(outputs(), self.candidates, "rc")
+        if self.args.method == "lws":
+            return self.table.masked_fill(self.candidates == 0, -1)
+        return self.confidence()
 
     def disambiguation(self, labels: torch.Tensor) -> float | None:
         """Fraction of rows whose argmax of C is the true label (ties to the lowest class); None for cc."""

@@ -10,6 +10,7 @@ METHODS = ("cavl", "rc", "proden", "cc", "lws", "uniform")
 MODELS = ("linear", "mlp", "lenet", "convnet", "resnet", "densenet")
 MAP_MODELS = ("convnet", "resnet", "densenet")  # those that end in feature maps
 PARTIAL_TYPES = ("uss", "uss_exact", "fps", "case", "instance", "file")
+OWN_SETS, OWN_KINDS = "own", ("mat", "plcifar")  # the partial type, and the data, that come with candidate sets
 
 
 def _name_list(text: str) -> list[str]:
@@ -17,7 +18,21 @@ def _name_list(text: str) -> list[str]:
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown method {unknown[0]!r}, choose from {', '.join(METHODS)}")
-    return names
+    return _without_repeats(names)
+
+
+def _seed_list(text: str) -> list[int]:
+    try:
+        return _without_repeats([int(seed) for seed in text.split(",")])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected integers with commas between them, not {text!r}") from error
+
+
+def _without_repeats(items: list) -> list:
+    repeated = [item for item in items if items.count(item) > 1]
+    if repeated:
+        raise argparse.ArgumentTypeError(f"{repeated[0]} stands there twice")
+    return items
 
 
 def _warmup(text: str) -> int | str:
@@ -36,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("data")
     add(g, "ds", type=str, default="mnist", choices=tuple(DATA_SETS), help="data set")
     add(g, "data_dir", type=Path, default=None, help="root of the data sets (else $WSL_DATA_DIR, else ./data)")
-    add(g, "partial_type", default="uss", choices=PARTIAL_TYPES, help="law of the candidate sets S_i")
+    add(g, "partial_type", default=None, choices=PARTIAL_TYPES, help="law of the candidate sets S_i"
+        " (default uss; with -ca case, with -partial_file file)")  # fmt: skip
     add(g, "q", type=float, default=0.5, help="fps: probability of each false candidate")
     add(g, "ca", default=None, choices=("01", "02", "03", "04"), help="flip matrix; implies -partial_type case")
     add(g, "rate", type=float, default=None, help="instance: strength (default 0.4; 0.04 from 100 classes on)")
@@ -55,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("method")
     add(g, "method", default="cavl", choices=METHODS, help="rule of the confidence table C")
     add(g, "cav", default="logit", choices=("logit", "softmax", "grad"), help="output that enters the CAV")
-    add(g, "mask", default="candidates", choices=("candidates", "product"), help="product: as released")
+    add(g, "mask", default=None, choices=("candidates", "product"), help="product: as released"
+        " (default candidates; with --released product)")  # fmt: skip
     add(g, "smoothing", type=float, default=0.0, help="label smoothing of the selected label")
     add(g, "temperature", type=float, default=None, help="soft selection: C = softmax(CAV / temperature) over S")
     add(g, "cav_forward", default="after", choices=("after", "before"), help="second forward after the step, or none")
@@ -80,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(g, "selection_curve", type=int, default=0, metavar="N", help="training images on which the curve of"
         " how often CAM, CAV and output pick the true label is measured each epoch; 0: none")  # fmt: skip
     add(g, "compare", type=_name_list, default=None, metavar="A,B", help="run these methods side by side")
-    add(g, "seeds", default=None, metavar="0,1,2", help="run these seeds; with -compare for each method")
+    add(g, "seeds", type=_seed_list, default=None, metavar="0,1,2", help="run these seeds; with -compare each method")
     add_shared_flags(parser, skip_corrupt=False)
     g.add_argument("--skip_corrupt", action="store_true", help="accepted for all five; these sets hold no image files")
     return parser
@@ -89,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
 # Defaults on the drawn samples: a run of seconds on two CPU cores.
 SAMPLE_DEFAULTS = {
     "idx": {"ep": 60},
-    "cifar": {"ep": 12, "mo": "resnet", "depth": 8},
+    "cifar": {"ep": 12, "mo": "resnet", "depth": 8, "lr": 3e-3, "bs": 32},
     "plcifar": {"ep": 12, "mo": "resnet", "depth": 8},
     "mat": {"ep": 60, "folds": 3},
 }
@@ -107,27 +124,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         build_parser, argv, is_sample_run, lambda first: SAMPLE_DEFAULTS[DATA_SETS[first.ds].kind]
     )
     args._location = found[0]
-    if args.released:
-        args.mask, args.cav_forward, args.partial_type = "product", "after", "uss"
-    if args.ca is not None:
-        args.partial_type = "case"
-    elif args.partial_type == "case":
-        args.ca = "03"
-    if args.partial_file is not None:
-        args.partial_type = "file"
-    if args.seeds is not None:
-        try:
-            args.seeds = [int(s) for s in args.seeds.split(",")]
-        except ValueError as error:
-            raise UserError(f"-seeds {args.seeds}: expected integers with commas between them") from error
+    _resolve(args)
     _require(args)
     return args
+
+
+def _resolve(args: argparse.Namespace) -> None:
+    """Fill in what other flags imply; a flag that says otherwise stays and is refused by `_require`."""
+    implied = "case" if args.ca else "file" if args.partial_file else "uss"
+    if DATA_SETS[args.ds].kind in OWN_KINDS:
+        implied = OWN_SETS
+    args.partial_type = args.partial_type or implied
+    if args.partial_type == "case":
+        args.ca = args.ca or "03"
+    args.mask = args.mask or ("product" if args.released else "candidates")
 
 
 def _require(args: argparse.Namespace) -> None:
     """Bounds of the spec's table of bad input (section i), and flags that exclude each other."""
     soft, by_cam = args.temperature is not None, args.select == "cam"
-    brings_sets = DATA_SETS[args.ds].kind in ("mat", "plcifar")
+    kind, law, methods = DATA_SETS[args.ds].kind, args.partial_type, args.compare or [args.method]
+    draws_sets = kind not in OWN_KINDS
+    preset = (args.mask, args.cav_forward, law) == ("product", "after", "uss" if draws_sets else OWN_SETS)
     bounds = [
         (args.ep >= 1, f"-ep {args.ep}: at least 1"),
         (args.lr > 0, f"-lr {args.lr}: must be above 0"),
@@ -139,7 +157,18 @@ def _require(args: argparse.Namespace) -> None:
         (not soft or args.mask == "candidates", "-temperature: soft selection needs -mask candidates"),
         (not (soft and by_cam), "-temperature softens the CAV; with -select cam the largest area is taken"),
         (not by_cam or args.cav_forward == "after", "-select cam: the maps come from a forward of their own, after"),
-        (not (args.partial_file and brings_sets), f"-partial_file: {args.ds} comes with its own candidate sets"),
+        (draws_sets or law == OWN_SETS, f"-partial_type {law}: {args.ds} comes with its own candidate sets"),
+        (draws_sets or not args.ca, f"-ca: {args.ds} comes with its own candidate sets"),
+        (draws_sets or not args.partial_file, f"-partial_file: {args.ds} comes with its own candidate sets"),
+        (not args.ca or law == "case", f"-ca is for -partial_type case, not {law}"),
+        (not (args.ca and args.partial_file), "-ca draws the sets, -partial_file reads them: give one of the two"),
+        (not args.partial_file or law == "file", f"-partial_file is for -partial_type file, not {law}"),
+        (args.rate is None or law == "instance", f"-rate is for -partial_type instance, not {law}"),
+        (args.oracle is None or law == "instance", f"-oracle is for -partial_type instance, not {law}"),
+        (not args.released or preset, "--released: means -mask product, -cav_forward after, -partial_type uss"),
+        (args.cav_forward == "after" or "rc" not in methods, "-method rc -cav_forward before: that is -method proden"),
+        (not (args.augment and kind == "mat"), f"-augment flips images; {args.ds} holds features"),
+        (args.fold is None or kind == "mat", f"-fold {args.fold}: {args.ds} has a test part of its own"),
         (args.folds >= 2, f"-folds {args.folds}: at least 2"),
         (args.fold is None or 0 <= args.fold < args.folds, f"-fold {args.fold}: 0 to {args.folds - 1}"),
         (args.warmup == "auto" or args.warmup < args.ep, f"-warmup {args.warmup}: less than -ep {args.ep}"),
@@ -147,7 +176,7 @@ def _require(args: argparse.Namespace) -> None:
         (args.cam_vis >= 0, f"-cam_vis {args.cam_vis}: must not be negative"),
         (args.selection_curve >= 0, f"-selection_curve {args.selection_curve}: must not be negative"),
         (min([args.seed, *(args.seeds or [])]) >= 0, "-seed, -seeds: must not be negative"),
-        (args.partial_type != "file" or args.partial_file, "-partial_type file: give the matrix with -partial_file"),
+        (law != "file" or args.partial_file, "-partial_type file: give the matrix with -partial_file"),
         (args.gpu.isdigit(), f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch"),
     ]
     for holds, message in bounds:

@@ -27,7 +27,17 @@ def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tens
     rows of the label matrix, also classes without a sample. True labels outside the candidates are
     allowed (noisy partial labels) and reported with their number in one warning.
     """
-    path = Path(path)
+    X, partialY, y = read_pll_mat(Path(path))
+    count = int((partialY.gather(1, y[:, None]) == 0).sum())
+    if count:
+        warnings.warn(
+            f"{path}: the true label of {count} of {len(y)} samples is not among their candidates", stacklevel=2
+        )
+    return (standardize_features(X) if standardize else X).float(), partialY, y
+
+
+def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `load_pll_mat` reads, without its warning and standardisation; X is float64."""
     content = _read_mat(path)
     features_key, candidates_key, labels_key = _find_keys(path, content)
     X = _dense(path, features_key, content[features_key])
@@ -42,12 +52,7 @@ def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tens
         )
     _check_rows(path, candidates_key, partialY.sum(1) < 1, "without a candidate")
     _check_rows(path, labels_key, target.sum(1) != 1, "with no or several true labels")
-    y = target.argmax(1)
-    _report_outside(path, partialY, y)
-
-    X = torch.from_numpy(X)
-    X = standardize_features(X) if standardize else X
-    return X.float(), torch.from_numpy(partialY).float(), torch.from_numpy(y).long()
+    return torch.from_numpy(X), torch.from_numpy(partialY).float(), torch.from_numpy(target.argmax(1)).long()
 
 
 def standardize_features(X: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
@@ -108,12 +113,3 @@ def _check_rows(path: Path, key: str, is_bad: np.ndarray, what: str) -> None:
     if is_bad.any():
         first = ", ".join(str(i) for i in np.flatnonzero(is_bad)[:5])
         raise DataError(f"{path}: key '{key}' has {is_bad.sum()} rows {what}; first: {first}")
-
-
-def _report_outside(path: Path, partialY: np.ndarray, y: np.ndarray) -> None:
-    count = int((partialY[np.arange(len(y)), y] == 0).sum())
-    if count:
-        warnings.warn(
-            f"{path}: the true label of {count} of {len(y)} samples is not among their candidates",
-            stacklevel=3,
-        )

@@ -12,8 +12,8 @@ from cavl.utils.cam_pictures import draw_cams
 from cavl.utils.datasets import PartialData
 from cavl.utils.label_state import LabelState
 from cavl.utils.options import MAP_MODELS
-from cavl.utils.resident import EVAL_BATCH, Images, evaluate
-from cavl.utils.utils_algo import evaluating, selection_accuracy, update_from_outputs
+from cavl.utils.resident import EVAL_BATCH, Images, evaluate, predict
+from cavl.utils.utils_algo import approximated_hit, evaluating, is_covered, selection_accuracy
 from common.cam import save_curves
 from common.run import Run
 
@@ -24,20 +24,17 @@ STATISTICS = ("accuracy", "covering_rate", "approximated_accuracy")  # the last 
 def statistics_of(labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device) -> Statistics:
     """Statistics (B,3), the columns of STATISTICS; (B,1), hits alone, without candidates. labels (n,), sets (n,K).
 
-    Accuracy (uses the hidden true labels): prediction == label, ties to the lowest class. Covering rate: the
-    prediction lies in S. Approximated accuracy: p renormalised over S at the prediction, 0 outside S.
+    Accuracy uses the hidden true labels: prediction == label, ties to the lowest class.
     """
 
     labels, candidates = labels.to(device), None if candidates is None else candidates.to(device)
 
     def statistics(outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        predicted = outputs.argmax(1, keepdim=True)
-        hit = predicted == labels[index, None]
-        if candidates is None:
-            return hit
-        partial = candidates[index]
-        within = update_from_outputs(outputs, partial, "rc").gather(1, predicted)
-        return torch.cat([hit.float(), partial.gather(1, predicted).float(), within], 1)
+        columns = [outputs.argmax(1) == labels[index]]
+        if candidates is not None:
+            partial = candidates[index]
+            columns += [is_covered(outputs, partial), approximated_hit(outputs, partial)]
+        return torch.stack([column.float() for column in columns], 1)
 
     return statistics
 
@@ -135,7 +132,7 @@ def write(
             curves = {rule: run.values("selection", rule) for rule in rules}
             title = "which rule picks the true label inside S"
             save_curves(run.figure("selection"), curves, xlabel="epoch", ylabel="share of samples", title=title)
-        export_selected(run, labels, true_labels)
+        export_selected(run, labels.belief(lambda: predict(model, images)), labels.candidates, true_labels)
         if args.cam_vis:
             draw_cams(args, run, model, images, labels.candidates, true_labels)
         if last:
@@ -153,12 +150,11 @@ def _rules(run: Run) -> list[str]:
     return [k for k in lines[0] if k not in ("step", "epoch", "split")] if lines else []
 
 
-def export_selected(run: Run, labels: LabelState, true_labels: torch.Tensor) -> None:
-    """selected.csv: index, candidates, the label with the largest confidence, that confidence, the true label."""
-    confidence = labels.confidence()
-    value, selected = confidence.max(1)
-    rows, classes = labels.candidates.nonzero(as_tuple=True)
-    sizes = labels.candidates.sum(1).tolist()
+def export_selected(run: Run, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor) -> None:
+    """selected.csv: index, candidates, the label with the largest belief (n,K), that belief, the true label."""
+    value, selected = belief.max(1)
+    rows, classes = candidates.nonzero(as_tuple=True)
+    sizes = candidates.sum(1).tolist()
     names = np.split(classes.cpu().numpy().astype(str), np.cumsum(sizes)[:-1])
     frame = {
         "index": range(len(selected)),

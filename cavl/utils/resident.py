@@ -91,6 +91,14 @@ def epoch_batches(
 
 
 @torch.inference_mode()
+def predict(model: nn.Module, images: Images) -> torch.Tensor:
+    """Logits (n,K) float32 of all images, in eval mode; the former mode is restored."""
+    with evaluating(model):
+        index = torch.arange(len(images), device=images.device)
+        return torch.cat([model(images[part]).float() for part in index.split(EVAL_BATCH)])
+
+
+@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     images: Images,

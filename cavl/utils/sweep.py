@@ -15,11 +15,7 @@ HEADLINE = "test_accuracy_last10_mean"
 
 def is_wanted(args: argparse.Namespace, data: PartialData) -> bool:
     """Whether the command asks for more than one run."""
-    return args.compare is not None or args.seeds is not None or (_has_folds(data) and args.fold is None)
-
-
-def _has_folds(data: PartialData) -> bool:
-    return len(data.test_y) == 0
+    return args.compare is not None or args.seeds is not None or (data.has_folds and args.fold is None)
 
 
 def default_dir(args: argparse.Namespace) -> str:
@@ -29,7 +25,7 @@ def default_dir(args: argparse.Namespace) -> str:
 
 def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argparse.Namespace]:
     """The settings of each run: methods x seeds x folds."""
-    folds = range(args.folds) if _has_folds(data) and args.fold is None else [args.fold]
+    folds = range(args.folds) if data.has_folds and args.fold is None else [args.fold]
     runs = []
     for method in args.compare or [args.method]:
         for seed in args.seeds or [args.seed]:
@@ -41,16 +37,21 @@ def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argp
 
 
 def run_all(args: argparse.Namespace, data: PartialData, train: Callable) -> dict[str, float]:
-    """Run everything `plan` lists, print and save the table; returns METHOD_mean and METHOD_std of the headline."""
+    """Run everything `plan` lists, print and save the table; returns METHOD_mean and METHOD_std of the headline.
+
+    Without a table, and {}, where --max_steps cut a run.
+    """
 
     def train_one(child: argparse.Namespace) -> dict[str, float | None]:
-        part = fold_of(data, child.fold, child.folds, child.seed, child.standardize) if _has_folds(data) else data
+        part = fold_of(data, child.fold, child.folds, child.seed, child.standardize) if data.has_folds else data
         return train(child, part, str(child.output_dir))
 
     def columns(child: argparse.Namespace) -> dict[str, object]:
         return {"method": child.method, "seed": child.seed, "fold": -1 if child.fold is None else child.fold}
 
     parent, frame = run_each(args, default_dir(args), lambda folder: plan(args, data, folder), train_one, columns)
+    if parent.stopped:
+        return {}
     groups = frame.groupby("method", sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
     table["disambiguation"] = groups["disambiguation"].mean().to_numpy(float)

@@ -152,23 +152,22 @@ def label_smoothing(outputs: torch.Tensor, epsion: float = 0.1) -> torch.Tensor:
     return (1 - epsion) * outputs + epsion / outputs.shape[1]
 
 
-def covering_rate(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return the fraction of samples whose prediction lies in their candidate set, a scalar in [0, 1].
+def is_covered(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Return whether each sample's prediction lies in its candidate set: (n,) bool. The mean is the covering rate.
 
     outputs: (n, K) logits. candidates: (n, K) of 0/1. Needs no true label (PLENCH).
     """
-    inside = candidates.gather(1, outputs.argmax(dim=1, keepdim=True))
-    return (inside != 0).float().mean()
+    return candidates.gather(1, outputs.argmax(dim=1, keepdim=True))[:, 0] != 0
 
 
-def approximated_accuracy(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return the mean over samples of p'_pred, p' = p Y renormalised, a scalar in [0, 1].
+def approximated_hit(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Return each sample's p'_pred, p' = p Y renormalised: (n,) in [0, 1]. The mean is the approximated accuracy.
 
     pred is the argmax over all classes; outside the set it counts 0. outputs: (n, K) logits. candidates:
     (n, K) of 0/1, no empty row. Needs no true label (PLENCH).
     """
     rows = update_from_outputs(outputs, candidates, "rc")
-    return rows.gather(1, outputs.argmax(dim=1, keepdim=True)).mean()
+    return rows.gather(1, outputs.argmax(dim=1, keepdim=True))[:, 0]
 
 
 def selection_accuracy(

@@ -1,4 +1,4 @@
-"""The losses: confidence-weighted (CAVL, RC, PRODEN), classifier-consistent (CC), leveraged weighted (LWS)."""
+"""The losses: confidence-weighted (CAVL, RC, PRODEN), averaged, classifier-consistent (CC), leveraged (LWS)."""
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,16 @@ def rc_loss(outputs: torch.Tensor, confidence: torch.Tensor, index: torch.Tensor
     """
     log_p = F.log_softmax(outputs, dim=1)
     return -(confidence[index] * log_p).sum(dim=1).mean()
+
+
+def average_loss(outputs: torch.Tensor, partialY: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy averaged over the candidates, a scalar.
+
+    L = -(1/B) sum_i (1/|S_i|) sum_{k in S_i} log p_k(x_i): rc_loss where every candidate is believed equally.
+    outputs: (B, K) logits. partialY: (B, K) of 0/1, no empty row.
+    """
+    log_p = F.log_softmax(outputs, dim=1)
+    return -((log_p * partialY).sum(dim=1) / partialY.sum(dim=1)).mean()
 
 
 def cc_loss(outputs: torch.Tensor, partialY: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,10 @@ def _child(args: argparse.Namespace, folder: Path, scheme: str | None, row: str,
 
 
 def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
-    """Run what `plan` lists, print and save the table (mean, sample std with ddof 1, n); SCHEME_ROW_mean and _std."""
+    """Run what `plan` lists, print and save the table (mean, sample std with ddof 1, n); SCHEME_ROW_mean and _std.
+
+    Without a table, and {}, where --max_steps cut a run.
+    """
 
     def columns(child: argparse.Namespace) -> dict[str, object]:
         scheme, row, _ = child.output_dir.name.rsplit("-", 2)
@@ -95,6 +98,8 @@ def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
 
     default_dir = Path(args.path_dest) / f"compare_{args._found.name}"
     parent, frame = run_each(args, default_dir, lambda folder: plan(args, folder), train_one, columns)
+    if parent.stopped:
+        return {}
     groups = frame.groupby(["scheme", "row"], sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
     table["model_mean"] = groups["mAP_model_final"].mean().to_numpy(float)

@@ -1,5 +1,6 @@
 """Class activation maps of the user's own picture."""
 
+import shutil
 from argparse import Namespace
 
 import numpy as np
@@ -52,6 +53,14 @@ def test_mistakes_are_named(run, picture, tmp_path):
         explain.main(["--run", str(tmp_path), "--image", str(picture)])
     with pytest.raises(UserError, match="no such image"):
         explain.main(["--run", str(run), "--image", str(tmp_path / "none.png")])
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/last.pt"])
+def test_a_run_directory_of_something_else_is_named(run, picture, tmp_path, name):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "config.json").write_text("[1]") if name == "config.json" else torch.save([1], folder / name)
+    with pytest.raises(UserError, match="no readable config.json" if name == "config.json" else "not a checkpoint of"):
+        explain.main(["--run", str(folder), "--image", str(picture)])
 
 
 @pytest.mark.parametrize("mo, ds, channels, classes", [("convnet", "mnist", 1, 10), ("densenet", "cifar100", 3, 100)])

@@ -13,11 +13,12 @@ import scipy.io
 import torch
 
 from cavl import main as entry
-from cavl.utils import sweep
-from cavl.utils.build import build_model
+from cavl.utils import draw, sweep
+from cavl.utils.build import build_model, build_optimizer
 from cavl.utils.datasets import fold_of, load_dataset
 from cavl.utils.options import build_parser, parse_args
-from cavl.utils.utils_algo import approximated_accuracy, covering_rate
+from cavl.utils.resident import Images, predict
+from cavl.utils.utils_algo import approximated_hit, is_covered
 from common import samples
 from common.cli import UserError, run_main
 from tests.equality import same
@@ -50,6 +51,7 @@ def test_plain_parser_keeps_the_references_defaults():
     args = build_parser().parse_args([])
     expected = dict(lr=1e-3, bs=64, ds="mnist", mo="mlp", ep=250, wd=1e-3, seed=0, gpu="0", op="adam", ca=None)
     assert {k: getattr(args, k) for k in expected} == expected
+    args = parse_args([*SAMPLE])
     assert (args.method, args.partial_type, args.cav, args.mask, args.cav_forward) == (
         *("cavl", "uss", "logit", "candidates", "after"),
     )
@@ -87,13 +89,28 @@ def test_every_method_trains(tmp_path, method):
     assert (summary["disambiguation"] is None) == (method == "cc")
 
 
-def test_uniform_never_changes_its_rows_and_cavl_leaves_no_candidate_set(tmp_path):
+def test_uniform_has_no_rows_to_change_and_cavl_leaves_no_candidate_set(tmp_path):
     run(tmp_path / "u", "-method", "uniform", "-ep", "1")
-    confidence = pd.read_csv(tmp_path / "u" / "selected.csv")["confidence"]
-    sizes = np.load(tmp_path / "u" / "candidates.npy").sum(1)
-    assert np.allclose(confidence, 1 / sizes, atol=1e-5)
+    labels = state(tmp_path / "u")["state"]["labels"]
+    assert labels["selected"].numel() == labels["table"].numel() == 0
     run(tmp_path / "c", "-ep", "1")
     assert (state(tmp_path / "c")["state"]["labels"]["selected"] >= 0).all()
+
+
+@pytest.mark.parametrize("method", ["cc", "uniform", "lws"])
+def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_its_own(tmp_path, method):
+    flags = ("-method", method, "-ep", "2")
+    run(tmp_path / "r", *flags)
+    selected, sets = pd.read_csv(tmp_path / "r/selected.csv"), np.load(tmp_path / "r/candidates.npy")
+    assert (sets[selected["index"], selected["selected"]] == 1).all()
+    if method != "lws":
+        args = parse_args([*SAMPLE, *flags])
+        data = load_dataset("mnist", args._location)
+        model = build_model(args, data)
+        model.load_state_dict(state(tmp_path / "r")["state"]["model"])
+        p = predict(model, Images(data.train_x, torch.device("cpu"))).softmax(1).numpy() * sets
+        assert (selected["selected"] == p.argmax(1)).all()
+        assert np.allclose(selected["confidence"], p.max(1) / p.sum(1), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +139,7 @@ def default_state(tmp_path_factory):
 def test_same_seed_same_numbers_and_released_is_the_preset(tmp_path, default_state):
     run(tmp_path / "again", "-ep", "2")
     assert same(state(tmp_path / "again")["state"]["model"], default_state)
-    args = parse_args([*SAMPLE, "--released", "-partial_type", "fps", "-mask", "candidates"])
+    args = parse_args([*SAMPLE, "--released"])
     assert (args.mask, args.cav_forward, args.partial_type) == ("product", "after", "uss")
 
 
@@ -217,6 +234,47 @@ def test_instance_dependent_sets_and_their_oracle(tmp_path):
     assert np.load(tmp_path / "k/candidates.npy").sum() < sets[0].sum()
 
 
+@pytest.mark.parametrize(("what", "status"), [("signal", 143), ("loss", 1)])
+def test_a_signal_or_a_bad_loss_ends_the_oracles_training(tmp_path, monkeypatch, capsys, what, status):
+    steps = []
+
+    def optimizer_of(args, model):
+        optimizer = build_optimizer(args, model)
+        step = optimizer.step
+
+        def act() -> None:
+            steps.append(step())
+            if what == "signal" and len(steps) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        optimizer.step = act
+        return optimizer
+
+    monkeypatch.setattr(draw, "build_optimizer", optimizer_of)
+    lr = "1e38" if what == "loss" else "1e-3"
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: run(tmp_path / "r", "-partial_type", "instance", "-ep", "1", "-lr", lr))
+    assert stop.value.code == status and len(steps) <= 3
+    assert not (tmp_path / "r/oracle.pt").exists()
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state": {"model": 3}}], ids=["tensor", "list", "number"])
+def test_an_oracle_file_without_weights_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "o.pt")
+    with pytest.raises(UserError, match="o.pt: not a checkpoint of main.py"):
+        run(tmp_path / "r", "-partial_type", "instance", "-oracle", str(tmp_path / "o.pt"), "-ep", "1")
+
+
+def test_a_comparison_cut_by_max_steps_goes_on(tmp_path, capsys):
+    flags = ("-compare", "cavl,cc", "-ep", "1")
+    run(tmp_path / "whole", *flags)
+    run(tmp_path / "parts", *flags, "--max_steps", "3")
+    assert "0 of 2 done; go on with --resume" in capsys.readouterr().out
+    run(tmp_path / "parts", *flags, "--resume")
+    whole, parts = (pd.read_csv(tmp_path / k / "results.csv") for k in ("whole", "parts"))
+    assert len(whole) == 2 and whole["test_accuracy_last10_mean"].equals(parts["test_accuracy_last10_mean"])
+
+
 def test_folds_run_each_and_resume_skips_the_finished(tmp_path, capsys):
     entry.main([*SAMPLE, "-ds", "lost", "-ep", "2", "-folds", "2", "--output_dir", str(tmp_path / "f")])
     table = pd.read_csv(tmp_path / "f" / "results.csv")
@@ -244,8 +302,10 @@ def test_a_fold_measures_covering_rate_and_approximated_accuracy_on_its_held_out
     model = build_model(args, part)
     model.load_state_dict(state(tmp_path / "f")["state"]["model"])
     outputs = model(part.test_x).detach()
-    assert summary["test_covering_rate"] == pytest.approx(covering_rate(outputs, part.test_sets).item(), abs=1e-6)
-    expected = approximated_accuracy(outputs, part.test_sets).item()
+    assert summary["test_covering_rate"] == pytest.approx(
+        is_covered(outputs, part.test_sets).float().mean().item(), abs=1e-6
+    )
+    expected = approximated_hit(outputs, part.test_sets).mean().item()
     assert summary["test_approximated_accuracy"] == pytest.approx(expected, abs=1e-5)
     assert summary["test_covering_rate"] != summary["covering_rate"]
 
@@ -284,10 +344,14 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     faults = {"shape": sets[:5], "values": sets * 2, "empty": np.where(np.arange(1300)[:, None] == 7, 0, sets)}
     for name, matrix in faults.items():
         np.savez(tmp_path / f"{name}.npz", matrix)
-        with pytest.raises(UserError, match={"shape": r"\(5, 10\)", "values": "not 0 or 1", "empty": r"\[7\]"}[name]):
+        message = {"shape": r"\(5, 10\)", "values": "not 0 or 1", "empty": r"empty.npz: 1 samples .*\[7\]"}[name]
+        with pytest.raises(UserError, match=message):
             run(tmp_path / name, "-partial_file", str(tmp_path / f"{name}.npz"), "-ep", "1")
-    with pytest.raises(UserError, match="cannot be read"):
-        run(tmp_path / "x", "-partial_file", str(tmp_path / "absent.npy"), "-ep", "1")
+    (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04" + b"x" * 100)
+    (tmp_path / "junk.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr" + b"(" * 111)
+    for name in ("absent.npy", "junk.npz", "junk.npy"):
+        with pytest.raises(UserError, match=f"{name}: cannot be read"):
+            run(tmp_path / "x", "-partial_file", str(tmp_path / name), "-ep", "1")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +384,22 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-warmup", "x"], "at least 0 or 'auto', not 'x'"),
         (["-seeds", "a"], "integers"),
         (["-compare", "cavl,magic"], "unknown method"),
-        (["-ds", "msrcv2"], "no offline sample, these have one"),
+        (["-ds", "msrcv2"], "no offline sample, these have one: mnist, kmnist, fashion, cifar10, lost"),
+        (["-compare", "cavl,rc,cavl"], "cavl stands there twice"),
+        (["-seeds", "0,1,0"], "0 stands there twice"),
+        (["--released", "-partial_type", "fps"], "--released: means"),
+        (["--released", "-mask", "candidates"], "--released: means"),
+        (["--released", "-cav_forward", "before"], "--released: means"),
+        (["-ca", "01", "-partial_file", "sets.npy"], "one of the two"),
+        (["-ca", "01", "-partial_type", "fps"], "-ca is for -partial_type case, not fps"),
+        (["-partial_file", "sets.npy", "-partial_type", "fps"], "-partial_file is for -partial_type file, not fps"),
+        (["-rate", "0.1"], "-rate is for -partial_type instance, not uss"),
+        (["-ds", "lost", "-partial_type", "fps"], "lost comes with its own candidate sets"),
+        (["-ds", "lost", "-ca", "01"], "lost comes with its own candidate sets"),
+        (["-ds", "lost", "-augment"], "lost holds features"),
+        (["-fold", "3"], "mnist has a test part of its own"),
+        (["-compare", "cavl,rc", "-cav_forward", "before"], "that is -method proden"),
+        (["-mo", "convnet", "-bs", "3"], "the last batch of 1300 images leaves a single one"),
         (["-nonsense"], "unrecognized"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -371,15 +450,20 @@ def test_plcifar_reads_union_and_longest(tmp_path):
 
 
 def test_a_path_to_a_sample_makes_a_sample_run(tmp_path, capsys):
-    folder = samples.draw("MNIST", tmp_path / "data")
+    folder = samples.draw("MNIST", tmp_path / "data" / "mnist")
     assert parse_args(["--data_dir", str(folder)]).ep == 60
     assert parse_args(["--data_dir", str(folder / "MNIST" / "raw")]).ep == 60
+    args = parse_args(["--data_dir", str(tmp_path / "data")])
+    assert args.ep == 60 and load_dataset("mnist", args._location).is_sample
+    assert capsys.readouterr().out == f"{folder / 'MNIST' / 'raw'} is an offline sample\n"
 
 
-def test_resume_refuses_other_candidate_sets_and_settings(tmp_path):
+def test_resume_refuses_other_candidate_sets_and_settings_and_leaves_those_of_the_run(tmp_path):
     run(tmp_path / "r", "-ep", "2", "--max_steps", "5")
-    with pytest.raises(UserError, match="lr 0.001 then, 0.1 now"):
-        run(tmp_path / "r", "-ep", "2", "-lr", "0.1", "--resume")
+    before = (tmp_path / "r/candidates.npy").read_bytes()
+    with pytest.raises(UserError, match="seed 0 then, 1 now"):
+        run(tmp_path / "r", "-ep", "2", "-seed", "1", "--resume")
+    assert (tmp_path / "r/candidates.npy").read_bytes() == before
     saved = state(tmp_path / "r")
     saved["state"]["labels"]["candidates"][0] = 1
     torch.save(saved, tmp_path / "r/checkpoints/last.pt")

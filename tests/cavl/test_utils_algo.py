@@ -7,12 +7,12 @@ from cavl.utils.utils_algo import (
     accuracy_check,
     accuracy_check_cam,
     accuracy_check_train,
-    approximated_accuracy,
+    approximated_hit,
     class_activation_value,
     confidence_update,
     confidence_update_lw,
     confidence_update_rc,
-    covering_rate,
+    is_covered,
     label_smoothing,
     select_by_cam,
     selected_labels,
@@ -175,9 +175,9 @@ def test_select_by_cam():
 def test_covering_rate_and_approximated_accuracy():
     outputs = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 5.0]])
     candidates = torch.tensor([[1, 1, 0], [1, 1, 0]], dtype=torch.uint8)
-    assert covering_rate(outputs, candidates).item() == 0.5
+    assert is_covered(outputs, candidates).tolist() == [True, False]
     p = torch.tensor(1.0).exp() / (torch.tensor(1.0).exp() + 1)
-    torch.testing.assert_close(approximated_accuracy(outputs, candidates), p / 2)
+    torch.testing.assert_close(approximated_hit(outputs, candidates), torch.stack([p, torch.tensor(0.0)]))
 
 
 def test_selection_accuracy():

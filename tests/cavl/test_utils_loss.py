@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cavl.utils.utils_loss import cc_loss, lws_loss, rc_loss
+from cavl.utils.utils_data import initial_confidence
+from cavl.utils.utils_loss import average_loss, cc_loss, lws_loss, rc_loss
 
 B, K, N = 6, 5, 9
 
@@ -24,12 +25,13 @@ def batch():
 def losses(outputs, Y, confidence, index):
     return {
         "rc": rc_loss(outputs, confidence, index),
+        "average": average_loss(outputs, Y),
         "cc": cc_loss(outputs, Y),
         "lws": lws_loss(outputs, Y, confidence, index, 2, 1, None)[0],
     }
 
 
-@pytest.mark.parametrize("name", ["rc", "cc", "lws"])
+@pytest.mark.parametrize("name", ["rc", "average", "cc", "lws"])
 def test_gradcheck(batch, name):
     outputs, *rest = batch
     assert torch.autograd.gradcheck(lambda z: losses(z, *rest)[name], (outputs,))
@@ -66,6 +68,11 @@ def test_rc_with_one_hot_rows_is_cross_entropy(batch):
     torch.testing.assert_close(loss, plain)
     gradients = [torch.autograd.grad(value, outputs)[0] for value in (loss, plain)]
     torch.testing.assert_close(*gradients)
+
+
+def test_the_averaged_loss_is_rc_with_equal_confidences(batch):
+    outputs, Y, *_ = batch
+    torch.testing.assert_close(average_loss(outputs, Y), rc_loss(outputs, initial_confidence(Y), torch.arange(B)))
 
 
 def test_cc_of_a_single_candidate_is_cross_entropy_and_of_all_is_zero(batch):

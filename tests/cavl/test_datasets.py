@@ -1,0 +1,111 @@
+"""Data sets that cannot be trained on: every fault is one line that names the file."""
+
+import pickle
+import shutil
+import struct
+import warnings
+
+import numpy as np
+import pytest
+import scipy.io
+
+from cavl.utils.datasets import load_dataset
+from cavl.utils.options import parse_args
+from common.cli import UserError
+
+N = 10  # images of the small sets
+
+
+def write_idx(path, array):
+    header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def idx_root(root, *, test_images=(N, 28, 28), train_labels=None, test_labels=None):
+    shapes = {"train": (N, 28, 28), "t10k": test_images}
+    for (part, shape), given in zip(shapes.items(), (train_labels, test_labels), strict=True):
+        write_idx(root / f"{part}-images-idx3-ubyte", np.zeros(shape))
+        write_idx(root / f"{part}-labels-idx1-ubyte", np.arange(shape[0]) % 10 if given is None else np.array(given))
+    return root
+
+
+def load(ds, root):
+    args = parse_args(["-ds", ds, "--data_dir", str(root)])
+    return load_dataset(ds, args._location)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"test_images": (0, 28, 28)}, "holds no test images"),
+        ({"test_images": (N, 20, 20)}, r"the test images are \(1, 20, 20\), the training images \(1, 28, 28\)"),
+        ({"test_labels": [11] * N}, "test labels from 11 to 11, expected 0 to 9"),
+        ({"train_labels": [11] * N}, "training labels from 11 to 11, expected 0 to 9"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_idx_files_that_do_not_belong_together(tmp_path, fault, message):
+    with pytest.raises(UserError, match=f"{tmp_path}: {message}"):
+        load("mnist", idx_root(tmp_path, **fault))
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cifar")
+    (root / "cifar-10-batches-py").mkdir()
+    (root / "plcifar10").mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        content = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}
+        (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"data": "x", "labels": ["a"]}, "data_batch_3: 'data' or 'labels' is not made of numbers"),
+        ({"data": [[1], [1, 2]], "labels": [0, 1]}, "data_batch_3: 'data' or 'labels' is not made of numbers"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [12]}, "training labels from 0 to 12"),
+    ],
+    ids=["text", "ragged", "label"],
+)
+def test_a_cifar_batch_without_numbers_or_of_other_labels(tmp_path, cifar, content, message):
+    root = shutil.copytree(cifar, tmp_path / "root")
+    (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=message):
+        load("cifar10", root)
+
+
+def load_answers(cifar, answers, name="aggregate"):
+    (cifar / "plcifar10" / "plcifar10.pkl").write_bytes(pickle.dumps(answers))
+    return load(f"plcifar10_{name}", cifar)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_plcifar_takes_lists_tuples_and_arrays(cifar, kind):
+    answers = {i: [kind([0, 1]), kind([1, 2, 3])] for i in range(N)}
+    assert load_answers(cifar, answers).own_sets[4].nonzero().flatten().tolist() == [0, 1, 2, 3]
+    assert load_answers(cifar, answers, "vaguest").own_sets[4].nonzero().flatten().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["aggregate", "vaguest"])
+@pytest.mark.parametrize(
+    ("index", "lists"),
+    [(5, [[10]]), (5, [[-1]]), (N, [[1]]), (-1, [[1]]), (5, []), (5, [[]]), (5, [1, 2]), ("a5", [[1]]), (5, None)],
+    ids=str,
+)
+def test_plcifar_answers_that_are_none(cifar, name, index, lists):
+    answers = {i: [[1, 2], [3]] for i in range(N)}
+    answers.pop(5)
+    with pytest.raises(UserError, match=rf"plcifar10.pkl: image {index!r}: .*; expected an index below {N} -> lists"):
+        load_answers(cifar, {**answers, index: lists}, name)
+
+
+def test_a_mat_file_of_any_name_is_taken_and_its_noise_reported_by_the_run_alone(tmp_path):
+    partial = np.eye(3)[np.arange(12) % 3]
+    target = np.roll(partial, 1, axis=0)
+    scipy.io.savemat(tmp_path / "mine.mat", {"data": np.ones((12, 4)), "partial_target": partial, "target": target})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load("lost", tmp_path / "mine.mat")
+    assert data.has_folds and data.train_x.shape == (12, 4) and len(data.test_y) == 0
