@@ -9,27 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.io
 import torch
 
 from cavl import main as entry
-from cavl.utils import draw, sweep
+from cavl.utils import draw
 from cavl.utils.build import build_model, build_optimizer
-from cavl.utils.datasets import fold_of, load_dataset
+from cavl.utils.datasets import load_dataset
 from cavl.utils.options import build_parser, parse_args
 from cavl.utils.resident import Images, predict
-from cavl.utils.utils_algo import approximated_hit, is_covered
-from common import samples
 from common.cli import UserError, run_main
+from tests.cavl.runs import SAMPLE, run, state
 from tests.equality import same
-
-SAMPLE = ["--sample", "--cpu"]
-
-
-def run(folder: Path, *flags: str) -> dict:
-    """Run main on the sample; the summary."""
-    entry.main([*SAMPLE, "--output_dir", str(folder), *flags])
-    return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +31,6 @@ def tiny_cifar(tmp_path_factory) -> Path:
         content = {"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": rng.integers(0, 10, 2).tolist()}
         (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
     return root
-
-
-def state(folder: Path) -> dict:
-    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
 
 
 def test_plain_parser_keeps_the_references_defaults():
@@ -263,222 +249,6 @@ def test_an_oracle_file_without_weights_is_named(tmp_path, content):
     torch.save(content, tmp_path / "o.pt")
     with pytest.raises(UserError, match="o.pt: not a checkpoint of main.py"):
         run(tmp_path / "r", "-partial_type", "instance", "-oracle", str(tmp_path / "o.pt"), "-ep", "1")
-
-
-def test_a_comparison_cut_by_max_steps_goes_on(tmp_path, capsys):
-    flags = ("-compare", "cavl,cc", "-ep", "1")
-    run(tmp_path / "whole", *flags)
-    run(tmp_path / "parts", *flags, "--max_steps", "3")
-    assert "0 of 2 done; go on with --resume" in capsys.readouterr().out
-    run(tmp_path / "parts", *flags, "--resume")
-    whole, parts = (pd.read_csv(tmp_path / k / "results.csv") for k in ("whole", "parts"))
-    assert len(whole) == 2 and whole["test_accuracy_last10_mean"].equals(parts["test_accuracy_last10_mean"])
-
-
-def test_folds_run_each_and_resume_skips_the_finished(tmp_path, capsys):
-    entry.main([*SAMPLE, "-ds", "lost", "-ep", "2", "-folds", "2", "--output_dir", str(tmp_path / "f")])
-    table = pd.read_csv(tmp_path / "f" / "results.csv")
-    summary = json.loads((tmp_path / "f" / "summary.json").read_text())
-    assert list(table["fold"]) == [0, 1]
-    assert summary["cavl_mean"] == pytest.approx(table["test_accuracy_last10_mean"].mean())
-    assert summary["cavl_std"] == pytest.approx(table["test_accuracy_last10_mean"].std(ddof=1))
-    entry.main([*SAMPLE, "-ds", "lost", "-ep", "2", "-folds", "2", "--output_dir", str(tmp_path / "f"), "--resume"])
-    assert "finished already" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("how", ["all", "none"])
-def test_standardize_and_single_fold(tmp_path, how):
-    flags = ("-ds", "lost", "-ep", "1", "-fold", "1", "-folds", "3")
-    run(tmp_path / "train", *flags)
-    run(tmp_path / how, *flags, "-standardize", how)
-    assert not same(state(tmp_path / "train")["state"]["model"], state(tmp_path / how)["state"]["model"])
-
-
-def test_a_fold_measures_covering_rate_and_approximated_accuracy_on_its_held_out_rows(tmp_path):
-    flags = ("-ds", "lost", "-ep", "3", "-fold", "1", "-folds", "3")
-    summary = run(tmp_path / "f", *flags)
-    args = parse_args([*SAMPLE, *flags])
-    part = fold_of(load_dataset("lost", args._location), 1, 3, 0, "train")
-    model = build_model(args, part)
-    model.load_state_dict(state(tmp_path / "f")["state"]["model"])
-    outputs = model(part.test_x).detach()
-    assert summary["test_covering_rate"] == pytest.approx(
-        is_covered(outputs, part.test_sets).float().mean().item(), abs=1e-6
-    )
-    expected = approximated_hit(outputs, part.test_sets).mean().item()
-    assert summary["test_approximated_accuracy"] == pytest.approx(expected, abs=1e-5)
-    assert summary["test_covering_rate"] != summary["covering_rate"]
-
-
-def test_compare_runs_methods_and_seeds_on_the_same_sets(tmp_path):
-    folder = tmp_path / "c"
-    entry.main([*SAMPLE, "-compare", "cavl,cc", "-seeds", "0,1", "-ep", "1", "--output_dir", str(folder)])
-    table = pd.read_csv(folder / "results.csv")
-    assert list(zip(table["method"], table["seed"], strict=True)) == [("cavl", 0), ("cavl", 1), ("cc", 0), ("cc", 1)]
-    a, b, c = (np.load(folder / k / "candidates.npy") for k in ("cavl-seed0", "cc-seed0", "cavl-seed1"))
-    assert np.array_equal(a, b) and not np.array_equal(a, c)
-    assert (folder / "figures/compare.png").is_file()
-
-
-def test_the_figure_of_a_comparison_holds_mean_and_deviation_of_every_method_and_epoch(tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(sweep, "save_curves", lambda path, curves, spread, **_: drawn.update(mean=curves, std=spread))
-    folder = tmp_path / "c"
-    entry.main([*SAMPLE, "-compare", "cavl,cc", "-seeds", "0,1", "-ep", "2", "--output_dir", str(folder)])
-    for method in ("cavl", "cc"):
-        runs = [(folder / f"{method}-seed{s}/metrics.jsonl").read_text().splitlines() for s in (0, 1)]
-        values = [[line["accuracy"] for line in map(json.loads, run) if line["split"] == "test"] for run in runs]
-        assert drawn["mean"][method] == pytest.approx(np.mean(values, 0))
-        assert drawn["std"][method] == pytest.approx(np.std(values, 0, ddof=1))
-
-
-def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
-    sets = np.eye(10, dtype=np.uint8)[np.random.default_rng(0).integers(0, 10, 1300)]
-    np.save(tmp_path / "one.npy", sets)
-    run(tmp_path / "r", "-partial_file", str(tmp_path / "one.npy"), "-ep", "1")
-    out = capsys.readouterr().out
-    wrong = np.flatnonzero(pd.read_csv(tmp_path / "r/selected.csv")["true_label"] != sets.argmax(1))
-    assert "every set holds one label" in out
-    assert f"not a candidate in {len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}" in out
-    assert np.array_equal(np.load(tmp_path / "r/candidates.npy"), sets)
-    faults = {"shape": sets[:5], "values": sets * 2, "empty": np.where(np.arange(1300)[:, None] == 7, 0, sets)}
-    for name, matrix in faults.items():
-        np.savez(tmp_path / f"{name}.npz", matrix)
-        message = {"shape": r"\(5, 10\)", "values": "not 0 or 1", "empty": r"empty.npz: 1 samples .*\[7\]"}[name]
-        with pytest.raises(UserError, match=message):
-            run(tmp_path / name, "-partial_file", str(tmp_path / f"{name}.npz"), "-ep", "1")
-    (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04" + b"x" * 100)
-    (tmp_path / "junk.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr" + b"(" * 111)
-    for name in ("absent.npy", "junk.npz", "junk.npy"):
-        with pytest.raises(UserError, match=f"{name}: cannot be read"):
-            run(tmp_path / "x", "-partial_file", str(tmp_path / name), "-ep", "1")
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["-ds", "svhn"], "invalid choice: 'svhn'"),
-        (["-mo", "vit"], "invalid choice: 'vit'"),
-        (["-op", "lion"], "invalid choice: 'lion'"),
-        (["-mo", "lenet", "-ds", "cifar10"], "-mo lenet takes 1x28x28"),
-        (["-mo", "resnet", "-ds", "lost", "-fold", "0"], "use linear or mlp"),
-        (["-select", "cam"], "convnet, resnet, densenet"),
-        (["-cam_vis", "3"], "convnet, resnet, densenet"),
-        (["-q", "1"], "0 <= q < 1"),
-        (["-rate", "0"], "above 0"),
-        (["-folds", "5000", "-ds", "lost"], "more than"),
-        (["-fold", "10", "-folds", "10", "-ds", "lost"], "0 to 9"),
-        (["-ep", "0"], "at least 1"),
-        (["-warmup", "60"], "less than"),
-        (["-lr", "0"], "above 0"),
-        (["-wd", "-1"], "negative"),
-        (["-gpu", "0,1"], "accelerate launch"),
-        (["-bs", "0"], "at least 1"),
-        (["-partial_type", "file"], "-partial_file"),
-        (["-ds", "lost", "-fold", "0", "-partial_file", "sets.npy"], "lost comes with its own candidate sets"),
-        (["-mo", "resnet", "-select", "cam", "-temperature", "1"], "softens the CAV"),
-        (["-mo", "resnet", "-select", "cam", "-cav_forward", "before"], "a forward of their own"),
-        (["-selection_curve", "-5"], "negative"),
-        (["-seed", "-1"], "negative"),
-        (["-seeds", "0,-1"], "negative"),
-        (["-warmup", "x"], "at least 0 or 'auto', not 'x'"),
-        (["-seeds", "a"], "integers"),
-        (["-compare", "cavl,magic"], "unknown method"),
-        (["-ds", "msrcv2"], "no offline sample, these have one: mnist, kmnist, fashion, cifar10, lost"),
-        (["-compare", "cavl,rc,cavl"], "cavl stands there twice"),
-        (["-seeds", "0,1,0"], "0 stands there twice"),
-        (["--released", "-partial_type", "fps"], "--released: means"),
-        (["--released", "-mask", "candidates"], "--released: means"),
-        (["--released", "-cav_forward", "before"], "--released: means"),
-        (["-ca", "01", "-partial_file", "sets.npy"], "one of the two"),
-        (["-ca", "01", "-partial_type", "fps"], "-ca is for -partial_type case, not fps"),
-        (["-partial_file", "sets.npy", "-partial_type", "fps"], "-partial_file is for -partial_type file, not fps"),
-        (["-rate", "0.1"], "-rate is for -partial_type instance, not uss"),
-        (["-ds", "lost", "-partial_type", "fps"], "lost comes with its own candidate sets"),
-        (["-ds", "lost", "-ca", "01"], "lost comes with its own candidate sets"),
-        (["-ds", "lost", "-augment"], "lost holds features"),
-        (["-fold", "3"], "mnist has a test part of its own"),
-        (["-compare", "cavl,rc", "-cav_forward", "before"], "that is -method proden"),
-        (["-mo", "convnet", "-bs", "3"], "the last batch of 1300 images leaves a single one"),
-        (["-nonsense"], "unrecognized"),
-    ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
-)
-def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, flags, message):
-    with pytest.raises(SystemExit) as stop:
-        run_main(lambda: entry.main([*SAMPLE, "--output_dir", str(tmp_path / "r"), *flags]))
-    err = capsys.readouterr().err
-    assert stop.value.code == 2 and message in err and err.count("\n") == 1
-
-
-def test_given_data_dir_without_data_and_damaged_files(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("torchvision.datasets.MNIST", None)
-    with pytest.raises(UserError, match="--sample"):
-        entry.main(["-ds", "lost", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "r")])
-    scipy.io.savemat(tmp_path / "lost.mat", {"data": np.zeros((3, 2))})
-    with pytest.raises((UserError, ValueError), match="partial_target"):
-        entry.main(["-ds", "lost", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "r")])
-    folder = samples.draw("MNIST", tmp_path / "data")
-    images = next(folder.rglob("train-images-idx3-ubyte"))
-    images.write_bytes(images.read_bytes()[:1000])
-    with pytest.raises(UserError, match="train-images-idx3-ubyte: 1000 bytes"):
-        entry.main(["--data_dir", str(folder), "--output_dir", str(tmp_path / "r")])
-
-
-def test_cifar_pickles_are_read_without_executing_code(tmp_path):
-    folder = samples.draw("CIFAR10", tmp_path / "data")
-
-    class Malice:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "owned",))
-
-    (folder / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(Malice()))
-    with pytest.raises(UserError, match="data_batch_1"):
-        entry.main(["-ds", "cifar10", "--data_dir", str(folder), "--output_dir", str(tmp_path / "r")])
-    assert not (tmp_path / "owned").exists()
-
-
-def test_plcifar_reads_union_and_longest(tmp_path):
-    folder = samples.draw("CIFAR10", tmp_path / "data")
-    answers = {i: [[0, 1], [1, 2, 3]] for i in range(2000)}
-    (folder / "plcifar10").mkdir()
-    (folder / "plcifar10" / "plcifar10.pkl").write_bytes(pickle.dumps(answers))
-    for name, expected in (("aggregate", [0, 1, 2, 3]), ("vaguest", [1, 2, 3])):
-        flags = ["-ds", f"plcifar10_{name}", "-mo", "mlp", "-ep", "1", "--max_steps", "1", "--data_dir", str(folder)]
-        entry.main([*flags, "--output_dir", str(tmp_path / name)])
-        assert np.flatnonzero(np.load(tmp_path / name / "candidates.npy")[0]).tolist() == expected
-
-
-def test_a_path_to_a_sample_makes_a_sample_run(tmp_path, capsys):
-    folder = samples.draw("MNIST", tmp_path / "data" / "mnist")
-    assert parse_args(["--data_dir", str(folder)]).ep == 60
-    assert parse_args(["--data_dir", str(folder / "MNIST" / "raw")]).ep == 60
-    args = parse_args(["--data_dir", str(tmp_path / "data")])
-    assert args.ep == 60 and load_dataset("mnist", args._location).is_sample
-    assert capsys.readouterr().out == f"{folder / 'MNIST' / 'raw'} is an offline sample\n"
-
-
-def test_resume_refuses_other_candidate_sets_and_settings_and_leaves_those_of_the_run(tmp_path):
-    run(tmp_path / "r", "-ep", "2", "--max_steps", "5")
-    before = (tmp_path / "r/candidates.npy").read_bytes()
-    with pytest.raises(UserError, match="seed 0 then, 1 now"):
-        run(tmp_path / "r", "-ep", "2", "-seed", "1", "--resume")
-    assert (tmp_path / "r/candidates.npy").read_bytes() == before
-    saved = state(tmp_path / "r")
-    saved["state"]["labels"]["candidates"][0] = 1
-    torch.save(saved, tmp_path / "r/checkpoints/last.pt")
-    with pytest.raises(UserError, match="candidate sets differ"):
-        run(tmp_path / "r", "-ep", "2", "--resume")
-
-
-def test_loss_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
-    run(tmp_path / "r", "-ep", "1")
-    before = (tmp_path / "r/checkpoints/last.pt").read_bytes()
-    with pytest.raises(SystemExit) as stop:
-        run_main(lambda: run(tmp_path / "nan", "-ep", "2", "-lr", "1e38"))
-    err = capsys.readouterr().err
-    assert stop.value.code == 1 and "step" in err and "samples" in err and err.count("\n") == 1
-    assert (tmp_path / "r/checkpoints/last.pt").read_bytes() == before
 
 
 @pytest.mark.slow

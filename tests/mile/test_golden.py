@@ -1,6 +1,5 @@
 """Our functions against numbers of the two released codes (tests/golden/mile/README.md)."""
 
-import json
 import os
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from torch.nn import functional as F
 from mile.config import config
 from mile.dataset import balanced_subset, compose_grids, mnist_preprocess
 from mile.learning import IteratedLearning, bce_loss, make_scheduler, pseudo_labels
-from mile.models import build_model
 from mile.utils import RealMetrics, eval, save_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mile"
@@ -275,35 +273,3 @@ def test_generations_of_the_authors(name):
     close(torch.stack(losses), golden["losses"], 2e-4)
     assert_state(learner.active, golden, "net")
     assert_state(learner.teacher, golden, "teacher")
-
-
-# ---- networks ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet18-10"])
-def test_network(name):
-    golden, model = load(f"network_{name}"), build_model(name).eval()
-    described = json.loads((GOLDEN / f"state_dict_{name}.json").read_text())
-    state = model.state_dict()
-    assert [[k, list(v.shape), str(v.dtype).split(".")[1]] for k, v in state.items()] == described
-    filled = {}
-    for i, (key, shape, _) in enumerate(described):
-        r = np.random.RandomState(i).standard_normal(int(np.prod(shape)))  # noqa: NPY002
-        filled[key] = torch.from_numpy(golden_weight(key, r, shape).reshape(shape)).to(state[key].dtype)
-    model.load_state_dict(filled)
-    n, size = int(golden["n"]), int(golden["size"])
-    flat = np.arange(n * 3 * size * size)
-    x = torch.from_numpy(np.sin(0.01 * flat + float(golden["phase"])).reshape(n, 3, size, size)).float()
-    with torch.no_grad():
-        error = (model(x) - golden["logits"]).abs().max() / golden["logits"].abs().max()
-    assert error <= 1e-4
-
-
-def golden_weight(key, r, shape):
-    if key.endswith(("num_batches_tracked", "running_mean")):
-        return np.zeros(len(r))
-    if key.endswith("running_var"):
-        return np.ones(len(r))
-    if len(shape) >= 2:
-        return r * np.sqrt(shape[0] / len(r))
-    return 1 + 0.1 * r if key.endswith("weight") else 0.02 * r
