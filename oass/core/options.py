@@ -108,6 +108,7 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--p_loss", choices=P_LOSSES, default="teacher", help="L_pcl of whose tiles, or of the full image (D4)")
     add("--p_target", choices=("image", "onehot"), default="image", help="L_pcl's target with those (D5)")
     add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
+    add("--clip_grad", type=float, default=None, metavar="NORM", help="clip the gradient to this norm (D30)")
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
     add("--sync_bn", action="store_true", help="batch norm over the images of all processes")
     add("--weights", default=None, metavar="W", help="imagenet, none, a PATH, backbone:PATH; sample: its own")
@@ -132,6 +133,7 @@ RELEASED: dict[str, tuple[object, str]] = {
     "drop_last_eval": (True, "D12"),
     "difficult": ("include", "D15"),
     "sgd_momentum": (None, "D3"),
+    "clip_grad": (None, "D30"),
     "loss_option": ("cl_pcl_re", "D21"),
     "level": ("feature", "D21"),
     "re_loss_option": ("masking", "D21"),

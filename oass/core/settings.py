@@ -26,12 +26,13 @@ def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object
     small |= {"num_workers": 0, "print_ratio": 0.5, "pictures": 2}
     if architecture not in (None, "resnet_tiny"):
         return {**small, "max_epoch": 1, "batch_size": 16, "train_domain": "train"}
-    # make_cam's slope is about 1 / max. alpha_re 3 after 5 % of a run, 248 steps of the README's and 24 of these,
-    # shrinks maps; one near make_cam's epsilon gave a gradient of norm 246 (usually 0.2) and threw the network.
+    # make_cam's slope is about 1 / max, so one map whose peak nears its epsilon can throw the network in a single step
+    # (a gradient of norm 246, usually 0.2): a slow ramp, 5 % of a run being 248 steps of the README's and 24 here,
+    # keeps maps from shrinking early, and the norm is clipped.
     alphas = {"alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 0.5}
     if strategy in ("max", "uniform"):
         alphas = {"alpha_re": 0.3, "alpha_schedule_re": 1.0, "alpha_p": 0.5}
-    optimiser = {"max_epoch": 24, "batch_size": 24, "lr": 0.02, "sgd_momentum": 0.9}
+    optimiser = {"max_epoch": 24, "batch_size": 24, "lr": 0.02, "sgd_momentum": 0.9, "clip_grad": 1.0}
     return {**small, **alphas, **optimiser, "architecture": "resnet_tiny"}
 
 
@@ -137,6 +138,7 @@ def _optimiser_bounds(args: argparse.Namespace) -> Bounds:
         (args.lr > 0, f"--lr {args.lr}: must be above 0"),
         (args.wd >= 0, f"--wd {args.wd}: must not be negative"),
         (args.warmup_epoch >= 0, f"--warmup_epoch {args.warmup_epoch}: must not be negative"),
+        (args.clip_grad is None or 0 < args.clip_grad < math.inf, f"--clip_grad {args.clip_grad}: must be above 0"),
         (0 <= momentum < 1, f"--sgd_momentum {momentum}: 0 <= momentum < 1"),
         (not args.nesterov or momentum > 0, f"Nesterov needs momentum: {hint}"),
     ]

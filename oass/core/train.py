@@ -69,6 +69,8 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             lr = optimizer.param_groups[0]["lr"]
             run.guard(loss, batch.index, partial(what_was, train_data.split.ids, batch.index, losses["dead_cam"], lr))
             accelerator.backward(loss)
+            if args.clip_grad is not None:
+                accelerator.clip_grad_norm_(network.parameters(), args.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
             if teacher is not None:

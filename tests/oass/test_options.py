@@ -63,6 +63,7 @@ BAD = [
     ("--level pixel", "feature, cam"),
     ("--re_loss_option mask", "none, masking, selection"),
     ("--alpha_ema 1", "alpha_ema < 1"),
+    ("--clip_grad 0", "--clip_grad 0.0: must be above 0"),
     ("--wd 0", "Nesterov needs momentum: --sgd_momentum 0.9"),
     ("--sgd_momentum 1", "momentum < 1"),
     ("--lr 0", "above 0"),

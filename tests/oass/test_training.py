@@ -75,7 +75,7 @@ SWITCHES = [
     ("cTopk", "--loss_option cl_re_conf --re_loss_option none --tile_chunk 3 --teacher_bn batch"),
     ("max", "--released --augment colorjitter_randaugment"),
     ("max", "--loss_option cl"),
-    ("uniform", ""),
+    ("uniform", "--clip_grad 0.01"),
     ("none", "--difficult ignore --drop_last_eval"),
     ("none", "--p_loss full --loss_option cl_pcl_re_conf"),
     ("cMax", "--p_loss full --loss_option cl_pcl_conf"),
