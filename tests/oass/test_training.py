@@ -95,7 +95,7 @@ EFFECTS = (
     *("--teacher_bn eval", "--teacher_bn batch", "--p_loss student", "--p_loss full"),
     *("--p_loss student --p_target onehot", "--loss_option cl", "--alpha_re 0.2", "--alpha_schedule_re 0.1"),
     *("--alpha_p 0.3 --p_loss full", "--alpha_ema 0.2", "--sgd_momentum 0.9", "--nesterov false", "--wd 0.1"),
-    *("--warmup_epoch 3", "--augment colorjitter", "--lr 0.05", "--keypoint_rule released"),
+    *("--warmup_epoch 3", "--augment colorjitter", "--lr 0.05", "--keypoint_rule released", "--clip_grad 0.01"),
 )
 
 
