@@ -34,7 +34,7 @@ SCALES = ("sample", "small", "full")
 SMALL = 60.0  # minutes an experiment may take and still be small
 UNKNOWN = 5.0  # minutes, where nothing says how long
 # On the offline sample, without a row in ours.csv yet: paper, arguments, minutes on one core.
-SAMPLE = (("oass", "ablation.py --sample --strategies gap,max,cTopk --seeds 10,11,12", 10.0),)
+SAMPLE = (("oass", "ablation.py --sample --strategies gap,max,cTopk --seeds 30,31,32", 10.0),)
 _OWN_FLAGS = ("output_dir", "resume", "overwrite")  # set here
 _PLACEHOLDER = re.compile(r"^\$?\w*(DIR|RUN|NAME|PATH)$|^\$")
 _DATA = re.compile(r"(^|=)DATA(?=/|$)")
