@@ -261,7 +261,7 @@ MILE = (
         {"metric": r".*F1.*"},
         source="abstract",
         command=_MILE_RUN,
-        note="On real digits F1 at a threshold rises, the ranking does not; with k 20:20 the sets hold nearly all labels.",
+        note="On real digits F1 at a threshold rises, the ranking does not; with k 20:20 the sets hold nearly all.",
     ),
     Claim(
         "mile",
