@@ -29,12 +29,12 @@ from calm.training import (
     count_classes,
     describe_batch,
     start_evaluation,
+    start_training,
     to_device,
 )
 from common.cli import run_main
 from common.data import gather_in_order
 from common.meter import Meter
-from common.run import start_run
 from common.rundir import backward, make_accelerator, prepare, seed_everything, share_buffers
 
 set_random_seed = seed_everything
@@ -55,14 +55,11 @@ class Trainer(Reports):
             args.proxy_training_set, accelerator=self.accelerator, seed=seed, num_classes=count_classes(args),
             skip_corrupt=args.skip_corrupt, cache_images=args.cache_images,
         )  # fmt: skip
-        if args.is_train:
-            start = checkpoint_file(args) if args.use_load_checkpoint else None
-        else:
-            start = checkpoint_file(args, fallback=args.experiment)
+        needs_start = args.use_load_checkpoint or not args.is_train
+        start = checkpoint_file(args, None if args.is_train else args.experiment) if needs_start else None
         self.model = build_model(args, start).to(self.device, memory_format=torch.channels_last)
         if args.is_train:
-            named = args.log_folder if args.is_named else ""
-            self.run = start_run(args, args.log_folder, self.accelerator, named=named)
+            self.run = start_training(args, self.accelerator)
         else:
             self.run = start_evaluation(args, "main_evaluate", self.accelerator)
         self.optimizer = build_optimizer(args, self.model)

@@ -70,6 +70,11 @@ def checkpoint_file(args: argparse.Namespace, fallback: Path | None = None) -> P
         return file
 
 
+def start_training(args: Configs, accelerator: Accelerator) -> Run:
+    """The run directory of a training: the one that the flags name, else a free one."""
+    return start_run(args, args.log_folder, accelerator, named=args.log_folder if args.is_named else "")
+
+
 def start_evaluation(args: Configs, name: str, accelerator: Accelerator) -> Run:
     """The run directory of an evaluation: NAME in the experiment's folder; --output_dir where that is no experiment."""
     is_experiment = args.output_dir is None or args.experiment == Path(args.output_dir)

@@ -74,10 +74,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             optimizer.step()
             optimizer.zero_grad()
             if teacher is not None:
-                update_ema_variables(student, teacher, args.alpha_ema, i)
-                if args.teacher_bn == "eval":
-                    share_buffers(accelerator, student)
-                    copy_buffers(student, teacher)
+                move_teacher(teacher, student, args, accelerator, i)
 
             meter.add({**losses, "loss": loss}, len(labels))
             run.step(len(labels) * run.world, batch.skipped)
@@ -97,6 +94,16 @@ def to_device(
     picture, labels = data
     pairs = tuple(index.to(device, non_blocking=True) for index in positive_pairs(labels))
     return normalise(Picture(*picture), device), labels.to(device, non_blocking=True), pairs
+
+
+def move_teacher(
+    teacher: Classifier, student: Classifier, args: argparse.Namespace, accelerator: Accelerator, step: int
+) -> None:
+    """The teacher after a step of the student: its averaged weights, and with --teacher_bn eval the statistics."""
+    update_ema_variables(student, teacher, args.alpha_ema, step)
+    if args.teacher_bn == "eval":
+        share_buffers(accelerator, student)
+        copy_buffers(student, teacher)
 
 
 def weight_by_pairs(losses: dict[str, torch.Tensor], terms: Terms, accelerator: Accelerator) -> None:
