@@ -8,10 +8,10 @@ python compare.py --readme README.md               # also rewrites the claims ta
 from pathlib import Path
 
 from common.cli import OneLineParser, UserError, run_main
-from common.results import PAPERS, ROOT
 from sidebyside import page, records, runs, terminal
 from sidebyside.claims import judge_all
 from sidebyside.register import CLAIMS
+from sidebyside.results import PAPERS, ROOT
 
 
 def build_parser() -> OneLineParser:

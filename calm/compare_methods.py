@@ -23,7 +23,7 @@ from calm.flags import build_parser
 from calm.network.universal import canonical_method
 from common import samples
 from common.checkpoint import atomic_write
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import OneLineParser, UserError, run_main, seed_list
 from common.rundir import holds_run
 
 ERASED = ("0.02", "0.05", "0.1", "0.3", "0.5", "0.7", "0.9")
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
     own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
-    own.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
     own.add_argument("--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed")
     own.add_argument(
         "--output_dir", "-output_dir", type=Path, default=Path("save/compare"), help="holds METHOD-SEED folders"
@@ -106,13 +106,13 @@ def main(argv: list[str] | None = None) -> None:
         build_parser("compare_methods.py", own).parse_args(["--help"])
     mine, rest = own.parse_known_args(argv)
     try:
-        methods, seeds = [canonical_method(m) for m in mine.methods.split(",")], [int(s) for s in mine.seeds.split(",")]
+        methods = [canonical_method(m) for m in mine.methods.split(",")]
     except ValueError as error:
-        raise UserError(f"--methods {mine.methods} --seeds {mine.seeds}: {error}") from error
+        raise UserError(f"--methods {mine.methods}: {error}") from error
     if mine.fresh and "--sample" not in rest:
         raise UserError("--fresh draws the offline sample anew; it needs --sample")
     rows = []
-    for seed in seeds:
+    for seed in mine.seeds:
         data = []
         if mine.fresh:
             data = ["--data_root", str(samples.draw("CUB", mine.output_dir / f"birds{seed}", seed))]

@@ -51,6 +51,20 @@ def positive_int(text: str) -> int:
     return value
 
 
+def seed_list(text: str) -> list[int]:
+    """argparse type of --seeds: whole numbers with commas between them, none negative, each once.
+
+    >>> seed_list("0,1,2")
+    [0, 1, 2]
+    """
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"integers from 0 on with commas between them, not {text!r}")
+    seeds = [int(part) for part in text.split(",")]
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"each seed once, not {text!r}")
+    return seeds
+
+
 def add_shared_flags(
     parser: argparse.ArgumentParser, *, seed: int | None = 0, skip_corrupt: bool = True
 ) -> argparse._ArgumentGroup:

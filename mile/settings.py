@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from common.cli import OneLineParser, add_shared_flags
+from common.cli import OneLineParser, add_shared_flags, seed_list
 from mile.learning import STUDENT_INITS
 
 PRESETS = {  # the settings that are None as delivered
@@ -139,7 +139,9 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
                 group.add_argument(f"--{name}", type=entry.kind, default=value, choices=choices, help=text)
     group = parser.add_argument_group("more than one run, or less")
     group.add_argument("--compare", default=None, metavar="A,B", help="run these schemas with equal steps, one table")
-    group.add_argument("--seeds", default=None, metavar="0,1,2", help="run these seeds (with --compare: of each)")
+    group.add_argument(
+        "--seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds (with --compare: of each)"
+    )
     group.add_argument("--eval_only", action="store_true", help="evaluate --pretrained, train nothing")
     group.add_argument("--export_labels", action="store_true", help="at the end write the training set's label sets")
     group.add_argument("--strict", action="store_true", help="collapsed pseudo labels are an error, not a warning")
@@ -174,12 +176,6 @@ def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
         if len(set(conf.compare)) < len(conf.compare):
             parser.error(f"--compare {text}: each schema once")
-    if conf.seeds is not None:
-        if not all(part.strip().isdigit() for part in conf.seeds.split(",")):
-            parser.error(f"--seeds {conf.seeds}: integers with commas between them")
-        text, conf.seeds = conf.seeds, [int(part) for part in conf.seeds.split(",")]
-        if len(set(conf.seeds)) < len(conf.seeds):
-            parser.error(f"--seeds {text}: each seed once")
     if conf.rho_cover is not None and conf.rho_start is not None:
         parser.error("--rho_cover and --rho_start: rho is chosen from the data or annealed, give one")
     if conf.eval_only and not conf.pretrained:

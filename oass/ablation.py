@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import UserError, run_main
+from common.cli import UserError, run_main, seed_list
 from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser
 from oass.core.settings import parse_args
 from oass.core.train import train
@@ -29,16 +29,12 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser.add_argument(
         "--strategies", default=",".join(("none", *PUZZLES)), help="with commas between; flags may follow"
     )
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=seed_list, default="0,1,2", help="each strategy with each of them")
     own = parser.parse_args(argv)
     own.variants, known = [shlex.split(entry) for entry in own.strategies.split(",")], (*BASELINES, *PUZZLES)
     unknown = [" ".join(v) for v in own.variants if not v or v[0] not in known]
     if unknown:
         raise UserError(f"--strategies: {unknown[0]!r} is none of {', '.join(known)}")
-    try:
-        own.seed_list = [int(seed) for seed in own.seeds.split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds {own.seeds}: expected integers with commas between") from error
     return own, drop_flags(argv, {flag: "store" for flag in ("--strategies", "--seeds", "--seed", "--output_dir")})
 
 
@@ -65,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = own.output_dir or Path("experiments/ablation")
     rows = []
     for variant in own.variants:
-        summaries = [one_run(variant, seed, folder, rest) for seed in own.seed_list]
-        row: dict[str, object] = {"strategy": " ".join(variant), "seeds": own.seeds.replace(",", " ")}
+        summaries = [one_run(variant, seed, folder, rest) for seed in own.seeds]
+        row: dict[str, object] = {"strategy": " ".join(variant), "seeds": " ".join(map(str, own.seeds))}
         for metric in METRICS:
             values = [s[metric] for s in summaries if s[metric] is not None]
             row[metric] = round(statistics.mean(values), 4) if values else ""

@@ -27,7 +27,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from common.cli import OneLineParser, UserError, run_main
-from common.results import PAPERS
+from sidebyside.results import PAPERS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("sample", "small", "full")

@@ -5,9 +5,9 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from common.results import is_number, mean_curve
 from sidebyside.markup import slug, text
 from sidebyside.records import Curve, Paper, show
+from sidebyside.results import is_number, mean_curve
 from sidebyside.runs import RunFolder, groups
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 52, 10, 12, 34

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from common.results import OURS
 from sidebyside.records import KEY, Row
+from sidebyside.results import OURS
 from sidebyside.verdict import NOT_ENOUGH, NOT_REPRODUCED, NOT_RUN, PARTLY, REPRODUCED
 
 BADGES = {

@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.cli import OneLineParser, UserError, run_main
 from common.data import read_image
-from common.results import PAPERS
+from sidebyside.results import PAPERS
 
 TOLD = {
     "cavl": "CAVL: of each picture's candidate labels (columns) the class activation value picks one (* is true)",

@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.results import OURS
 from sidebyside import curves
 from sidebyside.claims import Judgement, Pair
 from sidebyside.markup import Cell, badge, download, markdown, picture, provenance, provenance_line, table, text
 from sidebyside.numbers import Line, lines_of
 from sidebyside.records import KEY, Paper, Row
+from sidebyside.results import OURS
 from sidebyside.runs import RunFolder
 from sidebyside.verdict import NOT_ENOUGH, NOT_RUN, REPRODUCED, RULE, VERDICTS
 

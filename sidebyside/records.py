@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.cli import UserError
-from common.results import CURVES, OURS, PAPER, PAPERS, SEEDS, mean_and_spread, read
+from sidebyside.results import CURVES, OURS, PAPER, PAPERS, SEEDS, mean_and_spread, read
 from sidebyside.verdict import Sample
 
 KEY = OURS[:5]

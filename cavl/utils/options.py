@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from cavl.utils.datasets import DATA_SETS, locate_dataset
-from common.cli import OneLineParser, UserError, add_shared_flags, parse_with_sample_defaults, positive_int
+from common.cli import OneLineParser, UserError, add_shared_flags, parse_with_sample_defaults, positive_int, seed_list
 
 METHODS = ("cavl", "rc", "proden", "cc", "lws", "uniform")
 MODELS = ("linear", "mlp", "lenet", "convnet", "resnet", "densenet")
@@ -18,21 +18,10 @@ def _name_list(text: str) -> list[str]:
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown method {unknown[0]!r}, choose from {', '.join(METHODS)}")
-    return _without_repeats(names)
-
-
-def _seed_list(text: str) -> list[int]:
-    try:
-        return _without_repeats([int(seed) for seed in text.split(",")])
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected integers with commas between them, not {text!r}") from error
-
-
-def _without_repeats(items: list) -> list:
-    repeated = [item for item in items if items.count(item) > 1]
+    repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise argparse.ArgumentTypeError(f"{repeated[0]} stands there twice")
-    return items
+    return names
 
 
 def _warmup(text: str) -> int | str:
@@ -97,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(g, "selection_curve", type=int, default=0, metavar="N", help="training images on which the curve of"
         " how often CAM, CAV and output pick the true label is measured each epoch; 0: none")  # fmt: skip
     add(g, "compare", type=_name_list, default=None, metavar="A,B", help="run these methods side by side")
-    add(g, "seeds", type=_seed_list, default=None, metavar="0,1,2", help="run these seeds; with -compare each method")
+    add(g, "seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds; with -compare each method")
     add_shared_flags(parser, skip_corrupt=False)
     g.add_argument("--skip_corrupt", action="store_true", help="accepted for all five; these sets hold no image files")
     return parser
@@ -175,7 +164,7 @@ def _require(args: argparse.Namespace) -> None:
         (args.depth >= 8 and (args.depth - 2) % 6 == 0, f"-depth {args.depth}: 6n+2 (8, 14, 20, 32, 56, ...)"),
         (args.cam_vis >= 0, f"-cam_vis {args.cam_vis}: must not be negative"),
         (args.selection_curve >= 0, f"-selection_curve {args.selection_curve}: must not be negative"),
-        (min([args.seed, *(args.seeds or [])]) >= 0, "-seed, -seeds: must not be negative"),
+        (args.seed >= 0, "-seed: must not be negative"),
         (law != "file" or args.partial_file, "-partial_type file: give the matrix with -partial_file"),
         (args.gpu.isdigit(), f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch"),
     ]

@@ -1,13 +1,13 @@
 """Several runs from one command: the folds of a .mat set, seeds, methods side by side."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from cavl.utils.datasets import PartialData, fold_of
 from common.cam import save_curves
-from common.results import mean_curve
 from common.sweep import child_of, run_each
 
 HEADLINE = "test_accuracy_last10_mean"
@@ -65,10 +65,10 @@ def run_all(args: argparse.Namespace, data: PartialData, train: Callable) -> dic
 
 def _draw(path: Path, runs: list[argparse.Namespace]) -> None:
     """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one standard deviation."""
-    lines: dict[str, list[list[dict]]] = {}
-    for child in runs:
-        text = (child.output_dir / "metrics.jsonl").read_text()
-        lines.setdefault(child.method, []).append([json.loads(line) for line in text.splitlines()])
-    curves = {method: mean_curve(own, "test", "accuracy") for method, own in lines.items()}
-    means, deviations = ({m: [point[k] for point in c] for m, c in curves.items()} for k in (1, 2))
+    lines = pd.concat([pd.read_json(c.output_dir / "metrics.jsonl", lines=True).assign(method=c.method) for c in runs])
+    epochs = lines[lines.split == "test"].groupby(["method", "epoch"], sort=False).accuracy
+    means, deviations = (
+        {method: own.tolist() for method, own in values.groupby("method", sort=False)}
+        for values in (epochs.mean(), epochs.std().fillna(0.0))
+    )
     save_curves(path, means, xlabel="epoch", ylabel="test accuracy", spread=deviations)

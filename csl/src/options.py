@@ -1,10 +1,10 @@
 """The flags of train.py: the released code's names and defaults (hyphens or underscores), and ours beside them."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import OneLineParser, UserError, add_shared_flags, positive_int
+from common.cli import OneLineParser, UserError, add_shared_flags, positive_int, seed_list
 from csl.src.errors import SettingsError
 from csl.src.helper_functions.coco_simulation import SCHEMES, check_param, scheme_of
 from csl.src.helper_functions.locate import Found, locate_data
@@ -53,8 +53,8 @@ def underscored(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _list_of(kind: Callable) -> Callable[[str], list]:
-    return lambda text: [kind(part) for part in text.split(",")]
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,10 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("report")
     g.add_argument("-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses")
     g.add_argument("--path_dest", default="./outputs", help="parent of the default run directory")
-    g.add_argument("--compare", type=_list_of(str), default=None, metavar="RECIPE,...", help="train these recipes"
+    g.add_argument("--compare", type=_names, default=None, metavar="RECIPE,...", help="train these recipes"
         " side by side; csl stands for the recipe of the scheme, all for the paper's four rows")  # fmt: skip
-    g.add_argument("--schemes", type=_list_of(str), default=None, metavar="fpc,rps", help="with --compare")
-    g.add_argument("--seeds", type=_list_of(int), default=None, metavar="0,1,2", help="with --compare")
+    g.add_argument("--schemes", type=_names, default=None, metavar="fpc,rps", help="with --compare")
+    g.add_argument("--seeds", type=seed_list, default=None, metavar="0,1,2", help="with --compare")
     add_shared_flags(parser)
     return parser
 

@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from common import results
+import pandas as pd
+
 from common.cam import save_curves
 from common.run import Run
 from common.sweep import child_of, run_each
@@ -46,12 +47,9 @@ def _is_done(summary: Path, epochs: int) -> bool:
 def paper_numbers() -> dict[tuple[str, str], float]:
     """(scheme, row) -> the published mAP on COCO 2014: TResNet-M, 448 pixels, the better of model and average."""
     names = {"Ignore, CE": "ignore_ce", "Negative, CE": "negative_ce", "Negative, ASL": "negative_asl", "CSL": "csl"}
-    rows = results.read(Path(__file__).parents[1] / "results" / "paper.csv", results.PAPER)
-    return {
-        (row["setting"].split()[0].lower(), names[row["method"]]): float(row["value"])
-        for row in rows
-        if row["dataset"] == "COCO 2014"
-    }
+    rows = pd.read_csv(Path(__file__).parents[1] / "results" / "paper.csv").query("dataset == 'COCO 2014'")
+    schemes, methods = rows.setting.str.split().str[0].str.lower(), rows.method.map(names)
+    return dict(zip(zip(schemes, methods, strict=True), rows.value, strict=True))
 
 
 def is_compared(args: argparse.Namespace) -> bool:

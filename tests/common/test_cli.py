@@ -16,6 +16,7 @@ from common.cli import (
     parse_with_sample_defaults,
     positive_int,
     run_main,
+    seed_list,
 )
 from common.data import CorruptImage
 
@@ -36,6 +37,18 @@ def ends(function, capsys: pytest.CaptureFixture) -> tuple[int, str]:
 
 
 # --- flags ---
+
+
+def test_a_seed_list_is_read_in_its_order():
+    assert seed_list("3,0, 12") == [3, 0, 12]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "integers"), ("0,", "integers"), ("0,-1", "integers from 0"), ("1,01", "each seed once")]
+)
+def test_a_bad_seed_list_is_refused(text, message):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        seed_list(text)
 
 
 def test_every_shared_flag_of_the_design_is_there_with_its_default():

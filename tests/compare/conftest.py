@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.results import CURVES, OURS, PAPER, SEEDS, write
+from sidebyside.results import CURVES, OURS, PAPER, SEEDS, write
 
 
 def pytest_configure(config: pytest.Config) -> None:

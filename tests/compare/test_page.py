@@ -10,8 +10,8 @@ import pytest
 
 import compare
 from common.cli import UserError
-from common.results import PAPERS, ROOT
 from sidebyside import claims, curves, markup, page, records, register, runs, terminal
+from sidebyside.results import PAPERS, ROOT
 from tests.compare.conftest import run_folder
 
 VOID = {"meta", "link", "img", "br", "line", "polyline", "polygon", "input"}

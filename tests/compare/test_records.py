@@ -7,8 +7,8 @@ import statistics
 import pytest
 
 from common.cli import UserError
-from common.results import OURS, PAPERS, ROOT, SEEDS, read, write
 from sidebyside import records, runs
+from sidebyside.results import OURS, PAPERS, ROOT, SEEDS, read, write
 from tests.compare.conftest import ours_row, run_folder
 
 

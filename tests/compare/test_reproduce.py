@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from common.cli import UserError
-from common.results import ROOT, write
 from scripts import reproduce
+from sidebyside.results import ROOT, write
 from tests.compare.conftest import ours_row
 
 SCRIPT = """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.results import ROOT
+from sidebyside.results import ROOT
 
 pytestmark = pytest.mark.slow
 

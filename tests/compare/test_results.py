@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common import results
 from common.cli import UserError
+from sidebyside import results
 
 FIELDS = dict(method="CAVL", dataset="MNIST", setting="q 0.1", metric="accuracy", protocol="last epoch")
 

@@ -1,8 +1,8 @@
 """results/*.csv from run directories, and the README tables from the CSVs.
 
-    python -m common.results add csl --method CSL --dataset COCO --setting "FPC 1000" --metric mAP \\
+    python -m sidebyside.results add csl --method CSL --dataset COCO --setting "FPC 1000" --metric mAP \\
         --key mAP_model --protocol "last epoch" --scale 100 --curve test/mAP_model --data DIR RUN [RUN ...]
-    python -m common.results tables          # rewrite the tables between the READMEs' markers
+    python -m sidebyside.results tables          # rewrite the tables between the READMEs' markers
 
 `add` writes ours.csv (a row: mean and spread), seeds.csv (the same number of each seed, so that methods are compared
 seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the epochs).
@@ -236,7 +236,7 @@ def update_readmes(root: Path = ROOT) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     """Add a row from finished runs, or rewrite the tables."""
-    parser = OneLineParser(prog="python -m common.results", description=__doc__.split("\n")[0])
+    parser = OneLineParser(prog="python -m sidebyside.results", description=__doc__.split("\n")[0])
     actions = parser.add_subparsers(dest="action", required=True, parser_class=OneLineParser)
     actions.add_parser("tables", help="rewrite the READMEs' tables")
     new = actions.add_parser("add", help="add or replace a row of ours.csv")
