@@ -5,8 +5,8 @@
     python scripts/reproduce.py --scale full --data DATA --launcher "accelerate launch"
     python scripts/reproduce.py --scale full --data DATA --index 3    # one of them: scripts/reproduce.slurm
 
-An experiment is a command of ours.csv, once for each seed where the command names one, or an entry of SAMPLE. Its run
-directory is OUT/NAME; stopped at any point, the same command goes on. Afterwards: python compare.py OUT
+An experiment is a command of ours.csv, once for each seed where the command names one. Its run directory is OUT/NAME;
+stopped at any point, the same command goes on. Afterwards: python compare.py OUT
 """
 
 import argparse
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,8 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("sample", "small", "full")
 SMALL = 60.0  # minutes an experiment may take and still be small
 UNKNOWN = 5.0  # minutes, where nothing says how long
-# On the offline sample, without a row in ours.csv yet: paper, arguments, minutes on one core.
-SAMPLE = (("oass", "ablation.py --sample --strategies gap,max,cTopk --seeds 30,31,32", 10.0),)
 _OWN_FLAGS = ("output_dir", "resume", "overwrite")  # set here
 _PLACEHOLDER = re.compile(r"^\$?\w*(DIR|RUN|NAME|PATH)$|^\$")
 _DATA = re.compile(r"(^|=)DATA(?=/|$)")
@@ -59,11 +57,9 @@ class Experiment:
 
 
 def experiments(root: Path = ROOT) -> list[Experiment]:
-    """Every experiment there is, in a fixed order: of each paper SAMPLE first, then the commands of ours.csv."""
+    """Every experiment there is, in a fixed order: paper by paper the commands of ours.csv, each once."""
     found: dict[tuple, Experiment] = {}
     for paper in PAPERS:
-        for _, command, minutes in (entry for entry in SAMPLE if entry[0] == paper):
-            found[(paper, command)] = Experiment(paper, "sample", tuple(shlex.split(command)), minutes)
         path, groups = root / paper / "results" / "ours.csv", {}
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
@@ -71,16 +67,14 @@ def experiments(root: Path = ROOT) -> list[Experiment]:
                     groups.setdefault(row.get("command") or "", []).append(row)
         for command, rows in groups.items():
             for experiment in from_rows(root / paper, command, rows) if command else ():
-                key = (paper, shlex.join(experiment.arguments))
-                known = found.get(key)
-                found[key] = replace(experiment, minutes=experiment.minutes or known.minutes) if known else experiment
+                found[paper, shlex.join(experiment.arguments)] = experiment
     return list(found.values())
 
 
 def from_rows(folder: Path, command: str, rows: Sequence[dict[str, str]]) -> list[Experiment]:
     """The experiments behind the rows of one command: one for each seed if it has --seed, else one."""
-    measured = {row["run"]: float(row["minutes"]) for row in rows if row.get("minutes")}
-    minutes = sum(measured.values()) or None
+    measured = {(row["run"], row["minutes"]) for row in rows if row.get("minutes")}  # figures of one run share both
+    minutes = sum(float(minutes) for _, minutes in measured) or None
     commits = tuple(dict.fromkeys(row.get("commit") or "" for row in rows))
     is_sample = bool(re.search(r"(^|\s)--?sample(\s|$)", command)) or "sample" in rows[0]["dataset"].lower()
     scale = "sample" if is_sample else "small" if minutes is not None and minutes <= SMALL else "full"

@@ -46,7 +46,6 @@ def root(tmp_path, monkeypatch):
     git(root, "init", "-q")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "first")
-    monkeypatch.setattr(reproduce, "SAMPLE", (("cavl", "main.py --sample", 0.1),))
     return root
 
 
@@ -92,20 +91,19 @@ def test_rows_of_one_command_are_one_experiment_and_a_seed_flag_makes_one_each(r
         root,
         ours_row("cavl", 1, command=together, minutes="30", run="a"),
         ours_row("cavl", 1, command=together, minutes="30", run="a", metric="F1"),  # the same runs, another figure
-        ours_row("rc", 1, command=together, minutes="40", run="b"),
+        ours_row("rc", 1, command=together, minutes="40", run="a"),  # other runs of the same names
         ours_row("cavl", 1, command=each, minutes="90", run="c", seeds="0 2 10", dataset="other"),
         ours_row("pico", "", "", "", command="", dataset="not run"),
     )
     found = reproduce.experiments(root)
     assert [(shlex.join(e.arguments), e.scale, e.minutes) for e in found] == [
-        ("main.py --sample", "sample", 0.1),
         ("main.py -seeds 0,1,2 --data_dir DATA", "full", 70.0),
         *[(f"main.py -q 0.1 --data_dir DATA --seed {s}", "full", 30.0) for s in (0, 2, 10)],
     ]
     assert len({e.name for e in found}) == len(found)
 
 
-def test_a_measured_sample_row_takes_the_place_of_the_registers(root):
+def test_a_row_of_the_sample_knows_its_scale_minutes_and_commit(root):
     ours(root, ours_row("cavl", 1, command="main.py --sample", minutes="0.3", run="x"))
     (experiment,) = reproduce.experiments(root)
     assert (experiment.scale, experiment.minutes, experiment.commits) == ("sample", 0.3, ("abc1234",))
@@ -159,6 +157,7 @@ def test_data_scales_papers_and_indices(root, tmp_path, capsys):
 
 
 def test_runs_once_then_not_again_until_the_code_changes(root, tmp_path, capsys):
+    ours(root, ours_row("cavl", 1, command="main.py --sample"))
     out = tmp_path / "out"
     assert "1 done, 0 failed" in listed(root, out, capsys)
     (log,) = out.rglob("*.log")
@@ -186,12 +185,11 @@ def test_a_failure_is_told_and_the_others_run(root, tmp_path, capsys):
     ours(root, ours_row("a", 1, command="main.py --fail --sample"), ours_row("b", 1, command="main.py --sample -x"))
     status = reproduce.main(["--root", str(root), "--out", str(tmp_path / "out")])
     captured = capsys.readouterr()
-    assert status == 1 and "2 done, 1 failed" in captured.out
+    assert status == 1 and "1 done, 1 failed" in captured.out
     assert "error: it fails" in captured.out + captured.err
 
 
 def test_a_signal_stops_the_run_and_the_same_command_goes_on(root, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(reproduce, "SAMPLE", ())
     ours(root, ours_row("a", 1, command="main.py --long --sample"))
     argv = ["--root", str(root), "--out", str(tmp_path / "out"), "--index", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -204,13 +202,3 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(root, tmp_path, cap
     assert "[run]" in listed(root, tmp_path / "out", capsys, "--dry_run", *argv[4:])
     assert not list((tmp_path / "out").rglob("summary.json"))
     assert "1 done, 0 failed" in listed(root, tmp_path / "out", capsys, *argv[4:])
-
-
-# --- this repository ---
-
-
-def test_the_sample_register_names_scripts_that_are_there():
-    for paper, command, _ in reproduce.SAMPLE:
-        assert paper in reproduce.PAPERS and "--sample" in command
-        if (ROOT / paper / "README.md").is_file():
-            assert (ROOT / paper / command.split()[0]).is_file()
