@@ -7,7 +7,6 @@ OpenImages, and CUB where it has segmentations. The maps go through bicubic resi
 """
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -24,6 +23,7 @@ from calm.util_cub_trait import has_segmentations
 from common.checkpoint import atomic_write
 from common.cli import UserError, run_main
 from common.data import gather_in_order
+from common.loading import loader_processes
 from common.run import plain
 
 SCRIPT = "eval_wsol"
@@ -55,7 +55,7 @@ def score_maps(tester: Tester, images: torch.Tensor, labels: torch.Tensor, ids: 
 def best_ious(tester: Tester, evaluator: BoxEvaluator) -> tuple[np.ndarray, np.ndarray]:
     """(n,thresholds) best IoU per test image in dataset order, and (n,) whether it was classified correctly."""
     _use(evaluator)
-    workers, parts = min(tester.args.workers, os.cpu_count() or 1), []
+    workers, parts = loader_processes(tester.args.workers), []
     pool = ProcessPoolExecutor(workers, initializer=_use, initargs=(evaluator,)) if workers > 1 else None
     run_all = pool.map if pool else map
     try:

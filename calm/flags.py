@@ -10,7 +10,7 @@ from calm.network.universal import METHODS, PROCESSES, canonical_method
 from calm.score_map_method import GRADIENT_PROCESSES
 from calm.util import THRESHOLD_TYPES
 from common.cam import NORM_TYPES
-from common.cli import OneLineParser, add_shared_flags, positive_int
+from common.cli import OneLineParser, add_shared_flags, non_negative_int, positive_int
 
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 DATASETS = ("CUB", "ILSVRC", "OpenImages")
@@ -79,13 +79,6 @@ def _not_negative(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or above, not {value}")
-    return value
-
-
 def build_parser(prog: str = "main.py", own: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
     """One parser for training and for every evaluation, as in the original; `own`: one script's flags, which win."""
     everywhere = OneLineParser(add_help=False, description="CALM: class activation latent mapping (ICCV 2021).")
@@ -102,7 +95,7 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
     _add_maps(parser)
     _add_evaluation(parser)
     group = add_shared_flags(parser, seed=None)
-    group.add_argument("--workers", type=_count, default=4, help="loader workers")
+    group.add_argument("--workers", type=non_negative_int, default=4, help="loader workers")
 
 
 def _flag(group: argparse._ArgumentGroup, name: str, default: bool, text: str) -> None:
@@ -200,7 +193,9 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--erase_seed", type=int, default=0, help="of the randomly erased pixels")
     g.add_argument("--erase_repeats", type=positive_int, default=1, help="random erasings to average over")
     g.add_argument("--baseline", choices=BASELINES, default="zero", help="what erased pixels become")
-    g.add_argument("--auc_steps", type=_count, default=0, help="deletion and insertion AUC with so many steps; 0: not")
+    g.add_argument(
+        "--auc_steps", type=non_negative_int, default=0, help="deletion and insertion AUC with so many steps; 0: not"
+    )
     g.add_argument("--tie_break", choices=("index", "random"), default="index", help="random: mean of five orders")
 
 

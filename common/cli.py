@@ -51,6 +51,14 @@ def positive_int(text: str) -> int:
     return value
 
 
+def non_negative_int(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {value}")
+    return value
+
+
 def seed_list(text: str) -> list[int]:
     """argparse type of --seeds: whole numbers with commas between them, none negative, each once.
 

@@ -113,6 +113,12 @@ def _in_a_group_of_its_own(_worker: int) -> None:
     os.setpgid(0, 0)
 
 
+def loader_processes(wanted: int) -> int:
+    """`wanted`, but no more than the CPU cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(wanted, cores)
+
+
 def train_loader(
     dataset: Any,
     batch_size: int,
@@ -135,7 +141,7 @@ def train_loader(
         Seeded(dataset, seed, skip_corrupt=skip_corrupt),
         batch_sampler=sampler,
         collate_fn=_Collate(collate),
-        num_workers=workers,
+        num_workers=loader_processes(workers),
         worker_init_fn=_in_a_group_of_its_own,
         persistent_workers=workers > 0,
         pin_memory=accelerator.device.type == "cuda",
@@ -158,7 +164,7 @@ def eval_loader(
         Seeded(dataset, 0),
         batch_sampler=batches,
         collate_fn=_Collate(collate),
-        num_workers=workers,
+        num_workers=loader_processes(workers),
         worker_init_fn=_in_a_group_of_its_own,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),

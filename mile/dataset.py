@@ -11,6 +11,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from common.cli import UserError
+from common.loading import loader_processes
 from mile.config import config, setting
 from mile.folders import (  # noqa: F401
     LabelledImages,
@@ -90,7 +91,7 @@ class ImageNetTrain:
             self.dataset,
             setting(self.conf, "batch_size"),
             shuffle=True,
-            num_workers=setting(self.conf, "num_workers"),
+            num_workers=loader_processes(setting(self.conf, "num_workers")),
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -129,7 +130,7 @@ class ImageNetReal(ImageFolder):
         return DataLoader(
             LabelledImages(self.samples, transform, self.real),
             setting(conf, "batch_size"),
-            num_workers=setting(conf, "num_workers"),
+            num_workers=loader_processes(setting(conf, "num_workers")),
             collate_fn=collate_real,
             pin_memory=torch.cuda.is_available(),
         )

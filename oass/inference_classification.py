@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from common.checkpoint import atomic_write
-from common.cli import OneLineParser, add_shared_flags, positive_int, run_main
+from common.cli import OneLineParser, add_shared_flags, non_negative_int, positive_int, run_main
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from oass.core.build import Trained
@@ -26,7 +26,7 @@ from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_T
 from oass.core.evaluate import Scores, measure, score_split
 from oass.core.instances import collect_instances, neighbour_precision, save_instances, save_neighbours
 from oass.core.networks import Classifier
-from oass.core.options import DEFAULT_DATA_DIR, add_network_flags, capped_workers
+from oass.core.options import DEFAULT_DATA_DIR, add_network_flags
 from oass.core.transforms import EvalTransform
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC devkit")
     add("--domain", default="val", help="split or path of an id list")
     add("--batch_size", type=positive_int, default=32)
-    add("--num_workers", type=capped_workers, default=4)
+    add("--num_workers", type=non_negative_int, default=4)
     add("--difficult", choices=("include", "ignore"), default="include")
     add("--scales", type=scale_list, default="1.0", help="image scales, commas between; the logits are averaged")
     add("--flip", action="store_true", help="average with the mirrored image")

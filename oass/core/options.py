@@ -1,10 +1,9 @@
 """The flags: the released code's names and defaults, and ours beside them. Importable without torch."""
 
 import argparse
-import os
 from pathlib import Path
 
-from common.cli import OneLineParser, add_shared_flags, positive_int
+from common.cli import OneLineParser, add_shared_flags, non_negative_int, positive_int
 
 PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
 BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
@@ -26,13 +25,6 @@ def str2bool(text: str) -> bool:
     if word in ("no", "false", "f", "n", "0"):
         return False
     raise argparse.ArgumentTypeError(f"expected true or false, not {text!r}")
-
-
-def capped_workers(text: str) -> int:
-    """A number of loader processes, at most the number of CPU cores."""
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, not {text}")
-    return min(int(text), os.cpu_count() or 1)
 
 
 def _no_teacher(text: str) -> float:
@@ -59,7 +51,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     g = parser.add_argument_group("data")
     add = g.add_argument
-    add("--num_workers", type=capped_workers, default=4, help="loader processes, capped at the CPU cores")
+    add("--num_workers", type=non_negative_int, default=4, help="loader processes, capped at the CPU cores")
     add("--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC devkit, or its tar's")
     add("--image_size", type=int, default=512, help="side S in pixels, a multiple of 32")
     add("--min_image_size", type=int, default=320, help="longer side in training, at least")

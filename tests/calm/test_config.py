@@ -82,7 +82,7 @@ def test_spellings(flags: list[str], name: str, value: object) -> None:
         (["--em_teacher", "ema"], "CALM-EM"),
         (["--crop_size", "300"], "--crop_size"),
         (["--load", "x"], "unrecognized"),
-        (["--workers", "-1"], "0 or above"),
+        (["--workers", "-1"], "must not be negative"),
         (["--weight_decay", "-1"], "0 or above"),
         (["--lr", "nan"], "above 0"),
     ],

@@ -10,7 +10,15 @@ from accelerate import Accelerator
 
 from common import checkpoint
 from common.data import CorruptImage, train_loader
-from common.loading import EpochSampler, Seeded, epoch_order, eval_loader, gather_in_order, seed_of
+from common.loading import (
+    EpochSampler,
+    Seeded,
+    epoch_order,
+    eval_loader,
+    gather_in_order,
+    loader_processes,
+    seed_of,
+)
 from tests.equality import same
 
 
@@ -140,6 +148,14 @@ def test_batches_are_equal_with_no_and_with_two_persistent_workers_and_after_a_r
     assert len(whole) == 10 and same(resumed, whole[7:])
     assert not torch.equal(whole[0][0][1], whole[5][0][1])
     assert same(collected(2), (whole, resumed))
+
+
+def test_no_more_loader_processes_than_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7})
+    assert [loader_processes(n) for n in (0, 2, 3, 8)] == [0, 2, 3, 3]
+    made = (train_loader(Noisy(4), 2, seed=0, accelerator=process(), workers=8),)
+    made += (eval_loader(Noisy(4), 2, accelerator=process(), workers=8),)
+    assert [loader.num_workers for loader in made] == [3, 3]
 
 
 def test_walking_a_loader_leaves_the_global_generators_alone():
