@@ -14,7 +14,7 @@ _OBJECT_AWARE = rf"{_OASS}(cmax|ctopk([-_ ]?w)?)( .*)?"
 _ACCURACY = r".*acc(uracy)?( .*)?|acc@?1.*|top-1.*"
 _CAVL_RUN = "python main.py -compare cavl,uniform,rc,proden,cc -seeds 0,1,2 -ep 50 --data_dir DATA"
 _CAVL_MAT = "python main.py -ds lost -ep 100 -compare cavl,rc,proden,cc,uniform -seeds 0,1,2 --data_dir DATA"
-_OASS_NOTE = "On composed photographs, two epochs of a small network, which hardly tells a strategy from another."
+_OASS_NOTE = "On composed photographs: ten epochs of a small network without ImageNet weights."
 _OASS_RUN = "python ablation.py --strategies gap,none,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --data_dir DATA"
 
 _CALM_FLAGS = "--architecture=resnet50 --dataset=CUB --use_bn=True --large_feature_map=True"
