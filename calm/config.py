@@ -1,4 +1,4 @@
-"""`get_configs(argv)`: the settings of a run; `configure(argv)`: the same, with the data set found."""
+"""`get_configs(argv)`: the settings of a run; `configure(argv)`: the same, with the data set and its metadata found."""
 
 import argparse
 import json
@@ -146,21 +146,33 @@ def configure(
     argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None
 ) -> Configs:
     """Parse, find the data set (or the sample, whose defaults then apply), and find or build its metadata."""
+    return with_data(located(argv, prog, own))
+
+
+def located(
+    argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None
+) -> Configs:
+    """The same before the metadata: what else is missing can be told first."""
     args = _parse(argv, prog, own)
     location = find_data(args)
     if location.is_sample:
         args = _parse(argv, prog, own, **flags.sample_defaults(args))
-    return with_data(_checked(args, prog), location)
+    return _placed(_checked(args, prog), location)
 
 
-def with_data(args: Configs, location: Location | None = None) -> Configs:
-    """The same settings (of `get_configs`, perhaps) with the data set and its metadata found."""
+def with_data(args: Configs) -> Configs:
+    """The same settings (of `get_configs` or `located`, perhaps) with the data set and its metadata found."""
+    if not hasattr(args, "_data"):
+        _placed(args, find_data(args))
     if not hasattr(args, "_metadata"):
-        location = location or find_data(args)
-        args._data, args._is_sample = location.path, location.is_sample
         args._metadata = find_metadata(args)
         if args.dataset_name == "OpenImages" and not args._gave_masks:
             args.mask_root = str(args.official_root)
+    return args
+
+
+def _placed(args: Configs, location: Location) -> Configs:
+    args._data, args._is_sample = location.path, location.is_sample
     return args
 
 

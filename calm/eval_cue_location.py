@@ -11,7 +11,7 @@ import csv
 import io
 from pathlib import Path
 
-from calm.config import configure, cub_root
+from calm.config import cub_root, located
 from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
 from calm.cue_pictures import draw_pairs
 from calm.evaluation import LocalizationEvaluator, MaskEvaluator, get_mask, load_mask_image  # noqa: F401
@@ -78,7 +78,7 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """One pass over the test images; all protocols from its histograms."""
-    args = configure(argv, prog=f"{SCRIPT}.py")
+    args = located(argv, prog=f"{SCRIPT}.py")
     if args.dataset_name != "CUB":
         raise UnfitDataset(f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none")
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)

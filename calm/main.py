@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from calm.config import Configs, configure, with_data
+from calm.config import Configs, located, with_data
 from calm.cue_pictures import draw_maps
 from calm.data_loaders import get_data_loader
 from calm.logger import load_logger
@@ -46,7 +46,10 @@ class Trainer(Reports):
     _NUM_CLASSES_MAPPING = NUM_CLASSES
 
     def __init__(self, args: Configs | None = None) -> None:
-        self.args = args = configure() if args is None else with_data(args)
+        args = located() if args is None else args
+        needs_start = args.use_load_checkpoint or not args.is_train
+        start = checkpoint_file(args, None if args.is_train else args.experiment) if needs_start else None
+        self.args = args = with_data(args)
         self.accelerator = make_accelerator(args)
         self.device = self.accelerator.device
         seed = set_random_seed(args.seed)
@@ -55,8 +58,6 @@ class Trainer(Reports):
             args.proxy_training_set, accelerator=self.accelerator, seed=seed, num_classes=count_classes(args),
             skip_corrupt=args.skip_corrupt, cache_images=args.cache_images,
         )  # fmt: skip
-        needs_start = args.use_load_checkpoint or not args.is_train
-        start = checkpoint_file(args, None if args.is_train else args.experiment) if needs_start else None
         self.model = build_model(args, start).to(self.device, memory_format=torch.channels_last)
         if args.is_train:
             self.run = start_training(args, self.accelerator)
@@ -136,7 +137,7 @@ class Trainer(Reports):
 
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate on val after each epoch and on test once, save; with --is_train=False only evaluate on test."""
-    args = configure(argv)
+    args = located(argv)
     trainer = Trainer(args)
     run = trainer.run
     if args.is_train:

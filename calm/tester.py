@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from calm.config import Configs, configure, with_data
+from calm.config import Configs, located, with_data
 from calm.data_loaders import configure_metadata, get_data_loader, get_image_ids
 from calm.network.util import read_checkpoint
 from calm.rows import read_lines
@@ -30,12 +30,12 @@ class Tester:
     _NUM_CLASSES_MAPPING = NUM_CLASSES
 
     def __init__(self, args: Configs, script: str) -> None:
+        file = checkpoint_file(args, fallback=args.experiment)
         self.args = args = with_data(args)
         self.accelerator = make_accelerator(args)
         self.device = self.accelerator.device
         seed_everything(args.seed)
         self.superclass = read_superclass(args)
-        file = checkpoint_file(args, fallback=args.experiment)
         trained = read_checkpoint(file)[1].get("attribution_method", args.attribution_method)
         if trained != args.attribution_method and self.accelerator.is_main_process:
             print(f"{file}: trained as {trained}, evaluated as {args.attribution_method}", flush=True)
@@ -98,4 +98,4 @@ class Tester:
 
 def start(argv: Sequence[str] | None, script: str) -> Tester:
     """Parse the command line of an evaluation script and set everything up."""
-    return Tester(configure(argv, prog=f"{script}.py"), script)
+    return Tester(located(argv, prog=f"{script}.py"), script)

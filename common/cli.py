@@ -1,7 +1,9 @@
 """What every script's command line has in common: the shared flags, the two-pass parse, the one-line errors."""
 
 import argparse
+import atexit
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -150,6 +152,10 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """
     try:
         status = main()
+    except SystemExit as stop:
+        if not isinstance(stop.code, int | None):  # sys.exit("text") prints it
+            raise
+        status = stop.code
     except UserError as error:
         status = _one_line(error, 2)
     except NonFiniteError as error:
@@ -161,7 +167,22 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
             raise
         status = _one_line(f"{error.filename or 'writing'}: {error.strerror}; {_ANSWERS[error.errno]}", 2)
     sys.stdout.flush()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave_at_once(status or 0)
     sys.exit(status or 0)
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """End one of several processes without the interpreter's teardown, as multiprocessing ends its children.
+
+    gloo's threads live until the process ends. One that still drops the tensors of the last collective needs
+    the interpreter's lock for it; Python before 3.14 answers a thread that asks during the teardown with
+    pthread_exit, and unwinding C++ that way aborts the process: a finished run that ends with SIGABRT.
+    """
+    atexit._run_exitfuncs()  # loader workers end here
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _one_line(error: object, status: int) -> int:

@@ -112,7 +112,8 @@ def test_checkpoints_of_the_command_line(birds: Path, save_root: Path, tmp_path:
     eval_pixel_perturb.main([*given, "--load_checkpoint=checkpoint_name/"])
     assert "placeholder" in capsys.readouterr().out
     with pytest.raises(UserError, match="no checkpoint nothing.*tried"):
-        eval_pixel_perturb.main([*given, "--load_checkpoint=nothing/"])
+        eval_pixel_perturb.main([*given, "--load_checkpoint=nothing/", "--metadata_root", str(tmp_path / "lists")])
+    assert not (tmp_path / "lists").exists()  # told before anything is built
     with pytest.raises(UserError, match="--architecture"):
         eval_pixel_perturb.main([*given, "--load_checkpoint=em", "--architecture", "resnet18"])
     ids = tmp_path / "ids.txt"

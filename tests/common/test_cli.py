@@ -2,6 +2,9 @@
 
 import argparse
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from common.cli import (
     seed_list,
 )
 from common.data import CorruptImage
+from tests.common.runs import ROOT
 
 
 def parser(**kwargs: object) -> OneLineParser:
@@ -191,3 +195,35 @@ def test_an_error_in_a_loader_worker_is_one_line_too(capsys):
         list(DataLoader(Broken(), num_workers=1))
 
     assert ends(lambda: run_main(main), capsys) == (2, "error: some/image.png: unreadable image (cut short)\n")
+
+
+AT_THE_END = """
+import atexit, sys
+from common.cli import UserError, run_main
+
+class Torn:
+    def __del__(self):
+        print("torn down", flush=True)
+
+def main():
+    print("main")
+    {ending}
+
+kept = Torn()
+atexit.register(print, "exit functions")
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("ending", "status", "error"),
+    [("", 0, ""), ("sys.exit(143)", 143, ""), ("sys.exit()", 0, ""), ("raise UserError('no')", 2, "error: no\n")],
+)
+def test_one_of_several_processes_ends_without_teardown(processes, ending, status, error):
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END.format(ending=ending)],
+        env={**os.environ, "WORLD_SIZE": str(processes)}, cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    said = ["main", "exit functions", "torn down"][: 3 if processes == 1 else 2]
+    assert (done.stdout.split("\n")[:-1], done.stderr, done.returncode) == (said, error, status)

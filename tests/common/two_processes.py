@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from common import checkpoint
-from common.cli import UserError
+from common.cli import UserError, run_main
 from common.loading import eval_loader, gather_in_order
 from common.meter import Meter
 from common.run import Run, start_run
@@ -79,8 +79,7 @@ def main(folder: Path) -> None:
     found["refused"] = gather_object([refused])
     if run.is_main:
         (folder / "found.json").write_text(json.dumps(found))
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_main(lambda: main(Path(sys.argv[1])))
