@@ -4,6 +4,7 @@
 
 The plain ways are written for this file after the description of the released code (specs: per-sample Python
 loops, a DataLoader over single items, images decoded one by one); their results are checked against ours.
+Both train and evaluate on the GPU where there is one, in float32.
 """
 
 import tempfile
@@ -33,6 +34,7 @@ from common.run import Run, start_run
 from common.rundir import make_accelerator, prepare
 
 K, BATCH, EVAL_BATCH = 10, 64, 4096
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SETS, TRAIN_IMAGES, EVAL_IMAGES = 10_000, 10_000, 60_000
 
 
@@ -76,7 +78,7 @@ def make_training_task() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, t
     images = torch.rand(TRAIN_IMAGES, 1, 28, 28)
     labels = torch.randint(0, K, (TRAIN_IMAGES,))
     Y = generate_uniform_cv_candidate_labels("bench", labels, generator=np.random.default_rng(0))
-    return mlp_model(784, 500, K), images, labels, Y
+    return mlp_model(784, 500, K).to(DEVICE), images, labels, Y
 
 
 def bench_training_epoch(repeats: int) -> tuple[float, float]:
@@ -86,12 +88,13 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
     makes such temporaries in every step, runs a third faster (cavl/README.md, Speed).
     """
     model, images, labels, Y = make_training_task()
-    confidence = initial_confidence(Y)
+    confidence = initial_confidence(Y).to(DEVICE)
     loader = DataLoader(gen_index_dataset(images, Y, labels.float()), batch_size=BATCH, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-3)
 
     def plain() -> None:
         for x, y, _, index in loader:
+            x, y, index = x.to(DEVICE), y.to(DEVICE), index.to(DEVICE)
             loss = rc_loss(model(x), confidence, index)
             optimizer.zero_grad()
             loss.backward()
@@ -114,7 +117,7 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
 def resident_learner(folder: Path) -> tuple[Learner, Run]:
     """The training loop of cavl/main.py on the same task, past its averaging epoch."""
     model, images, _, Y = make_training_task()
-    args = build_parser().parse_args(["--cpu", "-mask", "candidates", "--output_dir", str(folder)])
+    args = build_parser().parse_args(["-mask", "candidates", "--mixed_precision", "no", "--output_dir", str(folder)])
     accelerator = make_accelerator(args)
     run = start_run(args, folder, accelerator)
     optimizer = build_optimizer(args, model)
@@ -143,15 +146,15 @@ def bench_evaluation(repeats: int) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (EVAL_IMAGES, 28, 28), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, K, (EVAL_IMAGES,), generator=generator)
-    model = mlp_model(784, 500, K)
+    model = mlp_model(784, 500, K).to(DEVICE)
     loader = DataLoader(DecodedImages(pixels, labels), batch_size=BATCH)
-    resident = pixels[:, None].float() / 255
+    resident, answers = (pixels[:, None].float() / 255).to(DEVICE), labels.to(DEVICE)
 
     def plain() -> float:
-        return accuracy_check(loader, model, "cpu")
+        return accuracy_check(loader, model, DEVICE)
 
     def ours() -> float:
-        return accuracy_check(zip(resident.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True), model, "cpu")
+        return accuracy_check(zip(resident.split(EVAL_BATCH), answers.split(EVAL_BATCH), strict=True), model, DEVICE)
 
     assert abs(plain() - ours()) < 1e-3  # float sums in another order may turn a near tie
     return best_seconds(plain, repeats), best_seconds(ours, 2 * repeats)
