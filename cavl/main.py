@@ -58,7 +58,7 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     on_train = report.statistics_of(data.train_y, candidates, device)
     on_test = report.statistics_of(data.test_y, data.test_sets, device)
 
-    model = build_model(args, data).to(device)
+    model = build_model(args, data).to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(args, model)
     network, optimizer = prepare(accelerator, torch.compile(model) if args.compile else model, optimizer)
     labels, loss = LabelState(args, candidates, accelerator), Meter(accelerator)

@@ -88,7 +88,7 @@ def read_candidates(path: Path, labels: torch.Tensor, num_classes: int) -> torch
 
 def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
     """Softmax (n,K) of a model trained on the true labels: -oracle, or trained here and saved as oracle.pt."""
-    model = build_model(args, data).to(run.accelerator.device)
+    model = build_model(args, data).to(run.accelerator.device, memory_format=torch.channels_last)
     images = Images(data.train_x, run.accelerator.device, mean=data.mean, std=data.std, limit_gb=args.resident_gb)
     path = args.oracle or run.folder / "oracle.pt"
     if args.oracle is None and not path.is_file():
