@@ -5,7 +5,7 @@ Statements hold no number: those come from the files. `source` says where the pa
 
 from sidebyside.claims import Claim
 
-_MNIST = r".*mnist.*"
+_IMAGES = r".*mnist.*|cifar.*"
 _MAT = r"(lost|msrc-?v2|bird-?song|soccer player|yahoo! news|mirflickr).*|PLL.*"
 _CALM_EM, _CALM_ML, _CAM = r"calm[-_ ]em.*", r"calm[-_ ]ml.*", r"cam( .*)?"
 _CSL, _IGNORE, _NEGATIVE = r"(csl|selective).*", r"ignore.*", r"negative.*"
@@ -38,9 +38,10 @@ CAVL = (
         "Training on the candidate with the largest class activation value beats averaging over the candidates.",
         {"method": "cavl"},
         {"method": "uniform"},
-        {"dataset": _MNIST, "metric": _ACCURACY},
+        {"dataset": _IMAGES, "metric": _ACCURACY},
         source="abstract; method",
         command=_CAVL_RUN,
+        note="Above it with every seed on CIFAR-10 too (13 epochs), where three seeds lie too far apart to decide.",
     ),
     Claim(
         "cavl",
@@ -48,7 +49,7 @@ CAVL = (
         "CAVL is more accurate than earlier deep partial-label methods (RC, PRODEN, CC).",
         {"method": "cavl"},
         {"method": "rc|proden|cc"},
-        {"dataset": _MNIST, "metric": _ACCURACY},
+        {"dataset": _IMAGES, "metric": _ACCURACY},
         source="abstract",
         command=_CAVL_RUN,
     ),
