@@ -101,7 +101,7 @@ def _sample(name: str, sample: str | None, why: str, with_sample: Iterable[str] 
 def _try(download: Callable[[Path], None], path: Path) -> bool:
     if os.environ.get(OFFLINE):
         return False
-    existed, before = path.exists(), socket.getdefaulttimeout()
+    timeout, before = socket.getdefaulttimeout(), set(path.iterdir()) if path.is_dir() else None
     socket.setdefaulttimeout(15)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -110,11 +110,11 @@ def _try(download: Callable[[Path], None], path: Path) -> bool:
     except (OSError, RuntimeError, HTTPException) as error:
         reason = str(getattr(error, "reason", error)).split("\n")[0]
         print(f"download into {path} failed ({reason})", file=sys.stderr, flush=True)
-        if not existed:
-            _remove_empty(path)
+        for made in [path] if before is None else set(path.iterdir()) - before:
+            _remove_empty(made)
         return False
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)
 
 
 def _remove_empty(path: Path) -> None:

@@ -31,7 +31,8 @@ class Entry(NamedTuple):
 
 
 def _torchvision(kind: str, places: tuple[str, ...], sample: str | None, source: type) -> Entry:
-    return Entry(kind, places, sample, source, f"torchvision downloads {source.__name__} where it reaches the network")
+    how = f"expected there: {' or '.join(places)}; torchvision downloads it where it reaches the network"
+    return Entry(kind, places, sample, source, how)
 
 
 def _mat(*files: str, sample: str | None = None) -> Entry:
@@ -86,6 +87,7 @@ def locate_dataset(args: argparse.Namespace) -> Location:
 
     def place_in(root: Path) -> Path | None:
         folders = [root / place for place in entry.places]
+        folders += [root.parent / place for place in entry.places if Path(place).parts[0] == root.name]  # DATA/MNIST
         if entry.kind == "idx":
             # A common root is taken for KMNIST or Fashion too, and so is the sample's, which holds MNIST.
             folders += [root] if holds_idx(root) else []

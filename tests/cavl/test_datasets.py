@@ -49,6 +49,17 @@ def test_idx_files_that_do_not_belong_together(tmp_path, fault, message):
         load("mnist", idx_root(tmp_path, **fault))
 
 
+def test_the_folder_of_one_set_serves_as_well_as_the_folder_of_all(tmp_path, cifar, monkeypatch):
+    root = tmp_path / "MNIST"
+    (root / "raw").mkdir(parents=True)
+    idx_root(root / "raw")
+    assert len(load("mnist", tmp_path).train_y) == len(load("mnist", root).train_y) == N
+    assert len(load("cifar10", cifar / "cifar-10-batches-py").train_y) == 10
+    monkeypatch.setenv("WSL_OFFLINE", "1")
+    with pytest.raises(UserError, match="fashion is not in .*MNIST; expected there: FashionMnist/FashionMNIST/raw or "):
+        load("fashion", root)  # one idx set does not pass for another
+
+
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
     root = tmp_path_factory.mktemp("cifar")

@@ -155,6 +155,18 @@ def test_a_failing_download_falls_back_only_from_the_default(working_directory, 
     assert not (working_directory / "data" / "mnist").exists() and not (working_directory / "other").exists()
 
 
+def test_a_failing_download_leaves_a_folder_as_it_was(working_directory):
+    def fails(path: Path) -> None:
+        (path / "mnist" / "raw").mkdir(parents=True)
+        raise TimeoutError
+
+    kept = working_directory / "given" / "my" / "notes"
+    kept.mkdir(parents=True)
+    with pytest.raises(UserError, match="MNIST is not in given"):
+        find(given="given", download=fails)
+    assert list((working_directory / "given").iterdir()) == [kept.parent] and kept.is_dir()
+
+
 def test_a_download_that_brings_something_else_is_no_data_set(working_directory, cached):
     assert find(download=lambda path: (path / "readme").touch()) == (cached, True)
     with pytest.raises(UserError, match="MNIST is not in given"):
