@@ -4,6 +4,7 @@ A data set is looked for in the flag's path, then in the environment variable WS
 original's default path. Where none holds it, the offline sample serves and the first lines say so.
 """
 
+import contextlib
 import gzip
 import math
 import os
@@ -12,10 +13,10 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,7 @@ from common.loading import Batch, EpochSampler, Seeded, eval_loader, gather_in_o
 
 ENVIRONMENT = "WSL_DATA_DIR"
 OFFLINE = "WSL_OFFLINE"  # set: nothing is downloaded
+CONNECTION_LIMIT = 15  # seconds
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -101,11 +103,11 @@ def _sample(name: str, sample: str | None, why: str, with_sample: Iterable[str] 
 def _try(download: Callable[[Path], None], path: Path) -> bool:
     if os.environ.get(OFFLINE):
         return False
-    timeout, before = socket.getdefaulttimeout(), set(path.iterdir()) if path.is_dir() else None
-    socket.setdefaulttimeout(15)
+    before = set(path.iterdir()) if path.is_dir() else None
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        download(path)
+        with connection_limits():
+            path.mkdir(parents=True, exist_ok=True)
+            download(path)
         return True
     except (OSError, RuntimeError, HTTPException) as error:
         reason = str(getattr(error, "reason", error)).split("\n")[0]
@@ -113,8 +115,27 @@ def _try(download: Callable[[Path], None], path: Path) -> bool:
         for made in [path] if before is None else set(path.iterdir()) - before:
             _remove_empty(made)
         return False
+
+
+@contextlib.contextmanager
+def connection_limits() -> Iterator[None]:
+    """Around a download: a server that does not answer in 15 s is given up; under WSL_OFFLINE none is asked (OSError).
+
+    What the downloader has in its own cache it still finds.
+    """
+    timeout, resolve = socket.getdefaulttimeout(), socket.getaddrinfo
+    socket.setdefaulttimeout(CONNECTION_LIMIT)
+    if os.environ.get(OFFLINE):
+        socket.getaddrinfo = _refuse
+    try:
+        yield
     finally:
         socket.setdefaulttimeout(timeout)
+        socket.getaddrinfo = resolve
+
+
+def _refuse(*address: object, **kwargs: object) -> NoReturn:
+    raise OSError(f"{OFFLINE} is set")
 
 
 def _remove_empty(path: Path) -> None:

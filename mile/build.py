@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.cli import UserError
+from common.data import connection_limits
 from common.loading import seed_of
 from mile.learning import IteratedLearning
 from mile.models import build_model, load_weights, start_at_prior, synchronize_batch_norm
@@ -33,13 +34,14 @@ def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.M
 
 def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
     """torchvision's (resnet18, resnet50) or timm's ImageNet weights; the last layer only where 1,000 classes fit."""
+    if name not in ("resnet18", "resnet50") and name not in timm.list_models(pretrained=True):
+        raise UserError(f"--pretrained imagenet: there are no published weights of {name}; give a file")
     try:
-        if name in ("resnet18", "resnet50"):
-            state = torchvision.models.get_model(name, weights="IMAGENET1K_V1").state_dict()
-        elif name in timm.list_models(pretrained=True):
-            state = timm.create_model(name, pretrained=True, num_classes=num_classes).state_dict()
-        else:
-            raise UserError(f"--pretrained imagenet: there are no published weights of {name}; give a file")
+        with connection_limits():
+            if name in ("resnet18", "resnet50"):
+                state = torchvision.models.get_model(name, weights="IMAGENET1K_V1").state_dict()
+            else:
+                state = timm.create_model(name, pretrained=True, num_classes=num_classes).state_dict()
     except (OSError, RuntimeError) as error:
         raise UserError(f"--pretrained imagenet: download failed ({error}); give a weight file instead") from error
     own = model.state_dict()

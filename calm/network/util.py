@@ -10,6 +10,7 @@ from torch.hub import get_dir, load_state_dict_from_url
 
 from common import checkpoint
 from common.cli import UserError
+from common.data import connection_limits
 
 IMAGENET = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -75,7 +76,8 @@ def load_imagenet(
         try:
             if path:
                 raise OSError("no such file")
-            state = load_state_dict_from_url(URL + file, map_location="cpu", check_hash=True, weights_only=True)
+            with connection_limits():
+                state = load_state_dict_from_url(URL + file, map_location="cpu", check_hash=True, weights_only=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"ImageNet weights {file} are not in {', '.join(map(str, places))} and cannot be fetched "

@@ -1,6 +1,5 @@
 """The backbones phi: torchvision's ResNet and timm's ResNeSt at output stride 16, and a small one for the sample."""
 
-import socket
 from collections.abc import Mapping
 
 import torch
@@ -10,11 +9,11 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from common import checkpoint
 from common.cli import UserError
+from common.data import connection_limits
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNESTS = {"resnest50": "50d", "resnest101": "101e", "resnest200": "200e", "resnest269": "269e"}
 ARCHITECTURES = ("resnet_tiny", *RESNETS, *RESNESTS)
-CONNECTION_LIMIT = 15  # seconds
 
 
 class TinyResNet(nn.Module):
@@ -117,15 +116,12 @@ def _timm(name: str, pretrained: bool, **kwargs: int) -> nn.Module:
 
 
 def _fetch(download: object, what: str) -> Mapping[str, torch.Tensor]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(CONNECTION_LIMIT)
     try:
-        return download()
+        with connection_limits():
+            return download()
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise UserError(
             f"ImageNet weights {what} are not in {folder} and cannot be downloaded "
-            f"({type(error).__name__}); put the file there, or give --weights PATH or --weights none"
+            f"({error}); put the file there, or give --weights PATH or --weights none"
         ) from error
-    finally:
-        socket.setdefaulttimeout(before)

@@ -146,6 +146,17 @@ def test_imagenet_weights_from_a_file(tmp_path: Path) -> None:
         network.vgg16(pretrained=True, pretrained_path=str(tmp_path / "none"), num_classes=5)
 
 
+def test_imagenet_weights_from_the_cache_or_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"resnet18-f37072fd.pth are not in .*WSL_OFFLINE is set.*--pretrained=False"):
+        network.resnet18(pretrained=True, num_classes=5)
+    theirs = torchvision.models.resnet18(weights=None)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.save(theirs.state_dict(), tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
+    model = network.resnet18(pretrained=True, num_classes=5)
+    assert torch.equal(model.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
+
+
 @pytest.mark.parametrize(("use_bn", "pool", "name"), [(False, 23, "vgg16"), (True, 33, "vgg16_bn")])
 def test_vgg_reindexing_moves_every_entry_behind_the_pool(use_bn: bool, pool: int, name: str) -> None:
     with torch.device("meta"):

@@ -7,12 +7,13 @@ import socket
 from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
 from common import data, samples
 from common.cli import UserError
-from common.data import locate
+from common.data import connection_limits, locate
 
 # --- places ---
 
@@ -171,6 +172,17 @@ def test_a_download_that_brings_something_else_is_no_data_set(working_directory,
     assert find(download=lambda path: (path / "readme").touch()) == (cached, True)
     with pytest.raises(UserError, match="MNIST is not in given"):
         find(given="given", download=lambda path: (path / "readme").touch())
+
+
+def test_around_a_download_the_network_is_given_seconds_and_offline_nothing(monkeypatch):
+    resolve = socket.getaddrinfo
+    monkeypatch.setenv("WSL_OFFLINE", "1")
+    with pytest.raises(URLError, match="WSL_OFFLINE is set"), connection_limits():
+        urlopen("http://localhost:1")
+    assert socket.getaddrinfo is resolve and socket.getdefaulttimeout() is None
+    monkeypatch.delenv("WSL_OFFLINE")
+    with connection_limits():
+        assert socket.getaddrinfo is resolve and socket.getdefaulttimeout() == 15
 
 
 def test_the_shell_variable_is_the_documented_one():

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
+from accelerate import Accelerator
 from sklearn.metrics import average_precision_score
 
 from common.cli import UserError
+from mile.build import build_network
 from mile.config import config, parse_config
 from mile.models import build_model
 from mile.report import label_sets
 from mile.thresholds import Study, covering_rho, mean_average_precision, threshold_study, trivial_f1
 from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model, writable
+from tests.mile.helpers import conf_of
 
 LOGITS = torch.tensor([[2.0, 1.0, -9.0], [-9.0, -8.0, -9.0], [0.5, 0.5, 3.0], [1.0, 0.0, -1.0]])
 LABEL, REAL = torch.tensor([0, 1, 0, 2]), [[0, 2], [0], [0, 1, 2], []]
@@ -173,3 +177,24 @@ def test_label_sets_for_export():
     assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 1]]
     conf.schema = "softmax"
     assert torch.equal(label_sets(LOGITS, LABEL, 0.5, conf), prediction_set(LOGITS, 0.5, "softmax"))
+
+
+def test_published_weights_from_the_cache_or_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    accelerator, folder = Accelerator(cpu=True), tmp_path / "hub" / "checkpoints"
+
+    def build(classes, **settings):
+        return build_network(conf_of(pretrained="imagenet", **settings), classes, accelerator)
+
+    with pytest.raises(UserError, match=r"download failed \(.*WSL_OFFLINE is set.*give a weight file"):
+        build(1000, model="resnet18")
+    with pytest.raises(UserError, match="no published weights of small"):
+        build(10, model="small")
+    theirs = torchvision.models.resnet18()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(theirs.state_dict(), folder / "resnet18-f37072fd.pth")
+    state = theirs.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in build(1000, model="resnet18").state_dict().items())
+    seven = build(7, model="resnet18", bias_init="prior")
+    assert torch.equal(seven.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
+    assert seven.fc.bias.sigmoid().allclose(torch.tensor(1 / 8))
