@@ -1,6 +1,7 @@
 """Which folder a run gets, who holds it, and what config.json says about the run."""
 
 import argparse
+import atexit
 import contextlib
 import fcntl
 import importlib.metadata
@@ -29,6 +30,14 @@ from common.cli import FREE_SETTINGS, UserError
 
 # Open files by process and folder: a POSIX lock lives as long as its process holds the file.
 _locks: dict[tuple[int, Path], Any] = {}
+
+
+@atexit.register
+def _unlock_all() -> None:
+    """Left to the interpreter's teardown, each file would print a ResourceWarning (the warnings' filters go first)."""
+    for (process, _), file in _locks.items():
+        if process == os.getpid():
+            file.close()
 
 
 class _HeldElsewhere(UserError):

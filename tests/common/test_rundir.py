@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def test_another_process_is_kept_out_until_this_one_ends(tmp_path, in_child):
     in_child.end(in_child.last)  # killed: the operating system drops the lock
     lock(folder)
     assert not in_child(lock, folder)
+
+
+def test_the_end_of_a_process_closes_its_locks_without_a_word(tmp_path):
+    code = "import sys; from pathlib import Path; from common.rundir import lock; lock(Path(sys.argv[1]))"
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, str(tmp_path)]
+    assert ".lock" not in subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
 def test_locking_twice_or_failing_to_lock_gives_nothing_up(tmp_path, in_child):
