@@ -103,7 +103,7 @@ def _sample(name: str, sample: str | None, why: str, with_sample: Iterable[str] 
 def _try(download: Callable[[Path], None], path: Path) -> bool:
     if os.environ.get(OFFLINE):
         return False
-    before = set(path.iterdir()) if path.is_dir() else None
+    existed, before = path.exists(), _entries(path)
     try:
         with connection_limits():
             path.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def _try(download: Callable[[Path], None], path: Path) -> bool:
     except (OSError, RuntimeError, HTTPException) as error:
         reason = str(getattr(error, "reason", error)).split("\n")[0]
         print(f"download into {path} failed ({reason})", file=sys.stderr, flush=True)
-        for made in [path] if before is None else set(path.iterdir()) - before:
+        for made in _entries(path) - before if existed else [path]:
             _remove_empty(made)
         return False
 
@@ -136,6 +136,13 @@ def connection_limits() -> Iterator[None]:
 
 def _refuse(*address: object, **kwargs: object) -> NoReturn:
     raise OSError(f"{OFFLINE} is set")
+
+
+def _entries(path: Path) -> set[Path]:
+    try:
+        return set(path.iterdir())
+    except OSError:  # absent, no folder, or closed to us
+        return set()
 
 
 def _remove_empty(path: Path) -> None:

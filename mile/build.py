@@ -34,11 +34,12 @@ def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.M
 
 def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
     """torchvision's (resnet18, resnet50) or timm's ImageNet weights; the last layer only where 1,000 classes fit."""
-    if name not in ("resnet18", "resnet50") and name not in timm.list_models(pretrained=True):
+    in_torchvision = name in ("resnet18", "resnet50")
+    if not in_torchvision and name not in timm.list_models(pretrained=True):
         raise UserError(f"--pretrained imagenet: there are no published weights of {name}; give a file")
     try:
         with connection_limits():
-            if name in ("resnet18", "resnet50"):
+            if in_torchvision:
                 state = torchvision.models.get_model(name, weights="IMAGENET1K_V1").state_dict()
             else:
                 state = timm.create_model(name, pretrained=True, num_classes=num_classes).state_dict()

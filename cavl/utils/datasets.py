@@ -90,7 +90,7 @@ def locate_dataset(args: argparse.Namespace) -> Location:
         folders += [root.parent / place for place in entry.places if Path(place).parts[0] == root.name]  # DATA/MNIST
         if entry.kind == "idx":
             # A common root is taken for KMNIST or Fashion too, and so is the sample's, which holds MNIST.
-            folders += [root] if holds_idx(root) else []
+            folders.append(root)
             folders += [root / "MNIST/raw"] if (root / "SAMPLE.json").is_file() else []
             return next((f for f in folders if holds_idx(f)), None)
         if entry.kind == "mat" and root.suffix == ".mat" and root.is_file():

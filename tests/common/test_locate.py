@@ -168,6 +168,15 @@ def test_a_failing_download_leaves_a_folder_as_it_was(working_directory):
     assert list((working_directory / "given").iterdir()) == [kept.parent] and kept.is_dir()
 
 
+def test_a_default_folder_that_is_closed_to_us_falls_back_to_the_sample(working_directory, cached, monkeypatch):
+    def closed(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (working_directory / "data" / "mnist").mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert find(download=closed) == (cached, True)
+
+
 def test_a_download_that_brings_something_else_is_no_data_set(working_directory, cached):
     assert find(download=lambda path: (path / "readme").touch()) == (cached, True)
     with pytest.raises(UserError, match="MNIST is not in given"):

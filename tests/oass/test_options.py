@@ -186,7 +186,8 @@ def test_unknown_backbones_and_weights_that_cannot_be_had(monkeypatch, tmp_path)
     with pytest.raises(UserError, match="timm has no such model"):
         Classifier("timm:resnet10x", pretrained=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"resnet18-\w+.pth are not in .*WSL_OFFLINE is set.*--weights none"):
+    told = r"resnet18-\w+.pth are not in .*checkpoints.*WSL_OFFLINE is set.*--weights none"
+    with pytest.raises(UserError, match=told):
         Classifier("resnet18")
 
 
