@@ -135,6 +135,16 @@ def read_own_picture(path: str | Path) -> Image.Image:
         raise CorruptImage(f"{problem}; give another file") from error
 
 
+def why_unreadable(path: Path) -> str:
+    """Why a file cannot be decoded, in a few words; empty where it can be."""
+    path = require_file(path, "image")
+    try:
+        _decoded(path, upright=False).convert("RGB")
+    except DAMAGE as error:
+        return _reason(error)
+    return ""
+
+
 def _decoded(path: Path, upright: bool) -> Image.Image:
     """The picture in a mode of 8 bits; one of DAMAGE for a file that cannot be decoded."""
     with Image.open(path) as image:
@@ -396,11 +406,7 @@ def _trouble(name: str) -> str:
     with suppress(*DAMAGE):
         if _looks_whole(name):
             return ""
-    try:
-        _decoded(Path(name), upright=False)
-    except DAMAGE as error:
-        return _reason(error)
-    return ""
+    return why_unreadable(Path(name))
 
 
 def _looks_whole(name: str) -> bool:

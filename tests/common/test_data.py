@@ -104,6 +104,60 @@ def test_mnist_is_four_files_that_belong_together(tmp_path):
     assert not data.holds_idx(tmp_path / "a") and not data.holds_idx(tmp_path / "none")
 
 
+@pytest.mark.parametrize("spelling", ["{}", "{}.gz"])
+@pytest.mark.parametrize("infix", ["-idx", ".idx"])
+def test_names_with_a_dot_are_mnist_too(tmp_path, spelling, infix):
+    whole = read_mnist(mnist(tmp_path))
+    for name in data.IDX_FILES:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        other = spelling.format(name.replace("-idx", infix))
+        (tmp_path / other).write_bytes(gzip.compress(content) if other.endswith(".gz") else content)
+        if other != name:
+            (tmp_path / name).mkdir()  # some archives unpack into folders of the files' names
+    assert data.holds_idx(tmp_path)
+    assert [a.shape for a in read_mnist(tmp_path)] == [a.shape for a in whole]
+
+
+def test_the_content_says_whether_a_file_is_packed(tmp_path):
+    content = idx(np.arange(3, dtype=np.uint8))
+    (tmp_path / "a-ubyte").write_bytes(gzip.compress(content))
+    (tmp_path / "b-ubyte.gz").write_bytes(content)
+    for name in ("a-ubyte", "b-ubyte", "b-ubyte.gz"):
+        assert read_idx(tmp_path / name).tolist() == [0, 1, 2]
+
+
+def test_pipes_and_folders_are_no_idx_files(tmp_path):
+    os.mkfifo(tmp_path / "x-ubyte")
+    with pytest.raises(UserError, match="x-ubyte: is a pipe"):
+        read_idx(tmp_path / "x-ubyte")
+    (tmp_path / "y-ubyte").mkdir()
+    with pytest.raises(UserError, match="y-ubyte: is a folder"):
+        read_idx(tmp_path / "y-ubyte")
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("shape", [(0, 28, 28), (3, 0, 0), (0,)])
+def test_empty_files_are_refused(tmp_path, place, shape):
+    path = mnist(tmp_path) / data.IDX_FILES[place]
+    path.write_bytes(idx(np.zeros(shape, np.uint8)))
+    with pytest.raises(UserError, match=f"{path.name}: is empty"):
+        read_mnist(tmp_path)
+
+
+def test_other_types_and_sizes_are_refused(tmp_path):
+    images, labels, test_images, _ = (mnist(tmp_path) / name for name in data.IDX_FILES)
+    test_images.write_bytes(idx(np.zeros((2, 20, 28), np.uint8)))
+    with pytest.raises(UserError, match="t10k-images-idx3-ubyte: .* do not belong together"):
+        read_mnist(tmp_path)
+    images.write_bytes(idx(np.zeros((3, 28, 28), ">f4"), 13))
+    with pytest.raises(UserError, match="train-images-idx3-ubyte: holds .*f.*4, expected unsigned bytes"):
+        read_mnist(tmp_path)
+    images.write_bytes(idx(np.zeros((3, 784), np.uint8)))
+    with pytest.raises(UserError, match="do not belong together"):
+        read_mnist(tmp_path)
+
+
 # --- check ---
 
 
@@ -145,6 +199,34 @@ def test_check_lists_every_unreadable_file_with_its_path(mixed_folder, capsys):
     assert sorted(Path(line.split(": ")[0]).name for line in lines) == sorted(bad)
     assert all(line.startswith(str(folder)) for line in lines)
     assert last == f"{len(bad)} unreadable files"
+
+
+@pytest.mark.parametrize("suffix", [*data.IMAGE_SUFFIXES, ".JPG", ".Tif"])
+def test_check_looks_at_every_format_that_is_read(tmp_path, capsys, suffix):
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    Image.new("1" if suffix == ".pbm" else "RGB", (5, 5)).save(good)
+    bad.write_bytes(good.read_bytes()[:6])
+    assert data.main(["check", str(tmp_path)]) == 1
+    line, count = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{bad}: unreadable image (") and count == "1 unreadable file"
+
+
+def test_check_leaves_hidden_files_out_follows_links_and_opens_no_pipe(tmp_path, capsys):
+    folder = tmp_path / "set"
+    for name in ("set/a", "set/@eaDir", "set/.ipynb_checkpoints", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "bad.jpg").write_bytes(b"junk")
+    (folder / "._a.jpg").write_bytes(b"junk")
+    (folder / "train.idx3-ubyte").write_bytes(b"junk")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "back").symlink_to(folder)
+    for name in ("pipe.jpg", "pipe-ubyte", "pipe.npy"):
+        os.mkfifo(folder / name)
+    assert data.main(["check", str(folder)]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    names = [str(Path(line.split(": ")[0]).relative_to(folder)) for line in lines]
+    assert names == ["a/bad.jpg", "link/bad.jpg", "pipe-ubyte", "pipe.jpg", "pipe.npy", "train.idx3-ubyte"]
+    assert last == "6 unreadable files"
 
 
 def test_check_of_good_folders_is_status_0(tmp_path, capsys):
