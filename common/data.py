@@ -33,7 +33,7 @@ from common.images import (  # noqa: F401
     why_unreadable,
 )
 from common.loading import Batch, EpochSampler, Seeded, eval_loader, gather_in_order, train_loader  # noqa: F401
-from common.text import read_bytes, require_file
+from common.text import expanded, read_bytes, require_file
 
 ENVIRONMENT = "WSL_DATA_DIR"
 OFFLINE = "WSL_OFFLINE"  # set: nothing is downloaded
@@ -112,15 +112,6 @@ def locate(
         hint = f"; a sample of it: python -m common.samples {sample} DIR"
         raise UserError(_brief(problem, how_to_get, hint))
     return _sample(sample, f"{problem}; this run uses the offline sample")
-
-
-def expanded(path: str | Path) -> Path:
-    """The path with ~ and ~NAME spelled out; UserError where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        user = Path(path).parts[0]
-        raise UserError(f"{path} does not exist: there is no home {user}") from error
 
 
 def _has(

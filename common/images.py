@@ -514,5 +514,7 @@ def _remember(names: list[str], stamps: np.ndarray) -> None:
 
     with suppress(OSError, UserError):
         path = _cache_file(names)
+        for left in path.parent.glob(".*.part"):  # by a killed process; one that lives looks again
+            left.unlink(missing_ok=True)
         checkpoint.atomic_save(path, write)
         checkpoint.keep_newest(path.parent.glob("*.npy"), LISTS_KEPT)

@@ -37,6 +37,15 @@ KINDS = {
 # --- files ---
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ~ and ~NAME spelled out; UserError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise UserError(f"{path} does not exist: there is no home {user}") from error
+
+
 def require_file(path: str | Path, what: str = "file") -> Path:
     """The path of an ordinary file; UserError if it is missing, a folder, a pipe or a device.
 

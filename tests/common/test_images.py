@@ -479,6 +479,13 @@ def test_few_lists_are_kept(listed, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 2
 
 
+def test_what_a_killed_process_left_in_the_cache_is_removed(listed, cache):
+    cache.mkdir(parents=True)
+    (cache / ".x.npy.1.part").write_bytes(b"half")
+    check_images(listed, what="val")
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".webp", ".bmp", ".ppm", ".pgm", ".tif"])
 @pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.9])
 def test_cut_files_are_found(tmp_path, cache, suffix, share):
