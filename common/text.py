@@ -177,16 +177,14 @@ def _quoted(value: object) -> str:
 
 
 def _numbered_rows(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    while True:
-        begins = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise UserError(f"{path}: line {begins}: not a row of csv ({error})") from error
-        if row is None:
-            return
-        if any(cell and not cell.isspace() for cell in row):
-            yield begins, row
+    begins = 1
+    try:
+        for row in reader:
+            if "".join(row).strip():
+                yield begins, row
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}: line {begins}: not a row of csv ({error})") from error
 
 
 def _line_blocks(file: BinaryIO, path: Path) -> Iterator[Iterable[str]]:
