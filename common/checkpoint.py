@@ -5,10 +5,12 @@ a temporary file, fsynced and renamed: a kill at any moment leaves the previous 
 """
 
 import contextlib
+import errno
 import os
 import pickletools
 import random
 import re
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.cli import UserError
+from common.cli import UserError, answer_to
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
@@ -29,24 +31,70 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def atomic_save(path: Path, write: Any) -> None:
-    """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder."""
+    """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder.
+
+    What a killed save of the same file left beside it is cleared away.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _clear_abandoned(path)
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space and --resume") from error
+        answer = answer_to(error) or "free space and go on with --resume"
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); {answer}") from error
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:  # some network file systems sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         os.close(folder)
+
+
+def clear_parts(folder: Path) -> None:
+    """Delete what killed saves left half written in a run directory and in every folder below it.
+
+    Call it while nobody else writes there. A folder below with a lock of its own is another run's.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not Path(place, name, ".lock").exists()]
+        for name in names:
+            if _PART.fullmatch(name):
+                Path(place, name).unlink(missing_ok=True)
+
+
+_PART = re.compile(r"\.(.+)\.(\d+)\.part", re.DOTALL)  # as `atomic_save` names them
+_ABANDONED_AFTER = 60  # seconds without a write; another machine's processes cannot be looked up
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Delete unfinished saves of `path` by processes that are gone."""
+    for beside in os.listdir(path.parent):  # noqa: PTH208 - names alone: the folder may hold thousands of files
+        part = _PART.fullmatch(beside)
+        if part is None or part[1] != path.name or _is_alive(int(part[2])):
+            continue
+        with contextlib.suppress(OSError):
+            abandoned = path.with_name(beside)
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
+                abandoned.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -241,16 +289,48 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
             with torch.no_grad():
                 item.copy_(state)
         else:
+            misfit = _misfit(item.state_dict(), state, name)
+            if misfit:
+                raise UserError(f"{source}: {misfit}")
             try:
                 item.load_state_dict(state)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                RuntimeError,
-            ) as error:  # an optimiser of other groups
-                raise UserError(f"{source}: {name} does not fit ({error})") from error
+            except UserError:
+                raise
+            except Exception as error:  # an optimiser of other groups, a value of another kind
+                raise UserError(f"{source}: {name} does not fit ({type(error).__name__}: {error})") from error
+            _check_optimizer(item, name, source)
+
+
+def _misfit(own: Any, state: Any, name: str) -> str | None:
+    """What is wrong with a state beside the own one: no number, list, dict or tensor where there is one now."""
+    kinds = {Mapping: "named values", (list, tuple): "a list", torch.Tensor: "a tensor"}
+    for kind, told in kinds.items():
+        if isinstance(own, kind) and state is not None and not isinstance(state, kind):
+            return f"{name} is {state!r:.40}, expected {told}"
+    if isinstance(own, (int, float)) and isinstance(state, (str, bytes, Mapping, list, tuple)):
+        return f"{name} is {state!r:.40}, expected a number"
+
+    pairs = []
+    if isinstance(own, Mapping) and isinstance(state, Mapping):
+        pairs = [(own[key], state[key], f"{name} {key}") for key in own if key in state]
+    elif isinstance(own, (list, tuple)) and isinstance(state, (list, tuple)):
+        both = enumerate(zip(own, state, strict=False))
+        pairs = [(one, other, f"{name} {number}") for number, (one, other) in both]
+    misfits = (_misfit(one, other, path) for one, other, path in pairs)
+    return next((misfit for misfit in misfits if misfit), None)
+
+
+def _check_optimizer(item: Any, name: str, source: object) -> None:
+    """UserError where an averaged gradient has another shape than its parameter; the next step would fail."""
+    if not isinstance(item, torch.optim.Optimizer):
+        return
+    for group in item.param_groups:
+        for parameter in group["params"]:
+            for key, value in item.state.get(parameter, {}).items():
+                is_average = isinstance(value, torch.Tensor) and value.dim() > 0
+                if is_average and value.shape != parameter.shape:
+                    shapes = f"{tuple(value.shape)}, expected {tuple(parameter.shape)}"
+                    raise UserError(f"{source}: {name} {key} is {shapes}")
 
 
 def keep_newest(files: Iterable[Path], count: int) -> list[Path]:

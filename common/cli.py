@@ -192,6 +192,11 @@ def folder_path(text: str) -> Path:
     return path
 
 
+def _checkpoint(text: str) -> str:
+    """argparse type of --resume: a path as text, the empty text for the run directory's own checkpoint."""
+    return str(_expanded(text)) if text else ""
+
+
 def _expanded(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty")
@@ -243,6 +248,7 @@ def add_shared_flags(
     group.add_argument(
         *("--resume", "-resume"),
         nargs="?",
+        type=_checkpoint,
         const="",
         default=None,
         metavar="PATH",

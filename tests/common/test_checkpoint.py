@@ -114,6 +114,47 @@ def test_twenty_kills_while_saving_never_leave_a_broken_file(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("whole"), done.stderr
 
 
+def dead_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("process", "age", "name", "is_cleared"),
+    [
+        ("dead", 3600, "a.json", True),
+        ("dead", 0, "a.json", False),  # perhaps another machine writes it just now
+        ("own", 3600, "a.json", False),
+        ("dead", 3600, "b.json", False),  # not the file that is written
+        ("dead", 3600, "a.json.b", False),
+    ],
+)
+def test_a_save_clears_what_a_killed_one_of_the_same_file_left(tmp_path, process, age, name, is_cleared):
+    number = dead_process() if process == "dead" else os.getppid()
+    part = tmp_path / f".{name}.{number}.part"
+    part.write_bytes(b"half")
+    changed = part.stat().st_mtime - age
+    os.utime(part, (changed, changed))
+    checkpoint.atomic_write(tmp_path / "a.json", b"{}")
+    assert part.exists() != is_cleared
+    assert (tmp_path / "a.json").read_bytes() == b"{}"
+
+
+def test_a_file_system_that_syncs_no_folders_will_do(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def no_folders(number: int) -> None:
+        if _is_folder(number):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    checkpoint.atomic_write(tmp_path / "a.json", b"{}")
+    assert (tmp_path / "a.json").read_bytes() == b"{}"
+
+
 # --- read safely ---
 
 

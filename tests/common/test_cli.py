@@ -85,6 +85,13 @@ def test_resume_alone_with_a_path_and_absent_are_three_things():
     assert [parser().parse_args(argv).resume for argv in ([], ["--resume"], ["--resume", "a.pt"])] == [None, "", "a.pt"]
 
 
+def test_resume_takes_a_path_in_the_users_home(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parser().parse_args(["--resume=~/a.pt"]).resume == f"{tmp_path}/a.pt"
+    status, err = ends(lambda: parser().parse_args(["--resume", "~nobody-of-that-name/a.pt"]), capsys)
+    assert status == 2 and "there is no user 'nobody-of-that-name'" in err
+
+
 @pytest.mark.parametrize("dash", ["-", "--"])
 def test_one_dash_and_two_are_the_same(dash):
     args = parser().parse_args([f"{dash}seed", "7", f"{dash}output_dir", "x", f"{dash}sample", f"{dash}max_steps", "5"])

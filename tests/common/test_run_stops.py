@@ -70,6 +70,44 @@ def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
     assert not run.last.exists()
 
 
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_nobody_polls_ends_the_program_when_all_is_saved(whole, tmp_path, number, status, capsys):
+    """While the figures of the final report are drawn, say."""
+    folder = tmp_path / "run"
+
+    def main() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            speed = Run.images_per_second  # `finish` asks for it first
+            patch.setattr(Run, "images_per_second", lambda run: os.kill(os.getpid(), number) or speed(run))
+            train(settings(folder))
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == status
+    assert f"stopped by signal {int(number)}; everything was saved before" in capsys.readouterr().out
+    assert state(folder)["progress"]["finished"]
+    assert_equal_runs(whole, folder)
+
+
+def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, tmp_path):
+    """A final evaluation that polls: what it has logged is not saved, for the resumed run logs it again."""
+    folder = tmp_path / "run"
+    run = train(settings(folder, max_steps=STEPS))
+    run = train(settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5))
+    lines = run.lines
+    folder = tmp_path / "stopped"
+
+    def report(run: Run) -> None:
+        run.log("final", accuracy=0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.poll()
+
+    for _ in range(2):  # the second time it is resumed right into the report
+        with pytest.raises(SystemExit):
+            train(settings(folder, resume=""), before_finish=report)
+    assert train(settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5)).lines == lines
+
+
 @pytest.mark.slow
 def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers(whole, tmp_path):
     code = "import sys; from pathlib import Path; from common.cli import run_main; from tests.common.toy import *\n"

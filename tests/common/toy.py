@@ -51,10 +51,12 @@ def train(
     after_step: Callable[[Run], None] = lambda run: None,
     spoil: Callable[[torch.Tensor, Run], torch.Tensor] = lambda loss, run: loss,
     in_evaluation: Callable[[Run], None] = lambda run: None,
+    before_finish: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Train the toy; `after_step` is called before each `run.step`, `spoil` may change the loss.
 
-    `in_evaluation` is called in the middle of each evaluation, when part of it is logged already.
+    `in_evaluation` is called in the middle of each evaluation, when part of it is logged already;
+    `before_finish` after the last epoch.
     """
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
@@ -99,5 +101,6 @@ def train(
         _, guess, truth = gather_in_order(*columns, accelerator=accelerator)
         run.log("test", accuracy=(guess == truth).double().mean().item())
         run.end_epoch(score=run.values("test", "accuracy")[-1])
+    before_finish(run)
     run.finish(accuracy=(run.values("test", "accuracy") or [None])[-1], undefined=float("nan"))
     return run
