@@ -1,5 +1,6 @@
 """Signals at every moment of a script's life: while it imports, works, draws its report, and ends."""
 
+import ast
 import json
 import os
 import signal
@@ -160,3 +161,57 @@ def test_a_signal_in_the_final_report_ends_with_its_status_and_everything_saved(
     assert ("after the run" in out) != is_noted and "still here" not in out
     assert json.loads((tmp_path / "run" / "summary.json").read_text())
     assert_equal_runs(whole, tmp_path / "run")
+
+
+# --- the scripts ---
+
+
+FOLDERS = ("cavl", "oass", "calm", "csl", "mile", "common", "sidebyside", "benchmarks", "scripts")
+
+
+def entry_scripts() -> list[str]:
+    """Every file that runs a main function when it is the program."""
+    files = list(ROOT.glob("*.py"))
+    for folder in FOLDERS:
+        files.extend((ROOT / folder).rglob("*.py"))
+    found = []
+    for path in sorted(files):
+        for node in ast.parse(path.read_text()).body:
+            is_program = isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+            if is_program and "run_main" in ast.unparse(node):
+                found.append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_every_entry_script_imports_it_first():
+    names = entry_scripts()
+    assert {"cavl/main.py", "csl/train.py", "calm/main.py", "mile/MILe.py", "compare.py"} <= set(names)
+    for name in names:
+        imports = (node for node in ast.parse((ROOT / name).read_text()).body if _is_import(node))
+        assert ast.unparse(next(imports)) == "import common.interrupt", name
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.Import, ast.ImportFrom))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cavl/main.py", "csl/train.py", "calm/main.py", "mile/MILe.py"),
+        "oass/train_classification_with_puzzle_cMax_ema.py",
+    ],
+)
+def test_ctrl_c_while_a_script_imports_torch_is_one_line(tmp_path, name):
+    (tmp_path / "torch.py").write_text(SLOW)  # found before the installed one
+    script = subprocess.Popen(
+        [sys.executable, ROOT / name],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert script.stdout.readline() == "importing\n"
+    script.send_signal(signal.SIGINT)
+    assert end_of(script) == (130, "error: interrupted\n")
