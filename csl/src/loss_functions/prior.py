@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from common.checkpoint import atomic_write
+from csl.src.domain import is_readable
 from csl.src.errors import MissingFileError, SettingsError
 from csl.src.helper_functions.files import csv_rows
 
@@ -39,7 +40,14 @@ class ComputePrior:
         self.sums: dict[str, torch.Tensor] = {}
 
     def update(self, logits: torch.Tensor, training: bool = True) -> None:
-        """Add a batch of logits (B,C), of training or of validation images; no host synchronisation."""
+        """Add a batch of logits (B,C), of training or of validation images; no host synchronisation.
+
+        SettingsError (a ValueError): another number of classes, and, in eager mode on the CPU, logits that are NaN.
+        """
+        if logits.dim() != 2 or logits.shape[1] != len(self.classes):
+            raise SettingsError(f"logits {tuple(logits.shape)}: the prior is of {len(self.classes)} classes")
+        if is_readable(logits) and bool(logits.isnan().any()):
+            raise SettingsError(f"logits: {int(logits.isnan().sum())} values are nan, which no prior can be made of")
         split = "train" if training else "val"
         p = torch.sigmoid(logits.detach().double())
         rows = torch.cat([p.sum(0), p.new_full((1,), len(p))])
