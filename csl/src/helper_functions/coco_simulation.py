@@ -40,7 +40,7 @@ def simulate_coco(
     fpc: of each class min(param, available) positives and as many negatives stay, chosen uniformly. rps: each
     entry is dropped (becomes -1) with probability param. single_positive: one positive an image stays.
     `mode` and `param` default to args.simulate_partial_type and args.simulate_partial_param; args.seed to 0.
-    SettingsError: an unknown mode, a parameter of another mode, no labels.
+    SettingsError (a ValueError): an unknown mode, a parameter of another mode, no labels, other labels than 1, 0, -1.
     """
     scheme = scheme_of(mode or args.simulate_partial_type)
     param = args.simulate_partial_param if param is None else param
