@@ -1,7 +1,10 @@
 """The class prior P(c) of phase 1: the mean predicted probability over the training images, and its csv file."""
 
+import csv
+import io
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +33,13 @@ class ComputePrior:
         path_dest: str | Path = "./outputs",
         accelerator: Accelerator | None = None,
     ) -> None:
-        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes' figures."""
+        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes' figures.
+
+        SettingsError (a ValueError): two classes of one name, which the file could not tell apart.
+        """
+        twice = [name for name, count in Counter(classes.values()).items() if count > 1]
+        if twice:
+            raise SettingsError(f"{len(twice)} class names occur more than once, the first: {twice[0]!r}")
         self.classes, self.path_dest = dict(classes), path_dest
         self.accelerator = accelerator
         self.reset()
@@ -107,12 +116,19 @@ class ComputePrior:
 
 
 def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
-    """Write a prior file: names in class order, values (C,) in as many digits as float32 needs."""
-    lines = [",".join(HEADER)]
+    """Write a prior file: names in class order, values (C,) in as many digits as float32 needs.
+
+    Names may hold commas, quotes and line breaks: `read_prior` finds them as they are.
+    """
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(HEADER)
     for name, value in zip(names, values.detach().cpu().numpy().astype(np.float32), strict=True):
-        quoted = f'"{name}"' if "," in name else name
-        lines.append(f"{quoted},{value}")
-    atomic_write(path, ("\n".join(lines) + "\n").encode())
+        # csv leaves a carriage return unquoted, which its own reader takes for the end of the row
+        writer = quoted if "\r" in name else plain
+        writer.writerow([name, value])
+    atomic_write(path, text.getvalue().encode())
 
 
 def read_prior(path: str | Path) -> dict[str, float]:

@@ -282,3 +282,19 @@ def test_prior_file_round_trip_and_reset(tmp_path):
     assert torch.equal(again.avg_pred_train, prior.avg_pred_train)
     again.reset()
     assert again.avg_pred_train is None and again.path_dest == "./outputs"
+
+
+AWKWARD = ["a, b", 'Jack "o" lantern', '"quoted"', "two\nlines", "carriage\rreturn", "dos\r\nlines", " blanks ", "'", "é;\t", "#"]
+
+
+def test_prior_file_round_trip_of_awkward_names(tmp_path):
+    """What save_prior writes, the loss finds again by name, in any order of the classes."""
+    prior = ComputePrior(dict(enumerate(AWKWARD)), tmp_path)
+    logits = torch.linspace(-2, 2, len(AWKWARD))[None]
+    prior.update(logits)
+    path = prior.save_prior()
+    assert list(read_prior(path)) == AWKWARD
+    loss = PartialSelectiveLoss(settings(prior_path=path), AWKWARD[::-1])
+    torch.testing.assert_close(loss.prior_classes, logits[0].sigmoid().flip(0))
+    with pytest.raises(ValueError, match="1 class names occur more than once, the first: 'c'"):
+        ComputePrior({0: "c", 1: "c"}, tmp_path)
