@@ -15,7 +15,7 @@ from csl.src import report
 from csl.src.domain import require_count, require_number
 from csl.src.errors import SettingsError
 from csl.src.helper_functions.ema import ModelEma, add_weight_decay
-from csl.src.helper_functions.get_data import DataSet
+from csl.src.helper_functions.get_data import DataSet, pixels_of
 from csl.src.loss_functions.partial_asymmetric_loss import ComputePrior, PartialSelectiveLoss
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import ModelInfo, load_pretrained
@@ -39,7 +39,7 @@ class Parts(NamedTuple):
 def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, train_set: DataSet, steps: int) -> Parts:
     """Network, optimiser, loss and averages; `steps` of an epoch."""
     device, names = run.accelerator.device, list(train_set.classes.values())
-    info = ModelInfo(args, train_set.classes)
+    info = ModelInfo(args, train_set.columns, pixels_of(args))
     model = create_model(info.settings).to(device, memory_format=torch.channels_last)
     load_pretrained(args, model)
     optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)

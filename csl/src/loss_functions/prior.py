@@ -1,7 +1,5 @@
 """The class prior P(c) of phase 1: the mean predicted probability over the training images, and its csv file."""
 
-import csv
-import io
 import math
 import sys
 from collections import Counter
@@ -12,10 +10,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from common.checkpoint import atomic_write
+from common.text import read_csv, write_csv
 from csl.src.domain import is_readable
-from csl.src.errors import MissingFileError, SettingsError
-from csl.src.helper_functions.files import csv_rows
+from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
 
 HEADER = ("Classes", "avg_pred")
 
@@ -120,15 +117,8 @@ def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
 
     Names may hold commas, quotes and line breaks: `read_prior` finds them as they are.
     """
-    text = io.StringIO()
-    plain = csv.writer(text, lineterminator="\n")
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    plain.writerow(HEADER)
-    for name, value in zip(names, values.detach().cpu().numpy().astype(np.float32), strict=True):
-        # csv leaves a carriage return unquoted, which its own reader takes for the end of the row
-        writer = quoted if "\r" in name else plain
-        writer.writerow([name, value])
-    atomic_write(path, text.getvalue().encode())
+    rows = zip(names, values.detach().cpu().numpy().astype(np.float32), strict=True)
+    write_csv(path, [HEADER, *rows])
 
 
 def read_prior(path: str | Path) -> dict[str, float]:
@@ -138,20 +128,21 @@ def read_prior(path: str | Path) -> dict[str, float]:
     duplicate names, values outside 0..1, nothing in it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MissingFileError(
             f"--prior_path {path}: no such file; make one with `python train.py --estimate_prior N` "
             "(phase 1 in ignore mode, which leaves train_avg_preds.csv in its run directory), or bring your own"
         )
-    rows = list(csv_rows(path))
-    if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:
-        raise SettingsError(f"{path}: row 1 is {','.join(rows[0]) if rows else 'empty'!r}; expected {','.join(HEADER)}")
+    with as_settings_errors():
+        rows = read_csv(path)
+    header = rows[0][1] if rows else []
+    if tuple(cell.strip() for cell in header) != HEADER:
+        raise SettingsError(f"{path}: row 1 is {','.join(header) or 'empty'!r}; expected {','.join(HEADER)}")
     prior: dict[str, float] = {}
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in rows[1:]:
         value = _value_of(row)
-        if not row or math.isnan(value):
-            if row:
-                print(f"{path}: row {number} ({row[0]}) has no value and is dropped", file=sys.stderr, flush=True)
+        if math.isnan(value):
+            print(f"{path}: row {number} ({row[0]}) has no value and is dropped", file=sys.stderr, flush=True)
             continue
         if not 0 <= value <= 1:
             raise SettingsError(f"{path}: row {number}, {row[0]}: {value} is outside 0..1 (columns {','.join(HEADER)})")
