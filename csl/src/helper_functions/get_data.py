@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -265,30 +265,40 @@ def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -
 
 def require_trainable(train: DataSet, found: Found) -> None:
     """SettingsError where nothing is annotated to train on."""
-    if not has_label(train, (0, 1)):
+    if not classes_with(train, 0) and not classes_with(train, 1):
         raise SettingsError(f"{found.files.train}: no annotated label is left in {len(train)} training images")
 
 
 def require_scorable(val: DataSet, found: Found) -> None:
-    """SettingsError where nothing in the test set is positive."""
-    if not has_label(val, (1,)):
+    """SettingsError where the test set has no positive; with partial labels, no class with both kinds of label."""
+    positive = classes_with(val, 1)
+    if not positive:
         raise SettingsError(f"{found.files.val}: no positive label in {len(val)} test images: nothing can be scored")
+    if not positive & classes_with(val, 0) and is_partial(val):
+        raise SettingsError(
+            f"{found.files.val}: no class has a positive and a negative label in {len(val)} test images: "
+            "nothing can be scored"
+        )
 
 
 def names_without_positives(data: DataSet) -> list[str]:
     """The classes that no image of a data set shows."""
-    if isinstance(data, OpenImagesDataset):
-        there = set(data.index.positive_indices.tolist())
-    else:
-        there = set(np.flatnonzero((label_matrix(data.targets_all) == 1).any(0)).tolist())
+    there = classes_with(data, 1)
     return [name for column, name in data.classes.items() if column not in there]
 
 
-def has_label(data: DataSet, values: Sequence[int]) -> bool:
-    """Whether one of these labels occurs in a data set."""
+def classes_with(data: DataSet, label: int) -> set[int]:
+    """The columns in which some image has the label 1, or 0."""
     if isinstance(data, OpenImagesDataset):
-        return any(data.index.has(value) for value in values)
-    return bool(np.isin(label_matrix(data.targets_all), values).any())
+        return data.index.classes_with(label)
+    return set(np.flatnonzero((label_matrix(data.targets_all) == label).any(0)).tolist())
+
+
+def is_partial(data: DataSet) -> bool:
+    """Whether some label is un-annotated."""
+    if isinstance(data, OpenImagesDataset):
+        return data.index.is_partial()
+    return bool((label_matrix(data.targets_all) == -1).any())
 
 
 def make_partial(args: argparse.Namespace, train: DataSet, *, verbose: bool = True) -> None:

@@ -66,9 +66,17 @@ class OpenImagesIndex:
             self.negative_indices[self.negative_indptr[i] : self.negative_indptr[i + 1]],
         )
 
-    def has(self, label: int) -> bool:
-        """Whether some image has the label 1 or 0."""
-        return len(self.positive_indices if label == 1 else self.negative_indices) > 0
+    def classes_with(self, label: int) -> set[int]:
+        """The classes for which some image has the label 1, or 0."""
+        indices = self.positive_indices if label == 1 else self.negative_indices
+        return set(np.unique(indices).tolist())
+
+    def is_partial(self) -> bool:
+        """Whether some label is un-annotated."""
+        labels = len(self.positive_indices) + len(self.negative_indices)
+        if labels < len(self) * len(self.classes):
+            return True
+        return any((self.rows([image]) == -1).any() for image in range(len(self)))
 
     def take(self, rows: np.ndarray) -> "OpenImagesIndex":
         """The index of some images."""

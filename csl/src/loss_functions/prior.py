@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from common.text import read_csv, write_csv
 from csl.src.domain import is_readable
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
+from csl.src.helper_functions.files import expanded
 
 HEADER = ("Classes", "avg_pred")
 
@@ -127,7 +128,7 @@ def read_prior(path: str | Path) -> dict[str, float]:
     MissingFileError: no file, and how to make one; SettingsError: not a csv file, other header,
     duplicate names, values outside 0..1, nothing in it.
     """
-    path = Path(path)
+    path = expanded(path, "--prior_path")
     if not path.exists():
         raise MissingFileError(
             f"--prior_path {path}: no such file; make one with `python train.py --estimate_prior N` "
