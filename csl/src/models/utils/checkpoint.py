@@ -9,7 +9,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,12 +31,10 @@ HEADS = {
 }
 
 
-class Checkpoint(NamedTuple):
-    """What a weights file holds. `head`: plain, bottleneck, ML-Decoder or none.
+class Weights(NamedTuple):
+    """What every weights file tells. `head`: plain, bottleneck, ML-Decoder or none.
 
-    architecture: the network's name as the file has it, else the TResNet that its weights look like.
-    recorded: what else our runs write down, each entry checked (`RECORDED`); published files have none of it.
-    single: whether the file holds one network only, not a model and its average.
+    `architecture`: the network's name as the file has it, else the TResNet that its weights look like.
     """
 
     state_dict: dict[str, torch.Tensor]
@@ -45,8 +42,29 @@ class Checkpoint(NamedTuple):
     idx_to_class: dict[int, str] | None
     architecture: str | None
     head: str
-    recorded: Mapping[str, Any] = MappingProxyType({})
-    single: bool = True
+
+
+class Checkpoint(Weights):
+    """The five of `Weights`, and beside them what our own runs write down.
+
+    recorded: the entries of RECORDED that the file has, each checked; published files have none of them.
+    single: whether the file holds one network only, not a model and its average.
+    """
+
+    recorded: Mapping[str, Any]
+    single: bool
+
+    def __new__(cls, *told: Any, recorded: Mapping[str, Any] | None = None, single: bool = True) -> "Checkpoint":
+        """`told`: the fields of `Weights`."""
+        found = super().__new__(cls, *told)
+        found.recorded = recorded or {}
+        found.single = single
+        return found
+
+    def of(self, architecture: str) -> "Checkpoint":
+        """The same under the name of the network that was built for it."""
+        told = self._asdict() | {"architecture": architecture}
+        return Checkpoint(*told.values(), recorded=self.recorded, single=self.single)
 
 
 RECORDED = ("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty")
@@ -92,7 +110,7 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
             f"{source}: num_classes or idx_to_class is no number, or no names by index ({error})"
         ) from error
     architecture = info.get("model_name") or looks_like(state)
-    return Checkpoint(state, count, names, architecture, head, _recorded(info, source), single)
+    return Checkpoint(state, count, names, architecture, head, recorded=_recorded(info, source), single=single)
 
 
 def _weights_in(content: Mapping[str, Any], averaged: bool) -> tuple[dict[str, torch.Tensor], Mapping[str, Any], bool]:
@@ -276,7 +294,7 @@ def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> t
     bottleneck = found.head == "bottleneck"
     model = create_model(Namespace(model_name=name, num_classes=found.num_classes, do_bottleneck_head=bottleneck))
     load_weights(model, found)
-    return model, found._replace(architecture=name)
+    return model, found.of(name)
 
 
 def require_choice(found: Checkpoint, path: object, which: str, given: set[str]) -> None:
