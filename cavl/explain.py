@@ -21,8 +21,11 @@ from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import Images
 from cavl.utils.utils_algo import selected_labels
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, run_main
 from common.data import read_image
+
+one_module(__name__, "cavl.explain")
 
 SIZES = {"idx": 28, "cifar": 32, "plcifar": 32}  # pixels a side; idx sets are grey, white on black
 

@@ -23,10 +23,13 @@ from cavl.utils.label_state import LabelState
 from cavl.utils.options import parse_args
 from cavl.utils.resident import Images, epoch_batches
 from cavl.utils.warmup import Warmup
+from common.aliases import one_module
 from common.cli import run_main
 from common.meter import Meter
 from common.run import Run, start_run
 from common.rundir import backward, make_accelerator, prepare, seed_everything
+
+one_module(__name__, "cavl.main")
 
 
 @dataclass

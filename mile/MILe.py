@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.cli import NonFiniteError, run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
@@ -30,6 +31,8 @@ from mile.phase_log import PhaseLog, is_checked
 from mile.schedule import LearningRate, Phases, Plan
 from mile.sources import TrainBatch, open_source
 from mile.utils import probabilities, save_model, writable
+
+one_module(__name__, "mile.MILe")
 
 
 def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import torchvision
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import connection_limits
 from common.loading import seed_of
 from mile.learning import IteratedLearning
 from mile.models import build_model, load_weights, start_at_prior, synchronize_batch_norm
 from mile.sources import Source
+
+one_module(__name__, "mile.build")
 
 
 def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.Module:

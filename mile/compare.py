@@ -12,12 +12,15 @@ from typing import Any
 import pandas as pd
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import UserError
 from common.rundir import make_accelerator
 from common.sweep import child_of, run_each
 from mile.figures import draw_comparison
 from mile.report import decimals
+
+one_module(__name__, "mile.compare")
 
 SHOWN = {
     "acc_final": "acc",

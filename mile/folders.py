@@ -12,8 +12,11 @@ from timm.data import ImageNetInfo
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import read_image
+
+one_module(__name__, "mile.folders")
 
 Samples = list[tuple[str, int]]
 LISTED = re.compile(r"(.+?)\s+([0-9]{1,3})")  # WebVision's "PATH LABEL"

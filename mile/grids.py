@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import holds_idx, read_mnist
 from common.loading import epoch_order, seed_of
 from mile.config import config, setting
+
+one_module(__name__, "mile.grids")
 
 # An annotator names the digit of a cell with this probability; row by row, the centre is cell 4.
 LABEL_PROBABILITIES = torch.tensor([0.05, 0.05, 0.05, 0.05, 0.6, 0.05, 0.05, 0.05, 0.05])

@@ -22,8 +22,11 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.checkpoint import load_into
 from common.loading import seed_of
+
+one_module(__name__, "mile.learning")
 
 STUDENT_INITS = ("teacher", "own", "fresh")
 

@@ -8,12 +8,15 @@ from typing import Any
 import torchvision
 
 from common import samples
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import locate
 from mile.grids import idx_folder
 from mile.real_labels import BUNDLED
 from mile.settings import SETTINGS, apply_sample_defaults
 from mile.utils import is_there
+
+one_module(__name__, "mile.locate")
 
 
 def locate_data(conf: Any) -> None:

@@ -10,7 +10,10 @@ import torchvision
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "mile.models")
 
 # name -> classes; `-10` for the digits of multi-label MNIST
 CLASSES = {"resnet18": 1000, "resnet50": 1000, "resnet18-10": 10, "small": 1000, "small-10": 10}

@@ -8,7 +8,10 @@ from typing import Any
 
 import timm.data
 
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "mile.real_labels")
 
 FILE_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 BUNDLED = Path(timm.data.__file__).parent / "_info" / "imagenet_real_labels.json"  # equal to the released file

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.run import Run
 from mile.evaluation import Outputs, evaluate, metrics_of
@@ -16,6 +17,8 @@ from mile.learning import IteratedLearning, pseudo_labels
 from mile.sources import Source
 from mile.thresholds import Study, mean_average_precision, threshold_study, trivial_f1
 from mile.utils import prediction_set, probabilities
+
+one_module(__name__, "mile.report")
 
 METRICS = ("acc", "real_acc", "real_f1", "label_coverage", "precision", "recall", "real_f1_025", "real_f1_05")
 

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from common.aliases import one_module
 from mile.learning import make_scheduler
+
+one_module(__name__, "mile.schedule")
 
 
 class Phases(NamedTuple):

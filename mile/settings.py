@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from common.aliases import one_module
 from common.cli import OneLineParser, add_shared_flags, seed_list
 from mile.learning import STUDENT_INITS
+
+one_module(__name__, "mile.settings")
 
 PRESETS = {  # the settings that are None as delivered
     "threshold_on": {"authors": "prob", "unofficial": "logit"},

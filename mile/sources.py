@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import eval_loader, train_loader
 from common.loading import seed_of
@@ -19,6 +20,8 @@ from mile.dataset import eval_transform, train_samples, train_transform
 from mile.grids import GridLoader, MultilabelMNIST, normalize
 from mile.real_labels import labels_by_name, labels_of_val_files
 from mile.utils import multi_hot
+
+one_module(__name__, "mile.sources")
 
 KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
 HELD_OUT = 0.1  # share of the training images on which rho_cover chooses rho

@@ -11,8 +11,11 @@ from typing import NamedTuple
 import torch
 from sklearn.metrics import average_precision_score
 
+from common.aliases import one_module
 from mile import rows
 from mile.utils import RealMetrics, probabilities, set_at
+
+one_module(__name__, "mile.thresholds")
 
 GRID = [k / 100 for k in range(1, 100)]
 

@@ -14,10 +14,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import atomic_save, unwrap
 from common.cli import UserError
 from mile import rows
 from mile.config import config, setting
+
+one_module(__name__, "mile.utils")
 
 Real = torch.Tensor | Sequence[Sequence[int]]  # bool (N,C), or N lists of class indices
 

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 
 from cavl.utils.errors import DataError
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.candidates")
 
 Labels = torch.Tensor | np.ndarray
 Law = Literal["released", "exact"]

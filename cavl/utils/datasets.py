@@ -14,8 +14,11 @@ from sklearn.model_selection import KFold
 
 from cavl.utils.pll_mat import read_pll_mat, standardize_features
 from common import samples
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import Location, holds_idx, locate, read_mnist
+
+one_module(__name__, "cavl.utils.datasets")
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 

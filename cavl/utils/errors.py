@@ -1,6 +1,9 @@
 """The error of unusable data."""
 
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "cavl.utils.errors")
 
 
 class DataError(UserError, ValueError):

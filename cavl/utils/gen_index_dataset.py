@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.gen_index_dataset")
+
 
 class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     """Item i is (images[i], given_label_matrix[i], true_labels[i], i).

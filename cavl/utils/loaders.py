@@ -13,6 +13,9 @@ from cavl.utils.datasets import DATA_SETS, load_dataset, locate_dataset
 from cavl.utils.errors import DataError
 from cavl.utils.gen_index_dataset import gen_index_dataset
 from cavl.utils.resident import Images
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.loaders")
 
 
 def prepare_cv_datasets(

@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 
 from cavl.utils.datasets import DATA_SETS, locate_dataset
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, add_shared_flags, parse_with_sample_defaults, positive_int, seed_list
+
+one_module(__name__, "cavl.utils.options")
 
 METHODS = ("cavl", "rc", "proden", "cc", "lws", "uniform")
 MODELS = ("linear", "mlp", "lenet", "convnet", "resnet", "densenet")

@@ -14,6 +14,9 @@ import scipy.sparse
 import torch
 
 from cavl.utils.errors import DataError
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.pll_mat")
 
 KEYS = ("data", "partial_target", "target")
 OTHER_KEYS = ("features", "p_labels", "logitlabels")

@@ -14,8 +14,11 @@ from cavl.utils.label_state import LabelState
 from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import EVAL_BATCH, Images, evaluate, predict
 from cavl.utils.utils_algo import approximated_hit, evaluating, is_covered, selection_accuracy
+from common.aliases import one_module
 from common.cam import save_curves
 from common.run import Run
+
+one_module(__name__, "cavl.utils.report")
 
 Statistics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 STATISTICS = ("accuracy", "covering_rate", "approximated_accuracy")  # the last two need no true label (PLENCH)

@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from cavl.utils.errors import DataError
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.utils_algo")
 
 CavKind = Literal["logit", "softmax", "grad"]
 Mask = Literal["candidates", "product"]

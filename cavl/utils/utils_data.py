@@ -13,6 +13,9 @@ from cavl.utils.candidates import (
 from cavl.utils.errors import DataError
 from cavl.utils.loaders import prepare_cv_datasets, prepare_train_loaders_for_uniform_cv_candidate_labels
 from cavl.utils.pll_mat import load_pll_mat, standardize_features
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.utils_data")
 
 __all__ = [
     "DataError",

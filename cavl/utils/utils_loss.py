@@ -3,6 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.utils_loss")
+
 
 def rc_loss(outputs: torch.Tensor, confidence: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return the confidence-weighted cross-entropy of the batch, a scalar.
