@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from common.aliases import one_module
 from common.cli import UserError
 from common.data import read_image
+from common.domain import require_indices, require_number
 
 one_module(__name__, "mile.folders")
 
@@ -76,10 +77,12 @@ def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: 
 
     r = RandomState(seed); kept classes = r.permutation(C)[:num_classes], renumbered by rank; r shuffles all
     samples; of each class, in order of first appearance, the first int(n * frac). Everything: unchanged.
-    UserError names a class that is left empty.
+    UserError names a class that is left empty; ValueError for frac outside (0, 1], more classes than there are.
     """
+    require_number(frac, "frac", 0, 1, open_low=True)
     classes = sorted({target for _, target in samples})
     kept_count = len(classes) if num_classes is None else num_classes
+    require_number(kept_count, "num_classes", 1, len(classes))
     if frac >= 1 and kept_count >= len(classes):
         return list(samples)
     r = np.random.RandomState(seed)  # noqa: NPY002 - the authors' stream
@@ -116,7 +119,11 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
 
 
 def class_weights(targets: Sequence[int], num_classes: int) -> torch.Tensor:
-    """`reweight uniform`: 1 / class count for each class, (C,) float32 (the authors' WebVision weights)."""
+    """`reweight uniform`: 1 / class count for each class, (C,) float32 (the authors' WebVision weights).
+
+    ValueError for a target that is no class.
+    """
+    require_indices(torch.tensor(targets), num_classes, "targets")
     return 1 / torch.bincount(torch.tensor(targets), minlength=num_classes).clamp(min=1).float()
 
 

@@ -2,13 +2,15 @@
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from common.aliases import one_module
 from common.cli import OneLineParser, add_shared_flags, seed_list
-from mile.learning import STUDENT_INITS
+from common.domain import DomainError
+from mile.learning import SCHEMAS, STUDENT_INITS
 
 one_module(__name__, "mile.settings")
 
@@ -61,7 +63,7 @@ def _is_positive(text: str) -> bool:
 GROUPS: dict[str, dict[str, Setting]] = {
     "experiment": {
         "model": Setting(str, "resnet18", *ANY, "resnet18, resnet50, resnet18-10, small, small-10, any timm name"),
-        "schema": Setting(str, "MILe", *_one_of("softmax", "sigmoid", "MILe"), "training strategy"),
+        "schema": Setting(str, "MILe", *_one_of(*SCHEMAS), "training strategy"),
         "dataset": Setting(str, "imagenet", *_one_of("imagenet", "mnist", "webvision", "folder"), "benchmark"),
         "protocol": Setting(str, "authors", *_one_of("authors", "unofficial"), "preset of the settings after a slash"),
     },
@@ -189,7 +191,8 @@ def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
 def _problem(entry: Setting, value: Any) -> str | None:
     if value is None:
         return None if entry.default is None else "must not be None"
-    fits = isinstance(value, entry.kind) or (entry.kind is float and isinstance(value, int))
+    wider = {float: (float, int), str: (str, os.PathLike)}
+    fits = isinstance(value, wider.get(entry.kind, entry.kind))
     if not fits or (entry.kind is not bool and isinstance(value, bool)):
         return f"expected {entry.kind.__name__}"
     if entry.allowed is None:
@@ -199,9 +202,15 @@ def _problem(entry: Setting, value: Any) -> str | None:
 
 
 def resolve(conf: Any, name: str) -> Any:
-    """A setting of a parsed object, of `config` or a subclass of it; None becomes the protocol's value."""
+    """A setting of a parsed object, of `config` or a subclass of it; None becomes the protocol's value.
+
+    ValueError for a value that is not allowed, which a library call finds here and a script when it parses.
+    """
     value = getattr(conf, name, SETTINGS[name].default)
     if value is not None:
+        problem = _problem(SETTINGS[name], value)
+        if problem:
+            raise DomainError(f"{name} {value!r}: {problem}")
         return value
     if name == "eval_rho":
         return resolve(conf, "rho")
