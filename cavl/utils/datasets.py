@@ -1,6 +1,5 @@
 """The data sets of `-ds`: where they lie, how they are read, as resident tensors."""
 
-import argparse
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 import torchvision
 from sklearn.model_selection import KFold
 
+from cavl.utils.errors import DataError
 from cavl.utils.pll_mat import read_pll_mat, standardize_features
 from common import samples
 from common.aliases import one_module
@@ -84,9 +84,19 @@ class PartialData:
     has_folds: bool = False
 
 
-def locate_dataset(args: argparse.Namespace) -> Location:
-    """The folder (idx, CIFAR) or file (.mat) of `-ds`, or its offline sample; prints where it is not the real set."""
-    entry, name = DATA_SETS[args.ds], args.ds
+def locate_dataset(
+    ds: str,
+    given: str | Path | None,
+    *,
+    want_sample: bool = False,
+    falls_back: bool = True,
+) -> Location:
+    """The folder (idx, CIFAR) or file (.mat) of `-ds`, or its offline sample; prints where it is not the real set.
+
+    given: the user's -data_dir. falls_back: whether the sample stands in where no place holds the set; without it
+    that is a DataError.
+    """
+    entry = DATA_SETS[ds]
 
     def place_in(root: Path) -> Path | None:
         folders = [root / place for place in entry.places]
@@ -104,17 +114,23 @@ def locate_dataset(args: argparse.Namespace) -> Location:
         folder = entry.places[0].split("/")[0] if entry.kind == "idx" else ""
         entry.download(str(root / folder), download=True)
 
-    root = locate(
-        name,
-        given=args.data_dir,
-        default="./data",
-        holds=lambda path: place_in(path) is not None,
-        how_to_get=entry.how,
-        sample=entry.sample,
-        want_sample=args.sample,
-        download=download if entry.download else None,
-        with_sample=[ds for ds, entry in DATA_SETS.items() if entry.sample],
-    )
+    try:
+        root = locate(
+            ds,
+            given=given,
+            default="./data",
+            holds=lambda path: place_in(path) is not None,
+            how_to_get=entry.how,
+            sample=entry.sample if want_sample or falls_back else None,
+            want_sample=want_sample,
+            download=download if entry.download else None,
+            with_sample=[name for name, other in DATA_SETS.items() if other.sample],
+        )
+    except UserError as error:
+        if falls_back or want_sample:
+            raise
+        where = given or "./data"
+        raise DataError(f"{ds} is not in {where}; {entry.how}; sample=True takes the offline sample") from error
     place = place_in(root.path)
     is_sample = root.is_sample or samples.is_sample(place)
     if is_sample and not root.is_sample:

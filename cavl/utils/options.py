@@ -109,7 +109,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     found = []
 
     def is_sample_run(first: argparse.Namespace) -> bool:
-        found.append(locate_dataset(first))
+        found.append(locate_dataset(first.ds, first.data_dir, want_sample=first.sample))
         return found[-1].is_sample
 
     args = parse_with_sample_defaults(
