@@ -154,6 +154,9 @@ def _check(data: PartialData, place: Path) -> None:
     for part, (x, y) in parts.items():
         if len(y) == 0:
             raise UserError(f"{place}: holds no {part} images; fetch the data set again")
+        if 0 in x.shape[1:]:
+            size = "x".join(str(side) for side in x.shape[1:])
+            raise UserError(f"{place}: the {part} images are {size}, without a pixel; fetch the data set again")
         if x.shape[1:] != data.train_x.shape[1:]:
             sizes = f"{tuple(x.shape[1:])}, the training images {tuple(data.train_x.shape[1:])}"
             raise UserError(f"{place}: the {part} images are {sizes}; fetch the data set again")
@@ -205,13 +208,25 @@ def _cifar_batch(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     content = read_pickle(path)
     if not isinstance(content, dict) or "data" not in content or key not in content:
         raise UserError(f"{path}: expected a CIFAR batch with 'data' and '{key}'")
-    try:
-        pixels, labels = np.asarray(content["data"], np.uint8), np.asarray(content[key], np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: 'data' or '{key}' is not made of numbers ({error}); fetch it again") from error
+    pixels = _whole_numbers(path, "data", content["data"], 255).astype(np.uint8)
+    labels = _whole_numbers(path, key, content[key], None).astype(np.int64)
     if pixels.shape != (len(labels), 3072):
         raise UserError(f"{path}: data is {pixels.shape}, expected ({len(labels)}, 3072)")
     return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy()), torch.from_numpy(labels)
+
+
+def _whole_numbers(path: Path, key: str, content: object, high: int | None) -> np.ndarray:
+    """An array of whole numbers, with `high` from 0 to there; UserError where a cast would hide that it is not."""
+    try:
+        values = np.asarray(content)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}: '{key}' is not made of numbers ({error}); fetch it again") from error
+    if values.dtype.kind not in "iu" and values.size:
+        raise UserError(f"{path}: '{key}' is not made of whole numbers but of {values.dtype}; fetch it again")
+    if high is not None and values.size and not (values.min() >= 0 and values.max() <= high):
+        found = f"{values.min()} to {values.max()}"
+        raise UserError(f"{path}: '{key}' holds values from {found}, expected 0 to {high}; fetch it again")
+    return values
 
 
 def _load_plcifar(ds: str, location: Location) -> PartialData:

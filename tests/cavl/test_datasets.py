@@ -21,8 +21,8 @@ def write_idx(path, array):
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
-def idx_root(root, *, test_images=(N, 28, 28), train_labels=None, test_labels=None):
-    shapes = {"train": (N, 28, 28), "t10k": test_images}
+def idx_root(root, *, train_images=(N, 28, 28), test_images=(N, 28, 28), train_labels=None, test_labels=None):
+    shapes = {"train": train_images, "t10k": test_images}
     for (part, shape), given in zip(shapes.items(), (train_labels, test_labels), strict=True):
         write_idx(root / f"{part}-images-idx3-ubyte", np.zeros(shape))
         write_idx(root / f"{part}-labels-idx1-ubyte", np.arange(shape[0]) % 10 if given is None else np.array(given))
@@ -38,6 +38,9 @@ def load(ds, root):
     ("fault", "message"),
     [
         ({"test_images": (0, 28, 28)}, "holds no test images"),
+        ({"train_images": (N, 0, 0), "test_images": (N, 0, 0)}, "the training images are 1x0x0, without a pixel"),
+        ({"train_images": (N, 28, 0), "test_images": (N, 28, 0)}, "the training images are 1x28x0, without a pixel"),
+        ({"train_images": (0, 28, 28)}, "holds no training images"),
         ({"test_images": (N, 20, 20)}, r"the test images are \(1, 20, 20\), the training images \(1, 28, 28\)"),
         ({"test_labels": [11] * N}, "test labels from 11 to 11, expected 0 to 9"),
         ({"train_labels": [11] * N}, "training labels from 11 to 11, expected 0 to 9"),
@@ -74,11 +77,14 @@ def cifar(tmp_path_factory):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"data": "x", "labels": ["a"]}, "data_batch_3: 'data' or 'labels' is not made of numbers"),
-        ({"data": [[1], [1, 2]], "labels": [0, 1]}, "data_batch_3: 'data' or 'labels' is not made of numbers"),
+        ({"data": "x", "labels": ["a"]}, "data_batch_3: 'data' is not made of whole numbers"),
+        ({"data": [[1], [1, 2]], "labels": [0, 1]}, "data_batch_3: 'data' is not made of numbers"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [12]}, "training labels from 0 to 12"),
+        ({"data": np.zeros((1, 3072)), "labels": [1]}, "'data' is not made of whole numbers but of float64"),
+        ({"data": np.full((1, 3072), 256), "labels": [1]}, "'data' holds values from 256 to 256, expected 0 to 255"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [1.5]}, "'labels' is not made of whole numbers"),
     ],
-    ids=["text", "ragged", "label"],
+    ids=["text", "ragged", "label", "float", "beyond", "half"],
 )
 def test_a_cifar_batch_without_numbers_or_of_other_labels(tmp_path, cifar, content, message):
     root = shutil.copytree(cifar, tmp_path / "root")
