@@ -15,10 +15,14 @@ import contextlib
 import errno
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from common import interrupt
 
 # Settings that may differ between a run and its continuation.
 FREE_SETTINGS = {
@@ -31,7 +35,14 @@ FREE_SETTINGS = {
 _ANSWERS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space and go on with --resume"),
+    errno.EFBIG: "the file is larger than allowed; raise the limit (ulimit -f) and go on with --resume",
     errno.ENAMETOOLONG: "give a shorter path",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n), or use fewer --workers"),
+}
+# Errors that come without a path when they are met in the middle of a file.
+_OF_WRITING = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO),
+    *(errno.ENODEV, errno.EMFILE, errno.ENFILE),
 }
 
 
@@ -385,31 +396,105 @@ def parse_with_sample_defaults(
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's main function; user errors become one line on stderr and exit status 2.
+    """Run a script's main function and end the program with its status.
+
+    A user's error, an error of the operating system that names a file, and Ctrl-C become one line on stderr,
+    with status 2 (130 for Ctrl-C, 143 for SIGTERM, 1 for a loss that is not finite). A mistake in the program
+    keeps its traceback.
 
     >>> if __name__ == "__main__":
     ...     run_main(main)
     """
-    try:
-        status = main()
-    except SystemExit as stop:
-        if not isinstance(stop.code, int | None):  # sys.exit("text") prints it
-            raise
-        status = stop.code
-    except UserError as error:
-        status = _one_line(error, 2)
-    except NonFiniteError as error:
-        status = _one_line(error, 1)
-    except KeyboardInterrupt:
-        status = _one_line("interrupted", 130)
-    except OSError as error:
-        if error.errno not in _ANSWERS:
-            raise
-        status = _one_line(f"{error.filename or 'writing'}: {error.strerror}; {_ANSWERS[error.errno]}", 2)
-    sys.stdout.flush()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _leave_at_once(status or 0)
+    interrupt.give_back()
+    with _signals_of_a_script():
+        try:
+            status = main()
+            sys.stdout.flush()
+        except BaseException as error:
+            interrupt.quit_at_once()
+            status = _status_of(error)
+        # Whatever comes now, to the last exit function, is over in a moment: a signal ends it, in one line too.
+        interrupt.quit_at_once()
+        atexit.unregister(interrupt.quit_at_once)
+        atexit.register(interrupt.quit_at_once)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            _leave_at_once(status or 0)
     sys.exit(status or 0)
+
+
+class _Terminated(SystemExit):
+    """SIGTERM while no run takes care of it."""
+
+
+@contextlib.contextmanager
+def _signals_of_a_script() -> Iterator[None]:
+    """SIGTERM ends the main function as Ctrl-C does; afterwards the handlers are those from before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in interrupt.SAID}
+    process = os.getpid()
+
+    def terminate(number: int, _frame: object) -> None:
+        if os.getpid() != process:  # a forked child, which has no main function to end
+            os._exit(128 + number)
+        signal.signal(number, signal.SIG_DFL)  # a second one quits at once
+        raise _Terminated(128 + number)
+
+    if before[signal.SIGTERM] == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: set by a library in C, and still there
+                signal.signal(number, handler)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """The exit status, after one line on stderr; what is not a user's error is raised again."""
+    if isinstance(error, _Terminated):
+        return _one_line(interrupt.SAID[signal.SIGTERM], error.code)
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        return error.code
+    if isinstance(error, UserError):
+        return _one_line(error, 2)
+    if isinstance(error, NonFiniteError):
+        return _one_line(error, 1)
+    if isinstance(error, KeyboardInterrupt):
+        return _one_line(interrupt.SAID[signal.SIGINT], 130)
+    if isinstance(error, OSError):
+        text = told(error)
+        if text is not None:
+            return _one_line(text, 2)
+    raise error
+
+
+def told(error: OSError) -> str | None:
+    """What to tell about an error of the operating system; None where it looks like a mistake in the program.
+
+    Told is every error that names a file (or an address), and without one those that writing meets.
+    """
+    text = str(error)
+    if _IN_A_WORKER in text:
+        return _message_of_a_worker(error)
+
+    reason = error.strerror or text
+    if error.filename is not None:
+        what = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+    elif error.errno == errno.EPIPE:
+        what = "the output is closed"
+    elif error.errno in _OF_WRITING:
+        what = "writing"
+    else:
+        return None
+    answer = answer_to(error)
+    return f"{what}: {reason}; {answer}" if answer else f"{what}: {reason}"
+
+
+def answer_to(error: OSError) -> str | None:
+    """What the user can do about an error of the operating system; None where that is not known."""
+    return _ANSWERS.get(error.errno)
 
 
 def _leave_at_once(status: int) -> NoReturn:
@@ -426,9 +511,22 @@ def _leave_at_once(status: int) -> NoReturn:
 
 
 def _one_line(error: object, status: int) -> int:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # whoever read it is gone: nothing may be written at the end either
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     text = str(error)
-    if "\nOriginal Traceback" in text:  # raised in a loader worker: the message stands at the end
-        text = text.rpartition(f"{type(error).__name__}: ")[2]
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    if isinstance(error, Exception) and _IN_A_WORKER in text:
+        text = _message_of_a_worker(error)
+    with contextlib.suppress(OSError):
+        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return status
+
+
+_IN_A_WORKER = "\nOriginal Traceback"
+
+
+def _message_of_a_worker(error: Exception) -> str:
+    """The message of an error that was raised in a loader worker: it stands at the end of a traceback."""
+    return str(error).rpartition(f"{type(error).__name__}: ")[2]

@@ -268,7 +268,10 @@ class Run:
         return p.images / p.seconds if p.images and p.seconds > 0 else None
 
     def finish(self, **summary: Any) -> None:
-        """Write summary.json, mark the run as finished (unless --max_steps cut it), print where it lies."""
+        """Write summary.json, mark the run as finished (unless --max_steps cut it), print where it lies.
+
+        A signal that came since the last poll ends the program here, with 143 or 130.
+        """
         was_finished, path = self.progress.finished, self.folder / "summary.json"
         if was_finished and path.is_file():
             self.print(f"{self.folder}: this run was finished already; its summary.json stands")
@@ -284,6 +287,9 @@ class Run:
                 self.print(f"{self.folder}: this run was finished already; its missing summary.json is written")
         self.print(f"results: {self.folder}")
         self.close()
+        if self._signals.received:  # while figures were drawn, say, where nothing polls: all is saved now
+            self.print(f"stopped by signal {int(self._signals.received)}; everything was saved before")
+            raise SystemExit(128 + self._signals.received)
 
     def close(self) -> None:
         """Close TensorBoard and give the signal handlers back."""

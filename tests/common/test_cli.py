@@ -334,6 +334,14 @@ def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
             "error: m.jsonl: No space left; free space and go on with --resume\n",
         ),
         (PermissionError(errno.EACCES, "Denied", "D/x"), 2, "error: D/x: Denied; check the permissions\n"),
+        (OSError(errno.EIO, "Input/output error", "a.csv"), 2, "error: a.csv: Input/output error\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", b"a.csv"), 2, "error: a.csv: No such file\n"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", Path("D")), 2, "error: D: Is a directory\n"),
+        (OSError(12345, "Something new", "D/x"), 2, "error: D/x: Something new\n"),
+        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b"), 2, "error: a: Cross-device link\n"),
+        (OSError(errno.ENOSPC, "No space"), 2, "error: writing: No space; free space and go on with --resume\n"),
+        (OSError(errno.EIO, "Input/output error"), 2, "error: writing: Input/output error\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 2, "error: the output is closed: Broken pipe\n"),
     ],
 )
 def test_errors_end_in_one_line_and_their_status(error, status, text, capsys):
@@ -348,7 +356,18 @@ def test_the_main_functions_status_is_the_programs(returned, status, capsys):
     assert ends(lambda: run_main(lambda: returned), capsys) == (status, "")
 
 
-@pytest.mark.parametrize("bug", [ZeroDivisionError(), OSError(errno.EPIPE, "Broken pipe")])
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_every_error_with_a_path_is_one_line_whatever_its_number(number, capsys):
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    status, err = ends(lambda: run_main(main), capsys)
+    assert status == 2 and err.startswith(f"error: some/file: {os.strerror(number)}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "bug", [ZeroDivisionError(), OSError("no number and no path"), OSError(errno.EBADF, "Bad file descriptor")]
+)
 def test_a_bug_keeps_its_traceback(bug):
     def main() -> None:
         raise bug
@@ -374,6 +393,34 @@ def test_an_error_in_a_loader_worker_is_one_line_too(capsys):
         list(DataLoader(Broken(), num_workers=1))
 
     assert ends(lambda: run_main(main), capsys) == (2, "error: some/image.png: unreadable image (cut short)\n")
+
+
+class Denied(Broken):
+    """A data set with a file that may not be read."""
+
+    def __getitem__(self, index: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "some/image.png")
+
+
+def test_an_error_of_the_system_in_a_loader_worker_is_one_line_too(capsys):
+    def main() -> None:
+        list(DataLoader(Denied(), num_workers=1))
+
+    told = "error: [Errno 13] Permission denied: 'some/image.png'\n"
+    assert ends(lambda: run_main(main), capsys) == (2, told)
+
+
+def test_a_reader_that_goes_away_is_one_line(tmp_path):
+    code = (
+        "from common.cli import run_main\nrun_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
+    )
+    script = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    script.stdout.readline()
+    script.stdout.close()
+    err = script.stderr.read()
+    assert (script.wait(60), err) == (2, "error: the output is closed: Broken pipe\n")
 
 
 AT_THE_END = """
