@@ -149,9 +149,6 @@ def _check(data: PartialData, place: Path) -> None:
     for part, (x, y) in parts.items():
         if len(y) == 0:
             raise UserError(f"{place}: holds no {part} images; fetch the data set again")
-        if 0 in x.shape[1:]:
-            size = "x".join(str(side) for side in x.shape[1:])
-            raise UserError(f"{place}: the {part} images are {size}, without a pixel; fetch the data set again")
         if x.shape[1:] != data.train_x.shape[1:]:
             sizes = f"{tuple(x.shape[1:])}, the training images {tuple(data.train_x.shape[1:])}"
             raise UserError(f"{place}: the {part} images are {sizes}; fetch the data set again")

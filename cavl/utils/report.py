@@ -85,7 +85,8 @@ def log_selection_curve(
     with evaluating(model):
         for index in torch.arange(n, device=images.device).split(EVAL_BATCH // 8):
             outputs, maps = _outputs_and_maps(args, model, images[index])
-            rates = selection_accuracy(outputs, candidates[index], true_labels[index], maps, cav=args.cav)
+            rule_of_the_run = {"cav": args.cav, "mask": args.mask}
+            rates = selection_accuracy(outputs, candidates[index], true_labels[index], maps, **rule_of_the_run)
             for rule, rate in rates.items():
                 total[rule] = total.get(rule, 0.0) + rate.item() * len(index) / n
     run.log("selection", **total)

@@ -190,17 +190,19 @@ def selection_accuracy(
     maps: torch.Tensor | None = None,
     *,
     cav: CavKind = "logit",
+    mask: Mask = "candidates",
 ) -> dict[str, torch.Tensor]:
     """Return how often each rule picks the true label inside the candidate set: name -> scalar in [0, 1].
 
-    Rules: "logit", "cav", and where maps are given "cam_area" (select_by_cam) and "cam_sum".
+    Rules: "logit", "cav" (selected_labels with `cav` and `mask`), and where maps are given "cam_area"
+    (select_by_cam) and "cam_sum".
     outputs: (n, K). batchY: (n, K) of 0/1, no empty row. true_labels: (n,). maps: (n, K, h, w).
     """
     _require_sets(outputs, batchY)
     require_indices(true_labels, outputs.shape[1], "true_labels")
     selected = {
         "logit": _argmax_within(outputs, batchY),
-        "cav": selected_labels(outputs, batchY, cav=cav),
+        "cav": selected_labels(outputs, batchY, cav=cav, mask=mask),
     }
     if maps is not None:
         selected["cam_area"] = select_by_cam(maps, batchY)
