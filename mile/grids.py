@@ -198,8 +198,9 @@ class GridLoader:
 
 
 def idx_folder(root: Path) -> Path | None:
-    """The folder of the four idx files in `root`: MNIST/raw, or itself."""
-    return next((folder for folder in (root / "MNIST" / "raw", root) if holds_idx(folder)), None)
+    """The folder of the four idx files in `root`, whether that is the folder of MNIST/raw, MNIST or raw."""
+    places = (root / "MNIST" / "raw", root / "raw", root)
+    return next((folder for folder in places if holds_idx(folder)), None)
 
 
 class MultilabelMNIST:

@@ -4,11 +4,11 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from common.aliases import one_module
-from common.cli import OneLineParser, add_shared_flags, seed_list
+from common.cli import OneLineParser, add_shared_flags, parse_given, seed_list, settle
 from common.domain import DomainError
 from mile.learning import SCHEMAS, STUDENT_INITS
 
@@ -128,6 +128,12 @@ SAMPLE_DEFAULTS = {
                  "total_steps": 500, "warmup": 150, "rho": 0.15},
 }  # fmt: skip
 
+# The settings that act in the imitation phase alone.
+MILE_SETTINGS = (
+    *("k_t", "k_s", "warmup", "rho_start", "rho_cover"),
+    *("threshold_on", "student_init", "keep_ground_truth"),
+)
+
 
 def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
     """Every setting as a flag, defaults from the attributes of `defaults` (default: as delivered)."""
@@ -154,41 +160,103 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
-    """Settings: the attributes of `defaults`, then the flags, then the protocol's presets; checked.
+def parse(source: Any, argv: list[str] | None) -> argparse.Namespace:
+    """Settings: the attributes of `source`, then the flags, then the protocol's presets; checked.
 
-    `_given` holds the names of flags given and of attributes that differ from those delivered.
+    What the user set are the flags that were given and the attributes that differ from those delivered; `_given`
+    holds the names of both, `_flags` those of the flags. A flag wins over an attribute.
     """
-    parser = build_parser(defaults)
-    conf = parser.parse_args(argv)
-    bare = build_parser(defaults)
-    for action in bare._actions:
-        action.default = argparse.SUPPRESS
-    edited = {n for n, entry in SETTINGS.items() if getattr(defaults, n, entry.default) != entry.default}
-    conf._given = edited | set(vars(bare.parse_args(argv)))
+    parser = build_parser(source)
+    defaults, flags = parse_given(parser, argv)
+    edited = {name: defaults[name] for name, entry in SETTINGS.items() if defaults[name] != entry.default}
+    if "epoch_num" in flags:  # the flag has the last word about the length too
+        edited.pop("total_steps", None)
+        defaults["total_steps"] = 0
+    values = edited | flags
+
+    conf = settle(defaults, values)
+    conf._defaults = defaults
+    conf._trained = {}
+    conf._trained_classes = None
+    conf._values = values
+    conf._flags = set(flags)
     for name, entry in SETTINGS.items():
-        value = getattr(conf, name)
-        problem = _problem(entry, value)
+        problem = problem_of(entry, getattr(conf, name))
         if problem:
-            parser.error(f"{name} {value!r}: {problem}")
-        if name in PRESETS and value is None:
-            setattr(conf, name, PRESETS[name][conf.protocol])
-    conf.eval_rho = resolve(conf, "eval_rho")
+            parser.error(f"{name} {getattr(conf, name)!r}: {problem}")
     if conf.compare is not None:
-        text, conf.compare = conf.compare, conf.compare.split(",")
-        unknown = [schema for schema in conf.compare if schema not in SETTINGS["schema"].allowed]
-        if unknown:
-            parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
-        if len(set(conf.compare)) < len(conf.compare):
-            parser.error(f"--compare {text}: each schema once")
-    if conf.rho_cover is not None and conf.rho_start is not None:
-        parser.error("--rho_cover and --rho_start: rho is chosen from the data or annealed, give one")
-    if conf.eval_only and not conf.pretrained:
-        parser.error("--eval_only: give the weights with --pretrained FILE or --pretrained imagenet")
+        conf.compare = _schemas(parser, conf.compare)
+        conf._values["compare"] = conf.compare
+    for problem in contradictions(conf):
+        parser.error(problem)
+    fill(conf)
     return conf
 
 
-def _problem(entry: Setting, value: Any) -> str | None:
+def _schemas(parser: argparse.ArgumentParser, text: str) -> list[str]:
+    """The schemas of --compare."""
+    schemas = text.split(",")
+    unknown = [schema for schema in schemas if schema not in SETTINGS["schema"].allowed]
+    if unknown:
+        parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
+    if len(set(schemas)) < len(schemas):
+        parser.error(f"--compare {text}: each schema once")
+    return schemas
+
+
+def contradictions(conf: argparse.Namespace) -> list[str]:
+    """Settings that exclude each other, a message each. Of a flag and an attribute the flag has the last word."""
+    flags = conf._flags
+    lengths = {"epoch_num", "total_steps"}
+    has_two_lengths = conf.total_steps > 0 and lengths <= conf._given
+    chosen_twice = {"rho_cover", "rho_start"} <= conf._given
+    wants_device = "device" in flags and conf.device != "cpu"
+
+    one = "give one of the two"
+    found = [
+        (chosen_twice, "--rho_cover and --rho_start: rho is chosen from the data or annealed, give one"),
+        ({"compare", "schema"} <= flags, f"--schema: --compare names the schemas, {one}"),
+        ({"seeds", "seed"} <= flags, f"--seed: --seeds names the seeds, {one}"),
+        (has_two_lengths and lengths <= flags, f"--epoch_num and --total_steps: two lengths of the run, {one}"),
+        (has_two_lengths and lengths.isdisjoint(flags), "epoch_num and total_steps are both set: two lengths, set one"),
+        (wants_device and conf.cpu, f"--device {conf.device} and --cpu: {one}"),
+        (conf.eval_only and not conf.pretrained, "--eval_only: give the weights, --pretrained FILE or imagenet"),
+    ]
+    return [message for holds, message in found if holds]
+
+
+def fill(conf: argparse.Namespace) -> None:
+    """Give what is None the protocol's value, and eval_rho that of rho."""
+    for name in PRESETS:
+        if getattr(conf, name) is None:
+            setattr(conf, name, PRESETS[name][conf.protocol])
+    if conf.eval_rho is None:
+        conf.eval_rho = conf.rho
+
+
+def apply(conf: argparse.Namespace, *layers: Mapping[str, Any]) -> list[str]:
+    """Set what the user did not set to the values of the layers, a later one over an earlier.
+
+    Returns the names that the layers set.
+    """
+    settled = settle(conf._defaults, conf._values, *layers)
+    names = {name for layer in layers for name in layer}
+    for name in {*names, *PRESETS, "eval_rho"}:
+        setattr(conf, name, getattr(settled, name))
+    fill(conf)
+    return [name for name in SETTINGS if name in names and name not in conf._given]
+
+
+def sample_layer(conf: argparse.Namespace) -> dict[str, Any]:
+    """The sample's own values; its fixed number of steps only where the user set no epochs."""
+    layer = dict(SAMPLE_DEFAULTS[conf.dataset])
+    if "epoch_num" in conf._given:
+        del layer["total_steps"]
+    return layer
+
+
+def problem_of(entry: Setting, value: Any) -> str | None:
+    """Why a setting cannot have a value, in a few words; None where it can."""
     if value is None:
         return None if entry.default is None else "must not be None"
     wider = {float: (float, int), str: (str, os.PathLike)}
@@ -208,19 +276,10 @@ def resolve(conf: Any, name: str) -> Any:
     """
     value = getattr(conf, name, SETTINGS[name].default)
     if value is not None:
-        problem = _problem(SETTINGS[name], value)
+        problem = problem_of(SETTINGS[name], value)
         if problem:
             raise DomainError(f"{name} {value!r}: {problem}")
         return value
     if name == "eval_rho":
         return resolve(conf, "rho")
     return PRESETS[name][resolve(conf, "protocol")] if name in PRESETS else None
-
-
-def apply_sample_defaults(conf: argparse.Namespace) -> None:
-    """Set the sample's own values where nothing was given."""
-    for name, value in SAMPLE_DEFAULTS[conf.dataset].items():
-        if name not in conf._given:
-            setattr(conf, name, value)
-    if "eval_rho" not in conf._given:
-        conf.eval_rho = conf.rho

@@ -77,6 +77,11 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
     return float(average_precision_score(real[:, present].numpy(), p[:, present].numpy(), average="macro"))
 
 
+def classes_without_positive(real: torch.Tensor) -> list[int]:
+    """The classes that no image of real (n,C) bool has; mAP leaves them out of its mean."""
+    return (~real.any(0)).nonzero().flatten().tolist()
+
+
 def covering_rho(p: torch.Tensor, label: torch.Tensor, share: float) -> float:
     """The threshold above which p (n,C) holds the label y (n,) on `share` of the images.
 

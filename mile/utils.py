@@ -244,12 +244,17 @@ def device_of(conf: Any = config) -> torch.device:
 def save_model(model: nn.Module, name: str, conf: Any = config) -> Path:
     """Write the bare weights to checkpoint_path/CLASS/name, name = SCHEMA_EPOCH.pth; returns the path.
 
+    What an evaluation needs to know is the state dict's attribute `settings`.
+
     Then keep the max_checkpoint_num files of this schema that were written last (time, then epoch) and delete
     its older ones; other schemas, strangers and the new file are never touched.
     """
+    from mile.provenance import attach
+
     model = unwrap(model)
     path = Path(setting(conf, "checkpoint_path")) / type(model).__name__ / name
-    atomic_save(path, lambda temporary: torch.save(model.state_dict(), temporary))
+    state = attach(model.state_dict(), conf)
+    atomic_save(path, lambda temporary: torch.save(state, temporary))
     schema = name.rsplit("_", 1)[0]
     pattern = re.compile(re.escape(schema) + r"_(\d+)\.pth$")
     older = [
