@@ -205,6 +205,7 @@ def test_epochs_that_were_set_outrank_the_samples_fixed_number_of_steps(monkeypa
         conf = located("--schema", schema, "--epoch_num", "1")
     plan = Plan(conf, pass_steps=1500 // conf.batch_size)
     assert (plan.epochs, plan.steps) == (1, steps)
+    monkeypatch.undo()
     assert Plan(located("--schema", schema), pass_steps=23).steps == 500
 
 
