@@ -70,32 +70,33 @@ GROUPS: dict[str, dict[str, Setting]] = {
     "data": {
         "data_path": Setting(str, "../data/train/", *ANY, "train: class folders (webvision: its root)"),
         "val_path": Setting(str, "../data/val", *ANY, "val: class folders"),
-        "real_path": Setting(str, "../data/real.json", *ANY, "ReaL labels (absent: timm's copy)"),
+        "real_path": Setting(str, "../data/real.json", *ANY, "imagenet, folder: label sets (absent: timm's copy)"),
         "mnist_path": Setting(str, "../data/", *ANY, "holds MNIST/raw; downloaded when absent"),
-        "num_workers": Setting(int, 4, *_at_least(0), "loader processes"),
-        "augment": Setting(str, None, *_one_of("standard", "none"), "training transform (standard / none)"),
-        "image_size": Setting(int, 224, *_at_least(8), "side of the network's input, pixels (image folders)"),
-        "mnist_size": Setting(int, None, *_at_least(28), "side of the grids, pixels (84 / 224)"),
-        "mnist_redraw": Setting(bool, None, *ANY, "new grids and labels in each pass (no / yes)"),
-        "mnist_grids": Setting(int, 0, *_at_least(0), "training grids; 0: each digit once"),
-        "mnist_test_grids": Setting(int, 0, *_at_least(0), "test grids; 0: each digit once"),
-        "train_frac": Setting(float, 1.0, *SHARE, "share of each class that is kept (0.01, 0.1)"),
-        "subset_seed": Setting(int, 42, *_at_least(0), "seed of that choice"),
-        "subset_file": Setting(str, "", *ANY, "train file names, one a line; wins over train_frac"),
-        "reweight": Setting(str, "none", *_one_of("none", "uniform"), "uniform: weight 1 / class count"),
+        "num_workers": Setting(int, 4, *_at_least(0), "loader processes (image folders; grids need none)"),
+        "augment": Setting(str, None, *_one_of("standard", "none"), "image folders: transform (standard / none)"),
+        "image_size": Setting(int, 224, *_at_least(8), "image folders: side of the network's input, pixels"),
+        "mnist_size": Setting(int, None, *_at_least(28), "mnist: side of the grids, pixels (84 / 224)"),
+        "mnist_redraw": Setting(bool, None, *ANY, "mnist: new grids and labels in each pass (no / yes)"),
+        "mnist_grids": Setting(int, 0, *_at_least(0), "mnist: training grids; 0: each digit once"),
+        "mnist_test_grids": Setting(int, 0, *_at_least(0), "mnist: test grids; 0: each digit once"),
+        "train_frac": Setting(float, 1.0, *SHARE, "image folders: share of each class that is kept (0.01, 0.1)"),
+        "subset_seed": Setting(int, 42, *_at_least(0), "train_frac below 1: seed of that choice"),
+        "subset_file": Setting(str, "", *ANY, "image folders: train file names, one a line; wins over train_frac"),
+        "reweight": Setting(str, "none", *_one_of("none", "uniform"), "image folders: uniform, weight 1 / class count"),
     },
     "method": {
-        "k_t": Setting(int, 8000, *_at_least(1), "steps of the interactive phase"),
-        "k_s": Setting(int, 2000, *_at_least(1), "steps of the imitation phase"),
-        "rho": Setting(float, 0.25, *INSIDE, "threshold of the pseudo labels"),
-        "rho_start": Setting(float, None, *INSIDE, "anneal rho from here, over half of the generations"),
-        "rho_cover": Setting(float, None, *INSIDE, "choose rho: sets hold y on this share of held-out training images"),
+        "k_t": Setting(int, 8000, *_at_least(1), "MILe: steps of the interactive phase"),
+        "k_s": Setting(int, 2000, *_at_least(1), "MILe: steps of the imitation phase"),
+        "rho": Setting(float, 0.25, *INSIDE, "threshold of the pseudo labels (MILe), and where eval_rho is not set"
+                       " of the predicted set"),
+        "rho_start": Setting(float, None, *INSIDE, "MILe: anneal rho from here, over half of the generations"),
+        "rho_cover": Setting(float, None, *INSIDE, "MILe: choose rho: sets hold y on this share of images held out"),
         "eval_rho": Setting(float, None, *INSIDE, "threshold of the predicted set; default: rho"),
-        "warmup": Setting(int, 0, *_at_least(0), "extra interactive steps before the first imitation"),
-        "threshold_on": Setting(str, None, *_one_of("prob", "logit"), "what rho is compared with (prob / logit)"),
-        "reduction": Setting(str, None, *_one_of("sum", "mean"), "BCE over classes (sum / mean)"),
-        "student_init": Setting(str, None, *_one_of(*STUDENT_INITS), "the student's start (teacher / own)"),
-        "keep_ground_truth": Setting(bool, False, *ANY, "or onehot(y) into the pseudo labels"),
+        "warmup": Setting(int, 0, *_at_least(0), "MILe: extra interactive steps before the first imitation"),
+        "threshold_on": Setting(str, None, *_one_of("prob", "logit"), "MILe: what rho is compared with (prob / logit)"),
+        "reduction": Setting(str, None, *_one_of("sum", "mean"), "not softmax: BCE over classes (sum / mean)"),
+        "student_init": Setting(str, None, *_one_of(*STUDENT_INITS), "MILe: the student's start (teacher / own)"),
+        "keep_ground_truth": Setting(bool, False, *ANY, "MILe: or onehot(y) into the pseudo labels"),
     },
     "optimisation": {
         "epoch_num": Setting(int, 100, *_at_least(1), "MILe: generations; otherwise passes over the training set"),
@@ -105,14 +106,15 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "scale_lr": Setting(bool, None, *ANY, "lr * batch_size / 256 (yes / no)"),
         "lr_schedule": Setting(str, "plateau", *_one_of("plateau", "step", "cosine", "constant"),
                                "plateau: on real_f1 of the evaluation set"),
-        "lr_milestones": Setting(str, "30,60,80", *MILESTONES, "step: epochs, or shares of the run below 1"),
+        "lr_milestones": Setting(str, "30,60,80", *MILESTONES, "lr_schedule step: epochs; shares of the run below 1"),
         "nesterov": Setting(bool, None, *ANY, "SGD's momentum (yes / no)"),
-        "bias_init": Setting(str, None, *_one_of("prior", "default"), "last bias at -ln C (prior / default)"),
+        "bias_init": Setting(str, None, *_one_of("prior", "default"), "not softmax: last bias -ln C (prior / default)"),
         "pretrained": Setting(str, "", *ANY, "start weights: a file, or imagenet"),
         "device": Setting(str, "cuda", *DEVICE, "cuda without a GPU: the CPU, with a warning"),
     },
     "output": {
-        "checkpoint_path": Setting(str, "./checkpoint", *ANY, "weights: checkpoint_path/CLASS/SCHEMA_EPOCH.pth"),
+        "checkpoint_path": Setting(str, "./checkpoint", *ANY, "weights: checkpoint_path/CLASS/SCHEMA_EPOCH.pth;"
+                                   " of --compare and --seeds: in each run's weights/"),
         "max_checkpoint_num": Setting(int, 2, *_at_least(1), "kept weight files of a schema"),
     },
 }  # fmt: skip
@@ -153,9 +155,14 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
     group.add_argument(
         "--seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds (with --compare: of each)"
     )
-    group.add_argument("--eval_only", action="store_true", help="evaluate --pretrained, train nothing")
+    group.add_argument(
+        "--eval_only",
+        action="store_true",
+        help="evaluate --pretrained, train nothing; size, schema,"
+        " thresholds are those that the weights say, unless given",
+    )
     group.add_argument("--export_labels", action="store_true", help="at the end write the training set's label sets")
-    group.add_argument("--strict", action="store_true", help="collapsed pseudo labels are an error, not a warning")
+    group.add_argument("--strict", action="store_true", help="MILe: collapsed pseudo labels are an error")
     add_shared_flags(parser)
     return parser
 

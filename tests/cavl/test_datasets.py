@@ -93,6 +93,23 @@ def test_a_cifar_batch_without_numbers_or_of_other_labels(tmp_path, cifar, conte
         load("cifar10", root)
 
 
+def test_a_cifar_part_without_images_is_refused(tmp_path, cifar):
+    empty = pickle.dumps({"data": np.zeros((0, 3072), np.uint8), "labels": []})
+    for names, part in ((("test_batch",), "test"), ([f"data_batch_{i}" for i in range(1, 6)], "training")):
+        root = shutil.copytree(cifar, tmp_path / part)
+        for name in names:
+            (root / "cifar-10-batches-py" / name).write_bytes(empty)
+        with pytest.raises(UserError, match=f"holds no {part} images"):
+            load("cifar10", root)
+
+
+def test_a_mat_file_without_samples_is_refused(tmp_path):
+    nothing = np.zeros((3, 0))
+    scipy.io.savemat(tmp_path / "mine.mat", {"data": nothing.T, "partial_target": nothing, "target": nothing})
+    with pytest.raises(ValueError, match="'data' is not a matrix of numbers"):
+        load("lost", tmp_path / "mine.mat")
+
+
 def load_answers(cifar, answers, name="aggregate"):
     (cifar / "plcifar10" / "plcifar10.pkl").write_bytes(pickle.dumps(answers))
     return load(f"plcifar10_{name}", cifar)

@@ -30,6 +30,7 @@ from mile.grids import MultilabelMNIST, idx_folder
 from mile.locate import locate_data
 from mile.real_labels import BUNDLED, labels_by_name, labels_of_val_files, read_real_labels
 from mile.sources import FolderSource, open_source
+from tests.cavl.test_loaders import write_idx
 from tests.mile.helpers import conf_of
 
 
@@ -392,3 +393,41 @@ def test_the_folder_of_mnist_is_taken_at_any_depth(below):
     conf = parse_config(["--dataset", "mnist", "--mnist_path", str(root / below)])
     locate_data(conf)
     assert conf._is_sample and len(MultilabelMNIST(conf._paths["root"]).arrays[1]) == 1300
+
+
+# ---- empty sets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("dataset", ["imagenet", "folder"])
+def test_a_part_without_images_is_refused_at_the_start(imagenet, part, dataset):
+    for path in (imagenet / part).rglob("*.JPEG"):
+        path.unlink()
+    (imagenet / "real.json").unlink()
+    with pytest.raises(UserError, match=f"{part}: the class folders hold no image"):
+        open_source(folder_conf(imagenet, "--dataset", dataset), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_fewer_digits_than_a_grid_has_cells_are_refused_at_the_start(tmp_path, part):
+    for name, count in (("train", 90), ("t10k", 90)):
+        n = 8 if name == part else count
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte", np.zeros((n, 28, 28)))
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(n) % 10)
+    conf = parse_config(
+        ["--dataset", "mnist", "--mnist_path", str(tmp_path), "--model", "small-10", "--batch_size", "2"]
+    )
+    locate_data(conf)
+    with pytest.raises(UserError, match="8 digits, a grid needs 9"):
+        open_source(conf, Accelerator(cpu=True))
+
+
+def test_class_folders_without_a_training_image_are_named(tmp_path, capsys):
+    for part in ("train", "val"):
+        picture(tmp_path / part / "cat" / "a.png")
+        picture(tmp_path / part / "dog" / "b.png")
+    for name in ("hen", "cow"):
+        (tmp_path / "train" / name).mkdir()
+    source = open_source(folder_conf(tmp_path, "--dataset", "folder", "--batch_size", "2"), Accelerator(cpu=True))
+    assert source.num_classes == 4
+    assert "warning: 2 of 4 classes have no training image: cow, hen" in capsys.readouterr().out
