@@ -11,17 +11,21 @@ import torchvision
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import connection_limits
 from common.loading import seed_of
+from mile.config import setting
 from mile.learning import IteratedLearning
 from mile.models import build_model, load_weights, start_at_prior, synchronize_batch_norm
 from mile.sources import Source
 
+one_module(__name__, "mile.build")
+
 
 def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.Module:
     """The network of conf.model on the device, from scratch or from conf.pretrained."""
-    bias_init = conf.bias_init if conf.schema != "softmax" else "default"
+    bias_init = "default" if conf.schema == "softmax" else setting(conf, "bias_init")
     model = build_model(conf.model, num_classes, bias_init)
     if conf.pretrained == "imagenet":
         _load_published(model, conf.model, num_classes, bias_init)

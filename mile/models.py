@@ -10,7 +10,11 @@ import torchvision
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
+from common.domain import require_number, require_one_of
+
+one_module(__name__, "mile.models")
 
 # name -> classes; `-10` for the digits of multi-label MNIST
 CLASSES = {"resnet18": 1000, "resnet50": 1000, "resnet18-10": 10, "small": 1000, "small-10": 10}
@@ -36,9 +40,12 @@ def build_model(name: str, num_classes: int | None = None, bias_init: str = "pri
     """The network `name` from scratch, torchvision's key names for the ResNets.
 
     num_classes: default 1000, or 10 for the names that end in -10. bias_init="prior": the last bias starts at
-    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown name.
+    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown name, ValueError
+    for another bias_init and for less than one class.
     """
-    classes = num_classes or classes_of(name)
+    require_one_of(bias_init, ("prior", "default"), "bias_init")
+    classes = classes_of(name) if num_classes is None else num_classes
+    require_number(classes, "num_classes", 1)
     if name in ("small", "small-10"):
         model = SmallNet(classes)
     elif name in ("resnet18", "resnet18-10"):
