@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.cam import at_least_float32
+
 BASELINES = ("zero", "mean", "noise", "blur")
 
 
@@ -73,11 +75,18 @@ class GaussianSmoothing(nn.Module):
         self.register_buffer("columns", kernel.view(1, 1, 1, -1).repeat(channels, 1, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B,C,H,W) to the same shape; a side shorter than the padding is continued by its border value."""
-        p, groups = self.padding, self.channels
-        mode = "reflect" if min(x.shape[-2:]) > p else "replicate"
-        x = F.pad(x, (p, p, p, p), mode=mode)
-        return F.conv2d(F.conv2d(x, self.rows.to(x), groups=groups), self.columns.to(x), groups=groups)
+        """(B,C,H,W) to the same shape and dtype; half precision, and autocast, are computed in float32.
+
+        A side that is shorter than the padding is continued by its border value.
+        """
+        padding = (self.padding,) * 4
+        mode = "reflect" if min(x.shape[-2:]) > self.padding else "replicate"
+
+        with torch.autocast(x.device.type, enabled=False):
+            padded = F.pad(at_least_float32(x), padding, mode=mode)
+            along_rows = F.conv2d(padded, self.rows.to(padded), groups=self.channels)
+            smooth = F.conv2d(along_rows, self.columns.to(padded), groups=self.channels)
+        return smooth.to(x.dtype)
 
 
 def smoothing(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:

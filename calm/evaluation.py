@@ -21,7 +21,10 @@ Box = tuple[int, int, int, int]
 
 def wsol_scoremap(cam: np.ndarray, size: tuple[int, int] = (RESIZE, RESIZE)) -> np.ndarray:
     """A map (h,w) at `size` (H,W), bicubic, then min-max: float64 in [0,1]; zeros for a constant or NaN map."""
-    big = cv2.resize(np.asarray(cam), size[::-1], interpolation=cv2.INTER_CUBIC)
+    cam = np.asarray(cam)
+    if cam.dtype not in (np.float32, np.float64):  # OpenCV resizes neither float16 nor whole numbers in float
+        cam = cam.astype(np.float32)
+    big = cv2.resize(cam, size[::-1], interpolation=cv2.INTER_CUBIC)
     return normalize_scoremap(big.astype(np.float64), "minmax")
 
 

@@ -13,7 +13,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from calm.erasing import (  # noqa: F401
     GaussianSmoothing,
@@ -24,7 +23,7 @@ from calm.erasing import (  # noqa: F401
     smoothing,
 )
 from calm.score_map_method import GRADIENT_PROCESSES, GRADIENT_SETTINGS, activation_map, backprop
-from common.cam import normalize_scoremap  # noqa: F401
+from common.cam import normalize_scoremap, resize_maps  # noqa: F401
 from common.checkpoint import atomic_write
 
 THRESHOLD_TYPES = ("even", "log")
@@ -96,7 +95,7 @@ def resize_scoremaps(
     maps = scoremaps if isinstance(scoremaps, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(scoremaps))
     maps = maps[:, None]
     if tuple(maps.shape[-2:]) != tuple(size):
-        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        maps = resize_maps(maps, tuple(size))
     return maps if kind == "tensor" else t2n(maps[:, 0])
 
 

@@ -14,6 +14,8 @@ from calm import (
     erasing,
     eval_pixel_perturb,
     eval_remove_classify,
+    evaluation,
+    util,
 )
 from calm.faithfulness import area_under, probability_curves
 from tests.calm.conftest import JOINT, flags, newest
@@ -84,6 +86,24 @@ def test_baselines_keep_the_type(kind: str, dtype: torch.dtype) -> None:
     assert base.dtype == dtype and base.shape == x.shape
     if kind != "noise":
         assert torch.allclose(base.float(), erasing.get_baseline(kind, x, "cpu"), atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_smoothed_and_resized_in_float32(dtype: torch.dtype) -> None:
+    """Not only because float16 convolutions do not return on some processors: its sums lose digits."""
+    maps = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for form in (lambda m: erasing.smoothing(m, 5), lambda m: util.resize_scoremaps(m, "tensor", (40, 36))):
+        assert torch.equal(form(maps), form(maps.float()).to(dtype))
+    single = evaluation.wsol_scoremap(maps[0].float().numpy().astype(np.float16), (20, 24))
+    assert single.shape == (20, 24) and single.max() == 1
+
+
+def test_smoothing_is_exact_under_autocast() -> None:
+    maps = torch.rand(2, 9, 11)
+    expected = erasing.smoothing(maps, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = erasing.smoothing(maps, 5)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 
 def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
