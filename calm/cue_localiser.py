@@ -5,15 +5,15 @@ One forward per image serves all its class pairs, and one histogram per pair ser
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
 
 from calm.pixel_pr import PixelPR, mean_of, try_average_precision
 from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
-from common.cam import normalize_maps
+from common.cam import at_least_float32, normalize_maps, resize_maps
 
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]
@@ -26,8 +26,37 @@ def class_number(image_id: str, label: int) -> int:
     return int(prefix) if prefix.isdigit() else label + 1
 
 
+def map_difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """How far the maps of two classes lie apart at each pixel, (n,H,W) at `size` (H,W), in float32 at least:
+
+        | resize(first - second) |
+
+    The signed difference of the maps (n,h,w) is resized, bilinear, and the absolute value comes after, as in the
+    released code: where the sign changes between two grid positions the result passes through 0. ValueError for
+    maps of different shapes.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"maps of shapes {tuple(first.shape)} and {tuple(second.shape)} have no difference")
+    difference = at_least_float32(first) - at_least_float32(second)
+    if difference.device.type == "cpu":
+        resized = _resized_by_opencv(difference.detach(), tuple(size))
+    else:
+        resized = resize_maps(difference[:, None], tuple(size))[:, 0]
+    return resized.abs()
+
+
+def _resized_by_opencv(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (n,h,w) at (n,H,W), bilinear, by OpenCV as in the released code: torch's differ in the last digit."""
+    height, width = size
+    resized = torch.empty(len(maps), height, width, dtype=maps.dtype)
+    for row, single in enumerate(maps.numpy()):
+        big = cv2.resize(single, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized[row] = torch.from_numpy(big)
+    return resized
+
+
 class CueLocaliser:
-    """Collects, per class pair, the histograms of |map(i) - map(j)| inside and outside of the differing parts."""
+    """Collects, per class pair, the histograms of `map_difference` inside and outside of the differing parts."""
 
     def __init__(
         self, trait: CUBTrait, mapper: ScoreMapper, label_of: Mapping[int, int], thresholds: Sequence[float],
@@ -62,10 +91,10 @@ class CueLocaliser:
         wanted = sorted({(row, c) for row, n in jobs for c in self.pairs[n]})
         place = {key: k for k, key in enumerate(wanted)}
         maps = self.mapper.of_classes(images, [r for r, _ in wanted], [self.label_of[c] for _, c in wanted])
-        first, second = ([place[row, self.pairs[n][side]] for row, n in jobs] for side in (0, 1))
-        difference = (maps[first] - maps[second]).abs()
-        big = F.interpolate(difference[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)
-        scores = normalize_maps(big[:, 0].double(), self.norm_type)
+        first = [place[row, self.pairs[n][0]] for row, n in jobs]
+        second = [place[row, self.pairs[n][1]] for row, n in jobs]
+        big = map_difference(maps[first], maps[second], images.shape[-2:])
+        scores = normalize_maps(big, self.norm_type).double()
         gt = torch.from_numpy(np.stack(masks)).to(scores.device)
         self.pixels.add(scores, gt, torch.tensor([n for _, n in jobs]))
         for (row, n), peak in zip(jobs, big.flatten(1).argmax(1).tolist(), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from calm.config import Configs, configure, cub_root
-from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
+from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, map_difference
 from calm.cue_pictures import to_picture
 from calm.data_loaders import ImageLabelDataset, make_transforms
 from calm.eval_cue_location import make_trait
@@ -60,9 +60,10 @@ def draw(
             image = data[index][0].to(device)
             picture, row = to_picture(image), []
             for mapper in columns.values():
-                a, b = mapper.of_classes(image[None], [0, 0], [cues.label_of[k] for k in pair]).double()
+                maps = mapper.of_classes(image[None], [0, 0], [cues.label_of[k] for k in pair]).double()
+                difference = map_difference(maps[:1], maps[1:], image.shape[-2:])
                 kind = "minmax" if mapper.process == "vanilla" else "max"
-                row.append(overlay(picture, normalize_maps((a - b).abs()[None], kind)[0].cpu().numpy()))
+                row.append(overlay(picture, normalize_maps(difference, kind)[0].cpu().numpy()))
             rows.append([picture, *row, overlay(picture, masks[index].astype(np.float32))])
             titles.append([f"class {c}", *columns, "true parts"])
     if rows:

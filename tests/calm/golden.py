@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,6 +36,25 @@ def close(ours: object, theirs: np.ndarray, rtol: float) -> None:
     assert ours.shape == theirs.shape, f"{ours.shape} instead of {theirs.shape}"
     scale = max(float(np.abs(theirs).max()), 1e-30)
     assert float(np.abs(ours - theirs).max()) <= rtol * scale
+
+
+def write_cub(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """The CUB folder of cub_a.npz, written to `folder`, and the arrays of that file."""
+    arrays = load("cub_a")
+    for key in arrays:
+        if key.startswith("file/"):
+            (folder / key[5:]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key[5:]).write_text(text(arrays[key]))
+
+    for n, (file, size) in enumerate(zip(arrays["image_files"], arrays["image_sizes"], strict=True)):
+        image = folder / "images" / str(file)
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", tuple(size.tolist()), (90, 120, 40)).save(image)
+
+        mask = (folder / "segmentations" / str(file)).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(arrays[f"seg/{n}"]).save(mask)
+    return folder, arrays
 
 
 def hashed(size: int, key: str) -> np.ndarray:

@@ -12,19 +12,57 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from calm import (
     compare_methods,
+    cue_pictures,
     eval_cue_location,
     eval_pixel_perturb,
     eval_wsol,
     explain,
     gallery,
 )
+from calm.cue_localiser import map_difference
 from calm.evaluation import get_mask
+from common.cam import normalize_scoremap, overlay
 from common.cli import UserError
 from tests.calm.conftest import JOINT, flags, newest
 from tests.launch import TORCHRUN
+
+
+def spy_on(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
+    """What a module that draws asks of map_difference, and the maps that it draws."""
+    seen: dict[str, list] = {"differences": [], "maps": []}
+
+    def difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        found = map_difference(first, second, size)
+        seen["differences"].append(found[0].double().numpy())
+        return found
+
+    def drawn(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
+        seen["maps"].append(score_map)
+        return overlay(image, score_map)
+
+    monkeypatch.setattr(module, "map_difference", difference)
+    monkeypatch.setattr(module, "overlay", drawn)
+    return seen
+
+
+def is_drawn(difference: np.ndarray, maps: list[np.ndarray]) -> bool:
+    """Whether one of the maps is the difference, under some normalisation."""
+    forms = [normalize_scoremap(difference, kind) for kind in ("max", "minmax", "clipping")]
+    same_size = [m for m in maps if m.shape == difference.shape]
+    return any(np.allclose(form, m, atol=1e-6) for form in forms for m in same_size)
+
+
+def test_the_picture_of_cue_pairs_shows_the_difference_that_is_scored(
+    birds: Path, save_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = spy_on(cue_pictures, monkeypatch)
+    eval_cue_location.main(flags(birds, save_root, *JOINT, "--max_pairs", "1"))
+    assert len(drawn["differences"]) == 3
+    assert all(is_drawn(difference, drawn["maps"]) for difference in drawn["differences"])
 
 
 def test_wsol(birds: Path, save_root: Path) -> None:
@@ -152,10 +190,13 @@ def test_the_two_evaluations_run_in_parallel_under_one_experiment_name(birds: Pa
     assert [p.returncode for p in running] == [0, 0] and all("results:" in out for out in outputs)
 
 
-def test_gallery(birds: Path, save_root: Path, tmp_path: Path) -> None:
+def test_gallery(birds: Path, save_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = spy_on(gallery, monkeypatch)
     gallery.main(["--runs", "em", "--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--output_dir",
                   str(tmp_path / "g"), "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
                   "--images", "1"])  # fmt: skip
     assert len(list((tmp_path / "g/figures").glob("parts*.png"))) == 3
+    assert len(drawn["differences"]) >= 15  # a run and four gradients, on an image of a pair at least
+    assert all(is_drawn(difference, drawn["maps"]) for difference in drawn["differences"])
     with pytest.raises(UserError, match="no checkpoint nothing"):
         gallery.main(["--runs", "nothing", "--data_root", str(birds), "--save_root", str(save_root)])
