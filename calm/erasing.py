@@ -40,15 +40,21 @@ def random_mask_generator(inputs: torch.Tensor, device: torch.device | str, k: f
     return masks_from_ranking(torch.from_numpy(np.stack(rows)).to(device), k, (height, width))
 
 
-def get_baseline(kind: str, inputs: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """What erased pixels of inputs (B,C,H,W) become: zero, mean (per image and channel), noise, blur."""
+def get_baseline(
+    kind: str, inputs: torch.Tensor, device: torch.device | str, noise: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What erased pixels of inputs (B,C,H,W) become: zero, mean (per image and channel), noise, blur.
+
+    noise: mean + 0.2 n with n (B,C,H,W) standard normal, from the global generator where none is given.
+    """
     x = inputs.detach().to(device)
     if kind == "zero":
         return torch.zeros_like(x)
     if kind == "mean":
         return x.mean((2, 3), keepdim=True).expand_as(x)
     if kind == "noise":
-        return x.mean((2, 3), keepdim=True) + 0.2 * torch.randn_like(x)
+        n = torch.randn_like(x) if noise is None else noise.to(x)
+        return x.mean((2, 3), keepdim=True) + 0.2 * n
     if kind == "blur":
         return GaussianSmoothing(x.shape[1], 31, 15.0).to(x.device)(x)
     raise ValueError(f"baseline {kind!r}: choose from {', '.join(BASELINES)}")
