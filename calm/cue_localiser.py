@@ -26,6 +26,15 @@ def class_number(image_id: str, label: int) -> int:
     return int(prefix) if prefix.isdigit() else label + 1
 
 
+def columns_of(protocols: Sequence[str]) -> dict[str, tuple[str, bool]]:
+    """The columns of a table of cue localisation: {protocol/dropped or kept: (protocol, are low values kept?)}."""
+    columns = {}
+    for protocol in protocols:
+        columns[f"{protocol}/dropped"] = (protocol, False)
+        columns[f"{protocol}/kept"] = (protocol, True)
+    return columns
+
+
 def map_difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """How far the maps of two classes lie apart at each pixel, (n,H,W) at `size` (H,W), in float32 at least:
 
@@ -125,6 +134,13 @@ class CueLocaliser:
         }
         return {**row, "mean": mean_of(values)}
 
+    def undefined(self, protocols: Sequence[str]) -> dict[str, int]:
+        """{protocol/dropped or kept: pairs without a PxAP}: no image, or no foreground value in any bin."""
+        return {
+            name: sum(score is None for score in self.scores(protocol, keep))
+            for name, (protocol, keep) in columns_of(protocols).items()
+        }
+
     def peak_distance(self) -> dict[str, float | None]:
         """Mean distance, in input pixels, from the maximum of the difference to the nearest differing part."""
         per_pair = (self.distance * STEP / self.images[:, 0]).tolist()[: len(self.pairs)]
@@ -132,8 +148,5 @@ class CueLocaliser:
 
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""
-        return {
-            f"{protocol}/{'kept' if keep else 'dropped'}": self.by_parts(self.scores(protocol, keep))
-            for protocol in protocols
-            for keep in (False, True)
-        }
+        columns = columns_of(protocols)
+        return {name: self.by_parts(self.scores(protocol, keep)) for name, (protocol, keep) in columns.items()}

@@ -23,8 +23,14 @@ def rank_pixels(scoremaps: torch.Tensor, among_equals: torch.Tensor | None = Non
 
 def masks_from_ranking(ranking: torch.Tensor, k: float, size: tuple[int, int]) -> torch.Tensor:
     """(B,1,H,W) float32: 0 at the first int(k H W) pixels of each ranking (B,H*W), else 1."""
+    count = int(k * size[0] * size[1])  # multiplied in this order, as released
+    return masks_of_first(ranking, count, size)
+
+
+def masks_of_first(ranking: torch.Tensor, count: int, size: tuple[int, int]) -> torch.Tensor:
+    """(B,1,H,W) float32: 0 at the first `count` pixels of each ranking (B,H*W), else 1."""
     mask = torch.ones(ranking.shape, device=ranking.device)
-    mask.scatter_(1, ranking[:, : int(k * size[0] * size[1])], 0.0)  # multiplied in this order, as released
+    mask.scatter_(1, ranking[:, :count], 0.0)
     return mask.view(-1, 1, *size)
 
 

@@ -116,12 +116,12 @@ class Trainer(Reports):
             if self.run.world == 1:
                 self.run.poll()
         whole = (torch.cat(column) for column in zip(*parts, strict=True))
-        _, p_label, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
+        _, log_p, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
         if self.run.is_main and not self.model.process.is_cam:
             self.dead.warn(int(dead.sum()), len(dead))
         return {
             "accuracy": 100 * correct.double().mean().item(),
-            "nll": -p_label.double().clamp_min(1e-12).log().mean().item(),
+            "nll": -log_p.double().mean().item(),
             "calibration_error": calibration_error(top, correct),
             "prior_entropy": entropy.double().mean().item(),
             "dead_share": 100 * dead.double().mean().item(),

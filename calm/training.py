@@ -191,18 +191,19 @@ def describe_batch(image_ids: Sequence[str], out: Mapping[str, torch.Tensor], sh
 
 @torch.no_grad()
 def classify(model: AttributionNet, batches: Iterable, device: torch.device, autocast: Any) -> Iterator[tuple]:
-    """Per batch: index (B,), probability of the label, whether it is the argmax, largest probability, entropy of g,
-    whether the attention is zero everywhere."""
+    """Per batch: index (B,), log p of the label, whether it is the argmax of p(y|x), largest p, entropy of g = p(z|x),
+    whether the attention is zero everywhere. The logarithm comes from the logits: p itself underflows."""
     for batch in batches:
         images, labels, _ = batch.data
         images, labels = to_device(images, labels, device)
         with autocast():
             f, f_former, attention = model.encode(images)
-        probs = model.process.input_for_loss(f, f_former, attention)["probs"]
+        out = model.process.input_for_loss(f, f_former, attention)
+        probs = out["probs"]
+        log_p = out["logits"].log_softmax(1).gather(1, labels[:, None])[:, 0]
         g = model.process._latent_prior(f_former, attention=attention).flatten(1)
         entropy = -(g * (g + 1e-12).log()).sum(1)
-        p_label = probs.gather(1, labels[:, None])[:, 0]
-        yield batch.index, p_label, probs.argmax(1) == labels, probs.amax(1), entropy, attention.amax((1, 2, 3)) <= 0
+        yield batch.index, log_p, probs.argmax(1) == labels, probs.amax(1), entropy, attention.amax((1, 2, 3)) <= 0
 
 
 def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int = 15) -> float:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 GOLDEN = Path(__file__).parents[1] / "golden" / "calm"
 
 
-def load(name: str) -> dict[str, np.ndarray]:
-    """All arrays of GOLDEN/NAME.npz."""
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
+def load(name: str, folder: str = "calm") -> dict[str, np.ndarray]:
+    """All arrays of tests/golden/FOLDER/NAME.npz."""
+    with np.load(GOLDEN.with_name(folder) / f"{name}.npz", allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 

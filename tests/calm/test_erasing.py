@@ -19,7 +19,7 @@ from calm import (
 )
 from calm.faithfulness import area_under, probability_curves
 from tests.calm.conftest import JOINT, flags, newest
-from tests.calm.golden import StandIn, load
+from tests.calm.golden import StandIn, close, load
 
 
 def test_erase_and_classify_golden() -> None:
@@ -193,3 +193,44 @@ def test_further_baselines() -> None:
         )
         assert maps.shape == ((2, 8, 8) if name == "grad_cam" else (2, 32, 32)) and maps.isfinite().all()
         assert maps.abs().sum() > 0 and not x.requires_grad
+
+
+class Recorded(nn.Module):
+    """The network of tests/golden/calm_metrics: softmax probabilities."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(6, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 5)
+        self.load_state_dict({k[2:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("w/")})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.conv2(self.conv1(x).relu()).relu()
+        return self.fc(features.mean((2, 3))).softmax(1)
+
+
+@pytest.mark.parametrize("name", ["cam", "signed"])
+def test_deletion_golden(name: str) -> None:
+    """16 of 768 pixels a step is 48 equal steps."""
+    inputs = load("inputs", "calm_metrics")
+    curves = load("deletion_insertion", "calm_metrics")
+    ranking = erasing.rank_pixels(torch.from_numpy(inputs[name])[:, None])
+    top = torch.from_numpy(curves["top_class"])
+    deletion, _ = probability_curves(Recorded(inputs), torch.from_numpy(inputs["images"]), top, ranking, 48)
+    close(deletion, curves[f"del/zero/step16/{name}/curve"], 1e-4)
+    close(area_under(deletion), curves[f"del/zero/step16/{name}/auc"], 1e-4)
+
+
+def test_the_steps_of_a_curve_are_whole_shares() -> None:
+    """47 / 49 as a float, times 224 x 224, is a pixel short."""
+    seen = []
+
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.extend((x == 0).sum((1, 2, 3)).tolist())
+            return torch.zeros(len(x), 2)
+
+    x = torch.ones(1, 1, 224, 224)
+    probability_curves(Counting(), x, torch.tensor([0]), erasing.rank_pixels(x), 49)
+    assert seen[:50] == [k * 224 * 224 // 49 for k in range(50)]
