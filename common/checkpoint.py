@@ -4,8 +4,12 @@ A checkpoint holds tensors and plain data only, so it loads with `weights_only=T
 a temporary file, fsynced and renamed: a kill at any moment leaves the previous file whole.
 """
 
+import contextlib
 import os
+import pickletools
 import random
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,19 +62,91 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> Any:
-    """Load a checkpoint onto the CPU with `weights_only=True`; UserError if it cannot be read safely."""
+    """A checkpoint's content, on the CPU: tensors, plain data, and NumPy numbers and arrays. No code is run.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else; the message says which.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
+            warnings.simplefilter("ignore")  # about the pickle's protocol; what cannot be read is an error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # the unpickler raises a different class for every kind of damage
         best = path.with_name("best.pt")
         instead = f"; {best} is beside it, name that one" if best.is_file() and best != path else ""
-        raise UserError(
-            f"{path}: not a checkpoint of tensors and plain data ({type(error).__name__}); "
-            f"the file is damaged, or holds pickled code, which is never executed{instead}"
-        ) from error
+        reason = _refusal(path, error)
+        raise UserError(f"{path}: not a checkpoint of tensors and plain data: {reason}{instead}") from error
+
+
+# Element types whose arrays hold numbers or text. Arrays of objects are refused.
+_NUMPY_KINDS = "? b B h H i I l L q Q e f d g F D G S U".split()
+
+
+def _numpy_globals() -> list[Any]:
+    """What pickled NumPy numbers and arrays need, under the names before and from NumPy 2 on; none of it runs code."""
+    scalar = np.float64(0).__reduce__()[0]
+    reconstruct = np.zeros(0).__reduce__()[0]
+    named = []
+    for package in ("numpy.core", "numpy._core"):
+        named.append((scalar, f"{package}.multiarray.scalar"))
+        named.append((reconstruct, f"{package}.multiarray._reconstruct"))
+    for package in ("__builtin__", "builtins"):  # an empty array's contents are a call of bytes()
+        named.append((bytes, f"{package}.bytes"))
+    kinds = {type(np.dtype(kind)) for kind in _NUMPY_KINDS}
+    return [*named, np.ndarray, np.dtype, *kinds]
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why a file cannot be loaded: what it holds, what it is instead, or that it is damaged."""
+    with path.open("rb") as file:
+        start = file.read(200)
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer; run `git lfs pull`, or download the file"
+    if start.lstrip()[:1] == b"<":
+        return "it is an HTML page saved under this name; download the file itself"
+
+    name = _refused_name(str(error)) or _pickled_name(path)
+    if name:
+        return f"it holds {name}; pickled objects and code are refused, and never executed"
+    return f"the file is damaged or cut short ({type(error).__name__})"
+
+
+def _refused_name(message: str) -> str | None:
+    """The pickled global, class or function that torch's error message names."""
+    patterns = (
+        r"GLOBAL (\S+)",
+        r"but got <class '([^']+)'>",
+        r"unrecognized function <[\w-]+ (?:'|function )?([\w.]+)",
+    )
+    for pattern in patterns:
+        found = re.search(pattern, message)
+        if found:
+            return found[1]
+    return None
+
+
+def _pickled_name(path: Path) -> str | None:
+    """The first global of a plain pickle that is not of torch, NumPy or collections; None for another file."""
+    texts: list[str] = []
+    with path.open("rb") as file, contextlib.suppress(Exception):  # whatever breaks: not a whole pickle
+        for code, argument, _ in pickletools.genops(file):
+            name = None
+            if code.name in ("GLOBAL", "INST"):
+                name = argument.replace(" ", ".")
+            elif code.name == "STACK_GLOBAL" and len(texts) >= 2:
+                name = ".".join(texts[-2:])
+            elif isinstance(argument, str):
+                texts.append(argument)
+            if name and not name.startswith(("torch.", "numpy.", "collections.")):
+                return name
+    return None
 
 
 def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

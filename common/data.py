@@ -19,21 +19,16 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-from PIL import Image
 
 from common import samples
 from common.cli import OneLineParser, UserError, run_main
+from common.images import IMAGE_SUFFIXES, CorruptImage, read_image  # noqa: F401
 from common.loading import Batch, EpochSampler, Seeded, eval_loader, gather_in_order, train_loader  # noqa: F401
 
 ENVIRONMENT = "WSL_DATA_DIR"
 OFFLINE = "WSL_OFFLINE"  # set: nothing is downloaded
 CONNECTION_LIMIT = 15  # seconds
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
-
-class CorruptImage(UserError):
-    """An image file that cannot be decoded; the message names its path."""
 
 
 class Location(NamedTuple):
@@ -196,22 +191,6 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise UserError(f"{folder}/{name}: images {images.shape} and labels {labels.shape} do not belong together")
     return arrays
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB, 16 bits scaled to 8; CorruptImage names the path where it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImage(
-            f"{path}: unreadable image ({error}); replace it, or --skip_corrupt in training "
-            "(python -m common.data check FOLDER lists all)"
-        ) from error
 
 
 def unreadable(folder: Path) -> Iterable[tuple[Path, str]]:

@@ -9,6 +9,7 @@ A training script uses one `Run` and reads like the experiment:
             ...                                   # run.guard(loss, index) before backward
             run.step(len(batch))                  # counts, polls signals, saves
         if run.stopped: break                     # --max_steps
+        run.save_before_evaluation()              # before anything else that follows the last batch
         run.log("test", accuracy=...)
         run.end_epoch(score=...)
     run.finish(accuracy=...)
@@ -63,6 +64,8 @@ class Run:
         self._guard, self._signals = FiniteGuard(self.last), StopSignals()
         self._tensorboard: SummaryWriter | None = None
         self._since = time.perf_counter()
+        self._saved_step: int | None = None  # of last.pt
+        self._is_evaluating = False  # between save_before_evaluation and end_epoch
 
     # ---- what stands in the directory -----------------------------------------------------------
 
@@ -144,6 +147,21 @@ class Run:
                     "settings": settings_of(self.args),
                 },
             )
+        if path is None:
+            self._saved_step = self.progress.step
+
+    def save_before_evaluation(self) -> None:
+        """Save last.pt behind the last batch of an epoch; all processes call it, before anything else.
+
+        The resumed run walks no batch of the epoch and goes right to what follows them. So what an evaluation
+        stops at (an unreadable image, a signal, a full disk) costs no step; and it is repeated as it was: nothing
+        that is logged or changed from here to `end_epoch` is saved before.
+        """
+        if self.stateful is None or self.stopped:  # `step` has saved where --max_steps stopped
+            return
+        if self._saved_step != self.progress.step:
+            self.save()
+        self._is_evaluating = True
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -172,7 +190,11 @@ class Run:
     def step(self, images: int, skipped: int = 0) -> None:
         """Count one optimiser step over `images` images (of all processes); save when it is due."""
         p = self.progress
-        p.batch, p.step, p.images, p.skipped = p.batch + 1, p.step + 1, p.images + images, p.skipped + skipped
+        p.batch += 1
+        p.step += 1
+        p.images += images
+        p.skipped += skipped
+        self._is_evaluating = False
         if self.args.max_steps is not None and p.step >= self.args.max_steps:
             self.stopped = True
         if self.world == 1 or p.step % 10 == 0:
@@ -183,8 +205,9 @@ class Run:
     def poll(self) -> None:
         """After SIGTERM or SIGINT: save and exit with 143 or 130. Loops outside training may call it too.
 
-        What they changed or logged since the last `step` is then done again by the resumed run. Several
-        processes agree by a reduction, all at one place: only `step` polls, every tenth time, and `end_epoch`.
+        What they changed or logged since the last `step` is then done again by the resumed run; after
+        `save_before_evaluation` that state stands. Several processes agree by a reduction, all at one place:
+        only `step` polls, every tenth time, and `end_epoch`.
         """
         if self.world == 1:
             self._poll_together()
@@ -197,7 +220,8 @@ class Run:
         received = int(self._signals.received)
         if received:
             if self.stateful is not None:
-                self.save()
+                if not self._is_evaluating:
+                    self.save()
                 self.print(f"stopped by signal {received}; saved {self.last}; go on with --resume")
             self.close()
             raise SystemExit(128 + received)
@@ -205,7 +229,9 @@ class Run:
     def end_epoch(self, score: float | None = None) -> None:
         """Close the epoch: save last.pt, and best.pt when `score` (higher is better) is a new best."""
         p = self.progress
-        p.epoch, p.batch = p.epoch + 1, 0
+        p.epoch += 1
+        p.batch = 0
+        self._is_evaluating = False
         is_best = score is not None and (p.best is None or score > p.best)
         if is_best:
             p.best = float(score)

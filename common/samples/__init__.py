@@ -88,7 +88,7 @@ def ensure(name: str) -> Path:
     XDG_CACHE_HOME or ~/.cache. Safe for several processes at once: one draws, the others wait.
     """
     version = _look_up(name).version
-    folder = _cache_root() / f"{name}-v{version}"
+    folder = cache_root() / f"{name}-v{version}"
     if (folder / MARKER).is_file():
         return folder
     with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
@@ -110,10 +110,15 @@ def _look_up(name: str) -> Sample:
     return REGISTRY[name]
 
 
-def _cache_root() -> Path:
-    if folder := os.environ.get("WSL_SAMPLE_DIR"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "weak-supervision-samples"
+def cache_root() -> Path:
+    """The folder of what can be made again: WSL_SAMPLE_DIR, else one in XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get("WSL_SAMPLE_DIR")
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(given) if given else Path(caches, "weak-supervision-samples")
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{folder}: there is no such home; WSL_SAMPLE_DIR moves the cache") from error
 
 
 def _write(name: str, folder: Path, seed: int = SEED) -> None:

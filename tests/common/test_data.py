@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import data
 from common.cli import UserError
-from common.data import CorruptImage, read_idx, read_image, read_mnist
+from common.data import read_idx, read_mnist
 
 # --- idx ---
 
@@ -102,44 +102,6 @@ def test_mnist_is_four_files_that_belong_together(tmp_path):
     assert data.holds_idx(tmp_path / "a") and len(read_mnist(tmp_path / "a")[1]) == 3
     file.with_name(file.name + ".gz").unlink()
     assert not data.holds_idx(tmp_path / "a") and not data.holds_idx(tmp_path / "none")
-
-
-# --- images ---
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
-def test_images_come_as_rgb(tmp_path, mode):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new("RGB", (5, 4), (9, 9, 9)).convert(mode).save(path)
-    image = read_image(path)
-    assert image.mode == "RGB" and image.size == (5, 4)
-
-
-@pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_sixteen_bits_are_scaled_to_eight(tmp_path, mode):
-    values = np.array([[0, 257, 20000, 65535]], np.uint16 if mode == "I;16" else np.int32)
-    Image.fromarray(values).save(tmp_path / "a.tiff")
-    with Image.open(tmp_path / "a.tiff") as image:
-        assert image.mode == mode
-    assert np.asarray(read_image(tmp_path / "a.tiff"))[..., 0].tolist() == [[0, 1, 78, 255]]
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
-def test_every_cut_image_is_corrupt_and_named(tmp_path, suffix):
-    rng = np.random.default_rng(0)
-    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
-    Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(good)
-    content = good.read_bytes()
-    for length in [0, 1, 8, *rng.integers(9, len(content) // 2, 20).tolist()]:
-        bad.write_bytes(content[:length])
-        with pytest.raises(CorruptImage, match=f"bad{suffix}: unreadable image .*--skip_corrupt"):
-            read_image(bad)
-
-
-def test_a_missing_image_is_an_error_that_is_never_skipped(tmp_path):
-    with pytest.raises(UserError, match="gone.png: no such image") as caught:
-        read_image(tmp_path / "gone.png")
-    assert not isinstance(caught.value, CorruptImage)
 
 
 # --- check ---
