@@ -15,6 +15,7 @@ from calm.config import cub_root, located
 from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, columns_of
 from calm.cue_pictures import draw_pairs
 from calm.evaluation import LocalizationEvaluator, MaskEvaluator, get_mask, load_mask_image  # noqa: F401
+from calm.flags import CUES
 from calm.pixel_pr import UnfitDataset
 from calm.tester import Tester
 from calm.util import get_threshold_list
@@ -82,7 +83,7 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """One pass over the test images; all protocols from its histograms."""
-    args = located(argv, prog=f"{SCRIPT}.py")
+    args = located(argv, prog=f"{SCRIPT}.py", place=CUES)
     if args.dataset_name != "CUB":
         raise UnfitDataset(f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none")
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)
@@ -94,8 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     if not cues.pairs:
         raise UserError(f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts")
     for images, labels, ids, _ in tester.batches():
-        with tester.accelerator.autocast():
-            cues.add(images, labels.tolist(), ids)
+        cues.add(images, labels.tolist(), ids)
     cues.reduce(tester.accelerator)
     if tester.run.is_main:
         draw_pairs(tester, cues)

@@ -20,7 +20,11 @@ IMAGENET = {
     "inception_v3_google": "inception_v3_google-1a9a5a14.pth",
 }
 IN_FOLDER = ("checkpoints/last.pt", "last.pt", "last_checkpoint.pth.tar")  # ours, bare, the original's
-BESIDE_STATE_DICT = ("architecture", "attribution_method", "prior_activation")  # the first one also in the original's
+MODEL_SETTINGS = (  # what a checkpoint must say of its network, for numbers that can be compared
+    *("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "prior_gradient"),
+    *("crop_size", "resize_size"),
+)
+BESIDE_STATE_DICT = (*MODEL_SETTINGS, "dataset_name")  # the first one also in the original's files
 URL = "https://download.pytorch.org/models/"
 HINT = "look at --architecture, --dataset, --num_classes, --use_bn, --large_feature_map, --is_different_checkpoint"
 

@@ -150,9 +150,10 @@ def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_pat
     eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", "jointll-superclass", "--superclass_file",
                                   str(tmp_path / "groups.json"), "--erase_k", "0.1"))  # fmt: skip
     for process in ("input_grad", "smooth_grad", "integrated_grad"):
+        variant = ["--ig_variant", "standard"] if process == "integrated_grad" else []
         eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", process, "--erase_k", "0.1",
                                       "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
-                                      "--smoothing_ksize", "3", "--ig_variant", "standard"))  # fmt: skip
+                                      "--smoothing_ksize", "3", *variant))  # fmt: skip
         assert (newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle").is_file()
 
 
