@@ -1,7 +1,6 @@
 """What main.py builds and measures: network, optimiser groups, teacher, classification scores."""
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from calm.rows import read_lines
 from calm.util import string_contains_any
 from common.cli import UserError
 from common.run import Run, start_run
-from common.text import numbered_lines, once
+from common.text import numbered_lines, once, read_json
 
 NUM_CLASSES = dict(zip(DATASETS, (200, 1000, 100), strict=True))
 PLACEHOLDER = "checkpoint_name"  # of the original README's commands
@@ -47,7 +46,7 @@ def count_classes(args: argparse.Namespace, args_win: bool = True) -> int:
         return args.num_classes
     listing = Path(args.data_paths.train).parent / "classes.txt"
     if args.dataset_name == "CUB" and listing.is_file():
-        return len(read_lines(listing))
+        return len(numbered_lines(listing))
     return NUM_CLASSES[args.dataset_name]
 
 
@@ -222,13 +221,8 @@ def read_superclass(args: argparse.Namespace) -> dict[int, list[int]] | None:
     if args.superclass_file is None:
         return None
     path, known = Path(args.superclass_file), range(count_classes(args))
-    lines = read_lines(path, "superclass.py writes one")
-    try:
-        groups = json.loads("\n".join(lines))
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON object of label: [labels] ({error})") from error
-    if not isinstance(groups, dict):
-        raise UserError(f"{path}: not a JSON object of label: [labels], but a {type(groups).__name__}")
+    groups = read_json(path, dict)
+    lines = read_lines(path)
     for label, members in groups.items():
         line = next((n for n, text in enumerate(lines, 1) if f'"{label}"' in text), 1)
         problem = _problem_of(label, members, known)

@@ -78,6 +78,19 @@ def test_wsol(birds: Path, save_root: Path) -> None:
     assert second["MaxBoxAcc"] == second["MaxBoxAcc/50"] <= first["MaxBoxAccV2/50"] + 1e-9
 
 
+def test_maps_are_kept_below_the_run(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    """An id that leads out of the data set's folder would lead out of scoremaps/ as well."""
+    shutil.copytree(birds / "metadata/CUB", tmp_path / "lists")
+    (tmp_path / "lists" / "source.json").unlink()
+    for file in (tmp_path / "lists" / "test").glob("*.txt"):
+        first, _, rest = file.read_text().partition("\n")
+        file.write_text(f"../../../../outside/{first}\n{rest}")
+    with pytest.raises(UserError, match=r"image_ids.txt: line 1: the name '../../../../outside/.*' may lead out"):
+        eval_wsol.main(flags(birds, save_root, "--metadata_root", str(tmp_path / "lists"), "--save_maps",
+                             "--output_dir", str(tmp_path / "r")))  # fmt: skip
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 def test_boxes_from_workers_that_are_not_forked(birds: Path, save_root: Path, tmp_path: Path, monkeypatch) -> None:
     given = flags(birds, save_root, *JOINT, "--cam_curve_interval", "0.1")
     spawned = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
@@ -157,6 +170,12 @@ def test_checkpoints_of_the_command_line(birds: Path, save_root: Path, tmp_path:
     with pytest.raises(UserError, match="strange.jpg"):
         eval_pixel_perturb.main([*given, "--image_list", str(ids)])
     listed = (next((save_root / "metadata").rglob("x"), None) or birds / "metadata/CUB/test/image_ids.txt").read_text()
+    ids.write_text("\n".join([*listed.splitlines()[:2], listed.splitlines()[0]]))
+    with pytest.raises(UserError, match=r"ids.txt: .* stands there twice \(lines 1 and 3\)"):
+        eval_pixel_perturb.main([*given, "--image_list", str(ids)])
+    ids.write_text("\n")
+    with pytest.raises(UserError, match="ids.txt: an empty list"):
+        eval_pixel_perturb.main([*given, "--image_list", str(ids)])
     ids.write_text("\n".join(listed.splitlines()[:4]))
     eval_pixel_perturb.main([*given, "--image_list", str(ids)])
     assert "4 test images" in capsys.readouterr().out
