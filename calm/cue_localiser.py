@@ -13,10 +13,11 @@ from accelerate import Accelerator
 from calm.pixel_pr import PixelPR, mean_of, try_average_precision
 from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
-from common.cam import at_least_float32, normalize_maps, resize_maps
+from common.cam import NORM_TYPES, at_least_float32, normalize_maps, resize_maps
 
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]
+PROTOCOLS = ("per_pair", "released")
 STEP = 2.0**-20  # of distances in pixels, so that their sum does not depend on the order of the images
 
 
@@ -72,6 +73,8 @@ class CueLocaliser:
         norm_type: str, max_pairs: int | None = None,
     ) -> None:  # fmt: skip
         self.trait, self.mapper, self.label_of, self.norm_type = trait, mapper, dict(label_of), norm_type
+        if norm_type not in NORM_TYPES:
+            raise ValueError(f"norm_type {norm_type!r}: choose from {', '.join(NORM_TYPES)}")
         groups = trait.diff2class_pair_dict
         known = {d: [p for p in groups.get(d, []) if p[0] in label_of and p[1] in label_of] for d in NUM_DIFF_LIST}
         self.pairs: list[Pair] = [p for d in NUM_DIFF_LIST for p in known[d][:max_pairs]]
@@ -123,6 +126,8 @@ class CueLocaliser:
 
         keep: values below the first threshold count as well (the released histogram drops them).
         """
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
         counts = self.pixels.counts.cumsum(0) if protocol == "released" else self.pixels.counts
         counts = counts.numpy() if keep else counts[:, :, 1:].numpy()
         return [try_average_precision(*counts[n]) if self.images[n, 0] else None for n in range(len(self.pairs))]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from calm.domain import check_count, check_no_nan, check_positive, check_share
 from common.cam import at_least_float32
 
 BASELINES = ("zero", "mean", "noise", "blur")
@@ -13,8 +14,9 @@ BASELINES = ("zero", "mean", "noise", "blur")
 def rank_pixels(scoremaps: torch.Tensor, among_equals: torch.Tensor | None = None) -> torch.Tensor:
     """Flat pixel indices (B,H*W) from the highest score to the lowest of maps (B,1,H,W).
 
-    Equal scores: lowest index first, or in the order `among_equals` (B,H*W) of all pixels.
+    Equal scores: lowest index first, or in the order `among_equals` (B,H*W) of all pixels. ValueError for NaN.
     """
+    check_no_nan(scoremaps, "a score map")
     flat = scoremaps.flatten(1)
     if among_equals is None:
         return flat.sort(dim=1, descending=True, stable=True).indices
@@ -23,6 +25,7 @@ def rank_pixels(scoremaps: torch.Tensor, among_equals: torch.Tensor | None = Non
 
 def masks_from_ranking(ranking: torch.Tensor, k: float, size: tuple[int, int]) -> torch.Tensor:
     """(B,1,H,W) float32: 0 at the first int(k H W) pixels of each ranking (B,H*W), else 1."""
+    check_share(k, "k")
     count = int(k * size[0] * size[1])  # multiplied in this order, as released
     return masks_of_first(ranking, count, size)
 
@@ -68,7 +71,7 @@ def get_baseline(
 
 def compute_padding(kernel_size: int) -> int:
     """The padding on each side that keeps the size under an odd kernel; ValueError for an even one."""
-    if kernel_size % 2 == 0 or kernel_size < 1:
+    if kernel_size % 2 != 1 or kernel_size < 1:
         raise ValueError(f"kernel size {kernel_size}: must be odd and positive")
     return kernel_size // 2
 
@@ -78,6 +81,8 @@ class GaussianSmoothing(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, sigma: float) -> None:
         super().__init__()
+        check_count(channels, "channels")
+        check_positive(sigma, "sigma")
         self.padding = compute_padding(kernel_size)
         position = torch.arange(kernel_size, dtype=torch.float64) - self.padding
         taps = torch.exp(-((position / sigma) ** 2) / 2)
@@ -103,6 +108,7 @@ class GaussianSmoothing(nn.Module):
 
 def smoothing(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
     """Maps (B,h,w) under a Gaussian of `kernel_size` taps, sigma = kernel_size / 6 (1: unchanged)."""
+    compute_padding(kernel_size)
     if kernel_size == 1:
         return maps
     return GaussianSmoothing(1, kernel_size, kernel_size / 6).to(maps.device)(maps[:, None])[:, 0]

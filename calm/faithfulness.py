@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from calm.domain import check_count
 from calm.erasing import get_baseline, masks_of_first
 
 IMAGES_PER_FORWARD = 64
@@ -18,6 +19,7 @@ def probability_curves(
 
     Deleted pixels become 0 (the mean colour); insertion starts from the blurred image (RISE, Petsiuk et al. 2018).
     """
+    check_count(steps, "steps")
     pixels = inputs.shape[-2] * inputs.shape[-1]
     counts = [k * pixels // steps for k in range(steps + 1)]  # whole numbers: 47 / 49 of 224 x 224 loses a pixel
     blurred = get_baseline("blur", inputs, inputs.device)
@@ -44,5 +46,7 @@ def _curve(
 
 
 def area_under(curves: torch.Tensor) -> torch.Tensor:
-    """(B,) area under curves (B,n) over 0..1, by trapezoids."""
+    """(B,) area under curves (B,n) over 0..1, by trapezoids; ValueError where n is not 2 at least."""
+    if curves.ndim != 2 or curves.shape[1] < 2:
+        raise ValueError(f"curves must be (B,n) with n of at least 2, not {tuple(curves.shape)}")
     return (curves[:, 1:] + curves[:, :-1]).mean(1) / 2

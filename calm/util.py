@@ -60,7 +60,12 @@ def _count_classes(tester: Any, dataset_name: str) -> int | None:
 
 
 def get_threshold_list(interval: float, type: str = "even") -> list[float]:
-    """even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in exactly 1."""
+    """even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in exactly 1.
+
+    ValueError for another type, and for an interval that is not strictly between 0 and 1.
+    """
+    if not 0 < interval < 1:
+        raise ValueError(f"interval {interval!r}: must lie strictly between 0 and 1")
     if type == "even":
         return list(np.arange(0, 1, interval))
     if type == "log":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from calm.domain import check_count
 from calm.prepare_metadata import is_picture, read_table
 from calm.rows import ById, finite, read_lines, read_rows
 from common.cli import UserError
@@ -54,6 +55,8 @@ class CUBTrait:
     def __init__(self, data_dir: str | Path, rule: str = "released", foreground: str = "segmentation") -> None:
         if rule not in ("released", "name"):
             raise ValueError(f"attribute_rule {rule!r}: choose from released, name")
+        if foreground not in ("segmentation", "box"):
+            raise ValueError(f"foreground {foreground!r}: choose from segmentation, box")
         self.data_dir, self.rule, self.foreground = Path(data_dir), rule, foreground
         self.part_id2name = _names(self.data_dir / "parts" / "parts.txt")
         self.attribute_id2name = _names(self._attribute_names())
@@ -113,7 +116,10 @@ class CUBTrait:
         return {number for number, words, _, _ in PARTS.values() if any(word in name for word in words)}
 
     def differing_parts(self, first: int, second: int) -> set[int]:
-        """The parts in which two classes (from 1) differ."""
+        """The parts in which two classes (from 1) differ; ValueError for a class that there is not."""
+        for number in (first, second):
+            if number not in self.class2attribute:
+                raise ValueError(f"class {number}: classes are 1..{len(self.class2attribute)}")
         differing = np.flatnonzero(self.class2attribute[first] != self.class2attribute[second]) + 1
         return set().union(*(self._parts_of[a] for a in differing.tolist()))
 
@@ -201,6 +207,7 @@ class CUBTrait:
 
         None where none of the differing parts is visible, or no part at all.
         """
+        check_count(size, "size")
         nearest = self._nearest(image_file, size)
         if nearest is None:
             return None

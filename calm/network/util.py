@@ -128,7 +128,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         saved = saved["state_dict"]
     if not isinstance(saved, Mapping) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         raise UserError(f"{path}: holds no state_dict of tensors")
-    return checkpoint.strip_prefixes(saved), settings
+    state = checkpoint.strip_prefixes(saved)
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise UserError(f"{path}: {bad[0]} holds NaN or inf ({len(bad)} entries do); take an earlier checkpoint")
+    return state, settings
 
 
 def load_checkpoint(

@@ -4,7 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from calm.score_map_method.gradients import PIXELS_PER_FORWARD, label_logits
+from calm.domain import check_count, check_labels, check_positive
+from calm.score_map_method.gradients import PIXELS_PER_FORWARD, logits_of_classes
+
+KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object) -> torch.Tensor:
@@ -16,6 +19,7 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_:
         f_former = model.extract(images).detach().float().requires_grad_()
         f, attention = model.process.scores(f_former)
         logits = model.process.input_for_loss(f, f_former, attention)["logits"]
+        check_labels(targets, logits.shape[1], len(images), "targets")
         (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), f_former)
     return F.relu((f_former * gradient.mean((2, 3), keepdim=True)).sum(1)).detach()
 
@@ -37,7 +41,11 @@ def noise_tunnel(
     """
     from captum.attr import NoiseTunnel, Saliency
 
-    tunnel = NoiseTunnel(Saliency(lambda x: label_logits(model, x)))
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: choose from {', '.join(KINDS)}")
+    check_count(smooth_grad_nr_iter, "smooth_grad_nr_iter")
+    check_positive(smooth_grad_sigma, "smooth_grad_sigma")
+    tunnel = NoiseTunnel(Saliency(logits_of_classes(model, targets)))
     copies = max(1, PIXELS_PER_FORWARD // (images.shape[2] * images.shape[3]))
     generators = [images.device] if images.device.type == "cuda" else []
     seed = int(torch.randint(2**31, ()))
@@ -71,7 +79,7 @@ def occlusion(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_
 
     window = max(2, images.shape[-1] // 8)
     with torch.no_grad():
-        attribution = Occlusion(lambda x: label_logits(model, x)).attribute(
+        attribution = Occlusion(logits_of_classes(model, targets)).attribute(
             images.detach(),
             sliding_window_shapes=(images.shape[1], window, window),
             strides=(images.shape[1], max(1, window // 2), max(1, window // 2)),
