@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from common import checkpoint
 from common.cli import UserError
 from common.data import train_loader
-from oass.core import batch_norm
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.networks import Classifier, load_backbone, load_classifier
 from oass.core.pretrain import load_pretrained
@@ -57,8 +56,6 @@ def build_student(args: argparse.Namespace) -> Classifier:
         load_backbone(model, path)
     if kind == "sample":
         load_pretrained(model, args._location.path)
-    if args.sync_bn:
-        batch_norm.synchronise(model)
     return model
 
 

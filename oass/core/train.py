@@ -10,6 +10,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything, share_buffers
+from common.sync_bn import synchronised
 from oass.core import report
 from oass.core.build import build_data, build_optimizer, build_student, build_teacher
 from oass.core.datasets import VOC_Dataset_For_Classification
@@ -31,7 +32,8 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     """One run of a strategy: train, evaluate after every epoch, save; returns the summary."""
     args.strategy = strategy
     terms = terms_of(strategy, args.p_loss, args.loss_option)
-    is_whole = "cl" in terms.present and strategy != "gap"  # else the instance head has no gradient
+    # Without cl the instance head has no gradient; heads of timm's networks may lie behind the feature map.
+    is_whole = "cl" in terms.present and strategy != "gap" and not args.architecture.startswith("timm:")
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     seed_everything(args.seed)
@@ -41,7 +43,10 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     steps = len(loader.batch_sampler)
     max_iteration = args.max_epoch * steps
 
-    student = build_student(args).to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
+    student = build_student(args)
+    if args.sync_bn:
+        student = synchronised(student, accelerator)
+    student = student.to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
     teacher = build_teacher(student) if strategy in WITH_TEACHER else None
     optimizer = build_optimizer(args, student, steps)
     meter = Average_Meter(LOGGED, accelerator)
