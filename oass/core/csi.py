@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from common.sync_bn import SynchronisedBatchNorm, sum_over_processes, world_size
+from oass.core.domain import require_shape
 
 
 class Moments(NamedTuple):
@@ -24,7 +25,10 @@ def class_specific_instances(x: torch.Tensor, cams: torch.Tensor) -> torch.Tenso
     """One descriptor per image and class, v_bc = mean over pixels of X_b * M_bc, (B,C,K).
 
     x: feature map X (B,K,H,W); cams: normalised maps M (B,C,H,W). Gates all classes in one matrix product.
+    ValueError for maps of other images or another size.
     """
+    require_shape(x, (None, None, None, None), "x")
+    require_shape(cams, (len(x), None, *x.shape[2:]), "cams")
     return torch.bmm(cams.flatten(2), x.flatten(2).transpose(1, 2)) / x[0, 0].numel()
 
 

@@ -12,6 +12,7 @@ WITHOUT_TILES = ("gap", "none")
 # part of --loss_option -> its name in the log
 LOSS_PARTS = {"cl": "class_loss", "pcl": "p_class_loss", "re": "re_loss", "conf": "conf_loss"}
 P_LOSSES = ("teacher", "student", "full")
+P_TARGETS = ("image", "onehot")
 TILE_MODES = ("group", "batch", "eval")
 AUGMENTATIONS = ("colorjitter", "randaugment")
 DEFAULT_DATA_DIR = "../VOCtrainval_11-May-2012/"
@@ -98,7 +99,7 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--teacher_bn", choices=TILE_MODES, default="group", help="tiles' batch norm (D6)")
     add("--tile_bn_stats", action="store_true", help="max: tiles move the running statistics (D7)")
     add("--p_loss", choices=P_LOSSES, default="teacher", help="L_pcl of whose tiles, or of the full image (D4)")
-    add("--p_target", choices=("image", "onehot"), default="image", help="L_pcl's target with those (D5)")
+    add("--p_target", choices=P_TARGETS, default="image", help="L_pcl's target with those (D5)")
     add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
     add("--clip_grad", type=float, default=None, metavar="NORM", help="clip the gradient to this norm (D30)")
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
