@@ -9,7 +9,7 @@ from torch import nn
 from common import checkpoint
 from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
-from oass.core.backbones import build_backbone, load_weights
+from oass.core.backbones import build_backbone, load_weights, normalisation_of
 from oass.core.csi import csi_logits
 from oass.core.domain import require_count
 from oass.tools.ai.torch_utils import make_cam
@@ -23,6 +23,7 @@ class Backbone(ABC_Model):
     def __init__(self, model_name: str, pretrained: bool = True) -> None:
         super().__init__()
         self.model_name = model_name
+        self.normalisation = normalisation_of(model_name)  # mean and deviation of its input
         self.model, self.num_features = build_backbone(model_name, pretrained)
         if hasattr(self.model, "layer1"):
             m = self.model

@@ -12,7 +12,14 @@ from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything, share_buffers
 from common.sync_bn import synchronised
 from oass.core import report
-from oass.core.build import build_data, build_optimizer, build_student, build_teacher
+from oass.core.backbones import Normalisation
+from oass.core.build import (
+    build_data,
+    build_optimizer,
+    build_student,
+    build_teacher,
+    refuse_for_several_processes,
+)
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.evaluate import measure, score_split
 from oass.core.keypoints import positive_pairs
@@ -37,9 +44,9 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     seed_everything(args.seed)
-    run = start_run(args, f"experiments/{args.tag or strategy}", accelerator)
-
+    refuse_for_several_processes(args, accelerator)
     train_data, val_data, loader = build_data(args, accelerator)
+    run = start_run(args, f"experiments/{args.tag or strategy}", accelerator)
     steps = len(loader.batch_sampler)
     max_iteration = args.max_epoch * steps
 
@@ -63,7 +70,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             if batch.data is None:  # every image of this batch was unreadable
                 run.step(0, batch.skipped)
                 continue
-            images, labels, pairs = to_device(batch.data, accelerator.device)
+            images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
 
             with accelerator.autocast():
                 losses = network(images, labels, pairs)
@@ -93,12 +100,12 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
 
 
 def to_device(
-    data: tuple[Picture, torch.Tensor], device: torch.device
+    data: tuple[Picture, torch.Tensor], device: torch.device, normalisation: Normalisation
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
     """Normalised images, labels and their positive pairs; the pairs are found on the host, so nothing waits."""
     picture, labels = data
     pairs = tuple(index.to(device, non_blocking=True) for index in positive_pairs(labels))
-    return normalise(Picture(*picture), device), labels.to(device, non_blocking=True), pairs
+    return normalise(Picture(*picture), device, *normalisation), labels.to(device, non_blocking=True), pairs
 
 
 def move_teacher(
