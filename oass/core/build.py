@@ -36,7 +36,10 @@ def build_data(
     transform = TrainTransform(args.image_size, args.min_image_size, args.max_image_size, args.augment)
     train_data = VOC_Dataset_For_Classification(args._location.path, args.train_domain, transform)
     val_data = VOC_Dataset_For_Classification(args._location.path, args.val_domain)
-    world, n = accelerator.num_processes, len(train_data)
+    if not train_data.split.labels.any():
+        raise UserError(f"{train_data.list_path}: none of its {len(train_data)} images has an object to learn from")
+    world = accelerator.num_processes
+    n = len(train_data)
     if args.batch_size % world:
         raise UserError(f"--batch_size {args.batch_size} cannot be divided among {world} processes")
     if args.batch_size > n:

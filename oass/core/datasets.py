@@ -80,7 +80,7 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
     """All annotations of an id list, read once. UserError counts and names images or annotations that are missing."""
     ids = read_id_list(list_path)
     if not ids:
-        raise UserError(f"{list_path}: an empty list")
+        raise UserError(f"{list_path}: an empty list; expected an image id a line")
     wanted = [root / "JPEGImages" / f"{i}.jpg" for i in ids]
     wanted += [root / "Annotations" / f"{i}.xml" for i in ids] if with_labels else []
     missing = [path for path in wanted if not path.is_file()]
