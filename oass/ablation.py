@@ -8,6 +8,8 @@ those of the training scripts; one without an effect on a strategy is named and 
 runs are kept; interrupted ones go on.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import csv
 import shlex

@@ -1,17 +1,19 @@
 """List the offline samples, or write one into a folder: `python -m common.samples MNIST some/folder`."""
 
-from pathlib import Path
+import common.interrupt  # noqa: F401
 
 from common import samples
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import OneLineParser, UserError, folder_path, run_main, seed
 
 
 def main() -> None:
     """Without arguments list the samples; with NAME and DIR draw one."""
     parser = OneLineParser(prog="python -m common.samples", description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(samples.names()))
-    parser.add_argument("folder", nargs="?", metavar="DIR", type=Path, help="a folder that is missing or empty")
-    parser.add_argument("--seed", type=int, default=samples.SEED, help="another one draws other pictures")
+    help_folder = "a folder that is missing or empty"
+    parser.add_argument("folder", nargs="?", metavar="DIR", type=folder_path, help=help_folder)
+    help_seed = "another one draws other pictures"
+    parser.add_argument("--seed", type=seed, default=samples.SEED, help=help_seed)
     args = parser.parse_args()
     if args.name is None:
         width = max(map(len, samples.names()))

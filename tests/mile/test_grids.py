@@ -140,9 +140,9 @@ def test_faulty_mnist_files_are_named(tmp_path):
         MultilabelMNIST(tmp_path)
     with pytest.raises(UserError, match="no MNIST/raw"):
         MultilabelMNIST(tmp_path / "nowhere")
-    for count in (8, 0):
+    for count, message in ((8, "8 digits, a grid needs 9"), (0, "holds no training images")):
         write_mnist(tmp_path, count)
-        with pytest.raises(UserError, match=f"{count} digits, a grid needs 9"):
+        with pytest.raises(UserError, match=message):
             MultilabelMNIST(tmp_path, conf=conf_of()).getDataloader(True)
 
 
