@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -87,55 +86,3 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if any(key.startswith("backbone.") for key in state):
         state = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
     checkpoint.load_into(model, state, path)
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-
-class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batch of all processes, on any device; torch's own SyncBatchNorm is for GPUs only."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Normalise (N,C,H,W) with the global batch's mean and variance, gradients through both."""
-        if not (self.training and torch.distributed.is_initialized()):
-            return super().forward(input)
-        x = input.float()
-        count = x.new_full((1,), x.numel() / x.shape[1])
-        sums = _SumOverProcesses.apply(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count]))
-        total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
-        mean = total / count
-        variance = squares / count - mean * mean
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            rate = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(variance * count / (count - 1), rate)
-        scale = (self.weight * (variance + self.eps).rsqrt())[:, None, None]
-        return (x * scale + (self.bias[:, None, None] - mean[:, None, None] * scale)).to(input.dtype)
-
-
-def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The same network and keys with batch norms over all processes, so that N processes equal one."""
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for name, child in model.named_children():
-        if type(child) is nn.BatchNorm2d:
-            synced = SyncedBatchNorm2d(child.num_features, child.eps, child.momentum)
-            synced.load_state_dict(child.state_dict())
-            setattr(model, name, synced)
-        else:
-            synchronize_batch_norm(child, device)
-    return model
