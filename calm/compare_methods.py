@@ -12,7 +12,6 @@ import common.interrupt  # noqa: F401
 
 import csv
 import io
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from common import samples
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, non_negative_int, parse_given, run_main, seed_list
 from common.rundir import holds_run
+from common.text import read_json
 
 ERASED = ("0.02", "0.05", "0.1", "0.3", "0.5", "0.7", "0.9")
 # the map of a method, and the normalisation and thresholds that suit it (spec f.1)
@@ -39,7 +39,7 @@ SHOWN = ("accuracy", "R_0.02", "R_0.1", "R_0.5", "deletion_auc", "mPxAP", "peak_
 
 
 def _summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
+    return read_json(folder / "summary.json", dict)
 
 
 def train_and_evaluate(flags: list[str], folder: Path, auc_steps: int) -> dict[str, float | None]:

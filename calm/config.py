@@ -1,7 +1,6 @@
 """`get_configs(argv)`: the settings of a run; `configure(argv)`: the same, with the data set and its metadata found."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from calm.prepare_metadata import BUILDERS, second_val, source_of
 from calm.score_map_method import GRADIENT_PROCESSES
 from common.cli import UserError, parse_given, settle
 from common.data import Location, locate
+from common.text import read_json
 
 mch = Attributes
 CUB_FOLDERS = ("CUB", "CUB_200_2011", "")
@@ -246,6 +246,7 @@ def find_data(args: Configs) -> Location:
         how_to_get=f"{HOW_TO_GET[args.dataset_name]}; lists: prepare_metadata.py",
         sample="CUB" if args.dataset_name == "CUB" else None,
         want_sample=args.sample,
+        flag="--data_root",
     )
 
 
@@ -283,7 +284,9 @@ def _is_complete(folder: Path) -> bool:
 def _is_of_others(folder: Path, source: Mapping[str, str]) -> bool:
     """Whether we built this folder from other lists, or another val set (a folder of the user's never is)."""
     path = folder / "source.json"
+    if not path.is_file():
+        return False
     try:
-        return path.is_file() and json.loads(path.read_text()) != source
-    except ValueError:
+        return read_json(path) != source
+    except UserError:  # damaged: built anew
         return True

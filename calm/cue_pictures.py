@@ -1,5 +1,6 @@
 """Pictures of maps: of true classes, and of one class pair for each number of differing parts."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from calm.network.head import AttributionNet
 from calm.score_mapper import ScoreMapper
 from calm.tester import Tester
 from common.cam import normalize_maps, overlay, resize_maps, save_grid
+from common.data import CorruptImage
 
 
 def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:
@@ -23,7 +25,13 @@ def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:
 @torch.no_grad()
 def draw_maps(path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8) -> None:
     """`count` images spread over the data set, and below each the map of its true class with p(y|x)."""
-    images, labels, _ = zip(*(data[i] for i in np.linspace(0, len(data) - 1, count).astype(int).tolist()), strict=True)
+    drawn = []
+    for i in np.linspace(0, len(data) - 1, count).astype(int).tolist():
+        with contextlib.suppress(CorruptImage):  # left out of the scores as well, or they had not been reached
+            drawn.append(data[i])
+    if not drawn:
+        return
+    images, labels, _ = zip(*drawn, strict=True)
     process = "vanilla" if model.process.is_cam else "jointll"
     x, y = torch.stack(images).to(device), torch.tensor(labels, device=device)
     maps, probs = ScoreMapper(model, process)(x, y), model(x)["probs"].gather(1, y[:, None])[:, 0].tolist()

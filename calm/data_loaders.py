@@ -4,7 +4,7 @@ A split's folder holds image_ids.txt (one id per line), class_labels.txt (id,lab
 (id,W,H), localization.txt (id,x0,y0,x1,y1 or, OpenImages, id,mask,ignore), perhaps image_ids_proxy.txt.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torchvision.transforms import v2
 
 from calm.rows import ById, check_name, integral, read_lines, read_rows
 from common.cli import UserError
-from common.data import CorruptImage, eval_loader, read_image, train_loader
+from common.data import Batch, CorruptImage, eval_loader, read_image, train_loader
+from common.images import check_images, left_out
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPLITS = ("train", "val", "test")
@@ -158,6 +159,7 @@ class ImageLabelDataset(Dataset):
         if superclass_labels is not None:
             labels.update({key: superclass_labels[value] for key, value in labels.items()})
         self.image_labels = labels
+        self.unreadable = 0  # images that were left out
         self._cache: torch.Tensor | None = None
         self._is_cached: torch.Tensor | None = None
 
@@ -166,6 +168,24 @@ class ImageLabelDataset(Dataset):
         n = len(self)
         self._cache = torch.zeros(n, side, side, 3, dtype=torch.uint8).share_memory_()
         self._is_cached = torch.zeros(n, dtype=torch.bool).share_memory_()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the images, in order."""
+        return [self.data_root / image_id for image_id in self.image_ids]
+
+    def check(self, skip_corrupt: bool = False) -> np.ndarray:
+        """The positions of unreadable images, found by a look at every file; an error without `skip_corrupt`.
+
+        An image that is not there is an error in any case.
+        """
+        return check_images(self.paths, what=f"the {self.split} list", skip_corrupt=skip_corrupt)
+
+    def leave_out(self, positions: np.ndarray) -> None:
+        """Take images off the list, for good; `unreadable` counts them."""
+        kept = np.delete(np.arange(len(self)), positions)
+        self.image_ids = [self.image_ids[k] for k in kept]
+        self.unreadable += len(positions)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -181,9 +201,11 @@ class ImageLabelDataset(Dataset):
         if self._cache is not None and self._is_cached[index]:
             return Image.fromarray(self._cache[index].numpy())
         try:
-            image = read_image(self.data_root / self.image_ids[index])
-        except UserError as error:
+            image = read_image(self.data_root / self.image_ids[index], upright=False)
+        except CorruptImage as error:
             raise CorruptImage(f"{error}; it is image {index} of {self.split}") from error
+        except UserError as error:
+            raise UserError(f"{error}; it is image {index} of {self.split}") from error
         image = self.fixed(image) if self.fixed is not None else image
         if self._cache is not None:
             self._cache[index] = torch.from_numpy(np.array(image))
@@ -212,6 +234,8 @@ def get_data_loader(
 
     Training images that are also in the val list (held out where there is no other val set) are left out of
     training. `test_ids` restricts the test split. train: shuffled by (seed, epoch); val, test: in order.
+    Every file is looked at before anything else happens: a missing one is a UserError, an unreadable one a
+    CorruptImage, or with `skip_corrupt` left out of val and test, by name.
     """
     accelerator = accelerator or Accelerator()
     transforms, loaders = make_transforms(resize_size, crop_size), {}
@@ -232,6 +256,12 @@ def get_data_loader(
         )
         if not len(data):
             raise UserError(f"{folders[split]}: the {split} list is empty; nothing can be done with it")
+        unreadable = data.check(skip_corrupt)
+        if len(unreadable) == len(data):
+            raise UserError(f"{folders[split]}: no image of the {split} list can be read")
+        if split != "train" and len(unreadable):
+            accelerator.print(left_out(data.image_ids, unreadable, split))
+            data.leave_out(unreadable)
         if cache_images:
             data.cache_images(resize_size if split == "train" else crop_size)
         if split == "train":
@@ -239,5 +269,31 @@ def get_data_loader(
                 data, batch_size, seed=seed, accelerator=accelerator, workers=workers, skip_corrupt=skip_corrupt
             )
         else:
-            loaders[split] = eval_loader(data, batch_size, accelerator=accelerator, workers=workers)
+            loaders[split] = eval_loader(
+                data, batch_size, accelerator=accelerator, workers=workers, skip_corrupt=skip_corrupt
+            )
     return loaders
+
+
+class ReadableBatches:
+    """The batches of an evaluation loader in which something could be read; counts the images that could not.
+
+    A look at the ends of a file does not see damage in its middle: such images come up here, with `skip_corrupt`.
+    """
+
+    def __init__(self, loader: Iterable[Batch]) -> None:
+        self.loader = loader
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.skipped += batch.skipped
+            if batch.data is not None:
+                yield batch
+
+    def total(self, accelerator: Accelerator) -> int:
+        """How many images of the split are missing in what was measured, over all processes."""
+        skipped = torch.tensor(self.skipped, device=accelerator.device)
+        if accelerator.num_processes > 1:
+            skipped = accelerator.reduce(skipped, "sum")
+        return int(skipped) + self.loader.dataset.dataset.unreadable

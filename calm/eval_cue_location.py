@@ -78,7 +78,7 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
                 [*pair, cues.parts_of[n], *cues.images[n].tolist(), *(column[n] for column in columns.values())]
             )
         atomic_write(run.folder / "cue_pairs.csv", text.getvalue().encode())
-    run.finish(
+    tester.finish(
         foreground=foreground, pairs=counts, skipped_images=skipped, undefined_pairs=undefined, **flat, mPxAP=table
     )
 
@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     tester = Tester(args, SCRIPT)
     data = tester.loader.dataset.dataset
     label_of = {class_number(i, data.image_labels[i]): data.image_labels[i] for i in data.image_ids}
+    trait.check_segmentations(data.image_ids)
     thresholds = get_threshold_list(args.cam_curve_interval, args.threshold_type)
     cues = CueLocaliser(trait, tester.mapper, label_of, thresholds, args.norm_type, args.max_pairs)
     if not cues.pairs:

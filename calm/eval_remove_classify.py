@@ -196,7 +196,7 @@ def write(tester: Tester, areas: np.ndarray, preds: np.ndarray, top: np.ndarray,
     deletion, insertion = areas.mean(0).tolist() if args.auc_steps > 0 else (None, None)
     if args.auc_steps > 0:
         run.print(f"deletion AUC {deletion:.4f} (lower is better), insertion AUC {insertion:.4f} (higher is better)")
-    run.finish(
+    tester.finish(
         deletion_auc=deletion,
         insertion_auc=insertion,
         accuracy=accuracy,

@@ -11,13 +11,21 @@ import common.interrupt  # noqa: F401
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from calm.config import cub_root
-from calm.data_loaders import get_mask_paths
-from calm.evaluation import RESIZE, BoxEvaluator, get_mask, load_mask_image, wsol_scoremap
+from calm.config import Configs, cub_root
+from calm.data_loaders import get_bounding_boxes, get_mask_paths
+from calm.evaluation import (
+    RESIZE,
+    BoxEvaluator,
+    check_masks,
+    get_mask,
+    load_mask_image,
+    wsol_scoremap,
+)
 from calm.pixel_pr import PixelPR, try_average_precision
 from calm.tester import Tester, start
 from calm.util import get_threshold_list
@@ -105,6 +113,31 @@ def evaluate_boxes(tester: Tester) -> dict[str, float | None]:
     }
 
 
+def has_masks(args: Configs) -> bool:
+    """Whether the data set comes with masks of the objects."""
+    if args.dataset_name == "CUB":
+        return has_segmentations(cub_root(args._data))
+    return args.dataset_name == "OpenImages"
+
+
+def look_ahead(tester: Tester) -> None:
+    """UserError for a box or a mask of a test image that is not there, before the first map is computed."""
+    args = tester.args
+    data = tester.loader.dataset.dataset
+    if args.dataset_name != "OpenImages":
+        boxes = get_bounding_boxes(data.metadata)
+        for image_id in data.image_ids:
+            boxes[image_id]
+
+    if args.dataset_name == "OpenImages":
+        masks, ignore = get_mask_paths(data.metadata)
+        named = [name for i in data.image_ids for name in (*masks[i], ignore[i]) if name]
+        check_masks(Path(args.mask_root) / name for name in named)
+    elif has_masks(args):
+        folder = cub_root(args._data) / "segmentations"
+        check_masks((folder / image_id).with_suffix(".png") for image_id in data.image_ids)
+
+
 def evaluate_masks(tester: Tester) -> dict[str, float | None]:
     """PxAP of the minmax map with even thresholds against OpenImages' masks or CUB's segmentations."""
     args = tester.args
@@ -130,16 +163,17 @@ def main(argv: list[str] | None = None) -> None:
     """Boxes where there are boxes, masks where there are masks."""
     tester = start(argv, SCRIPT)
     args, run, scores = tester.args, tester.run, {}
+    look_ahead(tester)
     if args.dataset_name != "OpenImages":
         scores |= evaluate_boxes(tester)
-    if args.dataset_name == "OpenImages" or (args.dataset_name == "CUB" and has_segmentations(cub_root(args._data))):
+    if has_masks(args):
         scores |= evaluate_masks(tester)
     run.log("test", **scores)
     for name, value in scores.items():
         run.print(f"  {name:<16} {'none' if value is None else f'{value:.2f}'}")
     if run.is_main:
         atomic_write(run.folder / "wsol.json", (json.dumps(plain(scores), indent=1) + "\n").encode())
-    run.finish(**scores)
+    tester.finish(**scores)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The localisation metrics of clovaai/wsolevaluation: MaxBoxAcc, MaxBoxAccV2, PxAP (spec e.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from calm.pixel_pr import PixelPR, average_precision, require_mask_dataset
 from calm.util import check_scoremap_validity
 from common.cam import normalize_scoremap
 from common.cli import UserError
+from common.images import check_images
+from common.text import require_file
 
 RESIZE = 224
 Box = tuple[int, int, int, int]
@@ -197,14 +199,40 @@ class MaskEvaluator(LocalizationEvaluator):
         return auc, [recall, precision]
 
 
+WHERE_MASKS_LIE = "masks lie in CUB's segmentations/, or below --mask_root"
+
+
+def _grey_values(image: Image.Image) -> np.ndarray:
+    """(H,W) uint8; of more than 8 bits a pixel, 255 where it is not 0."""
+    if image.mode.startswith(("I", "F")):
+        return np.where(np.asarray(image) != 0, 255, 0).astype(np.uint8)
+    if image.mode not in ("L", "1"):
+        image = image.convert("L")
+    return np.asarray(image).astype(np.uint8)
+
+
+def check_masks(paths: Iterable[str | Path]) -> None:
+    """UserError, before the long work, where a mask file is not there or cannot be read; each is named once."""
+    distinct = list(dict.fromkeys(Path(path) for path in paths))
+    unreadable = check_images(distinct, what="the masks", skip_corrupt=True)
+    if len(unreadable):
+        first = distinct[unreadable[0]]
+        count = f"{len(unreadable)} of {len(distinct)} masks"
+        raise UserError(f"{first}: unreadable mask, {count}; {WHERE_MASKS_LIE}")
+
+
 def load_mask_image(path: str | Path, size: int | tuple[int, int] = RESIZE) -> np.ndarray:
-    """A mask file resized to (size,size), or to (W,H), nearest neighbour, > 0.5: uint8 in {0,1}; UserError names it."""
+    """A mask file resized to (size,size), or to (W,H), nearest neighbour, > 0.5: uint8 in {0,1}; UserError names it.
+
+    Any number of channels and bits: a pixel is foreground where its grey value is not 0.
+    """
     try:
-        with Image.open(path) as image:
-            gray = np.asarray(image.convert("L") if image.mode not in ("L", "1") else image).astype(np.uint8)
+        with Image.open(require_file(path, "mask")) as image:
+            gray = _grey_values(image)
+    except UserError as error:
+        raise UserError(f"{error}; {WHERE_MASKS_LIE}") from error
     except (OSError, SyntaxError, ValueError) as error:
-        reason = "no such mask" if isinstance(error, FileNotFoundError) else f"unreadable mask ({error})"
-        raise UserError(f"{path}: {reason}; masks lie in CUB's segmentations/, or below --mask_root") from error
+        raise UserError(f"{path}: unreadable mask ({error}); {WHERE_MASKS_LIE}") from error
     target = (size, size) if isinstance(size, int) else tuple(size)
     small = cv2.resize(gray, target, interpolation=cv2.INTER_NEAREST)
     return (small > 0.5).astype(np.uint8)

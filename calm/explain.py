@@ -34,7 +34,7 @@ from calm.training import (
 )
 from common.cam import normalize_maps, overlay, save_grid
 from common.cli import OneLineParser, UserError, run_main
-from common.data import read_image
+from common.images import read_image, read_own_picture
 from common.rundir import make_accelerator, seed_everything
 
 SCRIPT = "explain"
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     """Load, explain one image, draw."""
     args, accelerator, mapper = load(argv)
     path = args.image or first_test_image(argv)
-    image = read_image(path)
+    image = read_image(path, upright=False) if args.image is None else read_own_picture(path)
     fixed, tail = make_transforms(args.resize_size, args.crop_size)["test"]
     x = tail(fixed(image))[None].to(accelerator.device)
 

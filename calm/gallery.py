@@ -89,7 +89,9 @@ def _agree_on_size(args: Configs, runs: list[Path], settings: list[dict[str, obj
 def test_images(args: Configs) -> ImageLabelDataset:
     """The test images, or those of --image_list, at the size of the input."""
     transform = make_transforms(args.resize_size, args.crop_size)["test"]
-    return ImageLabelDataset(args.data_paths.test, args._metadata / "test", transform, image_ids=listed_test_ids(args))
+    data = ImageLabelDataset(args.data_paths.test, args._metadata / "test", transform, image_ids=listed_test_ids(args))
+    data.leave_out(data.check(args.skip_corrupt))
+    return data
 
 
 def draw(
@@ -131,6 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)
     columns = mappers(args, args.runs, accelerator)
     data = test_images(args)
+    trait.check_segmentations(data.image_ids)
     label_of = {class_number(i, data.image_labels[i]): data.image_labels[i] for i in data.image_ids}
     first = next(iter(columns.values()))
     cues = CueLocaliser(trait, first, label_of, [0.0], "minmax", args.max_pairs or 1)

@@ -16,11 +16,11 @@ import torch
 
 from calm.config import Configs, located, with_data
 from calm.cue_pictures import draw_maps
-from calm.data_loaders import SPLITS, get_data_loader
+from calm.data_loaders import SPLITS, ReadableBatches, get_data_loader
 from calm.flags import TRAINING
 from calm.logger import load_logger
 from calm.network.universal import DeadAttention
-from calm.reporting import PerformanceMeter, Reports
+from calm.reporting import PerformanceMeter, Reports, told_of_skipped
 from calm.training import (
     NUM_CLASSES,
     build_model,
@@ -123,11 +123,15 @@ class Trainer(Reports):
                 break
 
     def evaluate_cls(self, split: str) -> dict[str, float]:
-        """accuracy, calibration_error, dead_share (percent), nll, prior_entropy over a split, each image once."""
+        """accuracy, calibration_error, dead_share (percent), nll, prior_entropy over a split, each image once.
+
+        With --skip_corrupt also `eval_skipped`: how many images of the split could not be read and are missing.
+        """
         self.model.eval()
         share_buffers(self.accelerator, self.model)
         parts = []
-        for part in classify(self.model, self.loaders[split], self.device, self.accelerator.autocast):
+        batches = ReadableBatches(self.loaders[split])
+        for part in classify(self.model, batches, self.device, self.accelerator.autocast):
             parts.append(part)
             if self.run.world == 1:
                 self.run.poll()
@@ -135,12 +139,14 @@ class Trainer(Reports):
         _, log_p, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
         if self.run.is_main and not self.model.process.is_cam:
             self.dead.warn(int(dead.sum()), len(dead))
+        missing = {"eval_skipped": batches.total(self.accelerator)} if self.args.skip_corrupt else {}
         return {
             "accuracy": 100 * correct.double().mean().item(),
             "nll": -log_p.double().mean().item(),
             "calibration_error": calibration_error(top, correct),
             "prior_entropy": entropy.double().mean().item(),
             "dead_share": 100 * dead.double().mean().item(),
+            **missing,
         }
 
     def adjust_learning_rate(self, epoch: int) -> None:
@@ -162,6 +168,7 @@ def main(argv: list[str] | None = None) -> None:
             trainer.train("train")
             if run.stopped:
                 break
+            run.save_before_evaluation()
             scores = trainer.evaluate_cls("val")
             trainer.report_train(epoch + 1)
             trainer.report(epoch + 1, "val", scores)
@@ -180,7 +187,8 @@ def main(argv: list[str] | None = None) -> None:
     if run.is_main:
         with trainer.accelerator.autocast():
             draw_maps(run.figure("maps"), trainer.model, trainer.loaders["test"].dataset.dataset, trainer.device)
-    run.print(f"test accuracy {scores['accuracy']:.2f} % ({args.attribution_method}, {args.architecture})")
+    network = f"{args.attribution_method}, {args.architecture}"
+    run.print(f"test accuracy {scores['accuracy']:.2f} % ({network}){told_of_skipped(scores)}")
     run.finish(**trainer.summary(scores))
 
 

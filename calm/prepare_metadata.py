@@ -23,7 +23,7 @@ from calm.rows import ById, check_name, finite, read_lines, read_rows
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
 from common.images import image_files, is_hidden, is_image, visible
-from common.text import read_xml, whole
+from common.text import read_xml, require_file, whole
 
 HELD_OUT = 5  # training images per class that stand in for val
 SOURCES = {  # of CUB: the fields of a line, from the image's number on
@@ -61,7 +61,7 @@ def read_table(path: Path) -> dict[int, list]:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
+        with Image.open(require_file(path, "image")) as image:
             return image.size
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path}: cannot be read ({error}); metadata needs every listed image") from error

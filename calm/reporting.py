@@ -1,5 +1,6 @@
 """What a training run says and keeps: its log lines, reports, curves, and the original's checkpoint file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from calm.network.util import BESIDE_STATE_DICT, load_checkpoint
@@ -29,6 +30,12 @@ class PerformanceMeter:
         best = max if self.higher_is_better else min
         self.best_value = best(self.value_per_epoch)
         self.best_epoch = self.value_per_epoch.index(self.best_value) + 1
+
+
+def told_of_skipped(scores: Mapping[str, float | None]) -> str:
+    """What stands behind a number that was measured without some images; empty where none is missing."""
+    missing = scores.get("eval_skipped")
+    return f", eval_skipped {missing:.0f}: unreadable images are left out of this number" if missing else ""
 
 
 class Reports:
@@ -67,8 +74,12 @@ class Reports:
 
     def summary(self, scores: dict[str, float]) -> dict[str, float | None]:
         """What summary.json says at the end: the test scores, the best val accuracy, the number of skipped images."""
-        skipped = {"skipped": self.run.progress.skipped} if self.args.skip_corrupt else {}
-        return {**{f"test_{name}": v for name, v in scores.items()}, "best_val": self.run.progress.best, **skipped}
+        summary = {f"test_{name}": value for name, value in scores.items() if name != "eval_skipped"}
+        summary["best_val"] = self.run.progress.best
+        if self.args.skip_corrupt:
+            summary["skipped"] = self.run.progress.skipped
+            summary["eval_skipped"] = scores.get("eval_skipped")
+        return summary
 
     def print_performances(self, epoch: int) -> None:
         """One line an epoch."""
@@ -78,7 +89,7 @@ class Reports:
             f"epoch {epoch}/{self.args.epochs}: loss {line['train']['loss'] or 0:.4f}, "
             f"train {line['train']['accuracy']:.2f}, val {line['val']['accuracy']:.2f} "
             f"(nll {line['val']['nll']:.3f}, prior entropy {line['val']['prior_entropy']:.2f}), "
-            f"lr {line['train']['lr']:.4g}, {speed:.1f} images/s"
+            f"lr {line['train']['lr']:.4g}, {speed:.1f} images/s{told_of_skipped(line['val'])}"
         )
 
     def save_performances(self) -> None:

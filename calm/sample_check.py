@@ -10,7 +10,6 @@ where at least, half of the disc is among them.
 
 import common.interrupt  # noqa: F401
 
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from calm.tester import Tester
 from calm.util import resize_scoremaps
 from calm.util_cub_trait import PARTS, CUBTrait
 from common.cli import OneLineParser, UserError, run_main
+from common.text import read_json
 
 ERASED = 0.02
 RADIUS = 3 / 64  # of the wing's disc, in sides of the smallest picture (common/samples/cub.py)
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     for method in MAPS:
         for folder in sorted(args.compared.glob(f"{method}-*")):
             birds = args.compared / f"birds{folder.name.removeprefix(f'{method}-')}"
-            settings = json.loads((folder / "config.json").read_text())["settings"]
+            settings = read_json(folder / "config.json", dict)["settings"]
             sizes = [f"--{name}={settings[name]}" for name in ("crop_size", "resize_size")]
             flags = [f"--data_root={birds}", f"--save_root={args.compared}", f"--experiment_name={folder.name}"]
             flags += [f"--attribution_method={method}", f"--score_map_process={MAPS[method][0]}", "--cpu", *sizes]

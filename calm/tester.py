@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from calm.config import Configs, located, with_data
-from calm.data_loaders import get_data_loader
+from calm.data_loaders import ReadableBatches, get_data_loader
 from calm.flags import BOXES, CUES, ERASING
 from calm.score_map_method import GRADIENT_SETTINGS
 from calm.score_mapper import ScoreMapper
@@ -52,8 +52,9 @@ class Tester:
         self.loader = get_data_loader(
             args.data_paths, args._metadata, args.batch_size, args.workers, args.resize_size, args.crop_size,
             accelerator=self.accelerator, num_classes=count_classes(args), splits=("test",),
-            test_ids=listed_test_ids(args),
+            test_ids=listed_test_ids(args), skip_corrupt=args.skip_corrupt,
         )["test"]  # fmt: skip
+        self.eval_skipped = self.loader.dataset.dataset.unreadable
         self.run = start_evaluation(args, f"{script}_{self.name}", self.accelerator)
         self.run.print(f"{script}: {file}, {args.score_map_process}, {len(self.loader.dataset)} test images")
         self.run.print(comparable(args))
@@ -83,19 +84,31 @@ class Tester:
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
         """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals.
 
-        Warns at the end of dead attention, as far as `mapper` saw the images.
+        Warns at the end of dead attention, as far as `mapper` saw the images; `eval_skipped` is then how many
+        images could not be read.
         """
         self.mapper.dead.count = 0
-        for batch in self.run.bar(self.loader, "test", len(self.loader)):
+        readable = ReadableBatches(self.loader)
+        for batch in self.run.bar(readable, "test", len(self.loader)):
             images, labels, ids = batch.data
             yield *to_device(images, labels, self.device), ids, batch.index
             self.run.progress.images += len(images)
             if self.run.world == 1:
                 self.run.poll()
+        self.eval_skipped = readable.total(self.accelerator)
         count = torch.as_tensor(self.mapper.dead.count, device=self.device)
         count = int(self.accelerator.reduce(count, "sum") if self.run.world > 1 else count)
         if self.run.is_main:
             self.mapper.dead.warn(count, len(self.loader.dataset))
+
+    def finish(self, **summary: object) -> None:
+        """Say which images are missing in the numbers above, and write summary.json."""
+        if self.eval_skipped:
+            told = f"{self.eval_skipped} unreadable images are left out of these numbers"
+            self.run.print(f"eval_skipped {self.eval_skipped}: {told}")
+        if self.args.skip_corrupt:
+            summary["eval_skipped"] = self.eval_skipped
+        self.run.finish(**summary)
 
 
 def start(argv: Sequence[str] | None, script: str) -> Tester:

@@ -11,6 +11,7 @@ from calm.domain import check_count
 from calm.prepare_metadata import is_picture, read_table
 from calm.rows import ById, finite, read_lines, read_rows
 from common.cli import UserError
+from common.images import check_images
 from common.text import once
 
 PRESENT_FROM = 50.0  # percent of the images of a class
@@ -139,6 +140,23 @@ class CUBTrait:
                     pairs.setdefault(count, []).append((i, j))
         return pairs
 
+    def check_segmentations(self, image_files: Iterable[str]) -> None:
+        """UserError, before the long work, where the segmentation of an image is not there or cannot be read."""
+        if self.foreground == "box":
+            return
+        paths = [self._segmentation(image_file) for image_file in image_files]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            count = f"{len(missing)} of {len(paths)} segmentations"
+            raise UserError(f"{missing[0]} is missing, {count}; {IN_ARCHIVE['segmentations']}")
+        unreadable = check_images(paths, what="the segmentations", skip_corrupt=True)
+        if len(unreadable):
+            count = f"{len(unreadable)} of {len(paths)} segmentations"
+            raise UserError(f"{paths[unreadable[0]]}: unreadable, {count}; {IN_ARCHIVE['segmentations']}")
+
+    def _segmentation(self, image_file: str) -> Path:
+        return (self.data_dir / "segmentations" / image_file).with_suffix(".png")
+
     # ---- where they are ---------------------------------------------------------------------------
 
     def _get_parts_union(self, image_id: int, size: tuple[int, int], side: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +198,7 @@ class CUBTrait:
         """(side,side) bool: where the bird is."""
         if self.foreground == "box":
             return self._box_mask(image_file, side)
-        path = (self.data_dir / "segmentations" / image_file).with_suffix(".png")
+        path = self._segmentation(image_file)
         if not path.is_file():
             raise UserError(f"{path} is missing; {IN_ARCHIVE['segmentations']}")
         with Image.open(path) as image:
