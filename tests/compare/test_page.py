@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import math
 import re
 from html.parser import HTMLParser
 
@@ -182,18 +183,18 @@ def test_contrast_of_text_and_lines(scheme):
 
 
 def test_a_curve_is_the_mean_over_seeds_with_its_deviation(run_folders):
-    own = runs.groups(runs.find([run_folders]))
-    assert list(own) == ["cavl", "uniform"]
-    curve = curves.curve("cavl", own["cavl"], "test", "accuracy")
+    found, _ = runs.find([run_folders])
+    own = runs.groups(found)
+    label = "cavl-seed0 … cavl-seed2: cavl"
+    assert list(own) == [label, label.replace("cavl", "uniform")]
+    curve = curves.curve("cavl", own[label], "test", "accuracy")
     assert (curve.epochs, curve.runs) == ([1, 2, 3, 4], 3)
     assert curve.mean == pytest.approx([0.5, 0.8, 0.9, 0.97]) and curve.std == pytest.approx([0, 0, 0, 0.01])
 
 
-def test_a_curve_ends_where_a_seed_ends(tmp_path):
-    for seed, values in enumerate(([1.0, 2.0, 3.0], [1.0, 2.0])):
-        run_folder(tmp_path, "cavl", seed, values)
-    assert curves.curve("x", runs.find([tmp_path]), "test", "accuracy").epochs == [1, 2]
-    assert curves.curve("x", runs.find([tmp_path]), "val", "accuracy") is None
+def test_there_is_no_curve_of_what_no_run_has(run_folders):
+    found, _ = runs.find([run_folders])
+    assert curves.curve("x", found, "val", "accuracy") is None
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,32 @@ def test_a_curve_ends_where_a_seed_ends(tmp_path):
 )
 def test_ticks_are_round(low, high, expected):
     assert curves.ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [
+        (96.871, 96.879, ["96.872", "96.874", "96.876", "96.878"]),  # not 96.87 four times
+        (0.1, 0.5, ["0.1", "0.2", "0.3", "0.4", "0.5"]),
+        (1e-7, 5e-7, ["1e-07", "2e-07", "3e-07", "4e-07", "5e-07"]),
+        (-2e12, 2e12, ["-2e+12", "-1e+12", "0", "1e+12", "2e+12"]),
+        (0, 1200, ["0", "500", "1000"]),
+    ],
+)
+def test_neighbouring_ticks_never_read_the_same(low, high, expected):
+    values = curves.ticks(low, high)
+    assert curves.tick_texts(values) == expected
+    assert [float(told) for told in expected] == pytest.approx(values)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5] * 3, [1e20] * 2, [0.0], [-1e-9] * 2, [1e90, -1e90], [1e-300, 0.0]])
+def test_charts_of_flat_tiny_and_huge_curves_can_be_drawn(tmp_path, values):
+    run_folder(tmp_path, "cavl", 0, values)
+    found, _ = runs.find([tmp_path])
+    html = curves.charts("cavl", found)
+    places = re.findall(r'(?:cx|cy|x1|x2|y1|y2)="([^"]*)"', html)
+    assert len(places) > 4
+    assert all(math.isfinite(float(place)) and -10 < float(place) < 500 for place in places)
 
 
 # --- terminal, README, command line ---
