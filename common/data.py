@@ -1,7 +1,7 @@
-"""Where data sets live, their readers' errors, the idx format, and `python -m common.data check FOLDER`.
+"""Where data sets live, the idx format, and `python -m common.data check FOLDER`.
 
-A data set is looked for in the flag's path, then in the environment variable WSL_DATA_DIR, then in the
-original's default path. Where none holds it, the offline sample serves and the first lines say so.
+A data set is looked for in the flag's path, then in the environment variable WSL_DATA_DIR, then in
+the original's default path. Where none holds it, the offline sample serves; the first lines say so.
 """
 
 import contextlib
@@ -14,26 +14,32 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-from PIL import Image
 
 from common import samples
 from common.cli import OneLineParser, UserError, run_main
+from common.images import (  # noqa: F401
+    DAMAGE,
+    IMAGE_SUFFIXES,
+    CorruptImage,
+    is_hidden,
+    is_image,
+    read_image,
+    why_unreadable,
+)
 from common.loading import Batch, EpochSampler, Seeded, eval_loader, gather_in_order, train_loader  # noqa: F401
+from common.text import expanded, read_bytes, require_file
 
 ENVIRONMENT = "WSL_DATA_DIR"
 OFFLINE = "WSL_OFFLINE"  # set: nothing is downloaded
 CONNECTION_LIMIT = 15  # seconds
+LINE = 120  # characters of a line of a terminal
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
-
-class CorruptImage(UserError):
-    """An image file that cannot be decoded; the message names its path."""
 
 
 class Location(NamedTuple):
@@ -54,50 +60,90 @@ def locate(
     want_sample: bool = False,
     download: Callable[[Path], None] | None = None,
     with_sample: Iterable[str] | None = None,
+    flag: str | None = None,
+    may_fall_back: bool = True,
 ) -> Location:
-    """Find a data set: flag, then WSL_DATA_DIR, then the original's default, then its offline sample.
+    """Find a data set: the flag's path, WSL_DATA_DIR, the original's default, then its sample.
 
-    `holds(path)` says whether a folder has the data set; `sample` names one of `common.samples`, or None;
-    `download(path)` fetches it and raises OSError or RuntimeError where that fails; `with_sample` lists the caller's
-    data sets that have a sample (default: all samples), for the error where this one has none.
-    UserError says where it was looked for, how to get it and how to run on the sample.
+    Args:
+        given: the path that the user gave, or None.
+        holds: says whether a folder has the data set.
+        how_to_get: what belongs into the folder, in a few words; left out where it is too long.
+        sample: one of `common.samples`, or None where there is none.
+        download: fetches the data set into a folder; OSError or RuntimeError where that fails.
+        with_sample: the caller's data sets that have a sample, where this one has none.
+        flag: the flag that takes the path ("--data_dir"), for the messages.
+        may_fall_back: False for a library, which gives the sample only where it was asked for.
+    Raises:
+        UserError: what is missing, the folder to put it in, the flag, and whether a sample serves.
     """
     if want_sample:
-        return Location(_sample(name, sample, "--sample", with_sample), True)
+        if sample is None:
+            raise UserError(f"--sample: {_without_sample(name, with_sample)}")
+        return _sample(sample, "--sample: this run uses the offline sample")
+
     if given is not None:
-        path = _expanded(given)
-        if holds(path) or (download is not None and _try(download, path) and holds(path)):
+        path = expanded(given)
+        if _has(path, holds, download):
             return Location(path, samples.is_sample(path))
-        problem = f"{name} is not in {path}" if path.exists() else f"{path} does not exist ({name})"
-        hint = f", or run on the offline sample with --sample (layout: python -m common.samples {sample} DIR)"
-        raise UserError(f"{problem}; {how_to_get}{hint if sample else ''}")
-    places = [_expanded(default)]
+        shown = f"{flag} {path}" if flag else str(path)
+        problem = f"{shown} does not exist ({name})"
+        if path.exists():
+            problem = f"{name} is not in {shown}"
+        hint = "; or run with --sample" if sample else ""
+        raise UserError(_brief(problem, how_to_get, hint))
+
+    places = [expanded(default)]
     if os.environ.get(ENVIRONMENT):
-        root = _expanded(os.environ[ENVIRONMENT])
+        root = expanded(os.environ[ENVIRONMENT])
         places = [root / Path(default).name, root, *places]
     for path in places:
         if holds(path):
             return Location(path, samples.is_sample(path))
-    looked = ", ".join(dict.fromkeys(str(p) for p in places))
-    if download is not None and _try(download, places[-1]) and holds(places[-1]):
+    if download is not None and _has(places[-1], holds, download):
         return Location(places[-1], False)
-    return Location(_sample(name, sample, f"{name} is not in {looked} ({how_to_get})", with_sample), True)
 
-
-def _expanded(path: str | Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # ~NAME of no user: a path that does not exist
-        return Path(path)
-
-
-def _sample(name: str, sample: str | None, why: str, with_sample: Iterable[str] | None) -> Path:
+    way = f"folder with {flag}" if flag else "path"
+    problem = f"{name} is not in {places[0]}: put it there, or give its {way}"
     if sample is None:
-        others = ", ".join(with_sample or samples.names())
-        raise UserError(f"{why}; {name} has no offline sample, these have one: {others}")
+        hint = f"; {_without_sample(name, with_sample)}"
+        raise UserError(_brief(problem, how_to_get, hint))
+    if not may_fall_back:
+        hint = f"; a sample of it: python -m common.samples {sample} DIR"
+        raise UserError(_brief(problem, how_to_get, hint))
+    return _sample(sample, f"{problem}; this run uses the offline sample")
+
+
+def _has(
+    path: Path,
+    holds: Callable[[Path], bool],
+    download: Callable[[Path], None] | None,
+) -> bool:
+    """Whether a folder has the data set, after fetching it if need be."""
+    if holds(path):
+        return True
+    return download is not None and _try(download, path) and holds(path)
+
+
+def _sample(sample: str, why: str) -> Location:
+    """The sample's folder, said in one line, or in two where one would be long."""
     path = samples.ensure(sample)
-    print(f"{why}: this run uses the offline sample {path}", flush=True)
-    return path
+    said = f"{why} {path}"
+    if len(said) > LINE:
+        said = f"{why}\n{path}"
+    print(said, flush=True)
+    return Location(path, True)
+
+
+def _without_sample(name: str, with_sample: Iterable[str] | None) -> str:
+    others = ", ".join(with_sample or samples.names())
+    return f"{name} has no offline sample, these have one: {others}"
+
+
+def _brief(problem: str, how_to_get: str, hint: str) -> str:
+    """The sentence of an error; how to get the data set stands in it if two lines hold it all."""
+    whole = f"{problem}; {how_to_get}{hint}"
+    return whole if len(f"error: {whole}") <= 2 * LINE else f"{problem}{hint}"
 
 
 def _try(download: Callable[[Path], None], path: Path) -> bool:
@@ -119,9 +165,9 @@ def _try(download: Callable[[Path], None], path: Path) -> bool:
 
 @contextlib.contextmanager
 def connection_limits() -> Iterator[None]:
-    """Around a download: a server that does not answer in 15 s is given up; under WSL_OFFLINE none is asked (OSError).
+    """Around a download: a server that does not answer in 15 s is given up.
 
-    What the downloader has in its own cache it still finds.
+    Under WSL_OFFLINE none is asked (OSError). What the downloader has in its own cache it finds.
     """
     timeout, resolve = socket.getdefaulttimeout(), socket.getaddrinfo
     socket.setdefaulttimeout(CONNECTION_LIMIT)
@@ -153,34 +199,6 @@ def _remove_empty(path: Path) -> None:
         path.rmdir()
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Read an idx file (plain, or PATH.gz beside it) as an array of its own dtype and shape.
-
-    UserError names the file and what was expected where the magic number or the length is wrong.
-    """
-    path = Path(path)
-    packed = path if path.suffix == ".gz" else path.with_name(path.name + ".gz")
-    try:
-        data = path.read_bytes() if path.is_file() and path != packed else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
-        raise UserError(f"{path}: not an idx file (magic {data[:4].hex()}, expected 0000 and a type); fetch it again")
-    rank, dtype = data[3], np.dtype(_IDX_TYPES[data[2]])
-    if len(data) < 4 + 4 * rank:
-        raise UserError(f"{path}: truncated in its header ({len(data)} bytes); fetch it again")
-    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
-    expected = 4 + 4 * rank + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise UserError(f"{path}: {len(data)} bytes, expected {expected} for shape {shape}; fetch it again")
-    return np.frombuffer(data, dtype, offset=4 + 4 * rank).reshape(shape)
-
-
-def holds_idx(folder: Path) -> bool:
-    """Whether a folder has the four idx files of the MNIST family, packed or not."""
-    return all(any((folder / (n + s)).is_file() for s in ("", ".gz")) for n in IDX_FILES)
-
-
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -189,56 +207,135 @@ IDX_FILES = (
 )
 
 
-def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Train images (n,28,28) uint8, train labels (n,) uint8, test images, test labels of an idx folder."""
-    arrays = tuple(read_idx(Path(folder) / name) for name in IDX_FILES)
-    for images, labels, name in ((*arrays[:2], IDX_FILES[0]), (*arrays[2:], IDX_FILES[2])):
+def find_idx(folder: str | Path, name: str) -> Path | None:
+    """The idx file of a name in a folder: with a dot in the place of "-idx", packed, or neither."""
+    for spelling in (name, name.replace("-idx", ".idx")):
+        for suffix in ("", ".gz"):
+            path = Path(folder) / f"{spelling}{suffix}"
+            if path.is_file():
+                return path
+    return None
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether a folder has the four idx files of the MNIST family, packed or not."""
+    return all(find_idx(folder, name) for name in IDX_FILES)
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """The array of an idx file, plain or packed, or of PATH.gz beside it, in its own dtype.
+
+    UserError names the file and what was expected where the magic number or the length is wrong.
+    """
+    path = Path(path)
+    packed = path.with_name(path.name + ".gz")
+    if not path.exists() and packed.exists():
+        path = packed
+    if not path.exists():
+        raise UserError(f"{path}: cannot be read (no such file); fetch the file again")
+
+    data = read_bytes(path)
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            problem = f"{path}: cannot be unpacked ({error})"
+            raise UserError(f"{problem}; fetch the file again") from error
+
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
+        found = f"magic {data[:4].hex()}, expected 0000 and a type"
+        raise UserError(f"{path}: not an idx file ({found}); fetch it again")
+    rank = data[3]
+    dtype = np.dtype(_IDX_TYPES[data[2]])
+    header = 4 + 4 * rank
+    if len(data) < header:
+        raise UserError(f"{path}: truncated in its header ({len(data)} bytes); fetch it again")
+
+    shape = struct.unpack(f">{rank}I", data[4:header])
+    expected = header + math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        found = f"{len(data)} bytes, expected {expected} for shape {shape}"
+        raise UserError(f"{path}: {found}; fetch it again")
+    return np.frombuffer(data, dtype, offset=header).reshape(shape)
+
+
+def read_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Train images (n,28,28) uint8, train labels (n,) uint8, test images and labels of a folder.
+
+    UserError names the file that is missing, empty, of another type, or does not fit the others.
+    """
+    paths = [find_idx(folder, name) or Path(folder) / name for name in IDX_FILES]
+    train_images, train_labels, test_images, test_labels = arrays = tuple(map(read_idx, paths))
+
+    for path, array in zip(paths, arrays, strict=True):
+        if array.size == 0:
+            raise UserError(f"{path}: is empty (shape {array.shape}); fetch the file again")
+        if array.dtype != np.uint8:
+            raise UserError(f"{path}: holds {array.dtype}, expected unsigned bytes")
+    for path, images, labels in (
+        (paths[0], train_images, train_labels),
+        (paths[2], test_images, test_labels),
+    ):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise UserError(f"{folder}/{name}: images {images.shape} and labels {labels.shape} do not belong together")
+            found = f"images {images.shape} and labels {labels.shape}"
+            raise UserError(f"{path}: {found} do not belong together")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        found = f"images {train_images.shape} and {test_images.shape} for training and test"
+        raise UserError(f"{paths[2]}: {found} do not belong together")
     return arrays
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB, 16 bits scaled to 8; CorruptImage names the path where it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImage(
-            f"{path}: unreadable image ({error}); replace it, or --skip_corrupt in training "
-            "(python -m common.data check FOLDER lists all)"
-        ) from error
+def unreadable(folder: str | Path) -> Iterator[tuple[Path, str]]:
+    """What cannot be read below `folder`, with the reason: folders, images, idx, .npy, .npz files.
 
-
-def unreadable(folder: Path) -> Iterable[tuple[Path, str]]:
-    """Every folder, image, idx, .npy and .npz file below `folder` that cannot be read, with the reason."""
+    Hidden files and folders are left out; links are followed.
+    """
     closed: list[OSError] = []
-    files = [Path(at) / name for at, _, names in os.walk(folder, onerror=closed.append) for name in names]
-    yield from ((Path(error.filename), f"{error.filename}: {error.strerror}") for error in closed)
-    for path in sorted(files):
-        try:
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                read_image(path)
-            elif path.name.endswith(("-ubyte", "-ubyte.gz")):
-                read_idx(path)
-            elif path.suffix in (".npy", ".npz"):
-                with path.open("rb") as file:
-                    arrays = np.load(file, allow_pickle=False)
-                    for name in getattr(arrays, "files", ()):  # of an .npz: read only when asked for
-                        arrays[name]
-        except UserError as error:
-            yield path, str(error).splitlines()[0]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            yield path, f"{path}: {str(error).splitlines()[0]}"
+    files: list[Path] = []
+    been = set()
+    for at, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        place = Path(at).stat()
+        if (place.st_dev, place.st_ino) in been:  # a link that leads back
+            folders.clear()
+            continue
+        been.add((place.st_dev, place.st_ino))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        files += [Path(at) / name for name in names if not is_hidden(name)]
+
+    for error in closed:
+        yield Path(error.filename), f"{error.filename}: {error.strerror}"
+    ordered = sorted(files)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, reason in zip(ordered, pool.map(_trouble, ordered), strict=True):
+            if reason:
+                yield path, reason
+
+
+def _trouble(path: Path) -> str:
+    """Why a file cannot be read, with its path; empty where it can be or is of no known kind."""
+    try:
+        if is_image(path):
+            why = why_unreadable(path)
+            return f"{path}: unreadable image ({why})" if why else ""
+        if path.name.endswith(("-ubyte", "-ubyte.gz")):
+            read_idx(path)
+        elif path.suffix.lower() in (".npy", ".npz"):
+            with require_file(path).open("rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                for name in getattr(arrays, "files", ()):  # of an .npz: read only when asked for
+                    arrays[name]
+    except UserError as error:
+        return str(error)
+    except (*DAMAGE, zipfile.BadZipFile) as error:
+        lines = str(error).splitlines()
+        return f"{path}: {lines[0] if lines else type(error).__name__}"
+    return ""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m common.data check FOLDER [FOLDER ...]`: list unreadable files; status 1 if there are any."""
-    parser = OneLineParser(prog="python -m common.data", description="List the unreadable files of a data set.")
+    """`python -m common.data check FOLDER [...]`: list unreadable files; status 1 if any are."""
+    what = "List the unreadable files of a data set."
+    parser = OneLineParser(prog="python -m common.data", description=what)
     parser.add_argument("action", choices=("check",))
     parser.add_argument("folders", nargs="+", type=Path)
     args = parser.parse_args(argv)

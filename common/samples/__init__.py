@@ -24,8 +24,10 @@ from typing import NamedTuple
 import numpy as np
 
 from common.cli import UserError
+from common.text import expanded, read_json
 
 MARKER = "SAMPLE.json"
+BEGUN = ".SAMPLE.json.part"  # the marker of a folder that is being written
 SEED = 0
 
 
@@ -56,21 +58,27 @@ def names() -> list[str]:
     return list(REGISTRY)
 
 
-def draw(name: str, folder: Path, seed: int = SEED) -> Path:
+def draw(name: str, folder: str | Path, seed: int = SEED) -> Path:
     """Draw the sample `name` into `folder` and return the folder; another `seed` draws other pictures.
 
-    The folder may be missing, empty, or hold this very sample (its files are drawn anew); else UserError.
+    The folder may be missing, empty, or hold this very sample, whole or as far as a killed process
+    got (its files are drawn anew); else UserError.
     """
-    sample, folder = _look_up(name), Path(folder)
+    sample = _look_up(name)
+    folder = expanded(folder)
+    wanted = (name, sample.version, seed)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder for the sample")
-    if folder.is_dir() and any(folder.iterdir()) and _marker_of(folder) != (name, sample.version, seed):
-        wanted = f"{name}, version {sample.version}, seed {seed}"
-        raise UserError(f"{folder} is not empty and not this sample ({wanted}); give another")
+    is_ours = wanted in (_marker_of(folder / MARKER), _marker_of(folder / BEGUN))
+    if folder.is_dir() and any(folder.iterdir()) and not is_ours:
+        shown = f"{name}, version {sample.version}, seed {seed}"
+        raise UserError(f"{folder} is not empty and not this sample ({shown}); give another")
+
     with tempfile.TemporaryDirectory() as temporary, _writing(folder):
         whole = Path(temporary) / name
         _write(name, whole, seed)
         folder.mkdir(exist_ok=True)
+        shutil.copyfile(whole / MARKER, folder / BEGUN)
         # the marker last: a copy that is interrupted does not pass for a sample
         for path in sorted(whole.rglob("*"), key=lambda path: path.name == MARKER):
             target = folder / path.relative_to(whole)
@@ -78,6 +86,7 @@ def draw(name: str, folder: Path, seed: int = SEED) -> Path:
                 target.mkdir(exist_ok=True)
             else:
                 shutil.copyfile(path, target)
+        (folder / BEGUN).unlink()
     return folder
 
 
@@ -88,19 +97,20 @@ def ensure(name: str) -> Path:
     XDG_CACHE_HOME or ~/.cache. Safe for several processes at once: one draws, the others wait.
     """
     version = _look_up(name).version
-    folder = _cache_root() / f"{name}-v{version}"
+    folder = cache_root() / f"{name}-v{version}"
     if (folder / MARKER).is_file():
         return folder
     with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
         if not (folder / MARKER).is_file():
             print(f"Drawing the offline sample {name} (once) into {folder}", flush=True)
+            _clear_parts(folder.parent)
             _draw_and_rename(name, folder)
     return folder
 
 
 def is_sample(path: Path) -> bool:
     """True if `path` or one of its next three parents is a sample's root (layouts nest, as MNIST/raw)."""
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))  # Path.resolve raises for links that lead in a circle
     return any((folder / MARKER).is_file() for folder in (path, *list(path.parents)[:3]))
 
 
@@ -110,10 +120,11 @@ def _look_up(name: str) -> Sample:
     return REGISTRY[name]
 
 
-def _cache_root() -> Path:
-    if folder := os.environ.get("WSL_SAMPLE_DIR"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "weak-supervision-samples"
+def cache_root() -> Path:
+    """The folder of what can be made again: WSL_SAMPLE_DIR, else one in XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get("WSL_SAMPLE_DIR")
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return expanded(given or Path(caches, "weak-supervision-samples"))
 
 
 def _write(name: str, folder: Path, seed: int = SEED) -> None:
@@ -144,13 +155,24 @@ def _draw_and_rename(name: str, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _marker_of(folder: Path) -> tuple[str, int, int] | None:
-    """Name, version and seed of the sample in `folder`; None if it is none."""
+def _marker_of(path: Path) -> tuple[str, int, int] | None:
+    """Name, version and seed that a marker file tells; None where there is none."""
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = read_json(path, dict)
         return marker["name"], marker["version"], marker["seed"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError):
         return None
+
+
+def _clear_parts(root: Path) -> None:
+    """Remove what killed processes left in the cache, of other samples and versions too."""
+    for part in root.glob(".*.part"):
+        with part.with_suffix(".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # being drawn
+                continue
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common import samples
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import OneLineParser, UserError, non_negative_int, run_main
 
 
 def main() -> None:
@@ -11,7 +11,8 @@ def main() -> None:
     parser = OneLineParser(prog="python -m common.samples", description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(samples.names()))
     parser.add_argument("folder", nargs="?", metavar="DIR", type=Path, help="a folder that is missing or empty")
-    parser.add_argument("--seed", type=int, default=samples.SEED, help="another one draws other pictures")
+    help_seed = "another one draws other pictures"
+    parser.add_argument("--seed", type=non_negative_int, default=samples.SEED, help=help_seed)
     args = parser.parse_args()
     if args.name is None:
         width = max(map(len, samples.names()))

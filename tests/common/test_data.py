@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import data
 from common.cli import UserError
-from common.data import CorruptImage, read_idx, read_image, read_mnist
+from common.data import read_idx, read_mnist
 
 # --- idx ---
 
@@ -104,42 +104,58 @@ def test_mnist_is_four_files_that_belong_together(tmp_path):
     assert not data.holds_idx(tmp_path / "a") and not data.holds_idx(tmp_path / "none")
 
 
-# --- images ---
+@pytest.mark.parametrize("spelling", ["{}", "{}.gz"])
+@pytest.mark.parametrize("infix", ["-idx", ".idx"])
+def test_names_with_a_dot_are_mnist_too(tmp_path, spelling, infix):
+    whole = read_mnist(mnist(tmp_path))
+    for name in data.IDX_FILES:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        other = spelling.format(name.replace("-idx", infix))
+        (tmp_path / other).write_bytes(gzip.compress(content) if other.endswith(".gz") else content)
+        if other != name:
+            (tmp_path / name).mkdir()  # some archives unpack into folders of the files' names
+    assert data.holds_idx(tmp_path)
+    assert [a.shape for a in read_mnist(tmp_path)] == [a.shape for a in whole]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
-def test_images_come_as_rgb(tmp_path, mode):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new("RGB", (5, 4), (9, 9, 9)).convert(mode).save(path)
-    image = read_image(path)
-    assert image.mode == "RGB" and image.size == (5, 4)
+def test_the_content_says_whether_a_file_is_packed(tmp_path):
+    content = idx(np.arange(3, dtype=np.uint8))
+    (tmp_path / "a-ubyte").write_bytes(gzip.compress(content))
+    (tmp_path / "b-ubyte.gz").write_bytes(content)
+    for name in ("a-ubyte", "b-ubyte", "b-ubyte.gz"):
+        assert read_idx(tmp_path / name).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_sixteen_bits_are_scaled_to_eight(tmp_path, mode):
-    values = np.array([[0, 257, 20000, 65535]], np.uint16 if mode == "I;16" else np.int32)
-    Image.fromarray(values).save(tmp_path / "a.tiff")
-    with Image.open(tmp_path / "a.tiff") as image:
-        assert image.mode == mode
-    assert np.asarray(read_image(tmp_path / "a.tiff"))[..., 0].tolist() == [[0, 1, 78, 255]]
+def test_pipes_and_folders_are_no_idx_files(tmp_path):
+    os.mkfifo(tmp_path / "x-ubyte")
+    with pytest.raises(UserError, match="x-ubyte: is a pipe"):
+        read_idx(tmp_path / "x-ubyte")
+    (tmp_path / "y-ubyte").mkdir()
+    with pytest.raises(UserError, match="y-ubyte: is a folder"):
+        read_idx(tmp_path / "y-ubyte")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
-def test_every_cut_image_is_corrupt_and_named(tmp_path, suffix):
-    rng = np.random.default_rng(0)
-    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
-    Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(good)
-    content = good.read_bytes()
-    for length in [0, 1, 8, *rng.integers(9, len(content) // 2, 20).tolist()]:
-        bad.write_bytes(content[:length])
-        with pytest.raises(CorruptImage, match=f"bad{suffix}: unreadable image .*--skip_corrupt"):
-            read_image(bad)
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("shape", [(0, 28, 28), (3, 0, 0), (0,)])
+def test_empty_files_are_refused(tmp_path, place, shape):
+    path = mnist(tmp_path) / data.IDX_FILES[place]
+    path.write_bytes(idx(np.zeros(shape, np.uint8)))
+    with pytest.raises(UserError, match=f"{path.name}: is empty"):
+        read_mnist(tmp_path)
 
 
-def test_a_missing_image_is_an_error_that_is_never_skipped(tmp_path):
-    with pytest.raises(UserError, match="gone.png: no such image") as caught:
-        read_image(tmp_path / "gone.png")
-    assert not isinstance(caught.value, CorruptImage)
+def test_other_types_and_sizes_are_refused(tmp_path):
+    images, labels, test_images, _ = (mnist(tmp_path) / name for name in data.IDX_FILES)
+    test_images.write_bytes(idx(np.zeros((2, 20, 28), np.uint8)))
+    with pytest.raises(UserError, match="t10k-images-idx3-ubyte: .* do not belong together"):
+        read_mnist(tmp_path)
+    images.write_bytes(idx(np.zeros((3, 28, 28), ">f4"), 13))
+    with pytest.raises(UserError, match="train-images-idx3-ubyte: holds .*f.*4, expected unsigned bytes"):
+        read_mnist(tmp_path)
+    images.write_bytes(idx(np.zeros((3, 784), np.uint8)))
+    with pytest.raises(UserError, match="do not belong together"):
+        read_mnist(tmp_path)
 
 
 # --- check ---
@@ -183,6 +199,34 @@ def test_check_lists_every_unreadable_file_with_its_path(mixed_folder, capsys):
     assert sorted(Path(line.split(": ")[0]).name for line in lines) == sorted(bad)
     assert all(line.startswith(str(folder)) for line in lines)
     assert last == f"{len(bad)} unreadable files"
+
+
+@pytest.mark.parametrize("suffix", [*data.IMAGE_SUFFIXES, ".JPG", ".Tif"])
+def test_check_looks_at_every_format_that_is_read(tmp_path, capsys, suffix):
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    Image.new("1" if suffix == ".pbm" else "RGB", (5, 5)).save(good)
+    bad.write_bytes(good.read_bytes()[:6])
+    assert data.main(["check", str(tmp_path)]) == 1
+    line, count = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{bad}: unreadable image (") and count == "1 unreadable file"
+
+
+def test_check_leaves_hidden_files_out_follows_links_and_opens_no_pipe(tmp_path, capsys):
+    folder = tmp_path / "set"
+    for name in ("set/a", "set/@eaDir", "set/.ipynb_checkpoints", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "bad.jpg").write_bytes(b"junk")
+    (folder / "._a.jpg").write_bytes(b"junk")
+    (folder / "train.idx3-ubyte").write_bytes(b"junk")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "back").symlink_to(folder)
+    for name in ("pipe.jpg", "pipe-ubyte", "pipe.npy"):
+        os.mkfifo(folder / name)
+    assert data.main(["check", str(folder)]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    names = [str(Path(line.split(": ")[0]).relative_to(folder)) for line in lines]
+    assert names == ["a/bad.jpg", "link/bad.jpg", "pipe-ubyte", "pipe.jpg", "pipe.npy", "train.idx3-ubyte"]
+    assert last == "6 unreadable files"
 
 
 def test_check_of_good_folders_is_status_0(tmp_path, capsys):

@@ -60,13 +60,59 @@ def test_the_flag_comes_before_the_variable_before_the_default(working_directory
     assert find() == (cached, True)
 
 
-def test_the_sample_says_where_was_looked_and_how_to_get_the_set(working_directory, cached, monkeypatch, capsys):
-    monkeypatch.setenv("WSL_DATA_DIR", str(working_directory / "env"))
+def test_the_sample_says_what_is_missing_where_it_belongs_and_the_flag(working_directory, cached, capsys):
+    find(flag="--data_dir")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "MNIST is not in data/mnist: put it there, or give its folder with --data_dir; this run uses the offline sample"
+    )
+    assert len(first) <= 120 and second == str(cached)
     find()
+    assert "data/mnist: put it there, or give its path; this run" in capsys.readouterr().out
+    find(want_sample=True)
+    assert capsys.readouterr().out.split() == [
+        "--sample:",
+        "this",
+        "run",
+        "uses",
+        "the",
+        "offline",
+        "sample",
+        str(cached),
+    ]
+
+
+def test_a_short_note_stands_on_one_line(working_directory, monkeypatch, capsys):
+    monkeypatch.setattr(samples, "ensure", lambda name: Path("/cache/MNIST-v1"))
+    assert find(want_sample=True).path == Path("/cache/MNIST-v1")
+    assert capsys.readouterr().out == "--sample: this run uses the offline sample /cache/MNIST-v1\n"
+
+
+def test_one_folder_is_named_with_the_variable_too(working_directory, cached, monkeypatch, capsys):
+    monkeypatch.setenv("WSL_DATA_DIR", "env")
+    find(flag="--data_dir")
     out = capsys.readouterr().out
-    for part in ("env/mnist", "data/mnist", "example.org", "this run uses the offline sample", str(cached)):
-        assert part in out
-    assert out.count("\n") == 1
+    assert out.startswith("MNIST is not in env/mnist: put it there") and "data/mnist" not in out
+
+
+def test_every_message_fits_two_lines_however_long_the_advice_is(working_directory, cached, capsys):
+    (working_directory / "empty").mkdir()
+    long = "wanted one of " + ", ".join(f"/a/long/path/to/file{k}.json" for k in range(9))
+    find(how_to_get=long, flag="--data")
+    assert all(len(line) <= 120 for line in capsys.readouterr().out.splitlines())
+    every = [
+        {"given": "gone"},
+        {"given": "empty"},
+        {"sample": None},
+        {"want_sample": True, "sample": None},
+        {"may_fall_back": False},
+    ]
+    for changed in every:
+        for how in (long, "unpack it there"):
+            with pytest.raises(UserError) as caught:
+                find(**{"how_to_get": how, "flag": "--data", **changed})
+            message = f"error: {caught.value}"
+            assert len(message) <= 240 and "\n" not in message and "wanted one of" not in message
 
 
 def test_want_sample_uses_it_even_where_real_data_exists(working_directory, cached):
@@ -77,9 +123,12 @@ def test_want_sample_uses_it_even_where_real_data_exists(working_directory, cach
 
 def test_a_given_path_that_is_missing_or_empty_is_an_error_and_never_the_sample(working_directory, cached):
     (working_directory / "empty").mkdir()
-    with pytest.raises(UserError, match=r"gone does not exist \(MNIST\); get it from example.org.* --sample") as caught:
+    with pytest.raises(UserError, match=r"gone does not exist \(MNIST\); get it from example.org.* --sample"):
         find(given=working_directory / "gone")
-    assert "python -m common.samples MNIST DIR" in str(caught.value)
+    with pytest.raises(UserError, match=r"^--data gone does not exist \(MNIST\); "):
+        find(given="gone", flag="--data")
+    with pytest.raises(UserError, match="^MNIST is not in --data empty; get it"):
+        find(given="empty", flag="--data")
     with pytest.raises(UserError, match="MNIST is not in .*empty; get it from example.org"):
         find(given=working_directory / "empty")
     assert "--sample" not in str(pytest.raises(UserError, find, given="gone", sample=None).value)
@@ -92,6 +141,16 @@ def test_a_set_without_a_sample_names_those_that_have_one(working_directory):
         assert all(name in str(caught.value) for name in samples.names())
     assert "data/mnist" in str(pytest.raises(UserError, find, sample=None).value)
     assert "example.org" in str(pytest.raises(UserError, find, sample=None).value)
+
+
+def test_a_library_does_not_fall_back(working_directory, cached):
+    with pytest.raises(
+        UserError, match="^MNIST is not in data/mnist.*a sample of it: python -m common.samples MNIST DIR"
+    ):
+        find(may_fall_back=False)
+    assert find(may_fall_back=False, want_sample=True) == (cached, True)
+    put(working_directory / "data" / "mnist")
+    assert find(may_fall_back=False) == (Path("data/mnist"), False)
 
 
 def test_a_path_with_a_marker_makes_a_sample_run(working_directory, cached):
@@ -126,9 +185,14 @@ def test_nothing_is_downloaded_offline(working_directory, cached, monkeypatch):
     assert find(download=lambda path: pytest.fail("a download")) == (cached, True)
 
 
-def test_the_home_of_nobody_is_a_path_that_does_not_exist(working_directory, cached):
-    with pytest.raises(UserError, match="~nosuchuser/mnist does not exist"):
+def test_the_home_of_nobody_is_a_path_that_does_not_exist(working_directory, cached, monkeypatch):
+    with pytest.raises(UserError, match="^~nosuchuser/mnist does not exist: there is no home ~nosuchuser$"):
         find(given="~nosuchuser/mnist")
+    monkeypatch.setenv("WSL_DATA_DIR", "~nosuchuser")
+    with pytest.raises(UserError, match="^~nosuchuser does not exist"):
+        find()
+    monkeypatch.setenv("HOME", "/home/me")
+    assert data.expanded("~/x") == Path("/home/me/x") and data.expanded("a/~b") == Path("a/~b")
 
 
 def test_nothing_is_downloaded_for_a_sample_run_or_where_the_set_is(working_directory, cached):

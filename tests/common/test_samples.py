@@ -1,5 +1,6 @@
 """The offline samples: official layouts, fixed bytes, whole or not there at all."""
 
+import fcntl
 import json
 import pickle
 import subprocess
@@ -178,6 +179,53 @@ def test_what_a_killed_draw_left_is_replaced(cache: Path) -> None:
     assert not leftover.exists()
 
 
+def test_what_killed_draws_of_other_samples_left_is_removed_unless_one_is_being_drawn(cache: Path) -> None:
+    for name in (".PLL-v0.part", ".MNIST-v1.part", ".CUB-v9.part"):
+        (cache / name).mkdir(parents=True)
+    with (cache / ".CUB-v9.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        samples.ensure("PLL")
+        assert [path.name for path in cache.glob(".*.part")] == [".CUB-v9.part"]
+    samples.ensure("MNIST_clean")
+    assert list(cache.glob(".*.part")) == []
+
+
+def test_a_draw_that_was_killed_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copyfile, copied = samples.shutil.copyfile, []
+
+    def killed(source: Path, target: Path) -> None:
+        copied.append(target)
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+        copyfile(source, target)
+
+    monkeypatch.setattr(samples.shutil, "copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        samples.draw("PLL", tmp_path)
+    monkeypatch.undo()
+    assert not samples.is_sample(tmp_path)
+    with pytest.raises(UserError, match="not empty"):
+        samples.draw("PLL", tmp_path, seed=1)
+    assert sorted(files_of(samples.draw("PLL", tmp_path))) == ["SAMPLE.json", "lost.mat"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", "[" * 100_000, "\xff"])
+def test_a_damaged_marker_is_no_marker(tmp_path: Path, content: str) -> None:
+    (tmp_path / "SAMPLE.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match="not empty"):
+        samples.draw("PLL", tmp_path)
+
+
+def test_places_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert not samples.is_sample(tmp_path / "circle")
+    with pytest.raises(UserError, match="~nosuchuser/x does not exist: there is no home"):
+        samples.draw("PLL", "~nosuchuser/x")
+    monkeypatch.setenv("WSL_SAMPLE_DIR", "~nosuchuser/x")
+    with pytest.raises(UserError, match="there is no home ~nosuchuser"):
+        samples.ensure("PLL")
+
+
 def test_ensure_removes_nothing_of_the_users(cache: Path) -> None:
     (cache / "PLL-v1").mkdir(parents=True)
     (cache / "PLL-v1" / "mine.txt").write_text("precious")
@@ -211,6 +259,8 @@ def test_command(tmp_path: Path) -> None:
     unknown = command("MNSIT", str(tmp_path))
     assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1 and "MNIST_clean" in unknown.stderr
     assert command("PLL").returncode == 2
+    negative = command("PLL", str(tmp_path / "pll"), "--seed", "-1")
+    assert negative.returncode == 2 and "Traceback" not in negative.stderr
     assert command("PLL", str(tmp_path / "pll")).returncode == 0
     assert samples.is_sample(tmp_path / "pll")
 
