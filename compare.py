@@ -37,7 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     if not args.root.is_dir():
         raise UserError(f"--root {args.root}: no such directory")
 
-    papers = records.load(args.root, args.paper or PAPERS)
+    if args.readme is not None and args.paper:
+        raise UserError("--readme wants the claims of all papers; leave --paper out")
+
+    papers = records.load(args.root, list(dict.fromkeys(args.paper or PAPERS)))
     given = found(args.runs)
     judgements = judge_all(papers, CLAIMS)
 

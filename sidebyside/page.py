@@ -303,13 +303,15 @@ def _downloads(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
             source = "offline sample" if row.is_sample else "ours"
             numbers.append([paper.name, source, *(row.cells[c] for c in OURS)])
     columns = ["paper", "claim", "data", *(f"{side}_{c}" for side in ("better", "worse") for c in KEY)]
-    columns += ["difference", "low", "high", "interval", "pair", "claim_verdict"]
+    columns += ["difference", "low", "high", "interval", "pair", "why", "claim_verdict"]
     pairs = []
     for j in judgements:
         kinds = (("real data", j.real, j.verdict), ("offline sample", j.sample, j.on_sample))
         for data, p, verdict in ((data, p, verdict) for data, own, verdict in kinds for p in own):
             i = p.interval
             ends = (i.difference, i.low, i.high, i.how) if i else ("",) * 4
-            pairs.append([j.claim.paper, j.claim.name, data, *p.better.key, *p.worse.key, *ends, p.verdict, verdict])
+            pairs.append(
+                [j.claim.paper, j.claim.name, data, *p.better.key, *p.worse.key, *ends, p.verdict, p.why, verdict]
+            )
     first, second = download("numbers.csv", header, numbers), download("claims.csv", columns, pairs)
     return f"<p>{first}: every row with its provenance. {second}: every pair behind a verdict.</p>"

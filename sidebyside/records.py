@@ -10,13 +10,12 @@ from pathlib import Path
 
 from common.cli import UserError
 from common.text import decimal, read_text, whole
-from sidebyside.results import CURVES, OURS, PAPER, PAPERS, SEEDS, read_numbered
+from sidebyside.results import CURVES, OURS, PAPER, PAPERS, SEEDS, is_sample_row, read_numbered
 from sidebyside.verdict import Sample
 from sidebyside.wording import mean_and_spread
 from sidebyside.wording import show as show
 
 KEY = OURS[:5]
-_SAMPLE_WORD, _SAMPLE_FLAG = re.compile(r"\bsamples?\b", re.I), re.compile(r"(^|\s)--?sample(\s|$)")
 
 
 @dataclass(frozen=True)
@@ -196,12 +195,6 @@ def _count(text: str, where: str) -> int | None:
     if count < 0:
         raise UserError(f"{where}: a count is not below zero, found {text!r}")
     return count
-
-
-def is_sample_row(cells: dict[str, str]) -> bool:
-    """Whether a row of ours.csv was measured on an offline sample: its task says so, or its command."""
-    named = " ".join(cells[c] for c in ("dataset", "setting", "protocol"))
-    return bool(_SAMPLE_WORD.search(named) or _SAMPLE_FLAG.search(cells["command"]))
 
 
 def _with_seeds(rows: Sequence[Row], path: Path) -> list[Row]:

@@ -10,6 +10,7 @@ seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the ep
 
 import argparse
 import hashlib
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +20,9 @@ from typing import Any
 from common.cli import FREE_SETTINGS, OneLineParser, UserError, run_main
 from common.text import decimal, read_csv, read_json, read_text, whole, write_csv
 from sidebyside.metrics import mean_curve, metric_lines
+from sidebyside.runs import ROOT, read_run
 from sidebyside.wording import exact, mean_and_spread
 
-ROOT = Path(__file__).resolve().parent.parent
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 OURS = (
     "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,torch,minutes,date,run"
@@ -29,6 +30,8 @@ OURS = (
 PAPER = "method,dataset,setting,metric,protocol,value,std,n,table,note".split(",")
 SEEDS = [*OURS[:5], "seed", "value"]
 CURVES = "method,dataset,setting,curve,epoch,mean,std,n".split(",")
+_SAMPLE_WORD = re.compile(r"\bsamples?\b", re.I)
+_SAMPLE_FLAG = re.compile(r"(^|\s)--?sample(\s|$)")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -233,6 +236,7 @@ def add(
     values = values_by_seed(runs, key, 1.0 if scale is None else scale)
     check_unit(fields["metric"], [v for own in values.values() for v in own], is_sure=scale is not None)
     row = row_from_runs(runs, values, **fields)
+    check_sample(row, runs)
     same = {c: row[c] for c in OURS[:5]}
     seeds = [{**same, "seed": seed, "value": f"{statistics.fmean(own):.8g}"} for seed, own in values.items()]
     drawn = []
@@ -244,6 +248,21 @@ def add(
     _replace(folder / "seeds.csv", seeds, SEEDS, OURS[:5])
     if drawn:
         _replace(folder / "curves.csv", drawn, CURVES, CURVES[:4])
+
+
+def check_sample(row: Mapping[str, Any], runs: Sequence[Path]) -> None:
+    """UserError where runs on the offline sample would become a row of real data."""
+    if is_sample_row(row):
+        return
+    on_sample = [folder for folder in runs if read_run(Path(folder)).is_sample]
+    if on_sample:
+        raise UserError(f"{on_sample[0]}: a run on the offline sample; say `sample` in --dataset or --protocol")
+
+
+def is_sample_row(cells: Mapping[str, Any]) -> bool:
+    """Whether a row of ours.csv was measured on an offline sample: its task says so, or its command."""
+    named = " ".join(str(cells[c]) for c in ("dataset", "setting", "protocol"))
+    return bool(_SAMPLE_WORD.search(named) or _SAMPLE_FLAG.search(str(cells["command"])))
 
 
 def check_unit(metric: str, values: Sequence[float], *, is_sure: bool) -> None:

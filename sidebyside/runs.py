@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from common.cli import FREE_SETTINGS, UserError
 from common.text import read_json
 from sidebyside.metrics import is_number, metric_lines
-from sidebyside.results import ROOT
 from sidebyside.wording import show
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Mark(NamedTuple):
@@ -137,7 +138,7 @@ def find(folders: Iterable[Path]) -> tuple[list[RunFolder], list[str]]:
             if place.resolve() in found:
                 continue
             try:
-                run = _read(place)
+                run = read_run(place)
             except UserError as error:
                 told.append(f"{error}; this run is left out")
             else:
@@ -183,7 +184,7 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if k % 2 else (-1, part) for k, part in enumerate(parts)]
 
 
-def _read(folder: Path) -> RunFolder:
+def read_run(folder: Path) -> RunFolder:
     """A run, with its faults where metrics or summary are damaged; UserError where its config tells nothing."""
     path = folder / "config.json"
     config = read_json(path, dict)

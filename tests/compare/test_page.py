@@ -110,6 +110,40 @@ def test_numbers_stand_beside_each_other_only_under_one_protocol(html):
     assert "best epoch 83.44 not run" in best and "82.9" not in best
 
 
+def edit(path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_fraction_beside_percent_has_no_difference(repository, capsys):
+    results = repository / "csl" / "results"
+    edit(results / "ours.csv", "mAP %", "mAP")
+    edit(results / "paper.csv", "mAP %", "mAP")
+    edit(results / "ours.csv", "82.9000,0.3000", "0.8290,0.0030")
+    argv = ["--root", str(repository), "--out", str(repository / "page.html")]
+    compare.main(argv)
+    assert re.search(r"83\.44 +0\.8290 ± 0\.0030 \(n 3\)\n", capsys.readouterr().out)  # no difference after it
+    html = (repository / "page.html").read_text()
+    assert "one looks like percent, the other like a fraction" in html and "-82.6" not in html
+
+
+def test_several_runs_without_a_deviation_are_not_called_one_run(repository):
+    edit(repository / "csl" / "results" / "ours.csv", "82.9000,0.3000", "82.9000,")
+    html = page.build(records.load(repository), [])
+    row = html[html.index("82.90") :].split("</tr>")[0]
+    assert "no deviation known" in row and "one run" not in row
+
+
+def test_undecided_pairs_are_counted_apart(repository):
+    edit(repository / "csl" / "results" / "ours.csv", "Ignore, CE", "Ignore")
+    judged = claims.judge_all(records.load(repository), register.CLAIMS)
+    held = {(j.claim.paper, j.claim.name): terminal._held(j.real, " pairs hold") for j in judged}
+    assert held["cavl", "better than averaging"] == "1 of 1 pairs hold"
+    assert held["csl", "best with few labels a class"] == "1 open"
+    assert held["mile", "accuracy"] == "-"
+
+
 def test_provenance_is_on_hover_and_folds_out(html):
     reader = Reader(html)
     titles = [attrs["title"] for _, attrs in reader.tags if "title" in attrs]
@@ -135,6 +169,7 @@ def test_downloads_hold_every_row(html, repository):
     pair = files["claims.csv"][0]
     told = [pair[c] for c in ("better_method", "worse_method", "pair", "data")]
     assert told == ["cavl", "uniform", "reproduced", "real data"]
+    assert pair["why"] == "interval excludes zero"
     assert all(None not in row and None not in row.values() for rows in files.values() for row in rows)
 
 
@@ -274,6 +309,28 @@ def test_the_readme_gets_its_claims_table_between_the_markers(repository, capsys
     readme.write_text("no markers")
     with pytest.raises(UserError, match="needs <!-- claims:begin --> and <!-- claims:end --> once each"):
         compare.main(argv)
+
+
+def test_the_claims_of_one_paper_do_not_replace_those_of_all(repository):
+    readme = repository / "README.md"
+    readme.write_text(f"{terminal.BEGIN}\nold\n{terminal.END}\n")
+    with pytest.raises(UserError, match="--readme wants the claims of all papers"):
+        compare.main(["--root", str(repository), "--paper", "csl", "--readme", str(readme)])
+    assert "old" in readme.read_text()
+
+
+def test_a_paper_named_twice_is_shown_once(repository, capsys):
+    argv = ["--root", str(repository), "--out", str(repository / "page.html"), "--paper", "csl", "--paper", "csl"]
+    compare.main(argv)
+    assert capsys.readouterr().out.count("== CSL") == 1
+    ids = [attrs["id"] for _, attrs in Reader((repository / "page.html").read_text()).tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_ids_that_come_twice_are_numbered():
+    html = '<i id="a"></i><i id="a-2"></i><i id="a"></i><i data-id="a"></i>'
+    assert markup.unique_ids(html) == '<i id="a"></i><i id="a-2"></i><i id="a-3"></i><i data-id="a"></i>'
+    assert markup.slug("±!") == "unnamed"
 
 
 @pytest.mark.parametrize(

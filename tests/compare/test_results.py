@@ -231,6 +231,15 @@ def test_fractions_do_not_stand_as_percent(tmp_path, runs, metric, scale, messag
         results.add(tmp_path, runs, key="accuracy", scale=scale, **fields)
 
 
+def test_a_run_on_the_sample_does_not_become_a_row_of_real_data(tmp_path, runs):
+    for folder in runs:
+        summary = {"accuracy": 0.5, "wall_seconds": 9.0, "offline_sample": True}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="run-0: a run on the offline sample; say `sample`"):
+        results.add(tmp_path, runs, key="accuracy", **FIELDS)
+    results.add(tmp_path, runs, key="accuracy", **{**FIELDS, "dataset": "MNIST sample"})
+
+
 @pytest.mark.parametrize("scale", ["nan", "inf", "0", "x"])
 def test_a_scale_that_is_none_is_one_line(scale, capsys):
     with pytest.raises(SystemExit) as stop:
