@@ -5,6 +5,8 @@ python compare.py cavl/save/mnist_mlp_compare      # also draws these runs
 python compare.py --readme README.md               # also rewrites the claims table between its markers
 """
 
+import common.interrupt  # noqa: F401
+
 import contextlib
 import sys
 from pathlib import Path

@@ -11,6 +11,8 @@ came from an object. With --layout voc the classes, at most 20, carry VOC's name
 one is. The pixels are ImageNet's: for research, not to be passed on.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import csv
 import json

@@ -9,6 +9,8 @@ eight thresholds. Pixels from --classes on are void; class 0 is the background. 
 this output stride can do much better on these masks.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import time
 from pathlib import Path

@@ -8,6 +8,8 @@ classes that are there: the mAP of csl counts the others as zero. Half a minute 
 first line stays under 99 %.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import contextlib
 import io

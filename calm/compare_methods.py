@@ -8,6 +8,8 @@ cue/ and wsol/ in it, for CALM also wsol_prior/, the boxes of p(z|x) (`saliency`
 again. results.csv holds a row a run.
 """
 
+import common.interrupt  # noqa: F401
+
 import csv
 import io
 import json

@@ -7,6 +7,8 @@ Reported are the released protocol (one histogram that is never reset, values be
 dropped) and ours (a fresh one for each pair; values kept) side by side.
 """
 
+import common.interrupt  # noqa: F401
+
 import csv
 import io
 from pathlib import Path

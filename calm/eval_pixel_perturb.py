@@ -1,5 +1,7 @@
 """Pixel perturbation, the name of the README's command; the same as eval_remove_classify.py."""
 
+import common.interrupt  # noqa: F401
+
 from calm import eval_remove_classify
 from common.cli import run_main
 

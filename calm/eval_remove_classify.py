@@ -7,6 +7,8 @@ over all test images, with the map of the ground-truth class; lower is better.
     python eval_remove_classify.py --experiment_name=NAME --attribution_method=CALM_EM --score_map_process=jointll
 """
 
+import common.interrupt  # noqa: F401
+
 import json
 import pickle
 from collections.abc import Sequence

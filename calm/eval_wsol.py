@@ -6,6 +6,8 @@ Boxes: CUB, ILSVRC (map of the ground-truth class; top-1: of images classified c
 OpenImages, and CUB where it has segmentations. The maps go through bicubic resizing and min-max.
 """
 
+import common.interrupt  # noqa: F401
+
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -7,6 +7,8 @@ otherwise; an official checkpoint needs the flags. Writes figures/explain.png: t
 probability, and for the first two classes map(A) - map(B), red where the evidence is for A, blue where it is for B.
 """
 
+import common.interrupt  # noqa: F401
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -6,6 +6,8 @@ Rows are test images; columns: the image, |map(i) - map(j)| of every run (CAM: v
 divided by its maximum), of gradient baselines on the first run, and the true parts.
 """
 
+import common.interrupt  # noqa: F401
+
 import copy
 from pathlib import Path
 

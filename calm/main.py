@@ -8,6 +8,8 @@ is the map.
         --dataset=CUB --use_bn=True --large_feature_map=True
 """
 
+import common.interrupt  # noqa: F401
+
 from functools import partial
 
 import torch

@@ -8,6 +8,8 @@ CUB-200-2011: 5,994 train and 5,794 test images; val is CUBV2 (1,000) or, withou
 training images per class (main.py leaves these out of training).
 """
 
+import common.interrupt  # noqa: F401
+
 import hashlib
 import json
 import sys

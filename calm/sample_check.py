@@ -8,6 +8,8 @@ the share of the wing's disc among the 2 % of pixels ranked first, and accuracy 
 where at least, half of the disc is among them.
 """
 
+import common.interrupt  # noqa: F401
+
 import json
 import sys
 from collections import defaultdict

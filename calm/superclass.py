@@ -8,6 +8,8 @@ CUB: classes with the same last word. With a WordNet list (lines `parent child`)
 ancestor that has at least two of them; a class without one is its own group.
 """
 
+import common.interrupt  # noqa: F401
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

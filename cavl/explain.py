@@ -7,6 +7,8 @@
 Writes RUN/figures/explain.png and prints which candidate the class activation value picks.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import json
 from pathlib import Path

@@ -8,6 +8,8 @@ candidates; after each step the sample's label becomes argmax over S of |z - 1| 
     python main.py -compare cavl,rc,uniform -seeds 0,1,2
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import os
 from dataclasses import dataclass

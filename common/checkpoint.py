@@ -4,8 +4,14 @@ A checkpoint holds tensors and plain data only, so it loads with `weights_only=T
 a temporary file, fsynced and renamed: a kill at any moment leaves the previous file whole.
 """
 
+import contextlib
+import errno
 import os
+import pickletools
 import random
+import re
+import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.cli import UserError
+from common.cli import UserError, answer_to
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
@@ -25,24 +31,70 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def atomic_save(path: Path, write: Any) -> None:
-    """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder."""
+    """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder.
+
+    What a killed save of the same file left beside it is cleared away.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _clear_abandoned(path)
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space and --resume") from error
+        answer = answer_to(error) or "free space and go on with --resume"
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); {answer}") from error
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:  # some network file systems sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         os.close(folder)
+
+
+def clear_parts(folder: Path) -> None:
+    """Delete what killed saves left half written in a run directory and in every folder below it.
+
+    Call it while nobody else writes there. A folder below with a lock of its own is another run's.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not Path(place, name, ".lock").exists()]
+        for name in names:
+            if _PART.fullmatch(name):
+                Path(place, name).unlink(missing_ok=True)
+
+
+_PART = re.compile(r"\.(.+)\.(\d+)\.part", re.DOTALL)  # as `atomic_save` names them
+_ABANDONED_AFTER = 60  # seconds without a write; another machine's processes cannot be looked up
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Delete unfinished saves of `path` by processes that are gone."""
+    for beside in os.listdir(path.parent):  # noqa: PTH208 - names alone: the folder may hold thousands of files
+        part = _PART.fullmatch(beside)
+        if part is None or part[1] != path.name or _is_alive(int(part[2])):
+            continue
+        with contextlib.suppress(OSError):
+            abandoned = path.with_name(beside)
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
+                abandoned.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -58,19 +110,91 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> Any:
-    """Load a checkpoint onto the CPU with `weights_only=True`; UserError if it cannot be read safely."""
+    """A checkpoint's content, on the CPU: tensors, plain data, and NumPy numbers and arrays. No code is run.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else; the message says which.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
+            warnings.simplefilter("ignore")  # about the pickle's protocol; what cannot be read is an error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # the unpickler raises a different class for every kind of damage
         best = path.with_name("best.pt")
         instead = f"; {best} is beside it, name that one" if best.is_file() and best != path else ""
-        raise UserError(
-            f"{path}: not a checkpoint of tensors and plain data ({type(error).__name__}); "
-            f"the file is damaged, or holds pickled code, which is never executed{instead}"
-        ) from error
+        reason = _refusal(path, error)
+        raise UserError(f"{path}: not a checkpoint of tensors and plain data: {reason}{instead}") from error
+
+
+# Element types whose arrays hold numbers or text. Arrays of objects are refused.
+_NUMPY_KINDS = "? b B h H i I l L q Q e f d g F D G S U".split()
+
+
+def _numpy_globals() -> list[Any]:
+    """What pickled NumPy numbers and arrays need, under the names before and from NumPy 2 on; none of it runs code."""
+    scalar = np.float64(0).__reduce__()[0]
+    reconstruct = np.zeros(0).__reduce__()[0]
+    named = []
+    for package in ("numpy.core", "numpy._core"):
+        named.append((scalar, f"{package}.multiarray.scalar"))
+        named.append((reconstruct, f"{package}.multiarray._reconstruct"))
+    for package in ("__builtin__", "builtins"):  # an empty array's contents are a call of bytes()
+        named.append((bytes, f"{package}.bytes"))
+    kinds = {type(np.dtype(kind)) for kind in _NUMPY_KINDS}
+    return [*named, np.ndarray, np.dtype, *kinds]
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why a file cannot be loaded: what it holds, what it is instead, or that it is damaged."""
+    with path.open("rb") as file:
+        start = file.read(200)
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer; run `git lfs pull`, or download the file"
+    if start.lstrip()[:1] == b"<":
+        return "it is an HTML page saved under this name; download the file itself"
+
+    name = _refused_name(str(error)) or _pickled_name(path)
+    if name:
+        return f"it holds {name}; pickled objects and code are refused, and never executed"
+    return f"the file is damaged or cut short ({type(error).__name__})"
+
+
+def _refused_name(message: str) -> str | None:
+    """The pickled global, class or function that torch's error message names."""
+    patterns = (
+        r"GLOBAL (\S+)",
+        r"but got <class '([^']+)'>",
+        r"unrecognized function <[\w-]+ (?:'|function )?([\w.]+)",
+    )
+    for pattern in patterns:
+        found = re.search(pattern, message)
+        if found:
+            return found[1]
+    return None
+
+
+def _pickled_name(path: Path) -> str | None:
+    """The first global of a plain pickle that is not of torch, NumPy or collections; None for another file."""
+    texts: list[str] = []
+    with path.open("rb") as file, contextlib.suppress(Exception):  # whatever breaks: not a whole pickle
+        for code, argument, _ in pickletools.genops(file):
+            name = None
+            if code.name in ("GLOBAL", "INST"):
+                name = argument.replace(" ", ".")
+            elif code.name == "STACK_GLOBAL" and len(texts) >= 2:
+                name = ".".join(texts[-2:])
+            elif isinstance(argument, str):
+                texts.append(argument)
+            if name and not name.startswith(("torch.", "numpy.", "collections.")):
+                return name
+    return None
 
 
 def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -165,16 +289,48 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
             with torch.no_grad():
                 item.copy_(state)
         else:
+            misfit = _misfit(item.state_dict(), state, name)
+            if misfit:
+                raise UserError(f"{source}: {misfit}")
             try:
                 item.load_state_dict(state)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                RuntimeError,
-            ) as error:  # an optimiser of other groups
-                raise UserError(f"{source}: {name} does not fit ({error})") from error
+            except UserError:
+                raise
+            except Exception as error:  # an optimiser of other groups, a value of another kind
+                raise UserError(f"{source}: {name} does not fit ({type(error).__name__}: {error})") from error
+            _check_optimizer(item, name, source)
+
+
+def _misfit(own: Any, state: Any, name: str) -> str | None:
+    """What is wrong with a state beside the own one: no number, list, dict or tensor where there is one now."""
+    kinds = {Mapping: "named values", (list, tuple): "a list", torch.Tensor: "a tensor"}
+    for kind, told in kinds.items():
+        if isinstance(own, kind) and state is not None and not isinstance(state, kind):
+            return f"{name} is {state!r:.40}, expected {told}"
+    if isinstance(own, (int, float)) and isinstance(state, (str, bytes, Mapping, list, tuple)):
+        return f"{name} is {state!r:.40}, expected a number"
+
+    pairs = []
+    if isinstance(own, Mapping) and isinstance(state, Mapping):
+        pairs = [(own[key], state[key], f"{name} {key}") for key in own if key in state]
+    elif isinstance(own, (list, tuple)) and isinstance(state, (list, tuple)):
+        both = enumerate(zip(own, state, strict=False))
+        pairs = [(one, other, f"{name} {number}") for number, (one, other) in both]
+    misfits = (_misfit(one, other, path) for one, other, path in pairs)
+    return next((misfit for misfit in misfits if misfit), None)
+
+
+def _check_optimizer(item: Any, name: str, source: object) -> None:
+    """UserError where an averaged gradient has another shape than its parameter; the next step would fail."""
+    if not isinstance(item, torch.optim.Optimizer):
+        return
+    for group in item.param_groups:
+        for parameter in group["params"]:
+            for key, value in item.state.get(parameter, {}).items():
+                is_average = isinstance(value, torch.Tensor) and value.dim() > 0
+                if is_average and value.shape != parameter.shape:
+                    shapes = f"{tuple(value.shape)}, expected {tuple(parameter.shape)}"
+                    raise UserError(f"{source}: {name} {key} is {shapes}")
 
 
 def keep_newest(files: Iterable[Path], count: int) -> list[Path]:

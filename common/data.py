@@ -4,6 +4,8 @@ A data set is looked for in the flag's path, then in the environment variable WS
 the original's default path. Where none holds it, the offline sample serves; the first lines say so.
 """
 
+import common.interrupt  # noqa: F401
+
 import contextlib
 import gzip
 import math

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,17 @@ class FiniteGuard:
 
 
 class StopSignals:
-    """Notes the first SIGTERM or SIGINT in `received`; a second one quits at once."""
+    """Notes the first SIGTERM or SIGINT in `received`; a second one quits at once.
+
+    In another thread than the main one, where Python takes no handlers, it notes nothing.
+    """
 
     def __init__(self) -> None:
         self.received = 0
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: object) -> None:
         self.received = number
@@ -75,4 +82,5 @@ class StopSignals:
     def give_back(self) -> None:
         """Restore the handlers that were there before."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: it was set by a library in C
+                signal.signal(number, handler)

@@ -155,13 +155,19 @@ def eval_loader(
     *,
     accelerator: Accelerator,
     workers: int = 0,
+    skip_corrupt: bool = False,
     collate: Callable[[list], Any] = default_collate,
 ) -> DataLoader:
-    """A loader of `Batch`es over every world-th sample, in order, each once, without padding."""
+    """A loader of `Batch`es over every world-th sample, in order, each once, without padding.
+
+    `skip_corrupt` leaves unreadable images out: `Batch.skipped` counts them, `Batch.index` names the others, and
+    `Batch.data` is None where nothing in the batch could be read. What is measured then is not the whole set:
+    say so beside it.
+    """
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     batches = [[(0, i) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
     return DataLoader(
-        Seeded(dataset, 0),
+        Seeded(dataset, 0, skip_corrupt=skip_corrupt),
         batch_sampler=batches,
         collate_fn=_Collate(collate),
         num_workers=loader_processes(workers),

@@ -9,9 +9,9 @@ class Meter:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        # On the host where that costs nothing, so that also devices without float64 can be used.
-        self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type in ("cpu", "cuda") else torch.float32)
-        self.sums = self.sums.to(accelerator.device)
+        has_float64 = accelerator.device.type in ("cpu", "cuda")
+        kind = torch.float64 if has_float64 else torch.float32
+        self.sums = torch.zeros(2, dtype=kind, device=accelerator.device)
 
     def add(self, mean: torch.Tensor, count: int) -> None:
         """Add a mean over `count` samples; no host synchronisation."""

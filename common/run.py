@@ -9,6 +9,7 @@ A training script uses one `Run` and reads like the experiment:
             ...                                   # run.guard(loss, index) before backward
             run.step(len(batch))                  # counts, polls signals, saves
         if run.stopped: break                     # --max_steps
+        run.save_before_evaluation()              # before anything else that follows the last batch
         run.log("test", accuracy=...)
         run.end_epoch(score=...)
     run.finish(accuracy=...)
@@ -17,11 +18,12 @@ A training script uses one `Run` and reads like the experiment:
 import argparse
 import contextlib
 import json
+import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,63 @@ class Progress:
     finished: bool = False
 
 
+NOT_WHOLE = "not a whole checkpoint of a run"
+_COUNTS = ("epoch", "batch", "step", "images", "skipped")
+
+
+def read_progress(values: Mapping[str, Any], source: object) -> Progress:
+    """A checkpoint's progress; UserError names the first value that cannot be one."""
+    names = {field.name for field in fields(Progress)}
+    if set(values) != names:
+        different = ", ".join(sorted(str(name) for name in names ^ set(values)))
+        raise UserError(f"{source}: {NOT_WHOLE} (progress: {different})")
+
+    seconds, best = values["seconds"], values["best"]
+    problems = {name: not _is_count(values[name]) for name in _COUNTS}
+    problems["seconds"] = not _is_number(seconds) or not 0 <= seconds < math.inf
+    problems["best"] = best is not None and not _is_number(best)
+    problems["finished"] = not isinstance(values["finished"], bool)
+    problems["batch"] = problems["batch"] or (_is_count(values["step"]) and values["batch"] > values["step"])
+    for name, is_wrong in problems.items():
+        if is_wrong:
+            raise UserError(f"{source}: {NOT_WHOLE} ({name} is {values[name]!r:.40})")
+
+    progress = Progress(**values)
+    if best is not None and math.isnan(best):
+        progress.best = None
+    return progress
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def read_lines(lines: list[Any], source: object) -> list[dict[str, Any]]:
+    """A checkpoint's lines of metrics.jsonl; UserError names the first that cannot be one."""
+    for number, line in enumerate(lines, 1):
+        is_line = isinstance(line, dict) and isinstance(line.get("split"), str)
+        is_line = is_line and _is_count(line.get("step")) and _is_count(line.get("epoch"))
+        try:
+            json.dumps(line, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            is_line = False
+        if not is_line:
+            raise UserError(f"{source}: {NOT_WHOLE} (line {number} of the metrics is {line!r:.40})")
+    return list(lines)
+
+
+def _holds_an_object(path: Path) -> bool:
+    """Whether a JSON file is there, whole, and an object."""
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 class Run:
     """One run directory and the state of the run in it. Use `start_run` to make one."""
 
@@ -63,6 +122,9 @@ class Run:
         self._guard, self._signals = FiniteGuard(self.last), StopSignals()
         self._tensorboard: SummaryWriter | None = None
         self._since = time.perf_counter()
+        self._saved_step: int | None = None  # of last.pt
+        self._is_saved = False  # nothing has been trained since last.pt was written
+        self._was_restored = False  # until the first batches are walked
 
     # ---- what stands in the directory -----------------------------------------------------------
 
@@ -104,12 +166,17 @@ class Run:
                 torch.manual_seed((getattr(self.args, "seed", 0) or 0) + 1_000_003 * self.rank)
             return False
         saved = load_run(self.source, self.args)
+        progress = read_progress(saved["progress"], self.source)
+        lines = read_lines(saved["metrics"], self.source)
         checkpoint.restore(stateful, saved["state"], self.source)
+        self.progress = progress
+        self.lines = lines
         try:
-            self.progress, self.lines = Progress(**saved["progress"]), list(saved["metrics"])
             checkpoint.set_random_state(saved["random"][self.rank % len(saved["random"])])
-        except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise UserError(f"{self.source}: not a whole checkpoint of a run ({error})") from error
+        except Exception as error:  # three libraries, each with its own errors for a state that is none
+            raise UserError(f"{self.source}: {NOT_WHOLE} (random: {error})") from error
+        self._was_restored = True
+        self._is_saved = self.source.resolve() == self.last.resolve()
         best = self.source.with_name("best.pt")
         if self.is_main:
             describe_launch(self.folder, self.args, self.accelerator)  # now that it is sure to go on
@@ -144,6 +211,21 @@ class Run:
                     "settings": settings_of(self.args),
                 },
             )
+        if path is None:
+            self._saved_step = self.progress.step
+
+    def save_before_evaluation(self) -> None:
+        """Save last.pt behind the last batch of an epoch; all processes call it, before anything else.
+
+        The resumed run walks no batch of the epoch and goes right to what follows them. So what an evaluation
+        stops at (an unreadable image, a signal, a full disk) costs no step; and it is repeated as it was: nothing
+        that is logged or changed from here to `end_epoch` is saved before.
+        """
+        if self.stateful is None or self.stopped:  # `step` has saved where --max_steps stopped
+            return
+        if self._saved_step != self.progress.step:
+            self.save()
+        self._is_saved = True
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -153,13 +235,24 @@ class Run:
     # ---- the loop -------------------------------------------------------------------------------
 
     def epochs(self, total: int) -> Iterator[int]:
-        """The epochs still to do, counted from 0; after a resume the first is the interrupted one."""
+        """The epochs still to do, counted from 0; after a resume the first is the interrupted one.
+
+        UserError where the checkpoint stands behind the last epoch.
+        """
+        if self.progress.epoch > total:
+            raise UserError(f"{self.source}: {NOT_WHOLE} ({self.progress.epoch} epochs are done, the run has {total})")
         while self.progress.epoch < total and not self.stopped:
             yield self.progress.epoch
 
     def bar(self, batches: Iterable, what: str, total: int) -> Iterator:
-        """The batches of an epoch under a progress bar (quiet when not on a terminal), until --max_steps is reached."""
+        """The batches of an epoch under a progress bar (quiet when not on a terminal), until --max_steps is reached.
+
+        UserError where the checkpoint stands behind the last batch.
+        """
         start, stopped = self.progress.batch, self.stopped
+        if self._was_restored and start > total:
+            raise UserError(f"{self.source}: {NOT_WHOLE} ({start} batches are done, the epoch has {total})")
+        self._was_restored = False
         for batch in tqdm(batches, what, total, initial=start, leave=False, disable=None if self.is_main else True):
             yield batch
             if self.stopped and not stopped:
@@ -172,7 +265,11 @@ class Run:
     def step(self, images: int, skipped: int = 0) -> None:
         """Count one optimiser step over `images` images (of all processes); save when it is due."""
         p = self.progress
-        p.batch, p.step, p.images, p.skipped = p.batch + 1, p.step + 1, p.images + images, p.skipped + skipped
+        p.batch += 1
+        p.step += 1
+        p.images += images
+        p.skipped += skipped
+        self._is_saved = False
         if self.args.max_steps is not None and p.step >= self.args.max_steps:
             self.stopped = True
         if self.world == 1 or p.step % 10 == 0:
@@ -183,8 +280,9 @@ class Run:
     def poll(self) -> None:
         """After SIGTERM or SIGINT: save and exit with 143 or 130. Loops outside training may call it too.
 
-        What they changed or logged since the last `step` is then done again by the resumed run. Several
-        processes agree by a reduction, all at one place: only `step` polls, every tenth time, and `end_epoch`.
+        What they changed or logged since the last `step` is then done again by the resumed run: after
+        `save_before_evaluation` and `end_epoch` that state stands and is not saved once more. Several processes
+        agree by a reduction, all at one place: only `step` polls, every tenth time, and `end_epoch`.
         """
         if self.world == 1:
             self._poll_together()
@@ -197,21 +295,28 @@ class Run:
         received = int(self._signals.received)
         if received:
             if self.stateful is not None:
-                self.save()
+                if not self._is_saved:
+                    self.save()
                 self.print(f"stopped by signal {received}; saved {self.last}; go on with --resume")
             self.close()
             raise SystemExit(128 + received)
 
     def end_epoch(self, score: float | None = None) -> None:
-        """Close the epoch: save last.pt, and best.pt when `score` (higher is better) is a new best."""
+        """Close the epoch: save last.pt, and best.pt when `score` (higher is better) is a new best.
+
+        An undefined score (None, NaN) is never the best.
+        """
         p = self.progress
-        p.epoch, p.batch = p.epoch + 1, 0
-        is_best = score is not None and (p.best is None or score > p.best)
+        p.epoch += 1
+        p.batch = 0
+        is_defined = score is not None and not math.isnan(score)
+        is_best = is_defined and (p.best is None or score > p.best)
         if is_best:
             p.best = float(score)
         if is_best:  # before last.pt: after a kill in between the resumed run makes it again
             self.save(self.best)
         self.save()
+        self._is_saved = True
         self._poll_together()
 
     # ---- what is measured -----------------------------------------------------------------------
@@ -242,9 +347,12 @@ class Run:
         return p.images / p.seconds if p.images and p.seconds > 0 else None
 
     def finish(self, **summary: Any) -> None:
-        """Write summary.json, mark the run as finished (unless --max_steps cut it), print where it lies."""
+        """Write summary.json, mark the run as finished (unless --max_steps cut it), print where it lies.
+
+        A signal that came since the last poll ends the program here, with 143 or 130.
+        """
         was_finished, path = self.progress.finished, self.folder / "summary.json"
-        if was_finished and path.is_file():
+        if was_finished and _holds_an_object(path):
             self.print(f"{self.folder}: this run was finished already; its summary.json stands")
         else:
             speed = self.images_per_second()
@@ -258,6 +366,9 @@ class Run:
                 self.print(f"{self.folder}: this run was finished already; its missing summary.json is written")
         self.print(f"results: {self.folder}")
         self.close()
+        if self._signals.received:  # while figures were drawn, say, where nothing polls: all is saved now
+            self.print(f"stopped by signal {int(self._signals.received)}; everything was saved before")
+            raise SystemExit(128 + self._signals.received)
 
     def close(self) -> None:
         """Close TensorBoard and give the signal handlers back."""
@@ -287,11 +398,11 @@ def start_run(
             if source is None:  # otherwise Run.restore does, once the settings are found equal
                 describe_launch(folder, args, accelerator)
             answer = [(str(folder), str(source) if source else None)]
-        except UserError as error:
+        except Exception as error:  # whatever it is, the other processes wait for an answer
             answer = [error]
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)
-    if isinstance(answer[0], UserError):
+    if isinstance(answer[0], Exception):
         raise answer[0]
     folder, source = answer[0]
     return Run(Path(folder), accelerator, args, Path(source) if source else None)

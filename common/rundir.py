@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 
-from common.checkpoint import atomic_write
+from common.checkpoint import atomic_write, clear_parts
 from common.checkpoint import load as load_checkpoint
 from common.cli import FREE_SETTINGS, UserError
 
@@ -125,9 +125,13 @@ def lock(folder: Path) -> None:
     """
     if _is_locked_here(folder):
         return
+    path = folder / ".lock"
+    was_used = path.exists() or (folder / "config.json").exists() or holds_run(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
+        if path.exists() and not path.is_file():  # a FIFO would wait for its reader
+            raise UserError(f"{folder}: cannot be used as a run directory ({path} is no file)")
+        file = path.open("a")
     except OSError as error:
         raise UserError(f"{folder}: cannot be used as a run directory ({error.strerror})") from error
     try:
@@ -135,8 +139,8 @@ def lock(folder: Path) -> None:
     except OSError as error:
         raise _HeldElsewhere(f"{folder}: another process is writing there; wait for it or name another") from error
     _locks[os.getpid(), folder.resolve()] = file
-    for part in (*folder.glob(".*.part"), *(folder / "checkpoints").glob(".*.part")):
-        part.unlink(missing_ok=True)
+    if was_used:  # another folder of the user's may be large
+        clear_parts(folder)
 
 
 def _is_locked_here(folder: Path) -> bool:
@@ -170,19 +174,36 @@ def load_run(source: Path, args: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(saved, Mapping) or any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{source}: not a checkpoint of a run; --resume wants checkpoints/last.pt")
     then, now = saved["settings"], settings_of(args)
-    different = sorted(k for k in {**then, **now} if then.get(k) != now.get(k))
+    different = sorted(str(key) for key in {**then, **now} if not _is_equal(then.get(key), now.get(key)))
     if different:
         told = ", ".join(f"{k} {then.get(k)!r} then, {now.get(k)!r} now" for k in different[:4])
         raise UserError(f"--resume: other settings than the run was started with: {told}")
     return dict(saved)
 
 
+def _is_equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (ValueError, RuntimeError):  # an array or a tensor: no setting
+        return False
+
+
+def _earlier_launches(path: Path) -> list[dict[str, Any]]:
+    """The launches that config.json lists; none where it is damaged, which a line says."""
+    try:
+        launches = json.loads(path.read_bytes())["launches"]
+        if not all(isinstance(launch, dict) for launch in launches):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        print(f"{path}: damaged; it is written anew, without the earlier launches", flush=True)
+        return []
+    return list(launches)
+
+
 def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Accelerator) -> None:
     """Write config.json: settings, command line, commit, package versions, hardware; a resume adds a launch."""
-    path, launches = folder / "config.json", []
-    if path.is_file() and holds_run(folder):
-        with contextlib.suppress(json.JSONDecodeError, KeyError):
-            launches = json.loads(path.read_text())["launches"]
+    path = folder / "config.json"
+    launches = _earlier_launches(path) if path.is_file() and holds_run(folder) else []
     launches.append({"command": shlex.join(sys.argv), "commit": commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")})
     packages = ("torch", "torchvision", "numpy", "accelerate", "timm", "scikit-learn", "opencv-python")
     device = accelerator.device
@@ -251,12 +272,39 @@ def seed_everything(seed: int | None) -> int:
     return seed
 
 
+# Variables that `accelerate launch` sets from its flags or its config file -> what they ask for.
+_UNSUPPORTED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_TP": "tensor parallelism",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
+}
+
+
+def _refuse_unsupported() -> None:
+    for variable, name in _UNSUPPORTED.items():
+        if os.environ.get(variable, "").strip().lower() in ("1", "true", "t", "yes", "y", "on"):
+            raise UserError(f"{variable}: {name} is not supported; launch with plain data parallelism (--multi_gpu)")
+
+    variable = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+    steps = os.environ.get(variable, "1").strip()
+    if steps not in ("", "1"):
+        raise UserError(f"{variable}={steps}: accumulation of gradients is not supported; unset it, or make it 1")
+
+
 def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
-    """accelerate's Accelerator for the shared flags: device, processes and precision come from it."""
-    precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
+    """accelerate's Accelerator for the shared flags: device, processes and precision come from it.
+
+    UserError names what `accelerate config` or the environment asks for and the five do not support.
+    """
+    _refuse_unsupported()
+    precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION") or None
     on_gpu = torch.cuda.is_available() and not args.cpu
     if precision is None:
         precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
+    if precision not in ("no", "fp16", "bf16"):
+        raise UserError(f"ACCELERATE_MIXED_PRECISION={precision}: choose from no, fp16, bf16")
     if precision == "fp16" and not on_gpu:
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use no or bf16")
     return Accelerator(cpu=args.cpu, mixed_precision=precision, **kwargs)

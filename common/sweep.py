@@ -53,7 +53,7 @@ def run_each(
     frame = pd.DataFrame([line for line in parent.lines if line["split"] == "runs"])
     frame = frame.drop(columns=["step", "epoch", "split"], errors="ignore")
     if parent.is_main and len(frame):
-        frame.to_csv(parent.folder / "results.csv", index=False)
+        checkpoint.atomic_save(parent.folder / "results.csv", lambda temporary: frame.to_csv(temporary, index=False))
     if parent.stopped:
         parent.print(f"--max_steps ended within a run: {len(frame)} of {len(children)} done; go on with --resume")
         parent.finish(runs=len(frame))

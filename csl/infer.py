@@ -4,6 +4,8 @@ python infer.py --dataset_type=OpenImages --model_path=./models/mtresnet_opim_86
 python infer.py --sample                       # drawn pictures, and a tiny network trained on the spot
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import json
 import tempfile

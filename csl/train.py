@@ -8,6 +8,8 @@ likely missed positives: classes with a large prior, and the labels that the net
     python train.py --compare all --schemes fpc,rps --seeds 0,1,2          # the rows of the paper's tables
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import copy
 from collections.abc import Iterable

@@ -4,6 +4,8 @@ python validate.py --model_name=tresnet_l --model_path=COCO_TResNet_L_448_86.6.p
 python validate.py --sample --model_path=outputs/COCO_2014_tresnet_tiny_selective/checkpoints/best_ema.pth
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,6 +9,8 @@ learns the single labels for k_t steps; then the student learns, for k_s steps, 
     python MILe.py --dataset mnist --sample --compare softmax,sigmoid,MILe --seeds 0,1,2
 """
 
+import common.interrupt  # noqa: F401
+
 from itertools import islice
 from pathlib import Path
 from typing import Any

@@ -7,6 +7,8 @@ flags of its own, as in --strategies "none,none --p_loss full,cMax --alpha_re 0.
 those of the training scripts. With --resume finished runs are kept; interrupted ones go on.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import csv
 import shlex

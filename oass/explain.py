@@ -7,6 +7,8 @@ strategy are the checkpoint's; the tiles' maps are the teacher's where it has on
 another checkpoint beside them, say those of `--strategies none` of ablation.py.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

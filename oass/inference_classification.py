@@ -7,6 +7,8 @@ A run's checkpoint knows its architecture and image size; for an official state 
 without annotations (the test list) is only predicted.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import csv
 import io

@@ -6,6 +6,8 @@ train, val, test: the devkit's ImageSets/Segmentation. train_aug = (SBD train + 
 10,582 ids, sorted. Without --sbd only the first three. The training scripts look here first.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import hashlib
 from collections.abc import Sequence

@@ -10,6 +10,8 @@ L = L_cl + alpha_p L_pcl + alpha_re(i) L_re; every term is in oass/core/losses.p
 Without VOC2012 it runs on the offline sample; without --architecture there on a small network that learns.
 """
 
+import common.interrupt  # noqa: F401
+
 from collections.abc import Sequence
 
 from common.cli import run_main

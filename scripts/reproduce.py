@@ -9,6 +9,8 @@ An experiment is a command of ours.csv, once for each seed where the command nam
 stopped at any point, the same command goes on. Afterwards: python compare.py OUT
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import csv
 import hashlib

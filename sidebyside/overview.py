@@ -6,6 +6,8 @@ FILE@TOP:BOTTOM takes these rows of pixels, FILE the whole figure. Give figures 
 real data sets are not ours to pass on.
 """
 
+import common.interrupt  # noqa: F401
+
 import re
 from pathlib import Path
 

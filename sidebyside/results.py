@@ -8,6 +8,8 @@
 seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the epochs).
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import hashlib
 import re

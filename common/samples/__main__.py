@@ -1,5 +1,7 @@
 """List the offline samples, or write one into a folder: `python -m common.samples MNIST some/folder`."""
 
+import common.interrupt  # noqa: F401
+
 from pathlib import Path
 
 from common import samples

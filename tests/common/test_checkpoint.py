@@ -1,11 +1,14 @@
 """Checkpoints: whole or not there, never executed, complete, and clear about what does not fit."""
 
+import argparse
+import errno
 import os
 import pickle
 import random
 import resource
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -111,6 +114,47 @@ def test_twenty_kills_while_saving_never_leave_a_broken_file(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("whole"), done.stderr
 
 
+def dead_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("process", "age", "name", "is_cleared"),
+    [
+        ("dead", 3600, "a.json", True),
+        ("dead", 0, "a.json", False),  # perhaps another machine writes it just now
+        ("own", 3600, "a.json", False),
+        ("dead", 3600, "b.json", False),  # not the file that is written
+        ("dead", 3600, "a.json.b", False),
+    ],
+)
+def test_a_save_clears_what_a_killed_one_of_the_same_file_left(tmp_path, process, age, name, is_cleared):
+    number = dead_process() if process == "dead" else os.getppid()
+    part = tmp_path / f".{name}.{number}.part"
+    part.write_bytes(b"half")
+    changed = part.stat().st_mtime - age
+    os.utime(part, (changed, changed))
+    checkpoint.atomic_write(tmp_path / "a.json", b"{}")
+    assert part.exists() != is_cleared
+    assert (tmp_path / "a.json").read_bytes() == b"{}"
+
+
+def test_a_file_system_that_syncs_no_folders_will_do(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def no_folders(number: int) -> None:
+        if _is_folder(number):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    checkpoint.atomic_write(tmp_path / "a.json", b"{}")
+    assert (tmp_path / "a.json").read_bytes() == b"{}"
+
+
 # --- read safely ---
 
 
@@ -131,21 +175,117 @@ def test_a_malicious_checkpoint_executes_nothing(tmp_path, form):
         path.write_bytes(pickle.dumps(Payload(target), protocol=2))
     else:
         torch.save({"state": Payload(target)}, path, _use_new_zipfile_serialization=form == "torch zip")
-    with pytest.raises(UserError, match="evil.pt: not a checkpoint of tensors and plain data .*never executed"):
+    with pytest.raises(UserError, match="evil.pt: not a checkpoint .*: it holds posix.mkdir; .*never executed"):
         checkpoint.load(path)
     assert not target.exists()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
-def test_a_damaged_file_is_named(tmp_path, damage):
-    path = tmp_path / "last.pt"
-    checkpoint.save(path, {"x": torch.randn(1000)})
-    data = path.read_bytes()
-    path.write_bytes(
-        {"empty": b"", "text": b"hello", "cut": data[: len(data) // 2], "flipped": b"X" + data[1:-40]}[damage]
-    )
-    with pytest.raises(UserError, match="last.pt: not a checkpoint"):
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
+        (Path("a"), "pathlib"),
+        (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+        (np.array([None, 1], dtype=object), "numpy.dtypes.ObjectDType"),
+        (os.mkdir, "posix.mkdir"),
+    ],
+)
+def test_what_is_refused_is_named(tmp_path, content, name, zipped):
+    path = tmp_path / "others.pt"
+    torch.save({"w": torch.ones(1), "args": content}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=f"it holds {name}") as caught:
         checkpoint.load(path)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_plain_pickle_says_what_it_holds_whatever_its_protocol(tmp_path, protocol):
+    path = tmp_path / "others.pt"
+    path.write_bytes(pickle.dumps({"model": Payload(tmp_path / "executed")}, protocol=protocol))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one line, and no warning beside it
+        with pytest.raises(UserError, match="it holds posix.mkdir;"):
+            checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "an HTML page saved under this name"),
+    ],
+)
+def test_a_download_that_went_wrong_says_what_it_is(tmp_path, content, message):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.pth: not a checkpoint of tensors and plain data: .*{message}"):
+        checkpoint.load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "flipped"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_named(tmp_path, damage, zipped):
+    path = tmp_path / "last.pt"
+    torch.save({"x": torch.randn(1000)}, path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    path.write_bytes({"text": b"hello", "cut": data[: len(data) // 2], "flipped": b"X" + data[1:-40]}[damage])
+    with pytest.raises(UserError, match="last.pt: not a checkpoint .*: the file is damaged or cut short"):
+        checkpoint.load(path)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "last.pt", {"x": 1})
+
+    def denied(*args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "last.pt"))
+
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(PermissionError):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+# --- NumPy beside the weights ---
+
+NUMBERS = [
+    *(np.float64(0.5), np.float32(0.5), np.float16(0.5), np.int64(-3), np.int32(3), np.uint8(3), np.bool_(True)),
+    *(np.complex64(1j), np.str_("text"), np.bytes_(b"bytes")),
+    *(np.arange(6.0).reshape(2, 3), np.arange(3, dtype=np.int16), np.array([True, False]), np.array(["a", "bc"])),
+    *(np.zeros((0, 3), dtype=np.uint8), np.asfortranarray(np.eye(3)), np.arange(3, dtype=">i4")),
+]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("value", NUMBERS, ids=lambda value: f"{type(value).__name__}-{value.dtype}")
+def test_numpy_numbers_and_arrays_beside_the_weights_load(tmp_path, value, zipped):
+    state = {"model": {"w": torch.ones(2)}, "best": value, "history": [value, {"last": value}]}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    found = checkpoint.load(tmp_path / "a.pt")
+    native = value.dtype.newbyteorder("=")  # as an ordinary unpickling gives it
+    for one in (found["best"], found["history"][0], found["history"][1]["last"]):
+        assert type(one) is type(value) and one.dtype == native
+        np.testing.assert_array_equal(one, value)
+
+
+def test_numpy_values_of_both_major_versions_load(tmp_path):
+    """Pickles of NumPy 1 say numpy.core, those of NumPy 2 numpy._core."""
+    state = {"best": np.float64(0.5), "counts": np.arange(3)}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    written = (tmp_path / "a.pt").read_bytes()
+    for old, new in ((b"numpy._core", b"numpy.core"), (b"numpy.core", b"numpy._core")):
+        (tmp_path / "b.pt").write_bytes(written.replace(old, new))
+        found = checkpoint.load(tmp_path / "b.pt")
+        assert found["best"] == 0.5 and found["counts"].tolist() == [0, 1, 2]
+
+
+def test_loading_leaves_no_permission_behind(tmp_path):
+    checkpoint.save(tmp_path / "a.pt", {"best": np.float64(1)})
+    before = torch.serialization.get_safe_globals()
+    checkpoint.load(tmp_path / "a.pt")
+    assert torch.serialization.get_safe_globals() == before
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "a.pt", weights_only=True)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

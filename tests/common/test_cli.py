@@ -1,4 +1,4 @@
-"""The shared flags, the two-pass parse, and errors that are one line."""
+"""The shared flags and their types, what the user set, and errors that are one line."""
 
 import argparse
 import errno
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from common.cli import (
@@ -16,12 +17,23 @@ from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
+    folder_path,
+    image_size,
+    non_negative_int,
+    number,
+    parse_given,
     parse_with_sample_defaults,
     positive_int,
+    readable_file,
     run_main,
+    seed,
     seed_list,
+    settle,
+    whole,
 )
 from common.data import CorruptImage
+from common.loading import seed_of
+from common.rundir import seed_everything
 from tests.common.runs import ROOT
 
 
@@ -73,6 +85,13 @@ def test_resume_alone_with_a_path_and_absent_are_three_things():
     assert [parser().parse_args(argv).resume for argv in ([], ["--resume"], ["--resume", "a.pt"])] == [None, "", "a.pt"]
 
 
+def test_resume_takes_a_path_in_the_users_home(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parser().parse_args(["--resume=~/a.pt"]).resume == f"{tmp_path}/a.pt"
+    status, err = ends(lambda: parser().parse_args(["--resume", "~nobody-of-that-name/a.pt"]), capsys)
+    assert status == 2 and "there is no user 'nobody-of-that-name'" in err
+
+
 @pytest.mark.parametrize("dash", ["-", "--"])
 def test_one_dash_and_two_are_the_same(dash):
     args = parser().parse_args([f"{dash}seed", "7", f"{dash}output_dir", "x", f"{dash}sample", f"{dash}max_steps", "5"])
@@ -113,6 +132,172 @@ def test_the_settings_that_design_frees_are_free():
     assert not FREE_SETTINGS & {"seed", "sample", "mixed_precision", "skip_corrupt", "lr", "epochs"}
 
 
+# --- types ---
+
+
+def refused(convert, text: str) -> str:
+    """The message of an argparse type."""
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        convert(text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "NaN", "1e999"])
+def test_a_number_is_finite(text):
+    assert refused(number(), text) == f"must be a finite number, not {text}"
+
+
+@pytest.mark.parametrize(
+    ("convert", "text", "message"),
+    [
+        (number(), "many", "must be a number, not 'many'"),
+        (number(0), "-1", "must not be negative, not -1.0"),
+        (number(above=0), "0", "must be above 0, not 0.0"),
+        (number(0, 1), "1.5", "must be at most 1, not 1.5"),
+        (number(0, below=1), "1", "must be below 1, not 1.0"),
+        (whole(), "1.5", "must be a whole number, not '1.5'"),
+        (whole(2, 9), "1", "must be at least 2, not 1"),
+        (whole(2, 9), "10", "must be at most 9, not 10"),
+        (positive_int, "0", "must be at least 1, not 0"),
+        (non_negative_int, "-1", "must not be negative, not -1"),
+        (image_size, "0", "must be at least 1, not 0"),
+        (image_size, "16385", "must be at most 16384, not 16385"),
+        (seed, "-1", "must not be negative, not -1"),
+        (seed, str(2**63), f"must be at most {2**63 - 1}, not {2**63}"),
+        (seed, "9" * 5000, f"must be a whole number, not '{'9' * 30}...'"),
+    ],
+)
+def test_a_value_out_of_bounds_says_the_bound(convert, text, message):
+    assert refused(convert, text) == message
+
+
+def test_values_at_the_bounds_are_taken():
+    assert [number(0, 1)(text) for text in ("0", "1")] == [0.0, 1.0]
+    assert number(above=0, below=1)("1e-9") == 1e-9
+    assert [whole(2, 9)(text) for text in ("2", "9")] == [2, 9]
+    assert seed(str(2**63 - 1)) == 2**63 - 1 and image_size("16384") == 16384
+
+
+def test_the_largest_seed_is_taken_by_everything_that_is_seeded():
+    largest = 2**63 - 1
+    seed_everything(largest)
+    assert 0 <= seed_of(largest, 3) < 2**63
+    torch.manual_seed(largest)
+
+
+@pytest.mark.parametrize("value", ["-1", str(2**63), "1.5", "nan"])
+def test_a_bad_seed_is_one_line(value, capsys):
+    status, err = ends(lambda: parser().parse_args(["--seed", value]), capsys)
+    assert status == 2 and err.count("\n") == 1 and "--seed" in err and value in err
+
+
+def test_a_readable_file_is_there_and_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "list.txt").write_text("a")
+    os.mkfifo(tmp_path / "pipe")
+    assert readable_file("~/list.txt") == tmp_path / "list.txt"
+    assert refused(readable_file, str(tmp_path)) == f"{tmp_path}: a folder, expected a file"
+    assert refused(readable_file, str(tmp_path / "pipe")) == f"{tmp_path}/pipe: a FIFO, expected a file"
+    assert refused(readable_file, "/dev/null") == "/dev/null: a device, expected a file"
+    assert refused(readable_file, str(tmp_path / "no")) == f"{tmp_path}/no: no such file"
+    assert refused(readable_file, "~nobody-of-that-name/x").endswith("there is no user 'nobody-of-that-name'")
+    assert refused(readable_file, "") == "the path is empty"
+
+
+def test_a_folder_may_be_new_but_not_something_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").write_text("a")
+    os.mkfifo(tmp_path / "pipe")
+    assert folder_path("~/new/one") == tmp_path / "new" / "one"
+    assert folder_path(str(tmp_path)) == tmp_path
+    assert refused(folder_path, str(tmp_path / "file")) == f"{tmp_path}/file: a file, expected a folder"
+    assert refused(folder_path, str(tmp_path / "pipe")) == f"{tmp_path}/pipe: a FIFO, expected a folder"
+    assert refused(folder_path, "~nobody-of-that-name").endswith("there is no user 'nobody-of-that-name'")
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_an_output_dir_that_is_no_folder_is_refused_by_the_parser(tmp_path, kind, capsys):
+    (tmp_path / "file").write_text("a")
+    os.mkfifo(tmp_path / "pipe")
+    status, err = ends(lambda: parser().parse_args(["--output_dir", str(tmp_path / kind)]), capsys)
+    assert status == 2 and err.count("\n") == 1 and "--output_dir" in err and "expected a folder" in err
+
+
+# --- what the user set ---
+
+
+def rich_parser() -> OneLineParser:
+    """A parser with every kind of argument that the scripts use."""
+    made = OneLineParser(prog="rich.py")
+    made.add_argument("picture", nargs="?", type=Path, default="none.png")
+    made.add_argument("--epochs", type=int, default="30", help="a default that its type converts")
+    made.add_argument("--checkpoint", type=Path, required=True)
+    made.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=True)
+    made.add_argument("--cpu", action="store_true")
+    made.add_argument("--name", action="append", default=None)
+    made.add_argument("--data", nargs="?", const="here", default="there")
+    one = made.add_mutually_exclusive_group(required=True)
+    one.add_argument("--left", type=int)
+    one.add_argument("--right", type=int)
+    made.set_defaults(epochs="40", hidden=7)
+    return made
+
+
+REQUIRED = ["--checkpoint", "a.pt", "--left", "1"]
+
+
+def test_what_is_given_is_known_also_where_it_equals_the_default():
+    argv = [*REQUIRED, "--epochs=40", "--no-nesterov", "--name", "a", "--name", "b", "--data"]
+    defaults, given = parse_given(rich_parser, argv)
+    assert defaults == {
+        **{"picture": Path("none.png"), "epochs": 40, "checkpoint": None, "nesterov": True, "cpu": False},
+        **{"name": None, "data": "there", "left": None, "right": None, "hidden": 7},
+    }
+    assert given == {
+        **{"checkpoint": Path("a.pt"), "left": 1, "epochs": 40, "nesterov": False},
+        **{"name": ["a", "b"], "data": "here"},
+    }
+    assert parse_given(rich_parser, ["x.png", *REQUIRED])[1]["picture"] == Path("x.png")
+
+
+def test_the_arguments_are_the_command_lines_where_none_are_handed_over(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["rich.py", *REQUIRED, "--cpu"])
+    assert parse_given(rich_parser)[1] == {"checkpoint": Path("a.pt"), "left": 1, "cpu": True}
+
+
+def test_a_parser_that_is_shared_comes_back_as_it_was():
+    made = rich_parser()
+    before = vars(made.parse_args(REQUIRED))
+    parse_given(made, [*REQUIRED, "--epochs", "1"])
+    assert vars(made.parse_args(REQUIRED)) == before
+    with pytest.raises(SystemExit):
+        made.parse_args([])  # what was required is required
+
+
+@pytest.mark.parametrize("argv", [[], ["--left", "1"], ["--checkpoint", "a"], [*REQUIRED, "--epochs", "x"]])
+def test_parse_given_refuses_as_the_parser_does(argv, capsys):
+    status, err = ends(lambda: parse_given(rich_parser, argv), capsys)
+    assert status == 2 and err.startswith("rich.py: error: ") and err.count("\n") == 1
+
+
+def test_help_has_its_defaults_through_parse_given(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_given(rich_parser, ["--help"])
+    assert caught.value.code == 0 and "(default: 40)" in capsys.readouterr().out
+
+
+def test_given_wins_over_layers_and_later_layers_over_earlier_ones():
+    defaults = {"a": 0, "b": 0, "c": 0, "d": 0}
+    args = settle(defaults, {"d": 0}, {"b": 1, "c": 1, "d": 1}, {"c": 2, "d": 2})
+    assert (args.a, args.b, args.c, args.d) == (0, 1, 2, 0)
+    assert args._given == {"d"} and defaults == {"a": 0, "b": 0, "c": 0, "d": 0}
+
+
+def test_a_layer_with_an_unknown_name_is_a_mistake_of_the_program():
+    with pytest.raises(ValueError, match="no such setting: epohcs"):
+        settle({"epochs": 1}, {}, {"epohcs": 2})
+
+
 # --- sample defaults ---
 
 
@@ -132,6 +317,7 @@ def test_sample_defaults_act_on_sample_runs_and_given_flags_win(argv, expected, 
     chosen = (lambda first: {**defaults, "bs": 32 if first.sample else 0}) if as_function else defaults
     args = parse_with_sample_defaults(parser, argv, lambda args: args.sample, chosen)
     assert (args.epochs, args.bs) == expected
+    assert args._given == {flag.removeprefix("--") for flag in argv if flag.startswith("--")}
 
 
 def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
@@ -155,6 +341,14 @@ def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
             "error: m.jsonl: No space left; free space and go on with --resume\n",
         ),
         (PermissionError(errno.EACCES, "Denied", "D/x"), 2, "error: D/x: Denied; check the permissions\n"),
+        (OSError(errno.EIO, "Input/output error", "a.csv"), 2, "error: a.csv: Input/output error\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", b"a.csv"), 2, "error: a.csv: No such file\n"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", Path("D")), 2, "error: D: Is a directory\n"),
+        (OSError(12345, "Something new", "D/x"), 2, "error: D/x: Something new\n"),
+        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b"), 2, "error: a: Cross-device link\n"),
+        (OSError(errno.ENOSPC, "No space"), 2, "error: writing: No space; free space and go on with --resume\n"),
+        (OSError(errno.EIO, "Input/output error"), 2, "error: writing: Input/output error\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 2, "error: the output is closed: Broken pipe\n"),
     ],
 )
 def test_errors_end_in_one_line_and_their_status(error, status, text, capsys):
@@ -169,7 +363,18 @@ def test_the_main_functions_status_is_the_programs(returned, status, capsys):
     assert ends(lambda: run_main(lambda: returned), capsys) == (status, "")
 
 
-@pytest.mark.parametrize("bug", [ZeroDivisionError(), OSError(errno.EPIPE, "Broken pipe")])
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_every_error_with_a_path_is_one_line_whatever_its_number(number, capsys):
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    status, err = ends(lambda: run_main(main), capsys)
+    assert status == 2 and err.startswith(f"error: some/file: {os.strerror(number)}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "bug", [ZeroDivisionError(), OSError("no number and no path"), OSError(errno.EBADF, "Bad file descriptor")]
+)
 def test_a_bug_keeps_its_traceback(bug):
     def main() -> None:
         raise bug
@@ -195,6 +400,34 @@ def test_an_error_in_a_loader_worker_is_one_line_too(capsys):
         list(DataLoader(Broken(), num_workers=1))
 
     assert ends(lambda: run_main(main), capsys) == (2, "error: some/image.png: unreadable image (cut short)\n")
+
+
+class Denied(Broken):
+    """A data set with a file that may not be read."""
+
+    def __getitem__(self, index: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "some/image.png")
+
+
+def test_an_error_of_the_system_in_a_loader_worker_is_one_line_too(capsys):
+    def main() -> None:
+        list(DataLoader(Denied(), num_workers=1))
+
+    told = "error: [Errno 13] Permission denied: 'some/image.png'\n"
+    assert ends(lambda: run_main(main), capsys) == (2, told)
+
+
+def test_a_reader_that_goes_away_is_one_line(tmp_path):
+    code = (
+        "from common.cli import run_main\nrun_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
+    )
+    script = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    script.stdout.readline()
+    script.stdout.close()
+    err = script.stderr.read()
+    assert (script.wait(60), err) == (2, "error: the output is closed: Broken pipe\n")
 
 
 AT_THE_END = """

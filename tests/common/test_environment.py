@@ -1,9 +1,14 @@
-"""environment.yml and pyproject.toml name the same packages with the same bounds."""
+"""environment.yml and pyproject.toml name the same packages with the same bounds; a test that hangs is ended."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import yaml
+
+from tests.conftest import pytest_collection_modifyitems
 
 try:
     import tomllib
@@ -56,3 +61,52 @@ def test_the_packages_that_the_user_named_are_there():
 def test_the_last_pip_line_installs_the_repository_editable():
     pip = next(line["pip"] for line in conda() if isinstance(line, dict))
     assert pip[-1].endswith("-e .")
+
+
+# --- a test that hangs ---
+
+
+def settings_of_pytest() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+
+
+def test_a_test_has_five_minutes(request):
+    found = settings_of_pytest()
+    assert (found["timeout"], found["timeout_method"]) == (300, "thread")
+    assert request.config.getini("timeout") == "300"
+    assert request.node.get_closest_marker("timeout") is None
+
+
+def slow_test_of(request: pytest.FixtureRequest) -> pytest.Function:
+    return pytest.Function.from_parent(request.node.parent, name="slow_one", callobj=lambda: None)
+
+
+def test_a_slow_test_has_half_an_hour_unless_it_says_otherwise(request):
+    slow, own = slow_test_of(request), slow_test_of(request)
+    for item in (slow, own):
+        item.add_marker(pytest.mark.slow)
+    own.add_marker(pytest.mark.timeout(7))
+    pytest_collection_modifyitems([slow, own])
+    assert [item.get_closest_marker("timeout").args for item in (slow, own)] == [(1800,), (7,)]
+
+
+HANGS = """
+import signal, time
+
+def test_that_hangs():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nor does a SIGTERM end it
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            pass
+"""
+
+
+def test_a_test_that_hangs_is_named_and_ended(tmp_path):
+    (tmp_path / "test_it.py").write_text(HANGS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntimeout = 1\ntimeout_method = thread\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "Timeout" in done.stdout + done.stderr and "test_that_hangs" in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 import torch
@@ -92,3 +93,18 @@ def test_the_first_signal_is_noted_the_second_quits(number):
     assert signal.getsignal(number) == signal.SIG_DFL
     signals.give_back()
     assert signal.getsignal(number) == before
+
+
+def test_in_another_thread_nothing_is_noted_and_nothing_fails():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    made = []
+
+    def work() -> None:
+        made.append(StopSignals())
+        made[0].give_back()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert made[0].received == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

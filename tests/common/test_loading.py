@@ -188,7 +188,28 @@ def test_a_batch_without_a_readable_image_is_empty():
     assert batch.index.shape == (0,) and batch.index.dtype == torch.int64
 
 
-def test_without_the_flag_and_in_evaluation_an_unreadable_image_is_an_error():
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2])
+def test_evaluation_skips_and_counts_when_asked_to(world, workers):
+    data, batches = Noisy(10, corrupt=(1, 4, 5, 6, 8)), []
+    for rank in range(world):
+        loader = eval_loader(data, 2, accelerator=process(rank, world), workers=workers, skip_corrupt=True)
+        batches += list(loader)
+    assert sum(b.skipped for b in batches) == 5
+    assert sorted(i for b in batches for i in b.index.tolist()) == [0, 2, 3, 7, 9]
+    assert all(torch.equal(b.data[0], b.index) for b in batches if b.data is not None)
+    assert any(b.data is None and b.skipped == 2 and b.index.shape == (0,) for b in batches)
+
+
+def test_what_is_skipped_does_not_change_the_rest():
+    loaders = [
+        eval_loader(Noisy(6, corrupt=corrupt), 2, accelerator=process(), skip_corrupt=True) for corrupt in ((), (2,))
+    ]
+    whole, rest = ({int(i): b.data[1][k] for b in loader for k, i in enumerate(b.index)} for loader in loaders)
+    assert sorted(rest) == [0, 1, 3, 4, 5] and all(torch.equal(rest[i], whole[i]) for i in rest)
+
+
+def test_without_the_flag_an_unreadable_image_is_an_error_in_evaluation_too():
     for loader in (
         train_loader(Noisy(4, corrupt=(2,)), 2, seed=0, accelerator=process()),
         eval_loader(Noisy(4, corrupt=(2,)), 2, accelerator=process()),

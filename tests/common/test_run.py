@@ -4,6 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -238,6 +239,152 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it(finished, damage):
     torch.save({**checkpoint.load(path), **damage}, path)
     with pytest.raises(UserError, match=r"last\.pt: not a (whole )?checkpoint of a run"):
         train(settings(finished, resume=""))
+
+
+def damaged(folder: Path, change) -> Path:
+    """The run in `folder` with a changed last.pt."""
+    path = folder / "checkpoints" / "last.pt"
+    saved = checkpoint.load(path)
+    change(saved)
+    torch.save(saved, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epoch", "x"), ("epoch", -1), ("epoch", 1.5), ("epoch", None), ("epoch", True), ("epoch", 2**70)),
+        *(("batch", "x"), ("batch", -1), ("batch", 10**6), ("step", "x"), ("step", -3), ("images", [1])),
+        *(("skipped", {}), ("seconds", "long"), ("seconds", float("nan")), ("seconds", -1.0)),
+        *(("best", "x"), ("best", [0.5]), ("finished", "no"), ("finished", 1)),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_before_anything_is_changed(finished, name, value):
+    path = damaged(finished, lambda saved: saved["progress"].update({name: value}))
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=rf"last\.pt: not a whole checkpoint of a run \({name} is ") as caught:
+        train(settings(finished, resume=""))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_a_value_that_is_missing_is_named(finished):
+    damaged(finished, lambda saved: saved["progress"].pop("epoch"))
+    with pytest.raises(UserError, match=r"not a whole checkpoint of a run \(progress: epoch\)"):
+        train(settings(finished, resume=""))
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_epoch_behind_the_last_is_an_error(finished, is_finished):
+    damaged(finished, lambda saved: saved["progress"].update(epoch=99, finished=is_finished))
+    told = rf"last\.pt: not a whole checkpoint of a run \(99 epochs are done, the run has {EPOCHS}\)"
+    with pytest.raises(UserError, match=told):
+        train(settings(finished, resume=""))
+
+
+def test_a_batch_behind_the_last_is_an_error(finished):
+    damaged(finished, lambda saved: saved["progress"].update(epoch=1, batch=PER_EPOCH + 1, finished=False))
+    told = rf"last\.pt: not a whole checkpoint of a run \({PER_EPOCH + 1} batches are done, the epoch has {PER_EPOCH}\)"
+    with pytest.raises(UserError, match=told):
+        train(settings(finished, resume=""))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("text", None, ["split", "test"], {"split": "test"}, {"step": 1, "epoch": 1, "split": None}),
+        *({"step": "x", "epoch": 1, "split": "test"}, {"step": 1, "epoch": -1, "split": "test"}),
+        {"step": 1, "epoch": 1, "split": "test", "accuracy": torch.ones(1)},
+        {"step": 1, "epoch": 1, "split": "test", "accuracy": float("nan")},
+    ],
+)
+def test_a_line_of_metrics_that_cannot_be_is_named(finished, line):
+    damaged(finished, lambda saved: saved["metrics"].insert(2, line))
+    with pytest.raises(UserError, match=r"last\.pt: not a whole checkpoint of a run \(line 3 of the metrics is "):
+        train(settings(finished, resume=""))
+
+
+def test_a_setting_that_cannot_be_compared_is_another_one(finished):
+    damaged(finished, lambda saved: saved["settings"].update(lr=torch.ones(2)))
+    with pytest.raises(UserError, match="other settings than the run was started with: lr tensor"):
+        train(settings(finished, resume=""))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state["optimizer"]["param_groups"][0].update(lr="x"), "optimizer param_groups 0 lr is 'x'"),
+        (lambda state: state["optimizer"].update(state=[]), r"optimizer state is \[\], expected named values"),
+        (lambda state: state["optimizer"].update(param_groups=7), "optimizer param_groups is 7, expected a list"),
+        (lambda state: state["scheduler"].update(last_epoch="x"), "scheduler last_epoch is 'x', expected a number"),
+        (lambda state: state.update(mean_loss={"sums": 3}), "mean_loss sums is 3, expected a tensor"),
+        (lambda state: state.update(mean_loss=[]), r"mean_loss is \[\], expected named values"),
+        (lambda state: state.update(mean_loss={}), "mean_loss does not fit"),
+        (
+            lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.ones(2)),
+            r"optimizer momentum_buffer is \(2,\), expected \(8, 4\)",
+        ),
+    ],
+)
+def test_a_state_of_another_kind_is_an_error_and_not_a_failing_step(finished, change, told):
+    damaged(finished, lambda saved: change(saved["state"]))
+    with pytest.raises(UserError, match=rf"last\.pt: {told}"):
+        train(settings(finished, resume=""))
+
+
+@pytest.mark.parametrize("score", [float("nan"), None])
+def test_an_undefined_score_is_never_the_best(tmp_path, score):
+    run = evaluation(tmp_path / "run")
+    run.restore(model=torch.nn.Linear(1, 1))
+    for value in (score, 0.25, score, 0.5):
+        run.end_epoch(score=value)
+    assert run.progress.best == 0.5 and state(tmp_path / "run", "best")["progress"]["epoch"] == 4
+    run.close()
+
+
+def test_an_undefined_best_of_an_older_run_is_forgotten(finished):
+    damaged(finished, lambda saved: saved["progress"].update(best=float("nan")))
+    assert train(settings(finished, resume="")).progress.best is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"accuracy": 0.', b"\xff\xfe\x00"])
+def test_a_damaged_summary_of_a_finished_run_is_written_again(whole, finished, content, capsys):
+    (finished / "summary.json").write_bytes(content)
+    train(settings(finished, resume=""))
+    assert "its missing summary.json is written" in capsys.readouterr().out
+    assert_equal_runs(whole, finished)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe{}",
+        b"[]",
+        b"7",
+        b'{"launches": null}',
+        b'{"launches": "ab"}',
+        b'{"launches": [1]}',
+        b"{",
+        b"[" * 10**5,
+    ],
+)
+def test_a_damaged_config_does_not_block_resuming(whole, tmp_path, content, capsys):
+    folder = tmp_path / "run"
+    train(settings(folder, max_steps=2))
+    (folder / "config.json").write_bytes(content)
+    train(settings(folder, resume=""))
+    assert_equal_runs(whole, folder)
+    assert f"{folder}/config.json: damaged; it is written anew" in capsys.readouterr().out
+    config = strict((folder / "config.json").read_text())
+    assert len(config["launches"]) == 1 and config["settings"]["lr"] == 0.1
+
+
+def test_numpy_values_beside_the_weights_do_not_stop_a_resume(whole, tmp_path):
+    folder = tmp_path / "run"
+    train(settings(folder, max_steps=5))
+    damaged(folder, lambda saved: saved.update(extra=np.float64(0.5)))
+    train(settings(folder, resume=""))
+    assert_equal_runs(whole, folder)
 
 
 @pytest.mark.parametrize(

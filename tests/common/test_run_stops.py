@@ -1,7 +1,9 @@
 """How a run stops: signals, what is not finite, and several processes that stop together."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import torch
 
 from common import checkpoint
 from common.cli import NonFiniteError, run_main
+from common.data import CorruptImage
 from common.run import Run
 from tests.common.runs import PER_EPOCH, ROOT, assert_equal_runs, evaluation, state
 from tests.common.toy import EPOCHS, SAMPLES, STEPS, settings, train
@@ -67,6 +70,44 @@ def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
     assert not run.last.exists()
 
 
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_nobody_polls_ends_the_program_when_all_is_saved(whole, tmp_path, number, status, capsys):
+    """While the figures of the final report are drawn, say."""
+    folder = tmp_path / "run"
+
+    def main() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            speed = Run.images_per_second  # `finish` asks for it first
+            patch.setattr(Run, "images_per_second", lambda run: os.kill(os.getpid(), number) or speed(run))
+            train(settings(folder))
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == status
+    assert f"stopped by signal {int(number)}; everything was saved before" in capsys.readouterr().out
+    assert state(folder)["progress"]["finished"]
+    assert_equal_runs(whole, folder)
+
+
+def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, tmp_path):
+    """A final evaluation that polls: what it has logged is not saved, for the resumed run logs it again."""
+    folder = tmp_path / "run"
+    run = train(settings(folder, max_steps=STEPS))
+    run = train(settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5))
+    lines = run.lines
+    folder = tmp_path / "stopped"
+
+    def report(run: Run) -> None:
+        run.log("final", accuracy=0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.poll()
+
+    for _ in range(2):  # the second time it is resumed right into the report
+        with pytest.raises(SystemExit):
+            train(settings(folder, resume=""), before_finish=report)
+    assert train(settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5)).lines == lines
+
+
 @pytest.mark.slow
 def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers(whole, tmp_path):
     code = "import sys; from pathlib import Path; from common.cli import run_main; from tests.common.toy import *\n"
@@ -80,6 +121,75 @@ def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers
     assert run.returncode == 143 and b"Traceback" not in err
     train(settings(tmp_path / "run", resume=""))
     assert_equal_runs(whole, tmp_path / "run")
+
+
+# --- an evaluation that stops ---
+
+
+def resumed_steps(folder, **changed) -> list[int]:
+    """The steps that the resumed run takes."""
+    steps = []
+    train(settings(folder, resume="", **changed), after_step=lambda run: steps.append(run.progress.step + 1))
+    return steps
+
+
+def failing(epoch: int) -> Callable[[Run], None]:
+    """The evaluation of an epoch finds an image that it cannot read."""
+
+    def evaluate(run: Run) -> None:
+        if run.progress.epoch == epoch:
+            random.random(), torch.rand(())  # what a failed evaluation drew is forgotten
+            raise CorruptImage("val.jpg: unreadable image")
+
+    return evaluate
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS))
+@pytest.mark.parametrize("every", [None, 1, 3])
+def test_a_run_whose_evaluation_failed_repeats_no_step(whole, tmp_path, epoch, every):
+    folder = tmp_path / "run"
+    with pytest.raises(CorruptImage):
+        train(settings(folder, checkpoint_every=every), in_evaluation=failing(epoch))
+    with pytest.raises(CorruptImage):  # not mended yet
+        train(settings(folder, resume=""), in_evaluation=failing(epoch))
+    assert resumed_steps(folder) == list(range(PER_EPOCH * (epoch + 1) + 1, STEPS + 1))
+    assert_equal_runs(whole, folder)
+
+
+@pytest.mark.parametrize("limit", [PER_EPOCH, PER_EPOCH + 1, 2 * PER_EPOCH])
+def test_it_repeats_no_step_with_max_steps_either(whole, tmp_path, limit):
+    folder = tmp_path / "run"
+    with contextlib.suppress(CorruptImage):
+        train(settings(folder, max_steps=limit), in_evaluation=failing(0))
+    done = min(limit, PER_EPOCH)  # where the first evaluation comes before the limit, it stops the run
+    assert state(folder)["progress"]["step"] == (limit if limit == PER_EPOCH else done)
+    assert resumed_steps(folder, max_steps=2 * PER_EPOCH) == list(range(done + 1, 2 * PER_EPOCH + 1))
+    assert resumed_steps(folder) == list(range(2 * PER_EPOCH + 1, STEPS + 1))
+    assert_equal_runs(whole, folder)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_an_evaluation_keeps_the_state_from_before_it(whole, tmp_path, number, status, capsys):
+    """By then lines are logged and means are taken: saved once more, the resumed run would do it twice."""
+    folder = tmp_path / "run"
+
+    def send(run: Run) -> None:
+        os.kill(os.getpid(), number)
+        run.poll()
+
+    with pytest.raises(SystemExit) as caught:
+        train(settings(folder), in_evaluation=send)
+    assert caught.value.code == status
+    assert f"saved {folder}/checkpoints/last.pt; go on with --resume" in capsys.readouterr().out
+    assert resumed_steps(folder) == list(range(PER_EPOCH + 1, STEPS + 1))
+    assert_equal_runs(whole, folder)
+
+
+def test_an_evaluation_script_has_nothing_to_save(tmp_path):
+    run = evaluation(tmp_path / "run")
+    run.save_before_evaluation()
+    run.close()
+    assert not run.last.exists()
 
 
 # --- what is not finite ---
@@ -142,6 +252,8 @@ def test_two_processes_gather_average_save_and_resume_as_one(tmp_path):
     assert found["exits"] == [143, 143] and found["uneven_polls"]
     assert found["refused"] == ["UserError", "UserError"]
     assert_equal_runs(tmp_path / "whole", tmp_path / "interrupted")
+    assert found["steps_after_mending"] == [2, 2]  # of 6, for 4 came before that evaluation
+    assert_equal_runs(tmp_path / "whole", tmp_path / "mended")
     randoms = state(tmp_path / "whole")["random"]
     assert len(randoms) == 2 and not same(randoms[0]["torch"], randoms[1]["torch"])
     assert state(tmp_path / "whole")["progress"]["images"] == SAMPLES * EPOCHS

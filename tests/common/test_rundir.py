@@ -188,17 +188,55 @@ def test_an_unnamed_run_goes_beside_one_that_another_process_holds(tmp_path, in_
     assert claim(settings(None), tmp_path / "toy", None)[0] == tmp_path / "toy-2"
 
 
-def test_what_a_killed_save_left_half_written_is_cleared_away(tmp_path, in_child):
+PARTS = (
+    *("checkpoints/.last.pt.123.part", ".config.json.123.part", "figures/.curves.png.7.part"),
+    *("exported/deep/.model.onnx.123456.part", "a [1]*/.x.1.part", ".odd.name..part.99.part"),
+)
+KEPT = ("notes.part", ".hidden.part", "exported/movie.mp4.part", "exported/.movie.123.partial")
+
+
+def test_what_a_killed_save_left_half_written_is_cleared_away_wherever_it_was(tmp_path, in_child):
     folder = make_run(tmp_path / "run")
-    parts = [folder / "checkpoints" / ".last.pt.123.part", folder / ".config.json.123.part"]
-    for part in parts:
-        part.write_bytes(b"half")
-    assert in_child(lock, folder, stay=True)  # somebody is writing: not ours to clear
-    assert not any(part.exists() for part in parts)
-    parts[0].write_bytes(b"being written")
+    for name in (*PARTS, *KEPT):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    assert in_child(lock, folder, stay=True)
+    assert not any((folder / name).exists() for name in PARTS)
+    assert all((folder / name).exists() for name in KEPT)
+    part = folder / PARTS[0]
+    part.write_bytes(b"being written")  # somebody is writing: not ours to clear
     with pytest.raises(UserError):
         lock(folder)
-    assert parts[0].exists() and (folder / "checkpoints" / "last.pt").exists()
+    assert part.exists() and (folder / "checkpoints" / "last.pt").exists()
+
+
+def test_only_run_directories_are_searched_and_a_run_below_is_left_to_its_own_lock(tmp_path):
+    (tmp_path / "mine").mkdir()
+    part = tmp_path / "mine" / ".a.1.part"
+    part.write_bytes(b"not of a run")
+    lock(tmp_path / "mine")
+    assert part.exists()
+    child = make_run(tmp_path / "sweep" / "seed0") / ".config.json.1.part"
+    make_run(tmp_path / "sweep")
+    child.write_bytes(b"half")
+    (child.parent / ".lock").touch()
+    lock(tmp_path / "sweep")
+    assert child.exists()
+    lock(child.parent)
+    assert not child.exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_a_lock_that_is_no_file_does_not_block(tmp_path, kind):
+    os.mkfifo(tmp_path / ".lock") if kind == "fifo" else (tmp_path / ".lock").mkdir()
+    with pytest.raises(UserError, match="cannot be used as a run directory"):
+        lock(tmp_path)
+
+
+def test_a_fifo_in_place_of_a_run_directory_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "run")
+    with pytest.raises(UserError, match="run: cannot be used as a run directory"):
+        claim(settings(tmp_path / "run"), tmp_path / "default", tmp_path / "run")
 
 
 # --- config.json and what it compares ---
@@ -285,6 +323,36 @@ def test_precision_on_a_cpu_is_no_unless_asked_for(monkeypatch):
     assert make_accelerator(settings(None)).mixed_precision == "no"
     with pytest.raises(UserError, match="--mixed_precision fp16 needs a GPU"):
         make_accelerator(settings(None, mixed_precision="fp16"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed is not supported"),
+        ("ACCELERATE_USE_DEEPSPEED", "1", "DeepSpeed is not supported"),
+        ("ACCELERATE_USE_MEGATRON_LM", "True", "Megatron-LM is not supported"),
+        ("ACCELERATE_USE_TP", "true", "tensor parallelism is not supported"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "context or sequence parallelism is not supported"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "accumulation of gradients is not supported"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "auto", "accumulation of gradients is not supported"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8", "choose from no, fp16, bf16"),
+    ],
+)
+def test_what_accelerate_is_asked_for_and_the_five_do_not_support_is_refused(monkeypatch, variable, value, told):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"^{variable}.*: .*{told}"):
+        make_accelerator(settings(None))
+
+
+def test_what_accelerate_launch_sets_by_default_is_not_refused(monkeypatch):
+    names = ("USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+    for name in names:
+        monkeypatch.setenv(f"ACCELERATE_{name}", "false")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert make_accelerator(settings(None)).num_processes == 1
 
 
 @pytest.mark.parametrize(

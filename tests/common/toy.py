@@ -50,8 +50,14 @@ def train(
     default_dir: str = "toy",
     after_step: Callable[[Run], None] = lambda run: None,
     spoil: Callable[[torch.Tensor, Run], torch.Tensor] = lambda loss, run: loss,
+    in_evaluation: Callable[[Run], None] = lambda run: None,
+    before_finish: Callable[[Run], None] = lambda run: None,
 ) -> Run:
-    """Train the toy; `after_step` is called before each `run.step`, `spoil` may change the loss."""
+    """Train the toy; `after_step` is called before each `run.step`, `spoil` may change the loss.
+
+    `in_evaluation` is called in the middle of each evaluation, when part of it is logged already;
+    `before_finish` after the last epoch.
+    """
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
     run = start_run(args, default_dir, accelerator)
@@ -86,12 +92,15 @@ def train(
             run.step(len(where))
         if run.stopped:
             break
+        run.save_before_evaluation()
         model.eval()
+        run.log("train", loss=mean_loss.compute(), nothing=float("nan"), draw=random.random())
+        in_evaluation(run)
         rows = [(index, model(x).argmax(1), y) for (x, y), index, _ in tests]
         columns = map(torch.cat, zip(*rows, strict=True))
         _, guess, truth = gather_in_order(*columns, accelerator=accelerator)
-        run.log("train", loss=mean_loss.compute(), nothing=float("nan"), draw=random.random())
         run.log("test", accuracy=(guess == truth).double().mean().item())
         run.end_epoch(score=run.values("test", "accuracy")[-1])
+    before_finish(run)
     run.finish(accuracy=(run.values("test", "accuracy") or [None])[-1], undefined=float("nan"))
     return run

@@ -47,6 +47,22 @@ def signal_one(run: Run) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def unreadable(run: Run) -> None:
+    """The second evaluation stops, on both processes."""
+    if run.progress.epoch == 1:
+        raise UserError("an unreadable image")
+
+
+def evaluation_mended(folder: Path) -> list[int]:
+    """A run whose evaluation failed and was gone on with: the steps that each process then took."""
+    steps = []
+    try:
+        train(settings(folder), in_evaluation=unreadable)
+    except UserError:
+        train(settings(folder, resume=""), after_step=lambda run: steps.append(run.progress.step))
+    return gather_object([len(steps)])
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     accelerator = make_accelerator(settings(None))
@@ -66,6 +82,8 @@ def main(folder: Path) -> None:
     train(settings(folder / "interrupted", resume="", max_steps=5))
     run = train(settings(folder / "interrupted", resume=""))
     found["exits"] = gather_object([status])
+
+    found["steps_after_mending"] = evaluation_mended(folder / "mended")
 
     for _ in range(3 + 4 * run.rank):  # evaluation loops are not equally long everywhere
         run.poll()

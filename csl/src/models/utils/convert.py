@@ -5,6 +5,8 @@ python -m csl.src.models.utils.convert FILE OUT.pth --to official
 python -m csl.src.models.utils.convert FILE OUT.onnx --image_size 224
 """
 
+import common.interrupt  # noqa: F401
+
 import re
 import warnings
 from argparse import Namespace
