@@ -163,6 +163,7 @@ def _ours(cells: dict[str, str], paper: str, where: str) -> Row:
     value = _number(cells["mean"], f"{where}: mean")
     std = _spread(cells["std"], value, f"{where}: std")
     n = _count(cells["n"], f"{where}: n") or 0
+    _not_below_zero(cells["minutes"], f"{where}: minutes")
     seeds = [whole(seed, f"{where}: seeds") for seed in cells["seeds"].split()]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"{where}: seeds {cells['seeds']!r} name one seed twice")
@@ -179,10 +180,15 @@ def _number(text: str, where: str) -> float | None:
     return decimal(text, where) if text.strip() else None
 
 
+def _not_below_zero(text: str, where: str) -> float | None:
+    number = _number(text, where)
+    if number is not None and number < 0:
+        raise UserError(f"{where}: expected no number below zero, found {text!r}")
+    return number
+
+
 def _spread(text: str, value: float | None, where: str) -> float | None:
-    std = _number(text, where)
-    if std is not None and std < 0:
-        raise UserError(f"{where}: a standard deviation is not below zero, found {text!r}")
+    std = _not_below_zero(text, where)
     if std is not None and value is None:
         raise UserError(f"{where}: a standard deviation without the number that it is of")
     return std
@@ -192,8 +198,7 @@ def _count(text: str, where: str) -> int | None:
     if not text.strip():
         return None
     count = whole(text, where)
-    if count < 0:
-        raise UserError(f"{where}: a count is not below zero, found {text!r}")
+    _not_below_zero(text, where)
     return count
 
 
