@@ -137,8 +137,8 @@ def bench_cues(repeats: int) -> tuple[float, float]:
                     if mask is None:
                         continue
                     a, b = (model(image[None], torch.tensor([c - 1]), return_cam="jointll")[0] for c in pair)
-                    big = F.interpolate((a - b).abs()[None, None], size=(64, 64), mode="bilinear", align_corners=False)
-                    values = normalize_scoremap(big[0, 0].numpy().astype(np.float64), "clipping")
+                    big = F.interpolate((a - b)[None, None], size=(64, 64), mode="bilinear", align_corners=False)
+                    values = normalize_scoremap(big[0, 0].abs().numpy().astype(np.float64), "clipping")
                     true += np.histogram(values[mask == 1], edges)[0]
                     false += np.histogram(values[mask == 0], edges)[0]
                 scores.append(average_precision(true, false)[0])

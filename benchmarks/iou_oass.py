@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from common.cli import OneLineParser, UserError, positive_int, run_main
 from oass.core.cam_quality import THRESHOLDS, label_map
 from oass.core.keypoints import upsample_cams
-from oass.tools.ai.evaluate_utils import Calculator_For_mIoU
+from oass.tools.ai.evaluate_utils import VOID, Calculator_For_mIoU
 
 
 def perfect_maps(mask: np.ndarray, classes: int, stride: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,10 +53,11 @@ def best_miou(masks: list[np.ndarray], classes: int, stride: int) -> tuple[float
         side = -(-max(mask.shape) // 32) * 32
         maps, labels = perfect_maps(mask, classes, stride, side)
         valid = mask < classes
+        truth = np.where(valid, mask, VOID)
         for threshold, count in counts.items():
             predicted = label_map(maps, labels, threshold)
             start = time.process_time()
-            count.add(predicted, mask)
+            count.add(predicted, truth)
             seconds += time.process_time() - start
             theirs[threshold] += confusion_matrix(mask[valid], predicted[valid], labels=range(classes))
     for threshold, count in counts.items():
@@ -74,7 +75,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--strides", type=positive_int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--limit", type=positive_int, default=50, help="the first so many masks")
     args = parser.parse_args(argv)
-    files = sorted(args.masks.glob("*.png"))[: args.limit]
+    if args.classes > VOID:
+        raise UserError(f"--classes {args.classes}: at most {VOID}; {VOID} itself is void")
+    found = sorted(path for path in args.masks.glob("*.png") if not path.name.startswith("."))
+    files = found[: args.limit]
     if not files:
         raise UserError(f"--masks {args.masks}: no PNG files there")
     masks = [np.asarray(Image.open(file), np.int64) for file in files]

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from calm import eval_cue_location, eval_remove_classify, eval_wsol
 from calm import main as training
-from calm.config import configure
-from calm.flags import build_parser
+from calm.config import parse
+from calm.flags import BOXES, CUES, ERASING, TRAINING, as_arguments, build_parser
 from calm.network.universal import canonical_method
 from common import samples
 from common.checkpoint import atomic_write
-from common.cli import OneLineParser, UserError, run_main, seed_list
+from common.cli import OneLineParser, UserError, non_negative_int, parse_given, run_main, seed_list
 from common.rundir import holds_run
 
 ERASED = ("0.02", "0.05", "0.1", "0.3", "0.5", "0.7", "0.9")
@@ -44,22 +44,24 @@ def _summary(folder: Path) -> dict:
 
 def train_and_evaluate(flags: list[str], folder: Path, auc_steps: int) -> dict[str, float | None]:
     """One method and seed: the numbers of its three evaluations; `flags` name both, data and network."""
-    args = configure(flags)
+    args = parse(flags)
     process, norm, thresholds = MAPS[args.attribution_method]
-    training.main([*flags, "--output_dir", str(folder), *(["--resume"] if holds_run(folder) else [])])
+    train = as_arguments(args, TRAINING)
+    training.main([*train, "--output_dir", str(folder), *(["--resume"] if holds_run(folder) else [])])
     # an evaluation finds the checkpoint in SAVE_ROOT/EXPERIMENT_NAME and writes where --output_dir says
-    there = [*flags, "--save_root", str(folder.parent), "--experiment_name", folder.name]
+    where = ["--save_root", str(folder.parent), "--experiment_name", folder.name]
     maps = [f"--score_map_process={process}", f"--norm_type={norm}", f"--threshold_type={thresholds}"]
     jobs = {
-        "erase": (eval_remove_classify, [*maps, "--erase_k", *ERASED, "--auc_steps", str(auc_steps)]),
-        "cue": (eval_cue_location, maps),
-        "wsol": (eval_wsol, maps),
+        "erase": (eval_remove_classify, ERASING, [*maps, "--erase_k", *ERASED, "--auc_steps", str(auc_steps)]),
+        "cue": (eval_cue_location, CUES, maps),
+        "wsol": (eval_wsol, BOXES, maps),
     }
     if args.attribution_method != "CAM":
-        jobs["wsol_prior"] = (eval_wsol, ["--score_map_process=saliency"])
-    for name, (script, more) in jobs.items():
+        jobs["wsol_prior"] = (eval_wsol, BOXES, ["--score_map_process=saliency"])
+    for name, (script, place, more) in jobs.items():
         if not (folder / name / "summary.json").is_file():
-            script.main([*there, *more, "--output_dir", str(folder / name), "--overwrite"])
+            own = as_arguments(args, place)
+            script.main([*own, *where, *more, "--output_dir", str(folder / name), "--overwrite"])
     found = {name: _summary(folder / name) for name in jobs}
     erase, cue = found["erase"], found["cue"]
     return {
@@ -93,6 +95,34 @@ def report(rows: Sequence[dict], path: Path) -> None:
     print(f"results: {path}")
 
 
+# What the runs differ in, and what each script needs, is set here.
+SET_HERE = {
+    "attribution_method": "use --methods",
+    "seed": "use --seeds",
+    "erase_k": f"it is {' '.join(ERASED)}",
+    "score_map_process": "each method has its own",
+    "score_map_method": "each method has its own",
+    "norm_type": "each method has its own",
+    "threshold_type": "each method has its own",
+    "experiment_name": "use --output_dir",
+    "save_root": "use --output_dir",
+    "use_load_checkpoint": "each run is trained, or gone on with",
+    "load_checkpoint": "each run is trained, or gone on with",
+    "is_train": "each run is trained, or gone on with",
+    "resume": "each run is trained, or gone on with",
+    "overwrite": "name another --output_dir",
+    "override_cache": "name another --output_dir",
+}
+
+
+def _refuse_what_is_set_here(rest: list[str]) -> None:
+    parser = build_parser("compare_methods.py")
+    _, given = parse_given(parser, rest)
+    for flag, remedy in SET_HERE.items():
+        if flag in given:
+            parser.error(f"--{flag} is set by compare_methods.py; {remedy}")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Every method with every seed, then the table."""
     argv = sys.argv[1:] if argv is None else argv
@@ -103,10 +133,11 @@ def main(argv: list[str] | None = None) -> None:
     own.add_argument(
         "--output_dir", "-output_dir", type=Path, default=Path("save/compare"), help="holds METHOD-SEED folders"
     )
-    own.add_argument("--auc_steps", type=int, default=10, help="of deletion and insertion; 0: not")
+    own.add_argument("--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not")
     if {"-h", "--help"} & set(argv):
         build_parser("compare_methods.py", own).parse_args(["--help"])
     mine, rest = own.parse_known_args(argv)
+    _refuse_what_is_set_here(rest)
     try:
         methods = [canonical_method(m) for m in mine.methods.split(",")]
     except ValueError as error:

@@ -3,17 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calm import flags
 from calm.data_loaders import SPLITS, Attributes, configure_metadata
-from calm.flags import build_parser, str2bool  # noqa: F401
+from calm.flags import build_parser, str2bool, without_effect  # noqa: F401
 from calm.network.util import holds_checkpoint
 from calm.prepare_metadata import BUILDERS, second_val, source_of
 from calm.score_map_method import GRADIENT_PROCESSES
-from common.cli import UserError
+from common.cli import UserError, parse_given, settle
 from common.data import Location, locate
 
 mch = Attributes
@@ -26,7 +26,15 @@ HOW_TO_GET = {
 
 
 class Configs(argparse.Namespace):
-    """The settings; what is derived from them is not one of them (a moved run directory is the same run)."""
+    """The settings; what is derived from them is not one of them (a moved run directory is the same run).
+
+    `_given`: the names that the user set, `_typed`: and their values; `_idle`: those without an effect in this
+    script, and why.
+    """
+
+    _given: set[str] | frozenset[str] = frozenset()
+    _typed: Mapping[str, Any] = {}
+    _idle: Mapping[str, str] = {}
 
     @property
     def log_folder(self) -> Path:
@@ -42,7 +50,7 @@ class Configs(argparse.Namespace):
     @property
     def is_named(self) -> bool:
         """Whether the user named the run directory."""
-        return self.output_dir is not None or self._gave_name
+        return self.output_dir is not None or "experiment_name" in self._given
 
     @property
     def data_paths(self) -> Attributes:
@@ -89,16 +97,24 @@ def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
 
 
 def parse(
-    argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None,
-    **defaults: Any,
-) -> Configs:  # fmt: skip
-    """Parse and check flags, those of the script's `own` parser too, with other `defaults`; touches nothing."""
-    return _checked(_parse(argv, prog, own, **defaults), prog)
+    argv: Sequence[str] | None = None,
+    prog: str = "main.py",
+    own: argparse.ArgumentParser | None = None,
+    place: str | None = None,
+) -> Configs:
+    """Parse and check flags, those of the script's `own` parser too; touches nothing.
+
+    place: one of flags.SCRIPTS. Flags that do nothing there are then an error, or, those of the original, kept in
+    `_idle` to be told. `_given` holds the names of the flags that the user set.
+    """
+    args = _settled(parse_given(build_parser(prog, own), argv))
+    _refuse_idle(args, prog, place)
+    return _checked(args, prog, place)
 
 
-def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py", **defaults: Any) -> Configs:
+def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py") -> Configs:
     """Parse flags and make the log folder; needs no data, no checkpoint, no GPU."""
-    args = parse(argv, prog, None, **defaults)
+    args = parse(argv, prog)
     try:
         args.log_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,40 +122,74 @@ def get_configs(argv: Sequence[str] | None = None, prog: str = "main.py", **defa
     return args
 
 
-def _parse(
-    argv: Sequence[str] | None, prog: str, own: argparse.ArgumentParser | None = None, **defaults: Any
-) -> Configs:
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = build_parser(prog, own)
-    parser.set_defaults(**defaults)
-    args = parser.parse_args(argv, Configs())
-    args._gave_architecture = any(a.split("=")[0] == "--architecture" for a in argv)
-    args._gave_name = args.experiment_name is not flags.NAME
+def _settled(parsed: tuple[dict[str, Any], dict[str, Any]], *layers: Mapping[str, Any]) -> Configs:
+    """Defaults, layers and what the user set as one namespace, with the values that follow from others."""
+    defaults, given = parsed
+    args = Configs(**vars(settle(defaults, given, *layers)))
+    args._typed = dict(given)  # before anything is added to a path
+    args._idle = {}
     args.experiment_name = args.experiment_name.rstrip("/")
     args.overwrite = args.overwrite or args.override_cache
     if not _is_complete(Path(args.metadata_root)):
         args.metadata_root = str(Path(args.metadata_root) / args.dataset_name)
-    args._gave_masks = args.mask_root is not flags.ROOT
     args.mask_root = str(Path(args.mask_root) / "OpenImages")
     if args.score_map_process in GRADIENT_PROCESSES:
         args.score_map_method = "backprop"
     return args
 
 
-def _checked(args: Configs, prog: str) -> Configs:
+def _refuse_idle(args: Configs, prog: str, place: str | None) -> None:
+    """Exit status 2 for a flag of ours that does nothing in this script, and for two sources of data."""
+    parser = build_parser(prog)
+    if args.sample and "data_root" in args._given:
+        parser.error(f"--sample contradicts --data_root {args.data_root}; give one of them")
+    if place is None:
+        return
+    for flag, reason in without_effect(args, _place_of(args, place)).items():
+        if flag not in flags.ORIGINALS:
+            parser.error(f"--{flag} {reason}")
+
+
+def _checked(args: Configs, prog: str, place: str | None) -> Configs:
     """The same; exit status 2 where settings do not go together."""
     parser = build_parser(prog)
-    if args.score_map_method == "backprop" and args.score_map_process not in GRADIENT_PROCESSES:
-        parser.error(
-            f"--score_map_method backprop: {args.score_map_process} is no gradient; {', '.join(GRADIENT_PROCESSES)} are"
-        )
-    if "superclass" in args.score_map_process and args.superclass_file is None:
-        parser.error(f"--score_map_process {args.score_map_process} needs --superclass_file")
-    if args.resize_size < args.crop_size:
-        parser.error(f"--resize_size {args.resize_size} is below --crop_size {args.crop_size}")
-    if args.em_teacher == "ema" and args.attribution_method != "CALM-EM":
-        parser.error("--em_teacher ema needs --attribution_method CALM-EM")
+    for problem in _contradictions(args, _place_of(args, place)):
+        parser.error(problem)
+    if place is not None:
+        args._idle = without_effect(args, _place_of(args, place))
     return args
+
+
+def _place_of(args: Configs, place: str | None) -> str | None:
+    return flags.CHECK if place == flags.TRAINING and not args.is_train else place
+
+
+def _contradictions(args: Configs, place: str | None) -> Iterator[str]:
+    """What is wrong with settings that do not go together."""
+    given, process = args._given, args.score_map_process
+    if args.score_map_method == "backprop" and process not in GRADIENT_PROCESSES:
+        yield f"--score_map_method backprop: {process} is no gradient; {', '.join(GRADIENT_PROCESSES)} are"
+    if "superclass" in process and args.superclass_file is None:
+        yield f"--score_map_process {process} needs --superclass_file"
+    if place in (None, flags.TRAINING) and args.resize_size < args.crop_size:
+        yield f"--resize_size {args.resize_size} is below --crop_size {args.crop_size}"
+    if args.em_teacher == "ema" and args.attribution_method != "CALM-EM":
+        yield "--em_teacher ema needs --attribution_method CALM-EM"
+    for flag in ("erase_k", "iou_thresholds"):
+        values = getattr(args, flag)
+        if len(set(values)) < len(values):
+            yield f"--{flag} {' '.join(map(str, values))}: each value once"
+
+    if args.load_checkpoint is not None and not args.use_load_checkpoint:
+        if place == flags.TRAINING:
+            yield "--load_checkpoint needs --use_load_checkpoint=True in training (--is_train=False evaluates it)"
+        if "use_load_checkpoint" in given:
+            yield "--load_checkpoint contradicts --use_load_checkpoint=False"
+    if place == flags.TRAINING and "pretrained_path" in given:
+        if args.use_load_checkpoint:
+            yield "--pretrained_path contradicts --use_load_checkpoint=True: the weights come from the checkpoint"
+        if not args.pretrained:
+            yield "--pretrained_path needs --pretrained=True (a sample run is not pretrained unless told to be)"
 
 
 def configure(
@@ -150,14 +200,19 @@ def configure(
 
 
 def located(
-    argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None
+    argv: Sequence[str] | None = None,
+    prog: str = "main.py",
+    own: argparse.ArgumentParser | None = None,
+    place: str | None = None,
 ) -> Configs:
-    """The same before the metadata: what else is missing can be told first."""
-    args = _parse(argv, prog, own)
+    """The same before the metadata: what else is missing can be told first. `place` as in `parse`."""
+    parsed = parse_given(build_parser(prog, own), argv)
+    args = _settled(parsed)
+    _refuse_idle(args, prog, place)
     location = find_data(args)
     if location.is_sample:
-        args = _parse(argv, prog, own, **flags.sample_defaults(args))
-    return _placed(_checked(args, prog), location)
+        args = _settled(parsed, flags.sample_defaults(args))
+    return _placed(_checked(args, prog, place), location)
 
 
 def with_data(args: Configs) -> Configs:
@@ -166,7 +221,7 @@ def with_data(args: Configs) -> Configs:
         _placed(args, find_data(args))
     if not hasattr(args, "_metadata"):
         args._metadata = find_metadata(args)
-        if args.dataset_name == "OpenImages" and not args._gave_masks:
+        if args.dataset_name == "OpenImages" and "mask_root" not in args._given:
             args.mask_root = str(args.official_root)
     return args
 
@@ -185,7 +240,7 @@ def find_data(args: Configs) -> Location:
     }[args.dataset_name]
     return locate(
         args.dataset_name,
-        given=None if args.data_root is flags.ROOT else args.data_root,
+        given=args.data_root if "data_root" in args._given else None,
         default=flags.ROOT,
         holds=holds,
         how_to_get=f"{HOW_TO_GET[args.dataset_name]}; lists: prepare_metadata.py",
@@ -197,8 +252,9 @@ def find_data(args: Configs) -> Location:
 def find_metadata(args: Configs) -> Path:
     """The metadata folder, built where it is missing or was built from other lists; of a sample, beside its files."""
     root = args.official_root
-    is_default = args.metadata_root == str(Path("metadata") / args.dataset_name)
-    folder = args._data / "metadata" / args.dataset_name if args._is_sample and is_default else Path(args.metadata_root)
+    folder = Path(args.metadata_root)
+    if args._is_sample and "metadata_root" not in args._given:
+        folder = args._data / "metadata" / args.dataset_name
     source = source_of(args.dataset_name, root)
     if _is_complete(folder) and not _is_of_others(folder, source):
         return folder

@@ -5,18 +5,19 @@ One forward per image serves all its class pairs, and one histogram per pair ser
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
 
 from calm.pixel_pr import PixelPR, mean_of, try_average_precision
 from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
-from common.cam import normalize_maps
+from common.cam import NORM_TYPES, at_least_float32, normalize_maps, resize_maps
 
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]
+PROTOCOLS = ("per_pair", "released")
 STEP = 2.0**-20  # of distances in pixels, so that their sum does not depend on the order of the images
 
 
@@ -26,14 +27,54 @@ def class_number(image_id: str, label: int) -> int:
     return int(prefix) if prefix.isdigit() else label + 1
 
 
+def columns_of(protocols: Sequence[str]) -> dict[str, tuple[str, bool]]:
+    """The columns of a table of cue localisation: {protocol/dropped or kept: (protocol, are low values kept?)}."""
+    columns = {}
+    for protocol in protocols:
+        columns[f"{protocol}/dropped"] = (protocol, False)
+        columns[f"{protocol}/kept"] = (protocol, True)
+    return columns
+
+
+def map_difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """How far the maps of two classes lie apart at each pixel, (n,H,W) at `size` (H,W), in float32 at least:
+
+        | resize(first - second) |
+
+    The signed difference of the maps (n,h,w) is resized, bilinear, and the absolute value comes after, as in the
+    released code: where the sign changes between two grid positions the result passes through 0. ValueError for
+    maps of different shapes.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"maps of shapes {tuple(first.shape)} and {tuple(second.shape)} have no difference")
+    difference = at_least_float32(first) - at_least_float32(second)
+    if difference.device.type == "cpu":
+        resized = _resized_by_opencv(difference.detach(), tuple(size))
+    else:
+        resized = resize_maps(difference[:, None], tuple(size))[:, 0]
+    return resized.abs()
+
+
+def _resized_by_opencv(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (n,h,w) at (n,H,W), bilinear, by OpenCV as in the released code: torch's differ in the last digit."""
+    height, width = size
+    resized = torch.empty(len(maps), height, width, dtype=maps.dtype)
+    for row, single in enumerate(maps.numpy()):
+        big = cv2.resize(single, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized[row] = torch.from_numpy(big)
+    return resized
+
+
 class CueLocaliser:
-    """Collects, per class pair, the histograms of |map(i) - map(j)| inside and outside of the differing parts."""
+    """Collects, per class pair, the histograms of `map_difference` inside and outside of the differing parts."""
 
     def __init__(
         self, trait: CUBTrait, mapper: ScoreMapper, label_of: Mapping[int, int], thresholds: Sequence[float],
         norm_type: str, max_pairs: int | None = None,
     ) -> None:  # fmt: skip
         self.trait, self.mapper, self.label_of, self.norm_type = trait, mapper, dict(label_of), norm_type
+        if norm_type not in NORM_TYPES:
+            raise ValueError(f"norm_type {norm_type!r}: choose from {', '.join(NORM_TYPES)}")
         groups = trait.diff2class_pair_dict
         known = {d: [p for p in groups.get(d, []) if p[0] in label_of and p[1] in label_of] for d in NUM_DIFF_LIST}
         self.pairs: list[Pair] = [p for d in NUM_DIFF_LIST for p in known[d][:max_pairs]]
@@ -62,10 +103,10 @@ class CueLocaliser:
         wanted = sorted({(row, c) for row, n in jobs for c in self.pairs[n]})
         place = {key: k for k, key in enumerate(wanted)}
         maps = self.mapper.of_classes(images, [r for r, _ in wanted], [self.label_of[c] for _, c in wanted])
-        first, second = ([place[row, self.pairs[n][side]] for row, n in jobs] for side in (0, 1))
-        difference = (maps[first] - maps[second]).abs()
-        big = F.interpolate(difference[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)
-        scores = normalize_maps(big[:, 0].double(), self.norm_type)
+        first = [place[row, self.pairs[n][0]] for row, n in jobs]
+        second = [place[row, self.pairs[n][1]] for row, n in jobs]
+        big = map_difference(maps[first], maps[second], images.shape[-2:])
+        scores = normalize_maps(big, self.norm_type).double()
         gt = torch.from_numpy(np.stack(masks)).to(scores.device)
         self.pixels.add(scores, gt, torch.tensor([n for _, n in jobs]))
         for (row, n), peak in zip(jobs, big.flatten(1).argmax(1).tolist(), strict=True):
@@ -85,6 +126,8 @@ class CueLocaliser:
 
         keep: values below the first threshold count as well (the released histogram drops them).
         """
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
         counts = self.pixels.counts.cumsum(0) if protocol == "released" else self.pixels.counts
         counts = counts.numpy() if keep else counts[:, :, 1:].numpy()
         return [try_average_precision(*counts[n]) if self.images[n, 0] else None for n in range(len(self.pairs))]
@@ -96,6 +139,13 @@ class CueLocaliser:
         }
         return {**row, "mean": mean_of(values)}
 
+    def undefined(self, protocols: Sequence[str]) -> dict[str, int]:
+        """{protocol/dropped or kept: pairs without a PxAP}: no image, or no foreground value in any bin."""
+        return {
+            name: sum(score is None for score in self.scores(protocol, keep))
+            for name, (protocol, keep) in columns_of(protocols).items()
+        }
+
     def peak_distance(self) -> dict[str, float | None]:
         """Mean distance, in input pixels, from the maximum of the difference to the nearest differing part."""
         per_pair = (self.distance * STEP / self.images[:, 0]).tolist()[: len(self.pairs)]
@@ -103,8 +153,5 @@ class CueLocaliser:
 
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""
-        return {
-            f"{protocol}/{'kept' if keep else 'dropped'}": self.by_parts(self.scores(protocol, keep))
-            for protocol in protocols
-            for keep in (False, True)
-        }
+        columns = columns_of(protocols)
+        return {name: self.by_parts(self.scores(protocol, keep)) for name, (protocol, keep) in columns.items()}

@@ -4,20 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
+from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, map_difference
 from calm.data_loaders import MEAN, STD, ImageLabelDataset
 from calm.network.head import AttributionNet
 from calm.score_mapper import ScoreMapper
 from calm.tester import Tester
-from common.cam import normalize_maps, overlay, save_grid
+from common.cam import normalize_maps, overlay, resize_maps, save_grid
 
 
 def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:
     """A normalised image (3,H,W) as (side,side,3) uint8."""
     mean, std = (torch.tensor(v, device=image.device).view(3, 1, 1) for v in (MEAN, STD))
-    pixels = F.interpolate((image * std + mean)[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+    pixels = resize_maps((image * std + mean)[None], (side, side))[0]
     return (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
@@ -65,8 +64,8 @@ def _row(tester: Tester, cues: CueLocaliser, data: object, pair: tuple[int, int]
         if mask is None or not mask.any():
             continue
         maps = tester.mapper.of_classes(image[None], [0, 0], [cues.label_of[c] for c in pair]).double()
-        difference = (maps[0] - maps[1]).abs()[None]
-        shown = torch.cat([normalize_maps(maps, "minmax"), normalize_maps(difference, cues.norm_type)])
+        difference = map_difference(maps[:1], maps[1:], image.shape[-2:])
+        shown = [*normalize_maps(maps, "minmax"), *normalize_maps(difference, cues.norm_type)]
         picture = to_picture(image)
         panels = [overlay(picture, m.cpu().numpy()) for m in shown]
         return [picture, *panels, overlay(picture, mask.astype(np.float32))]

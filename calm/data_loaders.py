@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from calm.rows import ById, read_lines, read_rows
+from calm.rows import ById, check_name, integral, read_lines, read_rows
 from common.cli import UserError
 from common.data import CorruptImage, eval_loader, read_image, train_loader
 
@@ -47,13 +47,13 @@ _rows = partial(read_rows, comma=True, remedy="build it with calm/prepare_metada
 
 
 def get_image_ids(metadata: Mapping[str, str], proxy: bool = False) -> list[str]:
-    """The ids of a split in file order; UserError for an id that stands there twice."""
+    """The ids of a split in file order; UserError for an id that stands there twice, or leads out of a folder."""
     path = metadata["image_ids_proxy" if proxy else "image_ids"]
     seen: dict[str, int] = {}
     for number, (image_id,) in _rows(path, (str,), "an id"):
         if image_id in seen:
             raise UserError(f"{path}:{number}: {image_id!r} stands already in line {seen[image_id]}")
-        seen[image_id] = number
+        seen[check_name(image_id, f"{path}: line {number}")] = number
     return list(seen)
 
 
@@ -69,25 +69,36 @@ def get_class_labels(metadata: Mapping[str, str]) -> dict[str, int]:
 
 
 def get_image_sizes(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """id -> (W, H)."""
+    """id -> (W, H); UserError for an id that stands there twice, or a side of no pixel."""
     sizes = ById(metadata["image_sizes"])
-    for _, (image_id, *size) in _rows(sizes.path, (str, int, int), "id,W,H"):
+    for number, (image_id, *size) in _rows(sizes.path, (str, integral, integral), "id,W,H"):
+        if image_id in sizes:
+            raise UserError(f"{sizes.path}:{number}: {image_id!r} has a size already")
+        if min(size) < 1:
+            raise UserError(f"{sizes.path}:{number}: {image_id!r} is {size[0]} x {size[1]} pixels")
         sizes[image_id] = tuple(size)
     return sizes
 
 
 def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int, int, int, int]]]:
-    """id -> list of (x0, y0, x1, y1)."""
+    """id -> list of (x0, y0, x1, y1); UserError for a box that ends before it begins, or outside."""
     boxes = ById(metadata["localization"])
-    for _, (image_id, *box) in _rows(boxes.path, (str, int, int, int, int), "id,x0,y0,x1,y1"):
-        boxes.setdefault(image_id, []).append(tuple(box))
+    for number, (image_id, *box) in _rows(boxes.path, (str, *(integral,) * 4), "id,x0,y0,x1,y1"):
+        x0, y0, x1, y1 = box
+        if not (0 <= x0 <= x1 and 0 <= y0 <= y1):
+            raise UserError(f"{boxes.path}:{number}: {x0},{y0},{x1},{y1} is no box; expected 0 <= x0 <= x1, y likewise")
+        boxes.setdefault(image_id, []).append((x0, y0, x1, y1))
     return boxes
 
 
 def get_mask_paths(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """id -> mask paths, and id -> ignore path (empty: none; only the first line of an id carries one)."""
     masks, ignore = ById(metadata["localization"]), ById(metadata["localization"])
-    for _, (image_id, mask, ignore_path) in _rows(masks.path, (str, str, str), "id,mask,ignore"):
+    for number, (image_id, mask, ignore_path) in _rows(masks.path, (str, str, str), "id,mask,ignore"):
+        where = f"{masks.path}: line {number}"
+        for name in (mask, ignore_path):
+            if name:
+                check_name(name, where)
         masks.setdefault(image_id, []).append(mask)
         ignore.setdefault(image_id, ignore_path)
     return masks, ignore
@@ -132,7 +143,9 @@ class ImageLabelDataset(Dataset):
         self.data_root = Path(data_root)
         self.metadata, self.split = configure_metadata(metadata_root), Path(metadata_root).name
         self.fixed, self.rest = transform if isinstance(transform, tuple) else (None, transform)
-        self.image_ids = list(image_ids) if image_ids is not None else get_image_ids(self.metadata, proxy)
+        if image_ids is None:
+            image_ids = get_image_ids(self.metadata, proxy)
+        self.image_ids = [check_name(image_id, f"the {self.split} list") for image_id in image_ids]
         labels = get_class_labels(self.metadata)
         for image_id in self.image_ids:
             label = labels.get(image_id)
@@ -210,10 +223,15 @@ def get_data_loader(
             held = set()
             if Path(configure_metadata(folders["val"]).image_ids).is_file():
                 held = set(get_image_ids(configure_metadata(folders["val"])))
-            ids = [i for i in get_image_ids(configure_metadata(folders["train"]), proxy) if i not in held]
+            listed = get_image_ids(configure_metadata(folders["train"]), proxy)
+            ids = [image_id for image_id in listed if image_id not in held]
+            if listed and not ids:
+                raise UserError(f"{folders['train']}: all training images are in the val list too: none is left")
         data = ImageLabelDataset(
             data_roots[split], folders[split], transforms[split], proxy, image_ids=ids, num_classes=num_classes
         )
+        if not len(data):
+            raise UserError(f"{folders[split]}: the {split} list is empty; nothing can be done with it")
         if cache_images:
             data.cache_images(resize_size if split == "train" else crop_size)
         if split == "train":

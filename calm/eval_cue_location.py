@@ -14,9 +14,10 @@ import io
 from pathlib import Path
 
 from calm.config import cub_root, located
-from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number
+from calm.cue_localiser import NUM_DIFF_LIST, CueLocaliser, class_number, columns_of
 from calm.cue_pictures import draw_pairs
 from calm.evaluation import LocalizationEvaluator, MaskEvaluator, get_mask, load_mask_image  # noqa: F401
+from calm.flags import CUES
 from calm.pixel_pr import UnfitDataset
 from calm.tester import Tester
 from calm.util import get_threshold_list
@@ -58,29 +59,33 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
         f"{int((cues.images[:, 0] == 0).sum())} pairs without an image"
     )
     run.print("mPxAP (percent)       1 part  2 parts  3 parts     mean")
+    undefined = cues.undefined(protocols)
     for name, row in table.items():
-        run.print(f"  {name:<18}" + "".join("     none" if v is None else f"{v:9.2f}" for v in row.values()))
+        note = f"  without {undefined[name]} undefined pairs" if undefined[name] else ""
+        run.print(f"  {name:<18}" + "".join("     none" if v is None else f"{v:9.2f}" for v in row.values()) + note)
     shown = "".join("     none" if v is None else f"{v:9.1f}" for v in distance.values())
     run.print(f"peak to part, pixels {shown}")
     published = PUBLISHED.get((args.attribution_method, args.score_map_process))
     if published and not args._is_sample:
         run.print("  published (191 pairs)" + "".join(f"{v:9.1f}" for v in published).removeprefix("   "))
     if run.is_main:
-        text, columns = io.StringIO(), {(p, k): cues.scores(p, k) for p in protocols for k in (False, True)}
+        text = io.StringIO()
+        columns = {name: cues.scores(protocol, keep) for name, (protocol, keep) in columns_of(protocols).items()}
         rows = csv.writer(text, lineterminator="\n")
-        names = [f"{p}/{'kept' if k else 'dropped'}" for p, k in columns]
-        rows.writerow(["first", "second", "parts", "images", "skipped", *names])
+        rows.writerow(["first", "second", "parts", "images", "skipped", *columns])
         for n, pair in enumerate(cues.pairs):
             rows.writerow(
                 [*pair, cues.parts_of[n], *cues.images[n].tolist(), *(column[n] for column in columns.values())]
             )
         atomic_write(run.folder / "cue_pairs.csv", text.getvalue().encode())
-    run.finish(foreground=foreground, pairs=counts, skipped_images=skipped, **flat, mPxAP=table)
+    run.finish(
+        foreground=foreground, pairs=counts, skipped_images=skipped, undefined_pairs=undefined, **flat, mPxAP=table
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """One pass over the test images; all protocols from its histograms."""
-    args = located(argv, prog=f"{SCRIPT}.py")
+    args = located(argv, prog=f"{SCRIPT}.py", place=CUES)
     if args.dataset_name != "CUB":
         raise UnfitDataset(f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none")
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)
@@ -92,8 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     if not cues.pairs:
         raise UserError(f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts")
     for images, labels, ids, _ in tester.batches():
-        with tester.accelerator.autocast():
-            cues.add(images, labels.tolist(), ids)
+        cues.add(images, labels.tolist(), ids)
     cues.reduce(tester.accelerator)
     if tester.run.is_main:
         draw_pairs(tester, cues)

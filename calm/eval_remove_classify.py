@@ -32,6 +32,7 @@ from common.run import plain
 _ERASE_K_LIST = list(ERASE_K_LIST)
 TIE_ORDERS, BOOTSTRAPS, DRAWN_AT_ONCE = 5, 1000, 2_000_000
 IMAGES_PER_FORWARD = 64
+NOISE = -1  # in place of the repeat's number: the noise that replaces pixels is drawn apart from their positions
 
 
 def classify_erased(
@@ -64,6 +65,20 @@ def random_ranking(index: torch.Tensor, pixels: int, seed: int, repeat: int = 0)
     return torch.stack(noise).argsort(dim=1)
 
 
+def make_baseline(kind: str, inputs: torch.Tensor, index: torch.Tensor, seed: int) -> torch.Tensor | None:
+    """What replaces erased pixels of inputs (B,C,H,W); None for 0. Noise comes from (seed, dataset index) alone."""
+    if kind == "zero":
+        return None
+    noise = None
+    if kind == "noise":
+        drawn = []
+        for i in index.tolist():
+            generator = torch.Generator().manual_seed(seed_of(seed, NOISE, i))
+            drawn.append(torch.randn(inputs.shape[1:], generator=generator))
+        noise = torch.stack(drawn)
+    return get_baseline(kind, inputs, inputs.device, noise)
+
+
 @torch.inference_mode()
 def erase_and_classify(
     model: nn.Module,
@@ -83,12 +98,12 @@ def erase_and_classify(
     """
     if erase_method not in ("topk", "random"):
         raise ValueError(f"erase_method {erase_method!r}: choose from topk, random")
+    index = torch.arange(len(inputs)) if index is None else index
     if erase_method == "topk":
         ranking = rank_pixels(scoremaps)
     else:
-        index = torch.arange(len(inputs)) if index is None else index
         ranking = random_ranking(index, scoremaps[0].numel(), seed).to(inputs.device)
-    base = None if baseline == "zero" else get_baseline(baseline, inputs, inputs.device)
+    base = make_baseline(baseline, inputs, index, seed)
     correct = classify_erased(model, inputs, targets, ranking, list(ks), base)
     return {k: row.tolist() for k, row in zip(ks, correct, strict=True)}
 
@@ -102,7 +117,7 @@ def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     for images, labels, _, index in tester.batches():
         maps, probs = tester.mapper.with_probs(images, labels)
         with torch.inference_mode(), tester.accelerator.autocast():
-            base = None if args.baseline == "zero" else get_baseline(args.baseline, images, images.device)
+            base = make_baseline(args.baseline, images, index, args.erase_seed)
             scores = resize_scoremaps(maps, "tensor", images.shape[-2:])
             rankings = [rank_pixels(scores)]
             if args.tie_break == "random":

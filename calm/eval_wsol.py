@@ -23,7 +23,7 @@ from calm.tester import Tester, start
 from calm.util import get_threshold_list
 from calm.util_cub_trait import has_segmentations
 from common.checkpoint import atomic_write
-from common.cli import UserError, run_main
+from common.cli import run_main
 from common.data import gather_in_order
 from common.loading import loader_processes
 from common.run import plain
@@ -130,8 +130,6 @@ def main(argv: list[str] | None = None) -> None:
     """Boxes where there are boxes, masks where there are masks."""
     tester = start(argv, SCRIPT)
     args, run, scores = tester.args, tester.run, {}
-    if not args.iou_thresholds or not all(0 < iou < 100 for iou in args.iou_thresholds):
-        raise UserError(f"--iou_thresholds {args.iou_thresholds}: percentages between 0 and 100")
     if args.dataset_name != "OpenImages":
         scores |= evaluate_boxes(tester)
     if args.dataset_name == "OpenImages" or (args.dataset_name == "CUB" and has_segmentations(cub_root(args._data))):

@@ -21,7 +21,10 @@ Box = tuple[int, int, int, int]
 
 def wsol_scoremap(cam: np.ndarray, size: tuple[int, int] = (RESIZE, RESIZE)) -> np.ndarray:
     """A map (h,w) at `size` (H,W), bicubic, then min-max: float64 in [0,1]; zeros for a constant or NaN map."""
-    big = cv2.resize(np.asarray(cam), size[::-1], interpolation=cv2.INTER_CUBIC)
+    cam = np.asarray(cam)
+    if cam.dtype not in (np.float32, np.float64):  # OpenCV resizes neither float16 nor whole numbers in float
+        cam = cam.astype(np.float32)
+    big = cv2.resize(cam, size[::-1], interpolation=cv2.INTER_CUBIC)
     return normalize_scoremap(big.astype(np.float64), "minmax")
 
 
@@ -52,8 +55,10 @@ def calculate_multiple_iou(box_a: np.ndarray, box_b: np.ndarray) -> np.ndarray:
 
 
 def resize_bbox(box: Sequence[int], image_size: Sequence[int], resize_size: Sequence[int]) -> Box:
-    """A box x0 y0 x1 y1 in an image of (W,H) scaled to (W',H'), truncated to integers."""
+    """A box x0 y0 x1 y1 in an image of (W,H) scaled to (W',H'), truncated to integers; ValueError for no image."""
     check_box_convention(np.asarray(box))
+    if min(*image_size, *resize_size) < 1:
+        raise ValueError(f"sizes must be at least 1 pixel, not {tuple(image_size)} and {tuple(resize_size)}")
     (x0, y0, x1, y1), (width, height), (new_width, new_height) = box, image_size, resize_size
     new = (x0 * new_width / width, y0 * new_height / height, x1 * new_width / width, y1 * new_height / height)
     return tuple(int(v) for v in new)
@@ -100,6 +105,8 @@ class LocalizationEvaluator:
     ) -> None:  # fmt: skip
         self.metadata, self.dataset_name, self.split = metadata, dataset_name, split
         self.threshold_list, self.iou_thresholds = list(threshold_list), iou_thresholds
+        if not self.threshold_list or not all(0 <= t <= 1 for t in self.threshold_list):
+            raise ValueError("the thresholds must be a list of numbers in 0..1")
         self.mask_root = Path(mask_root)
 
 
@@ -111,6 +118,8 @@ class BoxEvaluator(LocalizationEvaluator):
         iou_threshold_list: Sequence[int], mask_root: str | Path = "", multi_contour_eval: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(metadata, dataset_name, split, cam_threshold_list, iou_threshold_list, mask_root)
+        if not iou_threshold_list or not all(0 < iou <= 100 for iou in iou_threshold_list):
+            raise ValueError(f"iou_threshold_list {list(iou_threshold_list)}: percentages above 0")
         self.multi_contour_eval = multi_contour_eval
         self.num_correct = {iou: np.zeros(len(self.threshold_list)) for iou in iou_threshold_list}
         self.cnt, self.best = 0, {}  # best: image id -> (thresholds,) best IoU

@@ -20,15 +20,26 @@ from PIL import Image
 
 from calm.config import Configs, configure, parse
 from calm.data_loaders import configure_metadata, get_image_ids, make_transforms
+from calm.flags import EXPLAIN
 from calm.score_map_method import GRADIENT_SETTINGS
 from calm.score_mapper import ScoreMapper
-from calm.training import build_model, checkpoint_file, read_superclass, settings_of_checkpoint, start_evaluation
+from calm.training import (
+    build_model,
+    checkpoint_file,
+    comparable,
+    read_superclass,
+    start_evaluation,
+    take_from_checkpoint,
+    told_of_idle_flags,
+)
 from common.cam import normalize_maps, overlay, save_grid
 from common.cli import OneLineParser, UserError, run_main
 from common.data import read_image
 from common.rundir import make_accelerator, seed_everything
 
 SCRIPT = "explain"
+SHOWN_OF_CAM = {"score_map_process": "vanilla", "norm_type": "minmax"}
+SHOWN_OF_CALM = {"score_map_process": "jointll", "norm_type": "max"}
 
 
 def difference_overlay(picture: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -59,21 +70,28 @@ def first_test_image(argv: Sequence[str] | None) -> Path:
 
 def load(argv: Sequence[str] | None) -> tuple[Configs, Accelerator, ScoreMapper]:
     """The settings, the checkpoint's where the command line says nothing, and the maps of its network."""
-    args = parse(argv, f"{SCRIPT}.py", own_flags())
+    args = parse(argv, f"{SCRIPT}.py", own_flags(), EXPLAIN)
     file = checkpoint_file(args, fallback=args.experiment)
-    own = settings_of_checkpoint(file)
-    is_cam = own.get("attribution_method", args.attribution_method) == "CAM"
-    shown = {"score_map_process": "vanilla", "norm_type": "minmax"}
-    shown = shown if is_cam else {"score_map_process": "jointll", "norm_type": "max"}
-    args = parse(argv, f"{SCRIPT}.py", own_flags(), **shown, **own)
+    take_from_checkpoint(args, file, same_data=args.image is None)
+    shown = SHOWN_OF_CAM if args.attribution_method == "CAM" else SHOWN_OF_CALM
+    for name, value in shown.items():
+        if name not in args._given:
+            setattr(args, name, value)
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
     model = build_model(args, file).to(accelerator.device).eval().requires_grad_(False)
     numbers = {name: getattr(args, name) for name in GRADIENT_SETTINGS}
     superclass = read_superclass(args)
-    return args, accelerator, ScoreMapper(
-        model, args.score_map_process, args.score_map_method, superclass, args.smoothing_ksize, numbers
-    )  # fmt: skip
+    mapper = ScoreMapper(
+        model,
+        args.score_map_process,
+        args.score_map_method,
+        superclass,
+        args.smoothing_ksize,
+        numbers,
+        autocast=accelerator.autocast,
+    )
+    return args, accelerator, mapper
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,8 +108,13 @@ def main(argv: list[str] | None = None) -> None:
     strange = [c for c in classes if not 0 <= c < probs.shape[1]]
     if strange:
         raise UserError(f"--classes {strange[0]}: labels are 0..{probs.shape[1] - 1}")
+    if len(set(classes)) < len(classes):
+        raise UserError(f"--classes {' '.join(map(str, classes))}: each label once")
     maps = mapper.of_classes(x, [0] * len(classes), classes).double()
     run = start_evaluation(args, SCRIPT, accelerator)
+    run.print(comparable(args))
+    if args._idle:
+        run.print(told_of_idle_flags(args))
     run.log("image", **{f"p/{c}": float(probs[0, c]) for c in classes})
     for label, score_map in zip(classes, maps, strict=True):
         run.print(f"class {label}: p(y|x) {probs[0, label]:.4f}, mass of its map {score_map.sum():.4f}")

@@ -16,7 +16,8 @@ import torch
 
 from calm.config import Configs, located, with_data
 from calm.cue_pictures import draw_maps
-from calm.data_loaders import get_data_loader
+from calm.data_loaders import SPLITS, get_data_loader
+from calm.flags import TRAINING
 from calm.logger import load_logger
 from calm.network.universal import DeadAttention
 from calm.reporting import PerformanceMeter, Reports
@@ -26,13 +27,18 @@ from calm.training import (
     build_optimizer,
     build_teacher,
     calibration_error,
+    check_class_count,
     checkpoint_file,
     classify,
+    comparable,
     count_classes,
     describe_batch,
+    listed_test_ids,
     start_evaluation,
     start_training,
+    take_from_checkpoint,
     to_device,
+    told_of_idle_flags,
 )
 from common.cli import run_main
 from common.data import gather_in_order
@@ -48,10 +54,14 @@ class Trainer(Reports):
     _NUM_CLASSES_MAPPING = NUM_CLASSES
 
     def __init__(self, args: Configs | None = None) -> None:
-        args = located() if args is None else args
+        args = located(place=TRAINING) if args is None else args
         needs_start = args.use_load_checkpoint or not args.is_train
         start = checkpoint_file(args, None if args.is_train else args.experiment) if needs_start else None
+        if not args.is_train:
+            take_from_checkpoint(args, start)
         self.args = args = with_data(args)
+        if not args.is_train:
+            check_class_count(args, start)
         self.accelerator = make_accelerator(args)
         self.device = self.accelerator.device
         seed = set_random_seed(args.seed)
@@ -59,12 +69,16 @@ class Trainer(Reports):
             args.data_paths, args._metadata, args.batch_size, args.workers, args.resize_size, args.crop_size,
             args.proxy_training_set, accelerator=self.accelerator, seed=seed, num_classes=count_classes(args),
             skip_corrupt=args.skip_corrupt, cache_images=args.cache_images,
+            splits=SPLITS if args.is_train else ("test",), test_ids=listed_test_ids(args),
         )  # fmt: skip
         self.model = build_model(args, start).to(self.device, memory_format=torch.channels_last)
         if args.is_train:
             self.run = start_training(args, self.accelerator)
         else:
             self.run = start_evaluation(args, "main_evaluate", self.accelerator)
+            self.run.print(comparable(args))
+        if args._idle:
+            self.run.print(told_of_idle_flags(args))
         self.optimizer = build_optimizer(args, self.model)
         self.teacher = build_teacher(args, self.model)
         self.network, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
@@ -118,12 +132,12 @@ class Trainer(Reports):
             if self.run.world == 1:
                 self.run.poll()
         whole = (torch.cat(column) for column in zip(*parts, strict=True))
-        _, p_label, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
+        _, log_p, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
         if self.run.is_main and not self.model.process.is_cam:
             self.dead.warn(int(dead.sum()), len(dead))
         return {
             "accuracy": 100 * correct.double().mean().item(),
-            "nll": -p_label.double().clamp_min(1e-12).log().mean().item(),
+            "nll": -log_p.double().mean().item(),
             "calibration_error": calibration_error(top, correct),
             "prior_entropy": entropy.double().mean().item(),
             "dead_share": 100 * dead.double().mean().item(),
@@ -139,7 +153,7 @@ class Trainer(Reports):
 
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate on val after each epoch and on test once, save; with --is_train=False only evaluate on test."""
-    args = located(argv)
+    args = located(argv, place=TRAINING)
     trainer = Trainer(args)
     run = trainer.run
     if args.is_train:
@@ -164,7 +178,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.is_train:
         trainer.save_checkpoint(args.epochs)
     if run.is_main:
-        draw_maps(run.figure("maps"), trainer.model, trainer.loaders["test"].dataset.dataset, trainer.device)
+        with trainer.accelerator.autocast():
+            draw_maps(run.figure("maps"), trainer.model, trainer.loaders["test"].dataset.dataset, trainer.device)
     run.print(f"test accuracy {scores['accuracy']:.2f} % ({args.attribution_method}, {args.architecture})")
     run.finish(**trainer.summary(scores))
 

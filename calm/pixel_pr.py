@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from calm.domain import DomainError, can_look_into, check_labels, check_no_nan
 from common.cli import UserError
 
 
@@ -60,13 +61,25 @@ class PixelPR:
     """
 
     def __init__(self, thresholds: Sequence[float], groups: int = 1) -> None:
+        rising = [0.0, *thresholds, 1.0]
+        if not all(low <= high for low, high in zip(rising, rising[1:], strict=False)):
+            raise ValueError("the thresholds must rise, from 0 at least to 1 at most")
         self.edges = torch.tensor([*thresholds, 1.0, 2.0, 3.0], dtype=torch.float64)
         self.counts = torch.zeros(groups, 2, len(self.edges), dtype=torch.int64)
         self._lookup = BinLookup.of(self.edges.numpy())
 
     def add(self, maps: torch.Tensor, gt: torch.Tensor, groups: torch.Tensor | None = None) -> None:
-        """Count maps (n,H,W) against gt (n,H,W) in {0,1}; 255 is ignored; map i belongs to group groups[i]."""
+        """Count maps (n,H,W) against gt (n,H,W) in {0,1}; 255 is ignored; map i belongs to group groups[i].
+
+        ValueError where shapes differ, for a group that there is not and, on a CPU, for another value in gt or NaN.
+        """
+        if maps.shape != gt.shape:
+            raise ValueError(f"maps {tuple(maps.shape)} and masks {tuple(gt.shape)} must have the same shape")
         rows = torch.zeros(len(maps), dtype=torch.int64) if groups is None else groups.cpu()
+        check_labels(rows, len(self.counts), len(maps), "groups")
+        check_no_nan(maps, "a map")
+        if can_look_into(gt):
+            _check_masks(gt)
         if maps.device.type == "cpu" and maps.dtype == torch.float64 and self._lookup is not None:
             self._add_on_host(maps, gt, rows)
         else:
@@ -102,6 +115,16 @@ class PixelPR:
         """(bins,) counts at foreground and background; with `keep` a first bin of the values below the first edge."""
         true, false = self.counts[group].numpy()
         return (true, false) if keep else (true[1:], false[1:])
+
+
+def _check_masks(gt: torch.Tensor) -> None:
+    """ValueError for a mask that holds anything but 0, 1 and 255."""
+    small = gt.byte()
+    strange = (small > 1) & (small != 255)
+    if gt.dtype not in (torch.uint8, torch.bool):
+        strange |= small != gt
+    if strange.any():
+        raise DomainError(f"a mask holds {gt[strange][0].item()}; expected 0, 1, or 255 (ignored)")
 
 
 def average_precision(hist_true: np.ndarray, hist_false: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

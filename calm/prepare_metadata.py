@@ -10,18 +10,20 @@ training images per class (main.py leaves these out of training).
 
 import common.interrupt  # noqa: F401
 
+import glob
 import hashlib
 import json
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
 
-from calm.rows import ById, finite, read_lines, read_rows
+from calm.rows import ById, check_name, finite, read_lines, read_rows
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
+from common.images import image_files, is_hidden, is_image, visible
+from common.text import read_xml, whole
 
 HELD_OUT = 5  # training images per class that stand in for val
 SOURCES = {  # of CUB: the fields of a line, from the image's number on
@@ -30,6 +32,7 @@ SOURCES = {  # of CUB: the fields of a line, from the image's number on
     "train_test_split.txt": ((int, int), "number 0 or 1"),
     "bounding_boxes.txt": ((int, finite, finite, finite, finite), "number x y w h"),
 }
+PHOTOGRAPHS = (".jpg", ".jpeg")  # of OpenImages; masks are .png
 WITHOUT_SECOND = "held out of train"
 Row = tuple[str, int, tuple[int, int], list[tuple[int, ...]]]  # id, label, (W,H), boxes
 
@@ -39,9 +42,19 @@ def read_table(path: Path) -> dict[int, list]:
     if not path.is_file():
         raise UserError(f"{path} is missing; it is part of the official archive")
     table = ById(path)
+    files: dict[str, int] = {}
     for line, (number, *rest) in read_rows(path, *SOURCES[path.name]):
         if number in table:
             raise UserError(f"{path}:{line}: image {number} has a line already")
+        if path.name == "images.txt":
+            name = check_name(rest[0], f"{path}: line {line}")
+            if name in files:
+                raise UserError(f"{path}:{line}: {name!r} is image {files[name]} already")
+            files[name] = number
+        if path.name == "train_test_split.txt" and rest[0] not in (0, 1):
+            raise UserError(f"{path}:{line}: image {number} is {rest[0]}, expected 0 (test) or 1 (train)")
+        if path.name == "image_class_labels.txt" and rest[0] < 1:
+            raise UserError(f"{path}:{line}: image {number} has class {rest[0]}; classes count from 1")
         table[number] = rest
     return table
 
@@ -84,7 +97,17 @@ def second_val(dataset: str, root: Path) -> Path | None:
     v2 = root.parent / "ImageNetV2"
     places = {"CUB": (root.parent / "CUBV2", root / "CUBV2"), "ILSVRC": (root / "val2", v2 / "val2", v2),
               "OpenImages": (root / "val",)}[dataset]  # fmt: skip
-    return next((p for p in places if any(p.glob("*/*.*"))), None)
+    return next((place for place in places if any(is_picture(file) for file in place.glob("*/*"))), None)
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is a picture in a class folder, and neither of them hidden (__MACOSX, .ipynb_checkpoints)."""
+    return is_image(file) and not is_hidden(file.parent)
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The folders in `root`, sorted, without those that archivers and notebooks leave behind; none if it is absent."""
+    return [path for path in visible(root) if path.is_dir()] if root.is_dir() else []
 
 
 def _write_lists(dataset: str, root: Path, out: Path, rows: dict[str, list[Row]], masks: dict[str, list[str]]) -> dict:
@@ -135,9 +158,14 @@ def _cubv2_rows(root: Path) -> list[Row]:
                     x, y, w, h = (int(finite(v)) for v in values)
                 except ValueError as error:
                     raise UserError(f"{path}:{number}: {text!r} is not name,x,y,w,h") from error
+                if name in boxes:
+                    raise UserError(f"{path}:{number}: {name!r} has a box already")
                 boxes[name] = (x, y, x + w, y + h)
     rows = []
-    for file in sorted(root.glob("*/*.jp*g")):
+    files: list[Path] = []
+    for folder in class_folders(root):
+        files += image_files(folder)
+    for file in files:
         image_id, (width, height) = f"{file.parent.name}/{file.name}", _size(file)
         x0, y0, x1, y1 = boxes.get(image_id, boxes.get(file.name, (0, 0, width - 1, height - 1)))
         box = (x0, y0, min(x1, width - 1), min(y1, height - 1))
@@ -149,13 +177,11 @@ def _cubv2_rows(root: Path) -> list[Row]:
 
 def _read_xml(path: Path) -> tuple[str, list[tuple[int, ...]]]:
     """The wnid of the first object, and the boxes of all."""
-    try:
-        tree, names = ElementTree.parse(path), ("xmin", "ymin", "xmax", "ymax")
-        boxes = [tuple(int(box.findtext(n, "")) for n in names) for box in tree.iterfind("object/bndbox")]
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path}:{error.position[0]}: is no XML ({error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: a bndbox without four whole numbers ({error})") from error
+    tree = read_xml(path)
+    boxes = []
+    for box in tree.iterfind("object/bndbox"):
+        corners = ((name, box.findtext(name, "")) for name in ("xmin", "ymin", "xmax", "ymax"))
+        boxes.append(tuple(whole(text, f"{path}: {name}") for name, text in corners))
     return tree.findtext("object/name", ""), boxes
 
 
@@ -166,13 +192,13 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
     validation image is the <name> of its XML file's object. Training images need no boxes.
     """
     root, out = Path(root), Path(out_dir)
-    wnids = sorted(p.name for p in (root / "train").glob("n*") if p.is_dir())
+    wnids = [folder.name for folder in class_folders(root / "train") if folder.name.startswith("n")]
     if not wnids:
         raise UserError(f"{root}/train: no folders n01440764, ...; ILSVRC2012_img_train.tar unpacks to them")
     label_of = {wnid: rank for rank, wnid in enumerate(wnids)}
     rows: dict[str, list[Row]] = {"train": [], "test": [], "val": []}
     for wnid in wnids:
-        for file in sorted((root / "train" / wnid).glob("*.JPEG")):
+        for file in image_files(root / "train" / wnid):
             rows["train"].append((f"train/{wnid}/{file.name}", label_of[wnid], _size(file), []))
     for file in sorted((root / "val").glob("ILSVRC2012_val_*.JPEG")):
         places = [
@@ -195,34 +221,49 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
 def _imagenetv2_rows(root: Path) -> list[Row]:
     """ILSVRC/val2/<label>/, or ImageNetV2 beside ILSVRC, with or without val2/ in it; ids as the loader finds them."""
     prefix = "val2/" if root.name == "val2" else ""
-    return [
-        (f"{prefix}{folder.name}/{file.name}", int(folder.name), _size(file), [])
-        for folder in sorted((p for p in root.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-        for file in sorted(folder.iterdir())
-    ]
+    folders = [folder for folder in class_folders(root) if folder.name.isdecimal()]
+    rows: list[Row] = []
+    for folder in sorted(folders, key=lambda path: int(path.name)):
+        for file in image_files(folder):
+            rows.append((f"{prefix}{folder.name}/{file.name}", int(folder.name), _size(file), []))
+    return rows
 
 
 def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
     """Lists of OpenImages30k: <split>/<class code>/<hex>.jpg with <hex>_m*.png masks and <hex>_ignore.png."""
     root, out = Path(root), Path(out_dir)
-    codes = sorted(p.name for p in (root / "train").glob("*") if p.is_dir())
+    codes = [folder.name for folder in class_folders(root / "train")]
     if not codes:
         raise UserError(f"{root}/train: no class folders (m_01234, ...); OpenImages30k unpacks to train, val, test")
     label_of = {code: rank for rank, code in enumerate(codes)}
     rows: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
     masks: dict[str, list[str]] = {split: [] for split in rows}
     for split in rows:
-        for code in codes:
-            for file in sorted((root / split / code).glob("*.jpg")):
-                image_id, stem = f"{split}/{code}/{file.name}", file.stem
+        for folder in class_folders(root / split):
+            code = folder.name
+            if code not in label_of:
+                raise UserError(f"{folder}: this class has no folder in {root}/train, so it has no label")
+            for file in image_files(folder):
+                if file.suffix.lower() not in PHOTOGRAPHS:
+                    continue
+                image_id = f"{split}/{code}/{file.name}"
                 rows[split].append((image_id, label_of[code], _size(file), []))
-                ignore = file.with_name(f"{stem}_ignore.png")
-                ignore_path = f"{split}/{code}/{ignore.name}" if ignore.is_file() else ""
-                for n, mask in enumerate(sorted(file.parent.glob(f"{stem}_m*.png"))):
-                    masks[split].append(f"{image_id},{split}/{code}/{mask.name},{ignore_path if n == 0 else ''}")
+                masks[split] += _mask_lines(image_id, file)
     if second_val("OpenImages", root) is None:
         rows["val"] = _held_out(rows["train"], "val/ in the OpenImages folder")
     return _write_lists("OpenImages", root, out, rows, masks)
+
+
+def _mask_lines(image_id: str, file: Path) -> list[str]:
+    """`id,mask,ignore` for each mask beside an image; only the first line carries the ignore mask."""
+    folder = image_id.rpartition("/")[0]
+    ignore = file.with_name(f"{file.stem}_ignore.png")
+    ignore_path = f"{folder}/{ignore.name}" if ignore.is_file() else ""
+    lines = []
+    for mask in sorted(file.parent.glob(f"{glob.escape(file.stem)}_m*.png")):
+        lines.append(f"{image_id},{folder}/{mask.name},{ignore_path}")
+        ignore_path = ""
+    return lines
 
 
 BUILDERS = {"CUB": build_cub_metadata, "ILSVRC": build_ilsvrc_metadata, "OpenImages": build_openimages_metadata}

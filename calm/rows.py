@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.cli import UserError
+from common.text import inside, read_text
 
 
 class ById(dict):
@@ -27,17 +28,31 @@ def finite(text: str) -> float:
     return value
 
 
+def integral(text: str) -> int:
+    """A whole number, also one that is written as 12.0 or 1.2e+01; ValueError otherwise."""
+    value = finite(text)
+    if value != int(value):
+        raise ValueError(f"{text} is not whole")
+    return int(value)
+
+
 def read_lines(path: str | Path, remedy: str = "") -> list[str]:
     """The lines of a UTF-8 file; UserError where it cannot be read, with the line that is no text."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}){f'; {remedy}' if remedy else ''}") from error
-    try:
-        return data.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        number, line = data.count(b"\n", 0, error.start) + 1, data.split(b"\n")[data.count(b"\n", 0, error.start)]
-        raise UserError(f"{path}:{number}: {line[:80]!r} is not UTF-8 text; save the file as UTF-8") from error
+        return read_text(path).removesuffix("\n").split("\n")
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}" if remedy else str(error)) from error
+
+
+def check_name(name: str, where: str) -> str:
+    """The same name of a file below a data set's folder; UserError where it may lead out of that (`inside`).
+
+    Lists have a million names: the full check is for those that hold something unusual.
+    """
+    parts = name.split("/")
+    if ".." in parts or "" in parts or "." in parts or "\\" in name or "\0" in name or not name.isprintable():
+        inside("", name, where)
+    return name
 
 
 def read_rows(

@@ -1,6 +1,7 @@
 """A model and a process as one callable: images and labels in, maps on the device out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,8 @@ from calm.util import get_score_map
 class ScoreMapper:
     """Maps of `process` on `model`; `settings` are the numbers of the gradient processes.
 
-    `dead` counts the images that came with zero attention (not those of `of_classes` with a gradient process).
+    `dead` counts the images that came with zero attention (not those of `of_classes` with a gradient process);
+    `autocast` is what the network runs under (--mixed_precision); heads and maps are float32 in any case.
     """
 
     model: AttributionNet
@@ -27,6 +29,7 @@ class ScoreMapper:
     smoothing_ksize: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     dead: DeadAttention = field(default_factory=DeadAttention)
+    autocast: Callable[[], AbstractContextManager] = nullcontext
 
     @property
     def is_gradient(self) -> bool:
@@ -61,7 +64,8 @@ class ScoreMapper:
         return smoothing(maps, self.smoothing_ksize)
 
     def _encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        f, f_former, attention = self.model.encode(images)
+        with self.autocast():
+            f, f_former, attention = self.model.encode(images)
         if not self.model.process.is_cam:
             self.dead.add(attention)
         return f, f_former, attention
@@ -84,4 +88,5 @@ class ScoreMapper:
         function = get_score_map(self.process, self.method)
         rows = max(1, gradients.PIXELS_PER_FORWARD // images[0, 0].numel())
         parts = zip(images.split(rows), labels.split(rows), strict=True)
-        return torch.cat([function(model=self.model, images=i, targets=t, **self.settings) for i, t in parts])
+        with self.autocast():
+            return torch.cat([function(model=self.model, images=i, targets=t, **self.settings) for i, t in parts])

@@ -63,13 +63,18 @@ def read_names(path: str | Path) -> dict[int, str]:
             continue
         try:
             if "," in line:
-                image_id, label = line.rsplit(",", 1)
-                names[int(label)] = image_id.split("/")[-2]
+                image_id, text = line.rsplit(",", 1)
+                label = int(text)
+                name = image_id.split("/")[-2]
             else:
                 count, name = line.split(None, 1)
-                names[int(count) - 1] = name
+                label = int(count) - 1
         except (ValueError, IndexError) as error:
             raise UserError(f"{path}:{number}: {line!r} is neither `number name` nor `folder/file,label`") from error
+        is_known = label in names and ("," not in line or names[label] != name)
+        if is_known:
+            raise UserError(f"{path}:{number}: label {label} is {names[label]!r} already, not {name!r}")
+        names[label] = name
     if sorted(names) != list(range(len(names))) or not names:
         raise UserError(f"{path}: {len(names)} labels are not 0..{len(names) - 1} without gaps")
     return names

@@ -1,27 +1,36 @@
 """What every evaluation starts with: data, the checkpoint's network, the score maps, the run directory."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from calm.config import Configs, located, with_data
-from calm.data_loaders import configure_metadata, get_data_loader, get_image_ids
-from calm.network.util import read_checkpoint
-from calm.rows import read_lines
+from calm.data_loaders import get_data_loader
+from calm.flags import BOXES, CUES, ERASING
 from calm.score_map_method import GRADIENT_SETTINGS
 from calm.score_mapper import ScoreMapper
 from calm.training import (
     NUM_CLASSES,
     build_model,
+    check_class_count,
     checkpoint_file,
+    comparable,
     count_classes,
+    listed_test_ids,
     read_superclass,
     start_evaluation,
+    take_from_checkpoint,
     to_device,
+    told_of_idle_flags,
 )
-from common.cli import UserError
 from common.rundir import make_accelerator, seed_everything
+
+PLACES = {
+    "eval_pixel_perturb": ERASING,
+    "eval_remove_classify": ERASING,
+    "eval_cue_location": CUES,
+    "eval_wsol": BOXES,
+}
 
 
 class Tester:
@@ -31,22 +40,25 @@ class Tester:
 
     def __init__(self, args: Configs, script: str) -> None:
         file = checkpoint_file(args, fallback=args.experiment)
+        take_from_checkpoint(args, file)
         self.args = args = with_data(args)
+        check_class_count(args, file)
         self.accelerator = make_accelerator(args)
         self.device = self.accelerator.device
         seed_everything(args.seed)
         self.superclass = read_superclass(args)
-        trained = read_checkpoint(file)[1].get("attribution_method", args.attribution_method)
-        if trained != args.attribution_method and self.accelerator.is_main_process:
-            print(f"{file}: trained as {trained}, evaluated as {args.attribution_method}", flush=True)
         model = build_model(args, file).to(self.device, memory_format=torch.channels_last)
         self.model = model.eval().requires_grad_(False)
         self.loader = get_data_loader(
             args.data_paths, args._metadata, args.batch_size, args.workers, args.resize_size, args.crop_size,
-            accelerator=self.accelerator, num_classes=count_classes(args), splits=("test",), test_ids=self._listed(),
+            accelerator=self.accelerator, num_classes=count_classes(args), splits=("test",),
+            test_ids=listed_test_ids(args),
         )["test"]  # fmt: skip
         self.run = start_evaluation(args, f"{script}_{self.name}", self.accelerator)
         self.run.print(f"{script}: {file}, {args.score_map_process}, {len(self.loader.dataset)} test images")
+        self.run.print(comparable(args))
+        if args._idle:
+            self.run.print(told_of_idle_flags(args))
         settings = {name: getattr(args, name) for name in GRADIENT_SETTINGS}
         self.mapper = ScoreMapper(
             self.model,
@@ -55,6 +67,7 @@ class Tester:
             self.superclass,
             args.smoothing_ksize,
             settings,
+            autocast=self.accelerator.autocast,
         )
 
     @property
@@ -66,17 +79,6 @@ class Tester:
     def suffix(self) -> str:
         """_EM or _ML, so that the two never write the same file."""
         return "" if self.args.attribution_method == "CAM" else self.args.attribution_method[4:].replace("-", "_")
-
-    def _listed(self) -> list[str] | None:
-        if self.args.image_list is None:
-            return None
-        path = Path(self.args.image_list)
-        wanted = [line.strip() for line in read_lines(path, "--image_list wants a file of test ids") if line.strip()]
-        known = set(get_image_ids(configure_metadata(self.args._metadata / "test")))
-        strange = [i for i in wanted if i not in known]
-        if strange or not wanted:
-            raise UserError(f"{path}: {strange[0] if strange else 'an empty list'} is not in the test split")
-        return wanted
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
         """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals.
@@ -98,4 +100,4 @@ class Tester:
 
 def start(argv: Sequence[str] | None, script: str) -> Tester:
     """Parse the command line of an evaluation script and set everything up."""
-    return Tester(located(argv, prog=f"{script}.py"), script)
+    return Tester(located(argv, prog=f"{script}.py", place=PLACES[script]), script)

@@ -1,7 +1,6 @@
 """What main.py builds and measures: network, optimiser groups, teacher, classification scores."""
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,22 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from calm.config import Configs
+from calm.data_loaders import configure_metadata, get_image_ids
 from calm.flags import DATASETS
 from calm.network import ARCHITECTURES
 from calm.network.head import AttributionNet
-from calm.network.util import MissingCheckpoint, find_checkpoint, load_checkpoint, read_checkpoint
+from calm.network.util import (
+    BESIDE_STATE_DICT,
+    MissingCheckpoint,
+    find_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+)
 from calm.rows import read_lines
 from calm.util import string_contains_any
 from common.cli import UserError
 from common.run import Run, start_run
+from common.text import numbered_lines, once, read_json
 
 NUM_CLASSES = dict(zip(DATASETS, (200, 1000, 100), strict=True))
 PLACEHOLDER = "checkpoint_name"  # of the original README's commands
@@ -31,19 +38,15 @@ LOW_RATE = {
     "small": (("features.",), ()),
 }
 HEADS = ("conv_last", "attention")
-MODEL_SETTINGS = (
-    *("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "prior_gradient"),
-    *("crop_size", "resize_size"),
-)
 
 
-def count_classes(args: argparse.Namespace) -> int:
-    """--num_classes, else the lines of the data set's classes.txt, else the data set's official number."""
-    if args.num_classes:
+def count_classes(args: argparse.Namespace, args_win: bool = True) -> int:
+    """--num_classes (unless `args_win` is False), else the lines of classes.txt, else the official number."""
+    if args.num_classes and args_win:
         return args.num_classes
     listing = Path(args.data_paths.train).parent / "classes.txt"
     if args.dataset_name == "CUB" and listing.is_file():
-        return len(read_lines(listing))
+        return len(numbered_lines(listing))
     return NUM_CLASSES[args.dataset_name]
 
 
@@ -82,10 +85,81 @@ def start_evaluation(args: Configs, name: str, accelerator: Accelerator) -> Run:
 
 
 def settings_of_checkpoint(file: Path) -> dict[str, object]:
-    """The flags that rebuild the network of a checkpoint: what ours stores, and the number of classes of any."""
+    """What a checkpoint says of its training: the network's flags and the data set of ours, the classes of any."""
     state, settings = read_checkpoint(file)
-    known = {name: settings[name] for name in MODEL_SETTINGS if settings.get(name) is not None}
+    known = {name: settings[name] for name in BESIDE_STATE_DICT if settings.get(name) is not None}
     return {**known, "num_classes": len(state["conv_last.bias"])} if "conv_last.bias" in state else known
+
+
+def take_from_checkpoint(args: Configs, file: Path, same_data: bool = True) -> None:
+    """Set what makes a number comparable as the checkpoint has it, unless its flag was given.
+
+    Network, method, head, number of classes and size of the input. With `same_data` UserError where the network
+    was trained on another data set than the one that is evaluated without being asked for by name. With
+    --is_different_checkpoint the flags describe the network.
+    """
+    args._trained = own = settings_of_checkpoint(file)
+    if args.is_different_checkpoint:
+        return
+    trained_on = own.pop("dataset_name", args.dataset_name)
+    if same_data and trained_on != args.dataset_name and "dataset_name" not in args._given:
+        raise UserError(f"{file}: was trained on {trained_on}; evaluate it with --dataset={trained_on}")
+    for name, value in own.items():
+        if name not in args._given:
+            setattr(args, name, value)
+
+
+def check_class_count(args: Configs, file: Path) -> None:
+    """UserError where the data set has another number of classes than the checkpoint, and none was asked for."""
+    if args.is_different_checkpoint or "num_classes" in args._given or args.num_classes is None:
+        return
+    found = count_classes(args, args_win=False)
+    if found != args.num_classes:
+        raise UserError(
+            f"{file}: has {args.num_classes} classes, {args.dataset_name} in {args.official_root} {found}; name the "
+            f"data that it was trained for with --data_root, or --num_classes {args.num_classes} for lists of a subset"
+        )
+
+
+def comparable(args: Configs) -> str:
+    """One line on what a number depends on besides the images, and where it differs from the training's.
+
+    Call it after `take_from_checkpoint` and `build_model`.
+    """
+    head = "" if args.attribution_method == "CAM" else f", {args.prior_activation} prior"
+    text = (
+        f"evaluated as {args.attribution_method} on {args.architecture}{head}, {count_classes(args)} classes, "
+        f"{args.crop_size} x {args.crop_size} pixels, bilinear, ImageNet's mean and deviation"
+    )
+    trained = args._trained
+    names = ("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "crop_size")
+    other = [
+        f"{name} {getattr(args, name)} (trained: {trained[name]})"
+        for name in names
+        if name in trained and trained[name] != getattr(args, name)
+    ]
+    return f"{text}; not as it was trained: {', '.join(other)}" if other else text
+
+
+def told_of_idle_flags(args: Configs) -> str:
+    """A line that names the given flags without an effect in this script; empty where all have one."""
+    if not args._idle:
+        return ""
+    return "without an effect here: " + "; ".join(f"--{flag} {reason}" for flag, reason in args._idle.items())
+
+
+def listed_test_ids(args: Configs) -> list[str] | None:
+    """The ids of --image_list; None without that flag. UserError for one that is no test image, or comes twice."""
+    if args.image_list is None:
+        return None
+    lines = numbered_lines(args.image_list)
+    wanted = [line for _, line in lines]
+    once(wanted, str(args.image_list), lines=[number for number, _ in lines])
+    known = set(get_image_ids(configure_metadata(args._metadata / "test")))
+    strange = [image_id for image_id in wanted if image_id not in known]
+    if strange or not wanted:
+        raise UserError(f"{args.image_list}: {strange[0] if strange else 'an empty list'} is not in the test split")
+    return wanted
 
 
 def build_model(args: argparse.Namespace, checkpoint: Path | None = None) -> AttributionNet:
@@ -147,13 +221,8 @@ def read_superclass(args: argparse.Namespace) -> dict[int, list[int]] | None:
     if args.superclass_file is None:
         return None
     path, known = Path(args.superclass_file), range(count_classes(args))
-    lines = read_lines(path, "superclass.py writes one")
-    try:
-        groups = json.loads("\n".join(lines))
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON object of label: [labels] ({error})") from error
-    if not isinstance(groups, dict):
-        raise UserError(f"{path}: not a JSON object of label: [labels], but a {type(groups).__name__}")
+    groups = read_json(path, dict)
+    lines = read_lines(path)
     for label, members in groups.items():
         line = next((n for n, text in enumerate(lines, 1) if f'"{label}"' in text), 1)
         problem = _problem_of(label, members, known)
@@ -191,18 +260,19 @@ def describe_batch(image_ids: Sequence[str], out: Mapping[str, torch.Tensor], sh
 
 @torch.no_grad()
 def classify(model: AttributionNet, batches: Iterable, device: torch.device, autocast: Any) -> Iterator[tuple]:
-    """Per batch: index (B,), probability of the label, whether it is the argmax, largest probability, entropy of g,
-    whether the attention is zero everywhere."""
+    """Per batch: index (B,), log p of the label, whether it is the argmax of p(y|x), largest p, entropy of g = p(z|x),
+    whether the attention is zero everywhere. The logarithm comes from the logits: p itself underflows."""
     for batch in batches:
         images, labels, _ = batch.data
         images, labels = to_device(images, labels, device)
         with autocast():
             f, f_former, attention = model.encode(images)
-        probs = model.process.input_for_loss(f, f_former, attention)["probs"]
+        out = model.process.input_for_loss(f, f_former, attention)
+        probs = out["probs"]
+        log_p = out["logits"].log_softmax(1).gather(1, labels[:, None])[:, 0]
         g = model.process._latent_prior(f_former, attention=attention).flatten(1)
         entropy = -(g * (g + 1e-12).log()).sum(1)
-        p_label = probs.gather(1, labels[:, None])[:, 0]
-        yield batch.index, p_label, probs.argmax(1) == labels, probs.amax(1), entropy, attention.amax((1, 2, 3)) <= 0
+        yield batch.index, log_p, probs.argmax(1) == labels, probs.amax(1), entropy, attention.amax((1, 2, 3)) <= 0
 
 
 def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int = 15) -> float:

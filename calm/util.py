@@ -13,7 +13,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from calm.erasing import (  # noqa: F401
     GaussianSmoothing,
@@ -24,7 +23,7 @@ from calm.erasing import (  # noqa: F401
     smoothing,
 )
 from calm.score_map_method import GRADIENT_PROCESSES, GRADIENT_SETTINGS, activation_map, backprop
-from common.cam import normalize_scoremap  # noqa: F401
+from common.cam import normalize_scoremap, resize_maps  # noqa: F401
 from common.checkpoint import atomic_write
 
 THRESHOLD_TYPES = ("even", "log")
@@ -61,7 +60,12 @@ def _count_classes(tester: Any, dataset_name: str) -> int | None:
 
 
 def get_threshold_list(interval: float, type: str = "even") -> list[float]:
-    """even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in exactly 1."""
+    """even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in exactly 1.
+
+    ValueError for another type, and for an interval that is not strictly between 0 and 1.
+    """
+    if not 0 < interval < 1:
+        raise ValueError(f"interval {interval!r}: must lie strictly between 0 and 1")
     if type == "even":
         return list(np.arange(0, 1, interval))
     if type == "log":
@@ -96,7 +100,7 @@ def resize_scoremaps(
     maps = scoremaps if isinstance(scoremaps, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(scoremaps))
     maps = maps[:, None]
     if tuple(maps.shape[-2:]) != tuple(size):
-        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        maps = resize_maps(maps, tuple(size))
     return maps if kind == "tensor" else t2n(maps[:, 0])
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from calm.prepare_metadata import read_table
+from calm.domain import check_count
+from calm.prepare_metadata import is_picture, read_table
 from calm.rows import ById, finite, read_lines, read_rows
 from common.cli import UserError
+from common.text import once
 
 PRESENT_FROM = 50.0  # percent of the images of a class
 SIZE = 224
@@ -35,6 +37,13 @@ def _rows(path: Path, kinds: Sequence[Callable], what: str) -> list[list]:
     return [row for _, row in read_rows(path, kinds, what)]
 
 
+def _names(path: Path) -> dict[int, str]:
+    """{number: name} of a list; UserError for a number that stands there twice."""
+    rows = _rows(path, (int, str), "number name")
+    once((number for number, _ in rows), str(path))
+    return dict(rows)
+
+
 class CUBTrait:
     """Attributes per class, part positions per image, class pairs by the number of differing parts.
 
@@ -46,9 +55,11 @@ class CUBTrait:
     def __init__(self, data_dir: str | Path, rule: str = "released", foreground: str = "segmentation") -> None:
         if rule not in ("released", "name"):
             raise ValueError(f"attribute_rule {rule!r}: choose from released, name")
+        if foreground not in ("segmentation", "box"):
+            raise ValueError(f"foreground {foreground!r}: choose from segmentation, box")
         self.data_dir, self.rule, self.foreground = Path(data_dir), rule, foreground
-        self.part_id2name = dict(_rows(self.data_dir / "parts" / "parts.txt", (int, str), "number name"))
-        self.attribute_id2name = dict(_rows(self._attribute_names(), (int, str), "number name"))
+        self.part_id2name = _names(self.data_dir / "parts" / "parts.txt")
+        self.attribute_id2name = _names(self._attribute_names())
         self.class2attribute = self._read_classes()
         self.image_file2image_id = ById(self.data_dir / "images.txt")
         self.image_file2image_id.update({f: n for n, (f,) in read_table(self.data_dir / "images.txt").items()})
@@ -77,7 +88,7 @@ class CUBTrait:
             if len(line.split()) not in (0, expected):
                 raise UserError(f"{path}:{number}: {len(line.split())} attributes, expected {expected}")
         lines = _rows(path, (finite,) * expected, f"{expected} percentages")
-        classes = len(_rows(self.data_dir / "classes.txt", (int, str), "number name"))
+        classes = len(_names(self.data_dir / "classes.txt"))
         if len(lines) != classes:
             raise UserError(f"{path}: {len(lines)} classes, expected {classes} (classes.txt)")
         return {c: (np.array(line) >= PRESENT_FROM).astype(int) for c, line in enumerate(lines, 1)}
@@ -86,7 +97,12 @@ class CUBTrait:
         """image id -> {part number: (x, y)}, visible parts only."""
         found: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in self.image_file2image_id.values()}
         kinds = (int, int, finite, finite, int)
-        for image, part, x, y, visible in _rows(self.data_dir / "parts/part_locs.txt", kinds, "image part x y visible"):
+        path = self.data_dir / "parts/part_locs.txt"
+        seen: set[tuple[int, int]] = set()
+        for image, part, x, y, visible in _rows(path, kinds, "image part x y visible"):
+            if (image, part) in seen:
+                raise UserError(f"{path}: part {part} of image {image} stands there twice")
+            seen.add((image, part))
             if visible:
                 found.setdefault(image, {})[part] = (x, y)
         return found
@@ -100,7 +116,10 @@ class CUBTrait:
         return {number for number, words, _, _ in PARTS.values() if any(word in name for word in words)}
 
     def differing_parts(self, first: int, second: int) -> set[int]:
-        """The parts in which two classes (from 1) differ."""
+        """The parts in which two classes (from 1) differ; ValueError for a class that there is not."""
+        for number in (first, second):
+            if number not in self.class2attribute:
+                raise ValueError(f"class {number}: classes are 1..{len(self.class2attribute)}")
         differing = np.flatnonzero(self.class2attribute[first] != self.class2attribute[second]) + 1
         return set().union(*(self._parts_of[a] for a in differing.tolist()))
 
@@ -188,6 +207,7 @@ class CUBTrait:
 
         None where none of the differing parts is visible, or no part at all.
         """
+        check_count(size, "size")
         nearest = self._nearest(image_file, size)
         if nearest is None:
             return None
@@ -208,4 +228,5 @@ class CUBTrait:
 
 def has_segmentations(data_dir: str | Path) -> bool:
     """Whether a CUB folder has any segmentation."""
-    return next((Path(data_dir) / "segmentations").glob("*/*.png"), None) is not None
+    files = (Path(data_dir) / "segmentations").glob("*/*.png")
+    return any(is_picture(file) for file in files)

@@ -11,7 +11,9 @@ import common.interrupt  # noqa: F401
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -19,14 +21,18 @@ from torchvision.transforms.v2 import functional as F
 from cavl.utils import cam_pictures
 from cavl.utils.build import build_model, load_weights
 from cavl.utils.datasets import CIFAR_MEAN, CIFAR_STD, DATA_SETS, PartialData
+from cavl.utils.input_format import InputFormat
 from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import Images
-from cavl.utils.utils_algo import selected_labels
+from cavl.utils.utils_algo import select_by_cam, selected_labels
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, run_main
-from common.data import read_image
+from common.images import read_own_picture
 
-SIZES = {"idx": 28, "cifar": 32, "plcifar": 32}  # pixels a side; idx sets are grey, white on black
+one_module(__name__, "cavl.explain")
+
+SIZES = {"idx": 28, "cifar": 32, "plcifar": 32}  # of checkpoints that do not say theirs, pixels a side
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,26 +44,45 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=None, help="the figure (default: RUN/figures/explain.png)")
     args = parser.parse_args(argv)
 
-    settings, model = load_run(args.run)
-    x = network_input(args.image, settings.ds)
-    maps = cam_pictures.CandidateMaps(model, x, settings.cav)
-    k = maps.outputs.shape[1]
-    listed = args.candidates or maps.outputs[0].topk(min(5, k)).indices.tolist()
-    strange = [c for c in listed if not 0 <= c < k]
-    if strange:
-        raise UserError(f"--candidates {strange[0]}: classes are 0 to {k - 1}")
+    settings, model, input_format = load_run(args.run)
+    k = input_format.num_classes
+    require_candidates(args.candidates or [], k)
+    print(describe(settings, input_format))
 
+    x = network_input(args.image, input_format)
+    maps = cam_pictures.CandidateMaps(model, x, settings.cav)
+    listed = args.candidates or maps.outputs[0].topk(min(5, k)).indices.tolist()
     candidates = torch.zeros_like(maps.outputs)
     candidates[0, listed] = 1
-    picked = selected_labels(maps.outputs, candidates, cav=settings.cav).item()
+    among = f"of the candidates {', '.join(map(str, listed))}"
+    if settings.select == "cam":
+        print(f"{among} the largest class activation map, by which the run selects, is that of "
+              f"{select_by_cam(maps.maps, candidates).item()}")  # fmt: skip
+
+    picked = selected_labels(maps.outputs, candidates, cav=settings.cav, mask=settings.mask).item()
     out = args.out or args.run / "figures" / "explain.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     cam_pictures.save(out, [maps.row(0, listed, args.image.name)])
-    print(f"of the candidates {', '.join(map(str, listed))} the class activation value picks {picked}")
+    print(f"{among} the class activation value picks {picked}")
     print(f"picture: {out}")
 
 
-def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module]:
+def require_candidates(listed: list[int], num_classes: int) -> None:
+    """UserError for a class that the network does not have, and for one that is listed twice."""
+    for place, label in enumerate(listed):
+        if not 0 <= label < num_classes:
+            raise UserError(f"--candidates {label}: classes are 0 to {num_classes - 1}")
+        if label in listed[:place]:
+            raise UserError(f"--candidates: {label} stands there twice")
+
+
+def describe(settings: argparse.Namespace, input_format: InputFormat) -> str:
+    """What the run's checkpoint says about its network and its rule of selection."""
+    model = f"{settings.mo} of depth {settings.depth}" if settings.mo == "resnet" else settings.mo
+    return f"{model} trained on {settings.ds}: {input_format}, -cav {settings.cav}, -mask {settings.mask}"
+
+
+def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module, InputFormat]:
     """Settings and trained network of a run directory, in eval mode; UserError where its network has no maps."""
     try:
         settings = argparse.Namespace(**json.loads((folder / "config.json").read_text())["settings"])
@@ -65,28 +90,43 @@ def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module]:
         raise UserError(f"--run {folder}: no readable config.json; name a run directory of main.py") from error
     if getattr(settings, "mo", None) not in MAP_MODELS:
         raise UserError(f"--run {folder}: its network has no class activation maps; {', '.join(MAP_MODELS)} have them")
+
     file = folder / "checkpoints" / "last.pt"
+    saved = checkpoint.load(file)
     weights = load_weights(file)
-    model = build_model(settings, shape_of(settings.ds, weights))
+    input_format = input_format_of(saved, settings.ds, weights)
+    model = build_model(settings, images_of(settings.ds, input_format))
     checkpoint.load_into(model, weights, file)
-    return settings, model.eval()
+    return settings, model.eval(), input_format
 
 
-def shape_of(ds: str, weights: dict[str, torch.Tensor]) -> PartialData:
-    """A data set without images: what `build_model` reads off one."""
-    size = SIZES[DATA_SETS[ds].kind]
+def input_format_of(saved: Any, ds: str, weights: Mapping[str, torch.Tensor]) -> InputFormat:
+    """What the checkpoint says; where it is older and does not, what the data set `ds` and the weights say."""
+    try:
+        return InputFormat.from_state(saved["state"]["input"])
+    except (KeyError, TypeError, ValueError):
+        kind = DATA_SETS[ds].kind
+
     channels = next(w.shape[1] for w in weights.values() if w.ndim == 4)  # the first convolution
     classes = next(w.shape[0] for w in reversed(weights.values()) if w.ndim == 2)  # the linear layer
-    none = torch.empty(0, channels, size, size)
-    return PartialData(ds, none, none, none, none, classes, is_sample=False)
+    shape = (channels, SIZES[kind], SIZES[kind])
+    if kind == "idx":
+        return InputFormat(shape, classes)
+    return InputFormat(shape, classes, CIFAR_MEAN, CIFAR_STD)
 
 
-def network_input(path: Path, ds: str) -> torch.Tensor:
-    """A picture file as network input (1,C,H,W) float32, in the size and scale of the data set `ds`."""
-    kind = DATA_SETS[ds].kind
-    image = read_image(path).convert("L" if kind == "idx" else "RGB")
-    pixels = F.resize(F.pil_to_tensor(image), [SIZES[kind]] * 2, antialias=True)[None]
-    scale = {} if kind == "idx" else {"mean": CIFAR_MEAN, "std": CIFAR_STD}
+def images_of(ds: str, input_format: InputFormat) -> PartialData:
+    """A data set without images: what `build_model` reads off one."""
+    none = torch.empty(0, *input_format.shape)
+    return PartialData(ds, none, none, none, none, input_format.num_classes, is_sample=False)
+
+
+def network_input(path: Path, input_format: InputFormat) -> torch.Tensor:
+    """A picture file as network input (1,C,H,W) float32, in the size, colours and scale of the run."""
+    channels, *size = input_format.shape
+    image = read_own_picture(path).convert("L" if channels == 1 else "RGB")
+    pixels = F.resize(F.pil_to_tensor(image), size, antialias=True)[None]
+    scale = {"mean": input_format.mean, "std": input_format.std}
     return Images(pixels, torch.device("cpu"), **scale)[torch.arange(1)]
 
 

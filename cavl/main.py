@@ -21,14 +21,18 @@ from cavl.utils import report, sweep
 from cavl.utils.build import build_model, build_optimizer, require_full_batches, set_learning_rate
 from cavl.utils.datasets import PartialData, fold_of, load_dataset
 from cavl.utils.draw import describe_candidates, draw_candidates, save_candidates
+from cavl.utils.input_format import InputFormat
 from cavl.utils.label_state import LabelState
 from cavl.utils.options import parse_args
 from cavl.utils.resident import Images, epoch_batches
 from cavl.utils.warmup import Warmup
+from common.aliases import one_module
 from common.cli import run_main
 from common.meter import Meter
 from common.run import Run, start_run
 from common.rundir import backward, make_accelerator, prepare, seed_everything
+
+one_module(__name__, "cavl.main")
 
 
 @dataclass
@@ -66,7 +70,14 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     labels, loss = LabelState(args, candidates, accelerator), Meter(accelerator)
     learner = Learner(args, accelerator, model, network, optimizer, images, labels, loss)
     warmup = Warmup(args.warmup)
-    run.restore(model=model, optimizer=optimizer, labels=labels, warmup=warmup, loss=loss)
+    run.restore(
+        model=model,
+        optimizer=optimizer,
+        labels=labels,
+        warmup=warmup,
+        loss=loss,
+        input=InputFormat.of(data),
+    )
     describe_candidates(candidates, data, run)
     save_candidates(candidates, run)
     if run.progress.step == 0:

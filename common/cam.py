@@ -23,9 +23,20 @@ def class_activation_map(features: torch.Tensor, weight: torch.Tensor, *, relu: 
     return maps.relu() if relu else maps
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32 where it is float16 or bfloat16; unchanged otherwise.
+
+    For convolution and interpolation: in half precision they lose digits everywhere, and on processors with
+    AVX512-FP16 torch 2.14's depthwise convolution of float16 does not return.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def resize_maps(maps: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> torch.Tensor:
-    """Maps (B,K,h,w) at (B,K,H,W), corners not aligned."""
-    return F.interpolate(maps, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
+    """Maps (B,K,h,w) at (B,K,H,W), corners not aligned, of the same dtype (half precision: computed in float32)."""
+    align_corners = None if mode == "nearest" else False
+    resized = F.interpolate(at_least_float32(maps), size=size, mode=mode, align_corners=align_corners)
+    return resized.to(maps.dtype)
 
 
 def normalize_maps(maps: torch.Tensor, norm_type: str = "minmax") -> torch.Tensor:

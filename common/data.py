@@ -92,8 +92,15 @@ def locate(
         problem = f"{shown} does not exist ({name})"
         if path.exists():
             problem = f"{name} is not in {shown}"
-        hint = "; or run with --sample" if sample else ""
-        raise UserError(_brief(problem, how_to_get, hint))
+        serves = "; --sample runs on the offline sample" if sample else ""
+        short = "; or --sample" if sample else ""
+        raise UserError(
+            _first_that_fits(
+                f"{problem}; {how_to_get}{serves}",
+                f"{problem}; {how_to_get}{short}",
+                f"{problem}{serves}",
+            )
+        )
 
     places = [expanded(default)]
     if os.environ.get(ENVIRONMENT):
@@ -105,15 +112,20 @@ def locate(
     if download is not None and _has(places[-1], holds, download):
         return Location(places[-1], False)
 
-    way = f"folder with {flag}" if flag else "path"
-    problem = f"{name} is not in {places[0]}: put it there, or give its {way}"
+    problem = f"{name} is not in {places[0]}"
+    way = f"or give its folder with {flag}" if flag else "or give its path"
+    if sample is not None and may_fall_back:
+        return _sample(sample, f"{problem}: put it there, {way}; this run uses the offline sample")
+
+    hint = f"a sample of it: python -m common.samples {sample} DIR"
     if sample is None:
-        hint = f"; {_without_sample(name, with_sample)}"
-        raise UserError(_brief(problem, how_to_get, hint))
-    if not may_fall_back:
-        hint = f"; a sample of it: python -m common.samples {sample} DIR"
-        raise UserError(_brief(problem, how_to_get, hint))
-    return _sample(sample, f"{problem}; this run uses the offline sample")
+        hint = _without_sample(name, with_sample)
+    raise UserError(
+        _first_that_fits(
+            f"{problem}; {how_to_get}, {way}; {hint}",
+            f"{problem}: put it there, {way}; {hint}",
+        )
+    )
 
 
 def _has(
@@ -142,10 +154,10 @@ def _without_sample(name: str, with_sample: Iterable[str] | None) -> str:
     return f"{name} has no offline sample, these have one: {others}"
 
 
-def _brief(problem: str, how_to_get: str, hint: str) -> str:
-    """The sentence of an error; how to get the data set stands in it if two lines hold it all."""
-    whole = f"{problem}; {how_to_get}{hint}"
-    return whole if len(f"error: {whole}") <= 2 * LINE else f"{problem}{hint}"
+def _first_that_fits(*messages: str) -> str:
+    """The first message that two lines of a terminal hold, or the last one."""
+    fitting = [message for message in messages if len(f"error: {message}") <= 2 * LINE]
+    return fitting[0] if fitting else messages[-1]
 
 
 def _try(download: Callable[[Path], None], path: Path) -> bool:
@@ -264,26 +276,24 @@ def read_idx(path: str | Path) -> np.ndarray:
 def read_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Train images (n,28,28) uint8, train labels (n,) uint8, test images and labels of a folder.
 
-    UserError names the file that is missing, empty, of another type, or does not fit the others.
+    UserError names what is missing, empty, of another type, or does not belong together.
     """
     paths = [find_idx(folder, name) or Path(folder) / name for name in IDX_FILES]
     train_images, train_labels, test_images, test_labels = arrays = tuple(map(read_idx, paths))
 
-    for path, array in zip(paths, arrays, strict=True):
-        if array.size == 0:
-            raise UserError(f"{path}: is empty (shape {array.shape}); fetch the file again")
-        if array.dtype != np.uint8:
-            raise UserError(f"{path}: holds {array.dtype}, expected unsigned bytes")
-    for path, images, labels in (
-        (paths[0], train_images, train_labels),
-        (paths[2], test_images, test_labels),
+    for part, path, images, labels in (
+        ("training", paths[0], train_images, train_labels),
+        ("test", paths[2], test_images, test_labels),
     ):
+        if images.size == 0 or labels.size == 0:
+            found = f"{path.name}: shape {images.shape}, labels {labels.shape}"
+            raise UserError(f"{folder}: holds no {part} images ({found})")
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             found = f"images {images.shape} and labels {labels.shape}"
             raise UserError(f"{path}: {found} do not belong together")
-    if train_images.shape[1:] != test_images.shape[1:]:
-        found = f"images {train_images.shape} and {test_images.shape} for training and test"
-        raise UserError(f"{paths[2]}: {found} do not belong together")
+        if images.dtype != np.uint8 or labels.dtype != np.uint8:
+            found = f"images of {images.dtype.name}, labels of {labels.dtype.name}"
+            raise UserError(f"{path}: {found}, expected uint8")
     return arrays
 
 

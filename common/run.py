@@ -122,8 +122,7 @@ class Run:
         self._guard, self._signals = FiniteGuard(self.last), StopSignals()
         self._tensorboard: SummaryWriter | None = None
         self._since = time.perf_counter()
-        self._saved_step: int | None = None  # of last.pt
-        self._is_saved = False  # nothing has been trained since last.pt was written
+        self._is_saved = False  # no step was taken since last.pt was written
         self._was_restored = False  # until the first batches are walked
 
     # ---- what stands in the directory -----------------------------------------------------------
@@ -212,7 +211,7 @@ class Run:
                 },
             )
         if path is None:
-            self._saved_step = self.progress.step
+            self._is_saved = True
 
     def save_before_evaluation(self) -> None:
         """Save last.pt behind the last batch of an epoch; all processes call it, before anything else.
@@ -223,9 +222,8 @@ class Run:
         """
         if self.stateful is None or self.stopped:  # `step` has saved where --max_steps stopped
             return
-        if self._saved_step != self.progress.step:
+        if not self._is_saved:
             self.save()
-        self._is_saved = True
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -280,9 +278,10 @@ class Run:
     def poll(self) -> None:
         """After SIGTERM or SIGINT: save and exit with 143 or 130. Loops outside training may call it too.
 
-        What they changed or logged since the last `step` is then done again by the resumed run: after
-        `save_before_evaluation` and `end_epoch` that state stands and is not saved once more. Several processes
-        agree by a reduction, all at one place: only `step` polls, every tenth time, and `end_epoch`.
+        What they changed or logged since the last `step` is then done again by the resumed run: where last.pt
+        was written since (`save_before_evaluation`, `end_epoch`) it stands, and is not written once more.
+        Several processes agree by a reduction, all at one place: only `step` polls, every tenth time, and
+        `end_epoch`.
         """
         if self.world == 1:
             self._poll_together()
@@ -316,7 +315,6 @@ class Run:
         if is_best:  # before last.pt: after a kill in between the resumed run makes it again
             self.save(self.best)
         self.save()
-        self._is_saved = True
         self._poll_together()
 
     # ---- what is measured -----------------------------------------------------------------------

@@ -135,15 +135,17 @@ def _line_ends(data: bytes) -> int:
 def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """The rows of a csv file, one after the other, each with the number of its first line.
 
-    Rows without any text are left out. Cells in quotes may hold the delimiter, quotes ("") and
-    line ends, which stay as they are. UserError names the line of what is not csv. The file is read
-    a megabyte at a time.
+    Rows without any text are left out, and so are spaces before a cell. Cells in quotes may hold
+    spaces, the delimiter, quotes ("") and line ends, which stay as they are. UserError names the
+    line of what is not csv. The file is read a megabyte at a time.
     """
     path = require_file(path)
     try:
         with path.open("rb") as file:
             lines = chain.from_iterable(_line_blocks(file, path))
-            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            # Without skipinitialspace `a, "b, c"` would be three cells.
+            options = {"delimiter": delimiter, "skipinitialspace": True, "strict": True}
+            reader = csv.reader(lines, **options)
             yield from _numbered_rows(reader, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -170,7 +172,7 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
 def _quoted(value: object) -> str:
     # Python's own writer leaves a lone CR without quotes, and no reader takes it that way.
     cell = "" if value is None else str(value)
-    if not re.search('[,"\r\n\ufeff]', cell):
+    if not re.search('[,"\r\n\ufeff]|^ ', cell):
         return cell
     doubled = cell.replace('"', '""')
     return f'"{doubled}"'

@@ -8,6 +8,7 @@ import common.interrupt  # noqa: F401
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,37 +16,68 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.transforms import Compose, InterpolationMode, Resize, ToTensor
 
-from common.cli import UserError, add_shared_flags, positive_int, run_main
-from common.data import read_image
+from common.checkpoint import atomic_write
+from common.cli import (
+    UserError,
+    add_shared_flags,
+    image_size,
+    number,
+    parse_given,
+    positive_int,
+    run_main,
+    settle,
+)
+from common.images import read_own_picture
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
+from csl.src import contradictions
+from csl.src.errors import MissingFileError
 from csl.src.evaluation import evaluating
+from csl.src.helper_functions.files import expanded
 from csl.src.models.tresnet.fold import fold
-from csl.src.models.utils.checkpoint import ZOO, find_file, network_of
-from csl.src.options import EitherDash, parse_given
-from csl.src.pictures import class_names, draw_annotated, find_pictures, train_sample_network
+from csl.src.models.utils.checkpoint import (
+    ZOO,
+    describe_network,
+    find_file,
+    network_of,
+    pixels_for,
+    require_choice,
+)
+from csl.src.models.utils.factory import statistics_of_model
+from csl.src.options import EitherDash, any_path
+from csl.src.pictures import (
+    SAMPLE_SETTINGS,
+    class_names,
+    draw_annotated,
+    find_pictures,
+    sample_pictures,
+    train_sample_network,
+)
+from csl.src.pixels import INTERPOLATIONS, Pixels
 
 
 def threshold(text: str) -> float | None:
-    """argparse type: a number, or None."""
-    return None if text == "None" else float(text)
+    """argparse type: a probability, or None."""
+    return None if text == "None" else number(0, 1)(text)
 
 
 parser = EitherDash(prog="infer.py", description="Name what is in pictures.")
 parser.add_argument("--model_path", default="./models/mtresnet_opim_86.72.pth")
 parser.add_argument("--pic_path", nargs="+", default=["./pics/000000000885.jpg"], help="pictures, folders or patterns")
-parser.add_argument("--model_name", default="tresnet_m")
-parser.add_argument("--input_size", type=positive_int, default=224)
-parser.add_argument("--dataset_type", default="OpenImages", help="OpenImages, MS-COCO, or any other text")
-parser.add_argument("--class_description_path", default="./data/oidv6-class-descriptions.csv")
+parser.add_argument("--model_name", default="tresnet_m", help="used where the checkpoint does not tell")
+parser.add_argument("--input_size", type=image_size, default=224, help="default: the checkpoint's, else 224")
+parser.add_argument("--dataset_type", default="OpenImages", help="OpenImages, MS-COCO, or any other text; decides --th"
+    " None")  # fmt: skip
+parser.add_argument("--class_description_path", default="./data/oidv6-class-descriptions.csv", help="csv"
+    " LabelName,DisplayName that spells out classes that are MIDs")  # fmt: skip
 parser.add_argument("--th", type=threshold, default=0.97, help="lowest probability that is shown; None: by data set")
 parser.add_argument("--top_k", type=positive_int, default=30, help="most names of a picture")
-parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear", help="bicubic: as released")
+parser.add_argument("--interpolation", choices=INTERPOLATIONS, default="bilinear", help="default: the checkpoint's,"
+    " else bilinear; bicubic: as released")  # fmt: skip
 parser.add_argument("--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt")
 parser.add_argument("-b", "--batch_size", type=positive_int, default=16)
-parser.add_argument("--json", type=Path, default=None, help="also write the scores there")
+parser.add_argument("--json", type=any_path, default=None, help="also write the scores into this file")
 add_shared_flags(parser, skip_corrupt=False)
 parser.set_defaults(output_dir="./outputs/infer")
 
@@ -53,16 +85,41 @@ parser.set_defaults(output_dir="./outputs/infer")
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse; sets do_bottleneck_head, and th 0.995 for Open Images, 0.7 for others, where th is None.
 
-    A default output_dir becomes None: not named, so that a second run gets a folder beside the first.
+    A default output_dir becomes None: not named, so that a second run gets a folder beside the first. With --sample
+    the sample's network and pictures stand in for those that were not given.
     """
     defaults, given = parse_given(parser, argv)
-    args = argparse.Namespace(**(defaults | {"output_dir": None} | given))
+    args = settle(defaults, given, {"output_dir": None}, _sample_settings(given))
+    contradictions.refuse_flags_of_training(args, set(given))
+    if args.json is not None:
+        _require_writable(args.json)
+    descriptions = expanded(args.class_description_path, "--class_description_path")
+    if "class_description_path" in given and not descriptions.is_file():
+        raise MissingFileError(f"--class_description_path {descriptions}: no such file")
     args.do_bottleneck_head = args.dataset_type == "OpenImages"
     if args.dataset_type not in ("OpenImages", "MS-COCO"):
         print(f"note: --dataset_type {args.dataset_type!r} is neither OpenImages nor MS-COCO: a plain head", flush=True)
     if args.th is None:
         args.th = 0.995 if args.dataset_type == "OpenImages" else 0.7
     return args
+
+
+def _sample_settings(given: dict) -> dict:
+    """What the sample changes: its network is tiny, and less sure than one that was trained for weeks."""
+    if not given.get("sample") or "model_path" in given:
+        return {}
+    return SAMPLE_SETTINGS
+
+
+def _require_writable(path: Path) -> None:
+    """UserError where --json names a folder, or nothing that can be written."""
+    if path.is_dir():
+        raise UserError(f"--json {path}: is a folder; name a file in it, such as {path / 'scores.json'}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"--json {path}: is no ordinary file")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"--json {path}: {there} cannot be written into")
 
 
 def inference(
@@ -79,9 +136,12 @@ def infer_batch(
     images: Sequence[Image.Image], model: nn.Module, class_list: Sequence[str], args: argparse.Namespace
 ) -> list[tuple[list[str], list[float]]]:
     """Names and scores of several RGB pictures, in one forward pass."""
-    mode = InterpolationMode(getattr(args, "interpolation", "bilinear"))
-    prepare = Compose([Resize((args.input_size, args.input_size), mode), ToTensor()])
-    batch = torch.stack([prepare(image) for image in images]).to(next(model.parameters()))
+    pixels = getattr(args, "_pixels", None)
+    if pixels is None:
+        interpolation = getattr(args, "interpolation", "bilinear")
+        pixels = Pixels(args.input_size, interpolation, statistics_of_model(model))
+    prepared = [pixels.tensor(pixels.resize(image)) for image in images]
+    batch = torch.stack(prepared).to(next(model.parameters()))
     with evaluating(model):
         probabilities = model(batch).float().sigmoid().cpu()
     found = []
@@ -93,24 +153,37 @@ def infer_batch(
 
 
 def infer(args: argparse.Namespace) -> list[dict]:
-    """Load the network, name what is in every picture, write table, pictures and JSON; returns the records."""
+    """Load the network, name what is in every picture, write table, pictures and JSON; returns the records.
+
+    Image size, interpolation, normalisation, classes and head are the checkpoint's unless their flag was given.
+    """
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    if not args.sample and find_file(args.model_path) is None:
+    given = getattr(args, "_given", set())
+    wants_network = args.sample and "model_path" not in given
+    if not wants_network and find_file(args.model_path) is None:
         raise UserError(f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample")
+    if args.sample and "pic_path" not in given:
+        args.pic_path = sample_pictures()
+    pictures = find_pictures(args.pic_path)
     with tempfile.TemporaryDirectory() as folder:
-        if args.sample:
-            args.model_path, args.pic_path = train_sample_network(args, Path(folder))
-        pictures = find_pictures(args.pic_path)
+        if wants_network:
+            args.model_path = train_sample_network(args, Path(folder))
         model, checkpoint = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
-    names = class_names(checkpoint, Path(args.class_description_path))
+    require_choice(checkpoint, args.model_path, args.which, given)
+    flags = {"input_size": "size", "interpolation": "interpolation"}
+    pixels = pixels_for(checkpoint, args.input_size, args.interpolation, {flags[f] for f in flags if f in given})
+    contradictions.require_size(checkpoint.architecture, pixels.size, "--input_size")
+    args.input_size, args.interpolation, args._pixels = pixels.size, pixels.interpolation, pixels
+    names = class_names(checkpoint, expanded(args.class_description_path, "--class_description_path"))
     model = fold(model).to(accelerator.device)
 
     run = start_run(args, parser.get_default("output_dir"), accelerator)
+    run.print(f"{args.model_path}: {describe_network(checkpoint, pixels)}")
     records = []
     for start in range(0, len(pictures), args.batch_size):
         paths = pictures[start : start + args.batch_size]
-        images = [read_image(path) for path in paths]
+        images = [read_own_picture(path) for path in paths]
         for path, image, (found, scores) in zip(paths, images, infer_batch(images, model, names, args), strict=True):
             shown = ", ".join(f"{n} {s:.3f}" for n, s in zip(found, scores, strict=True))
             run.print(f"{path.name}: {shown or f'nothing above {args.th}'}")
@@ -119,8 +192,7 @@ def infer(args: argparse.Namespace) -> list[dict]:
         run.progress.images += len(images)
         run.poll()
     for path in {run.folder / "predictions.json", args.json or run.folder / "predictions.json"}:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(records, indent=1) + "\n")
+        atomic_write(path, (json.dumps(records, indent=1) + "\n").encode())
     count = sum(len(record["classes"]) for record in records)
     run.log("infer", pictures=len(records), names=count)
     run.finish(pictures=len(records), names=count, offline_sample=args.sample)

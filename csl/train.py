@@ -26,7 +26,7 @@ from common.rundir import make_accelerator, seed_everything
 from csl.src import phases, report
 from csl.src.build import Parts, build, make_optimizer
 from csl.src.evaluation import score_both
-from csl.src.helper_functions.get_data import get_data
+from csl.src.helper_functions.get_data import get_data, require_scorable, require_trainable
 from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.options import build_parser, parse_args
 
@@ -45,6 +45,8 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
 
     train_loader, val_loader = get_data(args, accelerator)
     train_set, val_set, sampler = train_loader.dataset.dataset, val_loader.dataset.dataset, train_loader.batch_sampler
+    require_trainable(train_set, args._found)
+    require_scorable(val_set, args._found)
     labels_sha = report.describe_labels(args, run, train_set)
     parts = build(args, loss_args, run, train_set, sampler.batches)
     network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
@@ -84,7 +86,8 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
             break
         last = end_epoch(args, run, parts, val_loader, epochs)
 
-    summary = report.write(args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops)
+    pixels = parts.info.pixels
+    summary = report.write(args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops, pixels)
     run.finish(**summary, partial_labels_sha256=labels_sha)
     return summary
 
@@ -100,7 +103,7 @@ def end_epoch(
     run.log("train", loss=parts.loss.compute(), lr=parts.scheduler.get_last_lr()[0])
     run.log("test", **metrics)
     score = best_of(metrics, args.best)
-    report.print_epoch(run, epochs, score)
+    report.print_epoch(run, epochs, score, targets)
     states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
     report.export_best(run, states, parts.info.state_dict())
     run.end_epoch(score=score)

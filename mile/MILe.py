@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.cli import NonFiniteError, run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
@@ -29,15 +30,20 @@ from mile.figures import SHOWN
 from mile.learning import IteratedLearning
 from mile.locate import choose_device, locate_data
 from mile.phase_log import PhaseLog, is_checked
+from mile.provenance import ClassNames, describe_evaluation, require_same_classes, take_from_weights
 from mile.schedule import LearningRate, Phases, Plan
 from mile.sources import TrainBatch, open_source
 from mile.utils import probabilities, save_model, writable
+
+one_module(__name__, "mile.MILe")
 
 
 def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
     """One run: all generations, evaluated and exported one by one; returns the summary."""
     seed_everything(conf.seed)
     source = open_source(conf, accelerator)
+    conf._classes = list(source.class_names)
+    require_same_classes(conf, source.class_names)
     run = start_run(conf, default_dir(conf), accelerator)
     writable(conf.checkpoint_path)
 
@@ -46,12 +52,14 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
     plan = Plan(conf, source.pass_steps)
     rates, log = LearningRate(conf, learner.optimizers, plan), PhaseLog(accelerator)
     history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
-    run.restore(learner=learner, rates=rates, log=log, history=history)
+    run.restore(learner=learner, rates=rates, log=log, history=history, classes=ClassNames(source.class_names))
     stream = source.stream(run.progress.step)
 
     def student_outputs() -> Outputs:
         return evaluate(learner.student, source.evaluation(), source.num_classes, accelerator, run.poll)
 
+    if conf.eval_only:
+        run.print(describe_evaluation(conf, source.num_classes))
     outputs: Outputs | None = None  # of the student as it is
     for generation in run.epochs(plan.epochs if not conf.eval_only else 0):
         outputs, phases = None, plan.phases(generation)
@@ -116,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     """Settings and data; then one run, or one for each schema and seed of --compare and --seeds."""
     conf = parse_config(argv)
     choose_device(conf)
+    take_from_weights(conf)
     locate_data(conf)
     if conf.compare or conf.seeds:
         compare.run_all(conf, train)

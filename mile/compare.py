@@ -12,12 +12,15 @@ from typing import Any
 import pandas as pd
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import UserError
 from common.rundir import make_accelerator
 from common.sweep import child_of, run_each
 from mile.figures import draw_comparison
 from mile.report import decimals
+
+one_module(__name__, "mile.compare")
 
 SHOWN = {
     "acc_final": "acc",
@@ -101,6 +104,8 @@ def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bo
         cells = [f"{mean} ({low}-{high})" for mean, low, high in ranges]
         lines.append("".join(f"{cell:<22}" for cell in (schema, *cells)))
     first = frame.iloc[0]
+    if first["mAP_classes"] < first["classes"]:
+        lines.append(f"mAP is over the {first['mAP_classes']:.0f} of {first['classes']:.0f} classes with a positive")
     one, every = (decimals(first[f"trivial_f1_{name}"], 3) for name in ("one_right_label", "all_labels"))
     lines.append(f"F1 of answers that need no network: one right label {one}, all labels {every}")
     return "\n".join(lines) + "\n"

@@ -6,6 +6,10 @@ offline sample, the sample's own. What each setting means: `python MILe.py --hel
 
 from typing import Any
 
+from common.aliases import one_module
+
+one_module(__name__, "mile.config")
+
 
 class config:
     """Settings of MILe.py; the values are the unofficial code's, the authors' where None (see `protocol`)."""

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.loading import loader_processes
 from mile.config import config, setting
@@ -31,6 +32,8 @@ from mile.grids import (  # noqa: F401
     mnist_preprocess,
 )
 from mile.real_labels import labels_of_val_files
+
+one_module(__name__, "mile.dataset")
 
 Transform = Callable[[Image.Image], torch.Tensor]
 

@@ -7,11 +7,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.loading import gather_in_order
 from mile.schedule import rho_at
 from mile.sources import EvalBatch, Source, as_matrix
 from mile.thresholds import covering_rho
 from mile.utils import RealMetrics
+
+one_module(__name__, "mile.evaluation")
 
 # real_f1 is also reported at the thresholds of the authors
 FURTHER_RHOS = {"real_f1_025": 0.25, "real_f1_05": 0.5}

@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 
+from common.aliases import one_module
 from common.cam import save_grid
 from common.run import Run
 from mile.evaluation import Outputs
 from mile.sources import Source
 from mile.thresholds import Study
 from mile.utils import prediction_set
+
+one_module(__name__, "mile.figures")
 
 SHOWN = 8  # test images whose label sets are followed over the generations
 

@@ -1,7 +1,9 @@
 """Image folders: which files, which classes, which share of them; the items that loaders read (spec d)."""
 
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,28 @@ import torch
 from PIL import Image
 from timm.data import ImageNetInfo
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from common.aliases import one_module
 from common.cli import UserError
-from common.data import read_image
+from common.domain import require_indices, require_number
+from common.images import IMAGE_SUFFIXES, image_files, is_image, read_image, visible
+from common.text import inside, numbered_lines, once
+
+one_module(__name__, "mile.folders")
 
 Samples = list[tuple[str, int]]
 LISTED = re.compile(r"(.+?)\s+([0-9]{1,3})")  # WebVision's "PATH LABEL"
 
 
 def class_folders(root: Path, what: str) -> list[str]:
-    """The sorted names of the class folders; UserError where there is none (a flat folder)."""
+    """The sorted names of the class folders, hidden ones left out; UserError where there is none (a flat folder)."""
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root} does not exist; {what} belongs there, one folder a class; or run with --sample")
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    entries = visible(root)
+    names = [entry.name for entry in entries if entry.is_dir()]
     if not names:
-        flat = sum(entry.suffix.lower() in IMG_EXTENSIONS for entry in root.iterdir())
+        flat = sum(is_image(entry) for entry in entries)
         raise UserError(
             f"{root}: no class folders, {flat} images at its top; sort {what} into one folder a class "
             "(ImageNet: val/n01440764/ILSVRC2012_val_00000293.JPEG)"
@@ -45,27 +52,53 @@ def wnid_index(names: Sequence[str], root: Path) -> dict[str, int]:
 
 
 def list_images(root: Path, index: dict[str, int]) -> Samples:
-    """All images (path, class index) below the class folders, sorted by folder and name."""
-    samples = make_dataset(str(root), index, extensions=IMG_EXTENSIONS, allow_empty=True)
+    """All images (path, class index) below the class folders, in ImageFolder's order; hidden ones are left out.
+
+    UserError where there is none.
+    """
+    samples = []
+    for name in sorted(index):
+        files = image_files(Path(root) / name, recursive=True)
+        files.sort(key=lambda path: (str(path.parent), path.name))
+        samples += [(str(path), index[name]) for path in files]
     if not samples:
-        raise UserError(f"{root}: the class folders hold no image ({', '.join(IMG_EXTENSIONS)})")
+        raise UserError(f"{root}: the class folders hold no image ({', '.join(IMAGE_SUFFIXES)})")
     return samples
 
 
 def list_validation(root: Path, index: dict[str, int]) -> Samples:
-    """Validation images (path, class index): class folders, or Tiny-ImageNet's images/ with val_annotations.txt."""
-    root, strangers = Path(root), []
+    """Validation images (path, class index): class folders, or Tiny-ImageNet's images/ with val_annotations.txt.
+
+    UserError names a class without a training folder, and a file that is listed twice.
+    """
+    root = Path(root)
     listing = root / "val_annotations.txt"
     if listing.is_file():
-        lines = [line.split("\t")[:2] for line in listing.read_text().splitlines() if line.strip()]
-        strangers = [line[-1] for line in lines if line[-1] not in index]
-    else:
-        strangers = [name for name in class_folders(root, "the validation images") if name not in index]
+        samples = _read_annotations(root, listing, index)
+        if not samples:
+            raise UserError(f"{listing}: names no image")
+        return samples
+
+    names = class_folders(root, "the validation images")
+    _require_training_folders(names, index, root)
+    return list_images(root, {name: index[name] for name in names})
+
+
+def _read_annotations(root: Path, listing: Path, index: dict[str, int]) -> Samples:
+    lines = numbered_lines(listing)
+    rows = [line.split("\t") for _, line in lines]
+    for (number, _), row in zip(lines, rows, strict=True):
+        if len(row) < 2:
+            raise UserError(f"{listing}: line {number}: expected FILE, a tab and CLASS")
+    once([row[0] for row in rows], str(listing), lines=[number for number, _ in lines])
+    _require_training_folders([row[1] for row in rows], index, root)
+    return [(str(inside(root / "images", row[0], str(listing))), index[row[1]]) for row in rows]
+
+
+def _require_training_folders(names: Iterable[str], index: dict[str, int], root: Path) -> None:
+    strangers = [name for name in names if name not in index]
     if strangers:
         raise UserError(f"{root}: class {strangers[0]!r} has no folder among the training images")
-    if listing.is_file():
-        return [(str(root / "images" / name), index[label]) for name, label in lines]
-    return list_images(root, index)
 
 
 def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: int | None = None) -> Samples:
@@ -73,10 +106,12 @@ def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: 
 
     r = RandomState(seed); kept classes = r.permutation(C)[:num_classes], renumbered by rank; r shuffles all
     samples; of each class, in order of first appearance, the first int(n * frac). Everything: unchanged.
-    UserError names a class that is left empty.
+    UserError names a class that is left empty; ValueError for frac outside (0, 1], more classes than there are.
     """
+    require_number(frac, "frac", 0, 1, open_low=True)
     classes = sorted({target for _, target in samples})
     kept_count = len(classes) if num_classes is None else num_classes
+    require_number(kept_count, "num_classes", 1, len(classes))
     if frac >= 1 and kept_count >= len(classes):
         return list(samples)
     r = np.random.RandomState(seed)  # noqa: NPY002 - the authors' stream
@@ -96,24 +131,49 @@ def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: 
 
 
 def listed_subset(samples: Samples, path: Path) -> Samples:
-    """The samples whose file names stand in the file `path`, one a line (the SimCLR 1% and 10% lists)."""
-    try:
-        names = {line.strip() for line in Path(path).read_text().splitlines() if line.strip()}
-    except OSError as error:
-        raise UserError(f"subset_file {path}: cannot be read ({error.strerror})") from error
-    if not names:
+    """The samples whose names stand in the file `path`, one a line (the SimCLR 1% and 10% lists).
+
+    A line is FILE, or CLASS/FILE where several classes have a file of that name. UserError names a line that is
+    there twice, that no image has, or that more than one has.
+    """
+    lines = numbered_lines(Path(path))
+    wanted = [name for _, name in lines]
+    if not wanted:
         raise UserError(f"subset_file {path}: names no file; one training file name a line")
-    chosen = [sample for sample in samples if Path(sample[0]).name in names]
-    if len(chosen) < len(names):
-        missing = next(iter(sorted(names - {Path(p).name for p, _ in chosen})))
-        raise UserError(
-            f"subset_file {path}: {len(names) - len(chosen)} of {len(names)} names are not there: {missing}"
-        )
-    return chosen
+    once(wanted, f"subset_file {path}", lines=[number for number, _ in lines])
+
+    places = defaultdict(list)
+    for place, (file, _) in enumerate(samples):
+        names = _names_of(file)
+        for name in names:
+            places[name].append(place)
+    missing = [name for name in wanted if name not in places]
+    if missing:
+        raise UserError(f"subset_file {path}: {len(missing)} of {len(wanted)} names are not there: {min(missing)}")
+    chosen: dict[int, str] = {}
+    for name in wanted:
+        place, *others = places[name]
+        if others:
+            files = " or ".join(_names_of(samples[k][0])[1] for k in (place, others[0]))
+            raise UserError(f"subset_file {path}: {name} may be {files}; write CLASS/FILE")
+        if place in chosen:
+            raise UserError(f"subset_file {path}: {chosen[place]} and {name} are one file; list it once")
+        chosen[place] = name
+    return [samples[place] for place in sorted(chosen)]
+
+
+def _names_of(file: str) -> tuple[str, str]:
+    """What a list may call an image: FILE, CLASS/FILE."""
+    path = Path(file)
+    return path.name, f"{path.parent.name}/{path.name}"
 
 
 def class_weights(targets: Sequence[int], num_classes: int) -> torch.Tensor:
-    """`reweight uniform`: 1 / class count for each class, (C,) float32 (the authors' WebVision weights)."""
+    """`reweight uniform`: 1 / class count for each class, (C,) float32 (the authors' WebVision weights).
+
+    ValueError for a target that is no class.
+    """
+    require_indices(torch.tensor(targets), num_classes, "targets")
     return 1 / torch.bincount(torch.tensor(targets), minlength=num_classes).clamp(min=1).float()
 
 
@@ -141,7 +201,7 @@ class LabelledImages(Dataset):
         path, target = self.samples[index]
         image = self._kept.get(index)
         if image is None:
-            image = self.transform(read_image(path))
+            image = self.transform(read_image(path, upright=False))  # as the originals
             if self.keep:
                 self._kept[index] = image
         return (image, target) if self.real is None else (image, target, self.real[index])
@@ -161,19 +221,21 @@ def webvision_lists(root: Path) -> tuple[Samples, Samples]:
 
     def read(name: str, folder: Path) -> Samples:
         file = root / "info" / name
-        try:
-            lines = file.read_text().splitlines()
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror}); data_path is WebVision's root") from error
         found = []
-        for number, line in enumerate(lines, 1):
-            match = LISTED.fullmatch(line.strip())
-            if match:
-                found.append((str(folder / match[1]), int(match[2])))
-            elif line.strip():
+        for number, line in numbered_lines(file):
+            match = LISTED.fullmatch(line)
+            if match is None:
                 raise UserError(f"{file}: line {number} is not 'PATH LABEL', LABEL in 0..999")
+            found.append((str(inside(folder, match[1], f"{file}: line {number}")), int(match[2])))
         return found
 
     root = Path(root)
     train = read("train_filelist_flickr.txt", root) + read("train_filelist_google.txt", root)
-    return train, read("val_filelist.txt", root / "val_images")
+    val = read("val_filelist.txt", root / "val_images")
+    for part, samples in (("training", train), ("validation", val)):
+        if not samples:
+            raise UserError(f"{root / 'info'}: the lists of {part} images are empty")
+        twice = len(samples) - len({path for path, _ in samples})
+        if twice:
+            warnings.warn(f"{root / 'info'}: {twice} {part} images stand twice in the lists; each counts", stacklevel=2)
+    return train, val

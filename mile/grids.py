@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import holds_idx, read_mnist
+from common.domain import DomainError, require_number, require_shape, require_shares, require_weights
 from common.loading import epoch_order, seed_of
 from mile.config import config, setting
+
+one_module(__name__, "mile.grids")
 
 # An annotator names the digit of a cell with this probability; row by row, the centre is cell 4.
 LABEL_PROBABILITIES = torch.tensor([0.05, 0.05, 0.05, 0.05, 0.6, 0.05, 0.05, 0.05, 0.05])
@@ -50,11 +54,15 @@ def compose_grids(
     """Digits (M,h,w) uint8 with labels (M,) as K = M // 9 grids: (K,3h,3w) uint8, single (K,), real (K,C) bool.
 
     u (K,) float64 in [0,1) chooses the cell that gives the single label; C = max(10, labels.max() + 1); the
-    last M - 9K digits are unused.
+    last M - 9K digits are unused. ValueError where u is not (K,) in [0,1], or a label is negative.
     """
     k = len(digits) // 9
     if k == 0:
-        raise UserError(f"{len(digits)} digits: a grid needs 9")
+        raise DomainError(f"{len(digits)} digits: a grid needs 9")
+    require_shape(labels, (len(digits),), "labels")
+    require_weights(labels, "labels")
+    require_shape(u, (k,), "u")
+    require_shares(u, "u")
     cells = labels[: 9 * k].long().view(k, 9)
     single, real = grid_labels(cells, u, max(10, int(labels.max()) + 1))
     return tile(digits[: 9 * k].view(k, 9, *digits.shape[1:])), single, real
@@ -88,7 +96,11 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def mnist_preprocess(grids: torch.Tensor, size: int = 84) -> torch.Tensor:
-    """Grids (K,84,84) uint8 as network inputs (K,3,size,size) float32, three equal channels before normalising."""
+    """Grids (K,84,84) uint8 as network inputs (K,3,size,size) float32, three equal channels before normalising.
+
+    ValueError for a size below 1.
+    """
+    require_number(size, "size", 1)
     return normalize(resize_grids(grids, size))
 
 
@@ -186,8 +198,9 @@ class GridLoader:
 
 
 def idx_folder(root: Path) -> Path | None:
-    """The folder of the four idx files in `root`: MNIST/raw, or itself."""
-    return next((folder for folder in (root / "MNIST" / "raw", root) if holds_idx(folder)), None)
+    """The folder of the four idx files in `root`, whether that is the folder of MNIST/raw, MNIST or raw."""
+    places = (root / "MNIST" / "raw", root / "raw", root)
+    return next((folder for folder in places if holds_idx(folder)), None)
 
 
 class MultilabelMNIST:

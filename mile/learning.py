@@ -22,10 +22,25 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.checkpoint import load_into
+from common.domain import (
+    DomainError,
+    is_readable,
+    require_indices,
+    require_number,
+    require_one_of,
+    require_shape,
+    require_shares,
+    require_threshold,
+    require_weights,
+)
 from common.loading import seed_of
 
+one_module(__name__, "mile.learning")
+
 STUDENT_INITS = ("teacher", "own", "fresh")
+SCHEMAS = ("softmax", "sigmoid", "MILe")
 
 
 def pseudo_labels(
@@ -35,15 +50,24 @@ def pseudo_labels(
 
     Strict, hard, any number of ones, also none. `threshold_on="logit"` compares the logit z itself with rho
     (the unofficial code). label (N,) int64: onehot(label) is or-ed in. Computed in float32 also under autocast.
-    ValueError for another threshold_on.
+    ValueError for another threshold_on, rho outside (0, 1) (of logits: not finite), a label that is no class.
     """
-    if threshold_on not in ("prob", "logit"):
-        raise ValueError(f"threshold_on {threshold_on!r}: prob or logit")
+    _require_rho(rho, threshold_on)
     scores = logits.detach().float()
     target = ((scores.sigmoid() if threshold_on == "prob" else scores) > rho).float()
     if label is not None:
+        require_indices(label, logits.shape[1], "label")
         target.scatter_(1, label[:, None], 1.0)
     return target
+
+
+def _require_rho(rho: float, threshold_on: str) -> None:
+    if threshold_on not in ("prob", "logit"):
+        raise ValueError(f"threshold_on {threshold_on!r}: prob or logit")
+    if threshold_on == "prob":
+        require_threshold(rho, "rho")
+    else:
+        require_number(rho, "rho")
 
 
 def bce_loss(
@@ -52,10 +76,13 @@ def bce_loss(
     """L(z, t) = (1/N) sum_b sum_c BCE(z_bc, t_bc), a scalar; logits and target (N,C).
 
     `reduction="mean"` also divides by C (the unofficial code: gradients C times smaller). weight (N,): per
-    row, rescaled to mean 1 over the batch. Half precision is computed in float32; ValueError for another reduction.
+    row, rescaled to mean 1 over the batch. Half precision is computed in float32. ValueError for another reduction,
+    a target of another shape or outside [0, 1], and weights that are negative or not finite, or all 0.
     """
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction {reduction!r}: sum or mean")
+    require_shape(target, logits.shape, "target")
+    require_shares(target, "target")
     z = logits if logits.dtype == torch.float64 else logits.float()
     rows = F.binary_cross_entropy_with_logits(z, target.to(z.dtype), reduction="none")
     rows = rows.sum(1) if reduction == "sum" else rows.mean(1)
@@ -63,7 +90,13 @@ def bce_loss(
 
 
 def _weighted_mean(rows: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return rows.mean() if weight is None else (rows * (weight / weight.mean())).mean()
+    if weight is None:
+        return rows.mean()
+    require_shape(weight, rows.shape, "weight")
+    require_weights(weight, "weight")
+    if is_readable(weight) and not weight.any():
+        raise DomainError("weight: all rows weigh 0")
+    return (rows * (weight / weight.mean())).mean()
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
@@ -115,6 +148,11 @@ class IteratedLearning:
     ) -> None:
         if student_init not in STUDENT_INITS:
             raise ValueError(f"student_init {student_init!r}: choose from {', '.join(STUDENT_INITS)}")
+        require_one_of(schema, SCHEMAS, "schema")
+        _require_rho(rho, threshold_on)
+        require_one_of(reduction, ("sum", "mean"), "reduction")
+        require_number(num_classes, "num_classes", 1)
+        require_number(lr, "lr", 0, open_low=True)
         if (student is None) != (student_init == "teacher"):
             raise ValueError(f"student_init {student_init!r} needs {'no' if student is not None else 'a'} student")
         self.num_classes, self.rho, self.threshold_on, self.reduction = num_classes, rho, threshold_on, reduction
@@ -168,6 +206,7 @@ class IteratedLearning:
         """
         if self.phase != "interactive":
             raise RuntimeError("interactive_step during imitation: call end_generation first")
+        require_indices(label, self.num_classes, "label")
         self.target = F.one_hot(label, self.num_classes).float()
         share = self._share_of(weight)
         if self.schema != "softmax":

@@ -1,6 +1,7 @@
 """Where the data of a run lie: given, at the default place, downloaded, or the offline sample; and the device."""
 
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,27 +9,45 @@ from typing import Any
 import torchvision
 
 from common import samples
+from common.aliases import one_module
 from common.cli import UserError
-from common.data import locate
+from common.data import LINE, locate
 from mile.grids import idx_folder
 from mile.real_labels import BUNDLED
-from mile.settings import SETTINGS, apply_sample_defaults
+from mile.settings import MILE_SETTINGS, SAMPLE_DEFAULTS, apply, sample_layer
 from mile.utils import is_there
 
+one_module(__name__, "mile.locate")
 
-def locate_data(conf: Any) -> None:
-    """Find the data set, else its offline sample; sets conf._is_sample and conf._paths, and the sample's defaults.
 
-    UserError where a given path does not hold it.
+# Of the sample's own settings those that the first lines of a run name; config.json has all.
+SHOWN = ("model", "mnist_size", "image_size", "total_steps", "batch_size", "lr", "rho")
+
+
+def locate_data(conf: Any, say: Callable[[str], None] = print) -> None:
+    """Find the data set, else its offline sample; sets conf._is_sample and conf._paths, and what the user did not set.
+
+    That are the sample's own values, and with --eval_only what the weight file says of itself (`conf._trained`).
+    UserError where a given path does not hold the data set, and for a setting that could not act.
     """
     if "model" in conf._given:
         _require_fitting_model(conf)
+    _require_one_source(conf)
     find = {"mnist": _locate_mnist, "imagenet": _locate_imagenet, "webvision": _locate_webvision}
     conf._is_sample, conf._paths = find.get(conf.dataset, _locate_folders)(conf)
-    if conf._is_sample and conf.dataset in ("mnist", "imagenet"):
-        apply_sample_defaults(conf)
+
+    trained = conf._trained
+    if conf._is_sample and conf.dataset in SAMPLE_DEFAULTS:
+        layer = sample_layer(conf)
+        apply(conf, layer, trained)
+        shown = [name for name in SHOWN if name in layer and name not in conf._given and name not in trained]
+        values = ", ".join(f"{name} {layer[name]}" for name in shown)
+        if values:
+            say(textwrap.fill(f"the sample's own settings, where none are set: {values}", LINE))
+    else:
+        apply(conf, trained)
     _require_fitting_model(conf)
-    _require_acting_settings(conf)
+    _require_acting_settings(conf, say)
 
 
 def _locate_mnist(conf: Any) -> tuple[bool, dict[str, Path]]:
@@ -106,11 +125,53 @@ def _require_fitting_model(conf: Any) -> None:
         raise UserError(f"--model {conf.model} has 10 classes for mnist: use {conf.model[:-3]} with {conf.dataset}")
 
 
-def _require_acting_settings(conf: Any) -> None:
-    """A setting that would silently do nothing is an error."""
-    for name in ("train_frac", "subset_file", "reweight"):
-        if conf.dataset == "mnist" and getattr(conf, name) != SETTINGS[name].default:
-            raise UserError(f"{name} is for image folders; --mnist_grids N sets the number of MNIST's training grids")
+def _require_one_source(conf: Any) -> None:
+    """UserError where a path is given beside --sample, which would win without a word."""
+    for name in ("mnist_path", "data_path", "val_path"):
+        if conf.sample and name in conf._flags:
+            raise UserError(f"--sample and --{name} {getattr(conf, name)}: give one of the two")
+
+
+def _require_acting_settings(conf: Any, say: Callable[[str], None]) -> None:
+    """A flag that could do nothing in this run is an error; so named in a line are attributes, which serve other runs.
+
+    k_t and k_s count as attributes: commands that run several schemas share them.
+    """
+    idle = {name: why for name, why in _idle_settings(conf).items() if name in conf._given}
+    refused = [name for name in idle if name in conf._flags - {"k_t", "k_s"}]
+    if refused:
+        raise UserError(f"--{refused[0]} {idle[refused[0]]}")
+    if idle:
+        say(textwrap.fill(f"set, but without effect here: {', '.join(idle)}", LINE))
+
+
+def _idle_settings(conf: Any) -> dict[str, str]:
+    """The settings that do nothing with this data set and these schemas, and why."""
+    schemas = conf.compare or [conf.schema]
+    is_mnist = conf.dataset == "mnist"
+    has_label_file = conf.dataset in ("imagenet", "folder")
+    draws_subset = conf.train_frac < 1 and not conf.subset_file
+    is_softmax = schemas == ["softmax"]
+    takes_steps = conf.lr_schedule == "step"
+
+    grids = "is for image folders; --mnist_grids N sets the number of MNIST's training grids"
+    groups = [
+        (("mnist_path", "mnist_size", "mnist_redraw"), not is_mnist, f"is for mnist, not {conf.dataset}"),
+        (("mnist_grids", "mnist_test_grids"), not is_mnist, f"is for mnist, not {conf.dataset}"),
+        (("data_path", "val_path"), is_mnist, "is for image folders; mnist has --mnist_path"),
+        (("augment", "image_size"), is_mnist, "is for image folders; mnist has --mnist_size"),
+        (("train_frac", "subset_file", "reweight"), is_mnist, grids),
+        (("subset_seed",), not draws_subset, "is for --train_frac below 1"),
+        (("real_path",), not has_label_file, f"is for imagenet and folder, not {conf.dataset}"),
+        (MILE_SETTINGS, "MILe" not in schemas, f"is for schema MILe, not {', '.join(schemas)}"),
+        (("reduction", "bias_init"), is_softmax, "is for sigmoid outputs, not softmax"),
+        (("lr_milestones",), not takes_steps, f"is for --lr_schedule step, not {conf.lr_schedule}"),
+    ]
+    idle = {}
+    for names, is_idle, why in groups:
+        if is_idle:
+            idle.update(dict.fromkeys(names, why))
+    return idle
 
 
 def choose_device(conf: Any, say: Callable[[str], None] = print) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -10,7 +9,11 @@ import torchvision
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
+from common.domain import require_number, require_one_of
+
+one_module(__name__, "mile.models")
 
 # name -> classes; `-10` for the digits of multi-label MNIST
 CLASSES = {"resnet18": 1000, "resnet50": 1000, "resnet18-10": 10, "small": 1000, "small-10": 10}
@@ -36,9 +39,12 @@ def build_model(name: str, num_classes: int | None = None, bias_init: str = "pri
     """The network `name` from scratch, torchvision's key names for the ResNets.
 
     num_classes: default 1000, or 10 for the names that end in -10. bias_init="prior": the last bias starts at
-    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown name.
+    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown name, ValueError
+    for another bias_init and for less than one class.
     """
-    classes = num_classes or classes_of(name)
+    require_one_of(bias_init, ("prior", "default"), "bias_init")
+    classes = classes_of(name) if num_classes is None else num_classes
+    require_number(classes, "num_classes", 1)
     if name in ("small", "small-10"):
         model = SmallNet(classes)
     elif name in ("resnet18", "resnet18-10"):
@@ -80,55 +86,3 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if any(key.startswith("backbone.") for key in state):
         state = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
     checkpoint.load_into(model, state, path)
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-
-class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batch of all processes, on any device; torch's own SyncBatchNorm is for GPUs only."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Normalise (N,C,H,W) with the global batch's mean and variance, gradients through both."""
-        if not (self.training and torch.distributed.is_initialized()):
-            return super().forward(input)
-        x = input.float()
-        count = x.new_full((1,), x.numel() / x.shape[1])
-        sums = _SumOverProcesses.apply(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count]))
-        total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
-        mean = total / count
-        variance = squares / count - mean * mean
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            rate = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(variance * count / (count - 1), rate)
-        scale = (self.weight * (variance + self.eps).rsqrt())[:, None, None]
-        return (x * scale + (self.bias[:, None, None] - mean[:, None, None] * scale)).to(input.dtype)
-
-
-def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The same network and keys with batch norms over all processes, so that N processes equal one."""
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for name, child in model.named_children():
-        if type(child) is nn.BatchNorm2d:
-            synced = SyncedBatchNorm2d(child.num_features, child.eps, child.momentum)
-            synced.load_state_dict(child.state_dict())
-            setattr(model, name, synced)
-        else:
-            synchronize_batch_norm(child, device)
-    return model

@@ -5,9 +5,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.meter import Meter
 from common.run import Run
+
+one_module(__name__, "mile.phase_log")
 
 CHECKED_STEPS = 100
 

@@ -1,27 +1,21 @@
 """The multi-label file of an evaluation set: ImageNet's real.json, or a dict by file name."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import timm.data
 
+from common.aliases import one_module
 from common.cli import UserError
+from common.text import kind_name, read_json
+
+one_module(__name__, "mile.real_labels")
 
 FILE_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 BUNDLED = Path(timm.data.__file__).parent / "_info" / "imagenet_real_labels.json"  # equal to the released file
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError where it is absent or none."""
-    try:
-        return json.loads(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); real_path is the file of ReaL labels") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); fetch real.json again") from error
 
 
 def read_real_labels(path: Path, num_classes: int = 1000) -> list[list[int]]:
@@ -31,18 +25,28 @@ def read_real_labels(path: Path, num_classes: int = 1000) -> list[list[int]]:
     """
     lists = read_json(path)
     if not isinstance(lists, list):
-        raise UserError(f"{path}: expected a list of lists of class indices, found {type(lists).__name__}")
+        raise UserError(f"{path}: expected a list of lists of class indices, found {kind_name(type(lists))}")
     for j, labels in enumerate(lists):
         if not isinstance(labels, list) or not all(type(c) is int and 0 <= c < num_classes for c in labels):
             raise UserError(
                 f"{path}: entry {j} is {str(labels)[:60]}; expected a list of integers in 0..{num_classes - 1}"
             )
+    _warn_of_repetitions(lists, path)
     return lists
 
 
+def _warn_of_repetitions(lists: Iterable[Sequence[int]], path: Path) -> None:
+    """Say how many label sets list a class twice; it counts once."""
+    count = sum(len(set(labels)) < len(labels) for labels in lists)
+    if count:
+        warnings.warn(f"{path}: {count} label sets list a class twice; it counts once", stacklevel=3)
+
+
 def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
-    """The ReaL set of each validation file, by the number in its name."""
-    lists, found = read_real_labels(path), []
+    """The ReaL set of each validation file, by the number in its name; UserError names two files of one number."""
+    lists = read_real_labels(path)
+    found = []
+    seen: dict[int, Path] = {}
     for file in files:
         match = FILE_NUMBER.search(Path(file).name)
         if match is None:
@@ -50,6 +54,9 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
         number = int(match[1])
         if not 1 <= number <= len(lists):
             raise UserError(f"{file}: number {number}, but {path} has {len(lists)} entries")
+        if number in seen:
+            raise UserError(f"{file}: number {number} is that of {seen[number]} too; keep one of the two")
+        seen[number] = file
         found.append(sorted(set(lists[number - 1])))
     return found
 
@@ -57,21 +64,33 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
 def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) -> list[list[int]]:
     """The sets of a dict file {"name.jpg": ["class", ...]}, or keys "folder/name.jpg" as label_sets.json has them.
 
-    Classes by name or index. UserError names a file without an entry, and what is no list of known classes.
+    Classes by name or index. UserError names a file without an entry, one whose entry may be another file's, and
+    what is no list of known classes.
     """
-    table, index, numbers = read_json(path), {name: c for c, name in enumerate(classes)}, range(len(classes))
+    table = read_json(path)
     if not isinstance(table, Mapping):
-        raise UserError(f"{path}: expected a dict from file names to lists of classes, found {type(table).__name__}")
-    found = []
-    for file in files:
-        name = Path(file).name
-        labels = table.get(f"{Path(file).parent.name}/{name}", table.get(name))
-        if labels is None:
-            raise UserError(f"{path}: has no entry {name!r}; an image without labels has an empty list")
-        if not isinstance(labels, list):
-            raise UserError(f"{path}: {name} has {str(labels)[:60]!r}; expected a list of classes")
-        unknown = [c for c in labels if not (c in index if type(c) is str else c in numbers and type(c) is int)]
-        if unknown:
-            raise UserError(f"{path}: {name} names the class {unknown[0]!r}, which has no train folder")
-        found.append(sorted({index.get(c, c) for c in labels}))
-    return found
+        found = kind_name(type(table))
+        raise UserError(f"{path}: expected an object from file names to lists of classes, found {found}")
+    index = {name: c for c, name in enumerate(classes)}
+    counts = Counter(Path(file).name for file in files)
+    return [_labels_of(Path(file), table, index, counts, path) for file in files]
+
+
+def _labels_of(file: Path, table: Mapping, index: Mapping[str, int], counts: Counter, path: Path) -> list[int]:
+    """The label set of a file: its entry CLASS/FILE, or FILE where that is one file's name."""
+    labels = table.get(f"{file.parent.name}/{file.name}")
+    if labels is None:
+        labels = table.get(file.name)
+        if labels is not None and counts[file.name] > 1:
+            raise UserError(f"{path}: {file.name!r} may be any of {counts[file.name]} files; write CLASS/FILE")
+    if labels is None:
+        raise UserError(f"{path}: has no entry {file.name!r}; an image without labels has an empty list")
+    if not isinstance(labels, list):
+        raise UserError(f"{path}: {file.name} has {str(labels)[:60]!r}; expected a list of classes")
+
+    numbers = range(len(index))
+    for label in labels:
+        is_known = label in index if type(label) is str else type(label) is int and label in numbers
+        if not is_known:
+            raise UserError(f"{path}: {file.name} names the class {label!r}, which has no train folder")
+    return sorted({index.get(label, label) for label in labels})

@@ -2,20 +2,29 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.run import Run
 from mile.evaluation import Outputs, evaluate, metrics_of
 from mile.figures import draw_curves, draw_label_sets, draw_thresholds
 from mile.learning import IteratedLearning, pseudo_labels
 from mile.sources import Source
-from mile.thresholds import Study, mean_average_precision, threshold_study, trivial_f1
+from mile.thresholds import (
+    Study,
+    classes_without_positive,
+    mean_average_precision,
+    threshold_study,
+    trivial_f1,
+)
 from mile.utils import prediction_set, probabilities
+
+one_module(__name__, "mile.report")
 
 METRICS = ("acc", "real_acc", "real_f1", "label_coverage", "precision", "recall", "real_f1_025", "real_f1_05")
 
@@ -62,6 +71,10 @@ def summarize(
     summary |= {
         "real_f1_best_oracle": max((line["real_f1"] for line in tests if line["real_f1"] is not None), default=None),
         "mAP": mean_average_precision(p, real),
+        "classes": source.num_classes,
+        "mAP_classes": source.num_classes - len(classes_without_positive(real)),  # that the mean is over
+        "images": len(real),
+        "images_with_labels": int(real.any(1).sum()),  # that real_acc, F1 and coverage are means over
         **study.best,
         "f1_by_threshold_at_rho": at_rho.f1.item(),
         "coverage_by_threshold_at_rho": at_rho.coverage.item(),
@@ -79,7 +92,26 @@ def summarize(
             draw_curves(run, conf)
         draw_label_sets(run, source, outputs, conf, history)
         _print_end(run, summary, rho, conf)
+        for line in averaged_over(real, source.class_names, conf.protocol):
+            run.print(line)
     return summary
+
+
+def averaged_over(real: torch.Tensor, class_names: Sequence[str], protocol: str) -> list[str]:
+    """What the means leave out, a line each: classes without a positive (mAP), images without a label (F1)."""
+    lines = []
+    absent = classes_without_positive(real)
+    if absent:
+        shown = ", ".join(class_names[c] for c in absent[:5])
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        count = len(class_names) - len(absent)
+        lines.append(f"  mAP is over {count} of {len(class_names)} classes; without a positive: {shown}{more}")
+
+    empty = int((~real.any(1)).sum())
+    if empty:
+        over = "divided by all images" if protocol == "unofficial" else f"over the other {len(real) - empty}"
+        lines.append(f"  {empty} of {len(real)} images have no label: real_acc, F1 and coverage are {over}")
+    return lines
 
 
 def _on_imagenet(run: Run, model: nn.Module, source: Source, conf: Any) -> dict[str, float]:

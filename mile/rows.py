@@ -6,6 +6,10 @@ time. `benchmarks/bench_mile.py --only metrics` measures what they give together
 
 import torch
 
+from common.aliases import one_module
+
+one_module(__name__, "mile.rows")
+
 
 def greater(values: torch.Tensor, bound: float) -> torch.Tensor:
     """values > bound, bool (N,C)."""

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from common.aliases import one_module
 from mile.learning import make_scheduler
+
+one_module(__name__, "mile.schedule")
 
 
 class Phases(NamedTuple):
@@ -56,8 +59,17 @@ class LearningRate:
         self.kind, self.plan, self.optimizers = conf.lr_schedule, plan, list(optimizers)
         self.base = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         numbers = [float(part) for part in str(conf.lr_milestones).split(",")]
-        self.milestones = [round(m * plan.steps if m < 1 else plan.start(m)) for m in numbers]
+        self.milestones = [self._milestone(number) for number in numbers]
         self.plateaus = [make_scheduler(o) for o in self.optimizers] if self.kind == "plateau" else []
+
+    def _milestone(self, number: float) -> int:
+        """The first step of epoch `number`, or where that is below 1, the step after this share of the run.
+
+        Never the first step of the run: a short run too starts at its full rate.
+        """
+        if number < 1:
+            return max(1, round(number * self.plan.steps))
+        return round(self.plan.start(number))
 
     def factor(self, step: int) -> float:
         """What the base learning rate is multiplied with at a step counted from 0."""

@@ -2,12 +2,17 @@
 
 import argparse
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from common.cli import OneLineParser, add_shared_flags, seed_list
-from mile.learning import STUDENT_INITS
+from common.aliases import one_module
+from common.cli import OneLineParser, add_shared_flags, parse_given, seed_list, settle
+from common.domain import DomainError
+from mile.learning import SCHEMAS, STUDENT_INITS
+
+one_module(__name__, "mile.settings")
 
 PRESETS = {  # the settings that are None as delivered
     "threshold_on": {"authors": "prob", "unofficial": "logit"},
@@ -58,39 +63,40 @@ def _is_positive(text: str) -> bool:
 GROUPS: dict[str, dict[str, Setting]] = {
     "experiment": {
         "model": Setting(str, "resnet18", *ANY, "resnet18, resnet50, resnet18-10, small, small-10, any timm name"),
-        "schema": Setting(str, "MILe", *_one_of("softmax", "sigmoid", "MILe"), "training strategy"),
+        "schema": Setting(str, "MILe", *_one_of(*SCHEMAS), "training strategy"),
         "dataset": Setting(str, "imagenet", *_one_of("imagenet", "mnist", "webvision", "folder"), "benchmark"),
         "protocol": Setting(str, "authors", *_one_of("authors", "unofficial"), "preset of the settings after a slash"),
     },
     "data": {
         "data_path": Setting(str, "../data/train/", *ANY, "train: class folders (webvision: its root)"),
         "val_path": Setting(str, "../data/val", *ANY, "val: class folders"),
-        "real_path": Setting(str, "../data/real.json", *ANY, "ReaL labels (absent: timm's copy)"),
+        "real_path": Setting(str, "../data/real.json", *ANY, "imagenet, folder: label sets (absent: timm's copy)"),
         "mnist_path": Setting(str, "../data/", *ANY, "holds MNIST/raw; downloaded when absent"),
-        "num_workers": Setting(int, 4, *_at_least(0), "loader processes"),
-        "augment": Setting(str, None, *_one_of("standard", "none"), "training transform (standard / none)"),
-        "image_size": Setting(int, 224, *_at_least(8), "side of the network's input, pixels (image folders)"),
-        "mnist_size": Setting(int, None, *_at_least(28), "side of the grids, pixels (84 / 224)"),
-        "mnist_redraw": Setting(bool, None, *ANY, "new grids and labels in each pass (no / yes)"),
-        "mnist_grids": Setting(int, 0, *_at_least(0), "training grids; 0: each digit once"),
-        "mnist_test_grids": Setting(int, 0, *_at_least(0), "test grids; 0: each digit once"),
-        "train_frac": Setting(float, 1.0, *SHARE, "share of each class that is kept (0.01, 0.1)"),
-        "subset_seed": Setting(int, 42, *_at_least(0), "seed of that choice"),
-        "subset_file": Setting(str, "", *ANY, "train file names, one a line; wins over train_frac"),
-        "reweight": Setting(str, "none", *_one_of("none", "uniform"), "uniform: weight 1 / class count"),
+        "num_workers": Setting(int, 4, *_at_least(0), "loader processes (image folders; grids need none)"),
+        "augment": Setting(str, None, *_one_of("standard", "none"), "image folders: transform (standard / none)"),
+        "image_size": Setting(int, 224, *_at_least(8), "image folders: side of the network's input, pixels"),
+        "mnist_size": Setting(int, None, *_at_least(28), "mnist: side of the grids, pixels (84 / 224)"),
+        "mnist_redraw": Setting(bool, None, *ANY, "mnist: new grids and labels in each pass (no / yes)"),
+        "mnist_grids": Setting(int, 0, *_at_least(0), "mnist: training grids; 0: each digit once"),
+        "mnist_test_grids": Setting(int, 0, *_at_least(0), "mnist: test grids; 0: each digit once"),
+        "train_frac": Setting(float, 1.0, *SHARE, "image folders: share of each class that is kept (0.01, 0.1)"),
+        "subset_seed": Setting(int, 42, *_at_least(0), "train_frac below 1: seed of that choice"),
+        "subset_file": Setting(str, "", *ANY, "image folders: train file names, one a line; wins over train_frac"),
+        "reweight": Setting(str, "none", *_one_of("none", "uniform"), "image folders: uniform, weight 1 / class count"),
     },
     "method": {
-        "k_t": Setting(int, 8000, *_at_least(1), "steps of the interactive phase"),
-        "k_s": Setting(int, 2000, *_at_least(1), "steps of the imitation phase"),
-        "rho": Setting(float, 0.25, *INSIDE, "threshold of the pseudo labels"),
-        "rho_start": Setting(float, None, *INSIDE, "anneal rho from here, over half of the generations"),
-        "rho_cover": Setting(float, None, *INSIDE, "choose rho: sets hold y on this share of held-out training images"),
+        "k_t": Setting(int, 8000, *_at_least(1), "MILe: steps of the interactive phase"),
+        "k_s": Setting(int, 2000, *_at_least(1), "MILe: steps of the imitation phase"),
+        "rho": Setting(float, 0.25, *INSIDE, "threshold of the pseudo labels (MILe), and where eval_rho is not set"
+                       " of the predicted set"),
+        "rho_start": Setting(float, None, *INSIDE, "MILe: anneal rho from here, over half of the generations"),
+        "rho_cover": Setting(float, None, *INSIDE, "MILe: choose rho: sets hold y on this share of images held out"),
         "eval_rho": Setting(float, None, *INSIDE, "threshold of the predicted set; default: rho"),
-        "warmup": Setting(int, 0, *_at_least(0), "extra interactive steps before the first imitation"),
-        "threshold_on": Setting(str, None, *_one_of("prob", "logit"), "what rho is compared with (prob / logit)"),
-        "reduction": Setting(str, None, *_one_of("sum", "mean"), "BCE over classes (sum / mean)"),
-        "student_init": Setting(str, None, *_one_of(*STUDENT_INITS), "the student's start (teacher / own)"),
-        "keep_ground_truth": Setting(bool, False, *ANY, "or onehot(y) into the pseudo labels"),
+        "warmup": Setting(int, 0, *_at_least(0), "MILe: extra interactive steps before the first imitation"),
+        "threshold_on": Setting(str, None, *_one_of("prob", "logit"), "MILe: what rho is compared with (prob / logit)"),
+        "reduction": Setting(str, None, *_one_of("sum", "mean"), "not softmax: BCE over classes (sum / mean)"),
+        "student_init": Setting(str, None, *_one_of(*STUDENT_INITS), "MILe: the student's start (teacher / own)"),
+        "keep_ground_truth": Setting(bool, False, *ANY, "MILe: or onehot(y) into the pseudo labels"),
     },
     "optimisation": {
         "epoch_num": Setting(int, 100, *_at_least(1), "MILe: generations; otherwise passes over the training set"),
@@ -100,14 +106,15 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "scale_lr": Setting(bool, None, *ANY, "lr * batch_size / 256 (yes / no)"),
         "lr_schedule": Setting(str, "plateau", *_one_of("plateau", "step", "cosine", "constant"),
                                "plateau: on real_f1 of the evaluation set"),
-        "lr_milestones": Setting(str, "30,60,80", *MILESTONES, "step: epochs, or shares of the run below 1"),
+        "lr_milestones": Setting(str, "30,60,80", *MILESTONES, "lr_schedule step: epochs; shares of the run below 1"),
         "nesterov": Setting(bool, None, *ANY, "SGD's momentum (yes / no)"),
-        "bias_init": Setting(str, None, *_one_of("prior", "default"), "last bias at -ln C (prior / default)"),
+        "bias_init": Setting(str, None, *_one_of("prior", "default"), "not softmax: last bias -ln C (prior / default)"),
         "pretrained": Setting(str, "", *ANY, "start weights: a file, or imagenet"),
         "device": Setting(str, "cuda", *DEVICE, "cuda without a GPU: the CPU, with a warning"),
     },
     "output": {
-        "checkpoint_path": Setting(str, "./checkpoint", *ANY, "weights: checkpoint_path/CLASS/SCHEMA_EPOCH.pth"),
+        "checkpoint_path": Setting(str, "./checkpoint", *ANY, "weights: checkpoint_path/CLASS/SCHEMA_EPOCH.pth;"
+                                   " of --compare and --seeds: in each run's weights/"),
         "max_checkpoint_num": Setting(int, 2, *_at_least(1), "kept weight files of a schema"),
     },
 }  # fmt: skip
@@ -122,6 +129,12 @@ SAMPLE_DEFAULTS = {
     "imagenet": {**_SAMPLE, "model": "small", "image_size": 32, "augment": "none",
                  "total_steps": 500, "warmup": 150, "rho": 0.15},
 }  # fmt: skip
+
+# The settings that act in the imitation phase alone.
+MILE_SETTINGS = (
+    *("k_t", "k_s", "warmup", "rho_start", "rho_cover"),
+    *("threshold_on", "student_init", "keep_ground_truth"),
+)
 
 
 def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
@@ -142,51 +155,119 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
     group.add_argument(
         "--seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds (with --compare: of each)"
     )
-    group.add_argument("--eval_only", action="store_true", help="evaluate --pretrained, train nothing")
+    group.add_argument(
+        "--eval_only",
+        action="store_true",
+        help="evaluate --pretrained, train nothing; size, schema,"
+        " thresholds are those that the weights say, unless given",
+    )
     group.add_argument("--export_labels", action="store_true", help="at the end write the training set's label sets")
-    group.add_argument("--strict", action="store_true", help="collapsed pseudo labels are an error, not a warning")
+    group.add_argument("--strict", action="store_true", help="MILe: collapsed pseudo labels are an error")
     add_shared_flags(parser)
     return parser
 
 
-def parse(defaults: Any, argv: list[str] | None) -> argparse.Namespace:
-    """Settings: the attributes of `defaults`, then the flags, then the protocol's presets; checked.
+def parse(source: Any, argv: list[str] | None) -> argparse.Namespace:
+    """Settings: the attributes of `source`, then the flags, then the protocol's presets; checked.
 
-    `_given` holds the names of flags given and of attributes that differ from those delivered.
+    What the user set are the flags that were given and the attributes that differ from those delivered; `_given`
+    holds the names of both, `_flags` those of the flags. A flag wins over an attribute.
     """
-    parser = build_parser(defaults)
-    conf = parser.parse_args(argv)
-    bare = build_parser(defaults)
-    for action in bare._actions:
-        action.default = argparse.SUPPRESS
-    edited = {n for n, entry in SETTINGS.items() if getattr(defaults, n, entry.default) != entry.default}
-    conf._given = edited | set(vars(bare.parse_args(argv)))
+    parser = build_parser(source)
+    defaults, flags = parse_given(parser, argv)
+    edited = {name: defaults[name] for name, entry in SETTINGS.items() if defaults[name] != entry.default}
+    if "epoch_num" in flags:  # the flag has the last word about the length too
+        edited.pop("total_steps", None)
+        defaults["total_steps"] = 0
+    values = edited | flags
+
+    conf = settle(defaults, values)
+    conf._defaults = defaults
+    conf._trained = {}
+    conf._trained_classes = None
+    conf._values = values
+    conf._flags = set(flags)
     for name, entry in SETTINGS.items():
-        value = getattr(conf, name)
-        problem = _problem(entry, value)
+        problem = problem_of(entry, getattr(conf, name))
         if problem:
-            parser.error(f"{name} {value!r}: {problem}")
-        if name in PRESETS and value is None:
-            setattr(conf, name, PRESETS[name][conf.protocol])
-    conf.eval_rho = resolve(conf, "eval_rho")
+            parser.error(f"{name} {getattr(conf, name)!r}: {problem}")
     if conf.compare is not None:
-        text, conf.compare = conf.compare, conf.compare.split(",")
-        unknown = [schema for schema in conf.compare if schema not in SETTINGS["schema"].allowed]
-        if unknown:
-            parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
-        if len(set(conf.compare)) < len(conf.compare):
-            parser.error(f"--compare {text}: each schema once")
-    if conf.rho_cover is not None and conf.rho_start is not None:
-        parser.error("--rho_cover and --rho_start: rho is chosen from the data or annealed, give one")
-    if conf.eval_only and not conf.pretrained:
-        parser.error("--eval_only: give the weights with --pretrained FILE or --pretrained imagenet")
+        conf.compare = _schemas(parser, conf.compare)
+        conf._values["compare"] = conf.compare
+    for problem in contradictions(conf):
+        parser.error(problem)
+    fill(conf)
     return conf
 
 
-def _problem(entry: Setting, value: Any) -> str | None:
+def _schemas(parser: argparse.ArgumentParser, text: str) -> list[str]:
+    """The schemas of --compare."""
+    schemas = text.split(",")
+    unknown = [schema for schema in schemas if schema not in SETTINGS["schema"].allowed]
+    if unknown:
+        parser.error(f"--compare {unknown[0]!r}: {SETTINGS['schema'].bounds}")
+    if len(set(schemas)) < len(schemas):
+        parser.error(f"--compare {text}: each schema once")
+    return schemas
+
+
+def contradictions(conf: argparse.Namespace) -> list[str]:
+    """Settings that exclude each other, a message each. Of a flag and an attribute the flag has the last word."""
+    flags = conf._flags
+    lengths = {"epoch_num", "total_steps"}
+    has_two_lengths = conf.total_steps > 0 and lengths <= conf._given
+    chosen_twice = {"rho_cover", "rho_start"} <= conf._given
+    wants_device = "device" in flags and conf.device != "cpu"
+
+    one = "give one of the two"
+    found = [
+        (chosen_twice, "--rho_cover and --rho_start: rho is chosen from the data or annealed, give one"),
+        ({"compare", "schema"} <= flags, f"--schema: --compare names the schemas, {one}"),
+        ({"seeds", "seed"} <= flags, f"--seed: --seeds names the seeds, {one}"),
+        (has_two_lengths and lengths <= flags, f"--epoch_num and --total_steps: two lengths of the run, {one}"),
+        (has_two_lengths and lengths.isdisjoint(flags), "epoch_num and total_steps are both set: two lengths, set one"),
+        (wants_device and conf.cpu, f"--device {conf.device} and --cpu: {one}"),
+        (conf.eval_only and not conf.pretrained, "--eval_only: give the weights, --pretrained FILE or imagenet"),
+    ]
+    return [message for holds, message in found if holds]
+
+
+def fill(conf: argparse.Namespace) -> None:
+    """Give what is None the protocol's value, and eval_rho that of rho."""
+    for name in PRESETS:
+        if getattr(conf, name) is None:
+            setattr(conf, name, PRESETS[name][conf.protocol])
+    if conf.eval_rho is None:
+        conf.eval_rho = conf.rho
+
+
+def apply(conf: argparse.Namespace, *layers: Mapping[str, Any]) -> list[str]:
+    """Set what the user did not set to the values of the layers, a later one over an earlier.
+
+    Returns the names that the layers set.
+    """
+    settled = settle(conf._defaults, conf._values, *layers)
+    names = {name for layer in layers for name in layer}
+    for name in {*names, *PRESETS, "eval_rho"}:
+        setattr(conf, name, getattr(settled, name))
+    fill(conf)
+    return [name for name in SETTINGS if name in names and name not in conf._given]
+
+
+def sample_layer(conf: argparse.Namespace) -> dict[str, Any]:
+    """The sample's own values; its fixed number of steps only where the user set no epochs."""
+    layer = dict(SAMPLE_DEFAULTS[conf.dataset])
+    if "epoch_num" in conf._given:
+        del layer["total_steps"]
+    return layer
+
+
+def problem_of(entry: Setting, value: Any) -> str | None:
+    """Why a setting cannot have a value, in a few words; None where it can."""
     if value is None:
         return None if entry.default is None else "must not be None"
-    fits = isinstance(value, entry.kind) or (entry.kind is float and isinstance(value, int))
+    wider = {float: (float, int), str: (str, os.PathLike)}
+    fits = isinstance(value, wider.get(entry.kind, entry.kind))
     if not fits or (entry.kind is not bool and isinstance(value, bool)):
         return f"expected {entry.kind.__name__}"
     if entry.allowed is None:
@@ -196,19 +277,16 @@ def _problem(entry: Setting, value: Any) -> str | None:
 
 
 def resolve(conf: Any, name: str) -> Any:
-    """A setting of a parsed object, of `config` or a subclass of it; None becomes the protocol's value."""
+    """A setting of a parsed object, of `config` or a subclass of it; None becomes the protocol's value.
+
+    ValueError for a value that is not allowed, which a library call finds here and a script when it parses.
+    """
     value = getattr(conf, name, SETTINGS[name].default)
     if value is not None:
+        problem = problem_of(SETTINGS[name], value)
+        if problem:
+            raise DomainError(f"{name} {value!r}: {problem}")
         return value
     if name == "eval_rho":
         return resolve(conf, "rho")
     return PRESETS[name][resolve(conf, "protocol")] if name in PRESETS else None
-
-
-def apply_sample_defaults(conf: argparse.Namespace) -> None:
-    """Set the sample's own values where nothing was given."""
-    for name, value in SAMPLE_DEFAULTS[conf.dataset].items():
-        if name not in conf._given:
-            setattr(conf, name, value)
-    if "eval_rho" not in conf._given:
-        conf.eval_rho = conf.rho

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import eval_loader, train_loader
 from common.loading import seed_of
@@ -19,6 +20,8 @@ from mile.dataset import eval_transform, train_samples, train_transform
 from mile.grids import GridLoader, MultilabelMNIST, normalize
 from mile.real_labels import labels_by_name, labels_of_val_files
 from mile.utils import multi_hot
+
+one_module(__name__, "mile.sources")
 
 KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
 HELD_OUT = 0.1  # share of the training images on which rho_cover chooses rho
@@ -103,6 +106,8 @@ class FolderSource:
         train, val, real, self.class_names = _read_folders(conf)
         train, held_out = (train, []) if conf.rho_cover is None else _set_aside(train, conf.seed)
         self.num_classes = len(self.class_names)
+        if conf.dataset == "folder":
+            _say_empty_classes(train, self.class_names, accelerator)
         self.train_size, self.test_size = len(train), len(val)
         if conf.batch_size > len(train):
             raise UserError(f"batch_size {conf.batch_size}: more than the {len(train)} training images")
@@ -198,6 +203,15 @@ def _read_folders(conf: Any) -> tuple:
     files = [Path(path) for path, _ in val]
     sets = [[label] for _, label in val] if paths["real"] is None else labels_by_name(files, paths["real"], names)
     return _subset(train, conf), val, sets, names
+
+
+def _say_empty_classes(train: folders.Samples, names: list[str], accelerator: Accelerator) -> None:
+    """Name the class folders without a training image: they count as classes, which nothing teaches."""
+    present = {label for _, label in train}
+    empty = [name for c, name in enumerate(names) if c not in present]
+    if empty:
+        shown = ", ".join(empty[:5])
+        accelerator.print(f"warning: {len(empty)} of {len(names)} classes have no training image: {shown}")
 
 
 def _imagenet_val(root: Path) -> folders.Samples:

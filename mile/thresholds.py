@@ -11,8 +11,12 @@ from typing import NamedTuple
 import torch
 from sklearn.metrics import average_precision_score
 
+from common.aliases import one_module
+from common.domain import require_indices, require_shape, require_shares, require_threshold
 from mile import rows
 from mile.utils import RealMetrics, probabilities, set_at
+
+one_module(__name__, "mile.thresholds")
 
 GRID = [k / 100 for k in range(1, 100)]
 
@@ -59,7 +63,12 @@ def threshold_study(
 
 
 def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
-    """Macro average precision on V, over the classes that have a positive (scikit-learn's definition)."""
+    """Macro average precision on V, over the classes that have a positive (scikit-learn's definition).
+
+    p (n,C) in [0,1], real (n,C) bool; ValueError for p outside and for other shapes.
+    """
+    require_shape(real, p.shape, "real")
+    require_shares(p, "p")
     known = real.any(1)
     p, real = p[known], real[known]
     present = real.any(0)
@@ -68,12 +77,21 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
     return float(average_precision_score(real[:, present].numpy(), p[:, present].numpy(), average="macro"))
 
 
+def classes_without_positive(real: torch.Tensor) -> list[int]:
+    """The classes that no image of real (n,C) bool has; mAP leaves them out of its mean."""
+    return (~real.any(0)).nonzero().flatten().tolist()
+
+
 def covering_rho(p: torch.Tensor, label: torch.Tensor, share: float) -> float:
     """The threshold above which p (n,C) holds the label y (n,) on `share` of the images.
 
     Kept between the class prior 1/C, below which absent classes pass, and the median of each image's second
-    highest p, above which hardly a set has a second label (spec a).
+    highest p, above which hardly a set has a second label. ValueError for a share outside (0, 1), p outside [0, 1]
+    and a label that is no class.
     """
+    require_threshold(share, "share")
+    require_shares(p, "p")
+    require_indices(label, p.shape[1], "label")
     prior = 1 / p.shape[1]
     second = p.topk(min(2, p.shape[1]), 1).values[:, -1].median().item()
     of_y = p.gather(1, label[:, None])[:, 0]

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,22 +15,41 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import atomic_save, unwrap
 from common.cli import UserError
+from common.domain import (
+    DomainError,
+    require_indices,
+    require_number,
+    require_one_of,
+    require_shape,
+    require_threshold,
+)
 from mile import rows
 from mile.config import config, setting
+from mile.learning import SCHEMAS
 
+one_module(__name__, "mile.utils")
+
+PROTOCOLS = ("authors", "unofficial")
 Real = torch.Tensor | Sequence[Sequence[int]]  # bool (N,C), or N lists of class indices
 
 
 def probabilities(logits: torch.Tensor, schema: str) -> torch.Tensor:
-    """p (N,C) float32: softmax of the logits or sigmoid, by the schema."""
+    """p (N,C) float32: softmax of the logits or sigmoid, by the schema; ValueError for another one."""
+    require_one_of(schema, SCHEMAS, "schema")
     z = logits.detach().float()
     return z.softmax(1) if schema == "softmax" else z.sigmoid()
 
 
 def set_at(p: torch.Tensor, rho: float, top: torch.Tensor, protocol: str) -> torch.Tensor:
-    """The set {c: p_c > rho}, bool (N,C), of p (N,C); authors: and the top class (N,), so that it is never empty."""
+    """The set {c: p_c > rho}, bool (N,C), of p (N,C); authors: and the top class (N,), so that it is never empty.
+
+    ValueError for rho outside (0, 1) and for another protocol.
+    """
+    require_threshold(rho, "rho")
+    require_one_of(protocol, PROTOCOLS, "protocol")
     chosen = rows.greater(p, rho)
     return chosen if protocol == "unofficial" else chosen.scatter_(1, top[:, None], True)
 
@@ -45,7 +65,11 @@ def prediction_set(
 
     authors: {argmax} for softmax, else {argmax} and {c: sigmoid(z_c) > rho}: never empty. unofficial:
     {c: p_c > rho}, p softmax or sigmoid by the schema: may be empty. Strict; ties of argmax: the lowest index.
+    ValueError for rho outside (0, 1), and for another schema or protocol.
     """
+    require_threshold(rho, "rho")
+    require_one_of(schema, SCHEMAS, "schema")
+    require_one_of(protocol, PROTOCOLS, "protocol")
     top = rows.argmax(logits.detach().float()) if top is None else top
     if schema == "softmax" and protocol == "authors":
         return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top[:, None], True)
@@ -53,19 +77,20 @@ def prediction_set(
 
 
 def multi_hot(lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """N lists of class indices as bool (N,C)."""
-    row, column, _ = _entries(lists, device)
+    """N lists of class indices as bool (N,C); ValueError for an index that is no class."""
+    row, column, _ = _entries(lists, num_classes, device)
     matrix = torch.zeros(len(lists), num_classes, dtype=torch.bool, device=device)
     matrix[row, column] = True
     return matrix
 
 
-def _entries(lists: Sequence[Sequence[int]], device: torch.device | str) -> tuple[torch.Tensor, ...]:
+def _entries(lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str) -> tuple[torch.Tensor, ...]:
     """Row and column of each label, and the number of labels a row; a label listed twice is one."""
     sets = [set(labels) for labels in lists]
+    listed = torch.tensor(list(chain.from_iterable(sets)), dtype=torch.int64)
+    require_indices(listed, num_classes, "label sets")
     sizes = torch.tensor([len(labels) for labels in sets], dtype=torch.int64, device=device)
-    column = torch.tensor([c for labels in sets for c in labels], dtype=torch.int64, device=device)
-    return torch.repeat_interleave(sizes), column, sizes
+    return torch.repeat_interleave(sizes), listed.to(device), sizes
 
 
 class RealMetrics:
@@ -73,6 +98,7 @@ class RealMetrics:
 
     f_i = 2 |A_i and R_i| / (|A_i| + |R_i|). authors: real_acc, real_f1, label_coverage (number of predicted
     labels an image) are means over V; unofficial: the same sums divided by all n images. `top5` adds acc5.
+    ValueError for rho outside (0, 1), another schema or protocol, labels and label sets that name no class.
     """
 
     NAMES = ("n", "n_real", "acc", "acc5", "real_acc", "real_f1", "label_coverage", "any_hit", "precision", "recall")
@@ -86,11 +112,20 @@ class RealMetrics:
         *,
         top5: bool = False,
     ) -> None:
-        self.num_classes, self.schema, self.rho, self.protocol, self.top5 = num_classes, schema, rho, protocol, top5
+        require_number(num_classes, "num_classes", 1)
+        require_one_of(schema, SCHEMAS, "schema")
+        require_threshold(rho, "rho")
+        require_one_of(protocol, PROTOCOLS, "protocol")
+        self.num_classes = num_classes
+        self.schema = schema
+        self.rho = rho
+        self.protocol = protocol
+        self.top5 = top5
         self.sums: torch.Tensor | None = None
 
     def update(self, logits: torch.Tensor, label: torch.Tensor, real: Real) -> None:
         """Add a batch: logits (N,C), the single labels (N,) int64, the true sets R."""
+        require_shape(logits, (len(label), self.num_classes), "logits")
         z = logits.detach().float()
         top, in_five = rows.argmax(z), None
         if self.top5:
@@ -107,13 +142,17 @@ class RealMetrics:
     ) -> None:
         """Add a batch by its predicted sets A, bool (N,C), its top classes (N,) and, for acc5, whether y is
         among the five highest, bool (N,)."""
+        require_indices(label, self.num_classes, "label")
         size = rows.count(predicted)
+        if len(real) != len(predicted):
+            raise DomainError(f"real: {len(real)} label sets for {len(predicted)} images")
         if isinstance(real, torch.Tensor):
+            require_shape(real, predicted.shape, "real")
             real = real.to(predicted.device, torch.bool)
             true_size, hits = rows.count(real), rows.count(predicted & real)
             top_hit = real.gather(1, top[:, None])[:, 0]
         else:
-            row, column, true_size = _entries(real, predicted.device)
+            row, column, true_size = _entries(real, self.num_classes, predicted.device)
             zeros = torch.zeros(len(size), dtype=torch.int64, device=predicted.device)
             hits = zeros.index_add(0, row, predicted[row, column].long())
             top_hit = zeros.index_add(0, row, (column == top[row]).long()) > 0
@@ -205,12 +244,17 @@ def device_of(conf: Any = config) -> torch.device:
 def save_model(model: nn.Module, name: str, conf: Any = config) -> Path:
     """Write the bare weights to checkpoint_path/CLASS/name, name = SCHEMA_EPOCH.pth; returns the path.
 
+    What an evaluation needs to know is the state dict's attribute `settings`.
+
     Then keep the max_checkpoint_num files of this schema that were written last (time, then epoch) and delete
     its older ones; other schemas, strangers and the new file are never touched.
     """
+    from mile.provenance import attach
+
     model = unwrap(model)
     path = Path(setting(conf, "checkpoint_path")) / type(model).__name__ / name
-    atomic_save(path, lambda temporary: torch.save(model.state_dict(), temporary))
+    state = attach(model.state_dict(), conf)
+    atomic_save(path, lambda temporary: torch.save(state, temporary))
     schema = name.rsplit("_", 1)[0]
     pattern = re.compile(re.escape(schema) + r"_(\d+)\.pth$")
     older = [

@@ -4,7 +4,8 @@
 
 gap: GAP classifier. none: class-specific instances alone. uniform: PuzzleCAM's cut at the centre. A strategy may have
 flags of its own, as in --strategies "none,none --p_loss full,cMax --alpha_re 0.3,cMax --level cam". All other flags are
-those of the training scripts. With --resume finished runs are kept; interrupted ones go on.
+those of the training scripts; one without an effect on a strategy is named and left out there. With --resume finished
+runs are kept; interrupted ones go on.
 """
 
 import common.interrupt  # noqa: F401
@@ -17,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import UserError, run_main, seed_list
-from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser
-from oass.core.settings import parse_args
+from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser, refuse_flags
+from oass.core.settings import parse_args, parse_given
 from oass.core.train import train
 
+FOR_ALL_RUNS = ("--seed", "--output_dir", "--resume", "--overwrite")  # no variant's own
 METRICS = ("map", "best_map", "pointing", "dead_cam")
 
 
@@ -33,11 +35,23 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     )
     parser.add_argument("--seeds", type=seed_list, default="0,1,2", help="each strategy with each of them")
     own = parser.parse_args(argv)
-    own.variants, known = [shlex.split(entry) for entry in own.strategies.split(",")], (*BASELINES, *PUZZLES)
-    unknown = [" ".join(v) for v in own.variants if not v or v[0] not in known]
-    if unknown:
-        raise UserError(f"--strategies: {unknown[0]!r} is none of {', '.join(known)}")
-    return own, drop_flags(argv, {flag: "store" for flag in ("--strategies", "--seeds", "--seed", "--output_dir")})
+    given = parse_given(lambda: parser, argv)[1]
+    refuse_flags(given, {"seed": "every strategy runs with each of --seeds"})
+    if own.resume:
+        raise UserError(f"--resume {own.resume}: one checkpoint cannot start several runs; --resume without a path")
+
+    known = (*BASELINES, *PUZZLES)
+    own.variants = [shlex.split(entry) for entry in own.strategies.split(",")]
+    for variant in own.variants:
+        name = " ".join(variant)
+        if not variant or variant[0] not in known:
+            raise UserError(f"--strategies: {name!r} is none of {', '.join(known)}")
+        if own.variants.count(variant) > 1:
+            raise UserError(f"--strategies: {name!r} stands there twice; expected once")
+        fixed = [word for word in variant if word.split("=")[0] in FOR_ALL_RUNS]
+        if fixed:
+            raise UserError(f"--strategies: {name!r}: {fixed[0]} is for all runs alike; give it outside")
+    return own, drop_flags(argv, {flag: "store" for flag in ("--strategies", "--seeds", "--output_dir")})
 
 
 def drop_flags(argv: Sequence[str] | None, actions: dict[str, str]) -> list[str]:
@@ -52,9 +66,10 @@ def one_run(variant: list[str], seed: int, folder: Path, rest: list[str]) -> dic
     """The summary of one run in folder/VARIANT/seed_N; a variant is a strategy and its own flags, which win."""
     strategy, *flags = variant
     if strategy not in WITH_TEACHER:
-        rest = drop_flags(rest, {"--alpha_ema": "store", "--eval_ema": "store_true"})
+        rest = drop_flags(rest, {"--alpha_ema": "store"})
     place = folder / "_".join(variant).replace("--", "").replace("/", "-") / f"seed_{seed}"
-    return train(parse_args(strategy, [*rest, *flags, "--seed", str(seed), "--output_dir", str(place)]), strategy)
+    own = [*flags, "--seed", str(seed), "--output_dir", str(place)]
+    return train(parse_args(strategy, own, shared=rest), strategy)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,10 +21,13 @@ from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from oass.core.build import Trained
 from oass.core.keypoints import STRATEGIES
-from oass.core.options import WITH_TEACHER, add_network_flags
+from oass.core.options import ONLY_IN_TRAINING, WITH_TEACHER, add_network_flags, refuse_flags
 from oass.core.pictures import draw_puzzles
+from oass.core.settings import parse_given
 from oass.core.transforms import EvalTransform, Picture, normalise
 from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES
+
+WITHOUT_EFFECT = {**ONLY_IN_TRAINING, "sample": "the pictures are those of --image"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,6 +53,7 @@ def read_pictures(paths: Sequence[Path], size: int) -> Picture:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, classify, draw."""
     args = build_parser().parse_args(argv)
+    refuse_flags(parse_given(build_parser, argv)[1], WITHOUT_EFFECT)
     strange = [name for name in args.classes or () if name not in CLASS_DIC]
     if strange:
         raise UserError(f"--classes {strange[0]}: choose from {', '.join(CLASS_NAMES)}")
@@ -61,14 +65,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         tiler = trained.network("teacher").to(accelerator.device)
     before = None
     if args.before:
-        before = Trained(args.before, argparse.Namespace()).network().to(accelerator.device)
+        earlier = Trained(args.before, argparse.Namespace(image_size=args.image_size))
+        before = earlier.network().to(accelerator.device)
     picture = read_pictures(args.image, args.image_size)
 
-    with torch.no_grad():
-        logits, features = model(normalise(picture, accelerator.device), with_cam=True)
-        if trained.strategy == "gap":  # its instance head is not trained
-            logits = model.global_average_pooling_2d(features)
+    with torch.no_grad(), accelerator.autocast():
+        logits, features = model(normalise(picture, accelerator.device, *model.normalisation), with_cam=True)
+    if trained.is_pooled:  # its instance head is not trained
+        logits = model.global_average_pooling_2d(features)
     run = start_run(args, "experiments/explain", accelerator)
+    run.print(trained.describe(model, args))
+    if args.before:
+        run.print(f"before: {earlier.describe(before, args)}")
     labels = torch.zeros_like(logits)
     for path, row, p in zip(args.image, labels, logits.sigmoid(), strict=True):
         shown = [CLASS_DIC[name] for name in args.classes] if args.classes else p.topk(3).indices.tolist()
@@ -79,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     figure = run.figure("explain")
     draw_puzzles(figure, model, tiler, picture, labels, args, accelerator, before)
     run.print(f"figure: {figure}")
-    run.finish(images=[str(path) for path in args.image], strategy=args.strategy)
+    run.finish(
+        images=[str(path) for path in args.image],
+        strategy=args.strategy,
+        architecture=args.architecture,
+        image_size=args.image_size,
+    )
 
 
 if __name__ == "__main__":

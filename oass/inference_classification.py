@@ -19,17 +19,25 @@ import numpy as np
 import torch
 
 from common.checkpoint import atomic_write
-from common.cli import OneLineParser, add_shared_flags, non_negative_int, positive_int, run_main
+from common.cli import OneLineParser, UserError, add_shared_flags, non_negative_int, positive_int, run_main
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from oass.core.build import Trained
 from oass.core.cam_quality import mask_iou
 from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
-from oass.core.evaluate import Scores, measure, score_split
+from oass.core.evaluate import left_out, measure, score_split
 from oass.core.instances import collect_instances, neighbour_precision, save_instances, save_neighbours
-from oass.core.networks import Classifier
-from oass.core.options import DEFAULT_DATA_DIR, add_network_flags
-from oass.core.transforms import EvalTransform
+from oass.core.options import (
+    DIFFICULT,
+    DIFFICULT_HELP,
+    ONLY_IN_TRAINING,
+    add_data_dir,
+    add_network_flags,
+    refuse_flags,
+)
+from oass.core.report import describe_data
+from oass.core.settings import parse_given
+from oass.core.views import describe, views_of
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files
 
@@ -51,36 +59,53 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this script."""
     parser = OneLineParser(description="OASS: evaluate and use a trained classifier.")
     add = parser.add_argument_group("what").add_argument
-    add("--network", choices=("student", "teacher"), default="student")
-    add("--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC devkit")
-    add("--domain", default="val", help="split or path of an id list")
-    add("--batch_size", type=positive_int, default=32)
+    add("--network", choices=("student", "teacher"), default="student", help="the trained one, or its average")
+    add_data_dir(add)
+    add("--domain", default=None, help="split or path of an id list (default: what the run was evaluated on, else val)")
+    add("--batch_size", type=positive_int, default=None, help="default: the checkpoint's, else 32")
     add("--num_workers", type=non_negative_int, default=4)
-    add("--difficult", choices=("include", "ignore"), default="include")
-    add("--scales", type=scale_list, default="1.0", help="image scales, commas between; the logits are averaged")
-    add("--flip", action="store_true", help="average with the mirrored image")
+    add(
+        "--difficult",
+        choices=DIFFICULT,
+        default=None,
+        help=f"{DIFFICULT_HELP}; default: the checkpoint's, else include",
+    )
+    add(
+        "--drop_last_eval",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="measure whole batches only (D12; default: as the checkpoint's run)",
+    )
+    add(
+        "--scales",
+        type=scale_list,
+        default="1.0",
+        help="image scales, commas between; logits, maps and instances are averaged, in every number and file",
+    )
+    add("--flip", action="store_true", help="average with the mirrored image, in every number and file")
     add = parser.add_argument_group("files, in the run directory").add_argument
     add("--server_files", action="store_true", help="results/VOC2012/Main/comp2_cls_DOMAIN_CLASS.txt")
-    add("--export_instances", type=Path, default=None, metavar="NPZ", help="one descriptor per image and class")
     add("--neighbours", action="store_true", help="figure of the nearest instances of each class, and precision")
+    add = parser.add_argument_group("more").add_argument
+    add("--export_instances", type=Path, default=None, metavar="NPZ", help="one descriptor per image and class, there")
     add("--cam_iou", action="store_true", help="mask IoU of the class maps, thresholds 0.10 to 0.45")
     add_network_flags(parser)
     add_shared_flags(parser, skip_corrupt=False)
     return parser
 
 
-def score(model: Classifier, data: VOC_Dataset_For_Classification, args: argparse.Namespace, run: object) -> Scores:
-    """Scores of the data, averaged over --scales and --flip; the peaks are those of the plain image."""
-    plain = args.strategy == "gap"
-    found = [score_split(model, data, args, run, plain=plain)]
-    for scale in args.scales:
-        size = max(64, round(args.image_size * scale / 32) * 32)
-        for flip in (False, True)[: 1 + args.flip]:
-            if (scale, flip) != (1.0, False):
-                transform = EvalTransform(size, scale=scale, flip=flip)
-                found.append(score_split(model, data, args, run, transform=transform, plain=plain))
-    averaged = found if 1.0 in args.scales else found[1:]
-    return found[0]._replace(logits=torch.stack([f.logits for f in averaged]).mean(0))
+def check_labels(data: VOC_Dataset_For_Classification, args: argparse.Namespace) -> VOC_Dataset_For_Testing_CAM | None:
+    """The images with their masks where --cam_iou asks for them; UserError where a flag needs what the list lacks."""
+    for name in ("cam_iou", "neighbours"):
+        if getattr(args, name) and not data.has_labels:
+            raise UserError(f"--{name}: {args.domain} has no annotations, and needs the classes of its images")
+    if not args.cam_iou:
+        return None
+    masks = VOC_Dataset_For_Testing_CAM(data.root, args.domain)
+    if not any(masks.has_mask(i) for i in range(len(masks))):
+        folder = masks.mask_path(0).parent
+        raise UserError(f"--cam_iou: {folder} has no mask of {args.domain}'s images; take the list of the segmentation")
+    return masks
 
 
 def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> None:
@@ -95,17 +120,38 @@ def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> N
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, score, measure, write."""
     args = build_parser().parse_args(argv)
-    location = locate_voc(args.data_dir, args.sample)
+    given = parse_given(build_parser, argv)[1]
+    refuse_flags(given, ONLY_IN_TRAINING)
+    location = locate_voc(given.get("data_dir"), args.sample)
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    model = Trained(args.checkpoint, args).network(args.network).to(accelerator.device)
-    run = start_run(args, f"experiments/inference_{args.domain.replace('/', '_')}", accelerator)
-
+    trained = Trained(args.checkpoint, args)
+    if args.domain is None:
+        args.domain = trained.settings.get("val_domain", "val")
+    model = trained.network(args.network).to(accelerator.device)
     data = VOC_Dataset_For_Classification(location.path, args.domain, labels="if present")
-    scores = score(model, data, args, run)
-    summary: dict[str, object] = {"domain": args.domain, "images": len(data), "architecture": args.architecture}
+    masks = check_labels(data, args)
+    views = views_of(args.image_size, args.scales, args.flip)
+
+    run = start_run(args, f"experiments/inference_{Path(args.domain).stem}", accelerator)
+    run.print(trained.describe(model, args))
+    run.print(f"{describe_data(data)}; {args.network}, {describe(views)}")
+    scores = score_split(model, data, args, run, views=views, plain=trained.is_pooled)
+    summary: dict[str, object] = {
+        "domain": args.domain,
+        "images": len(data),
+        "architecture": args.architecture,
+        "image_size": args.image_size,
+        "network": args.network,
+        "head": "pooled" if trained.is_pooled else "instances",
+        "scales": args.scales,
+        "flip": args.flip,
+        "difficult": args.difficult,
+    }
     if data.has_labels:
-        summary |= measure(scores, data.split, difficult=args.difficult)
+        drop_last = args.batch_size if args.drop_last_eval else 0
+        summary["images"] = len(data) - (len(data) % drop_last if drop_last else 0)
+        summary |= measure(scores, data.split, difficult=args.difficult, drop_last=drop_last)
     else:
         run.print(f"{args.domain} has no annotations: predictions only")
     if run.is_main:
@@ -115,10 +161,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.folder, data.split.ids, scores.logits.sigmoid().numpy(), Path(args.domain).stem
         )
         run.print(f"server files: {written}")
-    if args.cam_iou:
-        summary |= mask_iou(model, VOC_Dataset_For_Testing_CAM(location.path, args.domain), args, run)
+    if masks is not None:
+        summary |= mask_iou(model, masks, args, run, views=views)
     if args.export_instances or args.neighbours:
-        instances = collect_instances(model, data, args, run)
+        instances = collect_instances(model, data, args, run, views=views)
         if args.export_instances and run.is_main:
             save_instances(args.export_instances, instances, data)
         if args.neighbours and run.is_main:
@@ -126,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             summary["neighbour precision"] = neighbour_precision(instances, np.asarray(data.split.labels))
     numbers = {k: v for k, v in summary.items() if isinstance(v, float)}
     run.log("Inference", **summary)
-    run.print(log_line(numbers))
+    run.print(f"{summary['images']} images: {log_line(numbers)}")
+    if data.has_labels and left_out(summary["ap"]):
+        run.print(left_out(summary["ap"]))
     run.finish(**{key.replace(" ", "_"): value for key, value in summary.items()})
 
 

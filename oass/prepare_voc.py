@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import OneLineParser, UserError, run_main
-from oass.core.options import DEFAULT_DATA_DIR
+from oass.core.options import add_data_dir
 from oass.tools.dataset.voc_utils import PACKAGE_DATA, require_devkit
 from oass.tools.general.txt_utils import read_id_list, write_lines
 
@@ -46,9 +46,7 @@ def augmented_ids(voc_train: Sequence[str], voc_val: Sequence[str], sbd: Path) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the devkit's lists, join, compare with the known counts and sums, write."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC2012 devkit"
-    )
+    add_data_dir(parser.add_argument)
     parser.add_argument("--sbd", type=Path, default=None, help="folder with SBD's train.txt and val.txt")
     parser.add_argument("--to", type=Path, default=PACKAGE_DATA, help="where the lists go")
     args = parser.parse_args(argv)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from calm.domain import check_count
 from calm.network.universal import Superclass, UniversalProcess
 
 ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
@@ -12,12 +13,15 @@ class AttributionNet(nn.Module):
     """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one channel)."""
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
+        if prior_activation not in ACTIVATIONS:
+            raise ValueError(f"prior_activation {prior_activation!r}: choose from {', '.join(ACTIVATIONS)}")
         super().__init__()
         self.process = UniversalProcess(attribution_method, prior_gradient)
         self.prior_activation = prior_activation
 
     def make_heads(self, channels: int, num_classes: int) -> None:
         """conv_last: D to C; attention: D to 1, then ReLU (released) or softplus."""
+        check_count(num_classes, "num_classes")
         self.conv_last = nn.Conv2d(channels, num_classes, 1)
         self.attention = nn.Sequential(nn.Conv2d(channels, 1, 1), ACTIVATIONS[self.prior_activation]())
         self.process.set_layers(self.conv_last, self.attention)

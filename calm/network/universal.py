@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from calm.domain import check_labels, check_not_negative
+
 METHODS = ("CAM", "CALM-EM", "CALM-ML")
 PROCESSES = (
     *("vanilla", "vanilla-saliency", "vanilla-superclass", "saliency"),
@@ -75,8 +77,9 @@ class UniversalProcess:
     def _latent_prior(
         self, f_former: torch.Tensor, log: bool = False, attention: torch.Tensor | None = None, full: bool = False
     ) -> torch.Tensor:
-        """g = p(z|x) (B,1,h,w), or its log. A row of zeros gets the uniform prior."""
+        """g = p(z|x) (B,1,h,w), or its log. A row of zeros gets the uniform prior; ValueError for a negative value."""
         a = self.attention(f_former) if attention is None else attention
+        check_not_negative(a, "the attention")
         total = a.sum((2, 3), keepdim=True)
         if self.prior_gradient == "detach" and not full:
             total = total.detach()
@@ -151,10 +154,14 @@ class UniversalProcess:
         CALM also gives 'attention' (B,), the sum over the grid that normalises the prior.
 
         posterior (B,h,w): the E-step of another model (an EMA teacher) in place of this model's own.
+        ValueError for labels that are no class, and for a negative posterior or attention.
         """
+        check_labels(labels, f.shape[1], len(f))
         if self.is_cam:
             logits = f.mean((2, 3))
-            return {"loss": F.cross_entropy(logits, labels, reduction="none"), "probs": logits.detach().softmax(1)}
+            log_p = F.log_softmax(logits, 1)
+            loss = -log_p.gather(1, labels[:, None])[:, 0]
+            return {"loss": loss, "probs": logits.detach().softmax(1)}
         attention = self.attention(f_former) if attention is None else attention
         g = self._latent_prior(f_former, attention=attention).flatten(1)
         log_z = f.logsumexp(1)
@@ -166,6 +173,11 @@ class UniversalProcess:
             if posterior is None:
                 joint = (log_s.exp() * g).detach()
                 posterior = joint / (joint.sum(1, keepdim=True) + EPS_DIVIDE)
+            elif posterior.flatten(1).shape != g.shape:
+                expected = (len(f), *f.shape[2:])
+                raise ValueError(f"the posterior must be {expected}, not {tuple(posterior.shape)}")
+            else:
+                check_not_negative(posterior, "the posterior")
             loss = -(posterior.flatten(1) * (log_s + safe_log(g))).sum(1)
         with torch.no_grad():
             probs = torch.einsum("bcn,bn->bc", (f - log_z[:, None]).exp().flatten(2), g)
@@ -182,16 +194,22 @@ class UniversalProcess:
         superclass: Superclass | None = None,
         return_cam: str = "vanilla",
     ) -> torch.Tensor:
-        """The score map (B,h,w) of `labels` (B,); ValueError names an unknown process or a missing superclass."""
+        """The score map (B,h,w) of `labels` (B,).
+
+        ValueError names an unknown process, a missing superclass, a label that is no class.
+        """
         process = return_cam if isinstance(return_cam, str) else "vanilla"
         base, *suffix = process.split("-")
+        if suffix != ["saliency"]:  # the only maps that are of no label
+            check_labels(labels, f.shape[1], len(f))
         cams = self.class_maps(f, f_former, process)
         if suffix == ["saliency"]:
             return self.cam_saliency(cams)
         if suffix:
             mean, minmax = suffix[-1] == "mean", base == "vanilla"
             return self.add_subclass_maps(cams, labels, superclass, mean=mean, minmax=minmax)
-        return cams[torch.arange(len(cams), device=cams.device), labels]
+        place = labels.view(-1, 1, 1, 1).expand(-1, 1, *cams.shape[2:])
+        return cams.gather(1, place)[:, 0]
 
     @torch.no_grad()
     def class_maps(self, f: torch.Tensor, f_former: torch.Tensor, process: str) -> torch.Tensor:
@@ -232,6 +250,9 @@ class UniversalProcess:
             classes = groups.get(label, groups.get(str(label), ()))
             if not len(classes):
                 raise ValueError(f"label {label} has no group of classes")
+            strange = [c for c in classes if not 0 <= c < len(cam)]
+            if strange:
+                raise ValueError(f"the group of label {label} holds {strange[0]}; classes are 0..{len(cam) - 1}")
             members = scale_to_unit(cam[list(classes)]) if minmax else cam[list(classes)]
             maps.append(members.mean(0) if mean else members.sum(0))
         return torch.stack(maps)

@@ -20,7 +20,11 @@ IMAGENET = {
     "inception_v3_google": "inception_v3_google-1a9a5a14.pth",
 }
 IN_FOLDER = ("checkpoints/last.pt", "last.pt", "last_checkpoint.pth.tar")  # ours, bare, the original's
-BESIDE_STATE_DICT = ("architecture", "attribution_method", "prior_activation")  # the first one also in the original's
+MODEL_SETTINGS = (  # what a checkpoint must say of its network, for numbers that can be compared
+    *("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "prior_gradient"),
+    *("crop_size", "resize_size"),
+)
+BESIDE_STATE_DICT = (*MODEL_SETTINGS, "dataset_name")  # the first one also in the original's files
 URL = "https://download.pytorch.org/models/"
 HINT = "look at --architecture, --dataset, --num_classes, --use_bn, --large_feature_map, --is_different_checkpoint"
 
@@ -124,7 +128,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         saved = saved["state_dict"]
     if not isinstance(saved, Mapping) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         raise UserError(f"{path}: holds no state_dict of tensors")
-    return checkpoint.strip_prefixes(saved), settings
+    state = checkpoint.strip_prefixes(saved)
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise UserError(f"{path}: {bad[0]} holds NaN or inf ({len(bad)} entries do); take an earlier checkpoint")
+    return state, settings
 
 
 def load_checkpoint(

@@ -4,7 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from calm.score_map_method.gradients import label_logits
+from calm.domain import check_count, check_labels, check_positive
+from calm.score_map_method.gradients import PIXELS_PER_FORWARD, logits_of_classes
+
+KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object) -> torch.Tensor:
@@ -16,6 +19,7 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_:
         f_former = model.extract(images).detach().float().requires_grad_()
         f, attention = model.process.scores(f_former)
         logits = model.process.input_for_loss(f, f_former, attention)["logits"]
+        check_labels(targets, logits.shape[1], len(images), "targets")
         (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), f_former)
     return F.relu((f_former * gradient.mean((2, 3), keepdim=True)).sum(1)).detach()
 
@@ -29,21 +33,37 @@ def noise_tunnel(
     kind: str = "smoothgrad",
     **_: object,
 ) -> torch.Tensor:
-    """captum's NoiseTunnel over the gradient (B,H,W): the maximum over colours comes after the mean or variance."""
+    """captum's NoiseTunnel over the gradient (B,H,W): the maximum over colours comes after the mean or variance.
+
+    The noise of an image has the deviation (max x - min x) / smooth_grad_sigma of that image, and each image of a
+    batch meets the same draws (of one seed from the global generator): its map does not depend on its neighbours.
+    captum knows one deviation for a batch, so the images go through it one at a time, their noisy copies together.
+    """
     from captum.attr import NoiseTunnel, Saliency
 
-    span = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
-    with torch.enable_grad():
-        tunnel = NoiseTunnel(Saliency(lambda x: label_logits(model, x)))
-        attribution = tunnel.attribute(
-            images.detach().clone().requires_grad_(),
-            nt_type=kind,
-            nt_samples=smooth_grad_nr_iter,
-            nt_samples_batch_size=max(1, 64 // len(images)),
-            stdevs=float(span.mean() / smooth_grad_sigma),
-            target=targets,
-        )
-    return attribution.amax(1).detach().to(images.dtype)
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: choose from {', '.join(KINDS)}")
+    check_count(smooth_grad_nr_iter, "smooth_grad_nr_iter")
+    check_positive(smooth_grad_sigma, "smooth_grad_sigma")
+    tunnel = NoiseTunnel(Saliency(logits_of_classes(model, targets)))
+    copies = max(1, PIXELS_PER_FORWARD // (images.shape[2] * images.shape[3]))
+    generators = [images.device] if images.device.type == "cuda" else []
+    seed = int(torch.randint(2**31, ()))
+    maps = []
+    for image, target in zip(images.detach().split(1), targets, strict=True):
+        deviation = float(image.max() - image.min()) / smooth_grad_sigma
+        with torch.enable_grad(), torch.random.fork_rng(generators):
+            torch.manual_seed(seed)
+            attribution = tunnel.attribute(
+                image.clone().requires_grad_(),
+                nt_type=kind,
+                nt_samples=smooth_grad_nr_iter,
+                nt_samples_batch_size=min(copies, smooth_grad_nr_iter),
+                stdevs=deviation,
+                target=int(target),
+            )
+        maps.append(attribution.amax(1).detach())
+    return torch.cat(maps).to(images.dtype)
 
 
 def noise_tunnel_variance(
@@ -59,7 +79,7 @@ def occlusion(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_
 
     window = max(2, images.shape[-1] // 8)
     with torch.no_grad():
-        attribution = Occlusion(lambda x: label_logits(model, x)).attribute(
+        attribution = Occlusion(logits_of_classes(model, targets)).attribute(
             images.detach(),
             sliding_window_shapes=(images.shape[1], window, window),
             strides=(images.shape[1], max(1, window // 2), max(1, window // 2)),

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from calm.domain import check_count, check_labels, check_positive
+
 PIXELS_PER_FORWARD = 64 * 224 * 224  # how many path or noise steps share one forward
 Backprop = Callable[..., torch.Tensor]
 
@@ -23,14 +25,27 @@ def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def logits_of_classes(model: nn.Module, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The function images -> logits (B,C) of a model; ValueError for targets that are no class of it."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        logits = label_logits(model, x)
+        check_labels(targets, logits.shape[1], name="targets")
+        return logits
+
+    return forward
+
+
 def backprop(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, num_classes: int | None = None, **_: object
 ) -> torch.Tensor:
     """max over colours of |d logit_y / d x| (B,H,W); `num_classes` is only checked."""
     from captum.attr import Saliency
 
+    known = logits_of_classes(model, targets)
+
     def forward(x: torch.Tensor) -> torch.Tensor:
-        logits = label_logits(model, x)
+        logits = known(x)
         if num_classes is not None and logits.shape[1] != num_classes:
             raise ValueError(f"the model has {logits.shape[1]} classes, expected {num_classes}")
         return logits
@@ -84,11 +99,14 @@ def integrated_grad(
 ) -> torch.Tensor:
     """released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours of |.|."""
     n = integrated_grad_nr_iter
+    check_count(n, "integrated_grad_nr_iter")
+    if ig_variant not in ("released", "standard"):
+        raise ValueError(f"ig_variant {ig_variant!r}: choose from released, standard")
     if ig_variant == "standard":
         from captum.attr import IntegratedGradients
 
         with torch.enable_grad():
-            attribution = IntegratedGradients(lambda x: label_logits(model, x)).attribute(
+            attribution = IntegratedGradients(logits_of_classes(model, targets)).attribute(
                 images.detach(), target=targets, n_steps=n, internal_batch_size=max(64, len(images))
             )
         return attribution.abs().amax(1).to(images.dtype)
@@ -101,6 +119,8 @@ def _noise_moments(
     n: int, sigma: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Mean of m and of m^2 over n maps m of x + noise; noise t is the t-th randn_like of the global generator."""
+    check_count(n, "smooth_grad_nr_iter")
+    check_positive(sigma, "smooth_grad_sigma")
     x = images.detach()
     std = (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True)) / sigma
     noisy = (x + std * torch.randn_like(x) for _ in range(n))

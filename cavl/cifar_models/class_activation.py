@@ -5,7 +5,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from common.cam import class_activation_map
+
+one_module(__name__, "cavl.cifar_models.class_activation")
 
 
 class ClassActivationNetwork(nn.Module, ABC):

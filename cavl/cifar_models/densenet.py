@@ -6,6 +6,9 @@ from torch import nn
 
 from cavl.cifar_models.class_activation import ClassActivationNetwork
 from cavl.cifar_models.resnet import init_he_fan_out
+from common.aliases import one_module
+
+one_module(__name__, "cavl.cifar_models.densenet")
 
 DEPTH = 22
 GROWTH_RATE = 12

@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from cavl.cifar_models.class_activation import ClassActivationNetwork
+from common.aliases import one_module
+
+one_module(__name__, "cavl.cifar_models.resnet")
 
 
 def init_he_fan_out(module: nn.Module) -> None:

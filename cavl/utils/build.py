@@ -12,7 +12,10 @@ from cavl.cifar_models import convnet, densenet, resnet
 from cavl.utils.datasets import PartialData
 from cavl.utils.models import LeNet, linear_model, mlp_model
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "cavl.utils.build")
 
 HIDDEN = 500  # of the MLP, as in the reference
 DROPOUT = 0.25  # of the convnet

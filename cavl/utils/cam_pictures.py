@@ -10,8 +10,11 @@ from torch import nn
 
 from cavl.utils.resident import Images
 from cavl.utils.utils_algo import class_activation_value, evaluating
+from common.aliases import one_module
 from common.cam import normalize_scoremap, overlay, save_grid
 from common.run import Run
+
+one_module(__name__, "cavl.utils.cam_pictures")
 
 ZOOM = 4  # screen pixels an image pixel
 

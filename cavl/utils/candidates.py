@@ -12,6 +12,10 @@ import numpy as np
 import torch
 
 from cavl.utils.errors import DataError
+from common.aliases import one_module
+from common.domain import require_number, require_weights
+
+one_module(__name__, "cavl.utils.candidates")
 
 Labels = torch.Tensor | np.ndarray
 Law = Literal["released", "exact"]
@@ -126,9 +130,9 @@ def instance_dependent_flip_probability(
     Returns (n, K) in the dtype of probs. The mean runs over all K columns, the zero included; a row that
     is certain of its label gives 0, not NaN.
     """
-    if rate <= 0:
-        raise DataError(f"rate is {rate}, but must be > 0")
+    require_number(rate, "rate", 0, open_low=True)
     probs = torch.as_tensor(probs)
+    require_weights(probs, "probs")
     labels, K = _check_labels(train_labels, probs.shape[1])
     if len(labels) != len(probs):
         raise DataError(f"probs has {len(probs)} rows for {len(labels)} labels")
@@ -156,9 +160,13 @@ def generate_instance_dependent_candidate_labels(
 
 def _check_labels(train_labels: Labels, num_classes: int | None) -> tuple[np.ndarray, int]:
     """Return labels as (n,) int64 in 0..K-1, and K; labels that start at 1 are shifted unless K is given."""
-    labels = torch.as_tensor(train_labels).detach().cpu().numpy().astype(np.int64)
-    if labels.ndim != 1 or labels.size == 0:
-        raise DataError(f"labels must be a non-empty vector, not of shape {labels.shape}")
+    given = torch.as_tensor(train_labels).detach().cpu().numpy()
+    if given.ndim != 1 or given.size == 0:
+        raise DataError(f"labels must be a non-empty vector, not of shape {given.shape}")
+    is_whole = np.isfinite(given) & (given == np.floor(given))
+    if not is_whole.all():
+        raise DataError(f"labels must be whole numbers, not {given[~is_whole][0]}")
+    labels = given.astype(np.int64)
     low, high = int(labels.min()), int(labels.max())
     if num_classes is None:
         if low not in (0, 1):

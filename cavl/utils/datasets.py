@@ -1,6 +1,5 @@
 """The data sets of `-ds`: where they lie, how they are read, as resident tensors."""
 
-import argparse
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ from sklearn.model_selection import KFold
 
 from cavl.utils.pll_mat import read_pll_mat, standardize_features
 from common import samples
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import Location, holds_idx, locate, read_mnist
+
+one_module(__name__, "cavl.utils.datasets")
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 
@@ -31,7 +33,7 @@ class Entry(NamedTuple):
 
 
 def _torchvision(kind: str, places: tuple[str, ...], sample: str | None, source: type) -> Entry:
-    how = f"expected there: {' or '.join(places)}; torchvision downloads it where it reaches the network"
+    how = f"expected there: {' or '.join(places)}"
     return Entry(kind, places, sample, source, how)
 
 
@@ -81,9 +83,19 @@ class PartialData:
     has_folds: bool = False
 
 
-def locate_dataset(args: argparse.Namespace) -> Location:
-    """The folder (idx, CIFAR) or file (.mat) of `-ds`, or its offline sample; prints where it is not the real set."""
-    entry, name = DATA_SETS[args.ds], args.ds
+def locate_dataset(
+    ds: str,
+    given: str | Path | None,
+    *,
+    want_sample: bool = False,
+    may_fall_back: bool = True,
+) -> Location:
+    """The folder (idx, CIFAR) or file (.mat) of `-ds`, or its offline sample; prints where it is not the real set.
+
+    given: the user's -data_dir. may_fall_back: whether the sample stands in where no place holds the set; without it
+    that is a UserError.
+    """
+    entry = DATA_SETS[ds]
 
     def place_in(root: Path) -> Path | None:
         folders = [root / place for place in entry.places]
@@ -102,15 +114,17 @@ def locate_dataset(args: argparse.Namespace) -> Location:
         entry.download(str(root / folder), download=True)
 
     root = locate(
-        name,
-        given=args.data_dir,
+        ds,
+        given=given,
         default="./data",
         holds=lambda path: place_in(path) is not None,
         how_to_get=entry.how,
         sample=entry.sample,
-        want_sample=args.sample,
+        want_sample=want_sample,
         download=download if entry.download else None,
-        with_sample=[ds for ds, entry in DATA_SETS.items() if entry.sample],
+        with_sample=[name for name, other in DATA_SETS.items() if other.sample],
+        flag="--data_dir" if may_fall_back else None,
+        may_fall_back=may_fall_back,
     )
     place = place_in(root.path)
     is_sample = root.is_sample or samples.is_sample(place)
@@ -186,13 +200,25 @@ def _cifar_batch(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     content = read_pickle(path)
     if not isinstance(content, dict) or "data" not in content or key not in content:
         raise UserError(f"{path}: expected a CIFAR batch with 'data' and '{key}'")
-    try:
-        pixels, labels = np.asarray(content["data"], np.uint8), np.asarray(content[key], np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: 'data' or '{key}' is not made of numbers ({error}); fetch it again") from error
+    pixels = _whole_numbers(path, "data", content["data"], 255).astype(np.uint8)
+    labels = _whole_numbers(path, key, content[key], None).astype(np.int64)
     if pixels.shape != (len(labels), 3072):
         raise UserError(f"{path}: data is {pixels.shape}, expected ({len(labels)}, 3072)")
     return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy()), torch.from_numpy(labels)
+
+
+def _whole_numbers(path: Path, key: str, content: object, high: int | None) -> np.ndarray:
+    """An array of whole numbers, with `high` from 0 to there; UserError where a cast would hide that it is not."""
+    try:
+        values = np.asarray(content)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}: '{key}' is not made of numbers ({error}); fetch it again") from error
+    if values.dtype.kind not in "iu" and values.size:
+        raise UserError(f"{path}: '{key}' is not made of whole numbers but of {values.dtype}; fetch it again")
+    if high is not None and values.size and not (values.min() >= 0 and values.max() <= high):
+        found = f"{values.min()} to {values.max()}"
+        raise UserError(f"{path}: '{key}' holds values from {found}, expected 0 to {high}; fetch it again")
+    return values
 
 
 def _load_plcifar(ds: str, location: Location) -> PartialData:

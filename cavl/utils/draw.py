@@ -16,9 +16,12 @@ from cavl.utils.utils_data import (
     generate_uniform_cv_candidate_labels_case,
 )
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from common.loading import epoch_order
 from common.run import Run
+
+one_module(__name__, "cavl.utils.draw")
 
 ORACLE_EPOCHS = 20
 

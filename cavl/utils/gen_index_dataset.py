@@ -5,6 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
+from cavl.utils.errors import DataError
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.gen_index_dataset")
+
 
 class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     """Item i is (images[i], given_label_matrix[i], true_labels[i], i).
@@ -12,7 +17,7 @@ class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     The index tells the trainer which row of the confidence table belongs to the sample.
 
     images: (n, ...), given_label_matrix: (n, K) of 0/1, true_labels: (n,), as given (the reference
-    passes them as floats; they are never used for training).
+    passes them as floats; they are never used for training). ValueError where they are not equally many.
     """
 
     def __init__(
@@ -21,6 +26,9 @@ class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
         given_label_matrix: torch.Tensor | Sequence,
         true_labels: torch.Tensor | Sequence,
     ) -> None:
+        sizes = len(images), len(given_label_matrix), len(true_labels)
+        if len(set(sizes)) > 1:
+            raise DataError(f"{sizes[0]} images, {sizes[1]} rows of labels and {sizes[2]} true labels: not one each")
         self.images = images
         self.given_label_matrix = given_label_matrix
         self.true_labels = true_labels

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from cavl.utils.utils_algo import label_smoothing, select_by_cam, selected_labels, update_from_outputs
 from cavl.utils.utils_data import initial_confidence
 from cavl.utils.utils_loss import average_loss, cc_loss, lws_loss, rc_loss
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "cavl.utils.label_state")
 
 HARD, TABLE, FIXED = "hard", "table", "fixed"
 

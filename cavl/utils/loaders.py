@@ -1,6 +1,5 @@
 """The released code's data functions, for drop-in use. main.py itself keeps the images on the device (resident)."""
 
-import argparse
 import math
 from pathlib import Path
 
@@ -9,32 +8,57 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from cavl.utils.candidates import Law, generate_uniform_cv_candidate_labels
-from cavl.utils.datasets import DATA_SETS, load_dataset, locate_dataset
+from cavl.utils.datasets import DATA_SETS, PartialData, load_dataset, locate_dataset
 from cavl.utils.errors import DataError
 from cavl.utils.gen_index_dataset import gen_index_dataset
 from cavl.utils.resident import Images
+from common.aliases import one_module
+from common.cli import UserError
+from common.domain import require_number
+
+one_module(__name__, "cavl.utils.loaders")
+
+
+class ImagesInMemory(TensorDataset):
+    """Items (image (C, H, W) float32, label int64) of a set that lies in memory, transformed once.
+
+    `data` and `targets` are those of torchvision's class for the set: images (n, 28, 28) uint8 with labels (n,)
+    int64 tensors for the MNIST family, an array (n, 32, 32, 3) uint8 with a list of labels for CIFAR.
+    """
+
+    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, data: PartialData) -> None:
+        images = Images(pixels, torch.device("cpu"), mean=data.mean, std=data.std, limit_gb=math.inf)
+        super().__init__(images.pixels, labels)
+
+        is_grey = DATA_SETS[data.name].kind == "idx"
+        self.data = pixels[:, 0] if is_grey else pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        self.targets = labels if is_grey else labels.tolist()
 
 
 def prepare_cv_datasets(
     dataname: str, batch_size: int, *, data_root: str | Path | None = None, sample: bool = False
-) -> tuple[DataLoader, DataLoader, DataLoader, TensorDataset, TensorDataset, int]:
+) -> tuple[DataLoader, DataLoader, DataLoader, ImagesInMemory, ImagesInMemory, int]:
     """Return (full_train_loader, train_loader, test_loader, ordinary_train_dataset, test_dataset, num_classes).
 
-    dataname: an image set of -ds (mnist, kmnist, fashion, cifar10, cifar100). data_root: as -data_dir. Items are
-    (image (C, H, W) float32, label int64); the full loader yields the whole training set as one shuffled
-    batch. The images are transformed once, into memory, instead of one by one.
+    dataname: an image set of -ds (mnist, kmnist, fashion, cifar10, cifar100). data_root: as -data_dir; a set that is
+    not there is downloaded. sample: the offline sample instead. The full loader yields the whole training set as
+    one shuffled batch.
+
+    Raises DataError (a ValueError) where the set is not there and cannot be downloaded: the offline sample stands in
+    for a script's data only, never for a caller's.
     """
     names = [name for name, entry in DATA_SETS.items() if entry.kind in ("idx", "cifar")]
     if dataname not in names:
         raise DataError(f"{dataname!r} is not an image set; use one of {', '.join(names)}")
-    where = argparse.Namespace(ds=dataname, data_dir=data_root, sample=sample)
-    data = load_dataset(dataname, locate_dataset(where))
+    require_number(batch_size, "batch_size", 1)
 
-    def as_dataset(pixels: torch.Tensor, labels: torch.Tensor) -> TensorDataset:
-        images = Images(pixels, torch.device("cpu"), mean=data.mean, std=data.std, limit_gb=math.inf)
-        return TensorDataset(images.pixels, labels)
-
-    train, test = as_dataset(data.train_x, data.train_y), as_dataset(data.test_x, data.test_y)
+    try:
+        location = locate_dataset(dataname, data_root, want_sample=sample, may_fall_back=False)
+    except UserError as error:
+        raise DataError(str(error)) from error
+    data = load_dataset(dataname, location)
+    train = ImagesInMemory(data.train_x, data.train_y, data)
+    test = ImagesInMemory(data.test_x, data.test_y, data)
     return (
         DataLoader(train, batch_size=len(train), shuffle=True),
         DataLoader(train, batch_size=batch_size, shuffle=True),

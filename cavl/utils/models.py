@@ -4,6 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.models")
+
 
 class linear_model(nn.Module):  # noqa: N801 (the reference's name)
     """One linear layer on the flattened input: (B, ...) -> logits (B, output_dim)."""

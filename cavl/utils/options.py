@@ -4,7 +4,20 @@ import argparse
 from pathlib import Path
 
 from cavl.utils.datasets import DATA_SETS, locate_dataset
-from common.cli import OneLineParser, UserError, add_shared_flags, parse_with_sample_defaults, positive_int, seed_list
+from common.aliases import one_module
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    number,
+    parse_given,
+    positive_int,
+    seed_list,
+    settle,
+    whole,
+)
+
+one_module(__name__, "cavl.utils.options")
 
 METHODS = ("cavl", "rc", "proden", "cc", "lws", "uniform")
 MODELS = ("linear", "mlp", "lenet", "convnet", "resnet", "densenet")
@@ -31,7 +44,7 @@ def _warmup(text: str) -> int | str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with the reference's defaults (spec c); every flag takes one dash or two."""
+    """The parser with the reference's defaults; every flag takes one dash or two."""
     parser = OneLineParser(prog="main.py", description="CAVL: partial-label learning by class activation value.")
 
     def add(group: argparse._ArgumentGroup, name: str, **kwargs: object) -> None:
@@ -40,50 +53,49 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("data")
     add(g, "ds", type=str, default="mnist", choices=tuple(DATA_SETS), help="data set")
     add(g, "data_dir", type=Path, default=None, help="root of the data sets (else $WSL_DATA_DIR, else ./data)")
-    add(g, "partial_type", default=None, choices=PARTIAL_TYPES, help="law of the candidate sets S_i"
-        " (default uss; with -ca case, with -partial_file file)")  # fmt: skip
-    add(g, "q", type=float, default=0.5, help="fps: probability of each false candidate")
+    add(g, "partial_type", default="uss", choices=PARTIAL_TYPES, help="law of the candidate sets S_i;"
+        " with -ca case, with -partial_file file; .mat and plcifar10 have their own sets")  # fmt: skip
+    add(g, "q", type=number(), default=0.5, help="fps: probability of each false candidate")
     add(g, "ca", default=None, choices=("01", "02", "03", "04"), help="flip matrix; implies -partial_type case")
-    add(g, "rate", type=float, default=None, help="instance: strength (default 0.4; 0.04 from 100 classes on)")
+    add(g, "rate", type=number(), default=None, help="instance: strength (default 0.4; 0.04 from 100 classes on)")
     add(g, "oracle", type=Path, default=None, help="instance: checkpoint of a model trained on clean labels")
     add(g, "partial_file", type=Path, default=None, help="file: .npy/.npz matrix (n,K) of 0/1")
-    add(g, "fold", type=int, default=None, help=".mat data: this fold only, 0-based (default: all)")
-    add(g, "folds", type=int, default=10, help=".mat data: number of folds")
+    add(g, "fold", type=whole(), default=None, help=".mat data: this fold only, 0-based (default: all)")
+    add(g, "folds", type=whole(), default=10, help=".mat data: number of folds")
     add(g, "standardize", default="train", choices=("train", "all", "none"), help=".mat data: rows of mean and std")
     add(g, "augment", action="store_true", help="flip and 4-pixel crop, on the device")
-    add(g, "resident_gb", type=float, default=8.0, help="images above this size stay on the host")
+    add(g, "resident_gb", type=number(0), default=8.0, help="images above this size stay on the host")
 
     g = parser.add_argument_group("model")
     add(g, "mo", type=str, default="mlp", choices=MODELS, help="model")
-    add(g, "depth", type=int, default=32, help="resnet: depth (6n+2)")
+    add(g, "depth", type=whole(high=10_000), default=32, help="resnet: depth (6n+2)")
 
     g = parser.add_argument_group("method")
     add(g, "method", default="cavl", choices=METHODS, help="rule of the confidence table C")
     add(g, "cav", default="logit", choices=("logit", "softmax", "grad"), help="output that enters the CAV")
-    add(g, "mask", default=None, choices=("candidates", "product"), help="product: as released"
-        " (default candidates; with --released product)")  # fmt: skip
-    add(g, "smoothing", type=float, default=0.0, help="label smoothing of the selected label")
-    add(g, "temperature", type=float, default=None, help="soft selection: C = softmax(CAV / temperature) over S")
+    add(g, "mask", default="candidates", choices=("candidates", "product"), help="product: as released")
+    add(g, "smoothing", type=number(), default=0.0, help="label smoothing of the selected label")
+    add(g, "temperature", type=number(), default=None, help="soft selection: C = softmax(CAV / temperature) over S")
     add(g, "cav_forward", default="after", choices=("after", "before"), help="second forward after the step, or none")
     add(g, "select", default="cav", choices=("cav", "cam"), help="select by CAV or by the area of the CAM")
     add(g, "warmup", type=_warmup, default=0, help="epochs without selection, or auto")
-    add(g, "lw_weight", type=float, default=2.0, help="lws: weight of the non-candidates")
-    add(g, "lw_weight0", type=float, default=1.0, help="lws: weight of the candidates")
+    add(g, "lw_weight", type=number(0), default=2.0, help="lws: weight of the non-candidates")
+    add(g, "lw_weight0", type=number(0), default=1.0, help="lws: weight of the candidates")
     add(g, "released", action="store_true", help="preset: mask product, cav_forward after, partial_type uss")
 
     g = parser.add_argument_group("optimisation")
-    add(g, "lr", type=float, default=1e-3, help="learning rate")
-    add(g, "wd", type=float, default=1e-3, help="weight decay (L2 in the gradient)")
+    add(g, "lr", type=number(), default=1e-3, help="learning rate")
+    add(g, "wd", type=number(), default=1e-3, help="weight decay (L2 in the gradient)")
     add(g, "bs", type=positive_int, default=64, help="batch size of each process")
-    add(g, "ep", type=int, default=250, help="epochs")
+    add(g, "ep", type=whole(), default=250, help="epochs")
     add(g, "op", default="adam", choices=("sgd", "adam"), help="optimiser; sgd has momentum 0.9")
     add(g, "schedule", default="none", choices=("none", "cosine"), help="learning-rate schedule")
     add(g, "gpu", type=str, default="0", help="index of the GPU; ignored without CUDA")
     add(g, "compile", action="store_true", help="torch.compile the model")
 
     g = parser.add_argument_group("report")
-    add(g, "cam_vis", type=int, default=0, help="training images whose candidate CAMs are drawn")
-    add(g, "selection_curve", type=int, default=0, metavar="N", help="training images on which the curve of"
+    add(g, "cam_vis", type=whole(), default=0, help="training images whose candidate CAMs are drawn")
+    add(g, "selection_curve", type=whole(), default=0, metavar="N", help="training images on which the curve of"
         " how often CAM, CAV and output pick the true label is measured each epoch; 0: none")  # fmt: skip
     add(g, "compare", type=_name_list, default=None, metavar="A,B", help="run these methods side by side")
     add(g, "seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds; with -compare each method")
@@ -101,77 +113,148 @@ SAMPLE_DEFAULTS = {
 }
 
 
+# What --released stands for.
+RELEASED = {"mask": "product", "cav_forward": "after", "partial_type": "uss"}
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse and check; `args._location` says where the data are. UserError or exit status 2 on a bad value."""
-    found = []
+    """Parse and check; `args._location` says where the data are. UserError or exit status 2 on a bad value.
 
-    def is_sample_run(first: argparse.Namespace) -> bool:
-        found.append(locate_dataset(first))
-        return found[-1].is_sample
+    What the user gave wins over what other flags imply, and that over the sample's defaults.
+    """
+    defaults, given = parse_given(build_parser, argv)
+    asked = settle(defaults, given)
+    if asked.sample and asked.data_dir is not None:
+        raise UserError(f"--sample and --data_dir {asked.data_dir}: give one of the two")
 
-    args = parse_with_sample_defaults(
-        build_parser, argv, is_sample_run, lambda first: SAMPLE_DEFAULTS[DATA_SETS[first.ds].kind]
-    )
-    args._location = found[0]
-    _resolve(args)
-    _require(args)
+    location = locate_dataset(asked.ds, asked.data_dir, want_sample=asked.sample)
+    sample_defaults = SAMPLE_DEFAULTS[DATA_SETS[asked.ds].kind] if location.is_sample else {}
+    args = settle(defaults, given, sample_defaults, _implied(asked))
+    args._location = location
+    _require_bounds(args)
+    _require_acting(args)
+    _require_agreement(args)
     return args
 
 
-def _resolve(args: argparse.Namespace) -> None:
-    """Fill in what other flags imply; a flag that says otherwise stays and is refused by `_require`."""
-    implied = "case" if args.ca else "file" if args.partial_file else "uss"
+def _implied(args: argparse.Namespace) -> dict[str, str]:
+    """What some flags say about others."""
+    implied = dict(RELEASED) if args.released else {}
+    if args.partial_file is not None:
+        implied["partial_type"] = "file"
+    if args.ca is not None:
+        implied["partial_type"] = "case"
+    elif args.partial_type == "case":
+        implied["ca"] = "03"
     if DATA_SETS[args.ds].kind in OWN_KINDS:
-        implied = OWN_SETS
-    args.partial_type = args.partial_type or implied
-    if args.partial_type == "case":
-        args.ca = args.ca or "03"
-    args.mask = args.mask or ("product" if args.released else "candidates")
+        implied["partial_type"] = OWN_SETS
+    return implied
 
 
-def _require(args: argparse.Namespace) -> None:
-    """Bounds of the spec's table of bad input (section i), and flags that exclude each other."""
-    soft, by_cam = args.temperature is not None, args.select == "cam"
-    kind, law, methods = DATA_SETS[args.ds].kind, args.partial_type, args.compare or [args.method]
-    draws_sets = kind not in OWN_KINDS
-    preset = (args.mask, args.cav_forward, law) == ("product", "after", "uss" if draws_sets else OWN_SETS)
-    bounds = [
-        (args.ep >= 1, f"-ep {args.ep}: at least 1"),
-        (args.lr > 0, f"-lr {args.lr}: must be above 0"),
-        (args.wd >= 0, f"-wd {args.wd}: must not be negative"),
-        (0 <= args.q < 1, f"-q {args.q}: 0 <= q < 1"),
-        (args.rate is None or args.rate > 0, f"-rate {args.rate}: must be above 0"),
-        (0 <= args.smoothing < 1, f"-smoothing {args.smoothing}: 0 <= smoothing < 1"),
-        (not soft or args.temperature > 0, f"-temperature {args.temperature}: must be above 0"),
-        (not soft or args.mask == "candidates", "-temperature: soft selection needs -mask candidates"),
-        (not (soft and by_cam), "-temperature softens the CAV; with -select cam the largest area is taken"),
-        (not by_cam or args.cav_forward == "after", "-select cam: the maps come from a forward of their own, after"),
-        (draws_sets or law == OWN_SETS, f"-partial_type {law}: {args.ds} comes with its own candidate sets"),
-        (draws_sets or not args.ca, f"-ca: {args.ds} comes with its own candidate sets"),
-        (draws_sets or not args.partial_file, f"-partial_file: {args.ds} comes with its own candidate sets"),
-        (not args.ca or law == "case", f"-ca is for -partial_type case, not {law}"),
-        (not (args.ca and args.partial_file), "-ca draws the sets, -partial_file reads them: give one of the two"),
-        (not args.partial_file or law == "file", f"-partial_file is for -partial_type file, not {law}"),
-        (args.rate is None or law == "instance", f"-rate is for -partial_type instance, not {law}"),
-        (args.oracle is None or law == "instance", f"-oracle is for -partial_type instance, not {law}"),
-        (not args.released or preset, "--released: means -mask product, -cav_forward after, -partial_type uss"),
-        (args.cav_forward == "after" or "rc" not in methods, "-method rc -cav_forward before: that is -method proden"),
-        (not (args.augment and kind == "mat"), f"-augment flips images; {args.ds} holds features"),
-        (args.fold is None or kind == "mat", f"-fold {args.fold}: {args.ds} has a test part of its own"),
-        (args.folds >= 2, f"-folds {args.folds}: at least 2"),
-        (args.fold is None or 0 <= args.fold < args.folds, f"-fold {args.fold}: 0 to {args.folds - 1}"),
-        (args.warmup == "auto" or args.warmup < args.ep, f"-warmup {args.warmup}: less than -ep {args.ep}"),
-        (args.depth >= 8 and (args.depth - 2) % 6 == 0, f"-depth {args.depth}: 6n+2 (8, 14, 20, 32, 56, ...)"),
-        (args.cam_vis >= 0, f"-cam_vis {args.cam_vis}: must not be negative"),
-        (args.selection_curve >= 0, f"-selection_curve {args.selection_curve}: must not be negative"),
-        (args.seed >= 0, "-seed: must not be negative"),
-        (law != "file" or args.partial_file, "-partial_type file: give the matrix with -partial_file"),
-        (args.gpu.isdigit(), f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch"),
-    ]
-    for holds, message in bounds:
-        if not holds:
+def _refuse(wrong: dict[str, bool]) -> None:
+    """UserError with the first message whose condition holds."""
+    for message, holds in wrong.items():
+        if holds:
             raise UserError(message)
-    for flag in ("select", "cam_vis"):
-        wants_maps = args.select == "cam" if flag == "select" else args.cam_vis > 0
-        if wants_maps and args.mo not in MAP_MODELS:
-            raise UserError(f"-{flag} needs class activation maps: {', '.join(MAP_MODELS)} have them, {args.mo} not")
+
+
+def _require_bounds(args: argparse.Namespace) -> None:
+    """Every number within its bounds, and every file that is named is there."""
+    is_fold = args.fold is None or 0 <= args.fold < args.folds
+    is_warmup = args.warmup == "auto" or args.warmup < args.ep
+    is_depth = args.depth >= 8 and (args.depth - 2) % 6 == 0
+    _refuse(
+        {
+            f"-ep {args.ep}: at least 1": args.ep < 1,
+            f"-lr {args.lr}: must be above 0": args.lr <= 0,
+            f"-wd {args.wd}: must not be negative": args.wd < 0,
+            f"-q {args.q}: 0 <= q < 1": not 0 <= args.q < 1,
+            f"-rate {args.rate}: must be above 0": args.rate is not None and args.rate <= 0,
+            f"-smoothing {args.smoothing}: 0 <= smoothing < 1": not 0 <= args.smoothing < 1,
+            f"-temperature {args.temperature}: must be above 0": args.temperature is not None and args.temperature <= 0,
+            f"-folds {args.folds}: at least 2": args.folds < 2,
+            f"-fold {args.fold}: 0 to {args.folds - 1}": not is_fold,
+            f"-warmup {args.warmup}: less than -ep {args.ep}": not is_warmup,
+            f"-depth {args.depth}: 6n+2 (8, 14, 20, 32, 56, ...)": not is_depth,
+            f"-cam_vis {args.cam_vis}: must not be negative": args.cam_vis < 0,
+            f"-selection_curve {args.selection_curve}: must not be negative": args.selection_curve < 0,
+            f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch": not args.gpu.isdigit(),
+            f"-oracle {args.oracle}: no such file": args.oracle is not None and not args.oracle.is_file(),
+        }
+    )
+
+
+def _require_acting(args: argparse.Namespace) -> None:
+    """Every flag that was given acts in this run; one that cannot is refused with what it is for."""
+    kind = DATA_SETS[args.ds].kind
+    law = args.partial_type
+    methods = args.compare or [args.method]
+    has_own_sets = kind in OWN_KINDS
+    selects = "cavl" in methods
+    selects_by_cav = selects and args.select == "cav"
+    shows_cav = args.selection_curve > 0 or args.cam_vis > 0
+    looks_again = not {"cavl", "rc", "lws"}.isdisjoint(methods)
+    named = ", ".join(methods)
+
+    own_sets = f"{args.ds} comes with its own candidate sets"
+    idle = {
+        "partial_type": (has_own_sets, f" {args.partial_type}: {own_sets}"),
+        "ca": (has_own_sets, f": {own_sets}"),
+        "partial_file": (has_own_sets, f": {own_sets}"),
+        "q": (law != "fps", f" is for -partial_type fps, not {law}"),
+        "rate": (law != "instance", f" is for -partial_type instance, not {law}"),
+        "oracle": (law != "instance", f" is for -partial_type instance, not {law}"),
+        "fold": (kind != "mat", f" {args.fold}: {args.ds} has a test part of its own"),
+        "folds": (kind != "mat", f" {args.folds}: {args.ds} has a test part of its own"),
+        "standardize": (kind != "mat", f" is for the features of .mat sets; {args.ds} holds images"),
+        "augment": (kind == "mat", f" flips images; {args.ds} holds features"),
+        "depth": (args.mo != "resnet", f" is for -mo resnet, not {args.mo}"),
+        "cav": (not (selects_by_cav or shows_cav), f": with -method {named} -select {args.select} no CAV is taken"),
+        "mask": (
+            not (selects_by_cav or args.selection_curve),
+            f": with -method {named} -select {args.select} no CAV is masked",
+        ),
+        "smoothing": (not selects, f" is for -method cavl, not {named}"),
+        "temperature": (not selects, f" is for -method cavl, not {named}"),
+        "select": (not selects, f" is for -method cavl, not {named}"),
+        "warmup": (not selects, f" is for -method cavl, not {named}"),
+        "released": (not selects, f" is for -method cavl, not {named}"),
+        "cav_forward": (not looks_again, f" is for -method cavl, rc and lws, not {named}"),
+        "lw_weight": ("lws" not in methods, f" is for -method lws, not {named}"),
+        "lw_weight0": ("lws" not in methods, f" is for -method lws, not {named}"),
+        "method": (args.compare is not None, ": -compare names the methods; give one of the two"),
+        "seed": (args.seeds is not None, ": -seeds names the seeds; give one of the two"),
+        "gpu": (args.cpu, ": -cpu stays off the GPU; give one of the two"),
+    }
+    for flag, (is_idle, why) in idle.items():
+        if flag in args._given and is_idle:
+            raise UserError(f"-{flag}{why}")
+
+
+def _require_agreement(args: argparse.Namespace) -> None:
+    """No two flags contradict each other."""
+    law = args.partial_type
+    methods = args.compare or [args.method]
+    is_soft = args.temperature is not None
+    by_cam = args.select == "cam"
+    differs = any(getattr(args, name) != value for name, value in RELEASED.items() if name in args._given)
+    map_models = ", ".join(MAP_MODELS)
+    has_maps = args.mo in MAP_MODELS
+    _refuse(
+        {
+            "-temperature: soft selection needs -mask candidates": is_soft and args.mask == "product",
+            "-temperature softens the CAV; with -select cam the largest area is taken": is_soft and by_cam,
+            "-select cam: the maps come from a forward of their own, after": by_cam and args.cav_forward == "before",
+            "-ca draws the sets, -partial_file reads them: give one of the two": bool(args.ca and args.partial_file),
+            f"-ca is for -partial_type case, not {law}": "ca" in args._given and law != "case",
+            f"-partial_file is for -partial_type file, not {law}": bool(args.partial_file) and law != "file",
+            "-partial_type file: give the matrix with -partial_file": law == "file" and not args.partial_file,
+            "--released: means -mask product, -cav_forward after, -partial_type uss": args.released and differs,
+            "--released: means -partial_type uss, which -ca and -partial_file are not": args.released
+            and law not in ("uss", OWN_SETS),
+            "-method rc -cav_forward before: that is -method proden": args.cav_forward == "before" and "rc" in methods,
+            f"-select needs class activation maps: {map_models} have them, {args.mo} not": by_cam and not has_maps,
+            f"-cam_vis needs class activation maps: {map_models} have them, {args.mo} not": args.cam_vis > 0
+            and not has_maps,
+        }
+    )

@@ -3,6 +3,8 @@
 data            (n, d)          features
 partial_target  (K, n), sparse  candidates, 0/1
 target          (K, n), sparse  true label, one 1 per column
+
+As many samples as classes: the true labels say which way round the matrices are, one 1 for each sample.
 """
 
 import warnings
@@ -14,6 +16,9 @@ import scipy.sparse
 import torch
 
 from cavl.utils.errors import DataError
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.pll_mat")
 
 KEYS = ("data", "partial_target", "target")
 OTHER_KEYS = ("features", "p_labels", "logitlabels")
@@ -23,9 +28,10 @@ def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tens
     """Read one .mat set: X (n, d) float32, partialY (n, K) float32 of 0/1, y (n,) int64.
 
     Accepts the keys data, partial_target, target or features, p_labels, logitlabels; sparse or dense;
-    label matrices that are (K, n). standardize: see standardize_features, over all rows. K counts the
-    rows of the label matrix, also classes without a sample. True labels outside the candidates are
-    allowed (noisy partial labels) and reported with their number in one warning.
+    label matrices that are (K, n), or (n, K) where that can be told apart. standardize: see
+    standardize_features, over all rows. K counts the rows of the label matrix, also classes without a sample.
+    True labels outside the candidates are allowed (noisy partial labels) and reported with their number in
+    one warning.
     """
     X, partialY, y = read_pll_mat(Path(path))
     count = int((partialY.gather(1, y[:, None]) == 0).sum())
@@ -43,8 +49,12 @@ def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     X = _dense(path, features_key, content[features_key])
     if not np.isfinite(X).all():
         raise DataError(f"{path}: key '{features_key}' holds NaN or infinite values")
-    partialY = _label_matrix(path, candidates_key, content[candidates_key], len(X))
-    target = _label_matrix(path, labels_key, content[labels_key], len(X))
+    n = len(X)
+    target = _label_matrix(path, labels_key, content[labels_key], n)
+    partialY = _label_matrix(path, candidates_key, content[candidates_key], n)
+    if target.shape == partialY.shape == (n, n) and _is_samples_first(path, labels_key, target.T):
+        target = np.ascontiguousarray(target.T)
+        partialY = np.ascontiguousarray(partialY.T)
     if partialY.shape != target.shape:
         raise DataError(
             f"{path}: sizes disagree: '{candidates_key}' has {partialY.shape[1]} classes, "
@@ -99,14 +109,33 @@ def _dense(path: Path, key: str, value: object) -> np.ndarray:
 
 
 def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
-    """Return a 0/1 label matrix as (n, K)."""
+    """Return a 0/1 label matrix, stored as (K, n), as (n, K); one whose first size alone is n is (n, K) already."""
     matrix = _dense(path, key, value)
     if n not in matrix.shape:
         raise DataError(f"{path}: sizes disagree: key '{key}' is {matrix.shape} for {n} samples")
-    matrix = matrix if len(matrix) == n else matrix.T
+    if matrix.shape[1] == n:
+        matrix = matrix.T
     if not np.isin(matrix, (0.0, 1.0)).all():
         raise DataError(f"{path}: key '{key}' holds values other than 0 and 1")
     return np.ascontiguousarray(matrix)
+
+
+def _is_samples_first(path: Path, key: str, target: np.ndarray) -> bool:
+    """Whether a square matrix of true labels, as stored, has a sample in each row: one 1 in each, not in each column.
+
+    Where rows and columns hold one 1 each, both readings are possible: the documented one, a class in each
+    row, is taken, and a warning says so.
+    """
+    one_a_column = (target.sum(0) == 1).all()
+    one_a_row = (target.sum(1) == 1).all()
+    if one_a_column and one_a_row:
+        n = len(target)
+        warnings.warn(
+            f"{path}: {n} samples and {n} classes, and key '{key}' has one 1 in each row and each column; "
+            "label matrices are read as (K, n), a class in each row",
+            stacklevel=4,
+        )
+    return bool(one_a_row and not one_a_column)
 
 
 def _check_rows(path: Path, key: str, is_bad: np.ndarray, what: str) -> None:

@@ -14,8 +14,11 @@ from cavl.utils.label_state import LabelState
 from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import EVAL_BATCH, Images, evaluate, predict
 from cavl.utils.utils_algo import approximated_hit, evaluating, is_covered, selection_accuracy
+from common.aliases import one_module
 from common.cam import save_curves
 from common.run import Run
+
+one_module(__name__, "cavl.utils.report")
 
 Statistics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 STATISTICS = ("accuracy", "covering_rate", "approximated_accuracy")  # the last two need no true label (PLENCH)
@@ -82,7 +85,8 @@ def log_selection_curve(
     with evaluating(model):
         for index in torch.arange(n, device=images.device).split(EVAL_BATCH // 8):
             outputs, maps = _outputs_and_maps(args, model, images[index])
-            rates = selection_accuracy(outputs, candidates[index], true_labels[index], maps, cav=args.cav)
+            rule_of_the_run = {"cav": args.cav, "mask": args.mask}
+            rates = selection_accuracy(outputs, candidates[index], true_labels[index], maps, **rule_of_the_run)
             for rule, rate in rates.items():
                 total[rule] = total.get(rule, 0.0) + rate.item() * len(index) / n
     run.log("selection", **total)

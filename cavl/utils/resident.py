@@ -8,8 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from cavl.utils.utils_algo import evaluating
+from common.aliases import one_module
 from common.loading import epoch_order, seed_of
 from common.rundir import share_buffers
+
+one_module(__name__, "cavl.utils.resident")
 
 EVAL_BATCH = 4096
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from cavl.utils.datasets import PartialData, fold_of
+from common.aliases import one_module
 from common.cam import save_curves
 from common.sweep import child_of, run_each
+
+one_module(__name__, "cavl.utils.sweep")
 
 HEADLINE = "test_accuracy_last10_mean"
 

@@ -11,6 +11,10 @@ import torch
 from torch import nn
 
 from cavl.utils.errors import DataError
+from common.aliases import one_module
+from common.domain import require_candidates, require_indices, require_number, require_shape
+
+one_module(__name__, "cavl.utils.utils_algo")
 
 CavKind = Literal["logit", "softmax", "grad"]
 Mask = Literal["candidates", "product"]
@@ -41,8 +45,9 @@ def selected_labels(
 
     outputs: (B, K) logits. batchY: (B, K) of 0/1, no empty row. mask "product" is the released rule, CAV
     times Y: where every candidate's CAV is negative, the zeros outside win and the lowest non-candidate
-    is selected.
+    is selected. ValueError for an unknown cav or mask, and for other values of batchY.
     """
+    _require_sets(outputs, batchY)
     value = class_activation_value(_at_least_float32(outputs), cav)
     if mask == "product":
         return (value * batchY).argmax(dim=1)
@@ -55,8 +60,9 @@ def select_by_cam(maps: torch.Tensor, batchY: torch.Tensor) -> torch.Tensor:
     """Return the candidate whose class activation map covers the largest area: (B,) int64.
 
     Area = #{positions with M_k > 0}; ties go to the larger sum of M_k, then to the lowest class.
-    maps: (B, K, h, w), M = relu(W A). batchY: (B, K) of 0/1, no empty row.
+    maps: (B, K, h, w), M = relu(W A). batchY: (B, K) of 0/1, no empty row; other values are a ValueError.
     """
+    _require_sets(maps[..., 0, 0], batchY)
     area = (maps > 0).sum(dim=(2, 3)).masked_fill(batchY == 0, -1)
     is_largest = area == area.amax(dim=1, keepdim=True)
     return _argmax_within(_at_least_float32(maps).sum(dim=(2, 3)), is_largest)
@@ -78,7 +84,12 @@ def update_from_outputs(
     temperature T, softmax(CAV / T) over the candidates. rc, proden: p Y / sum(p Y). lws: p renormalised
     separately inside and outside the candidates, each denominator sum_k(part_k + 1e-8). uniform: Y / sum(Y).
     outputs: (B, K) logits, p = softmax(z). batchY: (B, K) of 0/1, no empty row. cc has no table.
+    ValueError for an unknown method, smoothing outside [0, 1), a temperature of 0 or below, other values of batchY.
     """
+    _require_sets(outputs, batchY)
+    require_number(smoothing, "smoothing", 0, 1, open_high=True)
+    if temperature is not None:
+        require_number(temperature, "temperature", 0, open_low=True)
     outputs = _at_least_float32(outputs)
     Y = batchY.to(outputs.dtype)
     if method == "cavl":
@@ -148,15 +159,17 @@ def confidence_update_lw(
 
 
 def label_smoothing(outputs: torch.Tensor, epsion: float = 0.1) -> torch.Tensor:
-    """Return (1 - epsion) * outputs + epsion / K, for outputs (B, K)."""
+    """Return (1 - epsion) * outputs + epsion / K, for outputs (B, K); ValueError for epsion outside [0, 1]."""
+    require_number(epsion, "epsion", 0, 1)
     return (1 - epsion) * outputs + epsion / outputs.shape[1]
 
 
 def is_covered(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Return whether each sample's prediction lies in its candidate set: (n,) bool. The mean is the covering rate.
 
-    outputs: (n, K) logits. candidates: (n, K) of 0/1. Needs no true label (PLENCH).
+    outputs: (n, K) logits. candidates: (n, K) of 0/1, no empty row. Needs no true label (PLENCH).
     """
+    _require_sets(outputs, candidates)
     return candidates.gather(1, outputs.argmax(dim=1, keepdim=True))[:, 0] != 0
 
 
@@ -177,15 +190,19 @@ def selection_accuracy(
     maps: torch.Tensor | None = None,
     *,
     cav: CavKind = "logit",
+    mask: Mask = "candidates",
 ) -> dict[str, torch.Tensor]:
     """Return how often each rule picks the true label inside the candidate set: name -> scalar in [0, 1].
 
-    Rules: "logit", "cav", and where maps are given "cam_area" (select_by_cam) and "cam_sum".
-    outputs: (n, K). batchY: (n, K) of 0/1. true_labels: (n,). maps: (n, K, h, w).
+    Rules: "logit", "cav" (selected_labels with `cav` and `mask`), and where maps are given "cam_area"
+    (select_by_cam) and "cam_sum".
+    outputs: (n, K). batchY: (n, K) of 0/1, no empty row. true_labels: (n,). maps: (n, K, h, w).
     """
+    _require_sets(outputs, batchY)
+    require_indices(true_labels, outputs.shape[1], "true_labels")
     selected = {
         "logit": _argmax_within(outputs, batchY),
-        "cav": selected_labels(outputs, batchY, cav=cav),
+        "cav": selected_labels(outputs, batchY, cav=cav, mask=mask),
     }
     if maps is not None:
         selected["cam_area"] = select_by_cam(maps, batchY)
@@ -197,7 +214,9 @@ def accuracy_check(loader: Iterable, model: nn.Module, device: torch.device | st
     """Return the accuracy (a fraction) over a loader of (images, labels), in eval mode."""
 
     def hits(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return model(images).argmax(dim=1) == labels
+        outputs = model(images)
+        require_indices(labels, outputs.shape[1], "labels")
+        return outputs.argmax(dim=1) == labels
 
     return _mean_over_loader(loader, model, device, hits)[0]
 
@@ -210,7 +229,10 @@ def accuracy_check_train(loader: Iterable, model: nn.Module, device: torch.devic
     """
 
     def hits(images: torch.Tensor, Y: torch.Tensor, true_labels: torch.Tensor, _: object) -> torch.Tensor:
-        return _argmax_within(model(images), Y) == true_labels
+        outputs = model(images)
+        _require_sets(outputs, Y)
+        require_indices(true_labels, outputs.shape[1], "true labels")
+        return _argmax_within(outputs, Y) == true_labels
 
     return _mean_over_loader(loader, model, device, hits)[0]
 
@@ -230,8 +252,11 @@ def accuracy_check_cam(
     """
 
     def hits(images: torch.Tensor, Y: torch.Tensor, true_labels: torch.Tensor, _: object) -> torch.Tensor:
+        areas = model.forward_cam(images)
+        _require_sets(areas, Y)
+        require_indices(true_labels, areas.shape[1], "true labels")
         Y = Y if restrict else torch.ones_like(Y)
-        by_cam = _argmax_within(model.forward_cam(images), Y)
+        by_cam = _argmax_within(areas, Y)
         by_cav = selected_labels(model(images), Y, cav=cav)
         return torch.stack([by_cam == true_labels, by_cav == true_labels], dim=1)
 
@@ -267,6 +292,12 @@ def _mean_over_loader(
     return [value / count for value in total.tolist()]
 
 
+def _require_sets(outputs: torch.Tensor, batchY: torch.Tensor) -> None:
+    """ValueError unless batchY has the shape of outputs (B, K), values 0 and 1, and no empty row."""
+    require_shape(batchY, outputs.shape, "candidates")
+    require_candidates(batchY, "candidates")
+
+
 def _argmax_within(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     # The clamp keeps a candidate whose value overflowed to -inf above the classes outside.
     lowest = torch.finfo(values.dtype).min
@@ -279,5 +310,6 @@ def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 
 def _write_rows(confidence: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    require_indices(index, len(confidence), "batch_index")
     confidence[index] = rows.to(confidence.dtype)
     return confidence

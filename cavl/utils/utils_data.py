@@ -13,6 +13,10 @@ from cavl.utils.candidates import (
 from cavl.utils.errors import DataError
 from cavl.utils.loaders import prepare_cv_datasets, prepare_train_loaders_for_uniform_cv_candidate_labels
 from cavl.utils.pll_mat import load_pll_mat, standardize_features
+from common.aliases import one_module
+from common.domain import require_candidates
+
+one_module(__name__, "cavl.utils.utils_data")
 
 __all__ = [
     "DataError",
@@ -33,13 +37,9 @@ __all__ = [
 def initial_confidence(partialY: torch.Tensor) -> torch.Tensor:
     """Return the table C that weighs every candidate equally: rows of partialY divided by their sums.
 
-    partialY: (n, K) of 0/1. Returns (n, K), float. A row without candidate is an error that names the
-    first such rows (the released code goes on with NaN).
+    partialY: (n, K) of 0/1. Returns (n, K), float. Other values are a ValueError, as is a row without
+    candidate, which names the first such rows (the released code goes on with NaN).
     """
+    require_candidates(partialY.cpu(), "partialY")
     partialY = partialY if partialY.is_floating_point() else partialY.float()
-    sizes = partialY.sum(dim=1, keepdim=True)
-    empty = torch.nonzero(sizes[:, 0] == 0)[:, 0]
-    if len(empty):
-        first = ", ".join(str(i) for i in empty[:5].tolist())
-        raise DataError(f"{len(empty)} rows have no candidate; first: {first}")
-    return partialY / sizes
+    return partialY / partialY.sum(dim=1, keepdim=True)

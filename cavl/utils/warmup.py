@@ -1,5 +1,9 @@
 """When selection starts: after a number of epochs, or when averaging has taught what it can."""
 
+from common.aliases import one_module
+
+one_module(__name__, "cavl.utils.warmup")
+
 
 class Warmup:
     """`-warmup N`: the first N epochs only average. `-warmup auto`: until the covering rate stops rising.

@@ -2,19 +2,18 @@
 
 import common.interrupt  # noqa: F401
 
-from pathlib import Path
-
 from common import samples
-from common.cli import OneLineParser, UserError, non_negative_int, run_main
+from common.cli import OneLineParser, UserError, folder_path, run_main, seed
 
 
 def main() -> None:
     """Without arguments list the samples; with NAME and DIR draw one."""
     parser = OneLineParser(prog="python -m common.samples", description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(samples.names()))
-    parser.add_argument("folder", nargs="?", metavar="DIR", type=Path, help="a folder that is missing or empty")
+    help_folder = "a folder that is missing or empty"
+    parser.add_argument("folder", nargs="?", metavar="DIR", type=folder_path, help=help_folder)
     help_seed = "another one draws other pictures"
-    parser.add_argument("--seed", type=non_negative_int, default=samples.SEED, help=help_seed)
+    parser.add_argument("--seed", type=seed, default=samples.SEED, help=help_seed)
     args = parser.parse_args()
     if args.name is None:
         width = max(map(len, samples.names()))

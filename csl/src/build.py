@@ -1,6 +1,7 @@
 """What a run trains, measures and averages, and how it is made."""
 
 import argparse
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from common.meter import Meter
 from common.run import Run
 from csl.src import report
+from csl.src.domain import require_count, require_number
+from csl.src.errors import SettingsError
 from csl.src.helper_functions.ema import ModelEma, add_weight_decay
-from csl.src.helper_functions.get_data import DataSet
+from csl.src.helper_functions.get_data import DataSet, pixels_of
 from csl.src.loss_functions.partial_asymmetric_loss import ComputePrior, PartialSelectiveLoss
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import ModelInfo, load_pretrained
@@ -36,7 +39,7 @@ class Parts(NamedTuple):
 def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, train_set: DataSet, steps: int) -> Parts:
     """Network, optimiser, loss and averages; `steps` of an epoch."""
     device, names = run.accelerator.device, list(train_set.classes.values())
-    info = ModelInfo(args, train_set.classes)
+    info = ModelInfo(args, train_set.columns, pixels_of(args))
     model = create_model(info.settings).to(device, memory_format=torch.channels_last)
     load_pretrained(args, model)
     optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
@@ -61,6 +64,28 @@ def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, tra
 def make_optimizer(
     model: nn.Module, lr: float, weight_decay: float, epochs: int, steps_per_epoch: int
 ) -> tuple[Adam, OneCycleLR]:
-    """Adam with L2 on all but biases and norms; one cycle: warm-up over 0.2, cosine, beta1 0.95 to 0.85 and back."""
+    """Adam with L2 on all but biases and norms; one cycle: warm-up over 0.2, cosine, beta1 0.95 to 0.85 and back.
+
+    SettingsError (a ValueError): a rate that is not above 0, a negative decay, no epoch, no step.
+    """
+    require_number(lr, "lr", 0)
+    require_count(epochs, "epochs", 1)
+    require_count(steps_per_epoch, "steps_per_epoch", 1)
+    if lr == 0:
+        raise SettingsError("lr 0: must be above 0")
     optimizer = Adam(add_weight_decay(model, weight_decay), lr=lr, weight_decay=0, fused=True)
-    return optimizer, OneCycleLR(optimizer, lr, epochs=epochs, steps_per_epoch=steps_per_epoch, pct_start=0.2)
+    scheduler = OneCycleLR(
+        optimizer, lr, epochs=epochs, steps_per_epoch=steps_per_epoch, pct_start=warmup_share(epochs * steps_per_epoch)
+    )
+    return optimizer, scheduler
+
+
+def warmup_share(steps: int) -> float:
+    """The share of a run of `steps` that the warm-up takes: 0.2, as released.
+
+    OneCycleLR ends the warm-up at step 0.2 * steps - 1. With five steps that is its first step, step 0, and the
+    position inside the warm-up is 0/0. There it ends a rounding error later, so that the run begins at lr / 25 as
+    all longer runs do.
+    """
+    share = 0.2
+    return math.nextafter(share, 1) if share * steps - 1 == 0 else share

@@ -17,6 +17,17 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 @contextmanager
+def as_settings_errors() -> Iterator[None]:
+    """Turn a UserError of the shared readers into a SettingsError: callers of public functions catch ValueError."""
+    try:
+        yield
+    except (SettingsError, MissingFileError, CorruptImage):
+        raise
+    except UserError as error:
+        raise SettingsError(str(error)) from error
+
+
+@contextmanager
 def naming_image(image: object, annotations: Path | None) -> Iterator[None]:
     """Add to a CorruptImage which image of which annotation file it is."""
     try:

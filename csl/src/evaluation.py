@@ -65,21 +65,35 @@ def predict(
 def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> dict[str, float]:
     """mAP and its companions in percent: targets (N,C) in {-1, 0, 1}, scores (N,C) in 0..1.
 
-    Complete labels: mAP over all classes, CF1 and OF1 at the threshold. With un-annotated entries (-1): mAP
-    on annotated labels only (AP_partial), its positives-weighted mean, the number of classes counted, and,
-    for comparison with others' numbers, the mAP that takes un-annotated entries as negatives.
+    Complete labels: mAP over all classes, CF1 and OF1 at the threshold; where some classes have no positive, which
+    counts 0 in the mAP as released, also the mAP over the others. With un-annotated entries (-1): mAP on annotated
+    labels only (AP_partial), its positives-weighted mean, the number of classes counted, and, for comparison with
+    others' numbers, the mAP that takes un-annotated entries as negatives.
     """
     if (targets == -1).any():
         ap, mean, weighted, *_ = AP_partial(targets, scores)
-        counted = int((ap >= 0).sum())
-        taken_as_negative = mAP(targets, scores)
         return {
             "mAP": mean,
             "mAP_weighted": weighted,
-            "classes_counted": counted,
-            "mAP_unannotated_as_negative": taken_as_negative,
+            "classes_counted": int((ap >= 0).sum()),
+            "mAP_unannotated_as_negative": mAP(targets, scores),
         }
-    return {"mAP": mAP(targets, scores), **conventional_f1(prf_metrics(targets, scores, thre))}
+    metrics = {"mAP": mAP(targets, scores), **conventional_f1(prf_metrics(targets, scores, thre))}
+    has_positive = (targets == 1).any(0)
+    if has_positive.any() and not has_positive.all():
+        metrics["mAP_classes_with_positives"] = mAP(targets[:, has_positive], scores[:, has_positive])
+    return metrics
+
+
+def uncounted_classes(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes (C,) bool have no positive, and which cannot be scored on annotated labels.
+
+    Of complete labels the second is the first; of partial ones (-1) also a class without a negative cannot.
+    """
+    no_positive = ~(targets == 1).any(0)
+    if not (targets == -1).any():
+        return no_positive, no_positive
+    return no_positive, no_positive | ~(targets == 0).any(0)
 
 
 def score_both(

@@ -4,35 +4,33 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import OneLineParser, UserError, add_shared_flags, positive_int, seed_list
-from csl.src.errors import SettingsError
-from csl.src.helper_functions.coco_simulation import SCHEMES, check_param, scheme_of
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    image_size,
+    non_negative_int,
+    number,
+    parse_given,
+    positive_int,
+    seed_list,
+    settle,
+)
+from csl.src.contradictions import (
+    refuse_contradictions,
+    refuse_idle_flags,
+    refuse_other_layouts,
+    require_size,
+)
+from csl.src.helper_functions.coco_simulation import SCHEMES, scheme_of
+from csl.src.helper_functions.files import expanded
 from csl.src.helper_functions.locate import Found, locate_data
-from csl.src.loss_functions.partial_asymmetric_loss import MODES
-from csl.src.models.tresnet.tresnet import SMALLEST
+from csl.src.loss_functions.partial_asymmetric_loss import MODES, SCOPES
 from csl.src.models.utils.factory import canonical_name
+from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS, default_param
 
-_SELECTIVE = {"partial_loss_mode": "selective", "likelihood_topk": 5, "prior_threshold": 0.5}
-# The rows of the paper's tables as settings of the same loss (README, results).
-RECIPES = {
-    "ignore_ce": {"partial_loss_mode": "ignore", "gamma_pos": 0.0, "gamma_neg": 0.0, "gamma_unann": 0.0},
-    "negative_ce": {"partial_loss_mode": "negative", "gamma_pos": 0.0, "gamma_neg": 0.0, "gamma_unann": 0.0},
-    "negative_asl": {"partial_loss_mode": "negative", "gamma_pos": 1.0, "gamma_neg": 4.0, "gamma_unann": 4.0},
-    "csl_fpc": _SELECTIVE | {"gamma_pos": 0.0, "gamma_neg": 3.0, "gamma_unann": 4.0},
-    "csl_rps": _SELECTIVE | {"gamma_pos": 0.0, "gamma_neg": 1.0, "gamma_unann": 4.0},
-}
-# A run of about half a minute on one core; the first twenty COCO classes, so that K = 1 stands for the paper's 5 of 80.
-SAMPLE_DEFAULTS = {
-    "model_name": "tresnet_tiny",
-    "image_size": 64,
-    "epochs": 12,
-    "batch_size": 32,
-    "lr": 6e-3,
-    "workers": 0,
-    "likelihood_topk": 1,
-    "augment": "shift",
-}
 DEFAULT_MODEL_PATH = "./tresnet_m.pth"
+SETS = {"pos": "annotated positives", "neg": "annotated negatives", "unann": "un-annotated labels, not in ignore modes"}
 
 
 class EitherDash(OneLineParser):
@@ -53,6 +51,14 @@ def underscored(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
+def any_path(text: str) -> Path:
+    """argparse type: a path, `~` spelled out; whether it is there says who reads it."""
+    try:
+        return expanded(text, "")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from error
+
+
 def _names(text: str) -> list[str]:
     return text.split(",")
 
@@ -67,20 +73,20 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto", help="on_farm: official"
         " COCO; hyperml: metadata folder; auto: look")  # fmt: skip
     g.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
-    g.add_argument("--class_list", type=Path, default=None, help="Open Images: only these classes, a MID a line")
+    g.add_argument("--class_list", type=any_path, default=None, help="Open Images: only these classes, a MID a line")
     g.add_argument("--num_classes", type=positive_int, default=None, help="default: from the data")
-    g.add_argument("--image_size", type=positive_int, default=448, help="pixels; images are squashed to a square")
-    g.add_argument("-j", "--workers", type=int, default=8, help="loader processes")
-    g.add_argument("--keep_empty", action="store_true", help="keep images without any annotation")
+    g.add_argument("--image_size", type=image_size, default=448, help="pixels; images are squashed to a square")
+    g.add_argument("-j", "--workers", type=non_negative_int, default=8, help="loader processes")
+    g.add_argument("--keep_empty", action="store_true", help="COCO: keep images without any annotation")
     g.add_argument("--skip_missing", action="store_true", help="leave out images whose file is not there")
     g.add_argument("--augment", choices=("paper", "shift", "none"), default="paper", help="paper: CutoutPIL and"
         " RandAugment; shift: up to 6 pixels")  # fmt: skip
 
     g = parser.add_argument_group("partial annotation")
-    g.add_argument("--simulate_partial_type", choices=tuple(SCHEMES), default=None, help="of complete labels")
+    g.add_argument("--simulate_partial_type", choices=tuple(SCHEMES), default=None, help="of complete labels (COCO)")
     g.add_argument("--simulate_partial_param", type=float, default=1000.0, help="fpc: labels kept per class;"
         " rps: share dropped")  # fmt: skip
-    g.add_argument("--partial_labels", type=Path, default=None, help="npz of partial labels (partial_labels.npz"
+    g.add_argument("--partial_labels", type=any_path, default=None, help="npz of partial labels (partial_labels.npz"
         " of another run) instead of a simulation")  # fmt: skip
 
     _add_loss(parser)
@@ -89,12 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--model_name", default="tresnet_m", help="tresnet_m, _l, _xl, _l_v2, _tiny or timm/NAME")
     g.add_argument("--model_path", default=DEFAULT_MODEL_PATH, help="pretrained weights; the head is not taken")
     g.add_argument("--do_bottleneck_head", action="store_true", help="head of 512 hidden features (Open Images)")
-    g.add_argument("--lr", type=float, default=2e-4, help="maximum of the one-cycle schedule")
-    g.add_argument("--weight_decay", type=float, default=1e-4, help="L2 inside Adam, not on biases and norms")
+    g.add_argument("--lr", type=number(above=0), default=2e-4, help="maximum of the one-cycle schedule")
+    g.add_argument("--weight_decay", type=number(0), default=1e-4, help="L2 inside Adam, not on biases and norms")
     g.add_argument("--epochs", type=positive_int, default=30, help="epochs the schedule spans")
     g.add_argument("--stop_epoch", type=positive_int, default=None, help="run only so many epochs")
     g.add_argument("-b", "--batch_size", type=positive_int, default=64, help="of each process")
-    g.add_argument("--ema_decay", type=float, default=0.9997, help="decay of the averaged model")
+    g.add_argument("--ema_decay", type=number(0, below=1), default=0.9997, help="decay of the averaged model")
     g.add_argument("--ema_warmup", choices=("auto", "on", "off"), default="auto", help="decay min(d, (1+t)/(10+t));"
         " auto: on below 20000 steps")  # fmt: skip
     g.add_argument("--best", choices=("ema", "model", "max"), default="ema", help="what chooses best.pt; max is the"
@@ -115,21 +121,24 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group("loss")
     g.add_argument("--partial_loss_mode", choices=(*MODES, "None"), default="negative")
     g.add_argument("--recipe", choices=tuple(RECIPES), default=None, help="mode and gammas of a row of the table")
-    g.add_argument("--clip", type=float, default=0.0, help="probability margin m of the negatives")
+    g.add_argument("--clip", type=number(0, below=1), default=0.0, help="probability margin m of the negatives")
     for name, default in (("gamma", (0.0, 1.0, 2.0)), ("alpha", (1.0, 1.0, 1.0))):
-        for part, value in zip(("pos", "neg", "unann"), default, strict=True):
-            g.add_argument(f"--{name}_{part}", type=float, default=value)
-    g.add_argument("--likelihood_topk", type=int, default=5, help="K: K * batch un-annotated labels are dropped")
-    g.add_argument("--likelihood_scope", choices=("batch", "sample"), default="batch", help="K * B of the batch as"
+        what = "focusing exponent" if name == "gamma" else "factor"
+        for part, value in zip(SETS, default, strict=True):
+            g.add_argument(f"--{name}_{part}", type=number(0), default=value, help=f"{what} of {SETS[part]}")
+    g.add_argument("--likelihood_topk", type=non_negative_int, default=5, help="selective mode: K, so that K * batch"
+        " un-annotated labels are dropped")  # fmt: skip
+    g.add_argument("--likelihood_scope", choices=SCOPES, default="batch", help="selective mode: K * B of the batch as"
         " released, or K of each image")  # fmt: skip
-    g.add_argument("--likelihood_share", type=float, default=None, help="instead of K: this share of the"
-        " un-annotated labels")  # fmt: skip
-    g.add_argument("--prior_path", default=None, help="csv Classes,avg_pred")
-    g.add_argument("--prior_threshold", type=float, default=0.05, help="classes above it are dropped; 0: off")
-    g.add_argument("--prior_quantile", type=float, default=None, help="instead of the threshold: this quantile of"
-        " the prior (0.9: a tenth of the classes is dropped)")  # fmt: skip
-    g.add_argument("--estimate_prior", type=positive_int, default=None, metavar="N", help="first train a temporary"
-        " network for N epochs in ignore mode and use its prior")  # fmt: skip
+    g.add_argument("--likelihood_share", type=number(0, 1), default=None, help="selective mode: instead of K, this"
+        " share of the un-annotated labels")  # fmt: skip
+    g.add_argument("--prior_path", default=None, help="selective mode: csv Classes,avg_pred")
+    g.add_argument("--prior_threshold", type=number(0, 1), default=0.05, help="selective mode: classes above it are"
+        " dropped; 0: off")  # fmt: skip
+    g.add_argument("--prior_quantile", type=number(0, 1), default=None, help="selective mode: instead of the threshold,"
+        " this quantile of the prior (0.9: a tenth of the classes is dropped)")  # fmt: skip
+    g.add_argument("--estimate_prior", type=positive_int, default=None, metavar="N", help="selective mode: first train"
+        " a temporary network for N epochs in ignore mode and use its prior")  # fmt: skip
     g.add_argument("--prior_window", choices=("epoch", "all"), default="epoch", help="steps the estimate averages"
         " over: the last epoch, or all as released")  # fmt: skip
     g.add_argument("--stable_loss", action="store_true", help="logsigmoid: confident errors keep a gradient")
@@ -138,27 +147,30 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check; `args._found` says where the data are. Given flags win over recipe and sample defaults."""
     defaults, given = parse_given(parser, argv)
-    first = argparse.Namespace(**(defaults | given))
-    found = locate_data(first, is_given="data" in given)
-    defaults |= RECIPES.get(first.recipe, {})
+    first = settle(defaults, given)
+    refuse_contradictions(first, set(given))
+    found = find_data(first, set(given))
+
+    layers = [RECIPES.get(first.recipe, {})]
     if found.is_sample:
-        defaults |= SAMPLE_DEFAULTS | _sample_simulation(first, found)
-    args = argparse.Namespace(**(defaults | given))
-    args._found, args._given = found, set(given)
-    if found.is_sample and "model_path" not in given:
-        args.model_path = None
+        layers.append(SAMPLE_DEFAULTS | _sample_simulation(first, found))
+    args = settle(defaults, given, *layers)
+    args._found = found
     if args.simulate_partial_type:
         args.simulate_partial_type = scheme_of(args.simulate_partial_type)
+    args.schemes = args.schemes and [scheme_of(name) for name in args.schemes]
     args.model_name = canonical_name(args.model_name)
-    _require(args)
+    require_size(args.model_name, args.image_size, "--image_size")
+    refuse_other_layouts(args, set(given))
+    refuse_idle_flags(args, set(given))
     return args
 
 
-def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[dict, dict]:
-    """The defaults of all flags, and the values of those that the command line holds."""
-    defaults, unset = vars(parser.parse_args([])), object()
-    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults, unset)))
-    return defaults, {name: value for name, value in vars(args).items() if value is not unset}
+def find_data(args: argparse.Namespace, given: set[str]) -> Found:
+    """Where the data of `args` are. --metadata, where it is given, is the layout that is wanted."""
+    if "metadata" in given and args.debug_mode == "auto":
+        args.debug_mode = "hyperml"
+    return locate_data(args, is_given=bool(given & {"data", "metadata"}))
 
 
 def _sample_simulation(first: argparse.Namespace, found: Found) -> dict:
@@ -168,49 +180,3 @@ def _sample_simulation(first: argparse.Namespace, found: Found) -> dict:
     if first.simulate_partial_type is None and first.schemes is None:
         return {"simulate_partial_type": "fpc", "simulate_partial_param": 60.0}
     return {"simulate_partial_param": default_param(first.simulate_partial_type or "fpc", True)}
-
-
-def default_param(scheme: str, is_sample: bool) -> float:
-    """The parameter of the paper's tables, and the sample's of fpc."""
-    return 0.5 if scheme_of(scheme) == "rps" else 60.0 if is_sample else 1000.0
-
-
-def _require(args: argparse.Namespace) -> None:
-    """Bounds and wrong combinations (spec i)."""
-    bounds = [
-        (args.lr > 0, f"--lr {args.lr}: must be above 0"),
-        (args.weight_decay >= 0, f"--weight_decay {args.weight_decay}: must not be negative"),
-        (args.workers >= 0, f"--workers {args.workers}: must not be negative"),
-        (0 <= args.clip < 1, f"--clip {args.clip}: 0 <= clip < 1"),
-        (args.likelihood_topk >= 0, f"--likelihood_topk {args.likelihood_topk}: must not be negative"),
-        (0 <= args.prior_threshold <= 1, f"--prior_threshold {args.prior_threshold}: a probability"),
-        (0 <= (args.likelihood_share or 0) <= 1, f"--likelihood_share {args.likelihood_share}: a share in 0..1"),
-        (0 <= (args.prior_quantile or 0) <= 1, f"--prior_quantile {args.prior_quantile}: in 0..1"),
-        (
-            args.prior_quantile is None or args.prior_path or args.estimate_prior,
-            "--prior_quantile: of which prior? give --prior_path, or --estimate_prior N",
-        ),
-        (0 <= args.ema_decay < 1, f"--ema_decay {args.ema_decay}: 0 <= decay < 1"),
-        (not args.stable_loss or not args.clip, "--stable_loss: not together with --clip, which bounds q already"),
-        (not (args.estimate_prior and args.prior_path), "--estimate_prior makes a prior; leave --prior_path out"),
-        (args.schemes is None or args.compare, "--schemes: only with --compare"),
-        (args.seeds is None or args.compare, "--seeds: only with --compare"),
-        (not (args.partial_labels and args.simulate_partial_type), "--partial_labels replaces the simulation"),
-    ]
-    bounds += [(v >= 0, f"--{k} {v}: must not be negative") for k, v in vars(args).items() if k.startswith("gamma_")]
-    for holds, message in bounds:
-        if not holds:
-            raise UserError(message)
-    if args.simulate_partial_type and not args.compare:
-        check_param(args.simulate_partial_type, args.simulate_partial_param)
-    if args.model_name.startswith("tresnet") and (args.image_size % 4 or args.image_size < SMALLEST):
-        low = max(args.image_size // 4 * 4, SMALLEST)
-        raise SettingsError(
-            f"--image_size {args.image_size}: TResNet needs multiples of 4 from {SMALLEST} on,"
-            f" such as {low} or {low + 4}"
-        )
-    for name in args.compare or ():
-        if name not in (*RECIPES, "csl", "all"):
-            raise UserError(f"--compare {name}: choose from {', '.join(RECIPES)}, csl, all")
-    if args.schemes:
-        args.schemes = [scheme_of(name) for name in args.schemes]

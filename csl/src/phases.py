@@ -10,7 +10,8 @@ import pandas as pd
 from common.cam import save_curves
 from common.run import Run
 from common.sweep import child_of, run_each
-from csl.src.options import RECIPES, SAMPLE_DEFAULTS, default_param
+from csl.src.contradictions import param_of
+from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS
 
 Train = Callable[[argparse.Namespace, str], dict]
 PAPER_ROWS = ("ignore_ce", "negative_ce", "negative_asl", "csl")
@@ -74,8 +75,8 @@ def _child(args: argparse.Namespace, folder: Path, scheme: str | None, row: str,
     settings = {name: value for name, value in RECIPES[recipe].items() if name not in fixed}
     settings |= {"recipe": recipe, "seed": seed, "simulate_partial_type": scheme}
     settings |= {"compare": None, "schemes": None, "seeds": None}
-    if scheme and ("simulate_partial_param" not in args._given or scheme != (args.simulate_partial_type or scheme)):
-        settings["simulate_partial_param"] = default_param(scheme, args._found.is_sample)
+    if scheme:
+        settings["simulate_partial_param"] = param_of(args, scheme)
     if not row.startswith("csl"):
         settings |= {"prior_path": None, "estimate_prior": None, "prior_quantile": None}
     return child_of(args, folder / f"{scheme or 'given'}-{row}-seed{seed}", **settings)

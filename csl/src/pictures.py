@@ -11,7 +11,8 @@ from PIL import Image
 from common import samples
 from common.cam import save_grid
 from common.cli import UserError
-from common.data import IMAGE_SUFFIXES
+from common.images import image_files, is_hidden
+from csl.src.helper_functions.files import expanded
 from csl.src.helper_functions.openimages import read_class_names
 from csl.src.models.utils.checkpoint import Checkpoint
 
@@ -23,14 +24,15 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for text in given:
-        path = Path(text).expanduser()
+        path = expanded(text, "--pic_path")
         if path.is_dir():
-            here = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            here = image_files(path)
         elif path.is_file():
             here = [path]
         else:
             pattern = any(mark in path.name for mark in "*?[")
-            here = sorted(path.parent.glob(path.name)) if pattern and path.parent.is_dir() else []
+            found_here = path.parent.glob(path.name) if pattern and path.parent.is_dir() else ()
+            here = sorted(picture for picture in found_here if picture.is_file() and not is_hidden(picture))
         if not here:
             raise UserError(
                 f"--pic_path {text}: no picture there; give a picture, a folder or a pattern (the released ones are in "
@@ -67,14 +69,22 @@ def draw_annotated(path: Path, image: Image.Image, names: Sequence[str], scores:
     save_grid(path, [[np.asarray(shown)]], [["\n".join(lines) or "nothing above the threshold"]], cell=4)
 
 
-def train_sample_network(args: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
-    """Train the tiny network on the COCO_2014 sample for a few epochs; its weights, and eight test pictures of it."""
+# Of infer.py --sample: a network of a minute is less sure of its names than one of weeks.
+SAMPLE_SETTINGS = {"model_name": "tresnet_tiny", "input_size": 64, "dataset_type": "MS-COCO", "th": 0.5}
+
+
+def sample_pictures(count: int = 8) -> list[str]:
+    """The first test pictures of the COCO_2014 sample."""
+    pictures = sorted((samples.ensure("COCO_2014") / "val2014").glob("*.jpg"))
+    return [str(picture) for picture in pictures[:count]]
+
+
+def train_sample_network(args: argparse.Namespace, folder: Path) -> str:
+    """Train `args.model_name` at `args.input_size` on the COCO_2014 sample for a few epochs; its weights."""
     from csl.train import main as train
 
-    root = samples.ensure("COCO_2014")
-    epochs = ["--epochs", "5", "--simulate_partial_type", "rps", "--simulate_partial_param", "0.5"]
-    train(["--sample", "--partial_loss_mode=selective", *epochs, "--output_dir", str(folder / "run"), "--cpu"])
-    args.model_name, args.input_size, args.dataset_type = "tresnet_tiny", 64, "MS-COCO"
-    args.th = min(args.th, 0.5)
-    pictures = sorted((root / "val2014").glob("*.jpg"))[:8]
-    return str(folder / "run" / "checkpoints" / "best_ema.pth"), [str(p) for p in pictures]
+    flags = ["--sample", "--partial_loss_mode=selective", "--epochs", "5", "--output_dir", str(folder / "run"), "--cpu"]
+    flags += ["--simulate_partial_type", "rps", "--simulate_partial_param", "0.5", "--seed", str(args.seed)]
+    flags += ["--model_name", args.model_name, "--image_size", str(args.input_size)]
+    train(flags)
+    return str(folder / "run" / "checkpoints" / "best_ema.pth")

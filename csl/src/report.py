@@ -3,6 +3,7 @@
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from torch import nn
 from common import checkpoint
 from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps, save_curves, save_grid
 from common.run import Run
-from csl.src.evaluation import evaluating
+from csl.src.evaluation import evaluating, uncounted_classes
+from csl.src.helper_functions.classes import listed
 from csl.src.helper_functions.coco_simulation import plot_class_freq, save_partial_labels
-from csl.src.helper_functions.get_data import DataSet, targets_of
+from csl.src.helper_functions.get_data import DataSet, names_without_positives, targets_of
 from csl.src.helper_functions.metrics import AP_partial, ap_per_class
 from csl.src.loss_functions.partial_asymmetric_loss import PartialSelectiveLoss, frequent_classes, mode_of
 from csl.src.loss_functions.prior import ComputePrior
 from csl.src.models.tresnet.tresnet import TResNet
 from csl.src.models.utils.checkpoint import official
+from csl.src.pixels import Pixels
 from csl.src.selection import DropStatistics
 
+OTHERS = "mAP_classes_with_positives"
 LARGE = 50_000_000  # entries of a label matrix above which nothing that needs it whole is drawn
 
 
@@ -74,6 +78,22 @@ def describe_prior(args: argparse.Namespace, run: Run, criterion: PartialSelecti
         warn("the prior drops over half of the classes: close to --partial_loss_mode ignore; raise --prior_threshold")
 
 
+def describe_uncounted(names: Sequence[str], targets: np.ndarray, mean: float | None = None) -> str | None:
+    """Which classes of test labels (N,C) count 0 in the mAP, or not at all where labels are partial; None for none.
+
+    mean: the mAP over the classes that have a positive, told beside it.
+    """
+    _, cannot = uncounted_classes(targets)
+    if not cannot.any():
+        return None
+    shown = listed([name for name, is_out in zip(names, cannot, strict=True) if is_out])
+    count = f"{cannot.sum()} of {len(names)} classes"
+    if (targets == -1).any():
+        return f"{count} are not in the mAP, they have no positive or no negative label: {shown}"
+    others = "" if mean is None else f"; over the other {len(names) - cannot.sum()} the mAP is {mean:.2f}"
+    return f"{count} have no positive and count 0 in the mAP, as released: {shown}{others}"
+
+
 def prior_table(run: Run, prior: ComputePrior, train: DataSet, count: int = 10) -> dict[str, float]:
     """Print the top ten of the estimated prior beside the true and the annotated frequencies.
 
@@ -100,8 +120,8 @@ def prior_table(run: Run, prior: ComputePrior, train: DataSet, count: int = 10) 
     return found
 
 
-def print_epoch(run: Run, epochs: int, score: float) -> None:
-    """One line an epoch that greps well; the names are those of metrics.jsonl."""
+def print_epoch(run: Run, epochs: int, score: float, targets: np.ndarray) -> None:
+    """One line an epoch that greps well; the names are those of metrics.jsonl. targets: of the test set (N,C)."""
     train = next(line for line in reversed(run.lines) if line["split"] == "train")
     test = next(line for line in reversed(run.lines) if line["split"] == "test")
     p, speed = run.progress, run.images_per_second() or 0.0
@@ -117,6 +137,9 @@ def print_epoch(run: Run, epochs: int, score: float) -> None:
         partial = (
             f"(annotated labels, {test['classes_counted_ema']} classes; un-annotated as negative {' '.join(wrong)})  "
         )
+    elif "mAP_classes_with_positives_ema" in test:
+        empty = int(uncounted_classes(targets)[0].sum())
+        partial = f"({empty} of {targets.shape[1]} classes have no positive and count 0)  "
     run.print(
         f"epoch {p.epoch + 1}/{epochs}  loss {told(train['loss'])}  lr {train['lr']:.2g}  "
         f"mAP model {told(test['mAP_model'])}  mAP ema {told(test['mAP_ema'])}  best {told(best)}  {partial}"
@@ -143,6 +166,7 @@ def write(
     last: tuple[list[np.ndarray], np.ndarray] | None,
     prior: ComputePrior,
     drops: DropStatistics,
+    pixels: Pixels,
 ) -> dict[str, Any]:
     """Figures, per_class.csv and the summary. All figures of merit in percent; best ones are chosen on the test set."""
     model, ema = run.values("test", "mAP_model"), run.values("test", "mAP_ema")
@@ -162,8 +186,12 @@ def write(
     if test:
         skip = ("step", "epoch", "split", "mAP_ema", "mAP_model")
         summary |= {f"{name}_final": value for name, value in test[-1].items() if name not in skip}
+    summary["classes_without_positives"] = len(names_without_positives(val))
     if run.is_main and last is not None:
         (_, scores), targets = last
+        told = describe_uncounted(list(val.classes.values()), targets, summary.get(f"{OTHERS}_ema_final"))
+        if told:
+            run.print(told)
         write_classes(run.folder / "per_class.csv", train, targets, scores, prior, drops)
         label = "offline sample" if args._found.is_sample else args._found.name
         save_curves(
@@ -173,7 +201,7 @@ def write(
             ylabel="mAP (%)",
             title=f"{mode_of(args)} on {label}",
         )
-        draw_examples(run, ema_model, val, scores)
+        draw_examples(run, ema_model, val, scores, pixels)
     return summary
 
 
@@ -199,7 +227,7 @@ def write_classes(
 
 
 @torch.inference_mode()
-def draw_examples(run: Run, model: nn.Module, val: DataSet, scores: np.ndarray, count: int = 6) -> None:
+def draw_examples(run: Run, model: nn.Module, val: DataSet, scores: np.ndarray, pixels: Pixels, count: int = 6) -> None:
     """figures/examples.png: test pictures with the averaged model's three best classes and their activation maps.
 
     Probabilities stand above; a * marks a class that is there.
@@ -209,7 +237,7 @@ def draw_examples(run: Run, model: nn.Module, val: DataSet, scores: np.ndarray, 
     for i in range(min(count, len(val))):
         image, target = val[i]
         target = torch.from_numpy(val.index.rows([target])[0]) if isinstance(target, int) else target
-        picture = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        picture = pixels.picture(image)
         top = np.argsort(-scores[i], kind="stable")[:3].tolist()
         maps = _maps(model, image) if isinstance(model, TResNet) else None
         there = [names[c] for c in np.flatnonzero(target.numpy() == 1)[:4]]

@@ -10,6 +10,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from common import checkpoint
 from common.cli import UserError
 from common.data import connection_limits
+from oass.tools.ai.augment_utils import IMAGENET_MEAN, IMAGENET_STD
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNESTS = {"resnest50": "50d", "resnest101": "101e", "resnest200": "200e", "resnest269": "269e"}
@@ -50,6 +51,24 @@ def build_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     if name.startswith("timm:"):
         return _timm_features(name[5:], pretrained)
     raise UserError(f"--architecture {name}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME")
+
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def normalisation_of(name: str) -> Normalisation:
+    """Mean and deviation of pixels in [0,1] that the network's published weights were trained with.
+
+    ImageNet's for the ResNets and ResNeSts, as released; for `timm:NAME` what timm says of that network.
+    """
+    if not name.startswith("timm:"):
+        return IMAGENET_MEAN, IMAGENET_STD
+    import timm
+
+    found = timm.get_pretrained_cfg(name[5:], allow_unregistered=True)
+    if found is None:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return tuple(found.mean), tuple(found.std)
 
 
 def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:

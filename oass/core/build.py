@@ -11,15 +11,22 @@ from torch.utils.data import DataLoader
 from common import checkpoint
 from common.cli import UserError
 from common.data import train_loader
-from oass.core import batch_norm
 from oass.core.datasets import VOC_Dataset_For_Classification
-from oass.core.networks import Classifier, load_backbone, load_classifier
+from oass.core.networks import HEAD, Classifier, load_backbone, load_classifier, read_state
+from oass.core.options import WITH_TEACHER
 from oass.core.pretrain import load_pretrained
+from oass.core.settings import check_size
 from oass.core.transforms import TrainTransform
 from oass.tools.ai.optim_utils import PolyOptimizer
 
-KEPT = {"architecture": "resnet50", "image_size": 512, "strategy": "cMax", "keypoint_rule": "paper", "topk": 5}
-KEPT |= {"min_distance": None, "radius": None, "tile_chunk": None}
+# What a trained network's numbers depend on: taken from its checkpoint where no flag says otherwise. The values
+# here are for files without settings (official state dicts).
+KEPT: dict[str, object] = {
+    **{"architecture": "resnet50", "image_size": 512, "strategy": "cMax"},
+    **{"keypoint_rule": "paper", "topk": 5, "min_distance": None, "radius": None},
+    **{"teacher_bn": "group", "tile_chunk": None},
+    **{"difficult": "include", "drop_last_eval": False, "batch_size": 32},
+}
 
 
 def build_data(
@@ -29,7 +36,10 @@ def build_data(
     transform = TrainTransform(args.image_size, args.min_image_size, args.max_image_size, args.augment)
     train_data = VOC_Dataset_For_Classification(args._location.path, args.train_domain, transform)
     val_data = VOC_Dataset_For_Classification(args._location.path, args.val_domain)
-    world, n = accelerator.num_processes, len(train_data)
+    if not train_data.split.labels.any():
+        raise UserError(f"{train_data.list_path}: none of its {len(train_data)} images has an object to learn from")
+    world = accelerator.num_processes
+    n = len(train_data)
     if args.batch_size % world:
         raise UserError(f"--batch_size {args.batch_size} cannot be divided among {world} processes")
     if args.batch_size > n:
@@ -48,6 +58,21 @@ def build_data(
     return train_data, val_data, loader
 
 
+def refuse_for_several_processes(args: argparse.Namespace, accelerator: Accelerator) -> None:
+    """UserError for flags that --sync_bn contradicts where there are several processes.
+
+    Processes have different numbers of tiles, so they cannot share the tiles' statistics.
+    """
+    if not args.sync_bn or accelerator.num_processes == 1:
+        return
+    if args.teacher_bn == "batch":
+        raise UserError(
+            "--teacher_bn batch with --sync_bn: tiles of several processes have no common batch; group, eval"
+        )
+    if args.tile_bn_stats and args.strategy not in WITH_TEACHER:
+        raise UserError("--tile_bn_stats with --sync_bn: tiles would move each process's running statistics apart")
+
+
 def build_student(args: argparse.Namespace) -> Classifier:
     """The classifier with the weights of --weights."""
     kind, _, path = args.weights.partition(":")
@@ -57,8 +82,6 @@ def build_student(args: argparse.Namespace) -> Classifier:
         load_backbone(model, path)
     if kind == "sample":
         load_pretrained(model, args._location.path)
-    if args.sync_bn:
-        batch_norm.synchronise(model)
     return model
 
 
@@ -94,23 +117,52 @@ class Trained:
     """A checkpoint or run directory, read once: the settings that describe it, and its networks.
 
     Those settings (`KEPT`) are put into `args` where they are None or absent; `strategy` is what the checkpoint was
-    trained with, whatever `args` say. UserError where there is no such file.
+    trained with, whatever `args` say. UserError where there is no such file, or it holds a backbone alone.
     """
 
     def __init__(self, path: Path, args: argparse.Namespace) -> None:
         self.path = run_checkpoint(path)
         self.saved = checkpoint.load(self.path)
-        settings = self.saved.get("settings", {}) if isinstance(self.saved, Mapping) else {}
+        found = self.saved.get("settings", {}) if isinstance(self.saved, Mapping) else {}
+        self.settings: Mapping[str, object] = found if isinstance(found, Mapping) else {}
+        self.overruled: list[str] = []
         for name, default in KEPT.items():
+            kept = self.settings.get(name, default)
             if getattr(args, name, None) is None:
-                setattr(args, name, settings.get(name, default))
+                setattr(args, name, kept)
+            elif name in self.settings and getattr(args, name) != kept:
+                self.overruled.append(f"--{name} {getattr(args, name)} (trained with {kept})")
+        check_size(args.image_size)
         self.architecture = args.architecture
-        self.strategy = settings.get("strategy", KEPT["strategy"])
+        self.strategy = self.settings.get("strategy", KEPT["strategy"])
+        names = read_state(self.path, self.saved)
+        if "fc.weight" in names:
+            raise UserError(f"{self.path}: holds a backbone with classes of its own, no classifier to use")
+        self.has_head = any(name.startswith(HEAD) for name in names)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether its logits are GAP(F): trained as gap, or a classifier without an instance head (PuzzleCAM)."""
+        return self.strategy == "gap" or not self.has_head
 
     @property
     def has_teacher(self) -> bool:
         """Whether it holds the averaged network too."""
         return isinstance(self.saved, Mapping) and "teacher" in (self.saved.get("state") or {})
+
+    def describe(self, network: Classifier, args: argparse.Namespace) -> str:
+        """What its numbers depend on, in a line; where flags overruled the checkpoint, another one that says so."""
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in network.normalisation)
+        epoch = self.saved.get("progress", {}).get("epoch") if isinstance(self.saved, Mapping) else None
+        place = f"{self.path}, epoch {epoch}" if epoch is not None else str(self.path)
+        head = "GAP of the class maps" if self.is_pooled else "instance head"
+        lines = [
+            f"{place}: {self.strategy}, {self.architecture}, {head}, {network.num_classes} classes, "
+            f"{args.image_size} px, pixels normalised by {mean} / {std}"
+        ]
+        if self.overruled:
+            lines.append(f"other than in training: {', '.join(self.overruled)}")
+        return "\n".join(lines)
 
     def network(self, name: str = "student") -> Classifier:
         """The student or the teacher, in eval mode. UserError where the file does not fit, or holds no teacher."""
@@ -121,7 +173,8 @@ class Trained:
         if not self.has_teacher:
             raise UserError(f"{self.path}: holds no teacher; --network student")
         # the teacher's own running statistics are not averaged: the student's belong to it (README, D6)
-        buffers, state = {key for key, _ in model.named_buffers(remove_duplicate=False)}, self.saved["state"]
+        buffers = {key for key, _ in model.named_buffers(remove_duplicate=False)}
+        state = self.saved["state"]
         state = {key: state["model"][key] if key in buffers else value for key, value in state["teacher"].items()}
         checkpoint.load_into(model, state, self.path)
         return model.eval()

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from common.sync_bn import SynchronisedBatchNorm, sum_over_processes, world_size
+from oass.core.domain import require_shape
+
 
 class Moments(NamedTuple):
     """v (B,C,K): pixel mean of X M; second (C,K): mean of (X M)^2 over the images; count: values per channel."""
@@ -22,7 +25,10 @@ def class_specific_instances(x: torch.Tensor, cams: torch.Tensor) -> torch.Tenso
     """One descriptor per image and class, v_bc = mean over pixels of X_b * M_bc, (B,C,K).
 
     x: feature map X (B,K,H,W); cams: normalised maps M (B,C,H,W). Gates all classes in one matrix product.
+    ValueError for maps of other images or another size.
     """
+    require_shape(x, (None, None, None, None), "x")
+    require_shape(cams, (len(x), None, *x.shape[2:]), "cams")
     return torch.bmm(cams.flatten(2), x.flatten(2).transpose(1, 2)) / x[0, 0].numel()
 
 
@@ -64,26 +70,34 @@ def csi_logits(
     return torch.einsum("bck,ck->bc", v, scale) + (w * beta - scale * mean).sum(1)
 
 
-def _over_processes(moments: Moments, BN: Sequence[nn.BatchNorm2d]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Mean, second moment and count; over all processes where `batch_norm.synchronise` marked the head."""
-    mean = moments.v.mean(0)
-    if not getattr(BN[0], "over_processes", False):
-        return mean, moments.second, moments.count
-    from oass.core.batch_norm import mean_over_processes
+def _over_processes(
+    moments: Moments, BN: Sequence[nn.BatchNorm2d]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | int]:
+    """Mean, second moment (C,K) and number of values; over all processes where the head's norms are synchronised.
 
-    both, world = mean_over_processes(torch.stack([mean, moments.second]))
-    return both[0], both[1], moments.count * world
+    Each process counts with its own number of images.
+    """
+    mean = moments.v.mean(0)
+    if not isinstance(BN[0], SynchronisedBatchNorm) or world_size() == 1:
+        return mean, moments.second, moments.count
+    sums = torch.stack([moments.v.sum(0), moments.second * len(moments.v)])
+    count = mean.new_tensor([len(moments.v), moments.count])
+    images, values = sum_over_processes(count).unbind()
+    mean, second = (sum_over_processes(sums) / images).unbind()
+    return mean, second, values
 
 
 @torch.no_grad()
 def update_running_statistics(
-    BN: Sequence[nn.BatchNorm2d], mean: torch.Tensor, variance: torch.Tensor, count: int
+    BN: Sequence[nn.BatchNorm2d], mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor | int
 ) -> None:
     """What a BatchNorm2d does after a training batch: momentum, unbiased variance, the batch counted.
 
     mean, variance (C,K): row c belongs to BN[c].
     """
     torch._foreach_lerp_([bn.running_mean for bn in BN], list(mean.unbind()), BN[0].momentum)
-    unbiased = variance * (count / max(count - 1, 1))
+    freedom = count - 1
+    freedom = freedom.clamp_min(1) if isinstance(freedom, torch.Tensor) else max(freedom, 1)
+    unbiased = variance * (count / freedom)
     torch._foreach_lerp_([bn.running_var for bn in BN], list(unbiased.unbind()), BN[0].momentum)
     torch._foreach_add_([bn.num_batches_tracked for bn in BN], 1)

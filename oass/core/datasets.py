@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from common.cli import UserError
 from common.data import Location, locate, read_image
 from oass.core.options import DEFAULT_DATA_DIR
+from oass.tools.ai.evaluate_utils import VOID
 from oass.tools.ai.torch_utils import one_hot_embedding
 from oass.tools.dataset.voc_utils import (
     CLASS_DIC,
@@ -26,9 +27,12 @@ from oass.tools.general.txt_utils import read_id_list
 from oass.tools.general.xml_utils import VOCObject, read_objects
 
 
-def locate_voc(data_dir: str, want_sample: bool) -> Location:
-    """The folder of the devkit, or of its offline sample (said in the first lines). UserError for a wrong path."""
-    given = None if data_dir == DEFAULT_DATA_DIR else data_dir
+def locate_voc(given: str | Path | None, want_sample: bool) -> Location:
+    """The folder of the devkit, or of its offline sample (said in the first lines).
+
+    given: the path that the user gave, None where there was none; one that holds no devkit is a UserError, also
+    where it equals the default.
+    """
     if given is not None and not want_sample:
         require_devkit(given)
     return locate(
@@ -59,12 +63,16 @@ class Iterator:
 
 
 class Split(NamedTuple):
-    """ids; objects of each image; labels (n,C) float32; only_difficult (n,C) bool: present, but never plainly."""
+    """ids; objects of each image; labels (n,C) float32; only_difficult (n,C) bool: present, but never plainly.
+
+    without_area: "ID (class)" of every object whose box has no width or no height. Its label counts all the same.
+    """
 
     ids: list[str]
     objects: list[list[VOCObject]]
     labels: np.ndarray
     only_difficult: np.ndarray
+    without_area: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=8)
@@ -72,7 +80,7 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
     """All annotations of an id list, read once. UserError counts and names images or annotations that are missing."""
     ids = read_id_list(list_path)
     if not ids:
-        raise UserError(f"{list_path}: an empty list")
+        raise UserError(f"{list_path}: an empty list; expected an image id a line")
     wanted = [root / "JPEGImages" / f"{i}.jpg" for i in ids]
     wanted += [root / "Annotations" / f"{i}.xml" for i in ids] if with_labels else []
     missing = [path for path in wanted if not path.is_file()]
@@ -88,9 +96,13 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
             known = ", ".join(CLASS_NAMES)
             raise UserError(f"{root / 'Annotations' / image}.xml: unknown class {unknown[0]!r}; known are {known}")
     C = len(CLASS_NAMES)
+    without_area = []
+    for image, found in zip(ids, objects, strict=True):
+        without_area += [f"{image} ({o.name})" for o in found if not o.has_area]
     labels = np.stack([one_hot_embedding([CLASS_DIC[o.name] for o in found], C) for found in objects])
     plain = [one_hot_embedding([CLASS_DIC[o.name] for o in found if not o.difficult], C) for found in objects]
-    return Split(ids, objects, labels, (labels > 0) & (np.stack(plain) == 0))
+    only_difficult = (labels > 0) & (np.stack(plain) == 0)
+    return Split(ids, objects, labels, only_difficult, tuple(without_area))
 
 
 class VOC_Dataset_For_Classification(Dataset):
@@ -135,10 +147,19 @@ class VOC_Dataset_For_Classification(Dataset):
 class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
     """(image, label, mask): the transform gets and returns {"image", "mask"}; a missing mask is all 255."""
 
+    def mask_path(self, index: int) -> Path:
+        """Where the image's segmentation lies, if it has one."""
+        return self.root / "SegmentationClass" / f"{self.split.ids[index]}.png"
+
+    def has_mask(self, index: int) -> bool:
+        """Whether there is one."""
+        return self.mask_path(index).is_file()
+
     def mask(self, index: int) -> np.ndarray:
         """The segmentation (H,W) int64: class + 1, 0 background, 255 void; all 255 where there is no file."""
-        path = self.root / "SegmentationClass" / f"{self.split.ids[index]}.png"
-        return read_mask(path) if path.is_file() else np.full(self.image(index).size[::-1], 255, np.int64)
+        if self.has_mask(index):
+            return read_mask(self.mask_path(index))
+        return np.full(self.image(index).size[::-1], VOID, np.int64)
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor, Any]:
         data = {"image": self.image(index), "mask": self.mask(index)}

@@ -1,6 +1,7 @@
 """Class-specific instances as features: one descriptor per image and class, and who is nearest to whom."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from common.data import eval_loader, gather_in_order
 from common.run import Run
 from oass.core.csi import class_specific_instances
 from oass.core.datasets import VOC_Dataset_For_Classification
+from oass.core.evaluate import evaluating
 from oass.core.networks import Classifier
-from oass.core.transforms import EvalTransform, Picture, normalise
+from oass.core.transforms import Picture, normalise
+from oass.core.views import View, Views, views_of
 from oass.tools.ai.demo_utils import caption, mosaic, save_png
 from oass.tools.ai.torch_utils import make_cam
 from oass.tools.dataset.voc_utils import CLASS_NAMES
@@ -22,19 +25,31 @@ SIDE = 96
 
 @torch.no_grad()
 def collect_instances(
-    model: Classifier, data: VOC_Dataset_For_Classification, args: argparse.Namespace, run: Run
+    model: Classifier,
+    data: VOC_Dataset_For_Classification,
+    args: argparse.Namespace,
+    run: Run,
+    *,
+    views: Sequence[View] | None = None,
 ) -> np.ndarray:
-    """v_bc of all images, (n,C,K) float32, in the data's order (section a: v = mean over pixels of X M)."""
-    own, data.transform, rows = data.transform, EvalTransform(args.image_size), []
-    try:
+    """v_bc of all images, the mean over pixels of X M, (n,C,K) float32, in the data's order, in eval mode.
+
+    Averaged over `views` (default: the picture as it is).
+    """
+    views = views_of(args.image_size) if views is None else views
+    rows = []
+    with evaluating(model, data, Views(views)):
         for batch in eval_loader(data, args.batch_size, accelerator=run.accelerator, workers=args.num_workers):
-            images = normalise(Picture(*batch.data[0]), run.accelerator.device)
-            X = model.feature_map(images).float()
-            cams = make_cam(model.classifier(X).float())
-            rows.append((batch.index, class_specific_instances(X, cams)))
+            pictures, _ = batch.data[0]
+            found = []
+            for picture in pictures:
+                images = normalise(Picture(*picture), run.accelerator.device, *model.normalisation)
+                with run.accelerator.autocast():
+                    X = model.feature_map(images)
+                    F = model.classifier(X)
+                found.append(class_specific_instances(X.float(), make_cam(F.float())))
+            rows.append((batch.index, torch.stack(found).mean(0)))
             run.poll()
-    finally:
-        data.transform = own
     columns = [torch.cat(column) for column in zip(*rows, strict=True)]
     return gather_in_order(*columns, accelerator=run.accelerator)[1].numpy()
 

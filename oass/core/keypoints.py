@@ -8,6 +8,15 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from oass.core.domain import (
+    require_choice,
+    require_count,
+    require_finite,
+    require_in_range,
+    require_labels,
+    require_shape,
+)
+
 STRATEGIES = ("max", "cMax", "cTopk", "cTopk-w")
 RULES = ("paper", "released")
 
@@ -21,9 +30,17 @@ class Keypoints(NamedTuple):
 
 
 def upsample_cams(cams: torch.Tensor, size: int) -> torch.Tensor:
-    """Maps (P,G,G) or (B,C,G,G) bilinearly at size x size: half-pixel centres, edges replicated."""
+    """Maps (P,G,G) or (B,C,G,G) bilinearly at size x size: half-pixel centres, edges replicated.
+
+    Half precision on a CPU is interpolated in float32 and cast back. ValueError for another rank, or size below 1.
+    """
+    require_count(size, "size", 1)
+    if cams.dim() not in (3, 4):
+        raise ValueError(f"cams: shape {tuple(cams.shape)}, expected (P,G,G) or (B,C,G,G)")
     maps = cams if cams.dim() == 4 else cams[:, None]
-    up = F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
+    is_half = maps.dtype in (torch.float16, torch.bfloat16) and maps.device.type == "cpu"
+    wide = maps.float() if is_half else maps
+    up = F.interpolate(wide, (size, size), mode="bilinear", align_corners=False).to(maps.dtype)
     return up if cams.dim() == 4 else up[:, 0]
 
 
@@ -49,9 +66,14 @@ def topk_peaks(
     nearer than d to a border are dropped (`exclude_border`) but still suppress others. Order: value
     falling, ties in raster order; a peak nearer than d (Chebyshev) to an earlier one is rejected.
     Returns coords (P,k,2) int64, -1 where there are fewer; values (P,k), 0 there; count (P,), at most k.
+    ValueError for NaN, k or min_distance below 1.
     """
+    require_shape(maps, (None, None, None), "maps")
+    require_finite(maps, "maps")
+    require_count(k, "k", 1)
+    require_count(min_distance, "min_distance", 1)
     _, H, W = maps.shape
-    d = max(1, int(min_distance))
+    d = int(min_distance)
     highest = _sliding_maximum(_sliding_maximum(maps, d, -1), d, -2)
     open_ = (maps == highest) & (maps > maps.amin((1, 2), keepdim=True))
     ys, xs = torch.arange(H, device=maps.device), torch.arange(W, device=maps.device)
@@ -73,12 +95,17 @@ def topk_peaks(
 
 
 def positive_pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """image_index and class_index (P,) int64 of the ones of labels (B,C), in row-major order."""
+    """image_index and class_index (P,) int64 of the ones of labels (B,C), in row-major order.
+
+    ValueError for labels that are neither 0 nor 1 (a 0.9 would have no pair), on the CPU.
+    """
+    require_labels(labels)
     return torch.nonzero(labels == 1, as_tuple=True)
 
 
 def scaled_distances(image_size: int) -> tuple[int, int]:
-    """min_distance and radius at an image size: 20 and 128 pixels at 512."""
+    """min_distance and radius at an image size: 20 and 128 pixels at 512. ValueError below 1."""
+    require_count(image_size, "image_size", 1)
     return max(1, round(20 * image_size / 512)), image_size // 4
 
 
@@ -103,9 +130,23 @@ def detect_keypoints(
     sliver. rule "released": the released code's fallbacks, radius and truncation, its bug included (D8-D10).
     A map of zeros, or without peaks, gives the centre. `pairs` (from `positive_pairs`, say of labels that
     are still on the host) saves the one wait for the device.
+    ValueError for another strategy or rule, labels that are neither 0 nor 1, NaN in the maps, k, min_distance or
+    radius below 1, an image smaller than its map.
     """
-    if strategy not in STRATEGIES or rule not in RULES:
-        raise ValueError(f"strategy {strategy!r}, rule {rule!r}: choose from {STRATEGIES} and {RULES}")
+    require_choice(strategy, STRATEGIES, "strategy")
+    require_choice(rule, RULES, "rule")
+    require_count(k, "k", 1)
+    require_count(image_size, "image_size", cams.shape[-1])
+    for name, distance in (("min_distance", min_distance), ("radius", radius)):
+        if distance is not None:
+            require_count(distance, name, 1)
+    require_finite(cams, "cams")
+    require_labels(labels)
+    require_shape(labels, tuple(cams.shape[:2]), "labels")
+    if pairs is not None:
+        require_in_range(pairs[0], 0, cams.shape[0] - 1, "pairs: image_index")
+        require_in_range(pairs[1], 0, cams.shape[1] - 1, "pairs: class_index")
+
     if strategy == "max":
         maps = (cams * labels[:, :, None, None]).amax(1)
         image_index = torch.arange(len(cams), device=cams.device)

@@ -14,27 +14,62 @@ from torch.nn import functional as F
 from common.cli import UserError
 from oass.core.batch_norm import TILES, tile_statistics
 from oass.core.csi import instance_moments, update_running_statistics
-from oass.core.keypoints import Keypoints, detect_keypoints
+from oass.core.domain import (
+    is_readable,
+    labels_or_nan,
+    require_choice,
+    require_count,
+    require_in_range,
+    require_labels,
+    require_number,
+    require_shape,
+)
+from oass.core.keypoints import STRATEGIES, Keypoints, detect_keypoints
+from oass.core.options import BASELINES, P_LOSSES, P_TARGETS, TILE_MODES
 from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
 from oass.tools.ai.torch_utils import L1_Loss, L2_Loss, make_cam
 
 RE_LOSSES: dict[str, Callable] = {"L1_Loss": L1_Loss, "L2_Loss": L2_Loss}
 RE_LOSS_OPTIONS = ("none", "masking", "selection")
+LEVELS = ("feature", "cam")
 
 
 def class_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """B(z, t) = -(1/C) sum_c [t log sigma(z) + (1-t) log(1 - sigma(z))] of each row, (N,C) to (N,)."""
+    """B(z, t) = -(1/C) sum_c [t log sigma(z) + (1-t) log(1 - sigma(z))] of each row, (N,C) to (N,).
+
+    Targets are 0 or 1: any other is a ValueError on the CPU; where values cannot be looked at (a GPU, torch.compile,
+    torch.func) the loss of its row is NaN.
+    """
+    if is_readable(targets):
+        require_labels(targets, "targets")
+    else:
+        targets = labels_or_nan(targets)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
 
 def re_loss_weight(alpha_re: float, alpha_schedule_re: float, iteration: int, max_iteration: int) -> float:
-    """alpha_re(i) = min(alpha_re * i / (i_max * schedule), alpha_re); schedule 0 means alpha_re at once."""
+    """alpha_re(i) = min(alpha_re * i / (i_max * schedule), alpha_re); schedule 0 means alpha_re at once.
+
+    ValueError for a negative weight, schedule or iteration, NaN, and less than one iteration in all.
+    """
+    require_number(alpha_re, "alpha_re", 0)
+    require_number(alpha_schedule_re, "alpha_schedule_re", 0)
+    require_number(iteration, "iteration", 0)
+    require_count(max_iteration, "max_iteration", 1)
     ramp = max_iteration * alpha_schedule_re
     return min(alpha_re * iteration / ramp, alpha_re) if ramp > 0 else alpha_re
 
 
 def pair_targets(labels: torch.Tensor, image_index: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
-    """The target t_p and mask m_p of every pair, (P,C): the image's labels, or one-hot where it has a class."""
+    """The target t_p and mask m_p of every pair, (P,C): the image's labels, or one-hot where it has a class.
+
+    labels (B,C), 0 or 1; image_index (P,) in 0 .. B-1; class_index (P,) in -1 .. C-1. ValueError for others.
+    """
+    B, C = labels.shape
+    require_labels(labels)
+    require_shape(class_index, tuple(image_index.shape), "class_index")
+    require_in_range(image_index, 0, B - 1, "image_index")
+    require_in_range(class_index, -1, C - 1, "class_index")
     own_class = torch.zeros_like(labels[image_index]).scatter_(1, class_index.clamp_min(0)[:, None], 1)
     return torch.where((class_index < 0)[:, None], labels[image_index], own_class)
 
@@ -44,9 +79,14 @@ def reconstruction_loss(
 ) -> torch.Tensor:
     """L_re = (1/P) sum_p mean over classes and pixels of |F - R| m_p (L2_Loss: squared); 0 for P = 0.
 
-    full, merged (P,C,G,G), mask (P,C). option "none" leaves the mask out, "selection" takes the mean over
-    the mask's classes only.
+    full, merged (P,C,G,G), mask (P,C), 0 or 1. option "none" leaves the mask out, "selection" takes the mean over
+    the mask's classes only. ValueError for another name, shape or mask.
     """
+    require_choice(re_loss, tuple(RE_LOSSES), "re_loss")
+    require_choice(option, RE_LOSS_OPTIONS, "option")
+    require_shape(merged, tuple(full.shape), "merged")
+    require_shape(mask, tuple(full.shape[:2]), "mask")
+    require_labels(mask, "mask")
     per_class = RE_LOSSES[re_loss](full, merged).mean((2, 3))
     if option != "none":
         per_class = per_class * mask
@@ -68,8 +108,11 @@ def puzzle_losses(
     """(L_pcl, L_re): the classification loss of GAP(R) and the reconstruction loss, scalars.
 
     features F (B,C,G,G); merged R (P,C,G,G); labels (B,C). Per-class pairs have one-hot targets and compare
-    their own channel only; class_index -1 (`max`) takes all labels of the image. P = 0: both 0.
+    their own channel only; class_index -1 (`max`) takes all labels of the image. P = 0: both 0. ValueError for
+    values and shapes that do not belong together (`pair_targets`, `reconstruction_loss`).
     """
+    require_shape(labels, tuple(features.shape[:2]), "labels")
+    require_shape(image_index, (len(merged),), "image_index")
     targets = pair_targets(labels, image_index, class_index)
     p_class_loss = class_loss(merged.mean((2, 3)), targets).sum() / max(len(merged), 1)
     return p_class_loss, reconstruction_loss(features[image_index], merged, targets, re_loss)
@@ -174,7 +217,16 @@ def object_aware_losses(
     graph, and L_pcl is a constant (D4) unless `p_loss` is "student" (another tile pass, with gradient). p_loss
     "full": L_pcl of GAP of F, on the whole image. Returns class_loss (L_cl), p_class_loss (L_pcl), re_loss (L_re),
     keypoints, image_index, class_index, logits, features (F), merged (R), tile_logits (GAP of the tiles' maps).
+    ValueError for labels that are neither 0 nor 1 (on the CPU), names that are none of the choices, k below 1.
     """
+    require_choice(strategy, (*STRATEGIES, *BASELINES), "strategy")
+    require_choice(teacher_bn, TILE_MODES, "teacher_bn")
+    require_choice(level, LEVELS, "level")
+    require_choice(p_loss, P_LOSSES, "p_loss")
+    require_choice(p_target, P_TARGETS, "p_target")
+    require_labels(labels)
+    require_shape(labels, (len(images), None), "labels")
+
     logits, features = model(images, with_cam=True)
     rules = {"rule": rule, "k": k, "min_distance": min_distance, "radius": radius, "pairs": pairs}
     points = cut_points(features, labels, strategy, images.shape[-1], **rules)
@@ -190,11 +242,23 @@ def object_aware_losses(
         with torch.no_grad():
             merged = puzzle(teacher)
     mask = pair_targets(labels, points.image_index, points.class_index)
-    tile_logits, targets = merged.mean((2, 3)), mask
+
+    tile_logits = merged.mean((2, 3))
+    targets = mask
     if p_loss == "student" and teacher is not None:
-        tile_logits, targets = puzzle(model).mean((2, 3)), labels[points.image_index] if p_target == "image" else mask
-    p_logits, targets = (features.mean((2, 3)), labels) if p_loss == "full" else (tile_logits, targets)
-    full, glued = (features, merged) if level == "feature" else (make_cam(features), make_cam(merged))
+        tile_logits = puzzle(model).mean((2, 3))
+        if p_target == "image":
+            targets = labels[points.image_index]
+    p_logits = tile_logits
+    if p_loss == "full":
+        p_logits = features.mean((2, 3))
+        targets = labels
+
+    full = features
+    glued = merged
+    if level == "cam":
+        full = make_cam(features)
+        glued = make_cam(merged)
     return {
         "class_loss": class_loss(logits, labels).mean(),
         "p_class_loss": class_loss(p_logits, targets).sum() / max(len(p_logits), 1),

@@ -9,8 +9,9 @@ from torch import nn
 from common import checkpoint
 from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
-from oass.core.backbones import build_backbone, load_weights
+from oass.core.backbones import build_backbone, load_weights, normalisation_of
 from oass.core.csi import csi_logits
+from oass.core.domain import require_count
 from oass.tools.ai.torch_utils import make_cam
 
 HEAD = ("BN.", "stage6.")
@@ -22,6 +23,7 @@ class Backbone(ABC_Model):
     def __init__(self, model_name: str, pretrained: bool = True) -> None:
         super().__init__()
         self.model_name = model_name
+        self.normalisation = normalisation_of(model_name)  # mean and deviation of its input
         self.model, self.num_features = build_backbone(model_name, pretrained)
         if hasattr(self.model, "layer1"):
             m = self.model
@@ -40,10 +42,12 @@ class Classifier(Backbone):
     """Class maps F = W X, and one logit per class from the feature map gated with that class's own map.
 
     pretrained: True for ImageNet weights, False for none, or the path of a classifier's checkpoint.
-    State dicts have the names of the released code, so its checkpoints load as they are.
+    State dicts have the names of the released code, so its checkpoints load as they are. ValueError for less than
+    one class.
     """
 
     def __init__(self, model_name: str, num_classes: int = 20, pretrained: bool | str | Path = True) -> None:
+        require_count(num_classes, "num_classes", 1)
         super().__init__(model_name, pretrained is True)
         K = self.num_features
         self.num_classes = num_classes

@@ -1,9 +1,10 @@
 """The flags: the released code's names and defaults, and ours beside them. Importable without torch."""
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from common.cli import OneLineParser, add_shared_flags, non_negative_int, positive_int
+from common.cli import OneLineParser, UserError, add_shared_flags, non_negative_int, positive_int
 
 PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
 BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
@@ -12,7 +13,10 @@ WITHOUT_TILES = ("gap", "none")
 # part of --loss_option -> its name in the log
 LOSS_PARTS = {"cl": "class_loss", "pcl": "p_class_loss", "re": "re_loss", "conf": "conf_loss"}
 P_LOSSES = ("teacher", "student", "full")
+P_TARGETS = ("image", "onehot")
 TILE_MODES = ("group", "batch", "eval")
+DIFFICULT = ("include", "ignore")
+DIFFICULT_HELP = "ignore: as the VOC server, no mAP counts (image, class) pairs with difficult objects alone (D15)"
 AUGMENTATIONS = ("colorjitter", "randaugment")
 DEFAULT_DATA_DIR = "../VOCtrainval_11-May-2012/"
 
@@ -29,6 +33,26 @@ def str2bool(text: str) -> bool:
 
 def _no_teacher(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text}: the max script has no EMA teacher; leave the flag out")
+
+
+class GivenPath(argparse.Action):
+    """`--data_dir PATH`. Without a value, as an unset `$your_dir` of a shell leaves it, as if not given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if values is not None:
+            setattr(namespace, self.dest, values)
+
+
+def add_data_dir(add: Callable[..., object]) -> None:
+    """The flag `--data_dir`."""
+    help_ = "VOC devkit, or the folder of its tar; one that is given and holds none is an error"
+    add("--data_dir", nargs="?", action=GivenPath, default=DEFAULT_DATA_DIR, metavar="PATH", help=help_)
 
 
 def build_parser(strategy: str) -> argparse.ArgumentParser:
@@ -48,11 +72,22 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     add("--image_size", type=positive_int, default=None, help="default: the checkpoint's, else 512")
 
 
+def refuse_flags(given: Mapping[str, object], reasons: Mapping[str, str]) -> None:
+    """UserError for the first given flag that has no effect; `reasons`: why, for each such flag."""
+    for name, reason in reasons.items():
+        if name in given:
+            raise UserError(f"--{name}: {reason}; leave it out")
+
+
+# The shared flags of training that a script which only uses a network has no use for.
+ONLY_IN_TRAINING = dict.fromkeys(("max_steps", "checkpoint_every", "resume"), "this script does not train")
+
+
 def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     g = parser.add_argument_group("data")
     add = g.add_argument
     add("--num_workers", type=non_negative_int, default=4, help="loader processes, capped at the CPU cores")
-    add("--data_dir", nargs="?", const=DEFAULT_DATA_DIR, default=DEFAULT_DATA_DIR, help="VOC devkit, or its tar's")
+    add_data_dir(add)
     add("--image_size", type=int, default=512, help="side S in pixels, a multiple of 32")
     add("--min_image_size", type=int, default=320, help="longer side in training, at least")
     add("--max_image_size", type=int, default=640, help="longer side in training, at most")
@@ -63,7 +98,9 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add("--architecture", type=str, default="resnet50", help="resnet*, resnest*, resnet_tiny, timm:NAME")
     add("--batch_size", type=positive_int, default=32, help="images a step, over all processes")
     add("--max_epoch", type=positive_int, default=15)
-    add("--warmup_epoch", type=int, default=0)
+    add(
+        "--warmup_epoch", type=int, default=0, help="staircase up to --lr; as released the last step is --lr: 1 is none"
+    )
     add("--lr", type=float, default=0.1, help="rate of the backbone's weights; biases x2, new x10 and x20")
     add("--wd", type=float, default=1e-4, help="weight decay, of weights only")
     add("--nesterov", type=str2bool, default=True)
@@ -81,7 +118,7 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add("--re_loss_option", type=str, default="masking", help="none, masking, selection")
     add("--alpha_re", type=float, default=1.0, help="weight of L_re after its ramp")
     add("--alpha_schedule_re", type=float, default=0.50, help="length of that ramp, in parts of the run")
-    add("--alpha_p", type=float, default=1.0, help="weight of L_pcl")
+    add("--alpha_p", type=float, default=1.0, help="weight of L_pcl (of a teacher's tiles it has no gradient, D4)")
     if strategy == "max":
         add("--alpha_ema", type=_no_teacher, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     if strategy in WITH_TEACHER:
@@ -96,9 +133,9 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--min_distance", type=positive_int, default=None, help="of local maxima, pixels (default 20 S/512)")
     add("--radius", type=positive_int, default=None, help="released cTopk: of the maxima used (default S/4)")
     add("--teacher_bn", choices=TILE_MODES, default="group", help="tiles' batch norm (D6)")
-    add("--tile_bn_stats", action="store_true", help="max: tiles move the running statistics (D7)")
+    add("--tile_bn_stats", action="store_true", help="max, uniform: tiles move the running statistics (D7)")
     add("--p_loss", choices=P_LOSSES, default="teacher", help="L_pcl of whose tiles, or of the full image (D4)")
-    add("--p_target", choices=("image", "onehot"), default="image", help="L_pcl's target with those (D5)")
+    add("--p_target", choices=P_TARGETS, default="image", help="L_pcl's target with --p_loss student (D5)")
     add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
     add("--clip_grad", type=float, default=None, metavar="NORM", help="clip the gradient to this norm (D30)")
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
@@ -110,7 +147,7 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add = g.add_argument
     add("--train_domain", default="train_aug", help="split or path of an id list")
     add("--val_domain", default="val", help="split or path of an id list")
-    add("--difficult", choices=("include", "ignore"), default="include", help="ignore: as the VOC server (D15)")
+    add("--difficult", choices=DIFFICULT, default="include", help=DIFFICULT_HELP)
     add("--drop_last_eval", action="store_true", help="evaluate whole batches only (D12)")
     add("--eval_ema", action="store_true", help="evaluate the teacher too")
     add("--pictures", type=int, default=4, metavar="N", help="images drawn with their puzzle each epoch")

@@ -53,11 +53,30 @@ def draw_puzzles(
     """A row for every image and class of labels (B,C); PNG.
 
     Image, the student's map (and that of `before`), its peaks and the cut, the four tiles, and the map glued
-    from the tiles' maps, which `tiler` computes.
+    from the tiles' maps, which `tiler` computes with the statistics of --teacher_bn. An image's rows do not depend on
+    the other images.
     """
-    labels, images = labels.to(accelerator.device), normalise(picture, accelerator.device)
+    rows = []
+    for b in range(len(labels)):
+        if len(rows) < MOST_ROWS:
+            own = Picture(*(part[b : b + 1] for part in picture))
+            rows += _rows_of(student, tiler, own, labels[b : b + 1], args, accelerator, before)
+    save_png(path, mosaic(rows[:MOST_ROWS]))
+
+
+def _rows_of(
+    student: Classifier,
+    tiler: Classifier,
+    picture: Picture,
+    labels: torch.Tensor,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    before: Classifier | None,
+) -> list[list[np.ndarray]]:
+    """The rows of one image, labels (1,C)."""
+    labels = labels.to(accelerator.device)
+    images = normalise(picture, accelerator.device, *student.normalisation)
     features = _maps(student, images, accelerator)
-    earlier = make_cam(_maps(before, images, accelerator)) if before is not None else None
     strategy = args.strategy if args.strategy not in WITHOUT_TILES else "cMax"
     points = cut_points(
         *(features, labels, strategy, args.image_size),
@@ -65,19 +84,23 @@ def draw_puzzles(
     )
     tiles = tile_at_keypoints(images, points.image_index, points.keypoints)
     with accelerator.autocast():
-        maps = tile_class_maps(tiler, tiles, mode="group", chunk=args.tile_chunk)
+        maps = tile_class_maps(tiler, tiles, mode=args.teacher_bn, chunk=args.tile_chunk)
     merged = make_cam(merge_at_keypoints(maps, points.keypoints, args.image_size, features.shape[-1]))
-    cams = make_cam(features)
+    cams = make_cam(features)[0]
     tile_pixels = tile_at_keypoints(picture.pixels.to(images.device), points.image_index, points.keypoints)
+    earlier = None
+    if before is not None:
+        same_pixels = normalise(picture, accelerator.device, *before.normalisation)
+        earlier = make_cam(_maps(before, same_pixels, accelerator))[0]
 
     rows = []
-    for p, (b, c) in enumerate(zip(points.image_index.tolist(), points.class_index.tolist(), strict=True)):
-        for k in [c] if c >= 0 else positive_pairs(labels[b : b + 1])[1].tolist():
-            row = _row(picture.pixels[b], cams[b, k], merged[p, k], tile_pixels[p], points.keypoints[p], k, args)
+    for p, c in enumerate(points.class_index.tolist()):
+        for k in [c] if c >= 0 else positive_pairs(labels)[1].tolist():
+            row = _row(picture.pixels[0], cams[k], merged[p, k], tile_pixels[p], points.keypoints[p], k, args)
             if earlier is not None:
-                row.insert(1, _heat(picture.pixels[b], earlier[b, k], "map before", args))
+                row.insert(1, _heat(picture.pixels[0], earlier[k], "map before", args))
             rows.append(row)
-    save_png(path, mosaic(rows[:MOST_ROWS]))
+    return rows
 
 
 def _maps(network: Classifier, images: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:

@@ -6,6 +6,8 @@ size, nearest neighbour. Index tables replace the loop over cuts: one gather for
 
 import torch
 
+from oass.core.domain import require_count, require_in_range, require_shape
+
 
 def _nearest(n: torch.Tensor, m: int | torch.Tensor, count: int) -> torch.Tensor:
     """src(r) = min(floor(r * (n/m)), n - 1), r = 0 .. count-1, in float32 as torch's nearest resize does.
@@ -27,8 +29,15 @@ def tile_at_keypoints(
 ) -> torch.Tensor:
     """The four tiles of every pair, (P,4,c,ps,ps); ps defaults to S // 2.
 
-    images (B,c,S,S); image_index (P,); keypoints (P,2) [y, x] in [1, S-1].
+    images (B,c,S,S); image_index (P,) in 0 .. B-1; keypoints (P,2) [y, x] in 1 .. S-1. ValueError for others.
     """
+    require_shape(images, (None, None, None, None), "images")
+    require_shape(keypoints, (len(image_index), 2), "keypoints")
+    require_in_range(image_index, 0, len(images) - 1, "image_index")
+    for axis, length in ((0, images.shape[-2]), (1, images.shape[-1])):
+        require_in_range(keypoints[:, axis], 1, length - 1, "keypoints")
+    if patch_size is not None:
+        require_count(patch_size, "patch_size", 1)
     P, (_, channels, height, width) = len(keypoints), images.shape
     patch = patch_size or height // 2
     rows = _tile_table(keypoints[:, 0], height, patch)[:, :, None, None, :, None]
@@ -55,10 +64,16 @@ def merge_at_keypoints(
     """The maps of the four tiles, resized to the cells they came from and glued, (P,C,G,G); differentiable.
 
     tile_features (P,4,C,h,w); keypoints (P,2) in pixels; G defaults to 2h. The keypoint's cell is clamped
-    to [1, G-1], so that every tile keeps a cell.
+    to [1, G-1], so that every tile keeps a cell. ValueError for keypoints outside 1 .. S-1, a grid of one cell or
+    finer than the image.
     """
     P, _, channels, h, w = tile_features.shape
-    G = grid_size or 2 * h
+    G = 2 * h if grid_size is None else grid_size
+    require_count(G, "grid_size", 2)
+    require_count(image_size, "image_size", G)
+    require_shape(tile_features, (len(keypoints), 4, None, None, None), "tile_features")
+    require_shape(keypoints, (None, 2), "keypoints")
+    require_in_range(keypoints, 1, image_size - 1, "keypoints")
     cut = (keypoints // (image_size // G)).clamp(1, G - 1)
     lower, row = (t[:, None, :, None] for t in _merge_table(cut[:, 0], G, h))
     right, column = (t[:, None, None, :] for t in _merge_table(cut[:, 1], G, w))
@@ -67,17 +82,32 @@ def merge_at_keypoints(
     return tile_features[pair, 2 * lower + right, channel, row, column]
 
 
-def tile_features(features: torch.Tensor, num_pieces: int) -> torch.Tensor:
-    """PuzzleCAM's uniform cut: (B,c,H,W) to (B*num_pieces,c,H/n,W/n), n*n = num_pieces, piece-major."""
+def _pieces_a_side(num_pieces: int) -> int:
+    require_count(num_pieces, "num_pieces", 1)
     n = round(num_pieces**0.5)
+    if n * n != num_pieces:
+        raise ValueError(f"num_pieces {num_pieces}: must be a square number")
+    return n
+
+
+def tile_features(features: torch.Tensor, num_pieces: int) -> torch.Tensor:
+    """PuzzleCAM's uniform cut: (B,c,H,W) to (B*num_pieces,c,H/n,W/n), n*n = num_pieces, piece-major.
+
+    ValueError where num_pieces is no square, or n does not divide H and W.
+    """
+    n = _pieces_a_side(num_pieces)
     B, c, H, W = features.shape
+    if H % n or W % n:
+        raise ValueError(f"features: {H} x {W} cells cannot be cut in {n} x {n} equal pieces")
     pieces = features.reshape(B, c, n, H // n, n, W // n).permute(2, 4, 0, 1, 3, 5)
     return pieces.reshape(num_pieces * B, c, H // n, W // n)
 
 
 def merge_features(features: torch.Tensor, num_pieces: int, batch_size: int) -> torch.Tensor:
     """The inverse of `tile_features`: (batch_size*num_pieces,c,h,w), piece-major, to (batch_size,c,n*h,n*w)."""
-    n = round(num_pieces**0.5)
-    _, c, h, w = features.shape
+    n = _pieces_a_side(num_pieces)
+    count, c, h, w = features.shape
+    if count != num_pieces * batch_size:
+        raise ValueError(f"features: {count} pieces, expected {num_pieces} of each of {batch_size} images")
     pieces = features.reshape(n, n, batch_size, c, h, w).permute(2, 3, 0, 4, 1, 5)
     return pieces.reshape(batch_size, c, n * h, n * w)

@@ -7,14 +7,17 @@ import torch
 from common.cam import save_curves
 from common.run import Run
 from oass.core.datasets import VOC_Dataset_For_Classification
+from oass.core.evaluate import left_out
 from oass.core.networks import Classifier
-from oass.core.options import PUZZLES, differences
+from oass.core.options import LOSS_PARTS, PUZZLES, differences
 from oass.core.pictures import save_pictures
+from oass.core.terms import terms_of
 from oass.tools.ai.log_utils import Average_Meter, log_line
 from oass.tools.ai.torch_utils import calculate_parameters
 from oass.tools.general.json_utils import write_json
 
 DEAD_LIMIT = 0.5
+SHOWN = 4  # examples in a line
 
 
 def print_start(
@@ -28,9 +31,8 @@ def print_start(
 ) -> None:
     """What is trained on what, the settings that surprise, and what differs from the released code."""
     for asked, data in ((args.train_domain, train_data), (args.val_domain, val_data)):
-        empty = int((data.split.labels.sum(1) == 0).sum())
         instead = "" if data.domain == asked else f" (there is no list {asked}; make it with oass/prepare_voc.py)"
-        run.print(f"{data.domain}: {len(data)} images of {data.root}, {empty} without any object{instead}")
+        run.print(f"{describe_data(data)}{instead}")
     momentum = optimizer.param_groups[0]["momentum"]
     run.print(
         f"{args.strategy}, {args.architecture} ({calculate_parameters(student):.2f} M parameters), weights "
@@ -40,6 +42,26 @@ def print_start(
     if args.strategy in PUZZLES:
         found = ", ".join(differences(args))
         run.print(f"differs from the release in {found}; --released" if found else "every switch is as released")
+    terms = terms_of(args.strategy, args.p_loss, args.loss_option)
+    constant = sorted(LOSS_PARTS[part] for part in terms.present - terms.trained)
+    if constant:
+        flag = ", so --alpha_p has no effect" if "p_class_loss" in constant else ""
+        run.print(f"logged and added, but without a gradient{flag} (README, D4): {', '.join(constant)}")
+
+
+def describe_data(data: VOC_Dataset_For_Classification) -> str:
+    """How many images, and what is odd about their labels, in a line."""
+    text = f"{data.domain}: {len(data)} images of {data.root}"
+    if not data.has_labels:
+        return f"{text}, without annotations"
+    empty = int((data.split.labels.sum(1) == 0).sum())
+    text += f", {empty} without any object"
+    flat = data.split.without_area
+    if flat:
+        shown = ", ".join(flat[:SHOWN])
+        more = ", ..." if len(flat) > SHOWN else ""
+        text += f"; boxes without width or height, whose labels count: {len(flat)}, {shown}{more}"
+    return text
 
 
 def log_if_due(
@@ -79,9 +101,14 @@ def after_epoch(
 ) -> None:
     """One line, the JSON log, and pictures of the puzzle."""
     line = run.lines[-1]
+    if "Evaluation" not in [earlier["split"] for earlier in run.lines[:-1]] and left_out(line["ap"]):
+        run.print(left_out(line["ap"]))
     names = ("map", "best map", "eval class loss", "pointing", "map without difficult")
     classes = f"{line['classes']} of {len(line['ap'])} classes"
-    run.print(f"epoch {line['epoch']}/{args.max_epoch}  {log_line({k: line[k] for k in names})}  ({classes})")
+    values = {name: line[name] for name in names}
+    if args.eval_ema:
+        values["map of the teacher"] = run.lines[-2]["map"]
+    run.print(f"epoch {line['epoch']}/{args.max_epoch}  {log_line(values)}  ({classes})")
     if not run.is_main:
         return
     name = args.tag or args.strategy
@@ -112,6 +139,7 @@ def finish(
         "best_map": last.get("best map"),
         **{name.replace(" ", "_"): last.get(name) for name in ("map voc2010", "map without difficult", "pointing")},
         "classes": last.get("classes"),
+        **({"map_ema": run.values("Evaluation_ema", "map")[-1]} if args.eval_ema and last else {}),
         "dead_cam": trains[-1]["dead_cam"] if trains else None,
         "ap": last.get("ap"),
         "steps": run.progress.step,
@@ -124,5 +152,7 @@ def finish(
         save_curves(run.figure("loss"), curves, xlabel="log line", ylabel="", title=args.tag or args.strategy)
     if last.get("map") is not None:
         run.print(f"{args.strategy}: mAP {last['map']:.1f} % (best {last['best map']:.1f} %) on {data.domain}")
+        if left_out(last["ap"]):
+            run.print(left_out(last["ap"]))
     run.finish(**summary)
     return summary

@@ -3,13 +3,24 @@
 import argparse
 import math
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from common.cli import UserError, parse_with_sample_defaults
+from common.cli import UserError
+from common.data import Location
 from oass.core.backbones import ARCHITECTURES
 from oass.core.datasets import locate_voc
 from oass.core.losses import RE_LOSS_OPTIONS, RE_LOSSES
-from oass.core.options import AUGMENTATIONS, LOSS_PARTS, RELEASED, WITH_TEACHER, WITHOUT_TILES, build_parser
+from oass.core.options import (
+    AUGMENTATIONS,
+    LOSS_PARTS,
+    RELEASED,
+    WITH_TEACHER,
+    WITHOUT_TILES,
+    build_parser,
+    refuse_flags,
+)
 from oass.core.terms import terms_of
 
 MIN_SIZE = 64
@@ -36,33 +47,97 @@ def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object
     return {**small, **alphas, **optimiser, "architecture": "resnet_tiny"}
 
 
-def parse_args(strategy: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse and check; `args._location` says where the data are. UserError or exit status 2 on a bad value."""
-    found = []
-    probe = build_parser(strategy)
-    probe.set_defaults(architecture=None)  # None where the user names none
+def parse_args(strategy: str, argv: Sequence[str] | None = None, *, shared: Sequence[str] = ()) -> argparse.Namespace:
+    """Parse and check; `args._location` says where the data are. UserError or exit status 2 on a bad value.
 
-    def is_sample_run(first: argparse.Namespace) -> bool:
-        found.append(locate_voc(first.data_dir, first.sample))
-        return found[-1].is_sample
+    The released defaults, on the offline sample the sample's, then those of --released; what was given wins over all.
+    A given flag that has no effect with this strategy and the other flags is refused. `shared`: flags before `argv`
+    that are given to several strategies at once; those without an effect on this one are named and dropped.
+    """
+    if argv is None:
+        argv = sys.argv[1:]
+    defaults, given = parse_given(lambda: build_parser(strategy), [*shared, *argv])
+    location = locate_voc(given.get("data_dir"), given.get("sample", False))
+    layers = []
+    if location.is_sample:
+        layers.append(sample_defaults(strategy, given.get("architecture")))
+    if given.get("released"):
+        layers.append({name: value for name, (value, _) in RELEASED.items()})
 
-    args = parse_with_sample_defaults(
-        lambda: build_parser(strategy),
-        argv,
-        is_sample_run,
-        lambda _: sample_defaults(strategy, probe.parse_args(argv).architecture),
-    )
-    args._location = found[0]
-    args.strategy = strategy
-    if args.weights is None:
-        own = "sample" if args.architecture == "resnet_tiny" else "none"
-        args.weights = own if args._location.is_sample else "imagenet"
-    if args.released:
-        vars(args).update({name: value for name, (value, _) in RELEASED.items()})
+    args = _settled(strategy, location, settle(defaults, given, *layers))
+    own = parse_given(lambda: build_parser(strategy), argv)[1] if shared else given
+    while True:  # without one flag another may have no effect
+        idle = without_effect(args)
+        dropped = [name for name in given if name in idle and name not in own]
+        if not dropped:
+            break
+        given = {name: value for name, value in given.items() if name not in dropped}
+        args = _settled(strategy, location, settle(defaults, given, *layers))
+        for name in dropped:
+            print(f"{strategy}: --{name} has no effect here ({idle[name]})", flush=True)
     check(args)
+    refuse_flags(given, without_effect(args))
     if (args.h_co, args.w_co) != (250, 250):
         print("--h_co, --w_co: unused, in the released code too", flush=True)
     return args
+
+
+def _settled(strategy: str, location: Location, args: argparse.Namespace) -> argparse.Namespace:
+    """The settings with what follows from the others."""
+    args.strategy = strategy
+    args._location = location
+    if args.weights is None and location.is_sample:
+        args.weights = "sample" if args.architecture == "resnet_tiny" else "none"
+    elif args.weights is None:
+        args.weights = "imagenet"
+    return args
+
+
+def without_effect(args: argparse.Namespace) -> dict[str, str]:
+    """The flags that change nothing with this strategy and the other flags: name and reason.
+
+    A picture of the puzzle (--pictures) is an effect. The flags of the README's commands are never among them.
+    """
+    terms = terms_of(args.strategy, args.p_loss, args.loss_option)
+    has_no_tiles = args.strategy in WITHOUT_TILES
+    has_teacher = args.strategy in WITH_TEACHER
+    cuts = terms.needs_tiles or args.pictures > 0
+    idle: dict[str, str] = {}
+
+    def note(names: str, reason: str) -> None:
+        for name in names.split():
+            idle.setdefault(name, reason)
+
+    if "re" not in terms.present:
+        reason = f"--loss_option {args.loss_option} has no re"
+        if has_no_tiles:
+            reason = f"{args.strategy} cuts no tiles and has no L_re"
+        note("alpha_re alpha_schedule_re level re_loss re_loss_option", reason)
+    if "pcl" not in terms.present:
+        reason = f"--loss_option {args.loss_option} has no pcl"
+        if has_no_tiles:
+            reason = f"{args.strategy} has no L_pcl"
+        note("alpha_p p_loss p_target", reason)
+    if args.strategy == "gap" and args.p_loss == "full":
+        note("p_loss", "gap has that term, B(GAP(F), y), as its L_cl")
+    if args.p_loss != "student" or not has_teacher:
+        note("p_target", "only the tiles that a student sees beside its teacher (--p_loss student) have such a choice")
+    if not terms.needs_tiles:
+        reason = f"{args.strategy} with --loss_option {args.loss_option} looks at no tiles"
+        note("tile_bn_stats", reason)
+        if not cuts:
+            note(
+                "teacher_bn tile_chunk keypoint_rule topk min_distance", f"{reason}, nor does a picture (--pictures 0)"
+            )
+    if has_teacher:
+        note("tile_bn_stats", "the teacher sees the tiles, so no statistics of the student move (D7)")
+    else:
+        note("eval_ema", f"{args.strategy} has no teacher")
+    if args.strategy == "uniform":
+        note("keypoint_rule", "uniform cuts at the centre")
+    if args.strategy != "cTopk" or args.keypoint_rule != "released":
+        note("radius", "only cTopk by --keypoint_rule released has a radius")
+    return idle
 
 
 def check(args: argparse.Namespace) -> None:
@@ -77,6 +152,12 @@ Bounds = list[tuple[bool, str]]
 
 def _one_of(flag: str, value: str, choices: Iterable[str]) -> tuple[bool, str]:
     return value in choices, f"--{flag} {value}: choose from {', '.join(choices)}"
+
+
+def check_size(size: int) -> None:
+    """UserError for a side of the picture that the networks do not take."""
+    if size % 32 or size < MIN_SIZE:
+        raise UserError(f"--image_size {size}: a multiple of 32, from {MIN_SIZE} on")
 
 
 def _data_bounds(args: argparse.Namespace) -> Bounds:
@@ -127,7 +208,11 @@ def _method_bounds(args: argparse.Namespace) -> Bounds:
             "gradient; add cl",
         ),
         (0 <= alpha_ema < 1, f"--alpha_ema {alpha_ema}: 0 <= alpha_ema < 1"),
-        (not args.eval_ema or args.strategy in WITH_TEACHER, "--eval_ema: this strategy has no teacher"),
+        (
+            not args.tile_bn_stats or args.teacher_bn == "group" or args.strategy in WITH_TEACHER,
+            f"--tile_bn_stats: only the statistics of a pair's tiles move the running ones; not with --teacher_bn "
+            f"{args.teacher_bn}",
+        ),
     ]
 
 
@@ -142,3 +227,26 @@ def _optimiser_bounds(args: argparse.Namespace) -> Bounds:
         (0 <= momentum < 1, f"--sgd_momentum {momentum}: 0 <= momentum < 1"),
         (not args.nesterov or momentum > 0, f"Nesterov needs momentum: {hint}"),
     ]
+
+
+def parse_given(
+    make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The default of every flag, and the values of those that `argv` holds, also where they equal the default."""
+    make_parser().parse_args(argv)  # errors and --help, while the parser knows its defaults
+    parser = make_parser()
+    for action in parser._actions:
+        action.required = False
+    defaults = vars(parser.parse_args([]))
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return defaults, vars(parser.parse_args(argv))
+
+
+def settle(defaults: Mapping[str, Any], given: Mapping[str, Any], *layers: Mapping[str, Any]) -> argparse.Namespace:
+    """The settings: defaults, then the layers in their order, then what was given; `_given` has the names of these."""
+    settings = dict(defaults)
+    for layer in layers:
+        settings.update(layer)
+    settings.update(given)
+    return argparse.Namespace(**settings, _given=set(given))

@@ -10,8 +10,16 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything, share_buffers
+from common.sync_bn import synchronised
 from oass.core import report
-from oass.core.build import build_data, build_optimizer, build_student, build_teacher
+from oass.core.backbones import Normalisation
+from oass.core.build import (
+    build_data,
+    build_optimizer,
+    build_student,
+    build_teacher,
+    refuse_for_several_processes,
+)
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.evaluate import measure, score_split
 from oass.core.keypoints import positive_pairs
@@ -31,17 +39,21 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     """One run of a strategy: train, evaluate after every epoch, save; returns the summary."""
     args.strategy = strategy
     terms = terms_of(strategy, args.p_loss, args.loss_option)
-    is_whole = "cl" in terms.present and strategy != "gap"  # else the instance head has no gradient
+    # Without cl the instance head has no gradient; heads of timm's networks may lie behind the feature map.
+    is_whole = "cl" in terms.present and strategy != "gap" and not args.architecture.startswith("timm:")
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     seed_everything(args.seed)
-    run = start_run(args, f"experiments/{args.tag or strategy}", accelerator)
-
+    refuse_for_several_processes(args, accelerator)
     train_data, val_data, loader = build_data(args, accelerator)
+    run = start_run(args, f"experiments/{args.tag or strategy}", accelerator)
     steps = len(loader.batch_sampler)
     max_iteration = args.max_epoch * steps
 
-    student = build_student(args).to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
+    student = build_student(args)
+    if args.sync_bn:
+        student = synchronised(student, accelerator)
+    student = student.to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
     teacher = build_teacher(student) if strategy in WITH_TEACHER else None
     optimizer = build_optimizer(args, student, steps)
     meter = Average_Meter(LOGGED, accelerator)
@@ -58,7 +70,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             if batch.data is None:  # every image of this batch was unreadable
                 run.step(0, batch.skipped)
                 continue
-            images, labels, pairs = to_device(batch.data, accelerator.device)
+            images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
 
             with accelerator.autocast():
                 losses = network(images, labels, pairs)
@@ -88,12 +100,12 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
 
 
 def to_device(
-    data: tuple[Picture, torch.Tensor], device: torch.device
+    data: tuple[Picture, torch.Tensor], device: torch.device, normalisation: Normalisation
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
     """Normalised images, labels and their positive pairs; the pairs are found on the host, so nothing waits."""
     picture, labels = data
     pairs = tuple(index.to(device, non_blocking=True) for index in positive_pairs(labels))
-    return normalise(Picture(*picture), device), labels.to(device, non_blocking=True), pairs
+    return normalise(Picture(*picture), device, *normalisation), labels.to(device, non_blocking=True), pairs
 
 
 def move_teacher(

@@ -1,5 +1,6 @@
 """Pictures to the device as bytes, normalised there: a quarter of the traffic, no float arithmetic on the host."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,10 +70,18 @@ class EvalTransform:
         return crop_bytes(image, self.image_size, at_random=False)
 
 
-def normalise(picture: Picture, device: torch.device) -> torch.Tensor:
-    """A batch of pictures as the network's input (B,3,S,S) float32 on `device`; 0 (the mean) outside them."""
+def normalise(
+    picture: Picture,
+    device: torch.device,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> torch.Tensor:
+    """A batch of pictures as the network's input (B,3,S,S) float32 on `device`; 0 (the mean) outside them.
+
+    mean, std: of the pixels in [0,1] that the network was trained with (`Classifier.normalisation`).
+    """
     pixels, inside = (t.to(device, non_blocking=True) for t in picture)
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
     place = torch.arange(pixels.shape[-1], device=device)
     top, left, bottom, right = inside.unbind(1)
     rows = (place >= top[:, None]) & (place < bottom[:, None])

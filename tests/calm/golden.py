@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "calm"
 
 
-def load(name: str) -> dict[str, np.ndarray]:
-    """All arrays of GOLDEN/NAME.npz."""
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
+def load(name: str, folder: str = "calm") -> dict[str, np.ndarray]:
+    """All arrays of tests/golden/FOLDER/NAME.npz."""
+    with np.load(GOLDEN.with_name(folder) / f"{name}.npz", allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 
@@ -35,6 +36,25 @@ def close(ours: object, theirs: np.ndarray, rtol: float) -> None:
     assert ours.shape == theirs.shape, f"{ours.shape} instead of {theirs.shape}"
     scale = max(float(np.abs(theirs).max()), 1e-30)
     assert float(np.abs(ours - theirs).max()) <= rtol * scale
+
+
+def write_cub(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """The CUB folder of cub_a.npz, written to `folder`, and the arrays of that file."""
+    arrays = load("cub_a")
+    for key in arrays:
+        if key.startswith("file/"):
+            (folder / key[5:]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key[5:]).write_text(text(arrays[key]))
+
+    for n, (file, size) in enumerate(zip(arrays["image_files"], arrays["image_sizes"], strict=True)):
+        image = folder / "images" / str(file)
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", tuple(size.tolist()), (90, 120, 40)).save(image)
+
+        mask = (folder / "segmentations" / str(file)).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(arrays[f"seg/{n}"]).save(mask)
+    return folder, arrays
 
 
 def hashed(size: int, key: str) -> np.ndarray:

@@ -83,8 +83,8 @@ def test_spellings(flags: list[str], name: str, value: object) -> None:
         (["--crop_size", "300"], "--crop_size"),
         (["--load", "x"], "unrecognized"),
         (["--workers", "-1"], "must not be negative"),
-        (["--weight_decay", "-1"], "0 or above"),
-        (["--lr", "nan"], "above 0"),
+        (["--weight_decay", "-1"], "must not be negative"),
+        (["--lr", "nan"], "finite number"),
     ],
 )
 def test_bad_flags_are_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

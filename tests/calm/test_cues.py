@@ -4,10 +4,10 @@ import csv
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from calm import (
     cue_localiser,
@@ -45,10 +45,8 @@ def plain_loop(tested: tester.Tester, trait: CUBTrait, args: object) -> dict[str
                     tested.model(image, torch.tensor([c - 1]), return_cam=args.score_map_process).numpy()[0]
                     for c in pair
                 )
-                big = nn.functional.interpolate(
-                    torch.from_numpy(np.abs(a - b))[None, None], size=(64, 64), mode="bilinear", align_corners=False
-                )[0, 0]
-                scores = normalize_scoremap(big.numpy().astype(np.float64), args.norm_type)
+                big = np.abs(cv2.resize(a - b, (64, 64), interpolation=cv2.INTER_LINEAR))
+                scores = normalize_scoremap(big.astype(np.float64), args.norm_type)
                 released.accumulate(scores, image_id, mask)
                 fresh.accumulate(scores, image_id, mask)
             found["released"].append(defined(released))

@@ -17,7 +17,7 @@ from calm.data_loaders import (
     make_transforms,
 )
 from calm.prepare_metadata import build_cub_metadata, build_ilsvrc_metadata, build_openimages_metadata
-from calm.util_cub_trait import CUBTrait
+from calm.util_cub_trait import CUBTrait, has_segmentations
 from common.cli import UserError
 from common.samples import cub as drawn
 
@@ -64,7 +64,8 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
     xml = (
         "<annotation><object><name>n02</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
     )
-    (root / "val/ILSVRC2012_val_00000001.xml").write_text(xml + "</object></annotation>")
+    written = xml.replace("<xmax>5<", "<xmax>0.5e+01<")
+    (root / "val/ILSVRC2012_val_00000001.xml").write_text(written + "</object></annotation>")
     for folder in ("0", "10", "2"):
         picture(root / "val2" / folder / "x.jpeg")
     assert build_ilsvrc_metadata(root, tmp_path / "i") == {"train": 2, "test": 1, "val": 3}
@@ -86,8 +87,12 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
     picture(root / "train/n01/n01_2.JPEG")
     assert build_ilsvrc_metadata(root, tmp_path / "i") == {"train": 3, "test": 1, "val": 1}
     assert '"val": "held out of train"' in (tmp_path / "i/source.json").read_text()
-    for bad, message in ((xml, ":1: is no XML"), (f"{xml.replace('n02', 'n09')}</object></annotation>", "'n09' is no"),
-                         (f"{xml.replace('5', 'x')}</object></annotation>", "four whole numbers")):  # fmt: skip
+    end = "</object></annotation>"
+    for bad, message in (
+        (xml, "line 1, column 110: not xml"),
+        (f"{xml.replace('n02', 'n09')}{end}", "'n09' is no"),
+        (f"{xml.replace('5', 'x')}{end}", "xmax: expected a whole number, found 'x'"),
+    ):
         (root / "val/ILSVRC2012_val_00000001.xml").write_text(bad)
         with pytest.raises(UserError, match=f"ILSVRC2012_val_00000001.xml.*{message}"):
             build_ilsvrc_metadata(root, tmp_path / "i")
@@ -110,6 +115,73 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
     assert (tmp_path / "o/val/image_ids.txt").read_text() == "train/m_02/cd.jpg"
     with pytest.raises(UserError, match="no class folders"):
         build_openimages_metadata(tmp_path / "none", tmp_path / "o")
+
+
+LEFT_BEHIND = ("__MACOSX", ".ipynb_checkpoints", "@eaDir")
+
+
+def leave_behind(folder: Path, picture: Path) -> None:
+    """What archivers, notebooks and file managers leave in a folder and beside it."""
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", f"._{picture.name}"):
+        (folder / name).write_bytes(b"not a picture")
+    for name in LEFT_BEHIND:
+        (folder.parent / name).mkdir(exist_ok=True)
+        shutil.copy(picture, folder.parent / name / picture.name)
+
+
+def test_hidden_files_and_folders_are_no_data(birds: Path, tmp_path: Path) -> None:
+    """Neither a class, nor an image, nor a reason to stop; suffixes may be in capitals."""
+    whole = tmp_path / "x.jpg"
+    Image.new("RGB", (9, 7)).save(whole)
+
+    root = tmp_path / "ILSVRC"
+    for name in ("train/n01/a.JPEG", "train/n01/b.JPG", "train/n02/c.JPEG", "val2/0/x.jpeg", "val2/10/y.JPG"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(whole, root / name)
+        leave_behind((root / name).parent, root / name)
+    assert build_ilsvrc_metadata(root, tmp_path / "i") == {"train": 3, "test": 0, "val": 2}
+    assert (tmp_path / "i/val/class_labels.txt").read_text() == "val2/0/x.jpeg,0\nval2/10/y.JPG,10"
+
+    root = tmp_path / "OpenImages"
+    for split in ("train", "val", "test"):
+        for code in ("m_01", "m_02"):
+            file = root / split / code / "ab.JPG"
+            file.parent.mkdir(parents=True)
+            shutil.copy(whole, file)
+            leave_behind(file.parent, file)
+    assert build_openimages_metadata(root, tmp_path / "o") == {"train": 2, "val": 2, "test": 2}
+    assert (tmp_path / "o/test/class_labels.txt").read_text() == "test/m_01/ab.JPG,0\ntest/m_02/ab.JPG,1"
+    (root / "test/m_03").mkdir()
+    with pytest.raises(UserError, match="test/m_03: this class has no folder in .*train, so it has no label"):
+        build_openimages_metadata(root, tmp_path / "o")
+
+    shutil.copytree(birds, tmp_path / "b")
+    for name in LEFT_BEHIND:
+        (tmp_path / "b/CUBV2" / name).mkdir(parents=True)
+        shutil.copy(whole, tmp_path / "b/CUBV2" / name / "x.jpg")
+    counts = build_cub_metadata(tmp_path / "b/CUB_200_2011", tmp_path / "c")
+    assert counts["val"] == 30  # nothing in CUBV2 is data: held out as before
+    (tmp_path / "b/CUBV2/002.Bird").mkdir()
+    shutil.copy(whole, tmp_path / "b/CUBV2/002.Bird/x.JPG")
+    leave_behind(tmp_path / "b/CUBV2/002.Bird", whole)
+    assert build_cub_metadata(tmp_path / "b/CUB_200_2011", tmp_path / "c")["val"] == 1
+
+    segmentations = tmp_path / "b/CUB_200_2011/segmentations"
+    assert has_segmentations(segmentations.parent)
+    shutil.rmtree(segmentations)
+    (segmentations / "__MACOSX").mkdir(parents=True)
+    Image.new("L", (9, 7)).save(segmentations / "__MACOSX" / "x.png")
+    assert not has_segmentations(segmentations.parent)
+
+
+def test_a_box_in_a_list_of_cubv2_stands_there_once(birds: Path, tmp_path: Path) -> None:
+    shutil.copytree(birds, tmp_path / "b")
+    (tmp_path / "b/CUBV2/002.Bird").mkdir(parents=True)
+    Image.new("RGB", (9, 7)).save(tmp_path / "b/CUBV2/002.Bird/x.jpg")
+    line = "002.Bird/x.jpg,3,4,1,1\n"
+    (tmp_path / "b/CUBV2/CUBV2_boxes.txt").write_text(f"name,x0,y0,x1,y1\n{line}{line}")
+    with pytest.raises(UserError, match="CUBV2_boxes.txt:3: '002.Bird/x.jpg' has a box already"):
+        build_cub_metadata(tmp_path / "b/CUB_200_2011", tmp_path / "m")
 
 
 def test_cubv2_columns_three_and_four_are_width_and_height(birds: Path, tmp_path: Path) -> None:

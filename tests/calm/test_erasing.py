@@ -14,10 +14,12 @@ from calm import (
     erasing,
     eval_pixel_perturb,
     eval_remove_classify,
+    evaluation,
+    util,
 )
 from calm.faithfulness import area_under, probability_curves
 from tests.calm.conftest import JOINT, flags, newest
-from tests.calm.golden import StandIn, load
+from tests.calm.golden import StandIn, close, load
 
 
 def test_erase_and_classify_golden() -> None:
@@ -86,6 +88,24 @@ def test_baselines_keep_the_type(kind: str, dtype: torch.dtype) -> None:
         assert torch.allclose(base.float(), erasing.get_baseline(kind, x, "cpu"), atol=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_smoothed_and_resized_in_float32(dtype: torch.dtype) -> None:
+    """Not only because float16 convolutions do not return on some processors: its sums lose digits."""
+    maps = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for form in (lambda m: erasing.smoothing(m, 5), lambda m: util.resize_scoremaps(m, "tensor", (40, 36))):
+        assert torch.equal(form(maps), form(maps.float()).to(dtype))
+    single = evaluation.wsol_scoremap(maps[0].float().numpy().astype(np.float16), (20, 24))
+    assert single.shape == (20, 24) and single.max() == 1
+
+
+def test_smoothing_is_exact_under_autocast() -> None:
+    maps = torch.rand(2, 9, 11)
+    expected = erasing.smoothing(maps, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = erasing.smoothing(maps, 5)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     a, b = rng.random((3, 50)), rng.random((3, 50))
@@ -130,9 +150,10 @@ def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_pat
     eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", "jointll-superclass", "--superclass_file",
                                   str(tmp_path / "groups.json"), "--erase_k", "0.1"))  # fmt: skip
     for process in ("input_grad", "smooth_grad", "integrated_grad"):
+        variant = ["--ig_variant", "standard"] if process == "integrated_grad" else []
         eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", process, "--erase_k", "0.1",
                                       "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
-                                      "--smoothing_ksize", "3", "--ig_variant", "standard"))  # fmt: skip
+                                      "--smoothing_ksize", "3", *variant))  # fmt: skip
         assert (newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle").is_file()
 
 
@@ -173,3 +194,44 @@ def test_further_baselines() -> None:
         )
         assert maps.shape == ((2, 8, 8) if name == "grad_cam" else (2, 32, 32)) and maps.isfinite().all()
         assert maps.abs().sum() > 0 and not x.requires_grad
+
+
+class Recorded(nn.Module):
+    """The network of tests/golden/calm_metrics: softmax probabilities."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(6, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 5)
+        self.load_state_dict({k[2:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("w/")})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.conv2(self.conv1(x).relu()).relu()
+        return self.fc(features.mean((2, 3))).softmax(1)
+
+
+@pytest.mark.parametrize("name", ["cam", "signed"])
+def test_deletion_golden(name: str) -> None:
+    """16 of 768 pixels a step is 48 equal steps."""
+    inputs = load("inputs", "calm_metrics")
+    curves = load("deletion_insertion", "calm_metrics")
+    ranking = erasing.rank_pixels(torch.from_numpy(inputs[name])[:, None])
+    top = torch.from_numpy(curves["top_class"])
+    deletion, _ = probability_curves(Recorded(inputs), torch.from_numpy(inputs["images"]), top, ranking, 48)
+    close(deletion, curves[f"del/zero/step16/{name}/curve"], 1e-4)
+    close(area_under(deletion), curves[f"del/zero/step16/{name}/auc"], 1e-4)
+
+
+def test_the_steps_of_a_curve_are_whole_shares() -> None:
+    """47 / 49 as a float, times 224 x 224, is a pixel short."""
+    seen = []
+
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.extend((x == 0).sum((1, 2, 3)).tolist())
+            return torch.zeros(len(x), 2)
+
+    x = torch.ones(1, 1, 224, 224)
+    probability_curves(Counting(), x, torch.tensor([0]), erasing.rank_pixels(x), 49)
+    assert seen[:50] == [k * 224 * 224 // 49 for k in range(50)]

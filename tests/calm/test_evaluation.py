@@ -12,19 +12,57 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from calm import (
     compare_methods,
+    cue_pictures,
     eval_cue_location,
     eval_pixel_perturb,
     eval_wsol,
     explain,
     gallery,
 )
+from calm.cue_localiser import map_difference
 from calm.evaluation import get_mask
+from common.cam import normalize_scoremap, overlay
 from common.cli import UserError
 from tests.calm.conftest import JOINT, flags, newest
 from tests.launch import TORCHRUN
+
+
+def spy_on(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
+    """What a module that draws asks of map_difference, and the maps that it draws."""
+    seen: dict[str, list] = {"differences": [], "maps": []}
+
+    def difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        found = map_difference(first, second, size)
+        seen["differences"].append(found[0].double().numpy())
+        return found
+
+    def drawn(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
+        seen["maps"].append(score_map)
+        return overlay(image, score_map)
+
+    monkeypatch.setattr(module, "map_difference", difference)
+    monkeypatch.setattr(module, "overlay", drawn)
+    return seen
+
+
+def is_drawn(difference: np.ndarray, maps: list[np.ndarray]) -> bool:
+    """Whether one of the maps is the difference, under some normalisation."""
+    forms = [normalize_scoremap(difference, kind) for kind in ("max", "minmax", "clipping")]
+    same_size = [m for m in maps if m.shape == difference.shape]
+    return any(np.allclose(form, m, atol=1e-6) for form in forms for m in same_size)
+
+
+def test_the_picture_of_cue_pairs_shows_the_difference_that_is_scored(
+    birds: Path, save_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = spy_on(cue_pictures, monkeypatch)
+    eval_cue_location.main(flags(birds, save_root, *JOINT, "--max_pairs", "1"))
+    assert len(drawn["differences"]) == 3
+    assert all(is_drawn(difference, drawn["maps"]) for difference in drawn["differences"])
 
 
 def test_wsol(birds: Path, save_root: Path) -> None:
@@ -38,8 +76,19 @@ def test_wsol(birds: Path, save_root: Path) -> None:
     assert len(kept) == 18 and np.load(kept[0]).shape == (16, 16) and np.load(kept[0]).dtype == np.float32
     second = json.loads((newest(save_root, "eval_wsol") / "summary.json").read_text())
     assert second["MaxBoxAcc"] == second["MaxBoxAcc/50"] <= first["MaxBoxAccV2/50"] + 1e-9
-    with pytest.raises(UserError, match="percentages"):
-        eval_wsol.main(flags(birds, save_root, "--iou_thresholds", "0"))
+
+
+def test_maps_are_kept_below_the_run(birds: Path, save_root: Path, tmp_path: Path) -> None:
+    """An id that leads out of the data set's folder would lead out of scoremaps/ as well."""
+    shutil.copytree(birds / "metadata/CUB", tmp_path / "lists")
+    (tmp_path / "lists" / "source.json").unlink()
+    for file in (tmp_path / "lists" / "test").glob("*.txt"):
+        first, _, rest = file.read_text().partition("\n")
+        file.write_text(f"../../../../outside/{first}\n{rest}")
+    with pytest.raises(UserError, match=r"image_ids.txt: line 1: the name '../../../../outside/.*' may lead out"):
+        eval_wsol.main(flags(birds, save_root, "--metadata_root", str(tmp_path / "lists"), "--save_maps",
+                             "--output_dir", str(tmp_path / "r")))  # fmt: skip
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_boxes_from_workers_that_are_not_forked(birds: Path, save_root: Path, tmp_path: Path, monkeypatch) -> None:
@@ -121,6 +170,12 @@ def test_checkpoints_of_the_command_line(birds: Path, save_root: Path, tmp_path:
     with pytest.raises(UserError, match="strange.jpg"):
         eval_pixel_perturb.main([*given, "--image_list", str(ids)])
     listed = (next((save_root / "metadata").rglob("x"), None) or birds / "metadata/CUB/test/image_ids.txt").read_text()
+    ids.write_text("\n".join([*listed.splitlines()[:2], listed.splitlines()[0]]))
+    with pytest.raises(UserError, match=r"ids.txt: .* stands there twice \(lines 1 and 3\)"):
+        eval_pixel_perturb.main([*given, "--image_list", str(ids)])
+    ids.write_text("\n")
+    with pytest.raises(UserError, match="ids.txt: an empty list"):
+        eval_pixel_perturb.main([*given, "--image_list", str(ids)])
     ids.write_text("\n".join(listed.splitlines()[:4]))
     eval_pixel_perturb.main([*given, "--image_list", str(ids)])
     assert "4 test images" in capsys.readouterr().out
@@ -152,10 +207,13 @@ def test_the_two_evaluations_run_in_parallel_under_one_experiment_name(birds: Pa
     assert [p.returncode for p in running] == [0, 0] and all("results:" in out for out in outputs)
 
 
-def test_gallery(birds: Path, save_root: Path, tmp_path: Path) -> None:
+def test_gallery(birds: Path, save_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = spy_on(gallery, monkeypatch)
     gallery.main(["--runs", "em", "--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--output_dir",
                   str(tmp_path / "g"), "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
                   "--images", "1"])  # fmt: skip
     assert len(list((tmp_path / "g/figures").glob("parts*.png"))) == 3
+    assert len(drawn["differences"]) >= 15  # a run and four gradients, on an image of a pair at least
+    assert all(is_drawn(difference, drawn["maps"]) for difference in drawn["differences"])
     with pytest.raises(UserError, match="no checkpoint nothing"):
         gallery.main(["--runs", "nothing", "--data_root", str(birds), "--save_root", str(save_root)])

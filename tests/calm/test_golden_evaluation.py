@@ -10,7 +10,7 @@ from PIL import Image
 from calm import data_loaders, evaluation, util
 from calm.prepare_metadata import build_cub_metadata
 from calm.util_cub_trait import CUBTrait
-from tests.calm.golden import close, from_json, load, text
+from tests.calm.golden import close, from_json, load, text, write_cub
 
 MAPS = load("maps_a")
 
@@ -140,18 +140,7 @@ def test_mask_paths_and_wsol_scoremap(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cub(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
-    folder, arrays = tmp_path_factory.mktemp("golden") / "CUB", load("cub_a")
-    for key in arrays:
-        if key.startswith("file/"):
-            (folder / key[5:]).parent.mkdir(parents=True, exist_ok=True)
-            (folder / key[5:]).write_text(text(arrays[key]))
-    for n, (file, size) in enumerate(zip(arrays["image_files"], arrays["image_sizes"], strict=True)):
-        image, mask = folder / "images" / str(file), (folder / "segmentations" / str(file)).with_suffix(".png")
-        image.parent.mkdir(parents=True, exist_ok=True)
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", tuple(size.tolist()), (90, 120, 40)).save(image)
-        Image.fromarray(arrays[f"seg/{n}"]).save(mask)
-    return folder, arrays
+    return write_cub(tmp_path_factory.mktemp("golden") / "CUB")
 
 
 def test_cub_attributes_and_pairs(cub: tuple[Path, dict[str, np.ndarray]]) -> None:

@@ -7,11 +7,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
-from calm import eval_pixel_perturb
+from calm import eval_pixel_perturb, network
 from calm import main as entry
 from calm.config import configure
 from calm.network.util import read_checkpoint
+from calm.prepare_metadata import build_cub_metadata
 from calm.training import build_model, count_classes, read_superclass
 from common.cli import UserError, run_main
 from tests.calm.training_runs import state, train
@@ -68,6 +70,38 @@ def test_corrupt_and_missing_images(birds: Path, tmp_path: Path, capsys) -> None
     assert [line["skipped"] for line in lines if line["split"] == "train"] == [2, 2]
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_an_empty_list_is_refused_at_the_start(birds: Path, tmp_path: Path, split: str) -> None:
+    build_cub_metadata(birds / "CUB_200_2011", tmp_path / "lists")
+    (tmp_path / "lists" / split / "image_ids.txt").write_text("\n")
+    (tmp_path / "lists" / "source.json").unlink()
+    with pytest.raises(UserError, match=f"lists/{split}: the {split} list is empty"):
+        train(birds, tmp_path / "r", "--metadata_root", str(tmp_path / "lists"))
+    assert not (tmp_path / "r").exists()
+    if split == "test":
+        with pytest.raises(UserError, match="lists/test: the test list is empty"):
+            train(birds, tmp_path / "r", "--metadata_root", str(tmp_path / "lists"), "--is_train=False",
+                  "--load_checkpoint", str(stored(tmp_path)))  # fmt: skip
+
+
+def stored(folder: Path) -> Path:
+    """A checkpoint of the sample's network, untrained."""
+    model = network.small(num_classes=6, attribution_method="CALM-EM")
+    torch.save({"architecture": "small", "state_dict": model.state_dict()}, folder / "small.pth.tar")
+    return folder / "small.pth.tar"
+
+
+def test_nothing_to_train_on_is_an_error(birds: Path, tmp_path: Path) -> None:
+    """Every training image is in the val list too, and so held out of training."""
+    build_cub_metadata(birds / "CUB_200_2011", tmp_path / "lists")
+    for name in ("image_ids", "class_labels"):
+        shutil.copy(tmp_path / f"lists/train/{name}.txt", tmp_path / f"lists/val/{name}.txt")
+    (tmp_path / "lists" / "source.json").unlink()
+    with pytest.raises(UserError, match="lists/train: all training images are in the val list too"):
+        train(birds, tmp_path / "r", "--metadata_root", str(tmp_path / "lists"))
+    assert not (tmp_path / "r").exists()
+
+
 def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
     args = configure(["--data_root", str(birds)])
     assert count_classes(args) == 6
@@ -87,9 +121,13 @@ def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
         path.write_text(json.dumps(groups, indent=1))
         with pytest.raises(UserError, match=message):
             read_superclass(args)
-    for text in ("[1]", "{"):
+    for text, message in (
+        ("[1]", "expected an object, found a list"),
+        ("{", "line 1, column 2: not json"),
+        ('{"0": [0], "0": [1]}', "the key '0' stands twice"),
+    ):
         path.write_text(text)
-        with pytest.raises(UserError, match="not a JSON object"):
+        with pytest.raises(UserError, match=message):
             read_superclass(args)
 
 

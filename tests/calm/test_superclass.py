@@ -39,7 +39,15 @@ def test_names_and_command(birds: Path, save_root: Path, tmp_path: Path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("1 a\n3 c", "gaps"), ("nonsense", ":1: 'nonsense'"), ("", "gaps"), ("a,b", ":1:")]
+    ("text", "message"),
+    [
+        ("1 a\n3 c", "gaps"),
+        ("nonsense", ":1: 'nonsense'"),
+        ("", "gaps"),
+        ("a,b", ":1:"),
+        ("1 a\n1 b", ":2: label 0 is 'a' already, not 'b'"),
+        ("a/x.jpg,0\nb/y.jpg,0", "label 0 is 'a' already"),
+    ],
 )
 def test_bad_names(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "classes.txt").write_text(text)
@@ -54,5 +62,5 @@ def test_bad_is_a(birds: Path, tmp_path: Path) -> None:
         superclass.main([classes, str(tmp_path / "o"), "--is_a", str(tmp_path / "is_a.txt")])
     with pytest.raises(UserError, match="no such file"):
         superclass.main([classes, str(tmp_path / "o"), "--is_a", str(tmp_path / "none")])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="none: no such file; give classes.txt"):
         superclass.main([str(tmp_path / "none"), str(tmp_path / "o")])

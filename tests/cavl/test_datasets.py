@@ -21,8 +21,8 @@ def write_idx(path, array):
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
-def idx_root(root, *, test_images=(N, 28, 28), train_labels=None, test_labels=None):
-    shapes = {"train": (N, 28, 28), "t10k": test_images}
+def idx_root(root, *, train_images=(N, 28, 28), test_images=(N, 28, 28), train_labels=None, test_labels=None):
+    shapes = {"train": train_images, "t10k": test_images}
     for (part, shape), given in zip(shapes.items(), (train_labels, test_labels), strict=True):
         write_idx(root / f"{part}-images-idx3-ubyte", np.zeros(shape))
         write_idx(root / f"{part}-labels-idx1-ubyte", np.arange(shape[0]) % 10 if given is None else np.array(given))
@@ -37,15 +37,18 @@ def load(ds, root):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"test_images": (0, 28, 28)}, "holds no test images"),
-        ({"test_images": (N, 20, 20)}, r"the test images are \(1, 20, 20\), the training images \(1, 28, 28\)"),
-        ({"test_labels": [11] * N}, "test labels from 11 to 11, expected 0 to 9"),
-        ({"train_labels": [11] * N}, "training labels from 11 to 11, expected 0 to 9"),
+        ({"test_images": (0, 28, 28)}, "/t10k-images-idx3-ubyte: is empty"),
+        ({"train_images": (N, 0, 0), "test_images": (N, 0, 0)}, "/train-images-idx3-ubyte: is empty"),
+        ({"train_images": (N, 28, 0), "test_images": (N, 28, 0)}, "/train-images-idx3-ubyte: is empty"),
+        ({"train_images": (0, 28, 28)}, "/train-images-idx3-ubyte: is empty"),
+        ({"test_images": (N, 20, 20)}, r"/t10k-images-idx3-ubyte: images \(10, 28, 28\) and \(10, 20, 20\)"),
+        ({"test_labels": [11] * N}, ": test labels from 11 to 11, expected 0 to 9"),
+        ({"train_labels": [11] * N}, ": training labels from 11 to 11, expected 0 to 9"),
     ],
     ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
 )
 def test_idx_files_that_do_not_belong_together(tmp_path, fault, message):
-    with pytest.raises(UserError, match=f"{tmp_path}: {message}"):
+    with pytest.raises(UserError, match=f"{tmp_path}{message}"):
         load("mnist", idx_root(tmp_path, **fault))
 
 
@@ -56,7 +59,7 @@ def test_the_folder_of_one_set_serves_as_well_as_the_folder_of_all(tmp_path, cif
     assert len(load("mnist", tmp_path).train_y) == len(load("mnist", root).train_y) == N
     assert len(load("cifar10", cifar / "cifar-10-batches-py").train_y) == 10
     monkeypatch.setenv("WSL_OFFLINE", "1")
-    with pytest.raises(UserError, match="fashion is not in .*MNIST; expected there: FashionMnist/FashionMNIST/raw or "):
+    with pytest.raises(UserError, match="fashion is not in --data_dir .*MNIST; .*--sample"):
         load("fashion", root)  # one idx set does not pass for another
 
 
@@ -74,17 +77,37 @@ def cifar(tmp_path_factory):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"data": "x", "labels": ["a"]}, "data_batch_3: 'data' or 'labels' is not made of numbers"),
-        ({"data": [[1], [1, 2]], "labels": [0, 1]}, "data_batch_3: 'data' or 'labels' is not made of numbers"),
+        ({"data": "x", "labels": ["a"]}, "data_batch_3: 'data' is not made of whole numbers"),
+        ({"data": [[1], [1, 2]], "labels": [0, 1]}, "data_batch_3: 'data' is not made of numbers"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [12]}, "training labels from 0 to 12"),
+        ({"data": np.zeros((1, 3072)), "labels": [1]}, "'data' is not made of whole numbers but of float64"),
+        ({"data": np.full((1, 3072), 256), "labels": [1]}, "'data' holds values from 256 to 256, expected 0 to 255"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [1.5]}, "'labels' is not made of whole numbers"),
     ],
-    ids=["text", "ragged", "label"],
+    ids=["text", "ragged", "label", "float", "beyond", "half"],
 )
 def test_a_cifar_batch_without_numbers_or_of_other_labels(tmp_path, cifar, content, message):
     root = shutil.copytree(cifar, tmp_path / "root")
     (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=message):
         load("cifar10", root)
+
+
+def test_a_cifar_part_without_images_is_refused(tmp_path, cifar):
+    empty = pickle.dumps({"data": np.zeros((0, 3072), np.uint8), "labels": []})
+    for names, part in ((("test_batch",), "test"), ([f"data_batch_{i}" for i in range(1, 6)], "training")):
+        root = shutil.copytree(cifar, tmp_path / part)
+        for name in names:
+            (root / "cifar-10-batches-py" / name).write_bytes(empty)
+        with pytest.raises(UserError, match=f"holds no {part} images"):
+            load("cifar10", root)
+
+
+def test_a_mat_file_without_samples_is_refused(tmp_path):
+    nothing = np.zeros((3, 0))
+    scipy.io.savemat(tmp_path / "mine.mat", {"data": nothing.T, "partial_target": nothing, "target": nothing})
+    with pytest.raises(ValueError, match="'data' is not a matrix of numbers"):
+        load("lost", tmp_path / "mine.mat")
 
 
 def load_answers(cifar, answers, name="aggregate"):

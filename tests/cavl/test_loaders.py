@@ -6,8 +6,10 @@ import struct
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from cavl.utils.utils_data import prepare_cv_datasets, prepare_train_loaders_for_uniform_cv_candidate_labels
+from common import samples
 from common.cli import UserError
 
 
@@ -69,3 +71,36 @@ def test_cifar_images_are_normalised(tmp_path):
 def test_only_image_sets():
     with pytest.raises(UserError, match="lost"):
         prepare_cv_datasets("lost", 8)
+
+
+@pytest.mark.parametrize("root", [None, "elsewhere"])
+@pytest.mark.parametrize("dataname", ["mnist", "cifar10", "cifar100"])
+def test_a_set_that_is_not_there_is_an_error_and_never_the_sample(tmp_path, monkeypatch, capsys, dataname, root):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"{dataname}"):
+        prepare_cv_datasets(dataname, 8, data_root=root and tmp_path / root)
+    assert "offline sample" not in capsys.readouterr().out
+
+
+def test_the_sample_is_taken_where_it_is_asked_for():
+    *_, train, test, classes = prepare_cv_datasets("mnist", 8, sample=True)
+    assert (len(train), len(test), classes) == (1300, 497, 10)
+
+
+def test_data_and_targets_are_those_of_torchvisions_mnist(mnist_root):
+    *_, train, test, _ = prepare_cv_datasets("mnist", 8, data_root=mnist_root)
+    for ours, is_train in ((train, True), (test, False)):
+        theirs = torchvision.datasets.MNIST(mnist_root / "mnist", train=is_train)
+        assert torch.equal(ours.data, theirs.data) and ours.data.dtype == torch.uint8
+        assert torch.equal(ours.targets, theirs.targets) and ours.targets.dtype == torch.int64
+        assert torch.equal(ours[5][0], theirs.data[5][None] / 255)
+
+
+def test_data_and_targets_are_those_of_torchvisions_cifar(monkeypatch):
+    *_, train, test, _ = prepare_cv_datasets("cifar10", 8, sample=True)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_load_meta", lambda self: None)
+    for ours, is_train in ((train, True), (test, False)):
+        theirs = torchvision.datasets.CIFAR10(samples.ensure("CIFAR10"), train=is_train)
+        assert np.array_equal(ours.data, theirs.data) and ours.data.dtype == np.uint8
+        assert ours.targets == theirs.targets and isinstance(ours.targets, list)

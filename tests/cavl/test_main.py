@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cavl import main as entry
-from cavl.utils import draw
+from cavl.utils import draw, report
 from cavl.utils.build import build_model, build_optimizer
 from cavl.utils.datasets import load_dataset
 from cavl.utils.options import build_parser, parse_args
@@ -70,7 +70,8 @@ def test_a_run_leaves_what_design_lists(tmp_path, capsys):
 @pytest.mark.parametrize("method", ["rc", "proden", "cc", "lws", "uniform"])
 def test_every_method_trains(tmp_path, method):
     # With its default weight 2 lws sends all outputs far below zero on this small sample and stays there.
-    summary = run(tmp_path / method, "-method", method, "-ep", "3", "-lw_weight", "1")
+    weight = ("-lw_weight", "1") if method == "lws" else ()
+    summary = run(tmp_path / method, "-method", method, "-ep", "3", *weight)
     assert summary["test_accuracy_final"] > 0.15  # chance is 0.10
     assert (summary["disambiguation"] is None) == (method == "cc")
 
@@ -113,6 +114,28 @@ def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_i
 def test_each_flag_changes_the_outcome(tmp_path, flags, default_state):
     run(tmp_path / "r", "-ep", "2", *flags)
     assert not same(state(tmp_path / "r")["state"]["model"], default_state)
+
+
+def test_the_weights_of_lws_and_the_depth_of_a_resnet_act(tmp_path):
+    lws = ("-method", "lws", "-ep", "1")
+    run(tmp_path / "lws", *lws)
+    base = state(tmp_path / "lws")["state"]["model"]
+    for flag in ("-lw_weight", "-lw_weight0"):
+        run(tmp_path / flag, *lws, flag, "3")
+        assert not same(state(tmp_path / flag)["state"]["model"], base)
+    for depth in ("8", "14"):
+        flags = ("-mo", "resnet", "-depth", depth, "-bs", "128", "--max_steps", "1")
+        run(tmp_path / depth, *flags)
+        blocks = [key for key in state(tmp_path / depth)["state"]["model"] if key.endswith("conv1.weight")]
+        assert len(blocks) == 1 + (int(depth) - 2) // 2
+
+
+def test_the_mask_acts_in_the_selection_curve_too(tmp_path, monkeypatch):
+    seen = []
+    original = report.selection_accuracy
+    monkeypatch.setattr(report, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k))
+    run(tmp_path / "r", "-mask", "product", "-selection_curve", "100", "-ep", "1")
+    assert seen == ["product"]
 
 
 @pytest.fixture(scope="module")

@@ -159,3 +159,38 @@ def test_load_pll_mat_of_no_or_a_damaged_file(tmp_path):
     (tmp_path / "text.mat").write_text("not matlab " * 50)
     with pytest.raises(UserError, match="not a readable MATLAB file"):
         load_pll_mat(tmp_path / "text.mat")
+
+
+def square_content(n=6):
+    """As many samples as classes; two samples share class 0, so that rows and columns differ."""
+    y = np.array([0, 0, *range(2, n)])
+    target = np.eye(n)[y]
+    partial = target.copy()
+    partial[np.arange(n), (y + 1) % n] = 1
+    partial[0, 4] = 1
+    return np.random.default_rng(0).normal(size=(n, 3)), partial, target, y
+
+
+@pytest.mark.parametrize("stored_by_class", [True, False])
+def test_as_many_samples_as_classes_are_told_apart_by_the_true_labels(tmp_path, stored_by_class):
+    data, partial, target, y = square_content()
+    stored = [matrix.T if stored_by_class else matrix for matrix in (partial, target)]
+    path = save_mat(tmp_path / "square.mat", data=data, partial_target=stored[0], target=stored[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, sets, labels = load_pll_mat(path)
+    assert labels.tolist() == y.tolist()
+    assert np.array_equal(sets.numpy(), partial)
+
+
+def test_a_square_matrix_that_can_be_read_both_ways_is_read_as_documented_and_said_aloud(tmp_path):
+    data, _, _, _ = square_content()
+    y = np.array([1, 2, 0, 3, 4, 5])
+    target = np.eye(6)[y]
+    partial = target.copy()
+    partial[0, 4] = 1
+    path = save_mat(tmp_path / "square.mat", data=data, partial_target=partial.T, target=target.T)
+    with pytest.warns(UserWarning, match=r"6 samples and 6 classes, .*'target'.*read as \(K, n\)"):
+        _, sets, labels = load_pll_mat(path)
+    assert labels.tolist() == y.tolist()
+    assert np.array_equal(sets.numpy(), partial)

@@ -101,7 +101,7 @@ def test_one_dash_and_two_are_the_same(dash):
 @pytest.mark.parametrize(
     "argv",
     [
-        *(["--max_steps", "0"], ["--checkpoint_every", "-1"], ["--max_steps", "many"]),
+        *(["--max_steps", "0"], ["--checkpoint_every", "0"], ["--checkpoint_every", "-1"], ["--max_steps", "many"]),
         *(["--mixed_precision", "fp8"], ["--unknown"], ["--epo", "3"], ["--seed"]),
     ],
 )

@@ -113,6 +113,14 @@ def test_every_message_fits_two_lines_however_long_the_advice_is(working_directo
                 find(**{"how_to_get": how, "flag": "--data", **changed})
             message = f"error: {caught.value}"
             assert len(message) <= 240 and "\n" not in message and "wanted one of" not in message
+            assert ("unpack it there" in message) == (how != long and "want_sample" not in changed)
+            assert "--sample" in message or "sample of it" in message or "no offline sample" in message
+
+
+def test_the_sample_is_named_shortly_where_space_is_short(working_directory, cached):
+    how = "unpack it " * 17
+    message = str(pytest.raises(UserError, find, given="gone", how_to_get=how).value)
+    assert message == f"gone does not exist (MNIST); {how}; or --sample"
 
 
 def test_want_sample_uses_it_even_where_real_data_exists(working_directory, cached):

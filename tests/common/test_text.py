@@ -129,6 +129,7 @@ def test_rows_carry_the_number_of_their_first_line(file):
     ]
     assert read_csv(path) == expected
     assert list(csv_rows(path)) == expected
+    assert read_csv(file('a, "b, c",  d e ,"f"\n')) == [(1, ["a", "b, c", "d e ", "f"])]
     assert read_csv(file("a\tb,c\n"), delimiter="\t") == [(1, ["a", "b,c"])]
     assert read_csv(file("a,b\rc,d\r")) == [(1, ["a", "b"]), (2, ["c", "d"])]
     assert read_csv(file("")) == []

@@ -98,7 +98,7 @@ def test_recipes_are_the_rows_of_the_table(data, tmp_path):
 
 
 TRAIN_MISTAKES = {
-    "no layout": ("--data {empty}", "annotations/instances_train2014.json"),
+    "no layout": ("--data {empty}", "COCO 2014 is not in "),
     "no such folder": ("--data {empty}/nowhere", "does not exist"),
     "class count": ("--num_classes 80", "the data have 5 classes"),
     "rps wants a share": ("--simulate_partial_type rps --simulate_partial_param 1000", "rps wants the share"),
@@ -111,7 +111,7 @@ TRAIN_MISTAKES = {
     "weights that are the root": ("--model_path /", "no such file"),
     "given weights are missing": ("--model_path {empty}/w", ".safetensors"),
     "unknown model": ("--model_name resnet50", "tresnet_l_v2"),
-    "binary prior": ("--prior_path {data}/train2014/COCO_train2014_000000000002.png", "not a csv file in UTF-8"),
+    "binary prior": ("--prior_path {data}/train2014/COCO_train2014_000000000002.png", "save it as UTF-8"),
     "prior is missing": ("--prior_path {empty}/p.csv", "--estimate_prior"),
     "two priors": ("--prior_path x.csv --estimate_prior 2", "leave --prior_path out"),
     "two schemes": ("--partial_labels x.npz", "replaces the simulation"),
@@ -130,7 +130,7 @@ def test_mistakes_end_in_one_line(case, data, tmp_path, capsys):
         run_main(lambda: train.main(given))
     assert stopped.value.code == 2
     told = capsys.readouterr().err.strip().split("\n")[-1]
-    assert told.startswith("error: ") and expected in told
+    assert told.startswith(("error: ", "train.py: error: ")) and expected in told
 
 
 def test_unknown_flags_end_in_one_line(capsys):
@@ -222,16 +222,13 @@ def test_infer_names_its_folder_only_where_it_was_given(tmp_path):
 
 @pytest.mark.parametrize("flags", [["--data", "./data"], ["./data"]])
 def test_a_data_path_that_is_given_and_holds_nothing(flags, empty_folder):
-    """Given is given, be it the default; the message has the full paths of what was asked for, and how to get it."""
+    """Given is given, be it the default; the message fits two lines."""
     with pytest.raises(UserError, match=r"data does not exist \(LVIS\)") as stopped:
         validate.parse_args([*flags, "--dataset", "lvis"])
-    told = str(stopped.value)
-    assert f"{empty_folder}/data/annotations/lvis_v1_train.json" in told and "lvisdataset.org" in told
-    assert "below its folders COCO_2014 and coco" in told and "instances" not in told and "data.csv" not in told
-    with pytest.raises(UserError) as stopped:
+    assert len(f"error: {stopped.value}") <= 240
+    with pytest.raises(UserError, match=r"data does not exist \(COCO 2014\).*--sample") as stopped:
         parse_args(train.parser, ["--data", "./data"])
-    told = str(stopped.value)
-    assert f"{empty_folder}/data/annotations/instances_train2014.json" in told and "data.csv" in told
+    assert len(f"error: {stopped.value}") <= 240
 
 
 def test_threshold_zero_and_no_weights_are_said(data, tmp_path, capsys):

@@ -27,10 +27,19 @@ def flags(**settings):
     return [part for k, v in settings.items() for part in ([f"--{k}"] if v is True else [f"--{k}", str(v)])]
 
 
+def tiny(settings: dict) -> dict:
+    """Those of TINY that `settings` do not name and that act beside them: others would be refused."""
+    of_grids = ("mnist_grids", "mnist_test_grids", "mnist_size")
+    is_grids = settings.get("dataset", "mnist") == "mnist"
+    imitates = settings.get("schema", "MILe") == "MILe"
+    idle = {*(() if is_grids else of_grids), *(() if imitates else ("k_t", "k_s", "warmup"))}
+    return {name: value for name, value in TINY.items() if name not in idle and name not in settings}
+
+
 def run(folder: Path, *more: str, **settings) -> dict:
     """Run MILe.py on the sample in process; the summary."""
     own = ["--sample", "--cpu", "--output_dir", str(folder), "--checkpoint_path", str(folder.parent / "weights")]
-    entry.main([*own, *flags(**{**TINY, **settings}), *more])
+    entry.main([*own, *flags(**tiny(settings), **settings), *more])
     return json.loads((folder / "summary.json").read_text())
 
 

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.cli import UserError
 from mile.config import config, parse_config, setting
 from mile.locate import choose_device, locate_data
+from mile.provenance import ClassNames, describe_evaluation, require_same_classes, take_from_weights
+from mile.schedule import Plan
 from mile.settings import PRESETS, SAMPLE_DEFAULTS, SETTINGS
 
 
@@ -179,3 +182,231 @@ def test_cuda_without_a_gpu_is_one_warning(monkeypatch):
     said.clear()
     choose_device(parse_config(["--device", "cpu"]), said.append)
     assert not said
+
+
+# ---- what the user set wins -----------------------------------------------------------------------
+
+
+def located(*flags):
+    """The settings of a sample run."""
+    conf = parse_config(["--sample", *flags])
+    locate_data(conf, lambda line: None)
+    return conf
+
+
+@pytest.mark.parametrize("how", ["flag", "edit"])
+@pytest.mark.parametrize(("schema", "steps"), [("MILe", 150 + 20 + 20), ("sigmoid", 23)])
+def test_epochs_that_were_set_outrank_the_samples_fixed_number_of_steps(monkeypatch, how, schema, steps):
+    """One generation is 150 steps of warm-up and 20 + 20; one pass over the 1,500 images is 23 batches of 64."""
+    if how == "edit":
+        monkeypatch.setattr(config, "epoch_num", 1)
+        conf = located("--schema", schema)
+    else:
+        conf = located("--schema", schema, "--epoch_num", "1")
+    plan = Plan(conf, pass_steps=1500 // conf.batch_size)
+    assert (plan.epochs, plan.steps) == (1, steps)
+    monkeypatch.undo()
+    assert Plan(located("--schema", schema), pass_steps=23).steps == 500
+
+
+def test_epochs_given_at_their_delivered_value_are_given():
+    conf = located("--epoch_num", "100")
+    assert conf.total_steps == 0 and Plan(conf, pass_steps=23).epochs == 100
+
+
+def test_of_two_lengths_the_one_given_last_counts(monkeypatch, capsys):
+    monkeypatch.setattr(config, "total_steps", 300)
+    assert located("--epoch_num", "2").total_steps == 0
+    assert located().total_steps == 300
+    monkeypatch.setattr(config, "epoch_num", 7)
+    assert located("--epoch_num", "2").total_steps == 0
+    assert located("--total_steps", "9").total_steps == 9
+    with pytest.raises(SystemExit):
+        parse_config([])
+    assert "epoch_num and total_steps are both set: two lengths, set one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLE_DEFAULTS["mnist"]))
+def test_every_setting_of_the_sample_yields_to_a_flag_at_the_delivered_value(name):
+    if name in ("model", "lr_schedule"):
+        value = {"model": "resnet18-10", "lr_schedule": "plateau"}[name]
+        flags = [f"--{name}", value]
+    elif name == "scale_lr":
+        value = True
+        flags = ["--scale_lr"]
+    else:
+        value = 84 if name == "mnist_size" else SETTINGS[name].default
+        flags = [f"--{name}", str(value)]
+    conf = located("--dataset", "mnist", *flags)
+    assert getattr(conf, name) == value
+    others = {key: default for key, default in SAMPLE_DEFAULTS["mnist"].items() if key != name}
+    assert {key: getattr(conf, key) for key in others} == others
+
+
+@pytest.mark.parametrize("model", ["resnet18-10", "small-10"])
+def test_a_model_that_was_set_is_the_model_of_a_sample_run(monkeypatch, model):
+    monkeypatch.setattr(config, "dataset", "mnist")
+    monkeypatch.setattr(config, "model", model)
+    assert located().model == model
+
+
+def test_what_the_sample_sets_is_said():
+    said = []
+    conf = parse_config(["--sample", "--dataset", "mnist", "--lr", "0.1"])
+    locate_data(conf, said.append)
+    assert len(said) == 1 and max(map(len, said[0].splitlines())) <= 120
+    assert "model small-10, mnist_size 30, total_steps 600, batch_size 64, rho 0.1" in " ".join(said[0].split())
+
+
+def test_a_path_given_at_its_delivered_value_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flags in (
+        ["--mnist_path", "../data/", "--dataset", "mnist"],
+        ["--data_path", "../data/train/"],
+        ["--val_path", "../data/val"],
+    ):
+        with pytest.raises(UserError, match="does not exist|is not in"):
+            locate_data(parse_config(flags))
+
+
+# ---- flags act, or are refused --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--compare", "MILe,sigmoid", "--schema", "MILe"], "--schema: --compare names the schemas"),
+        (["--seeds", "0,1", "--seed", "0"], "--seed: --seeds names the seeds"),
+        (["--epoch_num", "2", "--total_steps", "9"], "--epoch_num and --total_steps: two lengths of the run"),
+        (["--device", "cuda", "--cpu"], "--device cuda and --cpu: give one of the two"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused_by_the_parser(capsys, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        parse_config(flags)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+MNIST = ["--dataset", "mnist"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mnist_path", "data"], "--sample and --mnist_path data: give one"),
+        (["--data_path", "data"], "--sample and --data_path data: give one"),
+        (["--val_path", "data"], "--sample and --val_path data: give one"),
+        (["--mnist_size", "30"], "--mnist_size is for mnist, not imagenet"),
+        (["--mnist_grids", "9"], "--mnist_grids is for mnist, not imagenet"),
+        (["--mnist_test_grids", "9"], "--mnist_test_grids is for mnist, not imagenet"),
+        (["--no-mnist_redraw"], "--mnist_redraw is for mnist, not imagenet"),
+        ([*MNIST, "--augment", "none"], "--augment is for image folders"),
+        ([*MNIST, "--image_size", "32"], "--image_size is for image folders; mnist has --mnist_size"),
+        ([*MNIST, "--train_frac", "0.1"], "--train_frac is for image folders; --mnist_grids N"),
+        ([*MNIST, "--subset_file", "a"], "--subset_file is for image folders"),
+        ([*MNIST, "--reweight", "uniform"], "--reweight is for image folders"),
+        ([*MNIST, "--real_path", "a"], "--real_path is for imagenet and folder, not mnist"),
+        (["--subset_seed", "1"], "--subset_seed is for --train_frac below 1"),
+        (["--subset_seed", "1", "--train_frac", "0.5", "--subset_file", "a"], "--subset_seed is for"),
+        (["--schema", "sigmoid", "--warmup", "5"], "--warmup is for schema MILe, not sigmoid"),
+        (["--schema", "sigmoid", "--rho_start", "0.5"], "--rho_start is for schema MILe, not sigmoid"),
+        (["--schema", "softmax", "--rho_cover", "0.5"], "--rho_cover is for schema MILe, not softmax"),
+        (["--schema", "sigmoid", "--threshold_on", "prob"], "--threshold_on is for schema MILe"),
+        (["--schema", "sigmoid", "--student_init", "own"], "--student_init is for schema MILe"),
+        (["--compare", "sigmoid,softmax", "--keep_ground_truth"], "not sigmoid, softmax"),
+        (["--schema", "softmax", "--reduction", "sum"], "--reduction is for sigmoid outputs"),
+        (["--schema", "softmax", "--bias_init", "prior"], "--bias_init is for sigmoid outputs"),
+        (["--lr_schedule", "cosine", "--lr_milestones", "3"], "--lr_milestones is for --lr_schedule step, not cosine"),
+    ],
+)
+def test_a_flag_that_could_do_nothing_is_refused(flags, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        located(*flags)
+
+
+def test_flags_that_act_in_one_of_several_schemas_are_taken():
+    conf = located("--compare", "softmax,sigmoid,MILe", "--warmup", "5", "--reduction", "sum", "--bias_init", "prior")
+    assert conf.warmup == 5
+
+
+def test_an_attribute_without_effect_is_named_and_not_refused(monkeypatch):
+    """config.py holds the settings of all data sets and schemas at once."""
+    monkeypatch.setattr(config, "image_size", 32)
+    monkeypatch.setattr(config, "warmup", 5)
+    said = []
+    conf = parse_config(["--sample", *MNIST, "--schema", "sigmoid", "--k_t", "7"])
+    locate_data(conf, said.append)
+    assert said[-1] == "set, but without effect here: image_size, k_t, warmup"
+
+
+# ---- evaluation takes its settings from the weights -----------------------------------------------
+
+
+def weights_of(path, **settings):
+    """A weight file of a run with these settings."""
+    from mile.models import build_model
+    from mile.utils import save_model
+
+    chosen = {"dataset": "mnist", "model": "small-10", "mnist_size": 28, **settings}
+    conf = type("conf", (config,), {"checkpoint_path": str(path), **chosen})
+    return save_model(build_model("small-10"), "MILe_0.pth", conf)
+
+
+def evaluated(*flags):
+    conf = parse_config(["--eval_only", *flags])
+    take_from_weights(conf)
+    locate_data(conf, lambda line: None)
+    return conf
+
+
+def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags_win(tmp_path):
+    path = weights_of(tmp_path, schema="sigmoid", protocol="unofficial", eval_rho=0.4, rho=0.3, mnist_test_grids=50)
+    conf = evaluated("--pretrained", str(path), "--sample")
+    expected = {
+        "dataset": "mnist",
+        "model": "small-10",
+        "schema": "sigmoid",
+        "protocol": "unofficial",
+        "mnist_size": 28,
+    }
+    expected |= {"rho": 0.3, "eval_rho": 0.4, "mnist_test_grids": 50, "threshold_on": "logit"}
+    assert {name: getattr(conf, name) for name in expected} == expected
+    told = describe_evaluation(conf, 10)
+    assert told == (
+        "evaluating small-10 on mnist, 10 classes, 28x28 px, ImageNet's mean and deviation; "
+        "schema sigmoid, protocol unofficial, threshold 0.4 (as the weights say)"
+    )
+
+    conf = evaluated("--pretrained", str(path), "--sample", "--mnist_size", "56", "--eval_rho", "0.1")
+    assert (conf.mnist_size, conf.eval_rho, conf.schema) == (56, 0.1, "sigmoid")
+    assert describe_evaluation(conf, 10).endswith("(as the weights say, but mnist_size, eval_rho as given)")
+
+
+def test_weights_alone_are_evaluated_with_the_settings_at_hand_which_is_said(tmp_path):
+    torch.save(dict(torch.load(weights_of(tmp_path), weights_only=True)), tmp_path / "bare.pth")
+    conf = evaluated("--pretrained", str(tmp_path / "bare.pth"), "--sample", *MNIST)
+    assert (conf.schema, conf.mnist_size) == ("MILe", 30)
+    assert describe_evaluation(conf, 10).endswith("(not in the weights, so as set or by default)")
+
+
+def test_a_setting_in_the_weights_that_none_can_have_is_named(tmp_path):
+    path = weights_of(tmp_path)
+    state = torch.load(path, weights_only=True)
+    state.settings["rho"] = 25
+    torch.save(state, path)
+    with pytest.raises(UserError, match="MILe_0.pth: says rho 25: between 0 and 1"):
+        evaluated("--pretrained", str(path), "--sample")
+
+
+def test_weights_of_other_classes_are_refused(tmp_path):
+    conf = evaluated("--pretrained", str(weights_of(tmp_path, _classes=["cat", "dog"])), "--sample")
+    require_same_classes(conf, ["cat", "dog"])
+    for names, message in (
+        (["dog", "cat"], "class 0 is 'dog' here, 'cat' in the weights"),
+        (["cat", "dog", "hen"], "3 classes here, 2 in the weights"),
+    ):
+        with pytest.raises(UserError, match=message):
+            require_same_classes(conf, names)
+        with pytest.raises(ValueError, match=message):
+            ClassNames(names).load_state_dict({"names": ["cat", "dog"]})

@@ -1,21 +1,36 @@
 """Readers of image folders: indices, subsets, the order of batches, faulty files named in one line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from accelerate import Accelerator
 from PIL import Image
 
+from common import samples
 from common.cli import UserError
 from common.samples.imagenet import WNIDS
 from mile.config import parse_config
 from mile.dataset import ImageNetReal, ImageNetTrain, train_samples
-from mile.folders import balanced_subset, class_weights, list_validation, wnid_index
+from mile.folders import (
+    LabelledImages,
+    balanced_subset,
+    class_folders,
+    class_weights,
+    list_images,
+    list_validation,
+    listed_subset,
+    webvision_lists,
+    wnid_index,
+)
+from mile.grids import MultilabelMNIST, idx_folder
 from mile.locate import locate_data
-from mile.real_labels import BUNDLED, labels_of_val_files, read_real_labels
+from mile.real_labels import BUNDLED, labels_by_name, labels_of_val_files, read_real_labels
 from mile.sources import FolderSource, open_source
+from tests.cavl.test_loaders import write_idx
 from tests.mile.helpers import conf_of
 
 
@@ -100,8 +115,8 @@ def test_faulty_folders_and_real_labels_are_named(imagenet, tmp_path):
         (b"{}", "expected a list of lists"),
         (b"[[0], 5]", "entry 1 is 5"),
         (b"[[0], [1000]]", "entry 1"),
-        (b"[", "not JSON"),
-        (b"\xff\xfe\x00bad", "not JSON"),
+        (b"[", "line 1, column 2: not json"),
+        (b"\xff\xfe\x00bad", "line 1: UTF-16, not UTF-8"),
         (b"[[0], [1]]", "number 3, but .* has 2 entries"),
     ):
         (imagenet / "real.json").write_bytes(content)
@@ -161,6 +176,7 @@ def test_any_class_folders_with_a_multi_label_file(tmp_path):
     assert next(open_source(conf, Accelerator(cpu=True)).evaluation()).real == [[0], [1]]
 
 
+@pytest.mark.filterwarnings("ignore:.*stand twice in the lists")
 def test_webvision_lists(imagenet, tmp_path):
     (tmp_path / "info").mkdir()
     for name, line in (("train_filelist_flickr", "0"), ("train_filelist_google", "1")):
@@ -172,7 +188,8 @@ def test_webvision_lists(imagenet, tmp_path):
     flags = ["--dataset", "webvision", "--data_path", str(tmp_path), "--image_size", "32", "--num_workers", "0"]
     conf = parse_config([*flags, "--batch_size", "4", "--reweight", "uniform"])
     locate_data(conf)
-    source = open_source(conf, Accelerator(cpu=True))
+    with pytest.warns(UserWarning, match="6 training images stand twice in the lists; each counts"):
+        source = open_source(conf, Accelerator(cpu=True))
     assert source.second_evaluation() is None
     batch = next(source.stream(0))
     assert source.train_size == 12 and batch.weight.tolist() == pytest.approx([1 / 6] * 4)
@@ -217,3 +234,200 @@ def test_tiny_imagenets_validation_listing(tmp_path):
     assert list_validation(tmp_path, {"n1": 0, "n2": 1}) == [(f"{images}/val_0.JPEG", 1), (f"{images}/val_1.JPEG", 0)]
     with pytest.raises(UserError, match="class 'n2' has no folder"):
         list_validation(tmp_path, {"n1": 0})
+
+
+# ---- what is no data, and what is ambiguous -------------------------------------------------------
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path, "PNG")
+
+
+HIDDEN_FOLDERS = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"]
+HIDDEN_FILES = [".DS_Store", "Thumbs.db", "desktop.ini", "._cat_0.png", ".hidden.jpg"]
+
+
+@pytest.fixture
+def littered(tmp_path):
+    """Two class folders with what file managers leave in and beside them."""
+    for part in ("train", "val"):
+        for animal in ("cat", "dog"):
+            picture(tmp_path / part / animal / f"{animal}_0.png")
+            for name in HIDDEN_FILES:
+                (tmp_path / part / animal / name).write_bytes(b"no picture")
+            for name in HIDDEN_FOLDERS:
+                picture(tmp_path / part / animal / name / "cat_0.png")
+        for name in HIDDEN_FOLDERS:
+            picture(tmp_path / part / name / "cat_0.png")
+        (tmp_path / part / "Thumbs.db").write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_hidden_folders_are_no_classes_and_hidden_files_no_images(littered):
+    conf = folder_conf(littered, "--dataset", "folder", "--batch_size", "2")
+    source = open_source(conf, Accelerator(cpu=True))
+    assert source.class_names == ["cat", "dog"]
+    assert source.names_of_training_images() == ["cat/cat_0.png", "dog/dog_0.png"]
+    assert source.test_size == 2 and next(source.evaluation()).real == [[0], [1]]
+
+
+def test_hidden_folders_are_no_imagenet_classes(imagenet):
+    for name in HIDDEN_FOLDERS:
+        for part in ("train", "val"):
+            picture(imagenet / part / name / "ILSVRC2012_val_00000001.JPEG")
+    assert len(train_samples(imagenet / "train", conf_of())) == 18
+    real = ImageNetReal(imagenet / "val", imagenet / "real.json")
+    assert len(real) == 6 and len(real.classes) == 3
+
+
+def test_a_folder_of_hidden_files_alone_holds_no_class(tmp_path):
+    picture(tmp_path / ".ipynb_checkpoints" / "a.png")
+    with pytest.raises(UserError, match="no class folders, 0 images at its top"):
+        class_folders(tmp_path, "the training images")
+
+
+def test_images_of_every_suffix_in_any_case_and_in_folders_below_are_listed_in_imagefolders_order(tmp_path):
+    for name in ("b.JPG", "a.png", "below/c.Jpeg", "below/deeper/d.webp"):
+        picture(tmp_path / "cat" / name)
+    ours = list_images(tmp_path, {"cat": 0})
+    theirs = torchvision.datasets.ImageFolder(str(tmp_path)).samples
+    assert ours == theirs and len(ours) == 4
+
+
+def test_pictures_of_a_data_set_are_read_as_stored(tmp_path):
+    """The originals do not turn them; what EXIF says would change their numbers."""
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    image, _ = LabelledImages([(str(tmp_path / "turned.png"), 0)], np.asarray)[0]
+    assert np.array_equal(image, pixels)
+
+
+SAMPLES = [("cat/1.png", 0), ("cat/2.png", 0), ("dog/1.png", 1), ("dog/3.png", 1)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("2.png\n3.png\n2.png\n", r"'2.png' stands there twice \(lines 1 and 3\)"),
+        ("1.png\n", "1.png may be cat/1.png or dog/1.png; write CLASS/FILE"),
+        ("2.png\ncat/2.png\n", "2.png and cat/2.png are one file; list it once"),
+        ("bird/1.png\n", "1 of 1 names are not there: bird/1.png"),
+    ],
+)
+def test_a_subset_list_that_can_be_read_in_two_ways_is_refused(tmp_path, lines, message):
+    (tmp_path / "list.txt").write_text(lines)
+    with pytest.raises(UserError, match=message):
+        listed_subset(SAMPLES, tmp_path / "list.txt")
+
+
+def test_a_subset_list_names_files_or_class_and_file(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfdog/1.png\r\n2.png\r\n")
+    assert listed_subset(SAMPLES, tmp_path / "list.txt") == [SAMPLES[1], SAMPLES[2]]
+
+
+def test_a_label_file_that_can_be_read_in_two_ways_is_refused(tmp_path):
+    files = [Path("val/cat/1.png"), Path("val/dog/1.png")]
+    path = tmp_path / "real.json"
+    path.write_text('{"1.png": ["cat"]}')
+    with pytest.raises(UserError, match="'1.png' may be any of 2 files; write CLASS/FILE"):
+        labels_by_name(files, path, ["cat", "dog"])
+    path.write_text('{"cat/1.png": ["cat"], "dog/1.png": [1], "dog/1.png": [0]}')
+    with pytest.raises(UserError, match="'dog/1.png' stands twice"):
+        labels_by_name(files, path, ["cat", "dog"])
+    path.write_text('{"cat/1.png": ["cat"], "dog/1.png": [1]}')
+    assert labels_by_name(files, path, ["cat", "dog"]) == [[0], [1]]
+
+
+def test_two_validation_images_of_one_number_are_refused(imagenet):
+    source = next((imagenet / "val").rglob("*00000001.JPEG"))
+    picture(imagenet / "val" / "n03888257" / source.name)
+    with pytest.raises(UserError, match="number 1 is that of .*n01440764.* too; keep one"):
+        ImageNetReal(imagenet / "val", imagenet / "real.json")
+
+
+def test_a_class_that_a_label_set_lists_twice_counts_once_and_is_said(imagenet):
+    (imagenet / "real.json").write_text(json.dumps([[0, 0], [1], [2, 3, 2], [], [5], [6]]))
+    with pytest.warns(UserWarning, match="real.json: 2 label sets list a class twice; it counts once"):
+        real = ImageNetReal(imagenet / "val", imagenet / "real.json")
+    assert real.real[0] == [0] and real.real[2] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a.png\tcat\nb.png\tcat\na.png\tdog\n", r"'a.png' stands there twice \(lines 1 and 3\)"),
+        ("a.png\n", "line 1: expected FILE, a tab and CLASS"),
+        ("../a.png\tcat\n", "may lead out of its folder"),
+        ("\n", "names no image"),
+    ],
+)
+def test_a_faulty_validation_listing_is_named(tmp_path, lines, message):
+    (tmp_path / "val_annotations.txt").write_text(lines)
+    with pytest.raises(UserError, match=message):
+        list_validation(tmp_path, {"cat": 0, "dog": 1})
+
+
+@pytest.mark.parametrize("empty", ["train_filelist_flickr", "val_filelist"])
+def test_empty_lists_and_names_that_lead_out_of_webvision_are_refused(tmp_path, empty):
+    (tmp_path / "info").mkdir()
+    names = ("train_filelist_flickr", "train_filelist_google", "val_filelist")
+    contents = {name: "a.png 1\n" if name.startswith("val") == (empty != "val_filelist") else "" for name in names}
+    for name, content in contents.items():
+        (tmp_path / "info" / f"{name}.txt").write_text(content)
+    part = "validation" if empty == "val_filelist" else "training"
+    with pytest.raises(UserError, match=f"the lists of {part} images are empty"):
+        webvision_lists(tmp_path)
+    (tmp_path / "info" / f"{empty}.txt").write_text("../a.png 1\n")
+    with pytest.raises(UserError, match="line 1: the name '../a.png' may lead out of its folder"):
+        webvision_lists(tmp_path)
+
+
+@pytest.mark.parametrize("below", [".", "MNIST", "MNIST/raw"])
+def test_the_folder_of_mnist_is_taken_at_any_depth(below):
+    root = samples.ensure("MNIST_clean")
+    assert idx_folder(root / below) == root / "MNIST" / "raw"
+    conf = parse_config(["--dataset", "mnist", "--mnist_path", str(root / below)])
+    locate_data(conf)
+    assert conf._is_sample and len(MultilabelMNIST(conf._paths["root"]).arrays[1]) == 1300
+
+
+# ---- empty sets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("dataset", ["imagenet", "folder"])
+def test_a_part_without_images_is_refused_at_the_start(imagenet, part, dataset):
+    for path in (imagenet / part).rglob("*.JPEG"):
+        path.unlink()
+    (imagenet / "real.json").unlink()
+    with pytest.raises(UserError, match=f"{part}: the class folders hold no image"):
+        open_source(folder_conf(imagenet, "--dataset", dataset), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_fewer_digits_than_a_grid_has_cells_are_refused_at_the_start(tmp_path, part):
+    for name, count in (("train", 90), ("t10k", 90)):
+        n = 8 if name == part else count
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte", np.zeros((n, 28, 28)))
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(n) % 10)
+    conf = parse_config(
+        ["--dataset", "mnist", "--mnist_path", str(tmp_path), "--model", "small-10", "--batch_size", "2"]
+    )
+    locate_data(conf)
+    with pytest.raises(UserError, match="8 digits, a grid needs 9"):
+        open_source(conf, Accelerator(cpu=True))
+
+
+def test_class_folders_without_a_training_image_are_named(tmp_path, capsys):
+    for part in ("train", "val"):
+        picture(tmp_path / part / "cat" / "a.png")
+        picture(tmp_path / part / "dog" / "b.png")
+    for name in ("hen", "cow"):
+        (tmp_path / "train" / name).mkdir()
+    source = open_source(folder_conf(tmp_path, "--dataset", "folder", "--batch_size", "2"), Accelerator(cpu=True))
+    assert source.num_classes == 4
+    assert "warning: 2 of 4 classes have no training image: cow, hen" in capsys.readouterr().out

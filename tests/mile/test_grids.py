@@ -140,9 +140,9 @@ def test_faulty_mnist_files_are_named(tmp_path):
         MultilabelMNIST(tmp_path)
     with pytest.raises(UserError, match="no MNIST/raw"):
         MultilabelMNIST(tmp_path / "nowhere")
-    for count in (8, 0):
+    for count, message in ((8, "8 digits, a grid needs 9"), (0, "holds no training images")):
         write_mnist(tmp_path, count)
-        with pytest.raises(UserError, match=f"{count} digits, a grid needs 9"):
+        with pytest.raises(UserError, match=message):
             MultilabelMNIST(tmp_path, conf=conf_of()).getDataloader(True)
 
 
@@ -154,3 +154,13 @@ def test_digits_set_aside_are_in_no_training_grid(tmp_path):
     train = mnist.getDataloader(True)
     assert torch.equal(held.digits, images[96:]) and torch.equal(train.digits, images[:96])
     assert held.grids == 24 // 9 and train.grids == 96 // 9 and not held.train and not held.redraw
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [30, 84, 224])
+def test_half_precision_grids_are_resized_and_normalised_in_float32(dtype, size):
+    """Grey levels up to 255 are exact in both types."""
+    pixels = torch.randint(0, 256, (2, 84, 84), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    half = mnist_preprocess(pixels.to(dtype), size)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, mnist_preprocess(pixels, size))

@@ -10,7 +10,7 @@ import torch
 from common.cli import UserError
 from mile.config import config
 from mile.learning import IteratedLearning, bce_loss, pseudo_labels
-from mile.models import build_model, load_weights, synchronize_batch_norm
+from mile.models import build_model, load_weights
 from mile.schedule import LearningRate, Phases, Plan, rho_at
 from mile.settings import SETTINGS, resolve
 
@@ -231,23 +231,3 @@ def test_weight_files_of_all_kinds_load_and_others_are_named(tmp_path):
     torch.save(build_model("small-10", 7).state_dict(), path)
     with pytest.raises(UserError, match=r"11\.weight \(7, 576\) instead of \(10, 576\)"):
         load_weights(model, path)
-
-
-def test_synced_batch_norm_equals_the_plain_one_in_values_gradients_and_statistics():
-    """In a group of one process; two processes are in test_resume.py."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        torch.manual_seed(0)
-        plain = build_model("small-10").train()
-        synced = synchronize_batch_norm(copy.deepcopy(plain), torch.device("cpu"))
-        assert list(synced.state_dict()) == list(plain.state_dict())
-        outputs = [model(X) for model in (plain, synced)]
-        assert torch.allclose(*outputs, atol=1e-5)
-        for output in outputs:
-            output.square().sum().backward()
-        for a, b in zip(plain.parameters(), synced.parameters(), strict=True):
-            assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4)
-        for a, b in zip(plain.buffers(), synced.buffers(), strict=True):
-            assert torch.allclose(a.double(), b.double(), atol=1e-5)
-    finally:
-        torch.distributed.destroy_process_group()

@@ -11,8 +11,15 @@ from common.cli import UserError
 from mile.build import build_network
 from mile.config import config, parse_config
 from mile.models import build_model
-from mile.report import label_sets
-from mile.thresholds import Study, covering_rho, mean_average_precision, threshold_study, trivial_f1
+from mile.report import averaged_over, label_sets
+from mile.thresholds import (
+    Study,
+    classes_without_positive,
+    covering_rho,
+    mean_average_precision,
+    threshold_study,
+    trivial_f1,
+)
 from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model, writable
 from tests.mile.helpers import conf_of
 
@@ -198,3 +205,18 @@ def test_published_weights_from_the_cache_or_one_line(tmp_path, monkeypatch):
     seven = build(7, model="resnet18", bias_init="prior")
     assert torch.equal(seven.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
     assert seven.fc.bias.sigmoid().allclose(torch.tensor(1 / 8))
+
+
+def test_what_the_means_leave_out_is_said():
+    real = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]]).bool()
+    names = ["cat", "dog", "hen", "cow"]
+    assert classes_without_positive(real) == [1, 3]
+    assert averaged_over(real, names, "authors") == [
+        "  mAP is over 2 of 4 classes; without a positive: dog, cow",
+        "  1 of 3 images have no label: real_acc, F1 and coverage are over the other 2",
+    ]
+    assert averaged_over(real, names, "unofficial")[1].endswith("are divided by all images")
+    assert averaged_over(real[:1].expand(1, 4) | True, names, "authors") == []
+    many = torch.zeros(1, 9, dtype=torch.bool)
+    many[0, 0] = True
+    assert averaged_over(many, list("abcdefghi"), "authors")[0].endswith("b, c, d, e, f and 3 more")

@@ -5,12 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
+from common import sync_bn
 from common.cli import UserError
+from common.sync_bn import synchronised
 from oass.core import losses
-from oass.core.batch_norm import grouped_in_one_call, synchronise, tile_statistics
-from oass.core.csi import class_specific_instances, csi_logits
+from oass.core.batch_norm import grouped_in_one_call, tile_statistics
+from oass.core.csi import class_specific_instances, csi_logits, instance_moments
 from oass.core.losses import object_aware_losses, tile_class_maps
 from oass.core.networks import Classifier
 from oass.core.terms import terms_of
@@ -126,22 +129,91 @@ def test_eval_within_the_convolutions_equals_eval(name):
     assert {name: vars(m).get("forward") for name, m in model.named_modules()} == before
 
 
+ONE, TWO = SimpleNamespace(num_processes=1), SimpleNamespace(num_processes=2)
+
+
 def test_forwards_come_back_also_after_an_error():
-    model = tiny()
-    synchronise(model)
-    before = model.model.bn1.forward
+    model = synchronised(tiny(), ONE)
+    model.model.bn1.forward = before = model.model.bn1.forward  # somebody's own
     with pytest.raises(RuntimeError, match="size"), tile_statistics(model.model):
         model.class_maps(torch.zeros(3, 5, 5, 5))
-    assert model.model.bn1.forward is before
+    assert model.model.bn1.forward is before and "forward" not in vars(model.model.layer1[0].bn1)
 
 
-def test_synchronised_norm_alone_equals_batch_norm():
+def test_synchronised_norms_in_one_process_are_batch_norms_and_keep_the_names():
     a, b, x = tiny(), tiny(), torch.randn(4, 3, 32, 32)
-    synchronise(a)
-    za, zb = a(x, with_cam=True)[0], b(x, with_cam=True)[0]
-    torch.testing.assert_close(za, zb, rtol=1e-4, atol=1e-4)
+    keys = list(a.state_dict())
+    assert synchronised(a, ONE) is a and list(a.state_dict()) == keys
+    assert a.model.bn1 is a.stage1[1] and isinstance(a.BN[0], sync_bn.SynchronisedBatchNorm)
+    for model in (a, b):
+        model(x, with_cam=True)[0].sin().sum().backward()
+    for (name, u), v in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert u.grad is v.grad is None or torch.equal(u.grad, v.grad), name
     for (name, u), v in zip(a.named_buffers(), b.buffers(), strict=True):
-        torch.testing.assert_close(u, v, rtol=1e-4, atol=1e-5, msg=name)
+        assert torch.equal(u, v), name
+
+
+@pytest.fixture
+def two_halves(monkeypatch):
+    """The sums of two processes, where the other one's numbers are these: a list, or a function of ours."""
+
+    def pretend(others):
+        waiting = iter(others)
+        monkeypatch.setattr("oass.core.csi.world_size", lambda: 2)
+        monkeypatch.setattr("oass.core.csi.sum_over_processes", lambda values: values + next(waiting))
+
+    return pretend
+
+
+def test_the_heads_statistics_are_those_of_all_images_of_both_processes(two_halves):
+    """Five images here, three there: as a head that sees all eight."""
+    BN, stage6 = head()
+    whole, parts = copy.deepcopy(BN).train(), synchronised(copy.deepcopy(BN).train(), TWO)
+    x, cams = torch.rand(8, 7, 4, 4), make_cam(torch.randn(8, 5, 4, 4))
+    wanted = csi_logits(x, cams, whole, stage6, True)[:5]
+    moments = instance_moments(x[5:], cams[5:])
+    two_halves([torch.tensor([3.0, 3 * 16]), torch.stack([moments.v.sum(0), 3 * moments.second])])
+    torch.testing.assert_close(csi_logits(x[:5], cams[:5], parts, stage6, True), wanted, rtol=1e-5, atol=1e-5)
+    for (name, a), b in zip(parts.named_buffers(), whole.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("name", ["timm:efficientnet_b0", "timm:mobilenetv3_small_050", "timm:regnetx_002"])
+def test_timms_networks_keep_their_activation_under_sync_bn_and_on_tiles(name):
+    """Whole step, tiles in groups of four included; the activation lies inside timm's norm layers."""
+    torch.manual_seed(0)
+    plain = Classifier(name, 20, pretrained=False).train()
+    images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)
+    labels[0, 2] = labels[1, 5] = labels[1, 7] = 1
+    found = {}
+    for kind, model in (("plain", copy.deepcopy(plain)), ("synced", synchronised(copy.deepcopy(plain), ONE))):
+        torch.manual_seed(1)  # of dropped paths
+        out = object_aware_losses(model, None, images, labels, "max")
+        sum(out[key] for key in ("class_loss", "p_class_loss", "re_loss")).backward()
+        found[kind] = {key: out[key].detach() for key in ("class_loss", "p_class_loss", "re_loss", "features")}
+        found[kind] |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}  # its head has none
+        found[kind] |= dict(model.named_buffers())
+    assert list(found["plain"]) == list(found["synced"])
+    for key, value in found["plain"].items():
+        assert torch.equal(found["synced"][key], value), key
+
+
+@pytest.mark.parametrize("settings", [{"momentum": None}, {"track_running_stats": False}, {"affine": False}])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
+def test_tiles_of_a_norm_of_any_setting_equal_one_call_per_pair(kind, settings):
+    torch.manual_seed(0)
+    loop, batched, x = kind(5, **settings), nn.Sequential(kind(5, **settings)), torch.randn(12, 5, 3, 3)
+    wanted = torch.cat([loop(part) for part in x.split(4)])
+    with tile_statistics(batched, "group", update=True):
+        torch.testing.assert_close(batched(x.clone()), wanted)
+    for a, b in zip(batched.buffers(), loop.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad(), tile_statistics(batched, "group"):
+        torch.testing.assert_close(batched(x.clone()), wanted)
+    with tile_statistics(batched, "eval"):
+        torch.testing.assert_close(batched(x.clone()), loop.eval()(x.clone()))
+    grouped = grouped_in_one_call(batched[0], x)
+    torch.testing.assert_close(getattr(loop, "act", nn.Identity())(grouped), wanted)
 
 
 @pytest.mark.parametrize("strategy", ["max", "cMax", "cTopk", "cTopk-w", "uniform"])

@@ -12,15 +12,18 @@ from PIL import Image
 from common.cli import UserError
 from common.data import CorruptImage
 from oass import prepare_voc
+from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.core.cam_quality import label_map
 from oass.core.datasets import Iterator, VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
 from oass.core.evaluate import Scores, measure
+from oass.core.keypoints import upsample_cams
+from oass.core.report import describe_data
 from oass.core.transforms import EvalTransform, Picture, TrainTransform, crop_bytes, normalise
 from oass.tools.ai import augment_utils as A
 from oass.tools.ai import evaluate_utils as E
 from oass.tools.ai import torch_utils as T
 from oass.tools.ai.randaugment import OPERATIONS, RandAugmentMC
-from oass.tools.dataset.voc_utils import CLASS_NAMES, META, find_split
+from oass.tools.dataset.voc_utils import CLASS_NAMES, META, find_split, read_mask
 from oass.tools.general.xml_utils import read_objects, read_xml
 
 
@@ -40,6 +43,81 @@ def xml_object(name, box, difficult=0):
 
 def annotation(*objects, size="<size><width>20</width><height>10</height></size>"):
     return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+def test_boxes_are_numbers_of_any_notation(tmp_path):
+    """1.2e+01 is 12: read as 1 the box would lie elsewhere, or have no width and lose its label."""
+    bird = xml_object("bird", ("1.2e+01", "3.0e+00", "1.9e+01", "4.0E1"))
+    root = write_devkit(tmp_path, annotation(bird, xml_object("cat", (" 2 ", "-0.5", "7.99", "+5"))))
+    path = root / "Annotations/2008_000001.xml"
+    assert [o.box for o in read_objects(path)] == [(12, 3, 19, 9), (2, 0, 7, 5)]
+    assert read_xml(path)[1] == ["bird", "cat"]
+    for text in ("nan", "inf", "1e999", "twelve", "", "0x10"):
+        path.write_text(annotation(xml_object("bird", (text, 1, 5, 5))))
+        with pytest.raises(UserError, match="2008_000001.xml: not a readable VOC annotation"):
+            read_objects(path)
+
+
+def test_a_box_without_width_or_height_keeps_its_label_and_is_said(tmp_path, capsys):
+    dog, cow = xml_object("dog", (3, 3, 3, 8), 1), xml_object("cow", (25, 1, 30, 9))  # no width; beside the picture
+    ox = xml_object("sheep", (9, 2, 4, 8))  # from right to left
+    root = write_devkit(tmp_path, annotation(xml_object("cat", (1, 1, 5, 5)), dog, cow, ox))
+    data = VOC_Dataset_For_Classification(root, "train")
+    present = {CLASS_NAMES[c] for c in np.flatnonzero(data.split.labels[0])}
+    assert present == {"cat", "dog", "cow", "sheep"} and data.split.only_difficult[0, CLASS_NAMES.index("dog")]
+    flat = ("2008_000001 (dog)", "2008_000001 (cow)", "2008_000001 (sheep)")
+    assert data.split.without_area == flat
+    assert "labels count: 3, 2008_000001 (dog), 2008_000001 (cow), 2008_000001 (sheep)" in describe_data(data)
+    assert read_xml(root / "Annotations/2008_000001.xml")[1] == ["cat", "sheep"]  # the released function, as it was
+
+    peaks = torch.full((1, 20, 2), 2, dtype=torch.int64)  # in the cat's box: one pair, one hit
+    scores = Scores(torch.zeros(1, 20), peaks, torch.ones(1, 20, dtype=torch.bool))
+    assert measure(scores, data.split)["pointing"] == 1
+
+
+def test_an_id_that_comes_twice_is_refused_by_name(devkit, tmp_path):
+    own = tmp_path / "mine.txt"
+    own.write_text("2008_000003 1\n\n2008_000004 1\n2008_000003 -1\n")
+    with pytest.raises(UserError, match=r"mine.txt: 2008_000003 stands there twice \(lines 1 and 4\)"):
+        VOC_Dataset_For_Classification(devkit, own)
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n\n"])
+@pytest.mark.parametrize("flag", ["--train_domain", "--val_domain"])
+def test_an_empty_list_is_refused_at_the_start(flag, content, small, tmp_path):
+    own = tmp_path / "none.txt"
+    own.write_text(content)
+    with pytest.raises(UserError, match="none.txt: an empty list"):
+        cmax.main([*small, flag, str(own), "--output_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_images_without_any_object_are_refused_at_the_start(small, tmp_path):
+    own = tmp_path / "odd.txt"
+    own.write_text("2008_000001\n")  # the sample's picture without an object
+    with pytest.raises(UserError, match="odd.txt: none of its 1 images has an object"):
+        cmax.main([*small, "--train_domain", str(own), "--batch_size", "1", "--output_dir", str(tmp_path / "run")])
+
+
+def test_a_mask_of_another_value_is_named(tmp_path):
+    Image.fromarray(np.array([[0, 20, 255], [1, 128, 0]], np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=r"mask.png: 128 is no class of VOC \(0 to 20; 255 is void\)"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_a_very_long_picture_keeps_a_pixel():
+    random.seed(0)
+    assert A.RandomResize(64, 64)(Image.new("RGB", (9000, 2))).size == (64, 1)
+    assert crop_bytes(Image.new("RGB", (1, 5000)), 64, at_random=True).pixels.shape == (3, 64, 64)
+
+
+def test_half_precision_is_interpolated_in_float32():
+    maps = torch.rand(1, 2, 4, 4)
+    for dtype in (torch.float16, torch.bfloat16):
+        for call in (lambda m: upsample_cams(m, 8), lambda m: T.resize_for_tensors(m, (8, 8))):
+            found = call(maps.to(dtype))
+            assert found.dtype == dtype
+            torch.testing.assert_close(found, call(maps.to(dtype).float()).to(dtype))
 
 
 def test_xml_is_clipped_truncated_and_thinned(tmp_path):

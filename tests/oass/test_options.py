@@ -16,7 +16,8 @@ from oass import train_classification_with_puzzle_max as puzzle_max
 from oass.core import pretrain
 from oass.core.build import build_optimizer, build_student
 from oass.core.networks import Classifier, load_classifier
-from oass.core.options import build_parser
+from oass.core.options import RELEASED as SWITCHES
+from oass.core.options import build_parser, differences
 from oass.core.settings import parse_args, sample_defaults
 from oass.core.terms import terms_of
 from oass.tools.ai.optim_utils import update_ema_variables
@@ -144,13 +145,12 @@ def test_real_runs_keep_the_released_defaults_and_released_sets_every_switch(dev
     args = parse_args("cMax", ["--data_dir", str(devkit), "--h_co", "3"])
     assert args.image_size == 512 and args.weights == "imagenet" and args.keypoint_rule == "paper"
     assert "unused" in capsys.readouterr().out
+    args = parse_args("cMax", ["--data_dir", str(devkit), "--released"])
+    assert {name: getattr(args, name) for name in SWITCHES} == {name: value for name, (value, _) in SWITCHES.items()}
+    assert differences(args) == []
     args = parse_args("cMax", ["--data_dir", str(devkit), "--released", "--p_loss", "full"])
-    assert (args.keypoint_rule, args.tile_bn_stats, args.drop_last_eval, args.p_loss) == (
-        "released",
-        True,
-        True,
-        "teacher",
-    )
+    assert args.keypoint_rule == "released" and args.p_loss == "full"  # what was given wins
+    assert differences(args) == ["--p_loss full (D4)"]
 
 
 def test_sample_defaults_lose_against_flags(tmp_path):

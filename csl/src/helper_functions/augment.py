@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from csl.src.domain import require_count, require_number
+
 GREY = (128, 128, 128)
 CUTOUT_COLOUR = (125, 122, 113)
 
@@ -18,6 +20,8 @@ class CutoutPIL:
     """
 
     def __init__(self, cutout_factor: float = 0.5) -> None:
+        """SettingsError (a ValueError): a negative factor."""
+        require_number(cutout_factor, "cutout_factor", 0)
         self.cutout_factor = cutout_factor
 
     def __call__(self, x: Image.Image) -> Image.Image:
@@ -97,6 +101,9 @@ class RandAugment:
     """
 
     def __init__(self, operations: int = 2, probability: float = 0.5) -> None:
+        """SettingsError (a ValueError): a negative count, a probability outside 0..1."""
+        require_count(operations, "operations")
+        require_number(probability, "probability", 0, 1)
         self.operations, self.probability = operations, probability
         self.names = list(OPERATIONS)
         self.levels = {name: np.linspace(low, high, 10).tolist() for name, (_, low, high) in OPERATIONS.items()}
@@ -114,6 +121,8 @@ class RandomShift:
     """Moves an image by up to `pixels` in both directions; what is uncovered repeats the border."""
 
     def __init__(self, pixels: int) -> None:
+        """SettingsError (a ValueError): a negative number of pixels."""
+        require_count(pixels, "pixels")
         self.pixels = pixels
 
     def __call__(self, image: Image.Image) -> Image.Image:

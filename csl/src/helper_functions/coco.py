@@ -1,8 +1,7 @@
 """Image labels from annotation files in COCO's form: CocoDetection (complete) and LVISDetection (partial)."""
 
-import json
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,32 +10,82 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.cli import UserError
 from common.data import read_image
-from csl.src.errors import MissingFileError, SettingsError, naming_image
+from common.text import inside, once, read_json, whole
+from csl.src.errors import MissingFileError, SettingsError, as_settings_errors, naming_image
+from csl.src.helper_functions.classes import Columns, match_categories
 from csl.src.helper_functions.label_table import LabelTable
+
+KINDS = ("images", "annotations", "categories")
+NO_ANNOTATIONS = "not an annotation file in COCO's form"
 
 
 class Annotations:
     """An annotation file, read once, without its segmentations: `cats`, `imgs` (id -> record), `loadImgs`."""
 
     def __init__(self, path: str | Path) -> None:
-        """MissingFileError, or SettingsError naming what the file lacks."""
-        path = Path(path)
-        if not path.is_file():
+        """MissingFileError, or SettingsError naming what the file lacks, or what it has twice.
+
+        A record that stands twice would lose its labels to the other one, or count for both.
+        """
+        self.path = Path(path)
+        if not self.path.exists():
             raise MissingFileError(f"{path}: no such annotation file")
-        try:
-            content = json.loads(path.read_bytes())
-            images, annotations, categories = (content[k] for k in ("images", "annotations", "categories"))
-            self.cats = {int(c["id"]): c for c in categories}
-            self.names = [str(c["name"]) for c in self.cats.values()]
-            self.imgs = {int(image["id"]): image for image in images}
-            self.image_ids = np.fromiter((a["image_id"] for a in annotations), np.int64, len(annotations))
-            self.category_ids = np.fromiter((a["category_id"] for a in annotations), np.int64, len(annotations))
-        except (ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"{path}: not an annotation file in COCO's form ({error!r}); fetch it again") from error
-        self.path = path
+        content = self._content()
+        images, annotations, categories = (self._records(content, kind) for kind in KINDS)
+
+        category_ids = self._whole_numbers(categories, "categories", "id")
+        image_ids = self._whole_numbers(images, "images", "id")
+        self.names = [str(name) for name in self._column(categories, "categories", "name")]
+        with as_settings_errors():
+            once(category_ids.tolist(), f"{path}: category ids")
+            once(self.names, f"{path}: category names")
+            once(image_ids.tolist(), f"{path}: image ids")
+        if not categories:
+            raise SettingsError(f"{path}: holds no category")
+        self.cats = dict(zip(category_ids.tolist(), categories, strict=True))
+        self.imgs = dict(zip(image_ids.tolist(), images, strict=True))
+
+        self.image_ids = self._whole_numbers(annotations, "annotations", "image_id")
+        self.category_ids = self._whole_numbers(annotations, "annotations", "category_id")
         self.require_known(self.category_ids, self.cats, "annotations of unknown categories")
         self.require_known(self.image_ids, self.imgs, "annotations of unknown images")
+
+    def _content(self) -> dict:
+        try:
+            return read_json(self.path, dict)
+        except UserError as error:
+            raise SettingsError(f"{error}; this is {NO_ANNOTATIONS}") from error
+
+    def _records(self, content: dict, kind: str) -> list:
+        records = content.get(kind)
+        if not isinstance(records, list):
+            raise SettingsError(f"{self.path}: {NO_ANNOTATIONS} (no list {kind!r}); fetch it again")
+        return records
+
+    def _column(self, records: list, kind: str, key: str) -> list:
+        """record[key] of every record; SettingsError names the first record without it."""
+        try:
+            return [record[key] for record in records]
+        except (KeyError, TypeError, IndexError) as error:
+            whole_ones = (isinstance(record, dict) and key in record for record in records)
+            position = list(whole_ones).index(False) + 1
+            raise SettingsError(
+                f"{self.path}: {NO_ANNOTATIONS} (entry {position} of {kind!r} has no {key!r}); fetch it again"
+            ) from error
+
+    def _whole_numbers(self, records: list, kind: str, key: str) -> np.ndarray:
+        """record[key] of every record as int64; SettingsError where one is no whole number."""
+        values = self._column(records, kind, key)
+        if set(map(type, values)) - {int}:  # 3.0 and "3" are numbers; 3.5 would be cut off to another id
+            where = f"{self.path}: {kind}"
+            with as_settings_errors():
+                values = [whole(value, f"{where}, entry {place}, {key}") for place, value in enumerate(values, 1)]
+        try:
+            return np.array(values, np.int64)
+        except OverflowError as error:
+            raise SettingsError(f"{self.path}: {kind}: a {key} has more than 63 bits") from error
 
     def require_known(self, ids: np.ndarray, known: Iterable[int], what: str) -> None:
         """SettingsError with the number of ids (n,) that are not known, and the first of them."""
@@ -62,14 +111,24 @@ class AnnotatedImages:
         target_transform: Callable | None = None,
         spread_targets: bool = True,
         keep_empty: bool = False,
+        *,
+        columns: Columns | None = None,
     ) -> None:
-        """`spread_targets=False` leaves the label matrix to its first use; `keep_empty` as in the subclass."""
+        """`spread_targets=False` leaves the label matrix to its first use; `keep_empty` as in the subclass.
+
+        `columns`: the classes of another set, whose columns these labels shall have; a category is the class of
+        its name. SettingsError names the categories that are none. Without it: the file's own, in its order.
+        """
         self.root, self.transform, self.target_transform = Path(root), transform, target_transform
-        self.read: Callable[[Path], Image.Image] = read_image
+        self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)  # as the annotators saw it
         self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
         self.coco = Annotations(annFile)
-        self.cat2cat = {category: index for index, category in enumerate(self.coco.cats)}
-        self.classes = dict(enumerate(self.coco.names))
+        own = dict(zip(self.coco.cats, self.coco.names, strict=True))
+        if columns is None:
+            columns = Columns(self.coco.names, [str(key) for key in own], str(self.coco.path))
+        self.columns = columns
+        self.cat2cat = match_categories(own, columns, self.coco.path)
+        self.classes = dict(enumerate(columns.names))
         self.ids = self._choose_ids(keep_empty)
         self.num_all = len(self.coco.imgs)
         if spread_targets:
@@ -107,16 +166,22 @@ class AnnotatedImages:
 
     def relative_path(self, image_id: int) -> str:
         """Where an image lies below root."""
-        return self.coco.imgs[image_id]["file_name"]
+        return self.coco.imgs[image_id].get("file_name")
+
+    def path(self, image_id: int) -> Path:
+        """The file of an image; SettingsError for a name that leads out of root."""
+        with as_settings_errors():
+            return inside(self.root, self.relative_path(image_id), f"{self.coco.path}: image {image_id}")
 
     def paths(self) -> list[Path]:
         """The image files, in the order of the items."""
-        return [self.root / self.relative_path(image_id) for image_id in self.ids]
+        return [self.path(image_id) for image_id in self.ids]
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
         image_id = self.ids[index]
         with naming_image(image_id, self.coco.path):
-            image, target = self.read(self.root / self.relative_path(image_id)), self.targets_all[image_id]
+            image = self.read(self.path(image_id))
+        target = self.targets_all[image_id]
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:
@@ -143,18 +208,32 @@ class LVISDetection(AnnotatedImages):
 
     def _fill(self, matrix: np.ndarray, row_of: dict[int, int]) -> None:
         images = self.coco.imgs
-        pairs = [(row, c) for image_id, row in row_of.items() for c in images[image_id].get("neg_category_ids", ())]
-        rows, categories = np.array(pairs, np.int64).reshape(-1, 2).T
-        self.coco.require_known(categories, self.cat2cat, "neg_category_ids of unknown categories")
-        matrix[rows, _lookup(categories, self.cat2cat)] = 0
+        rows: list[int] = []
+        categories: list[int] = []
+        for image_id, row in row_of.items():
+            negatives = self._negatives(images[image_id])
+            rows += [row] * len(negatives)
+            categories += negatives
+        negative_ids = np.array(categories, np.int64)
+        self.coco.require_known(negative_ids, self.cat2cat, "neg_category_ids of unknown categories")
+        matrix[np.array(rows, np.int64), _lookup(negative_ids, self.cat2cat)] = 0
         super()._fill(matrix, row_of)
+
+    def _negatives(self, image: dict) -> list[int]:
+        """neg_category_ids of an image; SettingsError where they are no list of whole numbers."""
+        negatives = image.get("neg_category_ids") or []
+        where = f"{self.coco.path}: image {image['id']}: neg_category_ids"
+        if not isinstance(negatives, list):
+            raise SettingsError(f"{where}: expected a list")
+        with as_settings_errors():
+            return [whole(number, where) for number in negatives]
 
     def relative_path(self, image_id: int) -> str:
         """The last two parts of coco_url (SPLIT2017/ID.jpg), or file_name."""
         image = self.coco.imgs[image_id]
         if image.get("coco_url"):
-            return str(PurePosixPath(*PurePosixPath(image["coco_url"]).parts[-2:]))
-        return image["file_name"]
+            return str(PurePosixPath(*PurePosixPath(str(image["coco_url"])).parts[-2:]))
+        return image.get("file_name")
 
 
 def _lookup(keys: np.ndarray, table: dict[int, int]) -> np.ndarray:

@@ -8,14 +8,20 @@ import hashlib
 import io
 import math
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from common.checkpoint import atomic_write
-from csl.src.errors import SettingsError
+from common.cli import UserError
+from common.text import once, require_file
+from csl.src.domain import require_labels
+from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
+from csl.src.helper_functions.classes import listed
 from csl.src.helper_functions.label_table import LabelTable, label_matrix
 
 SCHEMES = {
@@ -40,7 +46,7 @@ def simulate_coco(
     fpc: of each class min(param, available) positives and as many negatives stay, chosen uniformly. rps: each
     entry is dropped (becomes -1) with probability param. single_positive: one positive an image stays.
     `mode` and `param` default to args.simulate_partial_type and args.simulate_partial_param; args.seed to 0.
-    SettingsError: an unknown mode, a parameter of another mode, no labels.
+    SettingsError (a ValueError): an unknown mode, a parameter of another mode, no labels, other labels than 1, 0, -1.
     """
     scheme = scheme_of(mode or args.simulate_partial_type)
     param = args.simulate_partial_param if param is None else param
@@ -123,12 +129,12 @@ def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str])
 
 
 def load_partial_labels(path: Path, dataset_train: Any) -> Any:
-    """Give a data set the partial labels that `save_partial_labels` wrote, matched by image id."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ids, matrix = arrays["ids"].tolist(), arrays["targets"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SettingsError(f"--partial_labels {path}: not a file of partial labels ({error})") from error
+    """Give a data set the partial labels that `save_partial_labels` wrote, matched by image id and class name.
+
+    SettingsError (a ValueError): no such file of partial labels, images or classes that it lacks, an id or a class
+    twice, labels other than 1, 0, -1.
+    """
+    ids, matrix, classes = _read_partial_labels(path)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     wanted = list(dataset_train.targets_all)
     missing = [i for i in wanted if str(i) not in rows]
@@ -136,8 +142,39 @@ def load_partial_labels(path: Path, dataset_train: Any) -> Any:
     if missing or matrix.shape[1:] != shape[1:]:
         what = f"lacks {len(missing)} images, first {missing[0]}" if missing else f"has {matrix.shape[1]} classes"
         raise SettingsError(f"--partial_labels {path}: {what}; the data have {shape[0]} images, {shape[1]} classes")
+    names = getattr(dataset_train, "classes", None)
+    if names is not None:
+        matrix = matrix[:, _columns_by_name(path, classes, list(names.values()))]
     dataset_train.targets_all = LabelTable(wanted, matrix[[rows[str(i)] for i in wanted]])
     return dataset_train
+
+
+def _read_partial_labels(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Ids (N), labels (N,C) and class names (C) of a file of partial labels."""
+    try:
+        with np.load(require_file(path), allow_pickle=False) as arrays:
+            ids, matrix, classes = (arrays[name] for name in ("ids", "targets", "classes"))
+    except UserError as error:
+        raise MissingFileError(f"--partial_labels {error}") from error
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+        raise SettingsError(f"--partial_labels {path}: not a file of partial labels ({error})") from error
+    where = f"--partial_labels {path}"
+    if matrix.ndim != 2 or ids.shape != matrix.shape[:1] or classes.shape != matrix.shape[1:]:
+        shapes = f"ids {ids.shape}, targets {matrix.shape}, classes {classes.shape}"
+        raise SettingsError(f"{where}: {shapes} do not belong together; expected (N,), (N,C), (C,)")
+    require_labels(matrix, f"{where}: targets")
+    with as_settings_errors():
+        once(ids.tolist(), f"{where}: ids")
+        once(classes.tolist(), f"{where}: classes")
+    return ids.tolist(), matrix, [str(name) for name in classes]
+
+
+def _columns_by_name(path: Path, classes: list[str], wanted: list[str]) -> list[int]:
+    """The column of the file for every class of the data; SettingsError names those that it lacks."""
+    missing = [name for name in wanted if name not in set(classes)]
+    if missing:
+        raise SettingsError(f"--partial_labels {path}: lacks the classes {listed(missing)}")
+    return [classes.index(name) for name in wanted]
 
 
 def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from common.checkpoint import unwrap
+from csl.src.domain import require_number
 
 
 class ModelEma:
@@ -20,6 +21,8 @@ class ModelEma:
     def __init__(
         self, model: nn.Module, decay: float = 0.9997, device: torch.device | None = None, *, warmup: bool = False
     ) -> None:
+        """SettingsError (a ValueError): a decay outside 0..1."""
+        require_number(decay, "decay", 0, 1)
         self.module = deepcopy(unwrap(model)).eval().requires_grad_(False)
         if device is not None:
             self.module.to(device=device)
@@ -63,8 +66,9 @@ class ModelEma:
 def add_weight_decay(model: nn.Module, weight_decay: float = 1e-4, skip_list: Collection[str] = ()) -> list[dict]:
     """Two parameter groups: without decay 1-d parameters, biases and those of `skip_list`; with decay the rest.
 
-    0-d parameters decay, frozen ones are left out (as released).
+    0-d parameters decay, frozen ones are left out (as released). SettingsError (a ValueError): a negative decay.
     """
+    require_number(weight_decay, "weight_decay", 0)
     decay, no_decay = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -1,19 +1,16 @@
-"""Files as a reader sees them: rows of a csv, what lies in folders."""
+"""Paths as users write them, and what lies in folders."""
 
-import csv
-from collections.abc import Iterator
 from pathlib import Path
 
-from csl.src.errors import SettingsError
+from common.cli import UserError
 
 
-def csv_rows(path: Path) -> Iterator[list[str]]:
-    """The rows of a csv file in UTF-8, with or without a byte-order mark; SettingsError where it is none."""
+def expanded(path: str | Path, flag: str) -> Path:
+    """The path with `~` spelled out; UserError names the flag where that is the home of nobody."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from csv.reader(file)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"{path}: not a csv file in UTF-8 ({error})") from error
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{flag} {path}: there is no such user") from error
 
 
 class FolderListing:

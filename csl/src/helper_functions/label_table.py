@@ -5,15 +5,23 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from csl.src.domain import require_labels
+from csl.src.errors import SettingsError
+
 
 class LabelTable(Mapping):
     """A mapping image id -> int8 tensor (C,), a view of `matrix` (N,C); the ids keep their order."""
 
     def __init__(self, ids: Sequence, matrix: np.ndarray) -> None:
+        """SettingsError (a ValueError): other numbers of ids and rows, an id twice, labels other than 1, 0, -1."""
         if len(ids) != len(matrix):
-            raise ValueError(f"{len(ids)} ids for {len(matrix)} rows of labels")
+            raise SettingsError(f"{len(ids)} ids for {len(matrix)} rows of labels")
+        require_labels(matrix, "labels")
         self.matrix = np.ascontiguousarray(matrix, np.int8)
         self.rows = {image_id: row for row, image_id in enumerate(ids)}
+        if len(self.rows) < len(ids):
+            again = next(image_id for row, image_id in enumerate(ids) if self.rows[image_id] != row)
+            raise SettingsError(f"the id {again!r} occurs twice among {len(ids)} rows of labels")
 
     def __getitem__(self, image_id: object) -> torch.Tensor:
         return torch.from_numpy(self.matrix[self.rows[image_id]])
@@ -26,7 +34,12 @@ class LabelTable(Mapping):
 
 
 def label_matrix(targets: Mapping) -> np.ndarray:
-    """(N,C) int8 of any mapping id -> row; no copy where it is a LabelTable."""
+    """(N,C) int8 of any mapping id -> row; no copy where it is a LabelTable.
+
+    SettingsError (a ValueError): labels other than 1, 0, -1, which int8 would cut off or wrap around.
+    """
     if isinstance(targets, LabelTable):
         return targets.matrix
-    return np.stack([np.asarray(row) for row in targets.values()]).astype(np.int8)
+    matrix = np.stack([np.asarray(row) for row in targets.values()])
+    require_labels(matrix, "labels")
+    return matrix.astype(np.int8)

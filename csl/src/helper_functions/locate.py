@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data import locate
+from csl.src.helper_functions.files import expanded
 
 NAMES = {"openimages": "Open Images", "lvis": "LVIS"}  # of --dataset; else COCO 2014
 HOW_TO_GET = {
@@ -55,15 +56,22 @@ def layouts_in(root: Path, metadata: Path | None = None) -> list[Layout]:
     return found
 
 
+OF_DEBUG_MODE = {"on_farm": {"coco"}, "hyperml": {"hyperml"}}
+OF_DATASET = {"coco": {"coco", "hyperml"}, "lvis": {"lvis"}, "openimages": {"openimages"}}
+EVERY = {"coco", "lvis", "openimages", "hyperml"}
+
+
+def wanted_names(args: argparse.Namespace) -> set[str]:
+    """The layouts that --dataset and --debug_mode both allow; empty where they contradict each other."""
+    return OF_DATASET.get(args.dataset, EVERY) & OF_DEBUG_MODE.get(args.debug_mode, EVERY)
+
+
 def wanted_layouts(root: Path, args: argparse.Namespace) -> list[Layout]:
     """The layouts that could lie in `root` and that --dataset and --debug_mode ask for."""
-    if args.dataset == "auto":
-        every = ("coco", "lvis", "openimages", "hyperml")
-        wanted = {"on_farm": ("coco",), "hyperml": ("hyperml",)}.get(args.debug_mode, every)
-    else:
-        wanted = ("coco", "hyperml") if args.dataset == "coco" else (args.dataset,)
     metadata = getattr(args, "metadata", None)
-    return [f for f in layouts_in(root, Path(metadata) if metadata else None) if f.name in wanted]
+    metadata = expanded(metadata, "--metadata") if metadata else None
+    names = wanted_names(args)
+    return [layout for layout in layouts_in(root, metadata) if layout.name in names]
 
 
 def find_layout(root: Path, args: argparse.Namespace) -> Layout | None:
@@ -81,7 +89,8 @@ def locate_data(args: argparse.Namespace, *, is_given: bool) -> Found:
     UserError lists the files that were looked for, with full paths, and says how to get the data.
     """
     sample = "OpenImages" if args.dataset == "openimages" else None if args.dataset == "lvis" else "COCO_2014"
-    root, dataset = Path(args.data).expanduser(), NAMES.get(args.dataset, "COCO 2014")
+    root = expanded(args.data, "--data")
+    dataset = NAMES.get(args.dataset, "COCO 2014")
     looked = ", ".join(dict.fromkeys(str(layout.train.resolve()) for layout in wanted_layouts(root, args)))
     location = locate(
         dataset,

@@ -1,6 +1,7 @@
 """Mean average precision for complete and for partial labels, and precision / recall / F at a threshold.
 
-N rows (images), C classes. One rule for ties everywhere: among equal scores the later row ranks first.
+N rows (images), C classes. One rule for ties everywhere: among equal scores the later row ranks first. Targets are 1,
+0 or -1 and scores are numbers; anything else is a SettingsError (a ValueError), not a silent 0.
 """
 
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from csl.src.domain import as_array, require_count, require_labels, require_number
 from csl.src.errors import SettingsError
 
 Array = np.ndarray | torch.Tensor
@@ -47,7 +49,7 @@ def mAP(targs: Array, preds: Array) -> float:
     A class without positives counts 0, and -1 counts as negative: for partial labels use mAP_partial. 0 without
     preds; SettingsError (a ValueError) names the shapes that do not belong together.
     """
-    if np.size(_array(preds)) == 0:
+    if np.size(as_array(preds)) == 0:
         return 0.0
     return 100 * float(np.mean(ap_per_class(targs, preds)))
 
@@ -95,8 +97,10 @@ def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, floa
     P_O, R_O, F_O: from counts summed over classes. Entries with target -1 count as negatives. SettingsError as in
     `mAP`.
     """
+    require_number(thre, "thre")
     scores, targets = _pair(preds, targs)
-    predicted, positive = scores > thre, targets == 1
+    predicted = scores > thre
+    positive = targets == 1
     tp = (predicted & positive).sum(0).astype(np.float64)
     sums = predicted.sum(0), positive.sum(0)
 
@@ -118,7 +122,8 @@ def conventional_f1(metrics: dict[str, float]) -> dict[str, float]:
 
 def top_k_only(preds: Array, k: int = 3) -> np.ndarray:
     """Scores (N,C) with all but the k largest of each row set to -1: for the top-3 variants of the F measures."""
-    scores = _array(preds)
+    require_count(k, "k", 1)
+    scores = _require_scores(as_array(preds))
     if k >= scores.shape[1]:
         return scores
     kept, out = np.argpartition(scores, -k, axis=1)[:, -k:], np.full_like(scores, -1)
@@ -146,20 +151,23 @@ def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
     return thresholds
 
 
-def _array(values: Array) -> np.ndarray:
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).numpy()
-
-
 def _pair(preds: Array, targs: Array, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Scores and targets as arrays; SettingsError unless both are (N,C), or (N,) where `dimensions` is 1."""
-    scores, targets = _array(preds), _array(targs)
+    scores = as_array(preds)
+    targets = as_array(targs)
     if scores.shape != targets.shape or scores.ndim != dimensions:
         wanted = "(N,C)" if dimensions == 2 else "(N,)"
         raise SettingsError(f"targets {targets.shape} and scores {scores.shape}: both must be {wanted}, of one shape")
-    return scores, targets
+    require_labels(targets, "targets")
+    return _require_scores(scores), targets
+
+
+def _require_scores(scores: np.ndarray) -> np.ndarray:
+    """The scores; SettingsError where some are nan, which no ranking and no threshold can place."""
+    if np.isnan(scores).any():
+        row = np.argwhere(np.isnan(scores))[0].tolist()
+        raise SettingsError(f"the scores contain nan, the first at {row}")
+    return scores
 
 
 def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -172,8 +180,6 @@ def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.nda
 
 def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     """AP in 0..1 of one class: scores (n,), positive (n,) bool."""
-    if np.isnan(scores).any():
-        raise SettingsError("average precision: the scores contain nan")
     ranks = _ranks(scores, positive)
     return float((np.arange(1, len(ranks) + 1) / ranks).sum() / (len(ranks) + 1e-8))
 

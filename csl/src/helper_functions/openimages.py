@@ -2,20 +2,26 @@
 
 Forms: the authors' csv by position (path, positives, negatives, split; or path, positives, split) with
 Python-style lists, and Google's long form (ImageID,Source,LabelName,Confidence), one row a label.
+
+An image that stands twice in a split is refused: two items of one picture would have different labels. Labels that are
+both positive and negative of one image count as positive, and are told.
 """
 
+import ast
 import glob
 import hashlib
 import os
 import re
-import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,13 +29,17 @@ from PIL import Image
 
 from common import checkpoint
 from common.data import read_image
-from csl.src.errors import MissingFileError, SettingsError, naming_image
-from csl.src.helper_functions.files import FolderListing, csv_rows
+from common.text import csv_rows, inside
+from csl.src.errors import MissingFileError, SettingsError, as_settings_errors, naming_image
+from csl.src.helper_functions.classes import Columns, tell
+from csl.src.helper_functions.files import FolderListing
 
 LONG_HEADER = ["ImageID", "Source", "LabelName", "Confidence"]
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 FORMS = "path,[positives],[negatives],split or path,[labels],split with split train, val or test"
 LONG_FOLDERS = ("", "train", "validation", "test")
+DESCRIPTIONS = ("oidv6-class-descriptions", "class-descriptions")
+FORMAT = 3  # of the cache; another number where a file is read in another way
 
 
 @dataclass
@@ -43,6 +53,7 @@ class OpenImagesIndex:
     negative_indptr: np.ndarray
     negative_indices: np.ndarray
     dropped: int = 0  # labels outside `classes`
+    conflicts: int = 0  # labels that are positive and negative of one image
     source: Path | None = None  # the file that the labels are of
 
     def __len__(self) -> int:
@@ -55,6 +66,18 @@ class OpenImagesIndex:
             self.negative_indices[self.negative_indptr[i] : self.negative_indptr[i + 1]],
         )
 
+    def classes_with(self, label: int) -> set[int]:
+        """The classes for which some image has the label 1, or 0."""
+        indices = self.positive_indices if label == 1 else self.negative_indices
+        return set(np.unique(indices).tolist())
+
+    def is_partial(self) -> bool:
+        """Whether some label is un-annotated."""
+        labels = len(self.positive_indices) + len(self.negative_indices)
+        if labels < len(self) * len(self.classes):
+            return True
+        return any((self.rows([image]) == -1).any() for image in range(len(self)))
+
     def take(self, rows: np.ndarray) -> "OpenImagesIndex":
         """The index of some images."""
         csr = []
@@ -64,7 +87,8 @@ class OpenImagesIndex:
         ):
             parts = [indices[indptr[i] : indptr[i + 1]] for i in rows]
             csr += [np.cumsum([0, *map(len, parts)]), np.concatenate([indices[:0], *parts])]
-        return OpenImagesIndex([self.paths[i] for i in rows], self.classes, *csr, self.dropped, self.source)
+        paths = [self.paths[i] for i in rows]
+        return OpenImagesIndex(paths, self.classes, *csr, self.dropped, self.conflicts, self.source)
 
     def target(self, i: int) -> torch.Tensor:
         """(C,) int64: -1, negatives 0, positives 1 (positive wins)."""
@@ -87,12 +111,13 @@ def read_openimages_csv(
     """The labels of one split (None: all). Default classes: sorted names that occur anywhere in the file.
 
     Labels outside `classes` are dropped and counted. The parsed file is kept beside it (key: size, mtime).
-    SettingsError: not a csv file; an unknown split or a missing list, with its row.
+    SettingsError: not a csv file; an unknown split, a missing list or an image for the second time, with its line.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MissingFileError(f"{path}: no such file; Open Images' labels are looked for there")
-    paths, splits, flat = _parsed(path, cache)
+    with as_settings_errors():
+        paths, splits, flat = _parsed(path, cache)
     names, name_of, image_of, is_positive = flat
     if classes is None:
         classes = names.tolist()
@@ -107,7 +132,23 @@ def read_openimages_csv(
     for value in (True, False):
         mask = known & wanted & (is_positive == value)
         csr += _compress(row_of[image_of[mask]], to_class[name_of[mask]], int(chosen.sum()))
-    return OpenImagesIndex(paths[chosen].tolist(), list(classes), *csr, int((wanted & ~known).sum()), path)
+    dropped = int((wanted & ~known).sum())
+    return OpenImagesIndex(paths[chosen].tolist(), list(classes), *csr, dropped, _conflicts(*csr, len(classes)), path)
+
+
+def _conflicts(
+    positive_indptr: np.ndarray,
+    positive_indices: np.ndarray,
+    negative_indptr: np.ndarray,
+    negative_indices: np.ndarray,
+    classes: int,
+) -> int:
+    """How many labels stand in both compressed matrices."""
+    cells = []
+    for indptr, indices in ((positive_indptr, positive_indices), (negative_indptr, negative_indices)):
+        rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+        cells.append(rows * classes + indices)
+    return len(np.intersect1d(*cells))
 
 
 def _compress(rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +185,10 @@ Parsed = tuple[list[str], list[str], _Labels]
 def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
     """Paths (N,), splits (N,), and per label: names, index of its name, index of its image, whether positive."""
     stat = path.stat()
-    key = hashlib.sha256(f"2 {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = path.with_name(f".{path.name}.{key}.npz")
     if use_cache and cache.is_file():
-        with suppress(OSError, ValueError, KeyError), np.load(cache, allow_pickle=False) as a:
+        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(cache, allow_pickle=False) as a:
             return a["paths"], a["splits"], (a["names"], a["name_of"], a["image_of"], a["positive"])
     paths, splits, labels = _parse(path)
     flat = labels.flat()
@@ -166,11 +207,13 @@ def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _parse(path: Path) -> Parsed:
-    rows = enumerate(csv_rows(path), 1)
+    rows = csv_rows(path)
     number, first = next(rows, (1, []))
-    if first[:4] == LONG_HEADER:
+    if [cell.strip() for cell in first[:4]] == LONG_HEADER:
         return _parse_long(path, rows)
-    return _parse_wide(path, len(first), rows if _is_header(first) else chain([(number, first)], rows))
+    if not _is_header(first):
+        rows = chain([(number, first)], rows)
+    return _parse_wide(path, len(first), rows)
 
 
 def _is_header(row: list[str]) -> bool:
@@ -181,31 +224,73 @@ def _is_header(row: list[str]) -> bool:
 def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
     if columns < 3:
         raise SettingsError(f"{path}: row 1 has {columns} columns; accepted: {FORMS}")
-    paths, splits, labels = [], [], _Labels()
+    paths: list[str] = []
+    splits: list[str] = []
+    labels = _Labels()
+    line_of: dict[tuple[str, str], int] = {}
     for number, row in rows:
-        if not row:
-            continue
         lists = [_names(cell) for cell in row[1 : min(3, len(row) - 1)]]
         if len(row) != columns or None in lists:
             raise SettingsError(f"{path}: row {number} {','.join(row)[:60]!r}: no list of labels; accepted: {FORMS}")
         if row[-1].strip() not in SPLITS:
             raise SettingsError(f"{path}: row {number}: unknown split {row[-1].strip()!r}; accepted: {FORMS}")
+        image = row[0].strip()
+        split = SPLITS[row[-1].strip()]
+        before = line_of.setdefault((image, split), number)
+        if before != number:
+            raise SettingsError(f"{path}: row {number}: the image {image!r} of {split} stands in row {before} already")
+
         for names, positive in zip(lists, (True, False), strict=False):
             for name in names:
                 labels.add(len(paths), name, positive)
-        paths.append(row[0].strip())
-        splits.append(SPLITS[row[-1].strip()])
+        paths.append(image)
+        splits.append(split)
     return paths, splits, labels
 
 
+# An item of a list: in quotes, between which anything but the same quote may stand, or plain up to the next comma.
+_ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^'",][^,]*)?)\s*(?:,|$)""", re.DOTALL)
+
+
 def _names(cell: str) -> list[str] | None:
-    """The names of a list, quoted or not; None where the cell is none. An empty cell is an empty list."""
+    """The names of a list, quoted or not; None where the cell is none. An empty cell is an empty list.
+
+    >>> _names("['/m/01', 'Bowl, large', \\"Jack-o'-lantern\\"]")
+    ['/m/01', 'Bowl, large', "Jack-o'-lantern"]
+    >>> _names("[/m/01, /m/02]")
+    ['/m/01', '/m/02']
+    """
     cell = cell.strip()
     if not cell:
         return []
-    if not re.fullmatch(r"\[.*\]", cell, re.DOTALL):
+    if cell[0] != "[" or cell[-1] != "]":
         return None
-    return [name for part in cell[1:-1].split(",") if (name := part.strip().strip("'\""))]
+    inner = cell[1:-1]
+    if "'" not in inner and '"' not in inner:
+        return [name for part in inner.split(",") if (name := part.strip())]
+
+    names: list[str] = []
+    place = 0
+    while place < len(inner):
+        item = _ITEM.match(inner, place)
+        if item is None:
+            return None
+        place = item.end()
+        quoted, plain = item.groups()
+        name = (plain or "").strip() if quoted is None else _spelled_out(quoted)
+        if name:
+            names.append(name)
+    return names
+
+
+def _spelled_out(quoted: str) -> str:
+    """The text of a Python literal in quotes; one with an escape that Python does not know stays as it stands."""
+    if "\\" not in quoted:
+        return quoted[1:-1]
+    try:
+        return ast.literal_eval(quoted)
+    except (ValueError, SyntaxError):
+        return quoted[1:-1]
 
 
 def _parse_long(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
@@ -213,16 +298,16 @@ def _parse_long(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
     images: dict[str, int] = {}
     labels = _Labels()
     for number, row in rows:
-        if not row:
-            continue
         try:
             image, _, name, confidence = row[:4]
-            positive = float(confidence) > 0.5
+            value = float(confidence)
         except ValueError as error:
             raise SettingsError(
                 f"{path}: row {number} {','.join(row)[:60]!r}: expected {','.join(LONG_HEADER)}"
             ) from error
-        labels.add(images.setdefault(image, len(images)), name, positive)
+        if not 0 <= value <= 1:
+            raise SettingsError(f"{path}: row {number}: Confidence {confidence} is not in 0..1")
+        labels.add(images.setdefault(image, len(images)), name, value > 0.5)
     split = next((SPLITS[word] for word in ("train", "validation", "test") if word in path.name), "train")
     return [f"{image}.jpg" for image in images], [split] * len(images), labels
 
@@ -232,15 +317,28 @@ def read_class_names(root: Path, path: Path | None = None) -> dict[str, str]:
 
     Empty where there is none; SettingsError for a file of another kind.
     """
-    names = {}
-    if (file := root / "mid_to_classes.pth").is_file():
-        names = checkpoint.load(file)
-        if not isinstance(names, Mapping):
-            raise SettingsError(f"{file}: holds a {type(names).__name__}, not names by MID")
-    places = [path] if path else [root / f"{name}.csv" for name in ("oidv6-class-descriptions", "class-descriptions")]
-    file = next((p for p in places if p.is_file()), None)
-    rows = csv_rows(file) if file else ()
-    return {**names, **{row[0]: row[1] for row in rows if len(row) >= 2 and row[0] != "LabelName"}}
+    names: dict[str, str] = {}
+    pickled = root / "mid_to_classes.pth"
+    with as_settings_errors():
+        if pickled.is_file():
+            content = checkpoint.load(pickled)
+            if not isinstance(content, Mapping):
+                raise SettingsError(f"{pickled}: holds a {type(content).__name__}, not names by MID")
+            names = {str(mid): str(name) for mid, name in content.items()}
+
+        places = [path] if path else [root / f"{name}.csv" for name in DESCRIPTIONS]
+        file = next((place for place in places if place.is_file()), None)
+        for _, row in csv_rows(file) if file else ():
+            if len(row) >= 2 and row[0] != "LabelName":
+                names[row[0]] = row[1]
+    return names
+
+
+def _unique_names(mids: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """The display name of every class; where several share one, each with its MID."""
+    shown = [names.get(mid, mid) for mid in mids]
+    count = Counter(shown)
+    return [f"{name} ({mid})" if count[name] > 1 else name for mid, name in zip(mids, shown, strict=True)]
 
 
 class OpenImagesDataset:
@@ -249,14 +347,29 @@ class OpenImagesDataset:
     def __init__(
         self, root: str | Path, index: OpenImagesIndex, transform: Callable | None = None, names: dict | None = None
     ) -> None:
-        """`names`: MID -> display name, for `classes`."""
+        """`names`: MID -> display name, for `classes`; a name of several classes gets its MID behind it.
+
+        SettingsError: a path that leads out of `root`.
+        """
         self.root, self.index, self.transform = Path(root), index, transform
-        self.read: Callable[[Path], Image.Image] = read_image
+        self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)
         self.complete: np.ndarray | None = None  # all labels (N,C) int8, where a second csv has them
-        self.classes = {k: (names or {}).get(mid, mid) for k, mid in enumerate(index.classes)}
+        shown = _unique_names(index.classes, names or {})
+        self.columns = Columns(shown, list(index.classes), str(index.source))
+        self.classes = dict(enumerate(shown))
+        self._require_inside()
         self.folder_of = self._folders()
         if index.dropped:
-            print(f"{index.dropped} labels of classes outside the class list are dropped", file=sys.stderr, flush=True)
+            tell(f"{index.source}: {index.dropped} labels of classes outside the class list are dropped")
+        if index.conflicts:
+            tell(f"{index.source}: {index.conflicts} labels are positive and negative of one image; they are positive")
+
+    def _require_inside(self) -> None:
+        """SettingsError where a path of the csv leads out of the folder."""
+        for name in self.index.paths:
+            if name[:1] in ("", "/") or ".." in name or "//" in name or "\0" in name:
+                with as_settings_errors():
+                    inside(self.root, name, f"{self.index.source}: image")
 
     def __len__(self) -> int:
         return len(self.index)

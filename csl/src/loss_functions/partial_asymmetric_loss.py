@@ -4,20 +4,22 @@ Targets: 1 annotated positive (set P), 0 annotated negative (N), -1 un-annotated
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from csl.src.domain import is_readable, is_transformed, require_count, require_labels, require_number
 from csl.src.errors import SettingsError
-from csl.src.loss_functions.losses import at_least_float32
+from csl.src.loss_functions.losses import at_least_float32, nan_outside
 from csl.src.loss_functions.prior import ComputePrior, match_prior, read_prior
 
 __all__ = ["ComputePrior", "PartialSelectiveLoss", "edit_targets_parital_labels", "negative_backprop_fun_jit"]
 
 MODES = ("none", "negative", "ignore", "ignore_normalize_classes", "selective")
+SCOPES = ("batch", "sample")
 EPS = 1e-8
 
 
@@ -28,7 +30,7 @@ class PartialSelectiveLoss(nn.Module):
     clip m: q <- min(q + m, 1). P-ASL is gamma_unann > gamma_neg >= gamma_pos. The weight w, which the mode
     decides (edit_targets_parital_labels), and the focusing factor (1 - pt)^gamma carry no gradient. A sum, not
     a mean: learning rate and weight decay depend on batch size and number of classes. `kept`: what selective
-    mode left of U in the last batch, as 0/1 numbers (B,C); None in the other modes.
+    mode left of U in the last batch, as 0/1 numbers (B,C); None in the other modes and in transforms of torch.func.
     """
 
     prior_classes: torch.Tensor | None
@@ -39,23 +41,37 @@ class PartialSelectiveLoss(nn.Module):
         prior_threshold, prior_path; optional likelihood_scope ("batch", "sample"), likelihood_share, stable_loss.
 
         With `class_names` the figures of the prior file are matched by name, else taken in file order.
-        SettingsError (a ValueError): unknown mode, unusable prior; MissingFileError: no prior file.
+        SettingsError (a ValueError): unknown mode, a number out of its range, unusable prior; MissingFileError: no
+        prior file.
         """
         super().__init__()
         self.args = args
-        mode_of(args)
+        require_settings(args)
         path = getattr(args, "prior_path", None)
         prior = None if not path else match_prior(read_prior(path), class_names, path)
         self.register_buffer("prior_classes", prior)
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss, a scalar: logits (B,C) of any float dtype, targets (B,C) of any numeric dtype, left alone.
+        """The loss, a scalar: logits (B,C) of any float dtype, targets (B,C) in {1, 0, -1} of any dtype, left alone.
 
-        SettingsError (a ValueError) names the shapes that do not belong together.
+        SettingsError (a ValueError) names the shapes that do not belong together and, in eager mode on the CPU,
+        targets other than 1, 0, -1. On a GPU, under torch.compile and inside torch.func such a target makes the loss
+        NaN: a check would wait for the device, or break the graph.
         """
+        if is_transformed():
+            return self._differentiable(logits, targets)
         with torch.inference_mode():  # a tenth faster than no_grad at 64 x 80
             terms, slope, self.kept = self.terms(logits, targets)
         return _Known.apply(logits, terms, slope)
+
+    def _differentiable(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss for torch.compile and torch.func, which derive it themselves; the weights are held fixed."""
+        z = at_least_float32(logits)
+        fixed = self._fixed(z.detach(), targets)
+        self.kept = fixed.kept if torch.compiler.is_compiling() else None
+        p, q = self._probabilities(z)
+        log_pt = self._log_pt(z, torch.lerp(q, p, fixed.positive), fixed.positive)
+        return -(fixed.weight * log_pt).sum()
 
     @torch.no_grad()
     def terms(
@@ -66,34 +82,66 @@ class PartialSelectiveLoss(nn.Module):
         In float32, also under autocast (float64 for float64 logits). The weight w and the focusing factor are
         held fixed; the derivative of -log(pt) is p - y.
         """
-        args, prior = self.args, self.prior_classes
+        z = at_least_float32(logits)
+        fixed = self._fixed(z, targets)
+        log_pt = self._log_pt(z, fixed.pt, fixed.positive)
+
+        p, clip = fixed.p, self.args.clip
+        slope = p - fixed.positive
+        if clip:
+            slope = torch.where(targets == 1, slope, slope * (1 - p) / fixed.q * (1 - p + clip <= 1))
+        if not self._is_stable():
+            slope = slope.masked_fill(fixed.pt < EPS, 0)
+        return fixed.weight * -log_pt, fixed.weight * slope, fixed.kept
+
+    def _fixed(self, z: torch.Tensor, targets: torch.Tensor) -> "_Fixed":
+        """Everything that carries no gradient, from logits (B,C) of at least float32."""
+        self._require(z, targets)
+        # Sets as 0/1 numbers: products run several times faster than masked selections.
+        positive = (targets == 1).to(z.dtype)
+        negative = (targets == 0).to(z.dtype)
+        unannotated = (targets == -1).to(z.dtype)
+
+        p, q = self._probabilities(z)
+        pt = torch.lerp(q, p, positive)  # exactly p on P, q elsewhere
+        kept = None
+        if mode_of(self.args) == "selective":
+            kept = selected(self.args, unannotated, q, self.prior_classes)
+        weight = self._weight(1 - pt, positive, negative, unannotated if kept is None else kept)
+        if not is_readable(targets):
+            weight = nan_outside(weight, positive + negative + unannotated)
+        return _Fixed(positive, p, q, pt, weight, kept)
+
+    def _require(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        """SettingsError where shapes or, if they can be read, labels are not those of the loss."""
+        prior = self.prior_classes
         if logits.dim() != 2 or logits.shape != targets.shape:
             raise SettingsError(
                 f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: both must be (B,C), of one shape"
             )
         if prior is not None and len(prior) != logits.shape[1]:
             raise SettingsError(
-                f"{args.prior_path}: a prior of {len(prior)} classes, but the logits have {logits.shape[1]}"
+                f"{self.args.prior_path}: a prior of {len(prior)} classes, but the logits have {logits.shape[1]}"
             )
-        z = at_least_float32(logits)
-        # Sets as 0/1 numbers: products run several times faster than masked selections.
-        positive, negative, unannotated = ((targets == value).to(z.dtype) for value in (1, 0, -1))
+        if is_readable(targets):
+            require_labels(targets, "targets")
+
+    def _probabilities(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """p, and q = 1 - p with the clip added."""
         p = torch.sigmoid(z)
         q = 1 - p
-        if args.clip:
-            q = (q + args.clip).clamp(max=1)
-        pt = torch.lerp(q, p, positive)  # exactly p on P, q elsewhere
-        kept = selected(args, unannotated, q, prior) if mode_of(args) == "selective" else None
-        weight = self._weight(1 - pt, positive, negative, unannotated if kept is None else kept)
-        slope = p - positive
-        if args.clip:
-            slope = torch.where(targets == 1, slope, slope * (1 - p) / q * (1 - p + args.clip <= 1))
-        if getattr(args, "stable_loss", False) and not args.clip:  # q is not rounded to 0, pt has no lower bound
-            log_pt = F.logsigmoid((2 * positive - 1) * z)
-        else:
-            log_pt = pt.clamp(min=EPS).log()
-            slope.masked_fill_(pt < EPS, 0)
-        return weight * log_pt.neg_(), weight * slope, kept
+        if self.args.clip:
+            q = (q + self.args.clip).clamp(max=1)
+        return p, q
+
+    def _log_pt(self, z: torch.Tensor, pt: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+        """log(max(pt, 1e-8)); with stable_loss log(pt) without a lower bound, from logits that are not rounded to 0."""
+        if self._is_stable():
+            return F.logsigmoid((2 * positive - 1) * z)
+        return pt.clamp(min=EPS).log()
+
+    def _is_stable(self) -> bool:
+        return bool(getattr(self.args, "stable_loss", False))
 
     def _weight(
         self, base: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, unannotated: torch.Tensor
@@ -113,8 +161,21 @@ class PartialSelectiveLoss(nn.Module):
         return {name: terms[targets == value].sum().item() for name, value in (("P", 1), ("N", 0), ("U", -1))}
 
     def explain(self, logits: torch.Tensor, targets: torch.Tensor) -> str:
-        """The parts as text, for the message of a loss that is not finite."""
-        return "its parts: " + ", ".join(f"{k} {v:.4g}" for k, v in self.parts(logits.detach(), targets).items())
+        """The parts as text, and how many labels are none, for the message of a loss that is not finite."""
+        told = "its parts: " + ", ".join(f"{k} {v:.4g}" for k, v in self.parts(logits.detach(), targets).items())
+        unknown = int(((targets != 1) & (targets != 0) & (targets != -1)).sum())
+        return told if not unknown else f"{told}; {unknown} targets are none of 1, 0, -1"
+
+
+class _Fixed(NamedTuple):
+    """What carries no gradient, each (B,C): the set P, p, q, pt, the weight w alpha (1 - pt)^gamma, and `kept`."""
+
+    positive: torch.Tensor
+    p: torch.Tensor
+    q: torch.Tensor
+    pt: torch.Tensor
+    weight: torch.Tensor
+    kept: torch.Tensor | None
 
 
 class _Known(torch.autograd.Function):
@@ -157,6 +218,23 @@ def mode_of(args: Any) -> str:
     return mode
 
 
+def require_settings(args: Any) -> None:
+    """SettingsError (a ValueError) where a setting of the loss is unknown, no finite number, or out of its range."""
+    mode_of(args)
+    for name in ("pos", "neg", "unann"):
+        require_number(getattr(args, f"gamma_{name}"), f"gamma_{name}", 0)
+        require_number(getattr(args, f"alpha_{name}"), f"alpha_{name}", 0)
+    require_number(args.clip or 0, "clip", 0, 1, below_high=True)
+    require_number(args.prior_threshold or 0, "prior_threshold", 0)
+    require_number(getattr(args, "likelihood_share", None) or 0, "likelihood_share", 0, 1)
+    require_count(args.likelihood_topk or 0, "likelihood_topk")
+    scope = getattr(args, "likelihood_scope", "batch")
+    if scope not in SCOPES:
+        raise SettingsError(f"likelihood_scope {scope!r}: choose from {', '.join(SCOPES)}")
+    if args.clip and getattr(args, "stable_loss", False):
+        raise SettingsError("stable_loss: not together with a clip, which bounds q already")
+
+
 @torch.no_grad()
 def edit_targets_parital_labels(
     args: Any,
@@ -171,15 +249,33 @@ def edit_targets_parital_labels(
     labels of the image). selective: 0 on the classes of U with a prior above the threshold and on the K * B
     entries of U, of the whole batch, with the smallest q; both are chosen on their own, and their union is
     dropped. `targets_weights` is where the original kept a buffer; it is not used.
+
+    SettingsError (a ValueError): other shapes, and, in eager mode on the CPU, targets other than 1, 0, -1; elsewhere
+    the weight of such a target is NaN.
     """
     mode = mode_of(args)
+    _require_pair(targets, xs_neg)
     if mode in ("none", "negative"):
         return 1.0, xs_neg
     unannotated = (targets == -1).to(xs_neg.dtype)
+    annotated = ((targets == 1) | (targets == 0)).to(xs_neg.dtype)
     if mode == "selective":
-        return 1 - unannotated + selected(args, unannotated, xs_neg, prior_classes), xs_neg
-    annotated = 1 - unannotated
-    return (annotated * normalisation(annotated) if mode == "ignore_normalize_classes" else annotated), xs_neg
+        weights = annotated + selected(args, unannotated, xs_neg, prior_classes)
+    elif mode == "ignore_normalize_classes":
+        weights = annotated * normalisation(annotated)
+    else:
+        weights = annotated
+    return nan_outside(weights, annotated + unannotated), xs_neg
+
+
+def _require_pair(targets: torch.Tensor, q: torch.Tensor) -> None:
+    """SettingsError where targets and probabilities differ in shape, or where readable targets are no labels."""
+    if targets.shape != q.shape:
+        raise SettingsError(
+            f"targets {tuple(targets.shape)} and probabilities {tuple(q.shape)}: both must be of one shape"
+        )
+    if is_readable(targets):
+        require_labels(targets, "targets")
 
 
 def selected(
@@ -210,7 +306,14 @@ def frequent_classes(
 def negative_backprop_fun_jit(
     targets: torch.Tensor, xs_neg_prob: torch.Tensor, targets_weights: torch.Tensor, num_top_k: int
 ) -> None:
-    """Set targets_weights (B,C) to 0, in place, at the num_top_k smallest xs_neg_prob (B,C) where targets == -1."""
+    """Set targets_weights (B,C) to 0, in place, at the num_top_k smallest xs_neg_prob (B,C) where targets == -1.
+
+    SettingsError (a ValueError): other shapes, a count that is no whole number from 0 on, and, in eager mode on the
+    CPU, targets other than 1, 0, -1.
+    """
+    require_count(num_top_k, "num_top_k")
+    _require_pair(targets, xs_neg_prob)
+    _require_pair(targets, targets_weights)
     unannotated = (targets == -1).to(xs_neg_prob.dtype)
     kept = without_first(unannotated, xs_neg_prob, num_top_k)
     targets_weights.masked_fill_(kept < unannotated, 0)
@@ -222,27 +325,26 @@ def without_first(unannotated: torch.Tensor, q: torch.Tensor, count: int, *, per
     Nothing looks at how many U has, which would wait for the device: where it is used up, entries outside are
     picked, which are 0 already.
     """
-    kept, along, order = _in_order(unannotated, q, per_image)
-    along.scatter_(1, order.topk(min(count, along.shape[1]), dim=1, largest=False, sorted=False).indices, 0)
-    return kept
+    along, order = _in_order(unannotated, q, per_image)
+    first = order.topk(min(count, along.shape[1]), dim=1, largest=False, sorted=False).indices
+    return along.scatter(1, first, 0).view_as(unannotated)
 
 
 def without_share(unannotated: torch.Tensor, q: torch.Tensor, share: float, *, per_image: bool = False) -> torch.Tensor:
     """As `without_first`, with a count of its own: this share (0..1) of U, of the whole batch or of each image."""
-    kept, along, order = _in_order(unannotated, q, per_image)
+    along, order = _in_order(unannotated, q, per_image)
     count = (share * along.sum(1, keepdim=True)).round()
-    first = torch.arange(along.shape[1], device=along.device) < count  # in the order of `order`
-    along.masked_fill_(torch.zeros_like(first).scatter_(1, order.argsort(1), first), 0)
-    return kept
+    is_first = (torch.arange(along.shape[1], device=along.device) < count).to(along.dtype)  # in the order of `order`
+    dropped = torch.zeros_like(along).scatter(1, order.argsort(1), is_first)
+    return (along * (1 - dropped)).view_as(unannotated)
 
 
-def _in_order(
-    unannotated: torch.Tensor, q: torch.Tensor, per_image: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A copy of U (B,C), a view of it and its order, both (1,B*C) or, for each image, (B,C).
+def _in_order(unannotated: torch.Tensor, q: torch.Tensor, per_image: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """U and its order, both (1,B*C) or, for each image, (B,C).
 
     The order is q, a probability, inside U, exactly, and 2 outside.
     """
-    kept = unannotated.clone(memory_format=torch.contiguous_format)
     order = torch.lerp(q.new_full((), 2.0), q, unannotated)
-    return (kept, kept, order) if per_image else (kept, kept.view(1, -1), order.reshape(1, -1))
+    if per_image:
+        return unannotated, order
+    return unannotated.reshape(1, -1), order.reshape(1, -1)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from common.checkpoint import atomic_write
-from csl.src.errors import MissingFileError, SettingsError
-from csl.src.helper_functions.files import csv_rows
+from common.text import read_csv, write_csv
+from csl.src.domain import is_readable
+from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
+from csl.src.helper_functions.files import expanded
 
 HEADER = ("Classes", "avg_pred")
 
@@ -29,7 +31,13 @@ class ComputePrior:
         path_dest: str | Path = "./outputs",
         accelerator: Accelerator | None = None,
     ) -> None:
-        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes' figures."""
+        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes' figures.
+
+        SettingsError (a ValueError): two classes of one name, which the file could not tell apart.
+        """
+        twice = [name for name, count in Counter(classes.values()).items() if count > 1]
+        if twice:
+            raise SettingsError(f"{len(twice)} class names occur more than once, the first: {twice[0]!r}")
         self.classes, self.path_dest = dict(classes), path_dest
         self.accelerator = accelerator
         self.reset()
@@ -39,7 +47,14 @@ class ComputePrior:
         self.sums: dict[str, torch.Tensor] = {}
 
     def update(self, logits: torch.Tensor, training: bool = True) -> None:
-        """Add a batch of logits (B,C), of training or of validation images; no host synchronisation."""
+        """Add a batch of logits (B,C), of training or of validation images; no host synchronisation.
+
+        SettingsError (a ValueError): another number of classes, and, in eager mode on the CPU, logits that are NaN.
+        """
+        if logits.dim() != 2 or logits.shape[1] != len(self.classes):
+            raise SettingsError(f"logits {tuple(logits.shape)}: the prior is of {len(self.classes)} classes")
+        if is_readable(logits) and bool(logits.isnan().any()):
+            raise SettingsError(f"logits: {int(logits.isnan().sum())} values are nan, which no prior can be made of")
         split = "train" if training else "val"
         p = torch.sigmoid(logits.detach().double())
         rows = torch.cat([p.sum(0), p.new_full((1,), len(p))])
@@ -99,12 +114,12 @@ class ComputePrior:
 
 
 def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
-    """Write a prior file: names in class order, values (C,) in as many digits as float32 needs."""
-    lines = [",".join(HEADER)]
-    for name, value in zip(names, values.detach().cpu().numpy().astype(np.float32), strict=True):
-        quoted = f'"{name}"' if "," in name else name
-        lines.append(f"{quoted},{value}")
-    atomic_write(path, ("\n".join(lines) + "\n").encode())
+    """Write a prior file: names in class order, values (C,) in as many digits as float32 needs.
+
+    Names may hold commas, quotes and line breaks: `read_prior` finds them as they are.
+    """
+    rows = zip(names, values.detach().cpu().numpy().astype(np.float32), strict=True)
+    write_csv(path, [HEADER, *rows])
 
 
 def read_prior(path: str | Path) -> dict[str, float]:
@@ -113,21 +128,22 @@ def read_prior(path: str | Path) -> dict[str, float]:
     MissingFileError: no file, and how to make one; SettingsError: not a csv file, other header,
     duplicate names, values outside 0..1, nothing in it.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = expanded(path, "--prior_path")
+    if not path.exists():
         raise MissingFileError(
             f"--prior_path {path}: no such file; make one with `python train.py --estimate_prior N` "
             "(phase 1 in ignore mode, which leaves train_avg_preds.csv in its run directory), or bring your own"
         )
-    rows = list(csv_rows(path))
-    if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:
-        raise SettingsError(f"{path}: row 1 is {','.join(rows[0]) if rows else 'empty'!r}; expected {','.join(HEADER)}")
+    with as_settings_errors():
+        rows = read_csv(path)
+    header = rows[0][1] if rows else []
+    if tuple(cell.strip() for cell in header) != HEADER:
+        raise SettingsError(f"{path}: row 1 is {','.join(header) or 'empty'!r}; expected {','.join(HEADER)}")
     prior: dict[str, float] = {}
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in rows[1:]:
         value = _value_of(row)
-        if not row or math.isnan(value):
-            if row:
-                print(f"{path}: row {number} ({row[0]}) has no value and is dropped", file=sys.stderr, flush=True)
+        if math.isnan(value):
+            print(f"{path}: row {number} ({row[0]}) has no value and is dropped", file=sys.stderr, flush=True)
             continue
         if not 0 <= value <= 1:
             raise SettingsError(f"{path}: row {number}, {row[0]}: {value} is outside 0..1 (columns {','.join(HEADER)})")

@@ -6,21 +6,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from oass.core.domain import require_count
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IGNORED = 255  # in masks
 
 
 class RandomResize:
-    """Resize so that the *longer* side gets a random length in [min_image_size, max_image_size]."""
+    """Resize so that the *longer* side gets a random length in [min_image_size, max_image_size].
+
+    The shorter side keeps a pixel at least. ValueError for lengths below 1 or in the other order.
+    """
 
     def __init__(self, min_image_size: int, max_image_size: int) -> None:
+        require_count(min_image_size, "min_image_size", 1)
+        require_count(max_image_size, "max_image_size", min_image_size)
         self.min_image_size, self.max_image_size = min_image_size, max_image_size
 
     def __call__(self, image: Image.Image) -> Image.Image:
         target = random.randint(self.min_image_size, self.max_image_size)
         w, h = image.size
         scale = target / h if w < h else target / w
-        size = int(round(w * scale)), int(round(h * scale))
+        size = max(1, int(round(w * scale))), max(1, int(round(h * scale)))
         return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
@@ -74,6 +81,7 @@ class RandomCrop:
     """
 
     def __init__(self, crop_size: int) -> None:
+        require_count(crop_size, "crop_size", 1)
         self.crop_size = crop_size
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -87,6 +95,7 @@ class Top_Left_Crop_For_Segmentation:
     """The image at the top left of a zero canvas of crop_size, its mask on one of 255; larger ones are cut."""
 
     def __init__(self, crop_size: int) -> None:
+        require_count(crop_size, "crop_size", 1)
         self.crop_size = crop_size
 
     def __call__(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

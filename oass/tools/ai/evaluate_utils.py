@@ -1,9 +1,14 @@
 """Average precision in the released definition and three others, and the mask IoU of maps."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
+from oass.core.domain import require_label_array
+
 Scores = np.ndarray | torch.Tensor
+VOID = 255  # of a mask: not counted
 
 
 def average_precision(scores: Scores, labels: Scores) -> Scores:
@@ -11,6 +16,7 @@ def average_precision(scores: Scores, labels: Scores) -> Scores:
 
     scores, labels (N,C) of any dtype and device, labels 0/1. Not interpolated, no 11 points. Ties keep the data's
     order (stable sort). NaN for a class without positives. NumPy in, NumPy out; a tensor in, a tensor on the CPU out.
+    ValueError for scores that are NaN, labels that are neither 0 nor 1, and shapes that differ.
     """
     hits, precision = _ranked(scores, labels)
     with np.errstate(invalid="ignore"):
@@ -20,9 +26,23 @@ def average_precision(scores: Scores, labels: Scores) -> Scores:
 
 def _ranked(scores: Scores, labels: Scores) -> tuple[np.ndarray, np.ndarray]:
     """The labels of each class in falling order of its scores, and the precision at every rank, (N,C) float64."""
-    order = np.argsort(-_float64(scores), axis=0, kind="stable")
-    hits = np.take_along_axis(_float64(labels), order, 0)
+    values, truth = _checked(scores, labels)
+    order = np.argsort(-values, axis=0, kind="stable")
+    hits = np.take_along_axis(truth, order, 0)
     return hits, hits.cumsum(0) / np.arange(1, len(hits) + 1)[:, None]
+
+
+def _checked(scores: Scores, labels: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float64, (N,C); ValueError where they are no scores and no labels."""
+    values = _float64(scores)
+    truth = _float64(labels)
+    if values.ndim != 2 or values.shape != truth.shape:
+        raise ValueError(f"scores {values.shape} and labels {truth.shape}: expected (N,C) both")
+    require_label_array(truth)
+    if np.isnan(values).any():
+        place = np.argwhere(np.isnan(values))[0].tolist()
+        raise ValueError(f"scores: NaN at {place} has no rank")
+    return values, truth
 
 
 def _float64(values: Scores) -> np.ndarray:
@@ -54,17 +74,25 @@ def average_precision_ties(scores: np.ndarray, labels: np.ndarray) -> np.ndarray
     """scikit-learn's AP, where tied scores share one threshold, (C,) float64; NaN as above."""
     from sklearn.metrics import average_precision_score
 
-    return np.array(
-        [average_precision_score(y, s) if y.any() else np.nan for s, y in zip(scores.T, labels.T, strict=True)]
-    )
+    values, truth = _checked(scores, labels)
+    columns = zip(values.T, truth.T, strict=True)
+    return np.array([average_precision_score(y, s) if y.any() else np.nan for s, y in columns])
 
 
-def average_precision_ignoring(scores: np.ndarray, labels: np.ndarray, ignore: np.ndarray) -> np.ndarray:
-    """`average_precision` of each class over the images that `ignore` (N,C) bool does not leave out."""
+def average_precision_ignoring(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    ignore: np.ndarray,
+    definition: Callable[[np.ndarray, np.ndarray], np.ndarray] = average_precision,
+) -> np.ndarray:
+    """The AP (`definition`) of each class over the images that `ignore` (N,C) bool does not leave out, (C,)."""
+    ignore = np.asarray(ignore, bool)
+    if ignore.shape != scores.shape:
+        raise ValueError(f"ignore {ignore.shape}: expected the shape of the scores, {scores.shape}")
     columns = []
     for c in range(scores.shape[1]):
         keep = ~ignore[:, c]
-        columns.append(average_precision(scores[keep, c : c + 1], labels[keep, c : c + 1])[0])
+        columns.append(definition(scores[keep, c : c + 1], labels[keep, c : c + 1])[0])
     return np.array(columns)
 
 
@@ -77,9 +105,19 @@ class Calculator_For_mIoU:
         self.confusion = np.zeros((self.classes, self.classes), np.int64)
 
     def add(self, pred_mask: np.ndarray, gt_mask: np.ndarray) -> None:
-        """Count one pair of label images of equal shape."""
-        valid = gt_mask < self.classes
-        joint = gt_mask[valid].astype(np.int64) * self.classes + pred_mask[valid]
+        """Count one pair of label images of equal shape.
+
+        ValueError for a truth that is no class, nor 255 (void), for a prediction that is none, and other shapes.
+        """
+        if pred_mask.shape != gt_mask.shape:
+            raise ValueError(f"pred_mask {pred_mask.shape} and gt_mask {gt_mask.shape}: expected equal shapes")
+        known = (gt_mask >= 0) & (gt_mask < self.classes)
+        strange = ~known & (gt_mask != VOID)
+        if strange.any():
+            raise ValueError(f"gt_mask: {gt_mask[strange][0]} is none of {self.classes} classes, nor {VOID} (void)")
+        if ((pred_mask < 0) | (pred_mask >= self.classes)).any():
+            raise ValueError(f"pred_mask: holds values outside 0 .. {self.classes - 1}")
+        joint = gt_mask[known].astype(np.int64) * self.classes + pred_mask[known]
         self.confusion += np.bincount(joint, minlength=self.classes**2).reshape(self.classes, self.classes)
 
     def iou(self) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from oass.core.domain import require_count, require_number
+
 
 class PolyOptimizer(torch.optim.SGD):
     """SGD whose learning rates fall as (1 - step/max_step)^momentum, after an optional warm-up.
@@ -14,7 +16,8 @@ class PolyOptimizer(torch.optim.SGD):
     default is the value of `weight_decay`, because the released code hands weight_decay to SGD's third
     parameter, which is momentum (deviation D3). Decay itself comes from each group's own weight_decay.
     Warm-up: for s < (warmup_epoch - 1) * steps_per_epoch the factor is (s // steps_per_epoch + 1)/warmup_epoch.
-    Every group: initial lr x factor, set before the update; 0 from max_step on.
+    Every group: initial lr x factor, set before the update; 0 from max_step on. A warm-up of 0 or 1 epochs is none.
+    ValueError for less than one step in all or an epoch, a negative warm-up or power.
     """
 
     def __init__(
@@ -30,6 +33,12 @@ class PolyOptimizer(torch.optim.SGD):
         steps_per_epoch: int = 661,
         sgd_momentum: float | None = None,
     ) -> None:
+        require_count(max_step, "max_step", 1)
+        require_count(steps_per_epoch, "steps_per_epoch", 1)
+        require_count(warmup_epoch, "warmup_epoch", 0)
+        require_number(momentum, "momentum", 0)
+        require_number(lr, "lr", 0)
+        require_number(weight_decay, "weight_decay", 0)
         sgd_momentum = weight_decay if sgd_momentum is None else sgd_momentum
         super().__init__(params, lr, momentum=sgd_momentum, weight_decay=weight_decay, nesterov=nesterov)
         self.global_step, self.max_step, self.power = 0, max_step, momentum
@@ -66,7 +75,10 @@ def update_ema_variables(model: nn.Module, ema_model: nn.Module, alpha: float, g
     """theta' <- a theta' + (1 - a) theta with a = min(1 - 1/(global_step + 1), alpha); step 0 copies the student.
 
     Parameters only: buffers (the running statistics) stay as they are, as in the released code.
+    ValueError for an alpha outside 0 .. 1, and a negative step.
     """
+    require_number(alpha, "alpha", 0, 1)
+    require_count(global_step, "global_step", 0)
     alpha = min(1 - 1 / (global_step + 1), alpha)
     torch._foreach_lerp_(list(ema_model.parameters()), list(model.parameters()), 1 - alpha)
 

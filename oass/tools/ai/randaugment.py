@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from oass.core.domain import require_count, require_number
+
 GREY, CUTOUT = (127, 127, 127), 16
 Operation = Callable[[Image.Image, float], Image.Image]
 
@@ -49,6 +51,9 @@ class RandAugmentMC:
     """n operations with replacement, each with probability 1/2 at strength 1 to m (of 10); one 16-pixel square."""
 
     def __init__(self, n: int, m: int) -> None:
+        require_count(n, "n", 0)
+        require_count(m, "m", 1)
+        require_number(m, "m", high=10)
         self.n, self.m = n, m
 
     def __call__(self, image: Image.Image) -> Image.Image:

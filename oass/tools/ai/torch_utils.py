@@ -10,13 +10,16 @@ from torch.nn import functional as F
 
 from common import checkpoint
 from common.rundir import seed_everything
+from oass.core.domain import require_number
 
 
 def make_cam(x: torch.Tensor, epsilon: float = 1e-5) -> torch.Tensor:
     """M = relu(relu(F) - eps) / (max over pixels of relu(F) + eps), in [0,1); 0 where F <= 0 everywhere.
 
-    x: class maps F (...,H,W), same shape out. The gradient also flows through the maximum.
+    x: class maps F (...,H,W), same shape out. The gradient also flows through the maximum. Each map by itself: none
+    depends on the other images or classes. ValueError for an epsilon that is not above 0.
     """
+    require_number(epsilon, "epsilon", above=0)
     x = x.relu()
     peak = x.flatten(-2).max(-1).values[..., None, None]  # amax would share the gradient among equal maxima
     return (x - epsilon).relu() / (peak + epsilon)
@@ -41,7 +44,10 @@ def shannon_entropy_loss(
 
 
 def one_hot_embedding(label: Sequence[int], classes: int) -> np.ndarray:
-    """The multi-hot vector (classes,) float32 of a list of class indices."""
+    """The multi-hot vector (classes,) float32 of a list of class indices; ValueError for one outside 0 .. classes-1."""
+    strange = [index for index in label if not 0 <= index < classes]
+    if strange:
+        raise ValueError(f"label: {strange[0]} is none of {classes} classes")
     vector = np.zeros(classes, np.float32)
     vector[list(label)] = 1
     return vector
@@ -75,5 +81,8 @@ def get_numpy_from_tensor(tensor: torch.Tensor) -> np.ndarray:
 def resize_for_tensors(
     tensors: torch.Tensor, size: tuple[int, int], mode: str = "bilinear", align_corners: bool = False
 ) -> torch.Tensor:
-    """Maps (N,C,h,w) at (N,C,*size)."""
-    return F.interpolate(tensors, size, mode=mode, align_corners=align_corners if mode == "bilinear" else None)
+    """Maps (N,C,h,w) at (N,C,*size). Half precision on a CPU is interpolated in float32 and cast back."""
+    is_half = tensors.dtype in (torch.float16, torch.bfloat16) and tensors.device.type == "cpu"
+    wide = tensors.float() if is_half else tensors
+    corners = align_corners if mode == "bilinear" else None
+    return F.interpolate(wide, size, mode=mode, align_corners=corners).to(tensors.dtype)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from common.cli import UserError
+from oass.tools.ai.augment_utils import IGNORED
 from oass.tools.general.io_utils import create_directory
 from oass.tools.general.json_utils import read_json
 from oass.tools.general.txt_utils import write_lines
@@ -54,9 +55,13 @@ def find_split(root: Path, name: str) -> tuple[Path, str]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A segmentation mask (H,W) int64: class index + 1, 0 background, 255 void."""
+    """A segmentation mask (H,W) int64: class index + 1, 0 background, 255 void. UserError for another value."""
     with Image.open(path) as image:
-        return np.asarray(image, np.int64)
+        mask = np.asarray(image, np.int64)
+    strange = (mask > len(CLASS_NAMES)) & (mask != IGNORED)
+    if strange.any():
+        raise UserError(f"{path}: {mask[strange][0]} is no class of VOC (0 to {len(CLASS_NAMES)}; {IGNORED} is void)")
+    return mask
 
 
 def write_server_files(folder: Path, ids: Sequence[str], scores: np.ndarray, test_set: str = "test") -> Path:

@@ -17,12 +17,18 @@ class VOCObject(NamedTuple):
     box: tuple[int, int, int, int]
     difficult: bool
 
+    @property
+    def has_area(self) -> bool:
+        """Whether the clipped box has a width and a height."""
+        x0, y0, x1, y1 = self.box
+        return x1 > x0 and y1 > y0
+
 
 def read_objects(xml_path: str | Path) -> list[VOCObject]:
-    """The objects of an annotation; those whose clipped box has no width or no height are left out.
+    """All objects of an annotation, those whose clipped box has no area (`has_area`) as well.
 
-    Coordinates: the integer before the dot, clipped to [0, w-1] and [0, h-1]. Without a `size` the picture
-    beside the annotation (../JPEGImages/ID.jpg) is asked. UserError names a broken file.
+    Coordinates: numbers, 1.2e+01 among them, without what follows the dot, clipped to [0, w-1] and [0, h-1]. Without
+    a `size` the picture beside the annotation (../JPEGImages/ID.jpg) is asked. UserError names a broken file.
     """
     xml_path = Path(xml_path)
     try:
@@ -31,15 +37,21 @@ def read_objects(xml_path: str | Path) -> list[VOCObject]:
         objects = []
         for node in root.findall("object"):
             box = node.find("bndbox")
-            corners = [int(box.find(tag).text.split(".")[0]) for tag in ("xmin", "ymin", "xmax", "ymax")]
-            limits = (width - 1, height - 1, width - 1, height - 1)
-            x0, y0, x1, y1 = (min(max(c, 0), limit) for c, limit in zip(corners, limits, strict=True))
-            if x1 != x0 and y1 != y0:
-                difficult = node.findtext("difficult", "0").strip() == "1"
-                objects.append(VOCObject(node.findtext("name", "").strip(), (x0, y0, x1, y1), difficult))
+            limits = {"xmin": width - 1, "ymin": height - 1, "xmax": width - 1, "ymax": height - 1}
+            corners = [min(max(_coordinate(box, tag), 0), limit) for tag, limit in limits.items()]
+            difficult = node.findtext("difficult", "0").strip() == "1"
+            objects.append(VOCObject(node.findtext("name", "").strip(), tuple(corners), difficult))
         return objects
-    except (ET.ParseError, AttributeError, ValueError, TypeError, OSError) as error:
+    except (ET.ParseError, AttributeError, ValueError, TypeError, OSError, OverflowError) as error:
         raise UserError(f"{xml_path}: not a readable VOC annotation ({error})") from error
+
+
+def _coordinate(box: ET.Element, tag: str) -> int:
+    """What stands before the dot; of a number with an exponent its whole part."""
+    text = box.find(tag).text.strip()
+    if text.lstrip("+-").isdecimal():
+        return int(text)
+    return int(float(text))
 
 
 def _size_of(root: ET.Element, xml_path: Path) -> tuple[int, int]:
@@ -50,7 +62,11 @@ def _size_of(root: ET.Element, xml_path: Path) -> tuple[int, int]:
 
 
 def read_xml(xml_path: str | Path) -> tuple[np.ndarray, list[str]]:
-    """Boxes (n,4) float32 and class names of the objects; the difficult flag is not looked at."""
-    objects = read_objects(xml_path)
+    """Boxes (n,4) float32 and class names of the objects; the difficult flag is not looked at.
+
+    As released: an object whose clipped box has no width or no height is left out, its class with it. Labels are
+    made of `read_objects`, which keeps it.
+    """
+    objects = [o for o in read_objects(xml_path) if o.box[0] != o.box[2] and o.box[1] != o.box[3]]
     boxes = np.array([o.box for o in objects], np.float32).reshape(-1, 4)
     return boxes, [o.name for o in objects]

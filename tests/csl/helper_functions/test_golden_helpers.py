@@ -1,6 +1,7 @@
 """Metrics, readers, simulation, averaging and decay groups against the released code's numbers."""
 
 import json
+import math
 from argparse import Namespace
 
 import numpy as np
@@ -198,3 +199,67 @@ def test_one_cycle_schedule():
         assert_close(rates, g[f"lr_{k}"], 1e-6)
         assert_close(momenta, g[f"beta1_{k}"], 1e-6)
         assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 1e-4]
+
+
+def anneal(start, end, share):
+    """Half a cosine from start to end."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def one_cycle(lr, steps):
+    """(lr, beta1) before each step: up to 0.2 of the run, then down; a warm-up of one step stands at its start."""
+    top, last = 0.2 * steps - 1, steps - 1
+    low, least = lr / 25, lr / 25 / 1e4
+    for step in range(steps):
+        if step <= top:
+            share = step / top if top else 0.0
+            yield anneal(low, lr, share), anneal(0.95, 0.85, share)
+        else:
+            share = (step - top) / (last - top)
+            yield anneal(lr, least, share), anneal(0.85, 0.95, share)
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+@pytest.mark.parametrize("by_epochs", [False, True])
+def test_one_cycle_of_a_few_steps(steps, by_epochs):
+    """Five steps: the warm-up ends where it begins, which is 0/0 in the released scheduler."""
+    epochs, each = (steps, 1) if by_epochs else (1, steps)
+    optimizer, scheduler = make_optimizer(nn.Linear(2, 2), 3e-3, 1e-4, epochs, each)
+    found = []
+    for _ in range(steps):
+        found.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0]))
+        optimizer.step()
+        scheduler.step()
+    assert found == [pytest.approx(pair, rel=1e-9) for pair in one_cycle(3e-3, steps)]
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"lr": -1}, {"lr": float("nan")}, {"lr": float("inf")}, {"epochs": 0}])
+def test_schedules_that_cannot_be(wrong):
+    given = {"lr": 1e-3, "weight_decay": 0, "epochs": 1, "steps_per_epoch": 1} | wrong
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        make_optimizer(nn.Linear(2, 2), **given)
+
+
+def test_steps_decay_and_averaging_outside_their_range():
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="steps_per_epoch 0"):
+        make_optimizer(model, 1e-3, 0, 1, 0)
+    for value in (-1e-4, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="weight_decay"):
+            add_weight_decay(model, value)
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="decay"):
+            ModelEma(model, value)
+
+
+@pytest.mark.parametrize("value", [0.9, float("nan"), 2, -3])
+def test_simulation_of_labels_that_are_none(value):
+    args = Namespace(simulate_partial_type="rps", simulate_partial_param=0.5)
+    rows = np.zeros((4, 3))
+    rows[2, 1] = value
+    with pytest.raises(ValueError, match=r"labels: .* at \[2, 1\] is no label"):
+        simulate_coco(args, Namespace(targets_all=dict(enumerate(rows))))
+    with pytest.raises(ValueError, match="is no label"):
+        LabelTable(range(4), rows)
+    with pytest.raises(ValueError, match="the id 7 occurs twice"):
+        LabelTable([7, 8, 7], np.zeros((3, 2), np.int8))

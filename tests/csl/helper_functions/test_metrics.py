@@ -14,6 +14,7 @@ from csl.src.helper_functions.metrics import (
     mAP,
     mAP_partial,
     prf_metrics,
+    top_k_only,
 )
 
 
@@ -68,3 +69,48 @@ def test_shapes_that_do_not_belong_together(metric, shape):
         metric(np.ones((4, 2)), np.zeros(shape))
     with pytest.raises(ValueError, match=r"both must be \(N,\)"):
         average_precision(np.zeros(3), np.zeros(4))
+
+
+METRICS = [mAP, AP_partial, mAP_partial, prf_metrics, best_thresholds]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("value", [0.9, float("nan"), 2, -2, float("inf")])
+def test_targets_that_are_no_labels(metric, value):
+    targets = np.tile([0.0, 1.0], (4, 1))
+    targets[3, 0] = value
+    with pytest.raises(ValueError, match=r"targets: .* at \[3, 0\] is no label; labels are 1"):
+        metric(targets, np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="is no label"):
+        metric(torch.from_numpy(targets), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="is no label"):
+        average_precision(np.zeros(4), targets[:, 0])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_that_are_nan(metric):
+    targets, scores = np.tile([0, 1], (4, 1)), np.zeros((4, 2))
+    targets[0] = 1, 0
+    metric(targets, scores)
+    scores[1, 1] = np.nan
+    with pytest.raises(ValueError, match=r"nan, the first at \[1, 1\]"):
+        metric(targets, scores)
+
+
+def test_thresholds_and_counts_outside_their_range():
+    scores = np.array([[0.1, 0.5, 0.3]])
+    for value in (float("nan"), float("inf"), "high", None):
+        with pytest.raises(ValueError, match="thre"):
+            prf_metrics(np.array([[1, 0, 0]]), scores, value)
+    for value in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="k .*: must be a whole number from 1 on"):
+            top_k_only(scores, value)
+    with pytest.raises(ValueError, match="nan"):
+        top_k_only(np.array([[np.nan, 0.1, 0.2, 0.3]]))
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.uint8, np.int64, np.float32])
+def test_labels_of_any_kind_of_number(kind):
+    targets, scores = np.array([[1, 0], [0, 1], [1, 1]]), np.array([[0.9, 0.1], [0.2, 0.3], [0.1, 0.4]])
+    assert mAP(targets.astype(kind), scores) == mAP(targets, scores)
+    assert mAP(torch.from_numpy(targets.astype(kind)), torch.from_numpy(scores)) == mAP(targets, scores)

@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from common import checkpoint
-from common.cli import UserError
-from csl.src.errors import MissingFileError, SettingsError
+from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
+from csl.src.helper_functions.classes import Columns
+from csl.src.helper_functions.files import expanded
 from csl.src.models.utils.convert import from_timm, is_timm, looks_like
-from csl.src.models.utils.factory import canonical_name, create_model
+from csl.src.models.utils.factory import canonical_name, create_model, input_statistics
+from csl.src.pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
 
 ZOO = "the model zoos of Alibaba-MIIL (PartialLabelingCSL, ASL, TResNet, ImageNet21K) list the files"
 SUFFIXES = ("", ".pth", ".pt", ".ckpt", ".safetensors")
@@ -30,8 +31,8 @@ HEADS = {
 }
 
 
-class Checkpoint(NamedTuple):
-    """What a weights file holds. `head`: plain, bottleneck, ML-Decoder or none.
+class Weights(NamedTuple):
+    """What every weights file tells. `head`: plain, bottleneck, ML-Decoder or none.
 
     `architecture`: the network's name as the file has it, else the TResNet that its weights look like.
     """
@@ -43,9 +44,35 @@ class Checkpoint(NamedTuple):
     head: str
 
 
+class Checkpoint(Weights):
+    """The five of `Weights`, and beside them what our own runs write down.
+
+    recorded: the entries of RECORDED that the file has, each checked; published files have none of them.
+    single: whether the file holds one network only, not a model and its average.
+    """
+
+    recorded: Mapping[str, Any]
+    single: bool
+
+    def __new__(cls, *told: Any, recorded: Mapping[str, Any] | None = None, single: bool = True) -> "Checkpoint":
+        """`told`: the fields of `Weights`."""
+        found = super().__new__(cls, *told)
+        found.recorded = recorded or {}
+        found.single = single
+        return found
+
+    def of(self, architecture: str) -> "Checkpoint":
+        """The same under the name of the network that was built for it."""
+        told = self._asdict() | {"architecture": architecture}
+        return Checkpoint(*told.values(), recorded=self.recorded, single=self.single)
+
+
+RECORDED = ("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty")
+
+
 def find_file(path: str | Path) -> Path | None:
     """The file as given, or with .pth, .pt, .ckpt or .safetensors added."""
-    start = Path(path).expanduser()
+    start = expanded(path, "--model_path")
     return next((p for suffix in SUFFIXES if (p := Path(f"{start}{suffix}")).is_file()), None)
 
 
@@ -65,26 +92,15 @@ def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
 
 
 def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Checkpoint:
-    info = content
-    try:
-        if "state" in content and "progress" in content:  # last.pt, best.pt of train.py
-            parts = content["state"]
-            info = parts.get("info", {})
-            state = parts["ema"]["module"] if averaged and "ema" in parts else parts["model"]
-        elif averaged and "ema" in content:
-            state = content["ema"]
-        else:
-            state = content.get("model", content.get("state_dict", content))
-        state = {k: v for k, v in checkpoint.strip_prefixes(state).items() if isinstance(v, torch.Tensor)}
-    except (AttributeError, KeyError, TypeError):  # no mapping where one belongs
-        state = {}
+    state, info, single = _weights_in(content, averaged)
     if not state:
         raise SettingsError(f"{source}: holds no weights; its entries are {', '.join(map(str, list(content)[:5]))}")
     head = next((kind for key, kind in HEADS.items() if key in state), "none")
     if head == "none" and any(key.startswith("head.decoder") for key in state):
         head = "ML-Decoder"
     outputs = state.get({"plain": "head.fc.weight", "bottleneck": "head.fc.FC.weight"}.get(head, ""))
-    count, names = info.get("num_classes") if outputs is None else len(outputs), info.get("idx_to_class")
+    count = info.get("num_classes") if outputs is None else len(outputs)
+    names = info.get("idx_to_class")
     try:
         count = None if count is None else int(count)
         if names is not None:
@@ -93,15 +109,50 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
         raise SettingsError(
             f"{source}: num_classes or idx_to_class is no number, or no names by index ({error})"
         ) from error
-    return Checkpoint(state, count, names, info.get("model_name") or looks_like(state), head)
+    architecture = info.get("model_name") or looks_like(state)
+    return Checkpoint(state, count, names, architecture, head, recorded=_recorded(info, source), single=single)
+
+
+def _weights_in(content: Mapping[str, Any], averaged: bool) -> tuple[dict[str, torch.Tensor], Mapping[str, Any], bool]:
+    """The weights, empty where there are none; what stands beside them; whether they are of one network only."""
+    info = content
+    single = True
+    try:
+        if "state" in content and "progress" in content:  # last.pt, best.pt of train.py
+            parts = content["state"]
+            settings = content.get("settings") or {}
+            # What an earlier version did not write beside the classes stands in the run's settings.
+            info = {key: settings[key] for key in ("image_size", "keep_empty") if key in settings}
+            info |= parts.get("info", {})
+            single = "ema" not in parts
+            state = parts["ema"]["module"] if averaged and not single else parts["model"]
+        elif "ema" in content:
+            single = "model" not in content
+            state = content["ema"] if averaged or single else content["model"]
+        else:
+            state = content.get("model", content.get("state_dict", content))
+        state = {k: v for k, v in checkpoint.strip_prefixes(state).items() if isinstance(v, torch.Tensor)}
+    except (AttributeError, KeyError, TypeError):  # no mapping where one belongs
+        return {}, {}, True
+    return state, info, single
+
+
+def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """The entries of RECORDED that a file has, usable ones; SettingsError names one that is not."""
+    found = {key: info[key] for key in RECORDED if key in info}
+    recorded_size(info, source)
+    recorded_interpolation(info, source)
+    if "mean" in info or "std" in info:
+        statistics_of(info.get("mean"), info.get("std"), source)
+    keys = found.get("class_keys")
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+        raise SettingsError(f"{source}: class_keys is no list of texts")
+    if not isinstance(found.get("keep_empty", False), bool):
+        raise SettingsError(f"{source}: keep_empty is neither true nor false")
+    return found
 
 
 def _load(file: Path) -> Any:
-    start = file.open("rb").read(200)
-    if start.startswith(b"version https://git-lfs"):
-        raise SettingsError(f"{file}: a git-LFS pointer, not the weights; run `git lfs pull`, or download the file")
-    if start.lstrip()[:1] == b"<":
-        raise SettingsError(f"{file}: an HTML page saved under this name, not the weights; download the file itself")
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -110,19 +161,8 @@ def _load(file: Path) -> Any:
             return load_file(file)
         except SafetensorError as error:
             raise SettingsError(f"{file}: damaged ({error}); download it again") from error
-    with torch.serialization.safe_globals(_numpy_scalars()):
-        try:
-            return checkpoint.load(file)
-        except UserError as error:
-            raise SettingsError(str(error)) from error
-
-
-def _numpy_scalars() -> list:
-    """What numpy numbers in old files need; none of it runs code."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
-    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [*named, np.dtype, *kinds]
+    with as_settings_errors():
+        return checkpoint.load(file)
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_head: bool = True) -> Checkpoint:
@@ -190,26 +230,34 @@ def official(model_state: Mapping[str, torch.Tensor], **info: Any) -> dict[str, 
 
 
 class ModelInfo:
-    """What a file must say beside its weights, so that infer.py can read it; kept in every checkpoint of a run."""
+    """What a file must say beside its weights so that its scores can be found again; kept in every checkpoint."""
 
-    def __init__(self, args: Any, classes: Mapping[int, str]) -> None:
-        """`classes`: index -> name. SettingsError where --num_classes says otherwise."""
-        if args.num_classes not in (None, len(classes)):
-            raise SettingsError(f"--num_classes {args.num_classes}: the data have {len(classes)} classes")
-        self.classes = dict(classes)
+    def __init__(self, args: Any, columns: Columns, pixels: Pixels) -> None:
+        """`columns`: the classes of the outputs. SettingsError where --num_classes says otherwise."""
+        count = len(columns.names)
+        if args.num_classes not in (None, count):
+            raise SettingsError(f"--num_classes {args.num_classes}: the data have {count} classes")
+        self.columns, self.pixels = columns, pixels
+        self.keep_empty = bool(getattr(args, "keep_empty", False))
         self.settings = Namespace(
             model_name=args.model_name,
-            num_classes=len(classes),
+            num_classes=count,
             do_bottleneck_head=bool(args.do_bottleneck_head),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """num_classes, idx_to_class and the network's name, as plain data."""
-        return {**vars(self.settings), "idx_to_class": self.classes}
+        """num_classes, idx_to_class, the network's name, its input and what else decides a score, as plain data."""
+        return {
+            **vars(self.settings),
+            "idx_to_class": dict(enumerate(self.columns.names)),
+            "class_keys": self.columns.keys,
+            "keep_empty": self.keep_empty,
+            **self.pixels.plain(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Check that the checkpoint is of the same classes."""
-        if list(state["idx_to_class"].values()) != list(self.classes.values()):
+        if list(state["idx_to_class"].values()) != self.columns.names:
             raise SettingsError("the checkpoint is of other classes than the data")
 
 
@@ -228,7 +276,8 @@ def load_pretrained(args: Any, model: nn.Module) -> None:
 def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> tuple[nn.Module, Checkpoint]:
     """The network that a file holds, loaded, with the file's own class count and head.
 
-    Where the file is of another network than `model_name`, that one is built and a line says so.
+    Where the file is of another network than `model_name`, that one is built and a line says so; the Checkpoint's
+    architecture is the one that was built.
     """
     found = read_checkpoint(path, averaged=averaged)
     name = canonical_name(model_name)
@@ -237,7 +286,54 @@ def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> t
         name = found.architecture
     if found.num_classes is None:
         raise SettingsError(f"{path}: has no head that tells the number of classes ({found.head}); {ZOO}")
+    for what, names in (("idx_to_class", found.idx_to_class), ("class_keys", found.recorded.get("class_keys"))):
+        if names is not None and len(names) != found.num_classes:
+            raise SettingsError(f"{path}: {len(names)} entries of {what} for {found.num_classes} outputs")
+    if found.idx_to_class is not None and set(found.idx_to_class) != set(range(found.num_classes)):
+        raise SettingsError(f"{path}: the indices of idx_to_class are not 0 to {found.num_classes - 1}")
     bottleneck = found.head == "bottleneck"
     model = create_model(Namespace(model_name=name, num_classes=found.num_classes, do_bottleneck_head=bottleneck))
     load_weights(model, found)
-    return model, found
+    return model, found.of(name)
+
+
+def require_choice(found: Checkpoint, path: object, which: str, given: set[str]) -> None:
+    """SettingsError where --which asks for one of two networks and the file holds a single one."""
+    if "which" in given and found.single:
+        raise SettingsError(f"--which {which}: {path} holds one network, not a model and its average; leave it out")
+
+
+def columns_of(found: Checkpoint, path: object) -> Columns | None:
+    """The classes of the outputs, in their order; None where the file has no names."""
+    if found.idx_to_class is None:
+        return None
+    names = [found.idx_to_class[index] for index in range(len(found.idx_to_class))]
+    return Columns(names, found.recorded.get("class_keys"), str(path))
+
+
+def pixels_for(found: Checkpoint, size: int, interpolation: str, given: set[str]) -> Pixels:
+    """How pictures become the input of a network: as it was trained, unless a flag was given.
+
+    size, interpolation: the flags' values, which serve where they were `given` ("size", "interpolation") and where the
+    file does not say. The normalisation is the file's, else that of the network's own configuration. A file that names
+    its network and no normalisation is of an earlier version of train.py, which had none.
+    """
+    recorded = found.recorded
+    if "size" not in given:
+        size = recorded.get("image_size") or size
+    if "interpolation" not in given:
+        interpolation = recorded.get("interpolation") or interpolation
+    if "mean" in recorded:
+        statistics = statistics_of(recorded["mean"], recorded.get("std"), "the checkpoint")
+    elif "model_name" in recorded:
+        statistics = None
+    else:
+        statistics = input_statistics(found.architecture)
+    return Pixels(size, interpolation, statistics)
+
+
+def describe_network(found: Checkpoint, pixels: Pixels) -> str:
+    """One line: network, head, classes, and how pictures become its input."""
+    size = found.recorded.get("image_size")
+    other = f" (trained at {size})" if size not in (None, pixels.size) else ""
+    return f"{found.architecture}, {found.head} head, {found.num_classes} classes; input: {pixels}{other}"

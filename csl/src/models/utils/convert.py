@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from common import checkpoint
-from common.cli import OneLineParser, UserError, positive_int, run_main
+from common.cli import OneLineParser, UserError, image_size, parse_given, run_main, settle
 
 EPS = 1e-5  # ABN's gamma is |weight| + EPS
 BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2", 1: "tresnet_tiny"}
@@ -93,9 +93,19 @@ def main(argv: list[str] | None = None) -> None:
     parser = OneLineParser(prog="python -m csl.src.models.utils.convert", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="official weights, timm's, or a checkpoint of train.py")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--to", choices=("timm", "official"), default="timm", help="the names in OUT")
-    parser.add_argument("--image_size", type=positive_int, default=448, help="of OUT.onnx")
-    args = parser.parse_args(argv)
+    parser.add_argument("--to", choices=("timm", "official"), default="timm", help="the names in OUT, not of OUT.onnx")
+    parser.add_argument("--image_size", type=image_size, default=448, help="of OUT.onnx; default: the checkpoint's,"
+        " else 448")  # fmt: skip
+    defaults, given = parse_given(parser, argv)
+    args = settle(defaults, given)
+    is_onnx = args.out.suffix == ".onnx"
+    if is_onnx and "to" in given:
+        raise UserError(f"--to {args.to}: {args.out} is ONNX, which has no names to choose")
+    if not is_onnx and "image_size" in given:
+        raise UserError(f"--image_size {args.image_size}: only of OUT.onnx; weights serve any size")
+    if args.out.is_dir():
+        raise UserError(f"{args.out}: is a folder; name a file")
+
     found = read_checkpoint(args.file)
     architecture = looks_like(found.state_dict)
     if architecture is None or found.num_classes is None:
@@ -105,11 +115,14 @@ def main(argv: list[str] | None = None) -> None:
     model = create_model(settings).eval()
     load_weights(model, found)
     state = model.state_dict()
-    info = {"num_classes": found.num_classes, "idx_to_class": found.idx_to_class}
-    if args.out.suffix == ".onnx":
-        export_onnx(fold(model), args.out, args.image_size)
+    if is_onnx:
+        size = args.image_size if "image_size" in given else found.recorded.get("image_size", args.image_size)
+        export_onnx(fold(model), args.out, size)
+    elif args.to == "timm":
+        checkpoint.save(args.out, to_timm(state))
     else:
-        checkpoint.save(args.out, to_timm(state) if args.to == "timm" else official(state, **info))
+        info = {"num_classes": found.num_classes, "idx_to_class": found.idx_to_class, **found.recorded}
+        checkpoint.save(args.out, official(state, **info))
     print(f"{architecture}, {found.num_classes} classes, written to {args.out}")
 
 

@@ -1,0 +1,130 @@
+"""Which values the public functions of a method take.
+
+A candidate matrix with 2 in it, a label beyond the last class or a threshold of 25 passes through most formulas
+without a word. Where values can be looked at they are an error. Looking would wait for a GPU, and would break a
+graph that torch.compile or torch.func is tracing, so that there the formulas take what comes.
+"""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+import numpy as np
+import torch
+
+from common.cli import UserError
+
+
+class DomainError(UserError, ValueError):
+    """A value outside a function's domain. A ValueError for callers, one line for a script's user."""
+
+
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether the values of a tensor may be looked at: on the CPU, in eager mode."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return tensor.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def require_shape(tensor: torch.Tensor, shape: Sequence[int], what: str) -> None:
+    """DomainError where a tensor has another shape: broadcasting would hide it."""
+    if tuple(tensor.shape) != tuple(shape):
+        raise DomainError(f"{what}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+
+
+def require_candidates(candidates: torch.Tensor, what: str, *, allow_empty_rows: bool = False) -> None:
+    """DomainError where a matrix (n,K) is not of 0 and 1, or has a row without a 1; names the first such row."""
+    if not is_readable(candidates):
+        return
+    values = _array(candidates)
+    if values.ndim != 2:
+        raise DomainError(f"{what}: shape {values.shape}, expected a matrix (n, K)")
+
+    is_zero_or_one = (values == 0) | (values == 1)
+    if not is_zero_or_one.all():
+        row, column = np.argwhere(~is_zero_or_one)[0].tolist()
+        raise DomainError(f"{what}: {values[row, column]} in row {row}, class {column}; expected 0 or 1")
+
+    has_label = values.any(axis=1)
+    if not allow_empty_rows and not has_label.all():
+        empty = np.flatnonzero(~has_label)
+        shown = ", ".join(str(row) for row in empty[:5])
+        raise DomainError(f"{what}: {len(empty)} rows have no candidate; first: {shown}")
+
+
+def require_indices(indices: torch.Tensor, count: int, what: str) -> None:
+    """DomainError where a class or row is no whole number from 0 to count - 1; names the first and its place."""
+    if not is_readable(indices):
+        return
+    values = _array(indices)
+    fits = (values >= 0) & (values < count)
+    if values.dtype.kind == "f":
+        fits &= values == np.floor(values)
+    if not fits.all():
+        place = int(np.flatnonzero(~fits.reshape(-1))[0])
+        value = values.reshape(-1)[place]
+        raise DomainError(f"{what}: {value} at {place}; expected whole numbers from 0 to {count - 1}")
+
+
+def require_weights(weights: torch.Tensor, what: str) -> None:
+    """DomainError where a weight is negative, infinite or NaN."""
+    if not is_readable(weights):
+        return
+    values = _array(weights)
+    is_weight = (values >= 0) & (values < math.inf)
+    if not is_weight.all():
+        value = values[~is_weight].flat[0]
+        raise DomainError(f"{what}: {value}; expected finite weights, none negative")
+
+
+def require_shares(shares: torch.Tensor, what: str) -> None:
+    """DomainError where a value is outside [0, 1] or NaN."""
+    if not is_readable(shares):
+        return
+    values = _array(shares)
+    is_share = (values >= 0) & (values <= 1)
+    if not is_share.all():
+        value = values[~is_share].flat[0]
+        raise DomainError(f"{what}: {value}; expected values from 0 to 1")
+
+
+def require_one_of(value: object, allowed: Sequence[str], what: str) -> None:
+    """DomainError where `value` is none of the words `allowed`."""
+    if value not in allowed:
+        raise DomainError(f"{what} {value!r}: choose from {', '.join(allowed)}")
+
+
+def require_threshold(value: object, what: str) -> None:
+    """DomainError where a threshold of probabilities is no number above 0 and below 1."""
+    require_number(value, what, 0, 1, open_low=True, open_high=True)
+
+
+def require_number(
+    value: object,
+    what: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """DomainError where `value` is no finite number from low to high; with `open_...` the end itself is left out."""
+    fits = isinstance(value, Real) and math.isfinite(value)
+    if fits:
+        fits = low < value if open_low else low <= value
+    if fits:
+        fits = value < high if open_high else value <= high
+    if fits:
+        return
+
+    bounds = []
+    if low > -math.inf:
+        bounds.append(f"above {low:g}" if open_low else f"at least {low:g}")
+    if high < math.inf:
+        bounds.append(f"below {high:g}" if open_high else f"at most {high:g}")
+    raise DomainError(f"{what} {value!r}: expected a finite number {' and '.join(bounds)}".rstrip())

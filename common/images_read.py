@@ -1,0 +1,256 @@
+"""Pictures and masks as arrays and PIL images; `common.images` gathers what is for others."""
+
+import errno
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from common.cli import UserError
+from common.text import require_file
+
+# What Pillow's decoders raise for damaged files: another class for every kind of damage.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+    *(IndexError, KeyError, TypeError, AttributeError, AssertionError),
+    *(OverflowError, ZeroDivisionError, Image.DecompressionBombError),
+)
+# These lie with the machine and not with the file.
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+ORIENTATION = 0x0112  # of EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class CorruptImage(UserError):
+    """An image file that cannot be decoded; the message names its path."""
+
+
+# --- pictures ---
+
+
+def read_image(path: str | Path, *, upright: bool = True) -> Image.Image:
+    """A picture in RGB, 8 bits; more bits are scaled to 8, transparency is left out.
+
+    `upright` turns it as its EXIF data say, as every viewer does. Data sets with boxes or masks say
+    False: theirs are in the frame of the pixels as they are stored. CorruptImage names a file that
+    cannot be decoded; UserError one that is missing, a folder or a pipe.
+    """
+    path = require_file(path, "image")
+    try:
+        return _decoded(path, upright).convert("RGB")
+    except DAMAGE as error:
+        problem = f"{path}: unreadable image ({_reason(error)})"
+        advice = "replace it, or --skip_corrupt in training"
+        hint = "(python -m common.data check FOLDER lists all)"
+        raise CorruptImage(f"{problem}; {advice} {hint}") from error
+
+
+def read_own_picture(path: str | Path) -> Image.Image:
+    """A user's own picture in RGB: turned upright, and on white where it is transparent.
+
+    CorruptImage names a file that cannot be decoded; UserError one that is missing or no file.
+    """
+    path = require_file(path, "picture")
+    try:
+        image = _decoded(path, upright=True)
+        has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+        if not has_alpha and "transparency" not in image.info:
+            return image.convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    except DAMAGE as error:
+        problem = f"{path}: unreadable picture ({_reason(error)})"
+        raise CorruptImage(f"{problem}; give another file") from error
+
+
+def why_unreadable(path: Path) -> str:
+    """Why a file cannot be decoded, in a few words; empty where it can be."""
+    path = require_file(path, "image")
+    try:
+        _decoded(path, upright=False).convert("RGB")
+    except DAMAGE as error:
+        return _reason(error)
+    return ""
+
+
+def _decoded(path: Path, upright: bool) -> Image.Image:
+    """The picture in a mode of 8 bits; one of DAMAGE for a file that cannot be decoded."""
+    with Image.open(path) as image:
+        stored = str(image.tile)  # gone after loading
+        turned_by_pillow = _orientation(image) if image.format == "TIFF" else 1
+        image.load()
+
+        orientation = _orientation(image)
+        if image.mode.startswith(("I", "F")):
+            image = Image.fromarray(_eight_bits(np.asarray(image)))
+        elif ";16" in stored and _is_dark(image):
+            image = _from_sixteen_bits(path)
+            if turned_by_pillow in UPRIGHT:
+                image = image.transpose(UPRIGHT[turned_by_pillow])
+
+    if upright and orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except DAMAGE:  # damaged EXIF data; the pixels may be whole
+        return 1
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Values of up to 16 bits, or floating point, as uint8.
+
+    White is the largest value that the values were recorded with: cameras and scanners put 12 bits
+    into files of 16. The file does not say so; its brightest pixel does. White is 255 up to 255,
+    4095 up to 4095, else 65535; of floating-point numbers up to 1 it is 1.
+    """
+    limits = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)
+    values = np.nan_to_num(values.astype(np.float64)).clip(0, 65535)
+    highest = values.max(initial=0)
+    white = next(limit for limit in limits if highest <= limit)
+    return (values / (white / 255)).round().astype(np.uint8)
+
+
+def _is_dark(image: Image.Image) -> bool:
+    """Whether 12 bits hold every colour of a picture of 16 bits, of which Pillow kept 8."""
+    bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
+    return all(highest < 4096 >> 8 for _, highest in bands)
+
+
+def _from_sixteen_bits(path: Path) -> Image.Image:
+    """A colour picture with all its 16 bits, which Pillow cannot hold, scaled to 8."""
+    import cv2
+
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 3:
+        raise ValueError("16 bits a colour, which cannot be decoded")
+
+    colours = _eight_bits(values[..., 2::-1])  # from BGR
+    if values.shape[2] == 3:
+        return Image.fromarray(colours)
+    alpha = (values[..., 3:] / 257).round().astype(np.uint8)
+    return Image.fromarray(np.concatenate([colours, alpha], axis=2))
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be decoded, in a few words; what lies with the machine is raised again."""
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        raise error
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+# --- masks ---
+
+
+def _voc_colours() -> np.ndarray:
+    """Pascal VOC's colours (256,3): the bits of an id, dealt to red, green and blue in turn."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for place in range(8):
+        for channel in range(3):
+            bit = (ids >> (3 * place + channel)) & 1
+            colours[:, channel] |= bit << (7 - place)
+    return colours.astype(np.uint8)
+
+
+VOC = _voc_colours()
+
+
+def read_mask(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    palette: np.ndarray | None = VOC,
+    *,
+    highest: int | None = None,
+) -> np.ndarray:
+    """Class ids (H,W) uint8 of a mask: its palette indices, its grey values, or by its colours.
+
+    Args:
+        size: (width, height) of its picture.
+        palette: (up to 256, 3) colour of every id; None where colours are not accepted.
+        highest: the largest class id; 255, void, is accepted beside it. None: no limit.
+    Raises:
+        CorruptImage: the file cannot be decoded.
+        UserError: missing, of another size, a colour outside the palette, an id above `highest`.
+    """
+    path = require_file(path, "mask")
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except DAMAGE as error:
+        raise CorruptImage(f"{path}: unreadable mask ({_reason(error)}); replace it") from error
+
+    if size is not None and image.size != tuple(size):
+        found = f"{image.width} x {image.height}"
+        raise UserError(f"{path}: the mask is {found}, its picture {size[0]} x {size[1]} pixels")
+
+    ids = _ids_of(image, path, palette)
+    if highest is not None:
+        is_strange = (ids > highest) & (ids != 255)
+        if is_strange.any():
+            value, where = _first(ids, is_strange)
+            expected = f"0 to {highest}, or 255 for void"
+            raise UserError(f"{path}: the mask holds {value} at {where}; expected {expected}")
+    return ids.astype(np.uint8)
+
+
+def _ids_of(image: Image.Image, path: Path, palette: np.ndarray | None) -> np.ndarray:
+    if image.mode in ("1", "L", "P"):
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in ("LA", "PA"):
+        return np.asarray(image)[..., 0]
+    if image.mode.startswith(("I", "F")):
+        ids = np.asarray(image)
+        is_strange = ~((ids >= 0) & (ids <= 255) & (ids == np.floor(ids)))
+        if is_strange.any():
+            value, where = _first(ids, is_strange)
+            raise UserError(f"{path}: the mask holds {value} at {where}; expected 0 to 255")
+        return ids
+
+    if palette is None:
+        raise UserError(f"{path}: a mask in colours; expected class ids, as palette or grey values")
+    colours = np.asarray(image.convert("RGB"))
+    codes = _codes(colours)
+    known = _codes(np.asarray(palette))
+    order = known.argsort(kind="stable")
+    places = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
+    ids = order[places]
+    is_strange = known[ids] != codes
+    if is_strange.any():
+        value, where = _first(colours, is_strange)
+        problem = f"{path}: the colour {value} at {where} is no class of the palette"
+        raise UserError(f"{problem}; save the class ids")
+    return ids
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    return colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+
+
+def _first(values: np.ndarray, is_strange: np.ndarray) -> tuple[Any, str]:
+    """The first strange pixel, in plain numbers, and where it is."""
+    row, column = np.argwhere(is_strange)[0].tolist()
+    value = values[row, column].tolist()
+    return tuple(value) if isinstance(value, list) else value, f"row {row}, column {column}"
