@@ -543,12 +543,25 @@ def _mentions(paper: str, word: str) -> bool:
     return any(re.search(rf"\b{word}\b", path.read_text()) for path in (ROOT / paper).rglob("*.py"))
 
 
-def test_a_terminal_that_is_not_utf_8_is_no_error(tmp_path):
-    folder = run_folder(tmp_path / "ü", "cavl", 0, [0.5, 0.8])
+def program(tmp_path: Path, *folders: Path) -> subprocess.CompletedProcess:
+    """compare.py as a program of its own, on a terminal that only knows ASCII."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "compare.py"), "--out", str(tmp_path / "page.html"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "compare.py"), "--out", str(tmp_path / "page.html"), *map(str, folders)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_terminal_that_is_not_utf_8_is_no_error(tmp_path):
+    done = program(tmp_path, run_folder(tmp_path / "ü", "cavl", 0, [0.5, 0.8]))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_exit_status_and_lines_of_the_program(tmp_path, good, broken):
+    write("config.json", "[]")(broken)
+    done = program(tmp_path, good, broken)
+    assert done.returncode == 0 and done.stderr.startswith("warning: ") and done.stderr.count("\n") == 1
+    done = program(tmp_path, broken)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 def test_a_cell_of_the_table_that_tells_runs_apart_is_not_cut():
