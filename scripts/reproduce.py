@@ -236,10 +236,11 @@ def run(command: Sequence[str], folder: Path, log: Path) -> int:
 
 
 def write_note(path: Path, code: str, *, finished: bool) -> None:
-    """Write which code a run directory's run is of, and whether it came to its end."""
-    from common.checkpoint import atomic_write  # here, so that a list needs no torch
-
-    atomic_write(path, json.dumps({"code": code, "finished": finished}).encode())
+    """Write which code a run directory's run is of, and whether it came to its end; the file appears whole."""
+    part = path.with_name(f".{path.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps({"code": code, "finished": finished}))
+    part.replace(path)
 
 
 def run_all(todo: Sequence[tuple[Experiment, str]], args: argparse.Namespace, root: Path) -> int:
