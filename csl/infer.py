@@ -174,7 +174,9 @@ def infer(args: argparse.Namespace) -> list[dict]:
     flags = {"input_size": "size", "interpolation": "interpolation"}
     pixels = pixels_for(checkpoint, args.input_size, args.interpolation, {flags[f] for f in flags if f in given})
     contradictions.require_size(checkpoint.architecture, pixels.size, "--input_size")
-    args.input_size, args.interpolation, args._pixels = pixels.size, pixels.interpolation, pixels
+    args.input_size = pixels.size
+    args.interpolation = pixels.interpolation
+    args._pixels = pixels
     names = class_names(checkpoint, expanded(args.class_description_path, "--class_description_path"))
     model = fold(model).to(accelerator.device)
 

@@ -111,7 +111,8 @@ def open_scored(args: argparse.Namespace) -> tuple[torch.nn.Module, Checkpoint, 
     flags = {"image_size": "size", "interpolation": "interpolation"}
     pixels = pixels_for(found, args.image_size, args.interpolation, {flags[f] for f in flags if f in args._given})
     contradictions.require_size(found.architecture, pixels.size, "--image_size")
-    args.image_size, args.interpolation = pixels.size, pixels.interpolation
+    args.image_size = pixels.size
+    args.interpolation = pixels.interpolation
     if "keep_empty" not in args._given:
         args.keep_empty = bool(found.recorded.get("keep_empty", False))
     return model, found, pixels, _test_set(args, found, pixels)

@@ -17,9 +17,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import UserError, run_main, seed_list
+from common.cli import UserError, parse_given, run_main, seed_list
 from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser, refuse_flags
-from oass.core.settings import parse_args, parse_given
+from oass.core.settings import parse_args
 from oass.core.train import train
 
 FOR_ALL_RUNS = ("--seed", "--output_dir", "--resume", "--overwrite")  # no variant's own

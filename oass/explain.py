@@ -15,15 +15,14 @@ from pathlib import Path
 
 import torch
 
-from common.cli import OneLineParser, UserError, add_shared_flags, run_main
-from common.data import read_image
+from common.cli import OneLineParser, UserError, add_shared_flags, parse_given, run_main
+from common.images import read_own_picture
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from oass.core.build import Trained
 from oass.core.keypoints import STRATEGIES
 from oass.core.options import ONLY_IN_TRAINING, WITH_TEACHER, add_network_flags, refuse_flags
 from oass.core.pictures import draw_puzzles
-from oass.core.settings import parse_given
 from oass.core.transforms import EvalTransform, Picture, normalise
 from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES
 
@@ -45,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_pictures(paths: Sequence[Path], size: int) -> Picture:
     """The pictures as a batch, each resized so that its longer side fits a square of `size`."""
-    images = [read_image(path) for path in paths]
+    images = [read_own_picture(path) for path in paths]
     parts = [EvalTransform(size, scale=size / max(image.size))(image) for image in images]
     return Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
 

@@ -19,7 +19,15 @@ import numpy as np
 import torch
 
 from common.checkpoint import atomic_write
-from common.cli import OneLineParser, UserError, add_shared_flags, non_negative_int, positive_int, run_main
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    non_negative_int,
+    parse_given,
+    positive_int,
+    run_main,
+)
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from oass.core.build import Trained
@@ -36,7 +44,6 @@ from oass.core.options import (
     refuse_flags,
 )
 from oass.core.report import describe_data
-from oass.core.settings import parse_given
 from oass.core.views import describe, views_of
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files

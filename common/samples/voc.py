@@ -52,7 +52,7 @@ def _write(root: Path, name: str, oddity: int, split: str, rng: np.random.Genera
     image.save(root / "SegmentationClass" / f"{name}.png")
     lines = [_object(label, box, difficult=oddity == DIFFICULT and k == 0) for k, (label, box) in enumerate(objects)]
     if oddity == ZERO_WIDTH:
-        lines.append(_object("sheep", (9, 9, 9, 20), difficult=False))
+        lines.append(_object(objects[0][0], (9, 9, 9, 20), difficult=False))  # a class that is there
     height, width = mask.shape
     (root / "Annotations" / f"{name}.xml").write_text(
         f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n"

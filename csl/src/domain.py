@@ -1,8 +1,9 @@
-"""Which values the public functions of the method take: labels 1, 0 and -1, and settings that are finite numbers.
+"""Which values the public functions of the method take: labels 1, 0 and -1, and finite settings.
 
-A label that is none of these trains or scores nothing in the formulas, so a smoothed 0.9, pandas' NaN for a missing
-value or a class index 2 would pass without a word. Where values can be looked at they are an error; where looking
-would wait for the device or break a traced graph, the loss becomes NaN, which the guard of a run reports.
+A label that is none of these trains or scores nothing in the formulas: a smoothed 0.9, pandas' NaN
+for a missing value or a class index 2 would pass without a word. Where values can be looked at they
+are an error; where looking would wait for the device or break a traced graph, the loss becomes NaN,
+which the guard of a run reports.
 """
 
 import math
@@ -15,23 +16,29 @@ from csl.src.errors import SettingsError
 
 PARTIAL = (-1, 1)  # smallest and largest label: un-annotated -1, negative 0, positive 1
 COMPLETE = (0, 1)
-NAMES = {PARTIAL: "1 (positive), 0 (negative) or -1 (un-annotated)", COMPLETE: "1 (positive) or 0 (negative)"}
+NAMES = {
+    PARTIAL: "1 (positive), 0 (negative) or -1 (un-annotated)",
+    COMPLETE: "1 (positive) or 0 (negative)",
+}
 
 
 def is_transformed() -> bool:
-    """Whether the present call is traced by torch.compile, or runs inside a transform of torch.func."""
+    """Whether the present call is traced by torch.compile, or runs in a transform of torch.func."""
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active()
 
 
 def is_readable(tensor: torch.Tensor) -> bool:
-    """Whether values may be looked at: on the CPU, in eager mode. Elsewhere that waits, or breaks the graph."""
+    """Whether values may be looked at: on the CPU, in eager mode.
+
+    Elsewhere that would wait for the device, or break the graph.
+    """
     return not is_transformed() and tensor.device.type == "cpu"
 
 
 def are_labels(values: np.ndarray | torch.Tensor, kind: tuple[int, int] = PARTIAL) -> bool:
-    """Whether all values (of any shape) are labels of a kind; False for NaN, fractions and other numbers."""
+    """Whether all values (of any shape) are labels of a kind; NaN and fractions are none."""
     low, high = kind
     if math.prod(values.shape) == 0:
         return True
@@ -48,7 +55,7 @@ def are_labels(values: np.ndarray | torch.Tensor, kind: tuple[int, int] = PARTIA
 
 
 def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
-    """A tensor of any device as an array, half precision as float32; anything else as numpy sees it."""
+    """A tensor of any device as an array, half precision as float32; others as numpy sees them."""
     if not isinstance(values, torch.Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
@@ -56,7 +63,11 @@ def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return (values.float() if is_half else values).numpy()
 
 
-def require_labels(values: np.ndarray | torch.Tensor, what: str, kind: tuple[int, int] = PARTIAL) -> None:
+def require_labels(
+    values: np.ndarray | torch.Tensor,
+    what: str,
+    kind: tuple[int, int] = PARTIAL,
+) -> None:
     """SettingsError (a ValueError) that names the first value that is no label, and its place."""
     if are_labels(values, kind):
         return
@@ -68,9 +79,17 @@ def require_labels(values: np.ndarray | torch.Tensor, what: str, kind: tuple[int
 
 
 def require_number(
-    value: object, name: str, low: float = -math.inf, high: float = math.inf, *, below_high: bool = False
+    value: object,
+    name: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    below_high: bool = False,
 ) -> None:
-    """SettingsError (a ValueError) where `value` is no finite number in low..high (`below_high`: high excluded)."""
+    """SettingsError (a ValueError) where `value` is no finite number in low..high.
+
+    `below_high`: high itself is outside.
+    """
     is_number = isinstance(value, Real | np.number) and math.isfinite(value)
     if is_number and low <= value and (value < high if below_high else value <= high):
         return
@@ -82,6 +101,8 @@ def require_number(
 
 def require_count(value: object, name: str, low: int = 0) -> None:
     """SettingsError (a ValueError) where `value` is no whole number from `low` on."""
-    is_whole = isinstance(value, Integral | np.integer) or (isinstance(value, float) and value.is_integer())
+    is_whole = isinstance(value, Integral | np.integer)
+    if isinstance(value, float):
+        is_whole = value.is_integer()
     if not is_whole or value < low:
         raise SettingsError(f"{name} {value!r}: must be a whole number from {low} on")

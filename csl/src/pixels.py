@@ -1,4 +1,4 @@
-"""How a picture becomes the input of a network: its size, its resampling, and the normalisation of its colours."""
+"""How a picture becomes the input of a network: size, resampling, normalisation of its colours."""
 
 import math
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ Colours = tuple[float, float, float]
 
 
 class Statistics(NamedTuple):
-    """Mean and deviation of each colour, of values in 0..1: what the weights of a network were trained with."""
+    """Mean and deviation of each colour, of values in 0..1, that weights were trained with."""
 
     mean: Colours
     std: Colours
 
 
 class Pixels(NamedTuple):
-    """A picture squashed to size x size pixels, values in 0..1, less the mean and by the deviation of its colours.
+    """A picture squashed to size x size pixels, values in 0..1, normalised colour by colour.
 
     `statistics` None: values stay in 0..1, as for TResNet.
     """
@@ -37,7 +37,8 @@ class Pixels(NamedTuple):
 
     def resize(self, image: Image.Image) -> Image.Image:
         """The picture at size x size, anti-aliased, whatever its shape was."""
-        return T.functional.resize(image, [self.size, self.size], InterpolationMode(self.interpolation))
+        mode = InterpolationMode(self.interpolation)
+        return T.functional.resize(image, [self.size, self.size], mode)
 
     def tensor(self, image: Image.Image) -> torch.Tensor:
         """RGB picture -> (3,H,W) float32, normalised."""
@@ -64,7 +65,7 @@ class Pixels(NamedTuple):
         return f"{self.size} pixels, {self.interpolation}, {normalised}"
 
     def plain(self) -> dict[str, Any]:
-        """The entries of a checkpoint: image_size, interpolation, mean, std (None: not normalised)."""
+        """The entries of a checkpoint: image_size, interpolation, mean, std (None for neither)."""
         mean, std = self.statistics or (None, None)
         return {
             "image_size": self.size,
@@ -75,28 +76,32 @@ class Pixels(NamedTuple):
 
 
 def statistics_of(mean: Any, std: Any, source: object) -> Statistics | None:
-    """Statistics from what a configuration or a checkpoint holds; None for none, and for mean 0 and deviation 1.
+    """Statistics from what a configuration or a checkpoint holds.
 
-    SettingsError names `source` where they are not three numbers each, or a deviation is not above 0.
+    None for none, and for mean 0 and deviation 1. SettingsError names `source` where they are not
+    three numbers each, or a deviation is not above 0.
     """
     if mean is None and std is None:
         return None
     try:
-        found = Statistics(tuple(float(value) for value in mean), tuple(float(value) for value in std))
+        means = tuple(float(value) for value in mean)
+        deviations = tuple(float(value) for value in std)
+        found = Statistics(means, deviations)
         is_usable = len(found.mean) == len(found.std) == 3
         is_usable = is_usable and all(math.isfinite(value) for value in found.mean)
         is_usable = is_usable and all(0 < value < math.inf for value in found.std)
     except (TypeError, ValueError):
         is_usable = False
     if not is_usable:
-        raise SettingsError(f"{source}: mean {mean!r} and std {std!r} are not three numbers each, std above 0")
+        told = f"mean {mean!r} and std {std!r} are not three numbers each, std above 0"
+        raise SettingsError(f"{source}: {told}")
     if found == Statistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
         return None
     return found
 
 
 def recorded_size(info: Mapping[str, Any], source: object) -> int | None:
-    """`image_size` of a checkpoint, None where it has none; SettingsError where it is no number of pixels."""
+    """`image_size` of a checkpoint, None where it has none; SettingsError for an unusable one."""
     size = info.get("image_size")
     if size is None:
         return None
@@ -106,8 +111,9 @@ def recorded_size(info: Mapping[str, Any], source: object) -> int | None:
 
 
 def recorded_interpolation(info: Mapping[str, Any], source: object) -> str | None:
-    """`interpolation` of a checkpoint, None where it has none; SettingsError where it is not known."""
+    """`interpolation` of a checkpoint, None where it has none; SettingsError for an unknown one."""
     name = info.get("interpolation")
     if name is not None and name not in INTERPOLATIONS:
-        raise SettingsError(f"{source}: interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}")
+        known = ", ".join(INTERPOLATIONS)
+        raise SettingsError(f"{source}: interpolation {name!r} is not one of {known}")
     return name

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from common.cli import UserError
-from common.data import Location, locate, read_image
+from common.data import Location, locate
+from common.images import read_image
 from oass.core.options import DEFAULT_DATA_DIR
 from oass.tools.ai.evaluate_utils import VOID
 from oass.tools.ai.torch_utils import one_hot_embedding
@@ -132,8 +133,8 @@ class VOC_Dataset_For_Classification(Dataset):
         return len(self.split.ids)
 
     def image(self, index: int) -> Any:
-        """The picture as PIL RGB."""
-        return read_image(self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg")
+        """The picture as PIL RGB, as its pixels are stored: boxes and masks are in that frame, whatever EXIF says."""
+        return read_image(self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg", upright=False)
 
     def label(self, index: int) -> torch.Tensor:
         """The label, (20,) float32, the caller's own: all readers of a list share the split's array."""

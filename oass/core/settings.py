@@ -4,10 +4,9 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from common.cli import UserError
+from common.cli import UserError, parse_given, settle
 from common.data import Location
 from oass.core.backbones import ARCHITECTURES
 from oass.core.datasets import locate_voc
@@ -227,26 +226,3 @@ def _optimiser_bounds(args: argparse.Namespace) -> Bounds:
         (0 <= momentum < 1, f"--sgd_momentum {momentum}: 0 <= momentum < 1"),
         (not args.nesterov or momentum > 0, f"Nesterov needs momentum: {hint}"),
     ]
-
-
-def parse_given(
-    make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The default of every flag, and the values of those that `argv` holds, also where they equal the default."""
-    make_parser().parse_args(argv)  # errors and --help, while the parser knows its defaults
-    parser = make_parser()
-    for action in parser._actions:
-        action.required = False
-    defaults = vars(parser.parse_args([]))
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    return defaults, vars(parser.parse_args(argv))
-
-
-def settle(defaults: Mapping[str, Any], given: Mapping[str, Any], *layers: Mapping[str, Any]) -> argparse.Namespace:
-    """The settings: defaults, then the layers in their order, then what was given; `_given` has the names of these."""
-    settings = dict(defaults)
-    for layer in layers:
-        settings.update(layer)
-    settings.update(given)
-    return argparse.Namespace(**settings, _given=set(given))

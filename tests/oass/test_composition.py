@@ -223,6 +223,20 @@ def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its
     assert summary["map"] == evaluations[-1] and summary["best_map"] == max(evaluations)
 
 
+def test_the_gap_baselines_numbers_are_those_of_its_pooled_maps(small, devkit, tmp_path):
+    argv = [*small, "--max_epoch", "1", "--lr", "0.02", "--output_dir", str(tmp_path)]
+    summary = train(parse_args("gap", argv), "gap")
+    model = Trained(tmp_path / "checkpoints" / "last.pt", argparse.Namespace()).network()
+    data = VOC_Dataset_For_Testing_CAM(devkit, "val")
+    pooled = []
+    for i in range(len(data)):
+        with torch.no_grad():
+            pooled.append(model.class_maps(plain_input(data.image(i), SIDE))[0].mean((1, 2)).tolist())
+    aps = [plain_ap([z[c] for z in pooled], data.split.labels[:, c]) for c in range(20)]
+    assert summary["map"] == pytest.approx(100 * statistics.mean(ap for ap in aps if ap is not None), rel=1e-3)
+    assert summary["pointing"] == pytest.approx(plain_numbers(model, data, VIEWS[""])["pointing"], abs=1e-9)
+
+
 # --- one step of training ---
 
 
@@ -304,6 +318,28 @@ def test_the_logged_losses_of_a_step(strategy, small, tmp_path):
     assert line["num_pairs"] == pairs > 0
     found = [line["class_loss"], line["p_class_loss"], line["re_loss"], line["loss"]]
     assert found == pytest.approx([cl, pcl, re, cl + 0.5 * pcl + 3 * re], rel=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["gap", "none"])
+def test_the_logged_loss_of_a_baseline(strategy, small, tmp_path):
+    """L = L_cl, of the pooled maps or of the instances; no tiles."""
+    argv = [*small, "--max_steps", "1", "--print_ratio", "0.1", "--output_dir", str(tmp_path)]
+    train(parse_args(strategy, argv), strategy)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    args = parse_args(strategy, argv)
+    seed_everything(args.seed)
+    accelerator = make_accelerator(args)
+    batch = next(iter(build_data(args, accelerator)[2]))
+    student = build_student(args).to(memory_format=torch.channels_last).train()
+    images, labels, _ = to_device(batch.data, accelerator.device, student.normalisation)
+    with torch.no_grad():
+        logits, maps = student(images, with_cam=True)
+    scores = maps.mean((2, 3)) if strategy == "gap" else logits
+    wanted = statistics.mean(softmargin(z.double(), y.double()).item() for z, y in zip(scores, labels, strict=True))
+    dead = [float(maps[b, c].max() <= 1e-5) for b, c in torch.nonzero(labels).tolist()]
+    assert [line["loss"], line["class_loss"]] == pytest.approx([wanted, wanted], rel=1e-5)
+    assert line["p_class_loss"] == line["re_loss"] == line["num_pairs"] == 0
+    assert line["dead_cam"] == pytest.approx(statistics.mean(dead), abs=1e-6)
 
 
 def test_the_teacher_is_the_average_of_the_students(small, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_boxes_are_numbers_of_any_notation(tmp_path):
     assert read_xml(path)[1] == ["bird", "cat"]
     for text in ("nan", "inf", "1e999", "twelve", "", "0x10"):
         path.write_text(annotation(xml_object("bird", (text, 1, 5, 5))))
-        with pytest.raises(UserError, match="2008_000001.xml: not a readable VOC annotation"):
+        with pytest.raises(UserError, match="2008_000001.xml: xmin: expected a finite number"):
             read_objects(path)
 
 
@@ -78,7 +78,7 @@ def test_a_box_without_width_or_height_keeps_its_label_and_is_said(tmp_path, cap
 def test_an_id_that_comes_twice_is_refused_by_name(devkit, tmp_path):
     own = tmp_path / "mine.txt"
     own.write_text("2008_000003 1\n\n2008_000004 1\n2008_000003 -1\n")
-    with pytest.raises(UserError, match=r"mine.txt: 2008_000003 stands there twice \(lines 1 and 4\)"):
+    with pytest.raises(UserError, match=r"mine.txt: '2008_000003' stands there twice \(lines 1 and 4\)"):
         VOC_Dataset_For_Classification(devkit, own)
 
 
@@ -103,6 +103,16 @@ def test_a_mask_of_another_value_is_named(tmp_path):
     Image.fromarray(np.array([[0, 20, 255], [1, 128, 0]], np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(UserError, match=r"mask.png: 128 is no class of VOC \(0 to 20; 255 is void\)"):
         read_mask(tmp_path / "mask.png")
+
+
+def test_boxes_and_pictures_are_in_the_frame_of_the_stored_pixels(tmp_path):
+    root = write_devkit(tmp_path, annotation(xml_object("cat", (1, 1, 19, 9)), size=""))
+    path = root / "JPEGImages/2008_000001.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter in every viewer
+    Image.open(path).save(path, exif=exif)
+    data = VOC_Dataset_For_Classification(root, "train")
+    assert data[0][0].size == (20, 10) and data.split.objects[0][0].box == (1, 1, 19, 9)
 
 
 def test_a_very_long_picture_keeps_a_pixel():
@@ -130,6 +140,9 @@ def test_xml_is_clipped_truncated_and_thinned(tmp_path):
     root = write_devkit(tmp_path, annotation())
     assert read_xml(root / "Annotations/2008_000001.xml")[0].shape == (0, 4)
     root = write_devkit(tmp_path, "<annotation>")
+    with pytest.raises(UserError, match="2008_000001.xml: line 1, column 13: not xml"):
+        read_objects(root / "Annotations/2008_000001.xml")
+    root = write_devkit(tmp_path, annotation("<object><name>cat</name></object>"))
     with pytest.raises(UserError, match="2008_000001.xml: not a readable VOC annotation"):
         read_objects(root / "Annotations/2008_000001.xml")
 

@@ -24,7 +24,7 @@ def test_the_readme_explains_every_number():
     found = set()
     for first, last in re.findall(r"D(\d+)(?:-(\d+))?", " ".join(cells)):
         found |= set(range(int(first), int(last or first) + 1))
-    assert found == set(range(1, 31))  # 29 of the spec, and the clipped gradient
+    assert found == set(range(1, 32))  # 29 of the paper's code, the clipped gradient, boxes without an area
 
 
 def test_d1_the_four_scripts_import_without_scikit_image():

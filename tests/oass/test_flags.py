@@ -374,6 +374,11 @@ def test_a_data_dir_without_a_value_is_as_if_not_given(monkeypatch, tmp_path):
 # --- explain ---
 
 
+def test_no_flag_of_explain_is_forgotten():
+    tested = {"image", "before", "classes", "strategy", "checkpoint", "architecture", "image_size"}
+    assert flags_of(explain.build_parser()) - SHARED == tested
+
+
 def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, side in (("a", (90, 150)), ("b", (60, 60))):
@@ -400,6 +405,7 @@ def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
         "--sample": "--sample: the pictures are those of --image",
         "--max_steps 2": "--max_steps: this script does not train",
         "--image_size 65": "a multiple of 32",
+        "--architecture resnet18": "looks like",
         "--classes puppy": "choose from aeroplane",
     }.items():
         with pytest.raises(UserError, match=message):

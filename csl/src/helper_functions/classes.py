@@ -1,4 +1,4 @@
-"""Which class stands in which column: two lists of classes are matched by name, and what does not match is named."""
+"""Which class stands in which column: lists of classes are matched by name, misfits are named."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from csl.src.errors import SettingsError
 class Columns(NamedTuple):
     """The classes of a label matrix or of a network's outputs, in their order.
 
-    keys: what the annotations call them, category ids (COCO's form) or MIDs (Open Images); None: not known.
+    keys: what the annotations call them, category ids (COCO's form) or MIDs (Open Images); None
+        where that is not known.
     source: where they come from, for messages.
     """
 
@@ -26,16 +27,17 @@ class Columns(NamedTuple):
 def match_categories(names: Mapping[int, str], columns: Columns, source: object) -> dict[int, int]:
     """Category id -> column, for the categories (id -> name) of an annotation file.
 
-    A category is the class of its name, whatever its place and number. Classes that the file lacks stay columns
-    without a label, and are told. SettingsError names categories that are no class of `columns`.
+    A category is the class of its name, whatever its place and number. Classes that the file lacks
+    stay columns without a label, and are told. SettingsError names categories that are no class of
+    `columns`.
     """
     column_of = {name: column for column, name in enumerate(columns.names)}
     unknown = {key: name for key, name in names.items() if name not in column_of}
     if unknown:
-        shown = "; ".join(_unknown(key, name, columns) for key, name in list(unknown.items())[:5])
-        raise SettingsError(
-            f"{source}: {len(unknown)} of its {len(names)} categories are no class of {columns.source}: {shown}"
-        )
+        first = list(unknown.items())[:5]
+        shown = "; ".join(_unknown(key, name, columns) for key, name in first)
+        count = f"{len(unknown)} of its {len(names)} categories"
+        raise SettingsError(f"{source}: {count} are no class of {columns.source}: {shown}")
     places = {key: column_of[name] for key, name in names.items()}
     _tell(names, places, columns, source)
     return places
@@ -49,26 +51,30 @@ def _unknown(key: int, name: str, columns: Columns) -> str:
     return f"{key} {name!r}"
 
 
-def _tell(names: Mapping[int, str], places: Mapping[int, int], columns: Columns, source: object) -> None:
+def _tell(
+    names: Mapping[int, str],
+    places: Mapping[int, int],
+    columns: Columns,
+    source: object,
+) -> None:
     """Say on stderr which classes the file lacks, and that order or ids differ."""
-    missing = [name for column, name in enumerate(columns.names) if column not in set(places.values())]
+    there = set(places.values())
+    missing = [name for column, name in enumerate(columns.names) if column not in there]
     if missing:
-        shown = ", ".join(missing[:5])
-        more = ", ..." if len(missing) > 5 else ""
-        tell(f"{source}: lacks {len(missing)} of the {len(columns.names)} classes of {columns.source}: {shown}{more}")
-    in_order = list(places.values()) == sorted(places.values())
+        count = f"{len(missing)} of the {len(columns.names)} classes"
+        tell(f"{source}: lacks {count} of {columns.source}: {listed(missing)}")
+
     moved = []
     if columns.keys is not None:
         moved = [key for key, column in places.items() if columns.keys[column] != str(key)]
     if moved:
         key = moved[0]
-        other = columns.keys[places[key]]
-        tell(
-            f"{source}: {len(moved)} categories have other ids than in {columns.source}, such as {names[key]!r} "
-            f"with {key} and {other}; matched by name"
-        )
-    elif not in_order:
-        tell(f"{source}: its categories stand in another order than in {columns.source}; matched by name")
+        example = f"{names[key]!r} with {key} and {columns.keys[places[key]]}"
+        count = f"{len(moved)} categories have other ids than in {columns.source}"
+        tell(f"{source}: {count}, such as {example}; matched by name")
+    elif list(places.values()) != sorted(there):
+        order = f"its categories stand in another order than in {columns.source}"
+        tell(f"{source}: {order}; matched by name")
 
 
 def tell(message: str) -> None:

@@ -86,7 +86,8 @@ class PartialSelectiveLoss(nn.Module):
         fixed = self._fixed(z, targets)
         log_pt = self._log_pt(z, fixed.pt, fixed.positive)
 
-        p, clip = fixed.p, self.args.clip
+        p = fixed.p
+        clip = self.args.clip
         slope = p - fixed.positive
         if clip:
             slope = torch.where(targets == 1, slope, slope * (1 - p) / fixed.q * (1 - p + clip <= 1))

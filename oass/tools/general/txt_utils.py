@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.checkpoint import atomic_write
-from common.cli import UserError
+from common.text import numbered_lines, once
 
 
 def read_id_list(path: str | Path) -> list[str]:
@@ -12,19 +12,10 @@ def read_id_list(path: str | Path) -> list[str]:
 
     UserError for an id that comes twice: its image would count double.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable list of image ids ({error})") from error
-    first: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        image = line.split()[0]
-        if image in first:
-            raise UserError(f"{path}: {image} stands there twice (lines {first[image]} and {number}); expected once")
-        first[image] = number
-    return list(first)
+    lines = numbered_lines(path)
+    ids = [line.split()[0] for _, line in lines]
+    once(ids, str(path), lines=[number for number, _ in lines])
+    return ids
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:

@@ -1,13 +1,14 @@
 """VOC annotations."""
 
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from common import text
 from common.cli import UserError
-from common.data import read_image
+from common.images import read_image
 
 
 class VOCObject(NamedTuple):
@@ -32,33 +33,29 @@ def read_objects(xml_path: str | Path) -> list[VOCObject]:
     """
     xml_path = Path(xml_path)
     try:
-        root = ET.parse(xml_path).getroot()
+        root = text.read_xml(xml_path)
         width, height = _size_of(root, xml_path)
         objects = []
         for node in root.findall("object"):
             box = node.find("bndbox")
             limits = {"xmin": width - 1, "ymin": height - 1, "xmax": width - 1, "ymax": height - 1}
-            corners = [min(max(_coordinate(box, tag), 0), limit) for tag, limit in limits.items()]
+            corners = []
+            for tag, limit in limits.items():
+                number = text.decimal(box.findtext(tag), f"{xml_path}: {tag}")
+                corners.append(min(max(int(number), 0), limit))
             difficult = node.findtext("difficult", "0").strip() == "1"
             objects.append(VOCObject(node.findtext("name", "").strip(), tuple(corners), difficult))
         return objects
-    except (ET.ParseError, AttributeError, ValueError, TypeError, OSError, OverflowError) as error:
+    except (AttributeError, ValueError, TypeError, OSError) as error:
         raise UserError(f"{xml_path}: not a readable VOC annotation ({error})") from error
 
 
-def _coordinate(box: ET.Element, tag: str) -> int:
-    """What stands before the dot; of a number with an exponent its whole part."""
-    text = box.find(tag).text.strip()
-    if text.lstrip("+-").isdecimal():
-        return int(text)
-    return int(float(text))
-
-
-def _size_of(root: ET.Element, xml_path: Path) -> tuple[int, int]:
+def _size_of(root: Element, xml_path: Path) -> tuple[int, int]:
     size = root.find("size")
     if size is not None and size.find("width") is not None and int(size.findtext("width")) > 0:
         return int(size.findtext("width")), int(size.findtext("height"))
-    return read_image(xml_path.parent.parent / "JPEGImages" / f"{xml_path.stem}.jpg").size
+    picture = xml_path.parent.parent / "JPEGImages" / f"{xml_path.stem}.jpg"
+    return read_image(picture, upright=False).size
 
 
 def read_xml(xml_path: str | Path) -> tuple[np.ndarray, list[str]]:

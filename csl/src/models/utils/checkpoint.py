@@ -237,7 +237,8 @@ class ModelInfo:
         count = len(columns.names)
         if args.num_classes not in (None, count):
             raise SettingsError(f"--num_classes {args.num_classes}: the data have {count} classes")
-        self.columns, self.pixels = columns, pixels
+        self.columns = columns
+        self.pixels = pixels
         self.keep_empty = bool(getattr(args, "keep_empty", False))
         self.settings = Namespace(
             model_name=args.model_name,
