@@ -7,13 +7,17 @@ python compare.py --readme README.md               # also rewrites the claims ta
 
 import common.interrupt  # noqa: F401
 
+import contextlib
+import sys
 from pathlib import Path
 
 from common.cli import OneLineParser, UserError, run_main
+from common.text import read_text
 from sidebyside import page, records, runs, terminal
 from sidebyside.claims import judge_all
 from sidebyside.register import CLAIMS
 from sidebyside.results import PAPERS, ROOT
+from sidebyside.wording import printable
 
 
 def build_parser() -> OneLineParser:
@@ -30,11 +34,16 @@ def build_parser() -> OneLineParser:
 def main(argv: list[str] | None = None) -> None:
     """Read, judge, print, write."""
     args = build_parser().parse_args(argv)
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets ? for ±
     if not args.root.is_dir():
         raise UserError(f"--root {args.root}: no such directory")
 
-    papers = records.load(args.root, args.paper or PAPERS)
-    given = runs.find(args.runs)
+    if args.readme is not None and args.paper:
+        raise UserError("--readme wants the claims of all papers; leave --paper out")
+
+    papers = records.load(args.root, list(dict.fromkeys(args.paper or PAPERS)))
+    given = found(args.runs)
     judgements = judge_all(papers, CLAIMS)
 
     for paper in papers:
@@ -49,13 +58,27 @@ def main(argv: list[str] | None = None) -> None:
         update_readme(args.readme, judgements)
 
 
+def found(folders: list[Path]) -> list[runs.RunFolder]:
+    """The runs to show; a line on stderr for each that cannot be, or not whole. UserError where none is left."""
+    own, faults = runs.find(folders)
+    if folders and not own and len(faults) == 1:
+        raise UserError(faults[0])
+    for fault in faults:
+        print(f"warning: {printable(' '.join(fault.split()))}", file=sys.stderr)
+    if folders and not own:
+        raise UserError("nothing of what was named can be shown")
+    return own
+
+
 def update_readme(path: Path, judgements: list) -> None:
-    """Rewrite the claims table of a README."""
+    """Rewrite the claims table of a README; it appears whole or stays as it was."""
+    from common.checkpoint import atomic_write  # here, so that the page needs no torch
+
     try:
-        text = terminal.with_claims(path.read_text(encoding="utf-8"), judgements)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    write(path, text)
+        text = terminal.with_claims(read_text(path), judgements)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    atomic_write(path, text.encode())
     print(f"claims table: {path}")
 
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sidebyside.numbers import units_differ
 from sidebyside.records import KEY, Paper, Row
-from sidebyside.verdict import Interval, combine, compare, reason
+from sidebyside.verdict import NOT_ENOUGH, Interval, combine, compare, reason
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,32 @@ class Claim:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows of ours.csv, their verdict and interval (in favour of the claim)."""
+    """Two rows of ours.csv, their verdict and interval (in favour of the claim).
+
+    `obstacle`: why the two numbers cannot be compared at all, if so; such a pair is not decided.
+    """
 
     better: Row
     worse: Row
     verdict: str
     interval: Interval | None
+    obstacle: str = ""
 
     @property
     def why(self) -> str:
-        """Why it got its verdict."""
-        return reason(self.verdict, self.interval)
+        """Why it got its verdict, and what of the two measurements was not equal."""
+        told = self.obstacle or reason(self.verdict, self.interval, self.better.side, self.worse.side)
+        return "; ".join(filter(None, (told, self.apart)))
+
+    @property
+    def apart(self) -> str:
+        """In which of torch and device the two rows were measured apart; "" where both are alike or not known."""
+        parts = []
+        for column in ("torch", "device"):
+            one, other = self.better.cells[column], self.worse.cells[column]
+            if one and other and one != other:
+                parts.append(f"{column} {one} and {other}")
+        return f"measured with {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
@@ -90,8 +106,25 @@ def judge_all(papers: Iterable[Paper], claims: Sequence[Claim]) -> list[Judgemen
 
 
 def _judged(claim: Claim, rows: Sequence[Row]) -> list[Pair]:
-    pairs = _pairs(claim, [r for r in rows if r.value is not None])
-    return [Pair(b, w, *compare(b.side, w.side, claim.higher)) for b, w in pairs]
+    pairs = []
+    for better, worse in _pairs(claim, rows):
+        obstacle = _obstacle(better, worse)
+        if obstacle:
+            pairs.append(Pair(better, worse, NOT_ENOUGH, None, obstacle))
+        else:
+            verdict, interval = compare(better.side, worse.side, claim.higher)
+            pairs.append(Pair(better, worse, verdict, interval))
+    return pairs
+
+
+def _obstacle(better: Row, worse: Row) -> str:
+    """Why two rows with the same name of task are no measurements of the same; "" where nothing speaks against it."""
+    one, other = better.cells["data_sha"], worse.cells["data_sha"]
+    if one and other and one != other:
+        return f"measured on other data ({one} and {other})"
+    if units_differ(better, worse):
+        return "one looks like percent, the other like a fraction"
+    return ""
 
 
 def _pairs(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -4,13 +4,15 @@ import base64
 import csv
 import html
 import io
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sidebyside.records import KEY, Row
 from sidebyside.results import OURS
 from sidebyside.verdict import NOT_ENOUGH, NOT_REPRODUCED, NOT_RUN, PARTLY, REPRODUCED
+from sidebyside.wording import printable
 
 BADGES = {
     REPRODUCED: ("yes", "✓"),
@@ -23,13 +25,32 @@ _PROVENANCE = [c for c in OURS if c not in (*KEY, "mean", "std", "n")]
 
 
 def text(value: object) -> str:
-    """Escaped for element content and attribute values."""
-    return html.escape(str(value), quote=True)
+    """Escaped for element content and attribute values; what no page may hold (controls, halves of pairs) as `?`."""
+    return html.escape(printable(str(value)), quote=True)
 
 
 def slug(value: str) -> str:
     """A value usable as an id."""
-    return re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-") or "unnamed"
+
+
+def unique_ids(content: str) -> str:
+    """HTML in which each id stands once: a second `x` becomes `x-2`."""
+    taken: set[str] = set()
+
+    def numbered(match: re.Match[str]) -> str:
+        name = match.group(1)
+        free = next(n for n in _numbered_names(name) if n not in taken)
+        taken.add(free)
+        return f' id="{free}"'
+
+    return re.sub(r' id="([^"]*)"', numbered, content)
+
+
+def _numbered_names(name: str) -> Iterator[str]:
+    yield name
+    for number in itertools.count(2):
+        yield f"{name}-{number}"
 
 
 def markdown(cell: str) -> str:

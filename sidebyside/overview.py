@@ -34,10 +34,10 @@ def strip(argument: str) -> tuple[str, np.ndarray]:
     if match is None:
         raise UserError(f"{argument}: give PAPER=FILE or PAPER=FILE@TOP:BOTTOM, PAPER one of {', '.join(PAPERS)}")
     name, file, top, bottom = match.groups()
-    pixels = np.asarray(read_image(file))
-    pixels = pixels[int(top) : int(bottom)] if top else pixels
+    whole = np.asarray(read_image(file))
+    pixels = whole[int(top) : int(bottom)] if top else whole
     if not pixels.size:
-        raise UserError(f"{argument}: no such rows, the picture has {np.asarray(read_image(file)).shape[0]}")
+        raise UserError(f"{argument}: no such rows, the picture has {whole.shape[0]}")
     return name, trimmed(pixels)
 
 
@@ -83,6 +83,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("strips", nargs="+", metavar="PAPER=FILE[@TOP:BOTTOM]")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
+    if args.out.suffix.lower() != ".png":
+        raise UserError(f"--out {args.out}: the picture is a PNG; name it so")
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: no such folder")
     draw([strip(argument) for argument in args.strips], args.out)
     print(f"picture: {args.out}")
 

@@ -6,12 +6,24 @@ from pathlib import Path
 
 from sidebyside import curves
 from sidebyside.claims import Judgement, Pair
-from sidebyside.markup import Cell, badge, download, markdown, picture, provenance, provenance_line, table, text
+from sidebyside.markup import (
+    Cell,
+    badge,
+    download,
+    markdown,
+    picture,
+    provenance,
+    provenance_line,
+    table,
+    text,
+    unique_ids,
+)
 from sidebyside.numbers import Line, lines_of
 from sidebyside.records import KEY, Paper, Row
 from sidebyside.results import OURS
-from sidebyside.runs import RunFolder
+from sidebyside.runs import RunFolder, names, told_of
 from sidebyside.verdict import NOT_ENOUGH, NOT_RUN, REPRODUCED, RULE, VERDICTS
+from sidebyside.wording import signed
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -23,10 +35,9 @@ def build(papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequen
     sections = [("claims", "Does it reproduce?", _claims(judgements)), ("rule", "The rule", _rule(papers))]
     for paper in papers:
         sections.append((paper.name, paper.title or paper.name, _numbers(paper)))
-    drawn = [
-        (p.name, curves.measured(p) + curves.charts(p.name, [r for r in runs if r.paper == p.name])) for p in papers
-    ]
-    sections.append(("curves", "Learning curves", _curves(drawn)))
+    if runs:
+        sections.append(("runs", "Your runs", _runs(runs)))
+    sections.append(("curves", "Learning curves", _curves(_drawn(papers, runs))))
     sections.append(("gallery", "Pictures", _gallery(papers)))
     sections.append(("deviations", "Deviations register", _deviations(papers)))
     sections.append(("downloads", "Every number as CSV", _downloads(papers, judgements)))
@@ -34,7 +45,8 @@ def build(papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequen
     body = "\n".join(
         f'<section id="{n}"><h2>{text(title)}</h2>\n{content}\n</section>' for n, title, content in sections
     )
-    css, js = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    js = (HERE / "page.js").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -118,7 +130,7 @@ def _pairs(pairs: Sequence[Pair]) -> str:
             p.verdict, '<span class="fails">does not hold</span>'
         )
         i = p.interval
-        span = f"{i.difference:+.3g} [{i.low:+.3g}, {i.high:+.3g}], {i.how}; " if i else ""
+        span = f"{signed(i.difference)} [{signed(i.low)}, {signed(i.high)}], {i.how}; " if i else ""
         title = text(f"{provenance_line(p.better)} | {provenance_line(p.worse)}")
         items.append(
             f'<li title="{title}">{_where(p.better)}<br><b>{told}</b> (n {p.better.n}), {against} (n {p.worse.n})<br>'
@@ -197,15 +209,57 @@ def _line(line: Line) -> tuple[str, ...]:
     source = f"<p>{text(', '.join(filter(None, (told.get('table'), told.get('note')))))}</p>" if told else ""
     difference = Cell("")
     if line.difference is not None:
-        inside = {None: "one run", True: "paper inside our 95 % interval", False: "paper outside our 95 % interval"}
-        difference = Cell(f"{line.difference:+.3g} <small>{inside[line.inside]}</small>", line.difference)
+        difference = Cell(f"{signed(line.difference)} <small>{line.why}</small>", line.difference)
+    elif line.other_units:
+        difference = Cell("<small>one looks like percent, the other like a fraction</small>")
     seeds = text(line.ours.cells["seeds"]) if line.ours else ""
     details = provenance(line.ours) if line.ours else ""
     return (*_keys(row), paper, _measured(line.ours), difference, seeds, f"{source}{details}")
 
 
+def _runs(runs: Sequence[RunFolder]) -> str:
+    """The run directories given on the command line, one row each."""
+    header = ("Run", "Paper", "Method", "Data", "Seed", "Kind", "Last epoch", "Figures", "Settings")
+    named = names(runs)
+    rows = []
+    for run in runs:
+        told = told_of(run)
+        path = f"<small>{text(run.path)}</small>"
+        state = "".join(f"<br><small>{text(fault)}</small>" for fault in run.faults)
+        settings = "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in run.settings.items())
+        command = f"<p><code>{text(run.command)}</code></p>" if run.command else ""
+        rows.append(
+            (
+                Cell(f"<strong>{text(named[run.path])}</strong><br>{path}{state}", named[run.path]),
+                text(run.paper or "?"),
+                text(run.method),
+                text(run.data),
+                told.seed,
+                told.kind,
+                told.epochs,
+                text(told.figures),
+                _folded("settings", f"{command}<dl>{settings}</dl>"),
+            )
+        )
+    return table("own-runs", f"{len(runs)} run directories, as named on the command line", header, rows)
+
+
+def _drawn(papers: Sequence[Paper], runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
+    """The charts by paper: its curves.csv, then the runs given; last the runs of papers that are not shown."""
+    named = names(runs)
+    shown = {paper.name: paper for paper in papers}
+    others = dict.fromkeys(run.paper or curves.OTHER for run in runs)
+    drawn = []
+    for name in dict.fromkeys([*shown, *others]):
+        own = [run for run in runs if (run.paper or curves.OTHER) == name]
+        measured = curves.measured(shown[name]) if name in shown else ""
+        drawn.append((name, measured + curves.charts(name, own, named)))
+    return drawn
+
+
 def _curves(drawn: Sequence[tuple[str, str]]) -> str:
     parts = [f'<h3>{name}</h3><div class="grid-of">{charts}</div>' for name, charts in drawn if charts]
+    parts = [unique_ids("\n".join(parts))]
     note = "<p>Of your own runs too: <code>python compare.py RUN [RUN ...]</code></p>"
     return "\n".join([*parts, note])
 
@@ -249,13 +303,15 @@ def _downloads(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
             source = "offline sample" if row.is_sample else "ours"
             numbers.append([paper.name, source, *(row.cells[c] for c in OURS)])
     columns = ["paper", "claim", "data", *(f"{side}_{c}" for side in ("better", "worse") for c in KEY)]
-    columns += ["difference", "low", "high", "interval", "pair", "claim_verdict"]
+    columns += ["difference", "low", "high", "interval", "pair", "why", "claim_verdict"]
     pairs = []
     for j in judgements:
         kinds = (("real data", j.real, j.verdict), ("offline sample", j.sample, j.on_sample))
         for data, p, verdict in ((data, p, verdict) for data, own, verdict in kinds for p in own):
             i = p.interval
             ends = (i.difference, i.low, i.high, i.how) if i else ("",) * 4
-            pairs.append([j.claim.paper, j.claim.name, data, *p.better.key, *p.worse.key, *ends, p.verdict, verdict])
+            pairs.append(
+                [j.claim.paper, j.claim.name, data, *p.better.key, *p.worse.key, *ends, p.verdict, p.why, verdict]
+            )
     first, second = download("numbers.csv", header, numbers), download("claims.csv", columns, pairs)
     return f"<p>{first}: every row with its provenance. {second}: every pair behind a verdict.</p>"

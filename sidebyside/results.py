@@ -11,19 +11,20 @@ seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the ep
 import common.interrupt  # noqa: F401
 
 import argparse
-import csv
 import hashlib
-import json
-import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import FREE_SETTINGS, OneLineParser, UserError, run_main
+from common.text import decimal, read_csv, read_json, read_text, whole, write_csv
+from sidebyside.metrics import mean_curve, metric_lines
+from sidebyside.runs import ROOT, read_run
+from sidebyside.wording import exact, mean_and_spread
 
-ROOT = Path(__file__).resolve().parent.parent
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 OURS = (
     "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,torch,minutes,date,run"
@@ -31,27 +32,45 @@ OURS = (
 PAPER = "method,dataset,setting,metric,protocol,value,std,n,table,note".split(",")
 SEEDS = [*OURS[:5], "seed", "value"]
 CURVES = "method,dataset,setting,curve,epoch,mean,std,n".split(",")
+_SAMPLE_WORD = re.compile(r"\bsamples?\b", re.I)
+_SAMPLE_FLAG = re.compile(r"(^|\s)--?sample(\s|$)")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a results file; UserError where its columns are not exactly those of DESIGN.md."""
-    with Path(path).open(newline="") as file:
-        reader = csv.DictReader(file)
-        if list(reader.fieldnames or ()) != list(columns):
-            raise UserError(f"{path}: columns {reader.fieldnames}, expected {','.join(columns)}")
-        return list(reader)
+    """The rows of a results file; UserError, with path and line, where it is none with exactly these columns."""
+    return [cells for _, cells in read_numbered(path, columns)]
+
+
+def read_numbered(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a results file, each with the number of the line on which it begins."""
+    table = read_csv(path)
+    header = table[0][1] if table else []
+    if header != list(columns):
+        raise UserError(f"{path}: line 1: {_other_columns(header, columns)}; expected {','.join(columns)}")
+
+    rows = []
+    for number, cells in table[1:]:
+        if len(cells) != len(columns):
+            raise UserError(f"{path}: line {number}: has {len(cells)} cells, expected {len(columns)}")
+        rows.append((number, dict(zip(columns, cells, strict=True))))
+    return rows
+
+
+def _other_columns(header: Sequence[str], columns: Sequence[str]) -> str:
+    missing = [c for c in columns if c not in header]
+    unknown = [c for c in header if c not in columns]
+    if missing and header:
+        return f"columns {', '.join(missing)} are missing"
+    if unknown:
+        return f"columns {', '.join(unknown)} are not known"
+    return "columns in another order, or one twice" if header else "no columns"
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = OURS) -> None:
     """Write a results file."""
-    from common.checkpoint import atomic_write  # here, so that readers of the CSVs need not import torch
-
-    lines = [",".join(columns)]
-    for row in rows:
-        cells = ["" if row.get(c) is None else str(row.get(c, "")) for c in columns]
-        lines.append(",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' if set(c) & set(',"\n') else c for c in cells))
-    atomic_write(Path(path), ("\n".join(lines) + "\n").encode())
+    cells = [["" if row.get(c) is None else str(row.get(c)) for c in columns] for row in rows]
+    write_csv(Path(path), [list(columns), *cells])
 
 
 def data_sha(folder: Path) -> str:
@@ -64,93 +83,200 @@ def data_sha(folder: Path) -> str:
 
 
 def row_from_runs(
-    folders: Sequence[Path], values: Mapping[int, Sequence[float]], *, data: Path | None = None, **fields: str
+    folders: Sequence[Path],
+    values: Mapping[int, Sequence[float]],
+    *,
+    data: Path | None = None,
+    **fields: str,
 ) -> dict[str, Any]:
     """One row of ours.csv: mean and sample std (ddof 1) of the `values_by_seed` of run directories.
 
-    `fields`: method, dataset, setting, metric, protocol, and `command` where one command made several runs.
+    `fields`: method, dataset, setting, metric, protocol, and `command` where one command made several runs. What
+    differs between the runs (commit, torch, device) is told of all of them.
     """
-    config = _json(folders[-1], "config.json")
-    seconds = sum(float(_json(folder, "summary.json")["wall_seconds"]) for folder in folders)
+    configs = [_config(folder) for folder in folders]
+    seconds = sum(_seconds(folder) for folder in folders)
     runs = [value for own in values.values() for value in own]
-    hardware = config["hardware"]
     return {
-        "mean": f"{statistics.fmean(runs):.4f}",
-        "std": f"{statistics.stdev(runs):.4f}" if len(runs) > 1 else "",
+        "mean": exact(statistics.fmean(runs)),
+        "std": exact(statistics.stdev(runs)) if len(runs) > 1 else "",
         "n": len(runs),
         "seeds": " ".join(map(str, values)),
-        "command": config["launches"][0]["command"],
-        "commit": config["commit"],
+        "command": configs[-1]["launches"][0]["command"],
+        "commit": _each(config["commit"] for config in configs),
         "data_sha": data_sha(data) if data else "",
-        "device": f"{hardware['device']} {hardware['processes']}x{hardware['threads']} threads",
-        "torch": config["packages"]["torch"],
+        "device": _each(_device(config) for config in configs),
+        "torch": _each(config["packages"]["torch"] for config in configs),
         "minutes": f"{seconds / 60:.1f}",
-        "date": config["launches"][-1]["time"][:10],
-        "run": " ".join(dict.fromkeys(Path(f).name for f in folders)),
+        "date": max(config["launches"][-1]["time"][:10] for config in configs),
+        "run": _each(Path(f).name for f in folders),
         **fields,
     }
 
 
+def _each(values: Iterable[Any]) -> str:
+    """The different ones, in the order in which they come."""
+    return " ".join(dict.fromkeys(str(value) for value in values if value))
+
+
+def _device(config: dict[str, Any]) -> str:
+    hardware = config["hardware"]
+    return f"{hardware['device']} {hardware['processes']}x{hardware['threads']} threads"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json of a run; UserError where something is missing that a row of ours.csv tells."""
+    path = Path(folder) / "config.json"
+    config = read_json(path, dict)
+    try:
+        config["settings"].get("seed")
+        config["launches"][0]["command"] + config["launches"][-1]["time"]
+        (config["commit"], config["packages"]["torch"], _device(config))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not as a run writes it ({type(error).__name__}: {error})") from error
+    return config
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    path = Path(folder) / "summary.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no readable summary.json; is it a finished run?")
+    return read_json(path, dict)
+
+
+def _seconds(folder: Path) -> float:
+    return decimal(_summary(folder).get("wall_seconds"), f"{folder}/summary.json: wall_seconds")
+
+
 def values_by_seed(folders: Sequence[Path], key: str, scale: float = 1.0) -> dict[int, list[float]]:
-    """summary.json's `key` of run directories, times `scale`: seed -> values (several where a seed has folds)."""
+    """summary.json's `key` of run directories, times `scale`: seed -> values (several where a seed has folds).
+
+    UserError where they are not one experiment: a run twice, a seed twice (but for its folds), other settings.
+    """
     values: dict[int, list[float]] = defaultdict(list)
+    check_one_experiment(folders)
     for folder in folders:
-        summary = _json(folder, "summary.json")
+        summary = _summary(folder)
         if summary.get(key) is None:
             raise UserError(f"{folder}/summary.json: has no {key}; it has {', '.join(summary)}")
-        seed = _json(folder, "config.json")["settings"].get("seed") or 0
-        values[int(seed)].append(float(summary[key]) * scale)
+        value = decimal(summary[key], f"{folder}/summary.json: {key}")
+        values[_seed(folder)].append(value * scale)
     return dict(sorted(values.items()))
 
 
-def mean_curve(runs: Sequence[Sequence[dict]], split: str, metric: str) -> list[tuple[int, float, float, int]]:
-    """Epoch, mean, sample deviation (0 for one run) and n over the metrics lines of several runs.
-
-    Of several lines of an epoch the last counts (a resumed run); epochs that fewer runs have than others are left out.
-    """
-    by_epoch: dict[int, list[float]] = defaultdict(list)
-    for lines in runs:
-        known = [l for l in lines if l.get("split") == split and is_number(l.get(metric))]
-        for epoch, value in {l["epoch"]: float(l[metric]) for l in known}.items():
-            by_epoch[epoch].append(value)
-    most = max(map(len, by_epoch.values()), default=0)
-    whole = {e: v for e, v in sorted(by_epoch.items()) if len(v) == most}
-    return [(e, statistics.fmean(v), statistics.stdev(v) if most > 1 else 0.0, most) for e, v in whole.items()]
+def _seed(folder: Path) -> int:
+    seed = _config(folder)["settings"].get("seed")
+    return whole(0 if seed is None else seed, f"{folder}/config.json: seed")
 
 
-def is_number(value: object) -> bool:
-    """Whether a metric is a finite number (a flag is none)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def check_one_experiment(folders: Sequence[Path]) -> None:
+    """UserError where the mean over these runs would be one over different things, or over one thing twice."""
+    settings = {folder: _config(folder)["settings"] for folder in folders}
+    places: dict[Path, Path] = {}
+    seen: dict[tuple, Path] = {}
+    folds: dict[int, int] = defaultdict(int)
+    for folder in folders:
+        place = Path(folder).resolve()
+        if place in places:
+            raise UserError(f"{folder}: this run is given twice")
+        places[place] = folder
+        same = (_seed(folder), settings[folder].get("fold"))
+        if same in seen:
+            raise UserError(f"{folder}: seed {same[0]} is that of {seen[same]} too; a mean counts each seed once")
+        seen[same] = folder
+        folds[same[0]] += 1
+
+    if len(set(folds.values())) > 1:
+        told = ", ".join(f"{count} of seed {seed}" for seed, count in sorted(folds.items()))
+        raise UserError(f"not every seed has all its folds: {told}")
+    first, *others = folders
+    for other in others:
+        for name in sorted({*settings[first], *settings[other]} - _OWN):
+            one, two = settings[first].get(name), settings[other].get(name)
+            if one != two and not (_is_place(one) and _is_place(two)):
+                raise UserError(f"{first} and {other} are no seeds of one experiment: {name} is {one!r} and {two!r}")
 
 
-def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[int, float, float, int]]:
+# What the runs of one experiment may differ in.
+_OWN = FREE_SETTINGS | {"seed", "seeds", "fold", "compare", "tag", "experiment_name", "checkpoint_path"}
+
+
+def _is_place(value: object) -> bool:
+    """Whether a setting is a path: runs on data drawn for their seed, or of a checkpoint each, differ in these."""
+    return isinstance(value, str) and ("/" in value or value.endswith((".pt", ".pth")))
+
+
+def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[float, float, float, int]]:
     """`mean_curve` of SPLIT/METRIC over run directories; UserError where they do not all have it."""
     split, _, metric = curve.partition("/")
-    try:
-        runs = [[json.loads(line) for line in (Path(f) / "metrics.jsonl").read_text().splitlines()] for f in folders]
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"--curve {curve}: no readable metrics.jsonl ({error})") from error
+    runs = []
+    for folder in folders:
+        path = Path(folder) / "metrics.jsonl"
+        lines, faults = metric_lines(path)
+        if faults:
+            raise UserError(f"--curve {curve}: {path}: {faults[0]}")
+        runs.append(lines)
     points = mean_curve(runs, split, metric)
     if not points or points[0][-1] < len(folders):
         raise UserError(f"--curve {curve}: no epoch at which all {len(folders)} runs have it")
     return points
 
 
-def add(folder: Path, runs: Sequence[Path], *, key: str, curve: str = "", scale: float = 1.0, **fields: Any) -> None:
-    """Add what `runs` measured to the results files in `folder`; rows of the same first columns are replaced."""
-    values = values_by_seed(runs, key, scale)
+def add(
+    folder: Path,
+    runs: Sequence[Path],
+    *,
+    key: str,
+    curve: str = "",
+    scale: float | None = None,
+    **fields: Any,
+) -> None:
+    """Add what `runs` measured to the results files in `folder`; rows of the same first columns are replaced.
+
+    `scale`: 100 turns fractions into percent; None is 1, where the values can be of the unit that the metric names.
+    """
+    values = values_by_seed(runs, key, 1.0 if scale is None else scale)
+    check_unit(fields["metric"], [v for own in values.values() for v in own], is_sure=scale is not None)
     row = row_from_runs(runs, values, **fields)
+    check_sample(row, runs)
     same = {c: row[c] for c in OURS[:5]}
-    seeds = [{**same, "seed": seed, "value": f"{statistics.fmean(own):.6g}"} for seed, own in values.items()]
+    seeds = [{**same, "seed": seed, "value": f"{statistics.fmean(own):.8g}"} for seed, own in values.items()]
+    drawn = []
+    for epoch, mean, std, n in curve_of_runs(runs, curve) if curve else ():
+        cells = {c: row[c] for c in CURVES[:3]} | {"curve": curve, "epoch": epoch, "n": n}
+        drawn.append({**cells, "mean": f"{mean:.6g}", "std": f"{std:.4g}"})
+
     _replace(folder / "ours.csv", [row], OURS, OURS[:5])
     _replace(folder / "seeds.csv", seeds, SEEDS, OURS[:5])
-    if curve:
-        cells = {c: row[c] for c in CURVES[:3]} | {"curve": curve}
-        drawn = [
-            {**cells, "epoch": e, "mean": f"{mean:.6g}", "std": f"{std:.4g}", "n": n}
-            for e, mean, std, n in curve_of_runs(runs, curve)
-        ]
+    if drawn:
         _replace(folder / "curves.csv", drawn, CURVES, CURVES[:4])
+
+
+def check_sample(row: Mapping[str, Any], runs: Sequence[Path]) -> None:
+    """UserError where runs on the offline sample would become a row of real data."""
+    if is_sample_row(row):
+        return
+    on_sample = [folder for folder in runs if read_run(Path(folder)).is_sample]
+    if on_sample:
+        raise UserError(f"{on_sample[0]}: a run on the offline sample; say `sample` in --dataset or --protocol")
+
+
+def is_sample_row(cells: Mapping[str, Any]) -> bool:
+    """Whether a row of ours.csv was measured on an offline sample: its task says so, or its command."""
+    named = " ".join(str(cells[c]) for c in ("dataset", "setting", "protocol"))
+    return bool(_SAMPLE_WORD.search(named) or _SAMPLE_FLAG.search(str(cells["command"])))
+
+
+def check_unit(metric: str, values: Sequence[float], *, is_sure: bool) -> None:
+    """UserError where values of a metric in percent cannot be percent, or (unless `is_sure`) look like fractions."""
+    if not metric.endswith(" %"):
+        return
+    if max(values) > 100:
+        raise UserError(f"--metric {metric!r}: {max(values):.6g} is more than all; is --scale right?")
+    if not is_sure and max(values) <= 1:
+        raise UserError(
+            f"--metric {metric!r}: the values lie within 0 and 1; --scale 100 for fractions, --scale 1 for percent"
+        )
 
 
 def _replace(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], same: Sequence[str]) -> None:
@@ -160,19 +286,6 @@ def _replace(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str],
     kept = [row for row in old if tuple(row[c] for c in same) not in new]
     first = next((k for k, row in enumerate(old) if tuple(row[c] for c in same) in new), len(kept))
     write(path, [*kept[:first], *rows, *kept[first:]], columns)
-
-
-def _json(folder: Path, name: str) -> dict:
-    try:
-        return json.loads((Path(folder) / name).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder}: no readable {name}; is it a finished run?") from error
-
-
-def mean_and_spread(mean: str | float, std: str | float | None) -> str:
-    """`mean ± std` as a reader wants it: two decimals, below one four."""
-    digits = 4 if abs(float(mean)) < 1 else 2
-    return " ± ".join(f"{float(number):.{digits}f}" for number in (mean, std) if number not in ("", None))
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -203,7 +316,13 @@ def _group(dataset: str, setting: str, rows: Sequence[dict[str, str]]) -> str:
         lines = [[*column, *(cells.get((m, *column), "") for m in methods)] for column in columns]
     told = "; ".join([*protocols[: len(protocols) == 1], *(f"n = {n}" for n in counts if len(counts) == 1)])
     title = f"**{', '.join(filter(None, (dataset, setting)))}**" + (f" ({told})" if told else "")
-    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])])
+    return "\n".join([title, "", *(_line(cells) for cells in [head, ["---"] * len(head), *lines])])
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table; a bar or a line end in a cell would end the cell."""
+    plain = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(plain)} |"
 
 
 def _measured(row: dict[str, str], *, with_n: bool) -> str:
@@ -228,12 +347,23 @@ def update_readmes(root: Path = ROOT) -> list[Path]:
     for paper in PAPERS:
         readme, ours = root / paper / "README.md", root / paper / "results" / "ours.csv"
         if readme.is_file() and ours.is_file():
-            old = readme.read_text()
+            old = read_text(readme)
             new = with_table(old, read(ours, OURS))
             if new != old:
                 atomic_write(readme, new.encode())
                 changed.append(readme)
     return changed
+
+
+def scale_factor(text: str) -> float:
+    """argparse type of --scale: a finite number other than 0."""
+    try:
+        factor = decimal(text, "--scale")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if factor == 0:
+        raise argparse.ArgumentTypeError("0 would make every value 0")
+    return factor
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -246,7 +376,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in (*OURS[:5], "key"):
         new.add_argument(f"--{name}", required=True)
     new.add_argument("--command", default=argparse.SUPPRESS, help="where one command made several runs")
-    new.add_argument("--scale", type=float, default=1.0, help="100 for percent")
+    new.add_argument("--scale", type=scale_factor, default=None, help="100 turns fractions into percent")
     new.add_argument("--curve", default="", metavar="SPLIT/METRIC", help="of metrics.jsonl, for the learning curves")
     new.add_argument("--data", type=Path, default=None, help="data set, for its checksum")
     new.add_argument("runs", nargs="+", type=Path)

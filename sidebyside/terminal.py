@@ -5,11 +5,16 @@ from collections.abc import Iterable, Sequence
 from sidebyside.claims import Judgement, Pair
 from sidebyside.numbers import lines_of
 from sidebyside.records import Paper, Row
-from sidebyside.runs import RunFolder
-from sidebyside.verdict import NOT_RUN, REPRODUCED, VERDICTS
+from sidebyside.runs import RunFolder, names, natural, told_of
+from sidebyside.verdict import NOT_REPRODUCED, NOT_RUN, REPRODUCED, VERDICTS
+from sidebyside.wording import printable, signed
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 _WIDEST = 34
+
+
+class Whole(str):
+    """A cell that is never cut, since its end tells it from others."""
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -21,8 +26,9 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cut(cell: str) -> str:
-    cell = " ".join(cell.split())
-    return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 1]}…"
+    is_whole = isinstance(cell, Whole)
+    cell = printable(" ".join(cell.split()))
+    return cell if is_whole or len(cell) <= _WIDEST else f"{cell[: _WIDEST - 1]}…"
 
 
 def paper_table(paper: Paper) -> str:
@@ -32,7 +38,7 @@ def paper_table(paper: Paper) -> str:
     rows = []
     for line in lines_of(paper):
         published = line.published.number() if line.published else ""
-        difference = "" if line.difference is None else f"{line.difference:+.3g}"
+        difference = "" if line.difference is None else signed(line.difference)
         rows.append((*_keys(line.ours or line.published), published, _ours(line.ours), difference))
     if rows:
         parts.append(columns(("data", "setting", "method", "metric", "protocol", "paper", "ours", "diff"), rows))
@@ -64,19 +70,30 @@ def tally(verdicts: Sequence[str]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict in VERDICTS if (count := verdicts.count(verdict)))
 
 
-def _held(pairs: Sequence[Pair]) -> str:
-    return f"{sum(p.verdict == REPRODUCED for p in pairs)} of {len(pairs)}" if pairs else "-"
+def _held(pairs: Sequence[Pair], what: str = "") -> str:
+    """`5 of 6`, of the decided pairs; those that cannot be decided are counted apart."""
+    verdicts = [p.verdict for p in pairs]
+    held = verdicts.count(REPRODUCED)
+    decided = held + verdicts.count(NOT_REPRODUCED)
+    parts = []
+    if decided:
+        parts.append(f"{held} of {decided}{what}")
+    if len(pairs) > decided:
+        parts.append(f"{len(pairs) - decided} open")
+    return ", ".join(parts) or "-"
 
 
 def runs_table(runs: Sequence[RunFolder]) -> str:
-    """The run directories given, with the first figures of their summaries."""
+    """The run directories given, one line each, with the first figure of their summaries."""
+    named = names(runs)
     rows = []
-    for run in runs:
-        numbers = [(k, v) for k, v in run.summary.items() if isinstance(v, float) and "second" not in k]
-        told = ", ".join(f"{k} {v:.4g}" for k, v in numbers[:1])
-        data = "sample" if run.is_sample else "real"
-        rows.append((run.paper or "?", run.path.name, str(run.seed), data, told or "unfinished"))
-    return "== Run directories\n" + columns(("paper", "run", "seed", "data", "first figure"), rows)
+    for run in sorted(runs, key=lambda r: (r.paper or "~", natural(named[r.path]))):
+        told = told_of(run)
+        name = Whole(named[run.path])
+        paper = run.paper or "?"
+        rows.append((paper, name, run.method, run.data, told.seed, told.kind, told.epochs, Whole(told.figures)))
+    header = ("paper", "run", "method", "data", "seed", "kind", "last epoch", "first figure")
+    return "== Run directories\n" + columns(header, rows)
 
 
 def markdown_claims(judgements: Sequence[Judgement]) -> str:
@@ -87,12 +104,12 @@ def markdown_claims(judgements: Sequence[Judgement]) -> str:
     for j in judgements:
         published = _numbers(*j.published[0]) if j.published else f"no numbers at hand ({j.claim.source})"
         measured = _numbers(j.real[0].better, j.real[0].worse) if j.real else ""
-        pairs = f"; {_held(j.real)} pairs hold" if len(j.real) > 1 else ""
+        pairs = f"; {_held(j.real, ' pairs hold')}" if len(j.real) > 1 else ""
         sample = f"{j.on_sample} ({_held(j.sample)})" if j.sample else NOT_RUN
         cells = (f"[{j.claim.paper}]({j.claim.paper}/README.md)", j.claim.statement, published)
         verdict = f"**{j.verdict}**" + (f". {j.note}" if j.note else "")
         cells = (*cells, f"{measured}{pairs}", verdict, sample)
-        lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
+        lines.append("| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines)
 
 

@@ -70,7 +70,8 @@ def paired(better: Sequence[float], worse: Sequence[float]) -> Interval:
     n = len(differences)
     mean = statistics.fmean(differences)
     half = t_quantile(n - 1) * statistics.stdev(differences) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, f"paired t over {n} seeds")
+    how = f"paired t over {n} seeds" + ("" if half > 0 else ", the same difference in each")
+    return Interval(mean, mean - half, mean + half, how)
 
 
 def welch(better: Sample, worse: Sample) -> Interval:
@@ -80,7 +81,8 @@ def welch(better: Sample, worse: Sample) -> Interval:
     if variance > 0:
         df = variance**2 / sum(p**2 / (s.n - 1) for p, s in zip(parts, (better, worse), strict=True))
         half = t_quantile(df) * math.sqrt(variance)
-    return Interval(mean, mean - half, mean + half, f"Welch t, n {better.n} and {worse.n}")
+    how = f"Welch t, n {better.n} and {worse.n}" + ("" if variance > 0 else ", no spread on either side")
+    return Interval(mean, mean - half, mean + half, how)
 
 
 def mean_interval(side: Sample) -> tuple[float, float] | None:
@@ -114,10 +116,11 @@ def combine(verdicts: Sequence[str]) -> str:
     return REPRODUCED if held == len(decided) else PARTLY if held else NOT_REPRODUCED
 
 
-def reason(verdict: str, interval: Interval | None) -> str:
-    """Why a pair got its verdict, in a few words."""
+def reason(verdict: str, interval: Interval | None, *sides: Sample) -> str:
+    """Why a pair got its verdict, in a few words; `sides` are the two that were compared."""
     if interval is None:
-        return "fewer than two seeds on a side"
+        runs_without_spread = [side for side in sides if side.n >= 2 and side.std is None]
+        return "no deviation known on a side" if runs_without_spread else "fewer than two seeds on a side"
     if verdict == REPRODUCED:
         return "interval excludes zero"
     return "interval includes zero" if interval.high >= 0 else "the opposite holds"

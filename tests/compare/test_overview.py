@@ -37,5 +37,11 @@ def test_the_picture_holds_all_strips(figure, tmp_path):
 
 @pytest.mark.parametrize("argument", ["cavl", "nobody=x.png", "cavl=none.png", "cavl={}@400:500"])
 def test_mistakes_are_one_line(figure, argument):
-    with pytest.raises(UserError, match="give PAPER=FILE|no such image|no such rows"):
+    with pytest.raises(UserError, match="give PAPER=FILE|no such (image|file)|no such rows"):
         overview.strip(argument.format(figure))
+
+
+@pytest.mark.parametrize("out, message", [("x.jpg", "the picture is a PNG"), ("no/such/x.png", "no such folder")])
+def test_a_place_that_cannot_be_is_one_line(figure, tmp_path, out, message):
+    with pytest.raises(UserError, match=message):
+        overview.main(["--out", str(tmp_path / out), f"cavl={figure}"])

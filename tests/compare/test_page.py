@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import math
 import re
 from html.parser import HTMLParser
 
@@ -109,6 +110,40 @@ def test_numbers_stand_beside_each_other_only_under_one_protocol(html):
     assert "best epoch 83.44 not run" in best and "82.9" not in best
 
 
+def edit(path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_fraction_beside_percent_has_no_difference(repository, capsys):
+    results = repository / "csl" / "results"
+    edit(results / "ours.csv", "mAP %", "mAP")
+    edit(results / "paper.csv", "mAP %", "mAP")
+    edit(results / "ours.csv", "82.9000,0.3000", "0.8290,0.0030")
+    argv = ["--root", str(repository), "--out", str(repository / "page.html")]
+    compare.main(argv)
+    assert re.search(r"83\.44 +0\.8290 ± 0\.0030 \(n 3\)\n", capsys.readouterr().out)  # no difference after it
+    html = (repository / "page.html").read_text()
+    assert "one looks like percent, the other like a fraction" in html and "-82.6" not in html
+
+
+def test_several_runs_without_a_deviation_are_not_called_one_run(repository):
+    edit(repository / "csl" / "results" / "ours.csv", "82.9000,0.3000", "82.9000,")
+    html = page.build(records.load(repository), [])
+    row = html[html.index("82.90") :].split("</tr>")[0]
+    assert "no deviation known" in row and "one run" not in row
+
+
+def test_undecided_pairs_are_counted_apart(repository):
+    edit(repository / "csl" / "results" / "ours.csv", "Ignore, CE", "Ignore")
+    judged = claims.judge_all(records.load(repository), register.CLAIMS)
+    held = {(j.claim.paper, j.claim.name): terminal._held(j.real, " pairs hold") for j in judged}
+    assert held["cavl", "better than averaging"] == "1 of 1 pairs hold"
+    assert held["csl", "best with few labels a class"] == "1 open"
+    assert held["mile", "accuracy"] == "-"
+
+
 def test_provenance_is_on_hover_and_folds_out(html):
     reader = Reader(html)
     titles = [attrs["title"] for _, attrs in reader.tags if "title" in attrs]
@@ -134,6 +169,7 @@ def test_downloads_hold_every_row(html, repository):
     pair = files["claims.csv"][0]
     told = [pair[c] for c in ("better_method", "worse_method", "pair", "data")]
     assert told == ["cavl", "uniform", "reproduced", "real data"]
+    assert pair["why"] == "interval excludes zero"
     assert all(None not in row and None not in row.values() for rows in files.values() for row in rows)
 
 
@@ -182,18 +218,18 @@ def test_contrast_of_text_and_lines(scheme):
 
 
 def test_a_curve_is_the_mean_over_seeds_with_its_deviation(run_folders):
-    own = runs.groups(runs.find([run_folders]))
-    assert list(own) == ["cavl", "uniform"]
-    curve = curves.curve("cavl", own["cavl"], "test", "accuracy")
+    found, _ = runs.find([run_folders])
+    own = runs.groups(found)
+    label = "cavl-seed0 … cavl-seed2: cavl"
+    assert list(own) == [label, label.replace("cavl", "uniform")]
+    curve = curves.curve("cavl", own[label], "test", "accuracy")
     assert (curve.epochs, curve.runs) == ([1, 2, 3, 4], 3)
     assert curve.mean == pytest.approx([0.5, 0.8, 0.9, 0.97]) and curve.std == pytest.approx([0, 0, 0, 0.01])
 
 
-def test_a_curve_ends_where_a_seed_ends(tmp_path):
-    for seed, values in enumerate(([1.0, 2.0, 3.0], [1.0, 2.0])):
-        run_folder(tmp_path, "cavl", seed, values)
-    assert curves.curve("x", runs.find([tmp_path]), "test", "accuracy").epochs == [1, 2]
-    assert curves.curve("x", runs.find([tmp_path]), "val", "accuracy") is None
+def test_there_is_no_curve_of_what_no_run_has(run_folders):
+    found, _ = runs.find([run_folders])
+    assert curves.curve("x", found, "val", "accuracy") is None
 
 
 @pytest.mark.parametrize(
@@ -207,6 +243,32 @@ def test_a_curve_ends_where_a_seed_ends(tmp_path):
 )
 def test_ticks_are_round(low, high, expected):
     assert curves.ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [
+        (96.871, 96.879, ["96.872", "96.874", "96.876", "96.878"]),  # not 96.87 four times
+        (0.1, 0.5, ["0.1", "0.2", "0.3", "0.4", "0.5"]),
+        (1e-7, 5e-7, ["1e-07", "2e-07", "3e-07", "4e-07", "5e-07"]),
+        (-2e12, 2e12, ["-2e+12", "-1e+12", "0", "1e+12", "2e+12"]),
+        (0, 1200, ["0", "500", "1000"]),
+    ],
+)
+def test_neighbouring_ticks_never_read_the_same(low, high, expected):
+    values = curves.ticks(low, high)
+    assert curves.tick_texts(values) == expected
+    assert [float(told) for told in expected] == pytest.approx(values)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5] * 3, [1e20] * 2, [0.0], [-1e-9] * 2, [1e90, -1e90], [1e-300, 0.0]])
+def test_charts_of_flat_tiny_and_huge_curves_can_be_drawn(tmp_path, values):
+    run_folder(tmp_path, "cavl", 0, values)
+    found, _ = runs.find([tmp_path])
+    html = curves.charts("cavl", found)
+    places = re.findall(r'(?:cx|cy|x1|x2|y1|y2)="([^"]*)"', html)
+    assert len(places) > 4
+    assert all(math.isfinite(float(place)) and -10 < float(place) < 500 for place in places)
 
 
 # --- terminal, README, command line ---
@@ -247,6 +309,28 @@ def test_the_readme_gets_its_claims_table_between_the_markers(repository, capsys
     readme.write_text("no markers")
     with pytest.raises(UserError, match="needs <!-- claims:begin --> and <!-- claims:end --> once each"):
         compare.main(argv)
+
+
+def test_the_claims_of_one_paper_do_not_replace_those_of_all(repository):
+    readme = repository / "README.md"
+    readme.write_text(f"{terminal.BEGIN}\nold\n{terminal.END}\n")
+    with pytest.raises(UserError, match="--readme wants the claims of all papers"):
+        compare.main(["--root", str(repository), "--paper", "csl", "--readme", str(readme)])
+    assert "old" in readme.read_text()
+
+
+def test_a_paper_named_twice_is_shown_once(repository, capsys):
+    argv = ["--root", str(repository), "--out", str(repository / "page.html"), "--paper", "csl", "--paper", "csl"]
+    compare.main(argv)
+    assert capsys.readouterr().out.count("== CSL") == 1
+    ids = [attrs["id"] for _, attrs in Reader((repository / "page.html").read_text()).tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_ids_that_come_twice_are_numbered():
+    html = '<i id="a"></i><i id="a-2"></i><i id="a"></i><i data-id="a"></i>'
+    assert markup.unique_ids(html) == '<i id="a"></i><i id="a-2"></i><i id="a-3"></i><i data-id="a"></i>'
+    assert markup.slug("±!") == "unnamed"
 
 
 @pytest.mark.parametrize(

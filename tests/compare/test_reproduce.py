@@ -74,6 +74,9 @@ def listed(root: Path, out: Path, capsys, *argv: str) -> str:
         ("for s in 0 1; do python main.py --seed $s; done", None, True),
         ("cd cavl && python main.py", None, True),
         ("python main.py --weights $your_dir", None, True),
+        ("python main.py --weights backbone:PRETRAINED", None, True),
+        ("python main.py --weights backbone:DATA/w.pt", "main.py --weights backbone:DATA/w.pt", False),
+        ("python main.py --tag 'open", None, True),
         ("python -m cavl", None, True),
     ],
 )
@@ -153,6 +156,112 @@ def test_data_scales_papers_and_indices(root, tmp_path, capsys):
         reproduce.main(["--data", "nowhere"])
 
 
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--launcher", "accelerate 'launch"], "--launcher .*cannot be split into words .No closing quotation"),
+        (["--launcher", 'a "b'], "--launcher .*cannot be split into words"),
+        (["--launcher", "a\\"], "--launcher .*cannot be split into words"),
+        (["--launcher", "no-such-program launch"], "--launcher 'no-such-program launch': no program 'no-such-program'"),
+        (["--launcher", "./no/such"], "no program './no/such'"),
+        (["--index", "1"], "--index 1: no such experiment; there are 0 to 0"),
+        (["--index", "999999999999999999999"], "no such experiment; there are 0 to 0"),
+        (["--index", "0", "--paper", "csl"], "--index 0: no such experiment; there are none"),
+        (["--data", "nowhere"], "--data nowhere: no such directory"),
+        (["--root", "nowhere"], "--root nowhere: no such directory"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_runs(root, tmp_path, argv, message):
+    ours(root, ours_row("cavl", 1, command="main.py --sample"))
+    with pytest.raises(UserError, match=message) as error:
+        reproduce.main(["--root", str(root), "--out", str(tmp_path / "out"), *argv])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--index", "-1"],
+        ["--index", "x"],
+        ["--index", ""],
+        ["--index", "0-41"],
+        ["--scale", "huge"],
+        ["--data=~nobody-of-this-name/x"],
+        ["--out", __file__],
+        ["--data", ""],
+        ["--array", "0-3"],
+    ],
+)
+def test_flags_that_cannot_be_right_are_one_line(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(argv)
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "cell, other, message",
+    [
+        (",0 1 2,", ",0 one,", "ours.csv: line 2: seeds: expected a whole number, found 'one'"),
+        (",30,", ",half an hour,", "ours.csv: line 2: minutes: expected a finite number"),
+        ("seeds,", "", "ours.csv: line 1: columns seeds are missing"),
+        ("main.py", "m\xe9in.py", "ours.csv: line 2: not UTF-8"),
+        ("main.py", "main.py\0", "ours.csv: line 2: a NUL"),
+    ],
+)
+def test_a_damaged_results_file_is_named_with_its_line(root, tmp_path, cell, other, message):
+    ours(root, ours_row("cavl", 1, command="main.py --sample", minutes="30"))
+    path = root / "cavl" / "results" / "ours.csv"
+    path.write_bytes(path.read_bytes().replace(cell.encode(), other.encode("latin-1")))
+    with pytest.raises(UserError, match=message):
+        reproduce.main(["--root", str(root), "--out", str(tmp_path), "--dry_run"])
+
+
+def test_seeds_are_numbers_not_text(root):
+    ours(root, ours_row("cavl", 1, command="main.py --seed 0", seeds="10 9 100"))
+    assert [e.arguments[-1] for e in reproduce.experiments(root)] == ["9", "10", "100"]
+
+
+def test_data_that_is_not_there_is_named_and_the_others_run(root, tmp_path, capsys):
+    rows = [
+        ours_row("a", 1, command="main.py --data_dir DATA/VOC", minutes="1", run="a"),
+        ours_row("b", 1, command="main.py --weights backbone:DATA/w.pt", minutes="1", run="b"),
+        ours_row("c", 1, command="main.py --pic 'DATA/*.jpg' --model DATA/net", minutes="1", run="c"),
+    ]
+    ours(root, *rows)
+    data = tmp_path / "sets"
+    data.mkdir()
+    (data / "net.pth").write_text("")
+    out = listed(root, tmp_path / "out", capsys, "--dry_run", "--scale", "small", "--data", str(data))
+    assert f"[needs {data}/VOC, which is not there]" in out and f"[needs {data}/w.pt, which is not there]" in out
+    assert "1 of 3 to run" in out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"code": 3}', "\0"])
+def test_a_damaged_note_of_an_earlier_run_starts_over(root, tmp_path, capsys, text):
+    ours(root, ours_row("cavl", 1, command="main.py --sample"))
+    (experiment,) = reproduce.experiments(root)
+    note = tmp_path / f"{experiment.name}.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(text)
+    assert "[start over]" in listed(root, tmp_path, capsys, "--dry_run")
+
+
+def test_without_git_nothing_counts_as_measured(root, monkeypatch):
+    first = git(root, "rev-parse", "HEAD")
+    monkeypatch.setenv("PATH", "")
+    assert reproduce.changed_since(first, "cavl", root)
+
+
+def test_a_launcher_is_found_from_where_one_stands(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "my launcher").symlink_to(sys.executable)
+    assert reproduce.launcher_words("'bin/my launcher' -X utf8") == [f"{tmp_path}/bin/my launcher", "-X", "utf8"]
+    assert reproduce.launcher_words("  ") == [sys.executable]
+
+
 # --- running ---
 
 
@@ -172,7 +281,7 @@ def test_runs_once_then_not_again_until_the_code_changes(root, tmp_path, capsys)
 
 def test_the_data_folder_and_the_launcher_are_put_in(root, tmp_path, capsys):
     ours(root, ours_row("cavl", 1, command="python main.py --data_dir=DATA/VOC", minutes="1"))
-    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "VOC").mkdir(parents=True)
     launcher = f"{sys.executable} -X utf8"
     argv = ["--scale", "small", "--data", str(tmp_path / "sets"), "--launcher", launcher]
     listed(root, tmp_path / "out", capsys, *argv)

@@ -13,12 +13,14 @@ from sidebyside import results
 FIELDS = dict(method="CAVL", dataset="MNIST", setting="q 0.1", metric="accuracy", protocol="last epoch")
 
 
-def run_folder(root: Path, name: str, seed: int | None, value: float | None) -> Path:
+def run_folder(
+    root: Path, name: str, seed: int | None, value: float | None, fold: int | None = None, **settings: object
+) -> Path:
     """A finished run's config.json and summary.json."""
     folder = root / name
-    folder.mkdir()
+    folder.mkdir(parents=True)
     config = {
-        "settings": {"seed": seed},
+        "settings": {"seed": seed, "fold": fold, "lr": 0.1, **settings},
         "command": "main.py --resume",
         "launches": [
             {"command": f"main.py --seed {seed}", "time": "2030-01-01 10:00:00"},
@@ -79,7 +81,7 @@ def test_adding_a_row_again_replaces_it_where_it_stood(tmp_path, runs):
 @pytest.mark.parametrize("header", ["", "method,dataset", ",".join(reversed(results.OURS))])
 def test_other_columns_are_an_error(tmp_path, header):
     (tmp_path / "ours.csv").write_text(header + "\n")
-    with pytest.raises(UserError, match="ours.csv: columns .* expected method,dataset,setting"):
+    with pytest.raises(UserError, match="ours.csv: line 1: .*columns.*; expected method,dataset,setting"):
         results.read(tmp_path / "ours.csv", results.OURS)
 
 
@@ -117,12 +119,132 @@ def test_missing_and_undefined_numbers_and_unfinished_runs_are_errors(tmp_path, 
 
 
 def test_folds_of_a_seed_are_one_value_of_that_seed(tmp_path):
-    folds = [run_folder(tmp_path, f"{s}-{k}", s, v) for s, k, v in [(0, 0, 1.0), (0, 1, 3.0), (5, 0, 4.0), (5, 1, 8.0)]]
+    values = [(0, 0, 1.0), (0, 1, 3.0), (5, 0, 4.0), (5, 1, 8.0)]
+    folds = [run_folder(tmp_path, f"{seed}-{fold}", seed, value, fold) for seed, fold, value in values]
     assert results.values_by_seed(folds, "accuracy") == {0: [1.0, 3.0], 5: [4.0, 8.0]}
     results.add(tmp_path, folds, key="accuracy", **FIELDS)
     (row,) = results.read(tmp_path / "ours.csv", results.OURS)
     assert (row["n"], row["seeds"], row["mean"]) == ("4", "0 5", "4.0000")
     assert [r["value"] for r in results.read(tmp_path / "seeds.csv", results.SEEDS)] == ["2", "6"]
+
+
+def altered(folder: Path, **entries: object) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    return folder
+
+
+def test_runs_that_are_no_seeds_of_one_experiment_have_no_mean(tmp_path, runs):
+    other = run_folder(tmp_path, "other", 7, 0.5, lr=0.2)
+    with pytest.raises(UserError, match="run-0 and .*other are no seeds of one experiment: lr is 0.1 and 0.2"):
+        results.add(tmp_path, [*runs, other], key="accuracy", **FIELDS)
+    again = run_folder(tmp_path, "again", 1, 0.5)
+    with pytest.raises(UserError, match="again: seed 1 is that of .*run-2 too; a mean counts each seed once"):
+        results.add(tmp_path, [*runs, again], key="accuracy", **FIELDS)
+    (tmp_path / "link").symlink_to(runs[0])
+    with pytest.raises(UserError, match="link: this run is given twice"):
+        results.add(tmp_path, [*runs, tmp_path / "link"], key="accuracy", **FIELDS)
+    folds = [run_folder(tmp_path, f"fold-{s}{k}", s, 0.5, k) for s, k in ((0, 0), (0, 1), (1, 0))]
+    with pytest.raises(UserError, match="not every seed has all its folds: 2 of seed 0, 1 of seed 1"):
+        results.add(tmp_path, folds, key="accuracy", **FIELDS)
+    assert not (tmp_path / "ours.csv").exists()
+
+
+def test_seeds_may_have_data_checkpoints_and_names_of_their_own(tmp_path):
+    own = [
+        run_folder(tmp_path, f"r{s}", s, 0.5, data_root=f"birds/{s}", load_checkpoint=f"save/em-{s}", tag=f"t{s}")
+        for s in range(3)
+    ]
+    assert results.values_by_seed(own, "accuracy") == {0: [0.5], 1: [0.5], 2: [0.5]}
+
+
+def test_where_runs_differ_in_version_commit_or_device_the_row_tells_all(runs):
+    altered(runs[1], packages={"torch": "2.14.1"}, commit="def456")
+    altered(runs[0], hardware={"device": "H200", "processes": 1, "threads": 8})
+    row = row_of(runs)
+    assert (row["torch"], row["commit"]) == ("2.13.0 2.14.1", "abc123 def456")
+    assert row["device"] == "H200 1x8 threads x86_64 1x2 threads"
+
+
+def test_seeds_are_sorted_as_numbers(tmp_path):
+    own = [run_folder(tmp_path, f"r{s}", s, s / 100) for s in (10, 9, 100)]
+    assert row_of(own)["seeds"] == "9 10 100"
+
+
+def test_a_small_spread_does_not_become_zero(tmp_path):
+    own = [run_folder(tmp_path, f"r{s}", s, 0.00001 * (s + 1)) for s in range(3)]
+    row = row_of(own)
+    assert (float(row["mean"]), float(row["std"])) == pytest.approx((0.00002, 0.00001))
+    assert "0.000020 ± 0.000010" in results.table([{**row, "n": "3"}])
+
+
+@pytest.mark.parametrize(
+    "entries, message",
+    [
+        ({"launches": []}, "config.json: not as a run writes it"),
+        ({"packages": None}, "config.json: not as a run writes it"),
+        ({"hardware": {}}, "config.json: not as a run writes it"),
+        ({"settings": [1]}, "config.json: not as a run writes it"),
+        ({"settings": {"seed": "x"}}, "config.json: seed: expected a whole number, found 'x'"),
+    ],
+)
+def test_a_config_that_is_no_runs_is_one_line(tmp_path, runs, entries, message):
+    altered(runs[1], **entries)
+    with pytest.raises(UserError, match=message):
+        results.add(tmp_path, runs, key="accuracy", **FIELDS)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"accuracy": "high"}', '{"accuracy": NaN}', '{"accuracy": 1}'])
+def test_a_damaged_summary_is_one_line(tmp_path, runs, text):
+    (runs[1] / "summary.json").write_text(text)
+    with pytest.raises(UserError, match="run-1/summary.json: "):
+        results.add(tmp_path, runs, key="accuracy", **FIELDS)
+
+
+def test_a_damaged_line_stops_a_curve_before_anything_is_written(tmp_path, runs):
+    for folder in runs:
+        line = {"step": 1, "epoch": 1, "split": "test", "acc": 0.5}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (runs[2] / "metrics.jsonl").write_text("{")
+    with pytest.raises(UserError, match="run-2/metrics.jsonl: line 1: not json"):
+        results.add(tmp_path, runs, key="accuracy", curve="test/acc", **FIELDS)
+    assert not (tmp_path / "ours.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "metric, scale, message",
+    [
+        ("accuracy %", None, "the values lie within 0 and 1; --scale 100 for fractions, --scale 1 for percent"),
+        ("accuracy %", 1000.0, "900 is more than all; is --scale right"),
+        ("accuracy %", 100.0, None),
+        ("accuracy %", 1.0, None),
+        ("accuracy", None, None),
+        ("R_2%", None, None),
+    ],
+)
+def test_fractions_do_not_stand_as_percent(tmp_path, runs, metric, scale, message):
+    fields = {**FIELDS, "metric": metric}
+    if message is None:
+        results.add(tmp_path, runs, key="accuracy", scale=scale, **fields)
+        return
+    with pytest.raises(UserError, match=message):
+        results.add(tmp_path, runs, key="accuracy", scale=scale, **fields)
+
+
+def test_a_run_on_the_sample_does_not_become_a_row_of_real_data(tmp_path, runs):
+    for folder in runs:
+        summary = {"accuracy": 0.5, "wall_seconds": 9.0, "offline_sample": True}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="run-0: a run on the offline sample; say `sample`"):
+        results.add(tmp_path, runs, key="accuracy", **FIELDS)
+    results.add(tmp_path, runs, key="accuracy", **{**FIELDS, "dataset": "MNIST sample"})
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "0", "x"])
+def test_a_scale_that_is_none_is_one_line(scale, capsys):
+    with pytest.raises(SystemExit) as stop:
+        results.main(["add", "cavl", "--scale", scale, "run"])
+    assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_curve_is_the_mean_over_runs_where_all_have_the_epoch(tmp_path, runs):
@@ -176,6 +298,11 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
     assert results.update_readmes(root) == [root / "cavl" / "README.md"]
     assert (root / "cavl" / "README.md").read_text() == text
     capsys.readouterr()
+
+
+def test_a_bar_or_a_line_end_in_a_cell_does_not_break_the_table():
+    row = {**dict.fromkeys(results.OURS, ""), **FIELDS, "method": "a|b\nc", "mean": "1", "n": "1"}
+    assert "| a\\|b c | 1.00 |" in results.table([row])
 
 
 def test_a_row_without_a_number_says_not_run():

@@ -7,7 +7,8 @@ from scipy import stats
 
 from sidebyside import verdict
 from sidebyside.claims import Claim, judge
-from sidebyside.records import load
+from sidebyside.numbers import units_differ
+from sidebyside.records import Row, load
 from sidebyside.verdict import NOT_ENOUGH, NOT_REPRODUCED, NOT_RUN, PARTLY, REPRODUCED, Sample
 
 T2, T4 = 4.302652729911275, 2.7764451051977987  # the tables' 97.5 % quantiles of Student's t
@@ -109,7 +110,15 @@ def test_ten_folds_of_one_seed_are_one_seed():
 def test_reasons():
     told = [verdict.reason(*verdict.compare(Sample(g, 1, 3), Sample(0, 1, 3))) for g in (3, 1, -1, -3)]
     assert told == ["interval excludes zero", "interval includes zero", "interval includes zero", "the opposite holds"]
-    assert verdict.reason(NOT_ENOUGH, None) == "fewer than two seeds on a side"
+    one, three = Sample(1, None, 1), Sample(1, None, 3)
+    assert verdict.reason(NOT_ENOUGH, None, one, Sample(1, 1, 3)) == "fewer than two seeds on a side"
+    assert verdict.reason(NOT_ENOUGH, None, three, Sample(1, 1, 3)) == "no deviation known on a side"
+
+
+def test_an_interval_without_any_spread_says_so():
+    _, interval = verdict.compare(Sample(2, 0, 3), Sample(1, 0, 3))
+    assert interval.how == "Welch t, n 3 and 3, no spread on either side"
+    assert verdict.paired([1.5, 2.5], [1.0, 2.0]).how == "paired t over 2 seeds, the same difference in each"
 
 
 def test_the_interval_of_a_mean():
@@ -153,6 +162,73 @@ def test_rows_of_another_protocol_are_never_compared(repository):
     assert judgement.verdict == NOT_ENOUGH  # the baseline ran once
     assert [(b.value, w.value) for b, w in judgement.published] == [(83.44, 76.46)]  # not the best-epoch row
     assert {b.cells["protocol"] for b, _ in judgement.published} == {"last epoch"}
+
+
+def change(repository, old: str, new: str) -> None:
+    path = repository / "cavl" / "results" / "ours.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_rows_measured_on_other_data_are_not_compared(repository):
+    change(repository, '"python main.py -seeds 0,1,2",abc1234,,x86', '"python main.py -seeds 0,1,2",abc1234,d2,x86')
+    judgement = judge(BETTER, load(repository, ["cavl"])[0])
+    (real,) = judgement.real
+    assert (real.verdict, real.why, judgement.verdict) == (NOT_ENOUGH, "measured on other data (d1 and d2)", NOT_ENOUGH)
+
+
+def test_rows_measured_with_another_torch_or_device_say_so(repository):
+    path = repository / "cavl" / "results" / "ours.csv"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace("2.13.0", "2.14.1").replace("x86_64 1x1 threads", "H200 1x8 threads")
+    path.write_text("\n".join(lines) + "\n")
+    (real,) = judge(BETTER, load(repository, ["cavl"])[0]).real
+    assert real.verdict == REPRODUCED
+    assert real.why == (
+        "interval excludes zero; measured with torch 2.13.0 and 2.14.1, device x86_64 1x1 threads and H200 1x8 threads"
+    )
+
+
+@pytest.mark.parametrize(
+    "metric, better, worse, expected",
+    [
+        ("mAP", 0.834, 76.0, True),
+        ("mAP", 83.4, 0.76, True),
+        ("top-1", 0.75, 75.2, True),
+        ("mAP", 83.4, 76.0, False),
+        ("mAP", 0.83, 0.76, False),
+        ("accuracy %", 0.9, 80.0, False),  # the unit is named
+        ("R_k", 0.9, 80.0, False),  # no share
+        ("mAP", 0.9, 12.0, False),  # not of the same size in another unit
+        ("mAP", 0.0, 50.0, False),
+        ("accuracy", 1.0, 99.0, True),
+    ],
+)
+def test_a_fraction_beside_percent_is_seen(metric, better, worse, expected):
+    rows = [Row("cavl", {"metric": metric}, value, None, 1, False) for value in (better, worse)]
+    assert units_differ(*rows) is expected
+
+
+def test_a_pair_of_a_fraction_and_percent_is_not_decided(repository):
+    change(repository, "test accuracy %", "test accuracy")
+    change(repository, "93.0000,1.0000", "0.9300,0.0100")
+    (repository / "cavl" / "results" / "seeds.csv").unlink()
+    claim = Claim("cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"dataset": "MNIST"})
+    (real,) = judge(claim, load(repository, ["cavl"])[0]).real
+    assert (real.verdict, real.why) == (NOT_ENOUGH, "one looks like percent, the other like a fraction")
+
+
+def test_seeds_are_paired_as_numbers(repository):
+    text = "seed,value\n"
+    task = "MNIST,USS,test accuracy %,last-10 mean"
+    for method, values in (("cavl", {10: 97.0, 9: 96.0, 2: 98.0}), ("uniform", {2: 94.0, 9: 92.0, 10: 93.0})):
+        text += "".join(f"{method},{task},{seed},{value}\n" for seed, value in values.items())
+    path = repository / "cavl" / "results" / "seeds.csv"
+    path.write_text(path.read_text().split("seed,value")[0] + text)
+    change(repository, ",0 1 2,", ",10 2 9,")
+    (real,) = judge(BETTER, load(repository, ["cavl"])[0]).real
+    assert real.interval.difference == 4.0 and real.interval.low == 4.0
 
 
 def test_a_claim_without_rows_was_not_run_and_tells_its_command(repository):
