@@ -47,9 +47,10 @@ compare: .venv/.installed
 
 # SCALE=sample|small|full, PAPER=cavl|..., DATA=folder, LAUNCHER="accelerate launch"
 SCALE ?= sample
+export DATA LAUNCHER
 reproduce: .venv/.installed
 	$(BIN)/python scripts/reproduce.py --scale $(SCALE) $(if $(PAPER),--paper $(PAPER)) \
-		$(if $(DATA),--data $(DATA)) $(if $(LAUNCHER),--launcher "$(LAUNCHER)")
+		$${DATA:+--data "$$DATA"} $${LAUNCHER:+--launcher "$$LAUNCHER"}
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
