@@ -115,7 +115,21 @@ SET_HERE = {
 }
 
 
-def _refuse_what_is_set_here(rest: list[str]) -> None:
+def own_flags() -> OneLineParser:
+    """The flags that only this script has."""
+    own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
+    own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
+    own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
+    own.add_argument("--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed")
+    own.add_argument(
+        "--output_dir", "-output_dir", type=Path, default=Path("save/compare"), help="holds METHOD-SEED folders"
+    )
+    own.add_argument("--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not")
+    return own
+
+
+def refuse_what_is_set_here(rest: list[str]) -> None:
+    """Exit status 2 for a flag of the runs that this script sets itself."""
     parser = build_parser("compare_methods.py")
     _, given = parse_given(parser, rest)
     for flag, remedy in SET_HERE.items():
@@ -126,18 +140,11 @@ def _refuse_what_is_set_here(rest: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Every method with every seed, then the table."""
     argv = sys.argv[1:] if argv is None else argv
-    own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
-    own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
-    own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
-    own.add_argument("--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed")
-    own.add_argument(
-        "--output_dir", "-output_dir", type=Path, default=Path("save/compare"), help="holds METHOD-SEED folders"
-    )
-    own.add_argument("--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not")
+    own = own_flags()
     if {"-h", "--help"} & set(argv):
         build_parser("compare_methods.py", own).parse_args(["--help"])
     mine, rest = own.parse_known_args(argv)
-    _refuse_what_is_set_here(rest)
+    refuse_what_is_set_here(rest)
     try:
         methods = [canonical_method(m) for m in mine.methods.split(",")]
     except ValueError as error:

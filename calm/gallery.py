@@ -120,12 +120,17 @@ def draw(
         )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Load the runs, draw the pairs."""
+def own_flags() -> OneLineParser:
+    """The flags that only this script has."""
     own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
     own.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of training runs")
     own.add_argument("--images", type=positive_int, default=2, help="rows for each class")
-    args = with_data(located(argv, "gallery.py", own, GALLERY))
+    return own
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Load the runs, draw the pairs."""
+    args = with_data(located(argv, "gallery.py", own_flags(), GALLERY))
     if args.dataset_name != "CUB":
         raise UnfitDataset(f"the gallery needs CUB's parts; {args.dataset_name} has none")
     accelerator = make_accelerator(args)

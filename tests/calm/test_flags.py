@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -286,3 +287,35 @@ def test_each_flag_of_an_evaluation_acts(
             AcceleratorState._reset_state(True)
         outcomes.append(read(tmp_path / name))
     assert outcomes[0] != outcomes[1]
+
+
+def commands_of_the_readme() -> list[list[str]]:
+    """Every `python SCRIPT.py ...` line of calm/README.md, split into words."""
+    text = Path(training.__file__).with_name("README.md").read_text().replace("\\\n", " ")
+    found = []
+    for line in text.splitlines():
+        words = shlex.split(line.strip().removesuffix("&"), comments=True) if line.strip().startswith("python ") else []
+        if len(words) > 1 and words[1].endswith(".py"):
+            found.append(words[1:])
+    return found
+
+
+def test_the_readmes_commands_are_accepted() -> None:
+    """With the flags that it prints, each script is content; what has no effect is the original's."""
+    places = {name.split(" ")[0]: place for place, name in table.SCRIPTS.items() if place != table.CHECK}
+    own = {"explain.py": explain.own_flags(), "gallery.py": gallery.own_flags()}
+    seen = set()
+    for script, *given in commands_of_the_readme():
+        seen.add(script)
+        if script in places:
+            args = config.parse(given, script, own.get(script), places[script])
+            assert set(args._idle) <= table.ORIGINALS
+        elif script == "compare_methods.py":
+            mine, rest = compare_methods.own_flags().parse_known_args(given)
+            compare_methods.refuse_what_is_set_here(rest)
+            for method in mine.methods.split(","):
+                args = config.parse([*rest, f"--attribution_method={method}"])
+                for place in (table.TRAINING, table.ERASING, table.CUES, table.BOXES):
+                    passed = config.parse(table.as_arguments(args, place), script, None, place)
+                    assert not set(passed._idle)
+    assert seen >= {*places, "compare_methods.py"}
