@@ -9,20 +9,7 @@ from numbers import Real
 
 import torch
 
-from common.cli import UserError
-
-
-class DomainError(UserError, ValueError):
-    """A value outside a function's domain: a ValueError for callers, one line for a script's user."""
-
-
-def can_look_into(*tensors: torch.Tensor) -> bool:
-    """Whether the values of tensors can be looked at without waiting for a device or breaking a graph."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if torch._C._are_functorch_transforms_active():
-        return False
-    return all(tensor.device.type == "cpu" for tensor in tensors)
+from common.domain import DomainError, is_readable
 
 
 def check_labels(labels: torch.Tensor, classes: int, images: int | None = None, name: str = "labels") -> None:
@@ -32,7 +19,7 @@ def check_labels(labels: torch.Tensor, classes: int, images: int | None = None, 
     if labels.ndim != 1 or (images is not None and len(labels) != images):
         expected = "(B,)" if images is None else f"({images},)"
         raise DomainError(f"{name} must be {expected}, not {tuple(labels.shape)}")
-    if not can_look_into(labels) or not len(labels):
+    if not is_readable(labels) or not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
@@ -41,13 +28,13 @@ def check_labels(labels: torch.Tensor, classes: int, images: int | None = None, 
 
 def check_not_negative(values: torch.Tensor, name: str) -> None:
     """ValueError where a value is below 0. NaN passes: the guard of a run names the images that it comes from."""
-    if can_look_into(values) and bool((values < 0).any()):
+    if is_readable(values) and bool((values < 0).any()):
         raise DomainError(f"{name} must not be negative, found {float(values[values < 0].min()):.4g}")
 
 
 def check_no_nan(values: torch.Tensor, name: str) -> None:
     """ValueError where a value is NaN, which has no rank."""
-    if can_look_into(values) and bool(values.isnan().any()):
+    if is_readable(values) and bool(values.isnan().any()):
         raise DomainError(f"{name} must not hold NaN")
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from calm.domain import DomainError, can_look_into, check_labels, check_no_nan
+from calm.domain import check_labels, check_no_nan
 from common.cli import UserError
+from common.domain import DomainError, is_readable
 
 
 class UnfitDataset(UserError, ValueError):
@@ -78,7 +79,7 @@ class PixelPR:
         rows = torch.zeros(len(maps), dtype=torch.int64) if groups is None else groups.cpu()
         check_labels(rows, len(self.counts), len(maps), "groups")
         check_no_nan(maps, "a map")
-        if can_look_into(gt):
+        if is_readable(gt):
             _check_masks(gt)
         if maps.device.type == "cpu" and maps.dtype == torch.float64 and self._lookup is not None:
             self._add_on_host(maps, gt, rows)

@@ -19,11 +19,19 @@ class DomainError(UserError, ValueError):
     """A value outside a function's domain. A ValueError for callers, one line for a script's user."""
 
 
-def is_readable(tensor: torch.Tensor) -> bool:
-    """Whether the values of a tensor may be looked at: on the CPU, in eager mode."""
+def is_transformed() -> bool:
+    """Whether the present call is traced by torch.compile or torch.jit, or runs in a transform of torch.func."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_readable(*tensors: torch.Tensor) -> bool:
+    """Whether the values of tensors may be looked at: plain ones on the CPU, in eager mode."""
+    if is_transformed():
         return False
-    return tensor.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
+    plain = (torch.Tensor, torch.nn.Parameter)
+    return all(type(tensor) in plain and tensor.device.type == "cpu" for tensor in tensors)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -12,7 +12,20 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
+from common.domain import is_readable, is_transformed
 from csl.src.errors import SettingsError
+
+__all__ = [
+    "COMPLETE",
+    "PARTIAL",
+    "are_labels",
+    "as_array",
+    "is_readable",
+    "is_transformed",
+    "require_count",
+    "require_labels",
+    "require_number",
+]
 
 PARTIAL = (-1, 1)  # smallest and largest label: un-annotated -1, negative 0, positive 1
 COMPLETE = (0, 1)
@@ -20,21 +33,6 @@ NAMES = {
     PARTIAL: "1 (positive), 0 (negative) or -1 (un-annotated)",
     COMPLETE: "1 (positive) or 0 (negative)",
 }
-
-
-def is_transformed() -> bool:
-    """Whether the present call is traced by torch.compile, or runs in a transform of torch.func."""
-    if torch.compiler.is_compiling():
-        return True
-    return torch._C._are_functorch_transforms_active()
-
-
-def is_readable(tensor: torch.Tensor) -> bool:
-    """Whether values may be looked at: on the CPU, in eager mode.
-
-    Elsewhere that would wait for the device, or break the graph.
-    """
-    return not is_transformed() and tensor.device.type == "cpu"
 
 
 def are_labels(values: np.ndarray | torch.Tensor, kind: tuple[int, int] = PARTIAL) -> bool:

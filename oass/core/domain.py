@@ -11,12 +11,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-
-def is_readable(values: torch.Tensor) -> bool:
-    """Whether the values of a tensor may be looked at."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return type(values) in (torch.Tensor, torch.nn.Parameter) and values.device.type == "cpu"
+from common.domain import is_readable
 
 
 def require_labels(labels: torch.Tensor, name: str = "labels") -> None:

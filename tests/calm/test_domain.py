@@ -11,7 +11,7 @@ from torch import nn
 from calm import erasing, eval_pixel_perturb, evaluation, network, util
 from calm.cue_localiser import CueLocaliser
 from calm.data_loaders import configure_metadata
-from calm.domain import DomainError, can_look_into, check_labels
+from calm.domain import check_labels
 from calm.eval_remove_classify import erase_and_classify
 from calm.faithfulness import area_under, probability_curves
 from calm.network.universal import UniversalProcess
@@ -22,6 +22,7 @@ from calm.score_map_method.baselines import noise_tunnel
 from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
 from common.cli import UserError, run_main
+from common.domain import DomainError, is_readable
 from tests.calm.conftest import flags
 
 METHODS = ("CAM", "CALM-EM", "CALM-ML")
@@ -219,12 +220,12 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_looked_into_is_not() -> None:
-    assert can_look_into(torch.zeros(2)) and not can_look_into(torch.zeros(2, device="meta"))
+    assert is_readable(torch.zeros(2)) and not is_readable(torch.zeros(2, device="meta"))
     check_labels(torch.empty(2, dtype=torch.long, device="meta"), 3, 2)
     inside = []
 
     def function(x: torch.Tensor) -> torch.Tensor:
-        inside.append(can_look_into(x))
+        inside.append(is_readable(x))
         return x * 2
 
     torch.func.vmap(function)(torch.zeros(3, 2))
