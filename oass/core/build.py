@@ -2,7 +2,7 @@
 
 import argparse
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -32,7 +32,11 @@ KEPT: dict[str, object] = {
 def build_data(
     args: argparse.Namespace, accelerator: Accelerator
 ) -> tuple[VOC_Dataset_For_Classification, VOC_Dataset_For_Classification, DataLoader]:
-    """Training and validation sets, and the training loader: whole batches only, as released."""
+    """Training and validation sets, and the training loader: whole batches only, as released.
+
+    UserError where a picture of either cannot be read; with --skip_corrupt those of the validation set are left out
+    of it, and batches are smaller where those of the training set come.
+    """
     transform = TrainTransform(args.image_size, args.min_image_size, args.max_image_size, args.augment)
     train_data = VOC_Dataset_For_Classification(args._location.path, args.train_domain, transform)
     val_data = VOC_Dataset_For_Classification(args._location.path, args.val_domain)
@@ -44,8 +48,12 @@ def build_data(
         raise UserError(f"--batch_size {args.batch_size} cannot be divided among {world} processes")
     if args.batch_size > n:
         raise UserError(f"--batch_size {args.batch_size}: only {n} training images; at most --batch_size {n}")
-    if args.batch_size // world < 2 and args.architecture.startswith("resnest"):
+    if args.batch_size // world < least_images(args.architecture):
         raise UserError("--batch_size: ResNeSt normalises pooled values and needs two images a process")
+    unreadable = train_data.unreadable(args.skip_corrupt, accelerator.print)
+    if not train_data.split.without(unreadable).labels.any():
+        raise UserError(f"{train_data.list_path}: no image with an object can be read; replace them")
+    val_data.leave_out(val_data.unreadable(args.skip_corrupt, accelerator.print))
     loader = train_loader(
         train_data,
         args.batch_size // world,
@@ -56,6 +64,11 @@ def build_data(
         skip_corrupt=args.skip_corrupt,
     )
     return train_data, val_data, loader
+
+
+def least_images(architecture: str) -> int:
+    """How many images a training step of one process needs: ResNeSt normalises pooled values over the batch."""
+    return 2 if architecture.startswith("resnest") else 1
 
 
 def refuse_for_several_processes(args: argparse.Namespace, accelerator: Accelerator) -> None:
@@ -73,15 +86,15 @@ def refuse_for_several_processes(args: argparse.Namespace, accelerator: Accelera
         raise UserError("--tile_bn_stats with --sync_bn: tiles would move each process's running statistics apart")
 
 
-def build_student(args: argparse.Namespace) -> Classifier:
-    """The classifier with the weights of --weights."""
+def build_student(args: argparse.Namespace, poll: Callable[[], None] = lambda: None) -> Classifier:
+    """The classifier with the weights of --weights. `poll` is called in every step of the sample's pretraining."""
     kind, _, path = args.weights.partition(":")
     whole = {"imagenet": True, "none": False, "sample": False, "backbone": False}
     model = Classifier(args.architecture, pretrained=whole.get(kind, Path(args.weights)))
     if kind == "backbone":
         load_backbone(model, path)
     if kind == "sample":
-        load_pretrained(model, args._location.path)
+        load_pretrained(model, args._location.path, poll)
     return model
 
 
