@@ -11,14 +11,15 @@ runs are kept; interrupted ones go on.
 import common.interrupt  # noqa: F401
 
 import argparse
-import csv
 import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import UserError, parse_given, run_main, seed_list
+from common.text import write_csv
 from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser, refuse_flags
+from oass.core.report import without
 from oass.core.settings import parse_args
 from oass.core.train import train
 
@@ -85,16 +86,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             row[metric] = round(statistics.mean(values), 4) if values else ""
             row[f"{metric}_std"] = round(statistics.stdev(values), 4) if len(values) > 1 else ""
         row["each"] = " ".join(f"{s['map']:.2f}" for s in summaries if s["map"] is not None)
+        skipped = max(s.get("eval_skipped", 0) for s in summaries)
+        if skipped:
+            row["eval_skipped"] = skipped
         rows.append(row)
-    with (folder / "ablation.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    columns = list(max(rows, key=len))
+    write_csv(folder / "ablation.csv", [columns, *([row.get(name, "") for name in columns] for row in rows)])
     width = max(10, *(len(str(row["strategy"])) + 1 for row in rows))
     print(f"{'strategy':<{width}}{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed")
     for row in rows:
         print(f"{row['strategy']:<{width}}{row['map']!s:>8.6}{row['map_std']!s:>7.5}{row['pointing']!s:>10.5}"
-              f"{row['dead_cam']!s:>11.5}   {row['each']}")  # fmt: skip
+              f"{row['dead_cam']!s:>11.5}   {row['each']}{without(row)}")  # fmt: skip
     print(f"table: {folder / 'ablation.csv'}")
 
 

@@ -19,6 +19,7 @@ from common.cli import OneLineParser, UserError, add_shared_flags, parse_given, 
 from common.images import read_own_picture
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
+from common.text import expanded
 from oass.core.build import Trained
 from oass.core.keypoints import STRATEGIES
 from oass.core.options import ONLY_IN_TRAINING, WITH_TEACHER, add_network_flags, refuse_flags
@@ -33,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this script."""
     parser = OneLineParser(description="OASS: the puzzle on your own picture.")
     add = parser.add_argument
-    add("--image", type=Path, nargs="+", required=True, help="picture files")
-    add("--before", type=Path, default=None, metavar="CHECKPOINT", help="another one, whose maps stand beside")
+    add("--image", type=expanded, nargs="+", required=True, help="picture files")
+    add("--before", type=expanded, default=None, metavar="CHECKPOINT", help="another one, whose maps stand beside")
     add("--classes", nargs="+", default=None, metavar="NAME", help="VOC's names (default: the three likeliest)")
     add("--strategy", choices=STRATEGIES, default=None, help="where to cut (default: the checkpoint's)")
     add_network_flags(parser)

@@ -10,15 +10,12 @@ without annotations (the test list) is only predicted.
 import common.interrupt  # noqa: F401
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.checkpoint import atomic_write
 from common.cli import (
     OneLineParser,
     UserError,
@@ -30,6 +27,7 @@ from common.cli import (
 )
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
+from common.text import expanded, write_csv
 from oass.core.build import Trained
 from oass.core.cam_quality import mask_iou
 from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
@@ -43,7 +41,7 @@ from oass.core.options import (
     add_network_flags,
     refuse_flags,
 )
-from oass.core.report import describe_data
+from oass.core.report import count_of, describe_data, without
 from oass.core.views import describe, views_of
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files
@@ -60,6 +58,14 @@ def scale_list(text: str) -> list[float]:
     if not all(0 < scale <= LARGEST_SCALE for scale in scales):
         raise argparse.ArgumentTypeError(f"above 0 and at most {LARGEST_SCALE:g} each, not {text}")
     return scales
+
+
+def new_file(text: str) -> Path:
+    """argparse type: where a file can be written, no folder."""
+    path = expanded(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: a folder, expected the name of a file")
+    return path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,10 +100,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--server_files", action="store_true", help="results/VOC2012/Main/comp2_cls_DOMAIN_CLASS.txt")
     add("--neighbours", action="store_true", help="figure of the nearest instances of each class, and precision")
     add = parser.add_argument_group("more").add_argument
-    add("--export_instances", type=Path, default=None, metavar="NPZ", help="one descriptor per image and class, there")
+    add("--export_instances", type=new_file, default=None, metavar="NPZ", help="descriptors of images and classes")
     add("--cam_iou", action="store_true", help="mask IoU of the class maps, thresholds 0.10 to 0.45")
     add_network_flags(parser)
-    add_shared_flags(parser, skip_corrupt=False)
+    add_shared_flags(parser)
     return parser
 
 
@@ -109,19 +115,18 @@ def check_labels(data: VOC_Dataset_For_Classification, args: argparse.Namespace)
     if not args.cam_iou:
         return None
     masks = VOC_Dataset_For_Testing_CAM(data.root, args.domain)
+    masks.leave_out(set(masks.split.ids) - set(data.split.ids))
     if not any(masks.has_mask(i) for i in range(len(masks))):
         folder = masks.mask_path(0).parent
         raise UserError(f"--cam_iou: {folder} has no mask of {args.domain}'s images; take the list of the segmentation")
+    masks.check_masks()
     return masks
 
 
 def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> None:
     """predictions.csv: id, then the probability of every class."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", *CLASS_NAMES])
-    rows.writerows([i, *(f"{p:.6f}" for p in row)] for i, row in zip(ids, logits.sigmoid().tolist(), strict=True))
-    atomic_write(path, text.getvalue().encode())
+    rows = [[i, *(f"{p:.6f}" for p in row)] for i, row in zip(ids, logits.sigmoid().tolist(), strict=True)]
+    write_csv(path, [["id", *CLASS_NAMES], *rows])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.domain = trained.settings.get("val_domain", "val")
     model = trained.network(args.network).to(accelerator.device)
     data = VOC_Dataset_For_Classification(location.path, args.domain, labels="if present")
+    data.leave_out(data.unreadable(args.skip_corrupt, accelerator.print))
     masks = check_labels(data, args)
     views = views_of(args.image_size, args.scales, args.flip)
 
@@ -144,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.print(trained.describe(model, args))
     run.print(f"{describe_data(data)}; {args.network}, {describe(views)}")
     scores = score_split(model, data, args, run, views=views, plain=trained.is_pooled)
+    if masks is not None:
+        masks.leave_out(set(masks.split.ids) - set(data.split.ids))
     summary: dict[str, object] = {
         "domain": args.domain,
         "images": len(data),
@@ -154,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "scales": args.scales,
         "flip": args.flip,
         "difficult": args.difficult,
+        **count_of(data),
     }
     if data.has_labels:
         drop_last = args.batch_size if args.drop_last_eval else 0
@@ -179,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             summary["neighbour precision"] = neighbour_precision(instances, np.asarray(data.split.labels))
     numbers = {k: v for k, v in summary.items() if isinstance(v, float)}
     run.log("Inference", **summary)
-    run.print(f"{summary['images']} images: {log_line(numbers)}")
+    run.print(f"{summary['images']} images: {log_line(numbers)}{without(summary)}")
     if data.has_labels and left_out(summary["ap"]):
         run.print(left_out(summary["ap"]))
     run.finish(**{key.replace(" ", "_"): value for key, value in summary.items()})

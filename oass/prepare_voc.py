@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import OneLineParser, UserError, folder_path, run_main
 from oass.core.options import add_data_dir
 from oass.tools.dataset.voc_utils import PACKAGE_DATA, require_devkit
 from oass.tools.general.txt_utils import read_id_list, write_lines
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the devkit's lists, join, compare with the known counts and sums, write."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_dir(parser.add_argument)
-    parser.add_argument("--sbd", type=Path, default=None, help="folder with SBD's train.txt and val.txt")
-    parser.add_argument("--to", type=Path, default=PACKAGE_DATA, help="where the lists go")
+    parser.add_argument("--sbd", type=folder_path, default=None, help="folder with SBD's train.txt and val.txt")
+    parser.add_argument("--to", type=folder_path, default=PACKAGE_DATA, help="where the lists go")
     args = parser.parse_args(argv)
     folder = require_devkit(args.data_dir) / "ImageSets" / "Segmentation"
     lists = {name: read_id_list(folder / f"{name}.txt") for name in ("train", "val", "test")
-             if (folder / f"{name}.txt").is_file()}  # fmt: skip
+             if (folder / f"{name}.txt").exists()}  # fmt: skip
     if args.sbd is not None:
         if not {"train", "val"} <= set(lists):
             raise UserError(f"{folder}: train.txt and val.txt are needed to make train_aug")

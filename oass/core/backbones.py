@@ -114,12 +114,36 @@ class _Features(nn.Module):
         return self.body.forward_features(x)
 
 
+OTHER_FAMILY = (TypeError, ValueError, AssertionError, RuntimeError)  # what timm's builders raise
+
+
 def _timm_features(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     try:
         model = _timm(name, pretrained, output_stride=16)
-    except (TypeError, ValueError, AssertionError, RuntimeError):  # no such stride in this family
-        model = _timm(name, pretrained)
+    except OTHER_FAMILY:  # no such stride in this family
+        try:
+            model = _timm(name, pretrained)
+        except OTHER_FAMILY as error:
+            reason = f"timm cannot make it without its head ({error})"
+            raise UserError(f"--architecture timm:{name}: {reason}; choose a convolutional network") from error
+    require_map(model, name)
     return _Features(model), model.num_features
+
+
+@torch.no_grad()
+def require_map(model: nn.Module, name: str) -> None:
+    """UserError where a timm model's last feature map is not (B,K,H,W): transformers have tokens or channels last."""
+    size = (model.pretrained_cfg or {}).get("input_size", (3, 224, 224))
+    was_training = model.training
+    found = model.eval().forward_features(torch.zeros(1, *size))
+    model.train(was_training)
+    shape = tuple(getattr(found, "shape", ()))
+    if len(shape) != 4 or shape[1] != model.num_features:
+        expected = f"(images, {model.num_features} channels, rows, columns)"
+        raise UserError(
+            f"--architecture timm:{name}: its features have the shape {shape}, expected {expected}; "
+            "choose a convolutional network"
+        )
 
 
 def _timm(name: str, pretrained: bool, **kwargs: int) -> nn.Module:

@@ -2,9 +2,10 @@
 
 import argparse
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
@@ -13,7 +14,7 @@ from common.cli import UserError
 from common.data import train_loader
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.networks import HEAD, Classifier, load_backbone, load_classifier, read_state
-from oass.core.options import WITH_TEACHER
+from oass.core.options import BASELINES, DIFFICULT, PUZZLES, TILE_MODES, WITH_TEACHER
 from oass.core.pretrain import load_pretrained
 from oass.core.settings import check_size
 from oass.core.transforms import TrainTransform
@@ -29,10 +30,41 @@ KEPT: dict[str, object] = {
 }
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_count_or_none(value: object) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _one_of(*choices: str) -> Callable[[object], bool]:
+    return lambda value: _is_text(value) and value in choices
+
+
+# Which values of a checkpoint's settings can be such.
+WHAT_HOLDS: dict[str, Callable[[object], bool]] = {
+    **{"architecture": _is_text, "val_domain": _is_text},
+    **{"strategy": _one_of(*PUZZLES, *BASELINES), "keypoint_rule": _one_of("paper", "released")},
+    **{"teacher_bn": _one_of(*TILE_MODES), "difficult": _one_of(*DIFFICULT)},
+    **dict.fromkeys(("image_size", "topk", "batch_size"), _is_count),
+    **dict.fromkeys(("min_distance", "radius", "tile_chunk"), _is_count_or_none),
+    "drop_last_eval": lambda value: isinstance(value, bool),
+}
+
+
 def build_data(
     args: argparse.Namespace, accelerator: Accelerator
 ) -> tuple[VOC_Dataset_For_Classification, VOC_Dataset_For_Classification, DataLoader]:
-    """Training and validation sets, and the training loader: whole batches only, as released."""
+    """Training and validation sets, and the training loader: whole batches only, as released.
+
+    UserError where a picture of either cannot be read; with --skip_corrupt those of the validation set are left out
+    of it, and batches are smaller where those of the training set come.
+    """
     transform = TrainTransform(args.image_size, args.min_image_size, args.max_image_size, args.augment)
     train_data = VOC_Dataset_For_Classification(args._location.path, args.train_domain, transform)
     val_data = VOC_Dataset_For_Classification(args._location.path, args.val_domain)
@@ -44,8 +76,12 @@ def build_data(
         raise UserError(f"--batch_size {args.batch_size} cannot be divided among {world} processes")
     if args.batch_size > n:
         raise UserError(f"--batch_size {args.batch_size}: only {n} training images; at most --batch_size {n}")
-    if args.batch_size // world < 2 and args.architecture.startswith("resnest"):
+    if args.batch_size // world < least_images(args.architecture):
         raise UserError("--batch_size: ResNeSt normalises pooled values and needs two images a process")
+    unreadable = train_data.unreadable(args.skip_corrupt, accelerator.print)
+    if not train_data.split.without(unreadable).labels.any():
+        raise UserError(f"{train_data.list_path}: no image with an object can be read; replace them")
+    val_data.leave_out(val_data.unreadable(args.skip_corrupt, accelerator.print))
     loader = train_loader(
         train_data,
         args.batch_size // world,
@@ -56,6 +92,11 @@ def build_data(
         skip_corrupt=args.skip_corrupt,
     )
     return train_data, val_data, loader
+
+
+def least_images(architecture: str) -> int:
+    """How many images a training step of one process needs: ResNeSt normalises pooled values over the batch."""
+    return 2 if architecture.startswith("resnest") else 1
 
 
 def refuse_for_several_processes(args: argparse.Namespace, accelerator: Accelerator) -> None:
@@ -73,15 +114,15 @@ def refuse_for_several_processes(args: argparse.Namespace, accelerator: Accelera
         raise UserError("--tile_bn_stats with --sync_bn: tiles would move each process's running statistics apart")
 
 
-def build_student(args: argparse.Namespace) -> Classifier:
-    """The classifier with the weights of --weights."""
+def build_student(args: argparse.Namespace, poll: Callable[[], None] = lambda: None) -> Classifier:
+    """The classifier with the weights of --weights. `poll` is called in every step of the sample's pretraining."""
     kind, _, path = args.weights.partition(":")
     whole = {"imagenet": True, "none": False, "sample": False, "backbone": False}
     model = Classifier(args.architecture, pretrained=whole.get(kind, Path(args.weights)))
     if kind == "backbone":
         load_backbone(model, path)
     if kind == "sample":
-        load_pretrained(model, args._location.path)
+        load_pretrained(model, args._location.path, poll)
     return model
 
 
@@ -123,8 +164,8 @@ class Trained:
     def __init__(self, path: Path, args: argparse.Namespace) -> None:
         self.path = run_checkpoint(path)
         self.saved = checkpoint.load(self.path)
-        found = self.saved.get("settings", {}) if isinstance(self.saved, Mapping) else {}
-        self.settings: Mapping[str, object] = found if isinstance(found, Mapping) else {}
+        self.settings = self._part("settings")
+        self._check_settings()
         self.overruled: list[str] = []
         for name, default in KEPT.items():
             kept = self.settings.get(name, default)
@@ -140,6 +181,20 @@ class Trained:
             raise UserError(f"{self.path}: holds a backbone with classes of its own, no classifier to use")
         self.has_head = any(name.startswith(HEAD) for name in names)
 
+    def _part(self, name: str) -> Mapping[str, object]:
+        """What the file holds under a name, values by name; empty where it holds nothing there (a state dict)."""
+        part = self.saved.get(name, {}) if isinstance(self.saved, Mapping) else {}
+        if not isinstance(part, Mapping | torch.Tensor):
+            raise UserError(f"{self.path}: not a whole checkpoint of a run ({name} is {part!r:.40})")
+        return part if isinstance(part, Mapping) else {}
+
+    def _check_settings(self) -> None:
+        """UserError for the first kept setting, or name of a split, that cannot be one."""
+        for name, holds in WHAT_HOLDS.items():
+            if name in self.settings and not holds(self.settings[name]):
+                shown = f"{name} is {self.settings[name]!r:.40}"
+                raise UserError(f"{self.path}: not a whole checkpoint of a run ({shown})")
+
     @property
     def is_pooled(self) -> bool:
         """Whether its logits are GAP(F): trained as gap, or a classifier without an instance head (PuzzleCAM)."""
@@ -148,12 +203,12 @@ class Trained:
     @property
     def has_teacher(self) -> bool:
         """Whether it holds the averaged network too."""
-        return isinstance(self.saved, Mapping) and "teacher" in (self.saved.get("state") or {})
+        return isinstance(self._part("state").get("teacher"), Mapping)
 
     def describe(self, network: Classifier, args: argparse.Namespace) -> str:
         """What its numbers depend on, in a line; where flags overruled the checkpoint, another one that says so."""
         mean, std = (" ".join(f"{v:g}" for v in values) for values in network.normalisation)
-        epoch = self.saved.get("progress", {}).get("epoch") if isinstance(self.saved, Mapping) else None
+        epoch = self._part("progress").get("epoch")
         place = f"{self.path}, epoch {epoch}" if epoch is not None else str(self.path)
         head = "GAP of the class maps" if self.is_pooled else "instance head"
         lines = [

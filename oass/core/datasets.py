@@ -1,17 +1,21 @@
 """Readers of a VOC devkit: image-level labels from the XML files, masks where they are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from common import images
 from common.cli import UserError
 from common.data import Location, locate
 from common.images import read_image
+from common.text import require_file
 from oass.core.options import DEFAULT_DATA_DIR
 from oass.tools.ai.evaluate_utils import VOID
 from oass.tools.ai.torch_utils import one_hot_embedding
@@ -34,8 +38,6 @@ def locate_voc(given: str | Path | None, want_sample: bool) -> Location:
     given: the path that the user gave, None where there was none; one that holds no devkit is a UserError, also
     where it equals the default.
     """
-    if given is not None and not want_sample:
-        require_devkit(given)
     return locate(
         "VOC2012",
         given=given,
@@ -44,6 +46,7 @@ def locate_voc(given: str | Path | None, want_sample: bool) -> Location:
         how_to_get=HOW_TO_GET,
         sample="VOC2012",
         want_sample=want_sample,
+        flag="--data_dir",
     )
 
 
@@ -64,16 +67,27 @@ class Iterator:
 
 
 class Split(NamedTuple):
-    """ids; objects of each image; labels (n,C) float32; only_difficult (n,C) bool: present, but never plainly.
-
-    without_area: "ID (class)" of every object whose box has no width or no height. Its label counts all the same.
-    """
+    """ids; objects of each image; labels (n,C) float32; only_difficult (n,C) bool: present, but never plainly."""
 
     ids: list[str]
     objects: list[list[VOCObject]]
     labels: np.ndarray
     only_difficult: np.ndarray
-    without_area: tuple[str, ...] = ()
+
+    @property
+    def without_area(self) -> tuple[str, ...]:
+        """Every object whose box has no width or no height, as "ID (class)". Its label counts all the same."""
+        named = []
+        for image, found in zip(self.ids, self.objects, strict=True):
+            named += [f"{image} ({o.name})" for o in found if not o.has_area]
+        return tuple(named)
+
+    def without(self, ids: Collection[str]) -> "Split":
+        """The split without these images, in its order."""
+        left = set(ids)
+        kept = [k for k, name in enumerate(self.ids) if name not in left]
+        names = [self.ids[k] for k in kept]
+        return Split(names, [self.objects[k] for k in kept], self.labels[kept], self.only_difficult[kept])
 
 
 @lru_cache(maxsize=8)
@@ -84,7 +98,7 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
         raise UserError(f"{list_path}: an empty list; expected an image id a line")
     wanted = [root / "JPEGImages" / f"{i}.jpg" for i in ids]
     wanted += [root / "Annotations" / f"{i}.xml" for i in ids] if with_labels else []
-    missing = [path for path in wanted if not path.is_file()]
+    missing = [path for path in wanted if not path.exists()]
     if missing:
         raise UserError(f"{list_path}: {len(missing)} files of its {len(ids)} images are missing, first {missing[0]}")
     if not with_labels:
@@ -97,13 +111,10 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
             known = ", ".join(CLASS_NAMES)
             raise UserError(f"{root / 'Annotations' / image}.xml: unknown class {unknown[0]!r}; known are {known}")
     C = len(CLASS_NAMES)
-    without_area = []
-    for image, found in zip(ids, objects, strict=True):
-        without_area += [f"{image} ({o.name})" for o in found if not o.has_area]
     labels = np.stack([one_hot_embedding([CLASS_DIC[o.name] for o in found], C) for found in objects])
     plain = [one_hot_embedding([CLASS_DIC[o.name] for o in found if not o.difficult], C) for found in objects]
     only_difficult = (labels > 0) & (np.stack(plain) == 0)
-    return Split(ids, objects, labels, only_difficult, tuple(without_area))
+    return Split(ids, objects, labels, only_difficult)
 
 
 class VOC_Dataset_For_Classification(Dataset):
@@ -111,7 +122,8 @@ class VOC_Dataset_For_Classification(Dataset):
 
     root_dir: the folder with JPEGImages, or up to two above it. domain: a split's name, or the path of an
     id list. The difficult flag is not looked at, as released; `split.only_difficult` has it. With
-    labels="if present" a list without annotations (the test list) is read too; `has_labels` tells.
+    labels="if present" a list without annotations (the test list) is read too; `has_labels` tells. `skipped`
+    counts the images that `leave_out` took out of it.
     """
 
     def __init__(
@@ -124,17 +136,41 @@ class VOC_Dataset_For_Classification(Dataset):
     ) -> None:
         self.root = require_devkit(root_dir)
         self.list_path, self.domain = find_split(self.root, str(domain))
-        first = next(iter(read_id_list(self.list_path)), "")
-        self.has_labels = labels == "required" or (self.root / "Annotations" / f"{first}.xml").is_file()
+        annotations = (self.root / "Annotations" / f"{i}.xml" for i in read_id_list(self.list_path))
+        self.has_labels = labels == "required" or any(path.exists() for path in annotations)
         self.split = read_split(self.root, self.list_path, self.has_labels)
         self.transform = transform
+        self.skipped = 0
 
     def __len__(self) -> int:
         return len(self.split.ids)
 
+    def image_path(self, index: int) -> Path:
+        """Where the picture lies."""
+        return self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg"
+
     def image(self, index: int) -> Any:
         """The picture as PIL RGB, as its pixels are stored: boxes and masks are in that frame, whatever EXIF says."""
-        return read_image(self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg", upright=False)
+        return read_image(self.image_path(index), upright=False)
+
+    def unreadable(self, skip_corrupt: bool, say: Callable[[str], None] = print) -> list[str]:
+        """The ids of the pictures that cannot be read, seen from a few bytes of each (`common.images.check_images`).
+
+        Without `skip_corrupt` the first such picture is a CorruptImage; with it `say` gets a line that names them.
+        """
+        paths = [self.image_path(k) for k in range(len(self))]
+        positions = images.check_images(paths, what=self.domain, skip_corrupt=skip_corrupt)
+        if len(positions):
+            say(images.left_out(paths, positions, self.domain))
+        return [self.split.ids[k] for k in positions.tolist()]
+
+    def leave_out(self, ids: Collection[str]) -> None:
+        """Take images out of the set, labels and objects with them, and count them. UserError where none is left."""
+        before = len(self)
+        self.split = self.split.without(ids)
+        self.skipped += before - len(self)
+        if not len(self):
+            raise UserError(f"{self.list_path}: none of its {before} images can be read; replace them")
 
     def label(self, index: int) -> torch.Tensor:
         """The label, (20,) float32, the caller's own: all readers of a list share the split's array."""
@@ -154,13 +190,30 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
 
     def has_mask(self, index: int) -> bool:
         """Whether there is one."""
-        return self.mask_path(index).is_file()
+        return self.mask_path(index).exists()
 
     def mask(self, index: int) -> np.ndarray:
         """The segmentation (H,W) int64: class + 1, 0 background, 255 void; all 255 where there is no file."""
+        size = self._size(index)
         if self.has_mask(index):
-            return read_mask(self.mask_path(index))
-        return np.full(self.image(index).size[::-1], VOID, np.int64)
+            return read_mask(self.mask_path(index), size)
+        return np.full(size[::-1], VOID, np.int64)
+
+    def _size(self, index: int) -> tuple[int, int]:
+        """The picture's (width, height), from its header alone where that can be read."""
+        path = require_file(self.image_path(index), "image")
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except images.DAMAGE:
+            return self.image(index).size
+
+    def check_masks(self) -> None:
+        """Read every mask once. UserError for the first that cannot be, of another size than its picture, or value."""
+        masked = [k for k in range(len(self)) if self.has_mask(k)]
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(self.mask, masked):
+                pass
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor, Any]:
         data = {"image": self.image(index), "mask": self.mask(index)}

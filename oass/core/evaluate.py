@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from common.cli import NonFiniteError
 from common.data import eval_loader, gather_in_order
+from common.images import left_out as those_left_out
 from common.run import Run
 from oass.core.datasets import Split, VOC_Dataset_For_Classification
 from oass.core.networks import Classifier
@@ -82,27 +83,49 @@ def score_split(
 ) -> Scores:
     """Logits of the instance head (`plain`: of GAP(F)) and the peaks of the class maps, eval mode, in order.
 
-    Averaged over `views` (default: the picture as it is). NonFiniteError names the first image without a score.
+    Averaged over `views` (default: the picture as it is). With --skip_corrupt pictures that turn out to be
+    unreadable leave `data` and are named. NonFiniteError names the first image without a score.
     """
     views = views_of(args.image_size) if views is None else views
     rows = []
     with evaluating(model, data, Views(views)):
-        for batch in eval_loader(data, args.batch_size, accelerator=run.accelerator, workers=args.num_workers):
+        for batch in eval_loader(
+            data,
+            args.batch_size,
+            accelerator=run.accelerator,
+            workers=args.num_workers,
+            skip_corrupt=args.skip_corrupt,
+        ):
+            if batch.data is None:
+                continue
             pictures, sizes = batch.data[0]
             logits, maps = look(model, pictures, sizes, views, run, side=args.image_size, plain=plain)
             flat = maps.flatten(2)
             place = flat.argmax(2)
             peaks = torch.stack([place // args.image_size, place % args.image_size], 2)
             rows.append((batch.index, logits, peaks, flat.amax(2) > 0))
-            if run.world == 1:
-                run.poll()
-    columns = [torch.cat(column) for column in zip(*rows, strict=True)]
-    scores = Scores(*gather_in_order(*columns, accelerator=run.accelerator)[1:])
+            run.poll()
+    C = model.num_classes
+    nothing = (torch.zeros(0).long(), torch.zeros(0, C), torch.zeros(0, C, 2).long(), torch.zeros(0, C).bool())
+    columns = [torch.cat([part.cpu() for part in column]) for column in zip(nothing, *rows, strict=True)]
+    index, *found = gather_in_order(*columns, accelerator=run.accelerator)
+    leave_out_unread(data, index, run)
+    scores = Scores(*found)
     broken = torch.nonzero(scores.logits.isnan().any(1)).flatten().tolist()
     if broken:
         first = data.split.ids[broken[0]]
         raise NonFiniteError(f"{data.domain}: the scores of {len(broken)} images are NaN, first {first}; lower --lr")
     return scores
+
+
+def leave_out_unread(data: VOC_Dataset_For_Classification, index: torch.Tensor, run: Run) -> None:
+    """Take the images whose position is not in `index` (k,) out of the data, and name them."""
+    if len(index) == len(data):
+        return
+    paths = [data.image_path(k) for k in range(len(data))]
+    missing = np.setdiff1d(np.arange(len(data)), index.numpy())
+    run.print(those_left_out(paths, missing, data.domain))
+    data.leave_out([data.split.ids[k] for k in missing.tolist()])
 
 
 def pointing_accuracy(scores: Scores, split: Split) -> float | None:

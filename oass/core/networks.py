@@ -122,8 +122,16 @@ def read_state(source: str | Path, saved: object = None) -> dict[str, torch.Tens
     if isinstance(state, Mapping) and isinstance(state.get("state"), Mapping):
         state = state["state"].get("model", state["state"])
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UserError(f"{source}: holds no classifier's state dict")
+        raise UserError(f"{source}: holds no classifier's state dict, but {what_is(state)}")
     return checkpoint.strip_prefixes(state)
+
+
+def what_is(content: object) -> str:
+    """What a file holds that is no state dict, in a few words."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    strange = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
+    return f"a {type(content[strange]).__name__} under the name {strange!r:.40}"
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:

@@ -2,9 +2,18 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from common.cli import OneLineParser, UserError, add_shared_flags, non_negative_int, positive_int
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    image_size,
+    non_negative_int,
+    number,
+    positive_int,
+    whole,
+)
+from common.text import expanded
 
 PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
 BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
@@ -18,6 +27,7 @@ TILE_MODES = ("group", "batch", "eval")
 DIFFICULT = ("include", "ignore")
 DIFFICULT_HELP = "ignore: as the VOC server, no mAP counts (image, class) pairs with difficult objects alone (D15)"
 AUGMENTATIONS = ("colorjitter", "randaugment")
+MOST_PEAKS = 1000  # of --topk
 DEFAULT_DATA_DIR = "../VOCtrainval_11-May-2012/"
 
 
@@ -51,7 +61,10 @@ class GivenPath(argparse.Action):
 
 def add_data_dir(add: Callable[..., object]) -> None:
     """The flag `--data_dir`."""
-    help_ = "VOC devkit, or the folder of its tar; one that is given and holds none is an error"
+    help_ = (
+        "the folder with JPEGImages, its VOC2012, VOC2007, or these in its VOCdevkit; one that is given and holds "
+        "none is an error"
+    )
     add("--data_dir", nargs="?", action=GivenPath, default=DEFAULT_DATA_DIR, metavar="PATH", help=help_)
 
 
@@ -67,9 +80,9 @@ def build_parser(strategy: str) -> argparse.ArgumentParser:
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the scripts that use a trained network."""
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", type=Path, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
+    add("--checkpoint", type=expanded, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
     add("--architecture", default=None, help="default: the checkpoint's, else resnet50")
-    add("--image_size", type=positive_int, default=None, help="default: the checkpoint's, else 512")
+    add("--image_size", type=image_size, default=None, help="default: the checkpoint's, else 512")
 
 
 def refuse_flags(given: Mapping[str, object], reasons: Mapping[str, str]) -> None:
@@ -88,9 +101,9 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add = g.add_argument
     add("--num_workers", type=non_negative_int, default=4, help="loader processes, capped at the CPU cores")
     add_data_dir(add)
-    add("--image_size", type=int, default=512, help="side S in pixels, a multiple of 32")
-    add("--min_image_size", type=int, default=320, help="longer side in training, at least")
-    add("--max_image_size", type=int, default=640, help="longer side in training, at most")
+    add("--image_size", type=image_size, default=512, help="side S in pixels, a multiple of 32")
+    add("--min_image_size", type=image_size, default=320, help="longer side in training, at least")
+    add("--max_image_size", type=image_size, default=640, help="longer side in training, at most")
     add("--augment", type=str, default="", help=f"names run together: {', '.join(AUGMENTATIONS)}")
 
     g = parser.add_argument_group("model and optimisation")
@@ -99,12 +112,15 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add("--batch_size", type=positive_int, default=32, help="images a step, over all processes")
     add("--max_epoch", type=positive_int, default=15)
     add(
-        "--warmup_epoch", type=int, default=0, help="staircase up to --lr; as released the last step is --lr: 1 is none"
+        "--warmup_epoch",
+        type=non_negative_int,
+        default=0,
+        help="staircase up to --lr; as released the last step is --lr: 1 is none",
     )
-    add("--lr", type=float, default=0.1, help="rate of the backbone's weights; biases x2, new x10 and x20")
-    add("--wd", type=float, default=1e-4, help="weight decay, of weights only")
+    add("--lr", type=number(above=0), default=0.1, help="rate of the backbone's weights; biases x2, new x10 and x20")
+    add("--wd", type=number(0), default=1e-4, help="weight decay, of weights only")
     add("--nesterov", type=str2bool, default=True)
-    add("--print_ratio", type=float, default=0.1, help="a log line every so many epochs")
+    add("--print_ratio", type=number(above=0, high=1), default=0.1, help="a log line every so many epochs")
     add("--tag", type=str, default="", help="name of the run")
 
     g = parser.add_argument_group("method")
@@ -116,28 +132,28 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add("--level", type=str, default="feature", help="what L_re compares: feature (F, R) or cam (normalised)")
     add("--re_loss", type=str, default="L1_Loss", help="L1_Loss or L2_Loss")
     add("--re_loss_option", type=str, default="masking", help="none, masking, selection")
-    add("--alpha_re", type=float, default=1.0, help="weight of L_re after its ramp")
-    add("--alpha_schedule_re", type=float, default=0.50, help="length of that ramp, in parts of the run")
-    add("--alpha_p", type=float, default=1.0, help="weight of L_pcl (of a teacher's tiles it has no gradient, D4)")
+    add("--alpha_re", type=number(0), default=1.0, help="weight of L_re after its ramp")
+    add("--alpha_schedule_re", type=number(0), default=0.50, help="length of that ramp, in parts of the run")
+    add("--alpha_p", type=number(0), default=1.0, help="weight of L_pcl (of a teacher's tiles it has no gradient, D4)")
     if strategy == "max":
         add("--alpha_ema", type=_no_teacher, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     if strategy in WITH_TEACHER:
-        add("--alpha_ema", type=float, default=0.99, help="momentum of the teacher")
+        add("--alpha_ema", type=number(0, below=1), default=0.99, help="momentum of the teacher")
 
 
 def _add_ours(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group("ours: method")
     add = g.add_argument
     add("--keypoint_rule", choices=("paper", "released"), default="paper", help="D8, D9, D10 of the README")
-    add("--topk", type=positive_int, default=5, help="k: local maxima that make a keypoint")
-    add("--min_distance", type=positive_int, default=None, help="of local maxima, pixels (default 20 S/512)")
-    add("--radius", type=positive_int, default=None, help="released cTopk: of the maxima used (default S/4)")
+    add("--topk", type=whole(1, MOST_PEAKS), default=5, help="k: local maxima that make a keypoint")
+    add("--min_distance", type=image_size, default=None, help="of local maxima, pixels (default 20 S/512)")
+    add("--radius", type=image_size, default=None, help="released cTopk: of the maxima used (default S/4)")
     add("--teacher_bn", choices=TILE_MODES, default="group", help="tiles' batch norm (D6)")
     add("--tile_bn_stats", action="store_true", help="max, uniform: tiles move the running statistics (D7)")
     add("--p_loss", choices=P_LOSSES, default="teacher", help="L_pcl of whose tiles, or of the full image (D4)")
     add("--p_target", choices=P_TARGETS, default="image", help="L_pcl's target with --p_loss student (D5)")
-    add("--sgd_momentum", type=float, default=None, help="of SGD (default: --wd, as released, D3)")
-    add("--clip_grad", type=float, default=None, metavar="NORM", help="clip the gradient to this norm (D30)")
+    add("--sgd_momentum", type=number(0, below=1), default=None, help="of SGD (default: --wd, as released, D3)")
+    add("--clip_grad", type=number(above=0), default=None, metavar="NORM", help="clip the gradient to this norm (D30)")
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
     add("--sync_bn", action="store_true", help="batch norm over the images of all processes")
     add("--weights", default=None, metavar="W", help="imagenet, none, a PATH, backbone:PATH; sample: its own")
@@ -150,7 +166,7 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--difficult", choices=DIFFICULT, default="include", help=DIFFICULT_HELP)
     add("--drop_last_eval", action="store_true", help="evaluate whole batches only (D12)")
     add("--eval_ema", action="store_true", help="evaluate the teacher too")
-    add("--pictures", type=int, default=4, metavar="N", help="images drawn with their puzzle each epoch")
+    add("--pictures", type=non_negative_int, default=4, metavar="N", help="images drawn with their puzzle each epoch")
 
 
 # What --released sets, and where the README's table explains it.

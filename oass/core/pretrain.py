@@ -5,6 +5,7 @@ backbone first learns to name single glyphs of the training digits: seconds, onc
 """
 
 import fcntl
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,11 @@ def pretrained_path(data_dir: Path, architecture: str) -> Path:
     return folder / f"pretrained-{architecture.replace(':', '_')}-v{VERSION}.pt"
 
 
-def load_pretrained(model: Classifier, data_dir: Path) -> None:
-    """Put pretrained backbone weights into `model`; the first call makes them. Safe for several processes."""
+def load_pretrained(model: Classifier, data_dir: Path, poll: Callable[[], None] = lambda: None) -> None:
+    """Put pretrained backbone weights into `model`; the first call makes them. Safe for several processes.
+
+    poll: called in every step, so that a signal (`Run.poll`) does not wait for the end.
+    """
     path = pretrained_path(data_dir.resolve(), model.model_name)
     try:
         lock = path.with_suffix(".lock").open("a")
@@ -42,12 +46,12 @@ def load_pretrained(model: Classifier, data_dir: Path) -> None:
         if not path.is_file():
             print(f"pretraining {model.model_name} on single glyphs (once, in place of ImageNet weights)", flush=True)
             timer = Timer()
-            accuracy = pretrain(model.model_name, path)
+            accuracy = pretrain(model.model_name, path, poll)
             print(f"pretrained in {timer.tok():.0f} s, training accuracy {accuracy:.2f}: {path}", flush=True)
     checkpoint.load_into(model.model, checkpoint.load(path), path)
 
 
-def pretrain(architecture: str, path: Path) -> float:
+def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: None) -> float:
     """Train a GAP classifier on single 32-pixel glyphs and save its backbone; the last 100 steps' accuracy.
 
     The pictures and the start come from a fixed seed, whatever the run's; no global generator moves.
@@ -60,6 +64,7 @@ def pretrain(architecture: str, path: Path) -> float:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, STEPS)
     hits = []
     for _ in range(STEPS):
+        poll()
         labels = torch.from_numpy(rng.integers(0, CLASSES, BATCH))
         pictures = torch.from_numpy(np.stack([glyph_picture(int(c), rng) for c in labels])).permute(0, 3, 1, 2)
         whole = torch.tensor([[0, 0, SIDE, SIDE]]).expand(BATCH, -1)

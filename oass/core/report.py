@@ -1,6 +1,7 @@
 """What a training run says: first lines, log lines, pictures and curves, the JSON log, the summary."""
 
 import argparse
+from collections.abc import Mapping
 
 import torch
 
@@ -64,6 +65,16 @@ def describe_data(data: VOC_Dataset_For_Classification) -> str:
     return text
 
 
+def without(line: Mapping[str, object]) -> str:
+    """What stands beside a number that was measured without unreadable images: ", eval_skipped 2"; else ""."""
+    return f", eval_skipped {line['eval_skipped']}" if line.get("eval_skipped") else ""
+
+
+def count_of(data: VOC_Dataset_For_Classification) -> dict[str, int]:
+    """What a line of numbers that were measured without unreadable images holds: {"eval_skipped": 2}; else {}."""
+    return {"eval_skipped": data.skipped} if data.skipped else {}
+
+
 def log_if_due(
     run: Run, args: argparse.Namespace, meter: Average_Meter, optimizer: torch.optim.Optimizer, steps: int
 ) -> None:
@@ -104,7 +115,7 @@ def after_epoch(
     if "Evaluation" not in [earlier["split"] for earlier in run.lines[:-1]] and left_out(line["ap"]):
         run.print(left_out(line["ap"]))
     names = ("map", "best map", "eval class loss", "pointing", "map without difficult")
-    classes = f"{line['classes']} of {len(line['ap'])} classes"
+    classes = f"{line['classes']} of {len(line['ap'])} classes{without(line)}"
     values = {name: line[name] for name in names}
     if args.eval_ema:
         values["map of the teacher"] = run.lines[-2]["map"]
@@ -144,6 +155,7 @@ def finish(
         "ap": last.get("ap"),
         "steps": run.progress.step,
         "skipped": run.progress.skipped,
+        **({"eval_skipped": last["eval_skipped"]} if without(last) else {}),
     }
     if run.is_main and evaluations:
         curves = {"mAP": [e["map"] for e in evaluations]}
@@ -151,7 +163,8 @@ def finish(
         curves = {k: [t[k] for t in trains] for k in ("loss", "class_loss", "p_class_loss", "re_loss", "dead_cam")}
         save_curves(run.figure("loss"), curves, xlabel="log line", ylabel="", title=args.tag or args.strategy)
     if last.get("map") is not None:
-        run.print(f"{args.strategy}: mAP {last['map']:.1f} % (best {last['best map']:.1f} %) on {data.domain}")
+        numbers = f"mAP {last['map']:.1f} % (best {last['best map']:.1f} %)"
+        run.print(f"{args.strategy}: {numbers} on {data.domain}{without(last)}")
         if left_out(last["ap"]):
             run.print(left_out(last["ap"]))
     run.finish(**summary)

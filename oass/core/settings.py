@@ -1,13 +1,13 @@
 """The command line, read and checked: sample defaults, `--released`, and the bounds of section i of the spec."""
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
 
 from common.cli import UserError, parse_given, settle
 from common.data import Location
+from common.text import inside
 from oass.core.backbones import ARCHITECTURES
 from oass.core.datasets import locate_voc
 from oass.core.losses import RE_LOSS_OPTIONS, RE_LOSSES
@@ -141,6 +141,8 @@ def without_effect(args: argparse.Namespace) -> dict[str, str]:
 
 def check(args: argparse.Namespace) -> None:
     """UserError for the first setting that is out of bounds."""
+    if args.tag:
+        inside("data", args.tag, "--tag")
     for holds, message in (*_data_bounds(args), *_method_bounds(args), *_optimiser_bounds(args)):
         if not holds:
             raise UserError(message)
@@ -166,11 +168,8 @@ def _data_bounds(args: argparse.Namespace) -> Bounds:
     return [
         (known, f"--architecture {args.architecture}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME"),
         (size % 32 == 0 and size >= MIN_SIZE, f"--image_size {size}: a multiple of 32, from {MIN_SIZE} on"),
-        (low > 0, f"--min_image_size {low}: must be above 0"),
         (low <= high, f"--min_image_size {low} is above --max_image_size {high}"),
-        (0 < args.print_ratio <= 1, f"--print_ratio {args.print_ratio}: above 0, at most 1"),
         (not strange, f"--augment {args.augment}: {strange!r} is none of {', '.join(AUGMENTATIONS)}"),
-        (args.pictures >= 0, f"--pictures {args.pictures}: must not be negative"),
         (
             args.weights != "sample" or args._location.is_sample,
             "--weights sample: that pretraining belongs to the offline sample; choose imagenet, none or a PATH",
@@ -181,18 +180,12 @@ def _data_bounds(args: argparse.Namespace) -> Bounds:
 def _method_bounds(args: argparse.Namespace) -> Bounds:
     unknown = [part for part in args.loss_option.split("_") if part not in LOSS_PARTS]
     terms = terms_of(args.strategy, args.p_loss, args.loss_option)
-    weights = (args.alpha_re, args.alpha_schedule_re, args.alpha_p)
-    alpha_ema = getattr(args, "alpha_ema", 0.0)
     return [
         (args.num_pieces == 4, f"--num_pieces {args.num_pieces}: a keypoint cuts an image in 4, nothing else"),
         (not unknown, f"--loss_option {args.loss_option}: {unknown[:1]} is none of {', '.join(LOSS_PARTS)}"),
         _one_of("re_loss", args.re_loss, RE_LOSSES),
         _one_of("level", args.level, ("feature", "cam")),
         _one_of("re_loss_option", args.re_loss_option, RE_LOSS_OPTIONS),
-        (
-            all(0 <= weight < math.inf for weight in weights),
-            "--alpha_re, --alpha_schedule_re, --alpha_p: must be finite numbers and not be negative",
-        ),
         (
             args.p_loss != "full" or args.strategy != "gap",
             "--p_loss full: that term, B(GAP(F), y), is L_cl of gap already; leave the flag out",
@@ -206,7 +199,6 @@ def _method_bounds(args: argparse.Namespace) -> Bounds:
             f"--loss_option {args.loss_option}: with {args.strategy} and --p_loss {args.p_loss} none of it has a "
             "gradient; add cl",
         ),
-        (0 <= alpha_ema < 1, f"--alpha_ema {alpha_ema}: 0 <= alpha_ema < 1"),
         (
             not args.tile_bn_stats or args.teacher_bn == "group" or args.strategy in WITH_TEACHER,
             f"--tile_bn_stats: only the statistics of a pair's tiles move the running ones; not with --teacher_bn "
@@ -219,10 +211,6 @@ def _optimiser_bounds(args: argparse.Namespace) -> Bounds:
     momentum = args.wd if args.sgd_momentum is None else args.sgd_momentum
     hint = "--sgd_momentum 0.9 or --nesterov false (without --sgd_momentum it is --wd)"
     return [
-        (args.lr > 0, f"--lr {args.lr}: must be above 0"),
-        (args.wd >= 0, f"--wd {args.wd}: must not be negative"),
-        (args.warmup_epoch >= 0, f"--warmup_epoch {args.warmup_epoch}: must not be negative"),
-        (args.clip_grad is None or 0 < args.clip_grad < math.inf, f"--clip_grad {args.clip_grad}: must be above 0"),
-        (0 <= momentum < 1, f"--sgd_momentum {momentum}: 0 <= momentum < 1"),
+        (momentum < 1, f"--wd {args.wd}: is SGD's momentum too, and that must be below 1; give --sgd_momentum"),
         (not args.nesterov or momentum > 0, f"Nesterov needs momentum: {hint}"),
     ]

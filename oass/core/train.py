@@ -3,11 +3,13 @@
 import argparse
 import copy
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything, share_buffers
 from common.sync_bn import synchronised
@@ -18,6 +20,7 @@ from oass.core.build import (
     build_optimizer,
     build_student,
     build_teacher,
+    least_images,
     refuse_for_several_processes,
 )
 from oass.core.datasets import VOC_Dataset_For_Classification
@@ -50,7 +53,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     steps = len(loader.batch_sampler)
     max_iteration = args.max_epoch * steps
 
-    student = build_student(args)
+    student = build_student(args, run.poll)
     if args.sync_bn:
         student = synchronised(student, accelerator)
     student = student.to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
@@ -67,8 +70,9 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
         loader.batch_sampler.set_epoch(epoch, run.progress.batch)
         for batch in run.bar(loader, f"epoch {epoch + 1}/{args.max_epoch}", steps):
             report.log_if_due(run, args, meter, optimizer, steps)
-            if batch.data is None:  # every image of this batch was unreadable
-                run.step(0, batch.skipped)
+            counts = count_together(batch, args, accelerator)
+            if counts.smallest < least_images(args.architecture):  # a process could read none of its images
+                run.step(0, counts.images + counts.skipped)
                 continue
             images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
 
@@ -77,6 +81,7 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             i = run.progress.step
             weight = re_loss_weight(args.alpha_re, args.alpha_schedule_re, i, max_iteration)
             weight_by_pairs(losses, terms, accelerator)
+            weight_by_images(losses, terms, len(labels) * run.world / counts.images)
             loss = total_loss(losses, terms, args.alpha_p, weight)
             lr = optimizer.param_groups[0]["lr"]
             run.guard(loss, batch.index, partial(what_was, train_data.split.ids, batch.index, losses["dead_cam"], lr))
@@ -88,8 +93,9 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             if teacher is not None:
                 move_teacher(teacher, student, args, accelerator, i)
 
-            meter.add({**losses, "loss": loss}, len(labels))
-            run.step(len(labels) * run.world, batch.skipped)
+            meter.add({**losses, "loss": loss}, counts.images / run.world)
+            run.step(counts.images, counts.skipped)
+        run.save_before_evaluation()
         report.log_if_due(run, args, meter, optimizer, steps)
         if run.stopped:
             break
@@ -97,6 +103,27 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
         run.end_epoch(score=run.lines[-1]["map"])
 
     return report.finish(args, run, student, teacher, val_data)
+
+
+class Counts(NamedTuple):
+    """Of a step, over all processes: images that could be read, and that could not; the fewest that a process read."""
+
+    images: int
+    skipped: int
+    smallest: int
+
+
+def count_together(batch: Batch, args: argparse.Namespace, accelerator: Accelerator) -> Counts:
+    """The counts of a batch. Processes ask each other only with --skip_corrupt: otherwise all have equally many.
+
+    A process that had nothing to do would leave the others waiting, so all decide by the same numbers.
+    """
+    mine = len(batch.index)
+    if accelerator.num_processes == 1 or not args.skip_corrupt:
+        return Counts(mine * accelerator.num_processes, batch.skipped, mine)
+    counts = accelerator.gather(torch.tensor([[mine, batch.skipped]], device=accelerator.device))
+    images, skipped = counts.sum(0).tolist()
+    return Counts(images, skipped, int(counts[:, 0].min()))
 
 
 def to_device(
@@ -131,6 +158,14 @@ def weight_by_pairs(losses: dict[str, torch.Tensor], terms: Terms, accelerator: 
         losses[LOSS_PARTS[part]] = share * losses[LOSS_PARTS[part]]
 
 
+def weight_by_images(losses: dict[str, torch.Tensor], terms: Terms, share: float) -> None:
+    """Weight the means over images by B_local * world / sum B, in place: as `weight_by_pairs`, for uneven batches."""
+    if share == 1:
+        return
+    for part in terms.present - terms.over_pairs:
+        losses[LOSS_PARTS[part]] = share * losses[LOSS_PARTS[part]]
+
+
 def total_loss(losses: dict[str, torch.Tensor], terms: Terms, p_weight: float, re_weight: float) -> torch.Tensor:
     """L = L_cl + alpha_p L_pcl + alpha_re(i) L_re (+ conf), of these the terms that are present."""
     weights = {"cl": 1.0, "pcl": p_weight, "re": re_weight, "conf": 1.0}
@@ -156,10 +191,11 @@ def evaluate(
     if args.eval_ema:
         averaged = copy.deepcopy(teacher)
         copy_buffers(student, averaged)
-        run.log("Evaluation_ema", **measure(score_split(averaged, data, args, run), data.split, **options))
+        found = measure(score_split(averaged, data, args, run), data.split, **options)
+        run.log("Evaluation_ema", **found, **report.count_of(data))
     scores = score_split(student, data, args, run, plain=args.strategy == "gap")
     found = measure(scores, data.split, **options)
     values = [v for v in (found["map"], *run.values("Evaluation", "map")) if v is not None and v == v]
     best = max(values, default=float("nan"))  # NaN: no class of this split has a positive
-    run.log("Evaluation", **{"map": found.pop("map"), "best map": best, **found})
+    run.log("Evaluation", **{"map": found.pop("map"), "best map": best, **found, **report.count_of(data)})
     report.after_epoch(args, run, student, teacher, data)

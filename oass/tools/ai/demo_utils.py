@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from common.cam import overlay
+from common.checkpoint import atomic_write
 
 RED, WHITE, YELLOW = (255, 40, 40), (255, 255, 255), (255, 230, 0)
 
@@ -52,5 +53,6 @@ def mosaic(rows: Sequence[Sequence[np.ndarray]], gap: int = 3) -> np.ndarray:
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
-    """Write a picture."""
-    cv2.imwrite(str(path), image[..., ::-1])
+    """Write a picture; UserError where it cannot be written."""
+    _, content = cv2.imencode(".png", image[..., ::-1])
+    atomic_write(path, content.tobytes())

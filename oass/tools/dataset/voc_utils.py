@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from common import images
 from common.cli import UserError
-from oass.tools.ai.augment_utils import IGNORED
+from common.text import expanded
 from oass.tools.general.io_utils import create_directory
 from oass.tools.general.json_utils import read_json
 from oass.tools.general.txt_utils import write_lines
@@ -16,24 +16,22 @@ PACKAGE_DATA = Path(__file__).parents[2] / "data"
 META = read_json(PACKAGE_DATA / "VOC_2012.json")
 CLASS_NAMES: list[str] = META["class_names"]
 CLASS_DIC: dict[str, int] = META["class_dic"]
-TREE = "JPEGImages/ID.jpg, Annotations/ID.xml, ImageSets/{Main,Segmentation}/*.txt"
-HOW_TO_GET = "unpack VOCtrainval_11-May-2012.tar of host.robots.ox.ac.uk/pascal/VOC/voc2012 there"
+HOW_TO_GET = "unpack VOCtrainval_11-May-2012.tar there"
 LEVELS = ("", "VOC2012", "VOC2007", "VOCdevkit/VOC2012", "VOCdevkit/VOC2007")
 
 
 def devkit_root(path: str | Path) -> Path | None:
     """The folder with JPEGImages: `path`, its VOC2012 or VOC2007, or those of its VOCdevkit; None without."""
-    places = (Path(path).expanduser() / level for level in LEVELS)
+    places = (expanded(path) / level for level in LEVELS)
     return next((place for place in places if (place / "JPEGImages").is_dir()), None)
 
 
 def require_devkit(path: str | Path) -> Path:
-    """`devkit_root`, or UserError with the places tried and the tree that is expected."""
+    """`devkit_root`, or UserError: there is no such folder, or it holds no JPEGImages."""
     root = devkit_root(path)
     if root is None:
-        problem = "is no VOC devkit" if Path(path).expanduser().exists() else "does not exist (VOC devkit)"
-        tried = f"looked for JPEGImages in it and in its {', '.join(LEVELS[1:])}"
-        raise UserError(f"{path} {problem}: {tried}; expected {TREE}; {HOW_TO_GET}, or train on a sample with --sample")
+        problem = "holds no VOC devkit (JPEGImages)" if expanded(path).exists() else "does not exist (VOC devkit)"
+        raise UserError(f"{path} {problem}; {HOW_TO_GET}")
     return root
 
 
@@ -51,17 +49,16 @@ def find_split(root: Path, name: str) -> tuple[Path, str]:
             return place, name
     if name == "train_aug":
         return find_split(root, "train")[0], "train"
-    raise UserError(f"there is no list {name!r}; looked for {', '.join(str(p) for p in places)}")
+    raise UserError(f"there is no list {name!r}: expected a split of {lists}/{{Segmentation,Main}}, or a path")
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A segmentation mask (H,W) int64: class index + 1, 0 background, 255 void. UserError for another value."""
-    with Image.open(path) as image:
-        mask = np.asarray(image, np.int64)
-    strange = (mask > len(CLASS_NAMES)) & (mask != IGNORED)
-    if strange.any():
-        raise UserError(f"{path}: {mask[strange][0]} is no class of VOC (0 to {len(CLASS_NAMES)}; {IGNORED} is void)")
-    return mask
+def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A segmentation mask (H,W) int64: class index + 1, 0 background, 255 void.
+
+    Palette indices, grey values, or VOC's colours. UserError for another value or colour, for another size than
+    `size` (width, height); CorruptImage for a file that cannot be decoded.
+    """
+    return images.read_mask(path, size, highest=len(CLASS_NAMES)).astype(np.int64)
 
 
 def write_server_files(folder: Path, ids: Sequence[str], scores: np.ndarray, test_set: str = "test") -> Path:

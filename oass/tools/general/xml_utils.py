@@ -52,8 +52,11 @@ def read_objects(xml_path: str | Path) -> list[VOCObject]:
 
 def _size_of(root: Element, xml_path: Path) -> tuple[int, int]:
     size = root.find("size")
-    if size is not None and size.find("width") is not None and int(size.findtext("width")) > 0:
-        return int(size.findtext("width")), int(size.findtext("height"))
+    if size is not None and size.find("width") is not None:
+        width = text.whole(size.findtext("width"), f"{xml_path}: width")
+        height = text.whole(size.findtext("height"), f"{xml_path}: height")
+        if width > 0:
+            return width, height
     picture = xml_path.parent.parent / "JPEGImages" / f"{xml_path.stem}.jpg"
     return read_image(picture, upright=False).size
 
