@@ -18,7 +18,7 @@ from common.cli import UserError
 from common.rundir import make_accelerator
 from common.sweep import child_of, run_each
 from mile.figures import draw_comparison
-from mile.report import decimals
+from mile.report import decimals, without_unreadable
 
 one_module(__name__, "mile.compare")
 
@@ -106,6 +106,9 @@ def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bo
     first = frame.iloc[0]
     if first["mAP_classes"] < first["classes"]:
         lines.append(f"mAP is over the {first['mAP_classes']:.0f} of {first['classes']:.0f} classes with a positive")
+    skipped = int(frame["eval_skipped"].max()) if "eval_skipped" in frame else 0
+    if skipped:
+        lines.append(f"measured {without_unreadable(skipped)} of the evaluation set")
     one, every = (decimals(first[f"trivial_f1_{name}"], 3) for name in ("one_right_label", "all_labels"))
     lines.append(f"F1 of answers that need no network: one right label {one}, all labels {every}")
     return "\n".join(lines) + "\n"
