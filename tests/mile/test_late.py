@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,9 @@ from PIL import Image
 from common.cli import UserError, run_main
 from common.images import CorruptImage
 from mile import MILe as entry
+from mile import evaluation, figures, report
+from mile.dataset import eval_transform
+from mile.evaluation import evaluate
 from mile.sources import open_source
 from tests.mile.helpers import assert_same_run, flags, lines_of, run_folders, state, write_folders
 from tests.mile.test_dataset import folder_conf, imagenet  # noqa: F401
@@ -99,9 +104,14 @@ def test_damage_in_the_middle_of_an_evaluation_image(root, tmp_path, capsys):
     assert summary["acc_final"] == without["acc_final"] and summary["mAP"] == without["mAP"]
 
 
-def test_figures_show_the_images_that_were_evaluated(root, tmp_path, monkeypatch):
-    from mile import figures, report
+def test_an_evaluation_of_nothing_is_one_line():
+    """One of several processes may have no image of a small set; all of them together must."""
+    network = torch.nn.Linear(1, 2)
+    with pytest.raises(UserError, match="no image of an evaluation can be read"):
+        evaluate(network, [], 2, Accelerator(cpu=True))
 
+
+def test_figures_show_the_images_that_were_evaluated(root, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(report, "draw_label_sets", figures.draw_label_sets)
     monkeypatch.setattr(figures, "save_grid", lambda path, rows, titles, **more: shown.extend(sum(titles, [])))
@@ -239,11 +249,6 @@ def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(root, tmp
 
 @pytest.mark.parametrize("received", ["SIGTERM", "SIGINT"])
 def test_a_signal_while_rho_is_chosen_is_answered(root, tmp_path, monkeypatch, received):
-    import os
-    import signal
-
-    from mile import evaluation
-
     own = {"total_steps": 4, "k_t": 1, "k_s": 1, "rho_cover": 0.9}
     run_folders(root, tmp_path / "whole", **own)
     original, number = evaluation.evaluate, getattr(signal, received)
@@ -262,11 +267,6 @@ def test_a_signal_while_rho_is_chosen_is_answered(root, tmp_path, monkeypatch, r
 
 
 def test_a_signal_while_label_sets_are_exported_is_answered(root, tmp_path, monkeypatch):
-    import os
-    import signal
-
-    from mile import report
-
     original = report.evaluate
 
     def interrupted(*args):
@@ -316,8 +316,6 @@ def test_pictures_of_every_kind_are_trained_on_and_evaluated(root, tmp_path, aug
 
 def test_long_and_narrow_pictures_are_cut_to_their_middle_before_they_are_enlarged():
     """What the transform keeps is a square in the middle: it must not depend on how long a picture is."""
-    from mile.dataset import eval_transform
-
     look = eval_transform(type("conf", (), {"image_size": 224, "protocol": "authors"}))
     rng = np.random.default_rng(0)
     middle = rng.integers(0, 256, (2, 60, 3), dtype=np.uint8)
@@ -338,8 +336,6 @@ def test_long_and_narrow_pictures_are_cut_to_their_middle_before_they_are_enlarg
 
 @pytest.mark.parametrize("kind", ["empty", "fifo", "text"])
 def test_what_is_no_picture_ends_in_one_line_before_the_first_step(root, tmp_path, capsys, kind):
-    import os
-
     path = root / "val" / "cat" / "x.png"
     if kind == "fifo":
         os.mkfifo(path)
