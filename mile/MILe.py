@@ -25,7 +25,7 @@ from common.rundir import make_accelerator, seed_everything
 from mile import compare, report
 from mile.build import build_learner
 from mile.config import parse_config
-from mile.evaluation import Outputs, chosen_rho, evaluate, metrics_of
+from mile.evaluation import Outputs, chosen_rho, evaluate, metrics_of, skipped_of
 from mile.figures import SHOWN
 from mile.learning import IteratedLearning
 from mile.locate import choose_device, locate_data
@@ -63,12 +63,14 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
     outputs: Outputs | None = None  # of the student as it is
     for generation in run.epochs(plan.epochs if not conf.eval_only else 0):
         outputs, phases = None, plan.phases(generation)
-        batches = islice(stream, phases.total - run.progress.batch)
+        batches = islice(stream, max(0, phases.total - run.progress.batch))
         for batch in run.bar(batches, f"generation {generation + 1}/{plan.epochs}", phases.total):
             rates.before_step(run.progress.step)
             if learner.phase == "interactive" and run.progress.batch == phases.interactive:
+                if conf.rho_cover is not None:
+                    run.save_before_evaluation()
                 log.write(run, learner.phase, rates.now, learner.rho)
-                learner.rho = chosen_rho(conf, learner.teacher, source, generation, plan.epochs, accelerator)
+                learner.rho = chosen_rho(conf, learner.teacher, source, generation, plan.epochs, accelerator, run.poll)
                 learner.begin_imitation()
             loss = one_step(learner, batch)
             log.add(loss, learner.target, batch.label)
@@ -77,20 +79,23 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
             run.step(conf.batch_size, batch.skipped)
         if run.stopped:
             break
+        run.save_before_evaluation()
         end_generation(run, learner, log, rates, phases)
 
         outputs = student_outputs()
         metrics = metrics_of(outputs, conf)
         rates.after_evaluation(metrics["real_f1"])
-        history[generation] = probabilities(outputs.logits[:SHOWN], conf.schema)
-        report.write_evaluation(run, metrics, f"generation {generation + 1}/{plan.epochs}")
+        first = outputs.index < history.shape[1]
+        history[generation, outputs.index[first]] = probabilities(outputs.logits[first], conf.schema)
+        what = f"generation {generation + 1}/{plan.epochs}"
+        report.write_evaluation(run, metrics, what, skipped_of(outputs, source))
         if run.is_main:
             save_model(learner.student, f"{conf.schema}_{generation}.pth", conf)
         run.end_epoch(score=metrics["real_f1"])
 
     outputs = outputs or student_outputs()
     if conf.eval_only and not run.progress.finished:
-        report.write_evaluation(run, metrics_of(outputs, conf), conf.pretrained)
+        report.write_evaluation(run, metrics_of(outputs, conf), conf.pretrained, skipped_of(outputs, source))
     summary = report.summarize(run, outputs, learner.student, source, conf, history[: run.progress.epoch])
     if conf.export_labels:
         report.export_label_sets(run, learner, source, conf)

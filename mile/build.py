@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -31,7 +30,7 @@ def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.M
     if conf.pretrained == "imagenet":
         _load_published(model, conf.model, num_classes, bias_init)
     elif conf.pretrained:
-        load_weights(model, Path(conf.pretrained).expanduser())
+        load_weights(model, conf.pretrained)
     if accelerator.num_processes > 1:
         model = synchronised(model, accelerator)
     return model.to(accelerator.device, memory_format=torch.channels_last)  # a quarter faster, on a CPU too

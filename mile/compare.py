@@ -17,8 +17,9 @@ from common.checkpoint import atomic_write
 from common.cli import UserError
 from common.rundir import make_accelerator
 from common.sweep import child_of, run_each
+from common.text import numbered_lines
 from mile.figures import draw_comparison
-from mile.report import decimals
+from mile.report import decimals, without_unreadable
 
 one_module(__name__, "mile.compare")
 
@@ -87,12 +88,19 @@ def draw_curves_of(folder: Path, frame: pd.DataFrame, rho: float, path: Path) ->
     curves: dict[str, list[list[dict]]] = {}
     for schema, seed in zip(frame.schema, frame.seed, strict=True):
         file = folder / f"{schema}-seed{seed}" / "metrics.jsonl"
-        text = file.read_text() if file.is_file() else ""  # none where --max_steps ended the run first
-        lines = [json.loads(line) for line in text.splitlines()]
+        # There is none where --max_steps ended the run first.
+        lines = [_metrics_line(file, *line) for line in numbered_lines(file)] if file.is_file() else []
         curves.setdefault(schema, []).append([line for line in lines if line["split"] == "test"])
     first = frame.iloc[0]
     title = f"{frame.seed.nunique()} seeds (thin) and their mean" + ", offline sample" * bool(first["offline_sample"])
     draw_comparison(path, curves, rho, first["trivial_f1_all_labels"], title)
+
+
+def _metrics_line(file: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        return {"split": "", **json.loads(text)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{file}: line {number}: no line of metrics; delete the run's folder to repeat it") from error
 
 
 def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bool) -> str:
@@ -106,6 +114,9 @@ def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bo
     first = frame.iloc[0]
     if first["mAP_classes"] < first["classes"]:
         lines.append(f"mAP is over the {first['mAP_classes']:.0f} of {first['classes']:.0f} classes with a positive")
+    skipped = int(frame["eval_skipped"].max()) if "eval_skipped" in frame else 0
+    if skipped:
+        lines.append(f"measured {without_unreadable(skipped)} of the evaluation set")
     one, every = (decimals(first[f"trivial_f1_{name}"], 3) for name in ("one_right_label", "all_labels"))
     lines.append(f"F1 of answers that need no network: one right label {one}, all labels {every}")
     return "\n".join(lines) + "\n"

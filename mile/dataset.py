@@ -35,6 +35,7 @@ from mile.real_labels import labels_of_val_files
 
 one_module(__name__, "mile.dataset")
 
+LONG = 16  # sides in a ratio up to here are resized whole
 Transform = Callable[[Image.Image], torch.Tensor]
 
 
@@ -52,11 +53,28 @@ def train_transform(conf: Any = config, model: str = "resnet18", *, normalized: 
 def eval_transform(conf: Any = config, model: str = "resnet18", *, normalized: bool = False) -> Transform:
     """Resize the shorter side to 256/224 of the input, bilinear antialiased, centre crop; dtype as in training.
 
-    `protocol unofficial` with resnet50: 232 of 224.
+    `protocol unofficial` with resnet50: 232 of 224. Of very long pictures the middle part is resized.
     """
     size = setting(conf, "image_size")
     short = 232 if setting(conf, "protocol") == "unofficial" and model == "resnet50" else 256
-    return _compose([v2.Resize(round(size * short / 224), antialias=True), v2.CenterCrop(size)], normalized)
+    resize = v2.Resize(round(size * short / 224), antialias=True)
+    return _compose([_middle_of_long, resize, v2.CenterCrop(size)], normalized)
+
+
+def _middle_of_long(image: Image.Image) -> Image.Image:
+    """The middle of a picture whose long side is more than LONG times the other; others as they are.
+
+    The centre crop keeps a square, and 9000x2 pixels would first become 1,152,000x256.
+    """
+    sides = image.size
+    short, long = min(sides), max(sides)
+    if long <= LONG * short:
+        return image
+    kept = LONG * short + (long - LONG * short) % 2  # the centre stays between the same pixels
+    start = (long - kept) // 2
+    is_wide = image.width == long
+    box = (start, 0, start + kept, short) if is_wide else (0, start, short, start + kept)
+    return image.crop(box)
 
 
 def _compose(steps: list, normalized: bool) -> Transform:

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.aliases import one_module
+from common.cli import UserError
 from common.loading import gather_in_order
 from mile.schedule import rho_at
 from mile.sources import EvalBatch, Source, as_matrix
@@ -21,11 +22,15 @@ FURTHER_RHOS = {"real_f1_025": 0.25, "real_f1_05": 0.5}
 
 
 class Outputs(NamedTuple):
-    """Of the n images of a set, in order, on the CPU: logits (n,C) float32, labels (n,), label sets (n,C) bool."""
+    """Of the n images of a set, in order, on the CPU: logits (n,C) float32, labels (n,), label sets (n,C) bool.
+
+    index (n,) int64 are their places in the set: with --skip_corrupt images may be missing.
+    """
 
     logits: torch.Tensor
     label: torch.Tensor
     real: torch.Tensor
+    index: torch.Tensor
 
 
 @torch.inference_mode()
@@ -38,11 +43,18 @@ def evaluate(
 ) -> Outputs:
     """What a model says of every image, gathered over all processes; training mode restored.
 
-    `poll` is called between batches, so that a stop signal is answered here too.
+    `poll` is called between batches, so that a stop signal is answered here too. UserError where no image of the
+    set can be read.
     """
     was_training = model.training
     model.eval()
-    columns: list[list[torch.Tensor]] = [[], [], [], []]
+    nothing = (
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, num_classes),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, num_classes, dtype=torch.bool),
+    )
+    columns = [[part] for part in nothing]
     for batch in batches:
         with accelerator.autocast():
             logits = model(batch.input).float()
@@ -52,7 +64,15 @@ def evaluate(
         poll()
     model.train(was_training)
     index, *rest = (torch.cat(column) for column in columns)
-    return Outputs(*gather_in_order(index, *rest, accelerator=accelerator)[1:])
+    index, *rest = gather_in_order(index, *rest, accelerator=accelerator)
+    if not len(index):
+        raise UserError("no image of an evaluation can be read; check the data")
+    return Outputs(*rest, index)
+
+
+def skipped_of(outputs: Outputs, source: Source) -> int:
+    """How many images of the evaluation set these outputs are without: they cannot be read (--skip_corrupt)."""
+    return source.left_out + source.test_size - len(outputs.index)
 
 
 def metrics_of(outputs: Outputs, conf: Any) -> dict[str, float]:
@@ -61,17 +81,23 @@ def metrics_of(outputs: Outputs, conf: Any) -> dict[str, float]:
 
     def at(rho: float) -> dict[str, float]:
         metrics = RealMetrics(outputs.logits.shape[1], conf.schema, rho, conf.protocol, top5=top5)
-        metrics.update(*outputs)
+        metrics.update(outputs.logits, outputs.label, outputs.real)
         return metrics.compute()
 
     return at(conf.eval_rho) | {name: at(rho)["real_f1"] for name, rho in FURTHER_RHOS.items()}
 
 
 def chosen_rho(
-    conf: Any, teacher: nn.Module, source: Source, generation: int, generations: int, accelerator: Accelerator
+    conf: Any,
+    teacher: nn.Module,
+    source: Source,
+    generation: int,
+    generations: int,
+    accelerator: Accelerator,
+    poll: Callable[[], None] = lambda: None,
 ) -> float:
     """The threshold of the coming imitation phase: rho, annealed from rho_start, or chosen on held-out images."""
     if conf.rho_cover is None:
         return rho_at(conf, generation, generations, conf.rho)
-    held_out = evaluate(teacher, source.held_out(), source.num_classes, accelerator)
+    held_out = evaluate(teacher, source.held_out(), source.num_classes, accelerator, poll)
     return covering_rho(held_out.logits.sigmoid(), held_out.label, conf.rho_cover)

@@ -79,11 +79,14 @@ def draw_curves(run: Run, conf: Any) -> None:
 def draw_label_sets(run: Run, source: Source, outputs: Outputs, conf: Any, history: torch.Tensor) -> None:
     """figures/labels.png: test images with y, true and predicted set; figures/growth.png: p over the generations.
 
-    history (G,SHOWN,C): p of the first test images after each generation.
+    history (G,SHOWN,C): p of the first test images after each generation. Unreadable ones are left out.
     """
     rho, names = conf.eval_rho, source.class_names
-    pictures = source.pictures(SHOWN).numpy()
-    logits, label, real = (rows[:SHOWN] for rows in outputs)
+    logits, label, real, index = (rows[outputs.index < history.shape[1]] for rows in outputs)
+    if not len(index):
+        return
+    history = history[:, index]
+    pictures = source.pictures(index).numpy()
     predicted = prediction_set(logits, rho, conf.schema, conf.protocol)
     titles = [
         f"y {names[label[i]]}\ntrue {_names(real[i], names)}\npred {_names(predicted[i], names)}"
@@ -102,7 +105,7 @@ def draw_label_sets(run: Run, source: Source, outputs: Outputs, conf: Any, histo
         axis.imshow(history[:, i, classes].numpy(), vmin=0, vmax=1, aspect="auto", cmap="viridis")
         ticks = [names[c] + "*" * bool(real[i, c]) for c in classes.tolist()]
         axis.set_xticks(range(len(classes)), ticks, rotation=90, fontsize=6)
-        axis.set(ylabel="generation", title=f"test image {i} (* true)")
+        axis.set(ylabel="generation", title=f"test image {index[i]} (* true)")
     _save(run.figure("growth"), figure)
 
 

@@ -14,6 +14,7 @@ Shapes: N rows of a batch, C classes.
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -303,13 +304,24 @@ class IteratedLearning:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put it back; UserError names the first keys that do not fit."""
+        """Put it back; UserError names the first keys that do not fit, ValueError a phase or number that is none."""
+        phase = state["phase"]
+        generation = state["generation"]
+        rho = state["rho"]
+        if phase not in ("interactive", "imitation"):
+            raise ValueError(f"phase is {phase!r:.40}")
+        if type(generation) is not int or generation < 0:
+            raise ValueError(f"generation is {generation!r:.40}")
+        if not isinstance(rho, float) or not math.isfinite(rho):
+            raise ValueError(f"rho is {rho!r:.40}")
         for name, network in self._networks().items():
             start = f"{name}."
             part = {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}
             load_into(network, part, f"checkpoint, {name}")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(saved))
-        self.phase, self.generation, self.rho = state["phase"], state["generation"], state["rho"]
+        self.phase = phase
+        self.generation = generation
+        self.rho = rho
         if self.phase == "imitation":
             self.teacher.eval()

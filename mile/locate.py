@@ -20,6 +20,7 @@ from mile.utils import is_there
 one_module(__name__, "mile.locate")
 
 
+WITH_SAMPLE = ("imagenet", "mnist")
 # Of the sample's own settings those that the first lines of a run name; config.json has all.
 SHOWN = ("model", "mnist_size", "image_size", "total_steps", "batch_size", "lr", "rho")
 
@@ -60,6 +61,7 @@ def _locate_mnist(conf: Any) -> tuple[bool, dict[str, Path]]:
         default=conf.mnist_path,
         holds=lambda root: idx_folder(root) is not None,
         how_to_get="the four idx files, plain or .gz, belong in MNIST/raw there",
+        flag="--mnist_path",
         sample="MNIST_clean",
         want_sample=conf.sample,
         download=download,
@@ -76,6 +78,7 @@ def _locate_imagenet(conf: Any) -> tuple[bool, dict[str, Path]]:
             default=root,
             holds=lambda path: (path / "train").is_dir() and (path / "val").is_dir(),
             how_to_get="train/WNID/*.JPEG and val/WNID/*.JPEG, from image-net.org",
+            flag="--data_path .../train, --val_path .../val",
             sample="ImageNet",
             want_sample=conf.sample,
         )
@@ -87,34 +90,49 @@ def _locate_imagenet(conf: Any) -> tuple[bool, dict[str, Path]]:
 
 
 def _given_folder(conf: Any, name: str) -> Path:
-    path = Path(getattr(conf, name)).expanduser()
-    if not path.is_dir():
-        what = "training" if name == "data_path" else "validation"
-        hint = "; or --sample" if conf.dataset == "imagenet" else ""
-        raise UserError(f"{name} {path} does not exist; {what} images belong there, one folder a class{hint}")
-    return path
+    """The folder of the training or the validation images; the offline sample never stands in for one of the two."""
+    what = "training" if name == "data_path" else "validation"
+    return locate(
+        f"the {what} set",
+        given=getattr(conf, name) if name in conf._given else None,
+        default=getattr(conf, name),
+        holds=Path.is_dir,
+        how_to_get=f"{what} images belong there, one folder a class",
+        flag=f"--{name}",
+        sample="ImageNet" if conf.dataset == "imagenet" else None,
+        with_sample=WITH_SAMPLE,
+        may_fall_back=False,
+    ).path
 
 
 def _real_path(conf: Any, val: Path, *otherwise: Path) -> Path | None:
     """The given label file, else real.json beside val, else the first of `otherwise` that is a file."""
     if "real_path" in conf._given:
-        return Path(conf.real_path).expanduser()
+        return Path(conf.real_path)
     return next((path for path in (val.parent / "real.json", *otherwise) if path.is_file()), None)
 
 
 def _locate_folders(conf: Any) -> tuple[bool, dict[str, Path]]:
     if conf.sample:
-        raise UserError(f"--dataset {conf.dataset} has no offline sample; imagenet and mnist have one")
+        raise UserError("--sample: --dataset folder has no offline sample, these have one: imagenet, mnist")
     train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
     return False, {"train": train, "val": val, "real": _real_path(conf, val)}
 
 
 def _locate_webvision(conf: Any) -> tuple[bool, dict[str, Path]]:
-    if conf.sample or not (Path(conf.data_path) / "info").is_dir():
-        where = f"{conf.data_path} holds no info/ folder; data_path is WebVision's root"
-        raise UserError(f"{where}; webvision has no offline sample, imagenet and mnist have one")
+    location = locate(
+        "WebVision",
+        given=conf.data_path if "data_path" in conf._given else None,
+        default=conf.data_path,
+        holds=lambda root: (root / "info").is_dir(),
+        how_to_get="its root, with info/*_filelist*.txt, belongs there",
+        flag="--data_path",
+        sample=None,
+        want_sample=conf.sample,
+        with_sample=WITH_SAMPLE,
+    )
     has_val = "val_path" in conf._given or Path(conf.val_path).is_dir()
-    return False, {"root": Path(conf.data_path), "imagenet": _given_folder(conf, "val_path") if has_val else None}
+    return False, {"root": location.path, "imagenet": _given_folder(conf, "val_path") if has_val else None}
 
 
 def _require_fitting_model(conf: Any) -> None:
@@ -135,10 +153,11 @@ def _require_one_source(conf: Any) -> None:
 def _require_acting_settings(conf: Any, say: Callable[[str], None]) -> None:
     """A flag that could do nothing in this run is an error; so named in a line are attributes, which serve other runs.
 
-    k_t and k_s count as attributes: commands that run several schemas share them.
+    k_t, k_s and epoch_num count as attributes: commands that run several schemas share them, and total_steps says of
+    itself that it takes the place of epoch_num.
     """
     idle = {name: why for name, why in _idle_settings(conf).items() if name in conf._given}
-    refused = [name for name in idle if name in conf._flags - {"k_t", "k_s"}]
+    refused = [name for name in idle if name in conf._flags - {"k_t", "k_s", "epoch_num"}]
     if refused:
         raise UserError(f"--{refused[0]} {idle[refused[0]]}")
     if idle:
@@ -153,6 +172,7 @@ def _idle_settings(conf: Any) -> dict[str, str]:
     draws_subset = conf.train_frac < 1 and not conf.subset_file
     is_softmax = schemas == ["softmax"]
     takes_steps = conf.lr_schedule == "step"
+    has_steps = "total_steps" in conf._given and conf.total_steps > 0
 
     grids = "is for image folders; --mnist_grids N sets the number of MNIST's training grids"
     groups = [
@@ -165,6 +185,7 @@ def _idle_settings(conf: Any) -> dict[str, str]:
         (("real_path",), not has_label_file, f"is for imagenet and folder, not {conf.dataset}"),
         (MILE_SETTINGS, "MILe" not in schemas, f"is for schema MILe, not {', '.join(schemas)}"),
         (("reduction", "bias_init"), is_softmax, "is for sigmoid outputs, not softmax"),
+        (("epoch_num",), has_steps, "is another length than --total_steps"),
         (("lr_milestones",), not takes_steps, f"is for --lr_schedule step, not {conf.lr_schedule}"),
     ]
     idle = {}

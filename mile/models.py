@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -69,6 +70,17 @@ def start_at_prior(model: nn.Module, num_classes: int) -> None:
     nn.init.constant_(last[-1].bias, -math.log(num_classes))
 
 
+def _require_weights(state: Any, path: str | Path) -> None:
+    """UserError, which says what there is, where `state` is no dict of tensors by name."""
+    expected = "expected weights by name, or those under state_dict"
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}; {expected}")
+    others = [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, torch.Tensor)]
+    if others:
+        shown = ", ".join(f"{key!r:.40} ({type(state[key]).__name__})" for key in others[:3])
+        raise UserError(f"{path}: holds {shown}, no tensors; {expected}")
+
+
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a weight file: a plain state dict (torchvision's, the unofficial code's), keys under `module.`, or the
     authors' checkpoint, a dict whose `state_dict` has the network under `backbone.module.` (its `teacher.` is left).
@@ -79,10 +91,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if isinstance(state, dict) and isinstance(state.get("state"), dict):  # checkpoints/last.pt of a run here
-        learner = state["state"].get("learner", {})
-        state = {f"backbone.{k[8:]}": v for k, v in learner.items() if k.startswith("student.")}
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UserError(f"{path}: holds no state dict of tensors")
+        learner = state["state"].get("learner")
+        if not isinstance(learner, dict):
+            raise UserError(f"{path}: a checkpoint without a learner, not one of MILe.py")
+        state = {f"backbone.{k[8:]}": v for k, v in learner.items() if str(k).startswith("student.")}
+    _require_weights(state, path)
     if any(key.startswith("backbone.") for key in state):
         state = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
     checkpoint.load_into(model, state, path)

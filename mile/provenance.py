@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common import checkpoint
@@ -75,20 +76,29 @@ def read(path: Path) -> tuple[dict[str, Any], list[str] | None]:
     if not isinstance(found, Mapping):
         return {}, None
 
-    settings = {name: found[name] for name in COMPARABLE if name in found}
+    settings = {name: _plain(found[name]) for name in COMPARABLE if name in found}
     for name, value in settings.items():
         problem = problem_of(SETTINGS[name], value)
         if problem:
             raise UserError(f"{path}: says {name} {value!r}: {problem}")
-    return settings, _classes_of(saved, found)
+    return settings, _classes_of(saved, found, path)
 
 
-def _classes_of(saved: Any, found: Mapping[str, Any]) -> list[str] | None:
+def _plain(value: Any) -> Any:
+    """A NumPy number as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _classes_of(saved: Any, found: Mapping[str, Any], path: Path) -> list[str] | None:
     names = found.get("classes")
     state = saved.get("state")
     if isinstance(state, Mapping) and isinstance(state.get("classes"), Mapping):
         names = state["classes"].get("names")
-    return list(names) if isinstance(names, list) else None
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: says classes {names!r:.60}: expected a list of names")
+    return list(names)
 
 
 def take_from_weights(conf: Any) -> None:
@@ -96,7 +106,7 @@ def take_from_weights(conf: Any) -> None:
     conf._trained = {}
     conf._trained_classes = None
     if conf.eval_only and conf.pretrained != "imagenet":
-        path = Path(conf.pretrained).expanduser()
+        path = Path(conf.pretrained)
         conf._trained, conf._trained_classes = read(path)
         apply(conf, conf._trained)
 

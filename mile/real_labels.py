@@ -4,6 +4,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import timm.data
@@ -64,27 +65,34 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
 def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) -> list[list[int]]:
     """The sets of a dict file {"name.jpg": ["class", ...]}, or keys "folder/name.jpg" as label_sets.json has them.
 
-    Classes by name or index. UserError names a file without an entry, one whose entry may be another file's, and
-    what is no list of known classes.
+    A key is the end of a file's path, of the keys that fit the longest. Classes by name or index. UserError names
+    a file without an entry, one whose entry may be another file's, and what is no list of known classes.
     """
     table = read_json(path)
     if not isinstance(table, Mapping):
         found = kind_name(type(table))
         raise UserError(f"{path}: expected an object from file names to lists of classes, found {found}")
     index = {name: c for c, name in enumerate(classes)}
-    counts = Counter(Path(file).name for file in files)
-    return [_labels_of(Path(file), table, index, counts, path) for file in files]
+    counts = Counter(chain.from_iterable(_endings(file) for file in files))
+    return [_labels_of(file, table, index, counts, path) for file in files]
+
+
+def _endings(file: Path) -> list[str]:
+    """a/b/c.jpg, b/c.jpg, c.jpg"""
+    parts = Path(file).parts
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 def _labels_of(file: Path, table: Mapping, index: Mapping[str, int], counts: Counter, path: Path) -> list[int]:
-    """The label set of a file: its entry CLASS/FILE, or FILE where that is one file's name."""
-    labels = table.get(f"{file.parent.name}/{file.name}")
-    if labels is None:
-        labels = table.get(file.name)
-        if labels is not None and counts[file.name] > 1:
-            raise UserError(f"{path}: {file.name!r} may be any of {counts[file.name]} files; write CLASS/FILE")
-    if labels is None:
+    """The label set of a file: the entry CLASS/FILE, or FILE where that is one file's name."""
+    file = Path(file)
+    key = next((ending for ending in _endings(file) if ending in table), None)
+    if key is None:
         raise UserError(f"{path}: has no entry {file.name!r}; an image without labels has an empty list")
+    if counts[key] > 1:
+        raise UserError(f"{path}: {key!r} may be any of {counts[key]} files; write CLASS/FILE")
+
+    labels = table[key]
     if not isinstance(labels, list):
         raise UserError(f"{path}: {file.name} has {str(labels)[:60]!r}; expected a list of classes")
 

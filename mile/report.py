@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.run import Run
-from mile.evaluation import Outputs, evaluate, metrics_of
+from mile.evaluation import Outputs, evaluate, metrics_of, skipped_of
 from mile.figures import draw_curves, draw_label_sets, draw_thresholds
 from mile.learning import IteratedLearning, pseudo_labels
 from mile.sources import Source
@@ -30,13 +30,17 @@ METRICS = ("acc", "real_acc", "real_f1", "label_coverage", "precision", "recall"
 
 
 def output_lines(run: Run) -> list[str]:
-    """output.txt of the unofficial code: one line a generation, three decimals."""
+    """output.txt of the unofficial code: one line a generation, three decimals; and eval_skipped where it is not 0."""
     names = {"acc": "acc", "real-acc": "real_acc", "real-f1": "real_f1", "label_coverage": "label_coverage"}
-    return [
-        " ".join([f"epoch:{line['epoch'] - 1}", *(f"{name}:{decimals(line[key], 3)}" for name, key in names.items())])
-        for line in run.lines
-        if line["split"] == "test"
-    ]
+    lines = []
+    for line in run.lines:
+        if line["split"] != "test":
+            continue
+        parts = [f"epoch:{line['epoch'] - 1}", *(f"{name}:{decimals(line[key], 3)}" for name, key in names.items())]
+        if line.get("eval_skipped"):
+            parts.append(f"eval_skipped:{line['eval_skipped']:.0f}")
+        lines.append(" ".join(parts))
+    return lines
 
 
 def decimals(value: float | None, places: int = 4) -> str:
@@ -44,14 +48,22 @@ def decimals(value: float | None, places: int = 4) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{places}f}"
 
 
-def write_evaluation(run: Run, metrics: dict[str, float], what: str) -> None:
-    """Log and print an evaluation of `what`; output.txt anew."""
+def without_unreadable(skipped: int) -> str:
+    """What stands beside numbers that are not of the whole evaluation set; empty where they are."""
+    return f"without {skipped} unreadable image{'s' * (skipped != 1)}" if skipped else ""
+
+
+def write_evaluation(run: Run, metrics: dict[str, float], what: str, skipped: int = 0) -> None:
+    """Log and print an evaluation of `what`, and how many unreadable images it is without; output.txt anew."""
+    if skipped:
+        metrics = {**metrics, "eval_skipped": skipped}
     run.log("test", **metrics)
     if run.is_main:
         atomic_write(run.folder / "output.txt", ("\n".join(output_lines(run)) + "\n").encode())
     names = {"acc": "acc", "real_acc": "real_acc", "real_f1": "real_f1", "label_coverage": "coverage"}
     shown = "  ".join(f"{name} {decimals(metrics[key])}" for key, name in names.items())
-    run.print(f"{what}  test         {shown}")
+    note = f"  ({without_unreadable(skipped)})" if skipped else ""
+    run.print(f"{what}  test         {shown}{note}")
 
 
 def summarize(
@@ -61,7 +73,8 @@ def summarize(
 
     history (G,SHOWN,C): p of the first test images after each generation.
     """
-    logits, _, real = outputs
+    logits, _, real, _ = outputs
+    skipped = skipped_of(outputs, source)
     p, rho = probabilities(logits, conf.schema), conf.eval_rho
     study = threshold_study(logits, real, conf.schema, conf.protocol)
     at_rho = threshold_study(logits, real, conf.schema, conf.protocol, [rho])
@@ -74,6 +87,7 @@ def summarize(
         "classes": source.num_classes,
         "mAP_classes": source.num_classes - len(classes_without_positive(real)),  # that the mean is over
         "images": len(real),
+        "eval_skipped": skipped,  # unreadable images that the figures are without
         "images_with_labels": int(real.any(1).sum()),  # that real_acc, F1 and coverage are means over
         **study.best,
         "f1_by_threshold_at_rho": at_rho.f1.item(),
@@ -94,6 +108,8 @@ def summarize(
         _print_end(run, summary, rho, conf)
         for line in averaged_over(real, source.class_names, conf.protocol):
             run.print(line)
+        if skipped:
+            run.print(f"  all of these are {without_unreadable(skipped)} of the {len(real) + skipped}")
     return summary
 
 
@@ -119,8 +135,11 @@ def _on_imagenet(run: Run, model: nn.Module, source: Source, conf: Any) -> dict[
     batches = source.second_evaluation()
     if batches is None:
         return {}
-    metrics = metrics_of(evaluate(model, batches, source.num_classes, run.accelerator), conf)
-    return {f"imagenet_{name}": metrics[name] for name in ("acc", "acc5")}
+    outputs = evaluate(model, batches, source.num_classes, run.accelerator, run.poll)
+    metrics = metrics_of(outputs, conf)
+    found = {f"imagenet_{name}": metrics[name] for name in ("acc", "acc5")}
+    found["imagenet_eval_skipped"] = source.second_left_out + source.second_size - len(outputs.index)
+    return found
 
 
 def _print_end(run: Run, summary: dict[str, Any], rho: float, conf: Any) -> None:
@@ -154,12 +173,13 @@ def label_sets(logits: torch.Tensor, label: torch.Tensor, rho: float, conf: Any)
 def export_label_sets(run: Run, learner: IteratedLearning, source: Source, conf: Any) -> None:
     """label_sets.json: {training image: [class index, ...]}, the student's sets at the learner's last rho.
 
-    Under the evaluation transform; `labels_by_name` reads the file of a folder set.
+    Of the images that can be read. Under the evaluation transform; `labels_by_name` reads the file of a folder set.
     """
-    outputs = evaluate(learner.student, source.relabelled(), source.num_classes, run.accelerator)
+    outputs = evaluate(learner.student, source.relabelled(), source.num_classes, run.accelerator, run.poll)
     sets = label_sets(outputs.logits, outputs.label, learner.rho, conf)
     if run.is_main:
-        names: Iterable[str] = source.names_of_training_images()
-        table = {name: row.nonzero().flatten().tolist() for name, row in zip(names, sets, strict=True)}
+        names = source.names_of_training_images()
+        rows = zip(outputs.index.tolist(), sets, strict=True)
+        table = {names[place]: row.nonzero().flatten().tolist() for place, row in rows}
         atomic_write(run.folder / "label_sets.json", (json.dumps(table) + "\n").encode())
         run.print(f"label sets of {len(table)} training images: {run.folder / 'label_sets.json'}")

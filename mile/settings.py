@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from common.aliases import one_module
-from common.cli import OneLineParser, add_shared_flags, parse_given, seed_list, settle
+from common.cli import OneLineParser, add_shared_flags, folder_path, parse_given, readable_file, seed_list, settle
 from common.domain import DomainError
 from mile.learning import SCHEMAS, STUDENT_INITS
 
@@ -42,9 +42,16 @@ def _one_of(*names: str) -> tuple[tuple[str, ...], str]:
 
 
 def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: value >= low), f"at least {low}"
+    return (lambda value: low <= value <= MOST), f"at least {low}, at most {MOST:,}"
 
 
+def _between(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low <= value <= high), f"from {low} to {high}"
+
+
+MOST = 10**9  # of anything that is counted
+SIDE = 16384  # pixels
+GRIDS = 10**7  # their table of digits is 0.7 GB
 ABOVE_0 = (lambda value: 0 < value < math.inf), "above 0"
 INSIDE = (lambda value: 0 < value < 1), "between 0 and 1 (0.25, not 25)"
 SHARE = (lambda value: 0 < value <= 1), "above 0, at most 1"
@@ -74,13 +81,13 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "mnist_path": Setting(str, "../data/", *ANY, "holds MNIST/raw; downloaded when absent"),
         "num_workers": Setting(int, 4, *_at_least(0), "loader processes (image folders; grids need none)"),
         "augment": Setting(str, None, *_one_of("standard", "none"), "image folders: transform (standard / none)"),
-        "image_size": Setting(int, 224, *_at_least(8), "image folders: side of the network's input, pixels"),
-        "mnist_size": Setting(int, None, *_at_least(28), "mnist: side of the grids, pixels (84 / 224)"),
+        "image_size": Setting(int, 224, *_between(8, SIDE), "image folders: side of the network's input, pixels"),
+        "mnist_size": Setting(int, None, *_between(28, SIDE), "mnist: side of the grids, pixels (84 / 224)"),
         "mnist_redraw": Setting(bool, None, *ANY, "mnist: new grids and labels in each pass (no / yes)"),
-        "mnist_grids": Setting(int, 0, *_at_least(0), "mnist: training grids; 0: each digit once"),
-        "mnist_test_grids": Setting(int, 0, *_at_least(0), "mnist: test grids; 0: each digit once"),
+        "mnist_grids": Setting(int, 0, *_between(0, GRIDS), "mnist: training grids; 0: each digit once"),
+        "mnist_test_grids": Setting(int, 0, *_between(0, GRIDS), "mnist: test grids; 0: each digit once"),
         "train_frac": Setting(float, 1.0, *SHARE, "image folders: share of each class that is kept (0.01, 0.1)"),
-        "subset_seed": Setting(int, 42, *_at_least(0), "train_frac below 1: seed of that choice"),
+        "subset_seed": Setting(int, 42, *_between(0, 2**32 - 1), "train_frac below 1: seed of that choice"),
         "subset_file": Setting(str, "", *ANY, "image folders: train file names, one a line; wins over train_frac"),
         "reweight": Setting(str, "none", *_one_of("none", "uniform"), "image folders: uniform, weight 1 / class count"),
     },
@@ -99,7 +106,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "keep_ground_truth": Setting(bool, False, *ANY, "MILe: or onehot(y) into the pseudo labels"),
     },
     "optimisation": {
-        "epoch_num": Setting(int, 100, *_at_least(1), "MILe: generations; otherwise passes over the training set"),
+        "epoch_num": Setting(int, 100, *_between(1, 10**6), "MILe: generations; else passes over the training set"),
         "total_steps": Setting(int, 0, *_at_least(0), "length in steps instead, for every schema; 0: epoch_num"),
         "batch_size": Setting(int, 16, *_at_least(1), "global batch, split over the processes"),
         "lr": Setting(float, 0.1, *ABOVE_0, "learning rate, for a batch of 256 with scale_lr"),
@@ -129,6 +136,12 @@ SAMPLE_DEFAULTS = {
     "imagenet": {**_SAMPLE, "model": "small", "image_size": 32, "augment": "none",
                  "total_steps": 500, "warmup": 150, "rho": 0.15},
 }  # fmt: skip
+
+# Settings that are paths, and the argparse type of what they name.
+PATHS = {
+    **dict.fromkeys(("data_path", "val_path", "mnist_path", "checkpoint_path"), folder_path),
+    **dict.fromkeys(("real_path", "subset_file", "pretrained"), readable_file),
+}
 
 # The settings that act in the imitation phase alone.
 MILE_SETTINGS = (
@@ -191,6 +204,8 @@ def parse(source: Any, argv: list[str] | None) -> argparse.Namespace:
         problem = problem_of(entry, getattr(conf, name))
         if problem:
             parser.error(f"{name} {getattr(conf, name)!r}: {problem}")
+    for name in PATHS:
+        expand(conf, name, parser.error)
     if conf.compare is not None:
         conf.compare = _schemas(parser, conf.compare)
         conf._values["compare"] = conf.compare
@@ -198,6 +213,19 @@ def parse(source: Any, argv: list[str] | None) -> argparse.Namespace:
         parser.error(problem)
     fill(conf)
     return conf
+
+
+def expand(conf: argparse.Namespace, name: str, fail: Callable[[str], None]) -> None:
+    """Spell out ~ in a path that was set; `fail` is told where it is the wrong kind, or a file is not there."""
+    value = str(getattr(conf, name))
+    is_word = name == "pretrained" and value == "imagenet"
+    is_default = value == SETTINGS[name].default and name not in conf._flags
+    if is_word or is_default:
+        return
+    try:
+        setattr(conf, name, str(PATHS[name](value)))
+    except argparse.ArgumentTypeError as error:
+        fail(f"{name}: {error}")
 
 
 def _schemas(parser: argparse.ArgumentParser, text: str) -> list[str]:
@@ -224,7 +252,6 @@ def contradictions(conf: argparse.Namespace) -> list[str]:
         (chosen_twice, "--rho_cover and --rho_start: rho is chosen from the data or annealed, give one"),
         ({"compare", "schema"} <= flags, f"--schema: --compare names the schemas, {one}"),
         ({"seeds", "seed"} <= flags, f"--seed: --seeds names the seeds, {one}"),
-        (has_two_lengths and lengths <= flags, f"--epoch_num and --total_steps: two lengths of the run, {one}"),
         (has_two_lengths and lengths.isdisjoint(flags), "epoch_num and total_steps are both set: two lengths, set one"),
         (wants_device and conf.cpu, f"--device {conf.device} and --cpu: {one}"),
         (conf.eval_only and not conf.pretrained, "--eval_only: give the weights, --pretrained FILE or imagenet"),

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from common.aliases import one_module
 from common.cli import UserError
 from common.data import eval_loader, train_loader
+from common.images import check_images, left_out
 from common.loading import seed_of
 from mile import folders
 from mile.dataset import eval_transform, train_samples, train_transform
@@ -50,6 +51,8 @@ class EvalBatch(NamedTuple):
 class GridSource:
     """Multi-label MNIST."""
 
+    left_out = 0  # test images that cannot be read
+
     def __init__(self, conf: Any, accelerator: Accelerator) -> None:
         mnist = MultilabelMNIST(conf._paths["root"], conf.model, conf)
         place = {"device": accelerator.device, "rank": accelerator.process_index, "world": accelerator.num_processes}
@@ -84,9 +87,9 @@ class GridSource:
         for index in mine.split(self.train.batch_size):
             yield EvalBatch(*self.train.batch(index)[:4])
 
-    def pictures(self, count: int) -> torch.Tensor:
-        """The first test grids as pictures (count,84,84) uint8."""
-        return self.test.grid_pixels(torch.arange(min(count, self.test_size), device=self.test.digits.device)).cpu()
+    def pictures(self, index: torch.Tensor) -> torch.Tensor:
+        """The test grids of `index` (B,) as pictures (B,84,84) uint8."""
+        return self.test.grid_pixels(index.to(self.test.digits.device)).cpu()
 
     def names_of_training_images(self) -> list[str]:
         """What the exported label sets are listed under."""
@@ -99,26 +102,49 @@ def _evaluated(loader: GridLoader) -> Iterator[EvalBatch]:
 
 
 class FolderSource:
-    """ImageNet with ReaL labels, WebVision, or any class folders with an optional multi-label file."""
+    """ImageNet with ReaL labels, WebVision, or any class folders with an optional multi-label file.
+
+    Every image that the run will read is looked at when this is made. With skip_corrupt those that cannot be read
+    are named and left out: training batches become smaller, evaluation sets too (`left_out` images).
+    """
 
     def __init__(self, conf: Any, accelerator: Accelerator) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
         train, val, real, self.class_names = _read_folders(conf)
+        second = conf._paths.get("imagenet")  # WebVision is also scored on ImageNet's validation set
+        second = [] if second is None else _imagenet_val(second)
+        listed = train
         train, held_out = (train, []) if conf.rho_cover is None else _set_aside(train, conf.seed)
         self.num_classes = len(self.class_names)
         if conf.dataset == "folder":
             _say_empty_classes(train, self.class_names, accelerator)
-        self.train_size, self.test_size = len(train), len(val)
         if conf.batch_size > len(train):
             raise UserError(f"batch_size {conf.batch_size}: more than the {len(train)} training images")
+
+        reads_train = not conf.eval_only or conf.export_labels
+        bad = _unreadable(listed, "train", conf, accelerator) if reads_train else set()
+        bad_val = _unreadable(val, "val", conf, accelerator)
+        bad_second = _unreadable(second, "ImageNet's val", conf, accelerator)
+        held_out = _without(held_out, bad)
+        if conf.rho_cover is not None and not held_out:
+            raise UserError("rho_cover: none of the images held out can be read; it chooses rho on them")
+        real = [labels for labels, (path, _) in zip(real, val, strict=True) if path not in bad_val]
+        self.left_out = len(val) - len(real)
+        val = _without(val, bad_val)
+        self.second_left_out = len(second) - len(_without(second, bad_second))
+
+        self.train_size, self.test_size = len(train), len(val)
         look, image_bytes = eval_transform(conf, conf.model), 3 * conf.image_size**2
         keep = conf.num_workers == 0 and (len(train) + len(val)) * image_bytes <= KEPT_BYTES
         no_chance = conf.augment == "none"
         self._train = folders.LabelledImages(train, train_transform(conf, conf.model), keep=keep and no_chance)
-        self._plain_train, self._held_out = _single(train, look), _single(held_out, look)
+        self._plain_train, self._held_out = _single(_without(train, bad), look), _single(held_out, look)
         self._test = folders.LabelledImages(val, look, real, keep=keep)
-        second = conf._paths.get("imagenet")  # WebVision is also scored on ImageNet's validation set
-        self._second_test = None if second is None else _single(_imagenet_val(second), look)
+        self._second_test = _single(_without(second, bad_second), look) if second else None
+        self.second_size = len(second) - self.second_left_out
+        self._root = conf._paths.get("train") or conf._paths["root"]
+        self._skip_corrupt = conf.skip_corrupt
+        self._named: set[str] = set()  # unreadable images that were found in an evaluation
         self._workers, self._size = conf.num_workers, max(1, conf.batch_size // accelerator.num_processes)
         self._loader = train_loader(
             *(self._train, self._size),
@@ -171,19 +197,31 @@ class FolderSource:
             *(dataset, max(64, self._size)),
             accelerator=self.accelerator,
             workers=self._workers,
+            skip_corrupt=self._skip_corrupt,
             collate=folders.collate_real,
         )
-        for (images, label, real), index, _ in loader:
-            yield EvalBatch(self._put(images), label.to(self.device), real, index)
+        for batch, keys in zip(loader, loader.batch_sampler, strict=True):
+            if batch.skipped:
+                self._name_skipped(dataset, keys, batch.index)
+            if batch.data is not None:
+                images, label, real = batch.data
+                yield EvalBatch(self._put(images), label.to(self.device), real, batch.index)
 
-    def pictures(self, count: int) -> torch.Tensor:
-        """The first validation pictures (count,S,S,3) uint8."""
-        chosen = range(min(count, self.test_size))
-        return torch.stack([self._test[i][0] for i in chosen]).permute(0, 2, 3, 1)
+    def _name_skipped(self, dataset: folders.LabelledImages, keys: list[tuple[int, int]], kept: torch.Tensor) -> None:
+        """Say once which images cannot be read although they begin and end as their format does."""
+        found = {dataset.samples[i][0] for _, i in keys} - {dataset.samples[i][0] for i in kept.tolist()}
+        new = sorted(found - self._named)
+        self._named |= found
+        if new:
+            print(f"damaged in the middle and left out of the evaluation: {', '.join(new)}", flush=True)
+
+    def pictures(self, index: torch.Tensor) -> torch.Tensor:
+        """The validation pictures of `index` (B,) as (B,S,S,3) uint8."""
+        return torch.stack([self._test[i][0] for i in index.tolist()]).permute(0, 2, 3, 1)
 
     def names_of_training_images(self) -> list[str]:
-        """File names, CLASS/FILE."""
-        return ["/".join(Path(path).parts[-2:]) for path, _ in self._train.samples]
+        """The paths below the root, CLASS/FILE, of the training images that can be read."""
+        return [Path(path).relative_to(self._root).as_posix() for path, _ in self._plain_train.samples]
 
 
 def _read_folders(conf: Any) -> tuple:
@@ -203,6 +241,22 @@ def _read_folders(conf: Any) -> tuple:
     files = [Path(path) for path, _ in val]
     sets = [[label] for _, label in val] if paths["real"] is None else labels_by_name(files, paths["real"], names)
     return _subset(train, conf), val, sets, names
+
+
+def _unreadable(samples_: folders.Samples, what: str, conf: Any, accelerator: Accelerator) -> set[str]:
+    """The paths that cannot be read, named in a line; without skip_corrupt an error. UserError where none can be."""
+    paths = [path for path, _ in samples_]
+    positions = check_images(paths, what=what, skip_corrupt=conf.skip_corrupt)
+    if len(positions):
+        accelerator.print(left_out(paths, positions, what))
+    if paths and len(positions) == len(paths):
+        raise UserError(f"{what}: none of the {len(paths)} images can be read, the first is {paths[0]}")
+    return {paths[k] for k in positions.tolist()}
+
+
+def _without(samples_: folders.Samples, paths: set[str]) -> folders.Samples:
+    """The images that are not among `paths`."""
+    return [sample for sample in samples_ if sample[0] not in paths]
 
 
 def _say_empty_classes(train: folders.Samples, names: list[str], accelerator: Accelerator) -> None:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from common.cli import UserError
 from mile.config import config, parse_config, setting
 from mile.locate import choose_device, locate_data
-from mile.provenance import ClassNames, describe_evaluation, require_same_classes, take_from_weights
+from mile.models import build_model, load_weights
+from mile.provenance import ClassNames, describe_evaluation, read, require_same_classes, take_from_weights
 from mile.schedule import Plan
 from mile.settings import PRESETS, SAMPLE_DEFAULTS, SETTINGS
 
@@ -89,7 +91,7 @@ def test_sample_defaults_yield_to_flags_and_to_edited_attributes(monkeypatch):
         (["--train_frac", "10"], "train_frac 10.0: above 0, at most 1"),
         (["--lr", "nan"], "lr nan: above 0"),
         (["--lr_milestones", "a"], "lr_milestones 'a': numbers above 0"),
-        (["--mnist_size", "20"], "mnist_size 20: at least 28"),
+        (["--mnist_size", "20"], "mnist_size 20: from 28 to 16384"),
         (["--lr_milestones", "3,inf"], "lr_milestones '3,inf': numbers above 0"),
         (["--compare", "softmax,x"], "--compare 'x'"),
         (["--compare", "MILe,softmax,MILe"], "--compare MILe,softmax,MILe: each schema once"),
@@ -123,8 +125,8 @@ def test_bad_attributes_end_in_one_line_too(monkeypatch, capsys):
         (["--dataset", "mnist", "--model", "resnet18"], "use resnet18-10"),
         (["--dataset", "mnist", "--train_frac", "0.1"], "train_frac is for image folders"),
         (["--dataset", "imagenet", "--model", "resnet18-10"], "use resnet18 with imagenet"),
-        (["--dataset", "folder"], "no offline sample; imagenet and mnist"),
-        (["--dataset", "webvision"], "imagenet and mnist have one"),
+        (["--dataset", "folder"], "no offline sample, these have one: imagenet, mnist"),
+        (["--dataset", "webvision"], "these have one: imagenet, mnist"),
     ],
 )
 def test_data_and_model_must_fit(flags, message):
@@ -277,7 +279,6 @@ def test_a_path_given_at_its_delivered_value_is_given(tmp_path, monkeypatch):
     [
         (["--compare", "MILe,sigmoid", "--schema", "MILe"], "--schema: --compare names the schemas"),
         (["--seeds", "0,1", "--seed", "0"], "--seed: --seeds names the seeds"),
-        (["--epoch_num", "2", "--total_steps", "9"], "--epoch_num and --total_steps: two lengths of the run"),
         (["--device", "cuda", "--cpu"], "--device cuda and --cpu: give one of the two"),
     ],
 )
@@ -304,11 +305,11 @@ MNIST = ["--dataset", "mnist"]
         ([*MNIST, "--augment", "none"], "--augment is for image folders"),
         ([*MNIST, "--image_size", "32"], "--image_size is for image folders; mnist has --mnist_size"),
         ([*MNIST, "--train_frac", "0.1"], "--train_frac is for image folders; --mnist_grids N"),
-        ([*MNIST, "--subset_file", "a"], "--subset_file is for image folders"),
+        ([*MNIST, "--subset_file", __file__], "--subset_file is for image folders"),
         ([*MNIST, "--reweight", "uniform"], "--reweight is for image folders"),
-        ([*MNIST, "--real_path", "a"], "--real_path is for imagenet and folder, not mnist"),
+        ([*MNIST, "--real_path", __file__], "--real_path is for imagenet and folder, not mnist"),
         (["--subset_seed", "1"], "--subset_seed is for --train_frac below 1"),
-        (["--subset_seed", "1", "--train_frac", "0.5", "--subset_file", "a"], "--subset_seed is for"),
+        (["--subset_seed", "1", "--train_frac", "0.5", "--subset_file", __file__], "--subset_seed is for"),
         (["--schema", "sigmoid", "--warmup", "5"], "--warmup is for schema MILe, not sigmoid"),
         (["--schema", "sigmoid", "--rho_start", "0.5"], "--rho_start is for schema MILe, not sigmoid"),
         (["--schema", "softmax", "--rho_cover", "0.5"], "--rho_cover is for schema MILe, not softmax"),
@@ -330,6 +331,13 @@ def test_flags_that_act_in_one_of_several_schemas_are_taken():
     assert conf.warmup == 5
 
 
+def test_total_steps_take_the_place_of_epoch_num_which_is_said():
+    said = []
+    conf = parse_config(["--sample", "--dataset", "mnist", "--total_steps", "6", "--epoch_num", "2"])
+    locate_data(conf, said.append)
+    assert conf.total_steps == 6 and said[-1] == "set, but without effect here: epoch_num"
+
+
 def test_an_attribute_without_effect_is_named_and_not_refused(monkeypatch):
     """config.py holds the settings of all data sets and schemas at once."""
     monkeypatch.setattr(config, "image_size", 32)
@@ -345,7 +353,6 @@ def test_an_attribute_without_effect_is_named_and_not_refused(monkeypatch):
 
 def weights_of(path, **settings):
     """A weight file of a run with these settings."""
-    from mile.models import build_model
     from mile.utils import save_model
 
     chosen = {"dataset": "mnist", "model": "small-10", "mnist_size": 28, **settings}
@@ -410,3 +417,100 @@ def test_weights_of_other_classes_are_refused(tmp_path):
             require_same_classes(conf, names)
         with pytest.raises(ValueError, match=message):
             ClassNames(names).load_state_dict({"names": ["cat", "dog"]})
+
+
+# ---- paths, bounds, what files hold ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data_path=~nouser/x"], "data_path: ~nouser/x: there is no user"),
+        (["--val_path=~nouser/x"], "val_path: ~nouser/x: there is no user"),
+        (["--mnist_path=~nouser/x"], "mnist_path: ~nouser/x: there is no user"),
+        (["--checkpoint_path=~nouser/x"], "checkpoint_path: ~nouser/x: there is no user"),
+        (["--data_path", __file__], "a file, expected a folder"),
+        (["--real_path", "/nowhere.json"], "real_path: /nowhere.json: no such file"),
+        (["--subset_file", "/"], "subset_file: /: a folder, expected a file"),
+        (["--pretrained", "/nowhere.pth"], "pretrained: /nowhere.pth: no such file"),
+        (["--pretrained", ""], "pretrained: the path is empty"),
+        (["--lr", "inf"], "lr inf: above 0"),
+        (["--lr", "nan"], "lr nan: above 0"),
+        (["--rho_start", "nan"], "rho_start nan: between 0 and 1"),
+        (["--train_frac", "inf"], "train_frac inf: above 0, at most 1"),
+        (["--lr_milestones", "1,nan"], "numbers above 0"),
+        (["--image_size", "16385"], "image_size 16385: from 8 to 16384"),
+        (["--mnist_size", "16385"], "mnist_size 16385: from 28 to 16384"),
+        (["--mnist_grids", "100000000"], "mnist_grids 100000000: from 0 to"),
+        (["--subset_seed", str(2**32)], "subset_seed 4294967296: from 0 to 4294967295"),
+        (["--epoch_num", "1000001"], "epoch_num 1000001: from 1 to 1000000"),
+        (["--k_t", str(10**10)], "k_t 10000000000: at least 1, at most 1,000,000,000"),
+    ],
+)
+def test_paths_and_absurd_values_end_in_one_line(capsys, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        parse_config(flags)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_home_is_spelled_out_in_flags_and_attributes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(config, "checkpoint_path", "~/weights")
+    conf = parse_config(["--data_path", "~/train"])
+    assert conf.checkpoint_path == str(tmp_path / "weights") and conf.data_path == str(tmp_path / "train")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--dataset", "folder"],
+        ["--dataset", "folder", "--data_path", "/nowhere"],
+        ["--dataset", "folder", "--sample"],
+        ["--dataset", "webvision"],
+        ["--dataset", "webvision", "--data_path", "/"],
+        ["--dataset", "mnist", "--mnist_path", "/nowhere"],
+        ["--data_path", "/nowhere"],
+        ["--val_path", "/"],
+    ],
+)
+def test_what_is_missing_is_said_in_two_lines_at_most(tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WSL_DATA_DIR", raising=False)
+    with pytest.raises(UserError) as error:
+        locate_data(parse_config(flags))
+    message = str(error.value)
+    assert len(f"error: {message}") <= 240 and "\n" not in message
+    assert "--data_path" in message or "--mnist_path" in message or "--sample" in message
+
+
+def test_numpy_numbers_in_a_weight_file_are_numbers(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"settings": {"rho": np.float64(0.4), "image_size": np.int64(32)}, "state": {}}, path)
+    settings, _ = read(path)
+    assert settings["rho"] == 0.4 and settings["image_size"] == 32 and type(settings["image_size"]) is int
+
+
+@pytest.mark.parametrize("classes", ["cat", [1, 2], [["cat"]]])
+def test_classes_in_a_weight_file_are_names(tmp_path, classes):
+    path = tmp_path / "w.pth"
+    torch.save({"settings": {"classes": classes}, "state": {}}, path)
+    with pytest.raises(UserError, match="w.pth: says classes .*expected a list of names"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list; expected weights by name"),
+        ({"model": {}, "epoch": 3}, r"holds 'model' \(dict\), 'epoch' \(int\), no tensors"),
+        ({1: torch.zeros(1)}, r"holds 1 \(Tensor\)"),
+        ({"state": {"learner": "x"}}, "a checkpoint without a learner"),
+        ({"state": {}}, "a checkpoint without a learner"),
+    ],
+)
+def test_a_weight_file_of_something_else_says_what_it_holds(tmp_path, content, message):
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        load_weights(build_model("small-10"), path)

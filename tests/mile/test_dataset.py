@@ -206,9 +206,8 @@ def test_webvision_lists(imagenet, tmp_path):
 def test_a_corrupt_image_is_named_or_skipped(imagenet):
     path = imagenet / "train" / "n01440764" / "n01440764_0.JPEG"
     path.write_bytes(path.read_bytes()[:100])
-    stream = open_source(folder_conf(imagenet, "--augment", "none"), Accelerator(cpu=True)).stream(0)
     with pytest.raises(UserError, match="n01440764_0.JPEG: unreadable image"):
-        [next(stream) for _ in range(20)]
+        open_source(folder_conf(imagenet, "--augment", "none"), Accelerator(cpu=True))
     stream = open_source(folder_conf(imagenet, "--skip_corrupt"), Accelerator(cpu=True)).stream(0)
     batches = [next(stream) for _ in range(20)]
     assert sum(batch.skipped for batch in batches) > 0
@@ -340,6 +339,26 @@ def test_a_label_file_that_can_be_read_in_two_ways_is_refused(tmp_path):
         labels_by_name(files, path, ["cat", "dog"])
     path.write_text('{"cat/1.png": ["cat"], "dog/1.png": [1]}')
     assert labels_by_name(files, path, ["cat", "dog"]) == [[0], [1]]
+
+
+def test_folders_of_one_name_below_two_classes_keep_their_label_sets_apart(tmp_path):
+    """`cat/a/1.png` and `dog/a/1.png` were both exported as `a/1.png`, and one set was lost."""
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            for number in (1, 2):
+                picture(tmp_path / part / name / "a" / f"{number}.png")
+    conf = folder_conf(tmp_path, "--dataset", "folder", "--batch_size", "2")
+    source = open_source(conf, Accelerator(cpu=True))
+    names = source.names_of_training_images()
+    assert names == ["cat/a/1.png", "cat/a/2.png", "dog/a/1.png", "dog/a/2.png"]
+
+    files = [Path(path) for path, _ in list_images(tmp_path / "train", {"cat": 0, "dog": 1})]
+    path = tmp_path / "label_sets.json"
+    path.write_text(json.dumps({name: [number % 2] for number, name in enumerate(names)}))
+    assert labels_by_name(files, path, ["cat", "dog"]) == [[0], [1], [0], [1]]
+    path.write_text(json.dumps({"a/1.png": [0], "a/2.png": [1]}))
+    with pytest.raises(UserError, match="'a/1.png' may be any of 2 files; write CLASS/FILE"):
+        labels_by_name(files, path, ["cat", "dog"])
 
 
 def test_two_validation_images_of_one_number_are_refused(imagenet):

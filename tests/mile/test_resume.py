@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.cli import UserError
 from mile import MILe as entry
@@ -125,6 +126,30 @@ def test_other_settings_are_refused_and_a_finished_run_stands(tmp_path, capsys):
     run(tmp_path / "r", "--resume")
     assert "finished already" in capsys.readouterr().out
     assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("phase", "resting"), ("generation", -1), ("rho", float("nan")), ("rho", "x"), ("optimizers", [])],
+)
+def test_a_checkpoint_with_a_value_that_none_can_be_is_refused_in_one_line(tmp_path, name, value):
+    run(tmp_path / "r", "--max_steps", "2")
+    path = tmp_path / "r" / "checkpoints" / "last.pt"
+    saved = torch.load(path, weights_only=True)
+    saved["state"]["learner"][name] = value
+    torch.save(saved, path)
+    with pytest.raises(UserError, match=f"last.pt: learner.*({name}|fit)"):
+        run(tmp_path / "r", "--resume")
+
+
+def test_a_checkpoint_behind_the_end_of_its_generation_is_refused(tmp_path):
+    run(tmp_path / "r", "--max_steps", "2")
+    path = tmp_path / "r" / "checkpoints" / "last.pt"
+    saved = torch.load(path, weights_only=True)
+    saved["progress"] |= {"batch": 10, "step": 10}
+    torch.save(saved, path)
+    with pytest.raises(UserError, match="10 batches are done, the epoch has 6"):
+        run(tmp_path / "r", "--resume")
 
 
 @pytest.mark.slow
