@@ -37,11 +37,11 @@ def load(ds, root):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"test_images": (0, 28, 28)}, "/t10k-images-idx3-ubyte: is empty"),
-        ({"train_images": (N, 0, 0), "test_images": (N, 0, 0)}, "/train-images-idx3-ubyte: is empty"),
-        ({"train_images": (N, 28, 0), "test_images": (N, 28, 0)}, "/train-images-idx3-ubyte: is empty"),
-        ({"train_images": (0, 28, 28)}, "/train-images-idx3-ubyte: is empty"),
-        ({"test_images": (N, 20, 20)}, r"/t10k-images-idx3-ubyte: images \(10, 28, 28\) and \(10, 20, 20\)"),
+        ({"test_images": (0, 28, 28)}, r": holds no test images \(t10k-images-idx3-ubyte"),
+        ({"train_images": (N, 0, 0), "test_images": (N, 0, 0)}, r": holds no training images \(train-images"),
+        ({"train_images": (N, 28, 0), "test_images": (N, 28, 0)}, r": holds no training images \(train-images"),
+        ({"train_images": (0, 28, 28)}, r": holds no training images \(train-images-idx3-ubyte"),
+        ({"test_images": (N, 20, 20)}, r": the test images are \(1, 20, 20\), the training images \(1, 28, 28\)"),
         ({"test_labels": [11] * N}, ": test labels from 11 to 11, expected 0 to 9"),
         ({"train_labels": [11] * N}, ": training labels from 11 to 11, expected 0 to 9"),
     ],
