@@ -100,7 +100,7 @@ def _dense(path: Path, key: str, value: object) -> np.ndarray:
     value = np.asarray(value)
     if value.ndim != 2 or value.size == 0 or value.dtype.kind not in "biuf":
         raise DataError(f"{path}: key '{key}' is not a matrix of numbers: {value.dtype} {value.shape}")
-    return value.astype(np.float64)
+    return value.astype(np.float64, copy=False)
 
 
 def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
