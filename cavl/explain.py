@@ -10,7 +10,6 @@ Writes RUN/figures/explain.png and prints which candidate the class activation v
 import common.interrupt  # noqa: F401
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,31 @@ from cavl.utils import cam_pictures
 from cavl.utils.build import build_model, load_weights
 from cavl.utils.datasets import CIFAR_MEAN, CIFAR_STD, DATA_SETS, PartialData
 from cavl.utils.input_format import InputFormat
-from cavl.utils.options import MAP_MODELS
+from cavl.utils.options import MAP_MODELS, build_parser, is_resnet_depth
 from cavl.utils.resident import Images
 from cavl.utils.utils_algo import select_by_cam, selected_labels
 from common import checkpoint
 from common.aliases import one_module
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import OneLineParser, UserError, folder_path, readable_file, run_main, whole
 from common.images import read_own_picture
+from common.text import expanded
 
 one_module(__name__, "cavl.explain")
 
+LARGEST_SIDE = 16384  # pixels
 SIZES = {"idx": 28, "cifar": 32, "plcifar": 32}  # of checkpoints that do not say theirs, pixels a side
 
 
 def main(argv: list[str] | None = None) -> None:
     """Load the run's network, read the picture, draw, print the choice."""
     parser = OneLineParser(prog="explain.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--run", type=Path, required=True, help="run directory of main.py")
-    parser.add_argument("--image", type=Path, required=True, help="a picture file")
-    parser.add_argument("--candidates", type=int, nargs="+", default=None, help="classes (default: five likeliest)")
-    parser.add_argument("--out", type=Path, default=None, help="the figure (default: RUN/figures/explain.png)")
+    parser.add_argument("--run", type=folder_path, required=True, help="run directory of main.py")
+    parser.add_argument("--image", type=readable_file, required=True, help="a picture file")
+    parser.add_argument("--candidates", type=whole(), nargs="+", default=None, help="classes (default: five likeliest)")
+    parser.add_argument("--out", type=Path, default=None, help="the figure, a PNG (default: RUN/figures/explain.png)")
     args = parser.parse_args(argv)
+    out = expanded(args.out or args.run / "figures" / "explain.png")
+    require_writable(out, args.image)
 
     settings, model, input_format = load_run(args.run)
     k = input_format.num_classes
@@ -60,11 +63,20 @@ def main(argv: list[str] | None = None) -> None:
               f"{select_by_cam(maps.maps, candidates).item()}")  # fmt: skip
 
     picked = selected_labels(maps.outputs, candidates, cav=settings.cav, mask=settings.mask).item()
-    out = args.out or args.run / "figures" / "explain.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     cam_pictures.save(out, [maps.row(0, listed, args.image.name)])
     print(f"{among} the class activation value picks {picked}")
     print(f"picture: {out}")
+
+
+def require_writable(out: Path, image: Path) -> None:
+    """UserError where the figure cannot be the file `out`."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the figure is a PNG; give a name that ends in .png")
+    if out.exists() and not out.is_file():
+        raise UserError(f"--out {out}: is no file; name one")
+    if out.exists() and out.samefile(image):
+        raise UserError(f"--out {out}: is the picture itself; give another name")
 
 
 def require_candidates(listed: list[int], num_classes: int) -> None:
@@ -83,32 +95,70 @@ def describe(settings: argparse.Namespace, input_format: InputFormat) -> str:
 
 
 def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module, InputFormat]:
-    """Settings and trained network of a run directory, in eval mode; UserError where its network has no maps."""
-    try:
-        settings = argparse.Namespace(**json.loads((folder / "config.json").read_text())["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--run {folder}: no readable config.json; name a run directory of main.py") from error
-    if getattr(settings, "mo", None) not in MAP_MODELS:
-        raise UserError(f"--run {folder}: its network has no class activation maps; {', '.join(MAP_MODELS)} have them")
+    """Settings and trained network of a run directory, in eval mode; UserError where its network has no maps.
 
+    All of it comes from checkpoints/last.pt.
+    """
     file = folder / "checkpoints" / "last.pt"
+    if not file.is_file():
+        raise UserError(f"--run {folder}: no checkpoints/last.pt in it; name a run directory of main.py")
     saved = checkpoint.load(file)
+    settings = settings_in(saved, folder)
     weights = load_weights(file)
-    input_format = input_format_of(saved, settings.ds, weights)
+    input_format = input_format_of(saved, settings.ds, weights, file)
     model = build_model(settings, images_of(settings.ds, input_format))
     checkpoint.load_into(model, weights, file)
     return settings, model.eval(), input_format
 
 
-def input_format_of(saved: Any, ds: str, weights: Mapping[str, torch.Tensor]) -> InputFormat:
-    """What the checkpoint says; where it is older and does not, what the data set `ds` and the weights say."""
-    try:
-        return InputFormat.from_state(saved["state"]["input"])
-    except (KeyError, TypeError, ValueError):
-        kind = DATA_SETS[ds].kind
+def settings_in(saved: Any, folder: Path) -> argparse.Namespace:
+    """The settings of a run, of which those that are used here can be; UserError for a checkpoint of something else."""
+    is_run = isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping)
+    settings = saved["settings"] if is_run else {}
+    if not DATA_SETS.keys() & {str(settings.get("ds"))} or "mo" not in settings:
+        raise UserError(f"--run {folder}: not a checkpoint of main.py of this paper; name a run directory of it")
+    if not saved.get("state"):
+        raise UserError(f"--run {folder}: holds several runs, a folder each; name one of them")
+    if settings["mo"] not in MAP_MODELS:
+        raise UserError(f"--run {folder}: its network has no class activation maps; {', '.join(MAP_MODELS)} have them")
 
-    channels = next(w.shape[1] for w in weights.values() if w.ndim == 4)  # the first convolution
-    classes = next(w.shape[0] for w in reversed(weights.values()) if w.ndim == 2)  # the linear layer
+    parser = build_parser()
+    for name in ("cav", "mask", "select", "depth"):
+        value = settings.get(name)
+        choices = next(action.choices for action in parser._actions if action.dest == name)
+        fits = value in choices if choices else is_resnet_depth(value)
+        if not fits:
+            raise UserError(f"--run {folder}: its checkpoint holds {name} {value!r:.40}, which is no value of -{name}")
+    return argparse.Namespace(**settings)
+
+
+def input_format_of(
+    saved: Any,
+    ds: str,
+    weights: Mapping[str, torch.Tensor],
+    source: object = "checkpoint",
+) -> InputFormat:
+    """What the checkpoint says; where it is older and does not, what the data set `ds` and the weights say."""
+    channels = next((w.shape[1] for w in weights.values() if w.ndim == 4), None)  # the first convolution
+    classes = next((w.shape[0] for w in reversed(weights.values()) if w.ndim == 2), None)  # the linear layer
+    if channels is None or classes is None:
+        raise UserError(f"{source}: its weights are not those of {', '.join(MAP_MODELS)}")
+
+    state = saved.get("state") if isinstance(saved, Mapping) else None
+    if isinstance(state, Mapping) and "input" in state:
+        try:
+            found = InputFormat.from_state(state["input"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{source}: the format of its input is {state['input']!r:.80}, which is none") from error
+        if len(found.shape) != 3 or max(found.shape) > LARGEST_SIDE:
+            raise UserError(f"{source}: {found}, expected channels, height and width")
+        if (found.shape[0], found.num_classes) != (channels, classes):
+            raise UserError(f"{source}: {found}, but weights of {channels} channels and {classes} classes")
+        return found
+
+    kind = DATA_SETS[ds].kind
+    if kind not in SIZES:
+        raise UserError(f"{source}: a network of images, trained on {ds}, which holds none")
     shape = (channels, SIZES[kind], SIZES[kind])
     if kind == "idx":
         return InputFormat(shape, classes)

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from cavl.utils import report, sweep
 from cavl.utils.build import build_model, build_optimizer, require_full_batches, set_learning_rate
 from cavl.utils.datasets import PartialData, fold_of, load_dataset
-from cavl.utils.draw import describe_candidates, draw_candidates, save_candidates
+from cavl.utils.draw import describe_candidates, draw_candidates, read_candidates, save_candidates
 from cavl.utils.input_format import InputFormat
 from cavl.utils.label_state import LabelState
 from cavl.utils.options import parse_args
@@ -80,8 +80,9 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     )
     describe_candidates(candidates, data, run)
     save_candidates(candidates, run)
-    if run.progress.step == 0:
-        tr, te = report.measure(model, images, on_train, run), report.measure(model, test_images, on_test, run)
+    if run.progress.step == 0 and not run.values("start", "test_accuracy"):
+        tr = report.measure(model, images, on_train, run)
+        te = report.measure(model, test_images, on_test, run)
         report.log_start(run, tr["accuracy"], te["accuracy"], candidates)
 
     for epoch in run.epochs(args.ep):
@@ -89,6 +90,7 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
         train_epoch(learner, run, epoch, selecting)
         if run.stopped:
             break
+        run.save_before_evaluation()
         labels.end_epoch(selecting)
 
         te = report.measure(model, test_images, on_test, run)
@@ -142,12 +144,22 @@ def second_look(learner: Learner, x: torch.Tensor, outputs: torch.Tensor) -> tup
         return learner.model(x).float(), None
 
 
+def require_fitting(args: argparse.Namespace, data: PartialData) -> None:
+    """UserError where network, batches or the user's own sets do not fit the data: before a folder is touched."""
+    with torch.device("meta"):  # takes no memory and draws no random numbers
+        build_model(args, data)
+    require_full_batches(args, data, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    if args.partial_type == "file":
+        read_candidates(args.partial_file, data.train_y, data.num_classes)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, load, and run once, or once for each fold, seed and method."""
     args = parse_args(argv)
     if "CUDA_VISIBLE_DEVICES" not in os.environ and "LOCAL_RANK" not in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # CUDA has not started yet
     data = load_dataset(args.ds, args._location)
+    require_fitting(args, data)
     if sweep.is_wanted(args, data):
         sweep.run_all(args, data, train)
     else:

@@ -38,7 +38,8 @@ def run_each(
     the parent is `stopped`: closed, to be resumed, its table only of the children before.
     """
     parent = start_run(args, default_dir, make_accelerator(args))
-    parent.restore()
+    if not parent.restore():
+        parent.save()  # now the folder holds a run, also where the first child is cut: --resume finds it
     children = plan(parent.folder)
     for number in parent.epochs(len(children)):
         child = children[number]

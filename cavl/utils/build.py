@@ -23,8 +23,9 @@ DROPOUT = 0.25  # of the convnet
 
 def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
     """The network of -mo for the shape of the data; UserError names the models that can take it."""
-    shape, k = tuple(data.train_x.shape[1:]), data.num_classes
-    features = int(torch.tensor(shape).prod())
+    shape = tuple(data.train_x.shape[1:])
+    k = data.num_classes
+    features = math.prod(shape)
     if args.mo in ("convnet", "resnet", "densenet") and len(shape) != 3:
         raise UserError(f"-mo {args.mo} takes images, {args.ds} has {features} features: use linear or mlp")
     if args.mo == "convnet" and min(shape[1:]) < 28:
@@ -61,6 +62,9 @@ def load_weights(path: Path) -> Mapping[str, torch.Tensor]:
         saved = saved.get(key, saved) if isinstance(saved, Mapping) else saved
     if not isinstance(saved, Mapping) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
         raise UserError(f"{path}: not a checkpoint of main.py, which holds weights by name")
+    for name, value in saved.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path}: {name} holds NaN or infinite values; name another checkpoint")
     return saved
 
 

@@ -32,7 +32,8 @@ class CandidateMaps:
 
     def row(self, i: int, classes: Iterable[int], name: str, true: int | None = None) -> tuple[list, list[str]]:
         """Pictures and titles of image i: itself, then each class's map under area, CAV, probability; * is true."""
-        pictures, titles = [self.pictures[i]], [name]
+        pictures = [self.pictures[i]]
+        titles = [_as_title(name)]
         for k in classes:
             score_map = normalize_scoremap(self.maps[i, k].float().cpu().numpy(), "max")
             pictures.append(overlay(self.pictures[i], score_map))
@@ -40,6 +41,11 @@ class CandidateMaps:
             told = f"CAV {self.values[i, k]:.2f} p {self.p[i, k]:.2f}"
             titles.append(f"{k}{star} area {self.areas[i, k]}\n{told}")
         return pictures, titles
+
+
+def _as_title(name: str) -> str:
+    """The name of a file as matplotlib draws it: no formula between two dollars, no half of a pair of surrogates."""
+    return name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
 
 
 def _picture(image: torch.Tensor) -> np.ndarray:

@@ -1,16 +1,17 @@
 """The data sets of `-ds`: where they lie, how they are read, as resident tensors."""
 
-import pickle
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torchvision
 from sklearn.model_selection import KFold
 
+from cavl.utils.plain_pickle import read_pickle
 from cavl.utils.pll_mat import read_pll_mat, standardize_features
 from common import samples
 from common.aliases import one_module
@@ -105,7 +106,7 @@ def locate_dataset(
             folders.append(root)
             folders += [root / "MNIST/raw"] if (root / "SAMPLE.json").is_file() else []
             return next((f for f in folders if holds_idx(f)), None)
-        if entry.kind == "mat" and root.suffix == ".mat" and root.is_file():
+        if entry.kind == "mat" and root.suffix.lower() == ".mat" and root.is_file():
             return root
         return next((f for f in folders if f.exists()), None)
 
@@ -174,28 +175,6 @@ def _load_cifar(ds: str, location: Location) -> PartialData:
     return data
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles lists, dicts, numbers and numpy arrays, and nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """Allow what numpy arrays need; refuse the rest."""
-        allowed = {"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"}
-        if module.split(".")[0] == "numpy" and name in allowed or (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
-
-
-def read_pickle(path: Path) -> object:
-    """Plain data from a pickle file; UserError where it is absent, damaged, or would execute code."""
-    try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file, encoding="latin1").load()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; fetch the data set again") from error
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: not a pickle of plain data ({error}); fetch it again") from error
-
-
 def _cifar_batch(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     content = read_pickle(path)
     if not isinstance(content, dict) or "data" not in content or key not in content:
@@ -224,16 +203,17 @@ def _whole_numbers(path: Path, key: str, content: object, high: int | None) -> n
 def _load_plcifar(ds: str, location: Location) -> PartialData:
     data = _load_cifar("cifar10", location)
     path = location.path.parent / "plcifar10" / "plcifar10.pkl"
-    answers, n = read_pickle(path), len(data.train_y)
+    answers = read_pickle(path)
+    n = len(data.train_y)
     if not isinstance(answers, dict) or len(answers) != n:
         raise UserError(f"{path}: expected a dict of {n} images, image index -> lists of labels")
     sets = torch.zeros(n, data.num_classes, dtype=torch.uint8)
     for index, lists in answers.items():
         try:
-            row = range(n).index(int(index))
+            row = range(n).index(_whole(index))
             sets[row, _answer(lists, data.num_classes, ds.endswith("aggregate"))] = 1
         except (ValueError, TypeError, OverflowError) as error:
-            told = f"image {index!r:.40}: {lists!r:.80}"
+            told = f"image {reprlib.repr(index):.40}: {reprlib.repr(lists):.80}"
             raise UserError(f"{path}: {told}; expected an index below {n} -> lists of labels 0 to 9") from error
     data.name, data.own_sets = ds, sets
     return data
@@ -241,11 +221,19 @@ def _load_plcifar(ds: str, location: Location) -> PartialData:
 
 def _answer(lists: Iterable[Iterable[int]], num_classes: int, union: bool) -> list[int]:
     """One image's candidates: the union of all annotators' lists (Aggregate), or the longest (Vaguest)."""
-    plain = [[int(k) for k in labels] for labels in lists]
+    plain = [list(map(_whole, labels)) for labels in lists]
     chosen = sum(plain, []) if union else max(plain, key=len)
     if not chosen or min(chosen) < 0 or max(chosen) >= num_classes:
         raise ValueError("no label, or one of no class")
     return chosen
+
+
+def _whole(value: Any) -> int:
+    """A whole number, of text too; ValueError, TypeError or OverflowError for what is none."""
+    number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError(f"{value} is no whole number")
+    return number
 
 
 def _load_mat(ds: str, location: Location) -> PartialData:
@@ -256,10 +244,10 @@ def _load_mat(ds: str, location: Location) -> PartialData:
 
 
 def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: str) -> PartialData:
-    """Fold number `fold` of a K-fold split, KFold(shuffle, random_state=seed); features standardised."""
+    """Fold number `fold` of a K-fold split, KFold(shuffle, random_state=seed mod 2^32); features standardised."""
     if folds > len(data.train_y):
         raise UserError(f"-folds {folds}: more than the {len(data.train_y)} samples of {data.name}")
-    split = list(KFold(folds, shuffle=True, random_state=seed).split(data.train_y))[fold]
+    split = list(KFold(folds, shuffle=True, random_state=seed % 2**32).split(data.train_y))[fold]
     train, test = (torch.from_numpy(part) for part in split)
     x = data.train_x
     if standardize != "none":

@@ -20,6 +20,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.loading import epoch_order
 from common.run import Run
+from common.text import require_file
 
 one_module(__name__, "cavl.utils.draw")
 
@@ -29,11 +30,15 @@ ORACLE_EPOCHS = 20
 def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
     """The matrix Y (n,K) uint8 of this run. Data that come with candidate sets keep them; an empty row is an error."""
     candidates = data.own_sets if data.own_sets is not None else _generate(args, data, run)
+    _require_candidates(candidates, args.ds)
+    return candidates.to(torch.uint8)
+
+
+def _require_candidates(candidates: torch.Tensor, source: str) -> None:
+    """UserError where a row is empty."""
     empty = (candidates.sum(1) == 0).nonzero().flatten()
     if len(empty):
-        source = f"-partial_file {args.partial_file}" if args.partial_type == "file" else args.ds
         raise UserError(f"{source}: {len(empty)} samples have no candidate, the first are {empty[:5].tolist()}")
-    return candidates.to(torch.uint8)
 
 
 def describe_candidates(candidates: torch.Tensor, data: PartialData, run: Run) -> None:
@@ -52,8 +57,13 @@ def describe_candidates(candidates: torch.Tensor, data: PartialData, run: Run) -
 
 def save_candidates(candidates: torch.Tensor, run: Run) -> None:
     """Write candidates.npy, once it is sure that the run goes on."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, candidates.numpy())
+
     if run.is_main:
-        checkpoint.atomic_save(run.folder / "candidates.npy", lambda p: np.save(p.open("wb"), candidates.numpy()))
+        checkpoint.atomic_save(run.folder / "candidates.npy", write)
 
 
 def _generate(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
@@ -75,18 +85,40 @@ def _generate(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Te
 
 
 def read_candidates(path: Path, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Read a (n,K) matrix of 0/1 from .npy or .npz (its only array); UserError says what does not fit."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        matrix = content if isinstance(content, np.ndarray) else content[content.files[0]]
-    except Exception as error:  # numpy raises many kinds for a damaged file
-        raise UserError(f"-partial_file {path}: cannot be read as .npy or .npz ({error})") from error
+    """Read a (n,K) matrix of 0/1 from .npy or .npz (its only array); UserError says what does not fit.
+
+    Rows without a candidate and pickled arrays are errors too.
+    """
+    matrix = _only_array(path)
     if matrix.shape != (len(labels), num_classes):
         raise UserError(f"-partial_file {path}: shape {matrix.shape}, expected {(len(labels), num_classes)}")
+    if matrix.dtype.kind not in "biuf":
+        raise UserError(f"-partial_file {path}: an array of {matrix.dtype}, expected numbers 0 and 1")
     wrong = np.argwhere(~np.isin(matrix, (0, 1)))
     if len(wrong):
         raise UserError(f"-partial_file {path}: {len(wrong)} values not 0 or 1, the first at {wrong[:3].tolist()}")
-    return torch.from_numpy(matrix.astype(np.uint8))
+    candidates = torch.from_numpy(matrix.astype(np.uint8))
+    _require_candidates(candidates, f"-partial_file {path}")
+    return candidates
+
+
+def _only_array(path: Path) -> np.ndarray:
+    """The array of a .npy file, or the only one of a .npz file."""
+    path = require_file(path)
+    try:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            names = content.files
+            arrays = [content[name] for name in names[:1]]
+    except Exception as error:  # numpy raises many kinds for a damaged file
+        reason = "it holds pickled objects" if "allow_pickle" in str(error) else error
+        raise UserError(f"-partial_file {path}: cannot be read as .npy or .npz ({reason})") from error
+    if len(names) != 1:
+        told = ", ".join(names[:5]) or "none"
+        raise UserError(f"-partial_file {path}: expected a single array, it holds {len(names)}: {told}")
+    return arrays[0]
 
 
 def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
@@ -94,7 +126,9 @@ def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) 
     model = build_model(args, data).to(run.accelerator.device, memory_format=torch.channels_last)
     images = Images(data.train_x, run.accelerator.device, mean=data.mean, std=data.std, limit_gb=args.resident_gb)
     path = args.oracle or run.folder / "oracle.pt"
-    if args.oracle is None and not path.is_file():
+    # What lies in the folder of a new run may have been trained with another seed or rate.
+    is_own = run.source is not None and path.is_file()
+    if args.oracle is None and not is_own:
         run.print(f"training the oracle of the instance-dependent sets: {ORACLE_EPOCHS} epochs on true labels")
         _train_oracle(args, data, model, images, run)
         if run.is_main:

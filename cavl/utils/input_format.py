@@ -1,5 +1,6 @@
 """What a network takes and says: shape and normalisation of its input, number of classes; kept in every checkpoint."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +9,9 @@ from cavl.utils.datasets import PartialData
 from common.aliases import one_module
 
 one_module(__name__, "cavl.utils.input_format")
+
+
+LARGEST = 1_000_000_000  # features, pixels of a side, or classes
 
 
 @dataclass
@@ -26,9 +30,22 @@ class InputFormat:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "InputFormat":
-        """That of a checkpoint; KeyError or TypeError where it holds none."""
-        parts = {name: state[name] and tuple(state[name]) for name in ("shape", "mean", "std")}
-        return cls(num_classes=int(state["num_classes"]), **parts)
+        """That of a checkpoint; KeyError, TypeError or ValueError where it holds none."""
+        shape = tuple(state["shape"])
+        classes = state["num_classes"]
+        scale = {}
+        for name in ("mean", "std"):
+            values = state[name]
+            scale[name] = None if values is None else tuple(values)
+
+        sizes = (*shape, classes)
+        if not shape or not all(isinstance(size, int) and 1 <= size <= LARGEST for size in sizes):
+            raise ValueError(f"shape {shape}, {classes} classes")
+        if (scale["mean"] is None) != (scale["std"] is None):
+            raise ValueError("a mean or a deviation without the other")
+        if scale["mean"] is not None:
+            _require_scale(scale["mean"], scale["std"], shape[0])
+        return cls(shape, classes, **scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
@@ -44,6 +61,13 @@ class InputFormat:
         size = "x".join(str(side) for side in self.shape)
         scale = "" if self.mean is None else f", mean {_numbers(self.mean)}, deviation {_numbers(self.std)}"
         return f"input {size}{scale}, {self.num_classes} classes"
+
+
+def _require_scale(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+    """ValueError, or TypeError, unless there is a finite mean and a deviation above 0 for every channel."""
+    are_finite = all(map(math.isfinite, (*mean, *std)))
+    if len(mean) != channels or len(std) != channels or not are_finite or min(std) <= 0:
+        raise ValueError(f"mean {mean}, deviation {std} of {channels} channels")
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -18,6 +18,7 @@ from cavl.utils.utils_data import initial_confidence
 from cavl.utils.utils_loss import average_loss, cc_loss, lws_loss, rc_loss
 from common.aliases import one_module
 from common.cli import UserError
+from common.domain import require_indices, require_shape, require_weights
 
 one_module(__name__, "cavl.utils.label_state")
 
@@ -139,9 +140,25 @@ class LabelState:
         return {n: getattr(self, n).cpu() for n in names} | {"has_selected": self.has_selected}
 
     def load_state_dict(self, state: dict[str, torch.Tensor | bool]) -> None:
-        """Put the state back; UserError where it belongs to other candidate sets."""
+        """Put the state back; UserError where it belongs to other candidate sets, or cannot be one."""
         if not torch.equal(state["candidates"], self.candidates.cpu()):
             raise UserError("--resume: candidate sets differ from those of the checkpoint")
+        self._require_state(state)
         for name in ("selected", "table"):
             getattr(self, name).copy_(state[name])
         self.has_selected = state["has_selected"]
+
+    def _require_state(self, state: dict[str, torch.Tensor | bool]) -> None:
+        """UserError where a tensor of a checkpoint has another shape, or values that no step writes."""
+        for name in ("selected", "table"):
+            own = getattr(self, name)
+            require_shape(state[name], own.shape, f"labels {name}")
+            if state[name].dtype != own.dtype:
+                raise UserError(f"labels {name} is {state[name].dtype}, expected {own.dtype}")
+        has_selected = state["has_selected"]
+        if not isinstance(has_selected, bool):
+            raise UserError(f"labels has_selected is {has_selected!r:.40}, expected true or false")
+
+        lowest = 0 if has_selected else -1  # -1: not selected yet
+        require_indices(state["selected"] - lowest, self.candidates.shape[1] - lowest, "labels selected")
+        require_weights(state["table"], "labels table")

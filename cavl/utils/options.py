@@ -11,7 +11,7 @@ from common.cli import (
     add_shared_flags,
     number,
     parse_given,
-    positive_int,
+    readable_file,
     seed_list,
     settle,
     whole,
@@ -23,6 +23,8 @@ METHODS = ("cavl", "rc", "proden", "cc", "lws", "uniform")
 MODELS = ("linear", "mlp", "lenet", "convnet", "resnet", "densenet")
 MAP_MODELS = ("convnet", "resnet", "densenet")  # those that end in feature maps
 PARTIAL_TYPES = ("uss", "uss_exact", "fps", "case", "instance", "file")
+DEEPEST = 10_000  # layers of a resnet
+LARGEST = 1_000_000_000  # epochs, and images of a batch
 OWN_SETS, OWN_KINDS = "own", ("mat", "plcifar")  # the partial type, and the data, that come with candidate sets
 
 
@@ -55,27 +57,35 @@ def build_parser() -> argparse.ArgumentParser:
     add(g, "data_dir", type=Path, default=None, help="root of the data sets (else $WSL_DATA_DIR, else ./data)")
     add(g, "partial_type", default="uss", choices=PARTIAL_TYPES, help="law of the candidate sets S_i;"
         " with -ca case, with -partial_file file; .mat and plcifar10 have their own sets")  # fmt: skip
-    add(g, "q", type=number(), default=0.5, help="fps: probability of each false candidate")
+    add(g, "q", type=number(0, below=1), default=0.5, help="fps: probability of each false candidate")
     add(g, "ca", default=None, choices=("01", "02", "03", "04"), help="flip matrix; implies -partial_type case")
-    add(g, "rate", type=number(), default=None, help="instance: strength (default 0.4; 0.04 from 100 classes on)")
-    add(g, "oracle", type=Path, default=None, help="instance: checkpoint of a model trained on clean labels")
-    add(g, "partial_file", type=Path, default=None, help="file: .npy/.npz matrix (n,K) of 0/1")
-    add(g, "fold", type=whole(), default=None, help=".mat data: this fold only, 0-based (default: all)")
-    add(g, "folds", type=whole(), default=10, help=".mat data: number of folds")
+    add(
+        g, "rate", type=number(above=0), default=None, help="instance: strength (default 0.4; 0.04 from 100 classes on)"
+    )
+    add(g, "oracle", type=readable_file, default=None, help="instance: checkpoint of a model trained on clean labels")
+    add(g, "partial_file", type=readable_file, default=None, help="file: .npy/.npz matrix (n,K) of 0/1")
+    add(g, "fold", type=whole(0), default=None, help=".mat data: this fold only, 0-based (default: all)")
+    add(g, "folds", type=whole(2), default=10, help=".mat data: number of folds")
     add(g, "standardize", default="train", choices=("train", "all", "none"), help=".mat data: rows of mean and std")
     add(g, "augment", action="store_true", help="flip and 4-pixel crop, on the device")
     add(g, "resident_gb", type=number(0), default=8.0, help="images above this size stay on the host")
 
     g = parser.add_argument_group("model")
     add(g, "mo", type=str, default="mlp", choices=MODELS, help="model")
-    add(g, "depth", type=whole(high=10_000), default=32, help="resnet: depth (6n+2)")
+    add(g, "depth", type=whole(high=DEEPEST), default=32, help="resnet: depth (6n+2)")
 
     g = parser.add_argument_group("method")
     add(g, "method", default="cavl", choices=METHODS, help="rule of the confidence table C")
     add(g, "cav", default="logit", choices=("logit", "softmax", "grad"), help="output that enters the CAV")
     add(g, "mask", default="candidates", choices=("candidates", "product"), help="product: as released")
-    add(g, "smoothing", type=number(), default=0.0, help="label smoothing of the selected label")
-    add(g, "temperature", type=number(), default=None, help="soft selection: C = softmax(CAV / temperature) over S")
+    add(g, "smoothing", type=number(0, below=1), default=0.0, help="label smoothing of the selected label")
+    add(
+        g,
+        "temperature",
+        type=number(above=0),
+        default=None,
+        help="soft selection: C = softmax(CAV / temperature) over S",
+    )
     add(g, "cav_forward", default="after", choices=("after", "before"), help="second forward after the step, or none")
     add(g, "select", default="cav", choices=("cav", "cam"), help="select by CAV or by the area of the CAM")
     add(g, "warmup", type=_warmup, default=0, help="epochs without selection, or auto")
@@ -84,18 +94,18 @@ def build_parser() -> argparse.ArgumentParser:
     add(g, "released", action="store_true", help="preset: mask product, cav_forward after, partial_type uss")
 
     g = parser.add_argument_group("optimisation")
-    add(g, "lr", type=number(), default=1e-3, help="learning rate")
-    add(g, "wd", type=number(), default=1e-3, help="weight decay (L2 in the gradient)")
-    add(g, "bs", type=positive_int, default=64, help="batch size of each process")
-    add(g, "ep", type=whole(), default=250, help="epochs")
+    add(g, "lr", type=number(above=0), default=1e-3, help="learning rate")
+    add(g, "wd", type=number(0), default=1e-3, help="weight decay (L2 in the gradient)")
+    add(g, "bs", type=whole(1, LARGEST), default=64, help="batch size of each process")
+    add(g, "ep", type=whole(1, LARGEST), default=250, help="epochs")
     add(g, "op", default="adam", choices=("sgd", "adam"), help="optimiser; sgd has momentum 0.9")
     add(g, "schedule", default="none", choices=("none", "cosine"), help="learning-rate schedule")
     add(g, "gpu", type=str, default="0", help="index of the GPU; ignored without CUDA")
     add(g, "compile", action="store_true", help="torch.compile the model")
 
     g = parser.add_argument_group("report")
-    add(g, "cam_vis", type=whole(), default=0, help="training images whose candidate CAMs are drawn")
-    add(g, "selection_curve", type=whole(), default=0, metavar="N", help="training images on which the curve of"
+    add(g, "cam_vis", type=whole(0, 200), default=0, help="training images whose candidate CAMs are drawn, up to 200")
+    add(g, "selection_curve", type=whole(0), default=0, metavar="N", help="training images on which the curve of"
         " how often CAM, CAV and output pick the true label is measured each epoch; 0: none")  # fmt: skip
     add(g, "compare", type=_name_list, default=None, metavar="A,B", help="run these methods side by side")
     add(g, "seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds; with -compare each method")
@@ -151,6 +161,11 @@ def _implied(args: argparse.Namespace) -> dict[str, str]:
     return implied
 
 
+def is_resnet_depth(depth: object) -> bool:
+    """Whether a CIFAR ResNet can have this depth: 6n+2, n from 1 on."""
+    return isinstance(depth, int) and 8 <= depth <= DEEPEST and (depth - 2) % 6 == 0
+
+
 def _refuse(wrong: dict[str, bool]) -> None:
     """UserError with the first message whose condition holds."""
     for message, holds in wrong.items():
@@ -159,27 +174,15 @@ def _refuse(wrong: dict[str, bool]) -> None:
 
 
 def _require_bounds(args: argparse.Namespace) -> None:
-    """Every number within its bounds, and every file that is named is there."""
-    is_fold = args.fold is None or 0 <= args.fold < args.folds
+    """Every number within the bounds that others set, too."""
+    is_fold = args.fold is None or args.fold < args.folds
     is_warmup = args.warmup == "auto" or args.warmup < args.ep
-    is_depth = args.depth >= 8 and (args.depth - 2) % 6 == 0
     _refuse(
         {
-            f"-ep {args.ep}: at least 1": args.ep < 1,
-            f"-lr {args.lr}: must be above 0": args.lr <= 0,
-            f"-wd {args.wd}: must not be negative": args.wd < 0,
-            f"-q {args.q}: 0 <= q < 1": not 0 <= args.q < 1,
-            f"-rate {args.rate}: must be above 0": args.rate is not None and args.rate <= 0,
-            f"-smoothing {args.smoothing}: 0 <= smoothing < 1": not 0 <= args.smoothing < 1,
-            f"-temperature {args.temperature}: must be above 0": args.temperature is not None and args.temperature <= 0,
-            f"-folds {args.folds}: at least 2": args.folds < 2,
             f"-fold {args.fold}: 0 to {args.folds - 1}": not is_fold,
             f"-warmup {args.warmup}: less than -ep {args.ep}": not is_warmup,
-            f"-depth {args.depth}: 6n+2 (8, 14, 20, 32, 56, ...)": not is_depth,
-            f"-cam_vis {args.cam_vis}: must not be negative": args.cam_vis < 0,
-            f"-selection_curve {args.selection_curve}: must not be negative": args.selection_curve < 0,
-            f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch": not args.gpu.isdigit(),
-            f"-oracle {args.oracle}: no such file": args.oracle is not None and not args.oracle.is_file(),
+            f"-depth {args.depth}: 6n+2 (8, 14, 20, 32, 56, ...)": not is_resnet_depth(args.depth),
+            f"-gpu {args.gpu}: one index; for several GPUs use accelerate launch": not args.gpu.isdecimal(),
         }
     )
 

@@ -11,11 +11,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import scipy.sparse
 import torch
 
 from cavl.utils.errors import DataError
+from cavl.utils.mat_file import read_matrices
 from common.aliases import one_module
 
 one_module(__name__, "cavl.utils.pll_mat")
@@ -44,11 +44,12 @@ def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tens
 
 def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What `load_pll_mat` reads, without its warning and standardisation; X is float64."""
-    content = _read_mat(path)
+    content = read_matrices(path)
     features_key, candidates_key, labels_key = _find_keys(path, content)
     X = _dense(path, features_key, content[features_key])
-    if not np.isfinite(X).all():
-        raise DataError(f"{path}: key '{features_key}' holds NaN or infinite values")
+    is_number = np.abs(X) <= np.finfo(np.float32).max  # not so for NaN
+    if not is_number.all():
+        raise DataError(f"{path}: key '{features_key}' holds NaN or infinite values, or some beyond float32")
     n = len(X)
     target = _label_matrix(path, labels_key, content[labels_key], n)
     partialY = _label_matrix(path, candidates_key, content[candidates_key], n)
@@ -79,33 +80,27 @@ def standardize_features(X: torch.Tensor, reference: torch.Tensor | None = None)
     return standardized.masked_fill(is_constant, 0.0).to(X.dtype)
 
 
-def _read_mat(path: Path) -> dict:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        return {key: value for key, value in scipy.io.loadmat(path).items() if not key.startswith("__")}
-    except NotImplementedError as error:
-        raise DataError(f"{path}: MATLAB 7.3 files are not supported; save it with -v7") from error
-    except Exception as error:  # scipy raises many kinds for a damaged file
-        raise DataError(f"{path}: not a readable MATLAB file ({error})") from error
-
-
 def _find_keys(path: Path, content: dict) -> tuple[str, ...]:
     for keys in (KEYS, OTHER_KEYS):
         if all(key in content for key in keys):
             return keys
     keys = max((KEYS, OTHER_KEYS), key=lambda keys: sum(key in content for key in keys))
     missing = ", ".join(f"'{key}'" for key in keys if key not in content)
-    present = ", ".join(sorted(content)) or "nothing"
+    present = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
     raise DataError(f"{path}: key {missing} missing; the file holds {present}")
 
 
 def _dense(path: Path, key: str, value: object) -> np.ndarray:
     """Return a stored matrix as dense float64 (rows, columns)."""
-    value = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
+    if scipy.sparse.issparse(value):
+        try:
+            value = value.toarray()
+        except (ValueError, MemoryError) as error:
+            raise DataError(f"{path}: key '{key}' is far too large, {value.shape}") from error
+    value = np.asarray(value)
     if value.ndim != 2 or value.size == 0 or value.dtype.kind not in "biuf":
         raise DataError(f"{path}: key '{key}' is not a matrix of numbers: {value.dtype} {value.shape}")
-    return value.astype(np.float64)
+    return value.astype(np.float64, copy=False)
 
 
 def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:

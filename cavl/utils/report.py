@@ -14,6 +14,7 @@ from cavl.utils.label_state import LabelState
 from cavl.utils.options import MAP_MODELS
 from cavl.utils.resident import EVAL_BATCH, Images, evaluate, predict
 from cavl.utils.utils_algo import approximated_hit, evaluating, is_covered, selection_accuracy
+from common import checkpoint
 from common.aliases import one_module
 from common.cam import save_curves
 from common.run import Run
@@ -43,8 +44,12 @@ def statistics_of(labels: torch.Tensor, candidates: torch.Tensor | None, device:
 
 
 def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) -> dict[str, float]:
-    """Means of `statistics` over all images, by name: accuracy, and with candidate sets the other two."""
-    return dict(zip(STATISTICS, evaluate(model, images, statistics, run.accelerator), strict=False))
+    """Means of `statistics` over all images, by name: accuracy, and with candidate sets the other two.
+
+    A signal ends the program between two batches.
+    """
+    means = evaluate(model, images, statistics, run.accelerator, after_batch=run.poll)
+    return dict(zip(STATISTICS, means, strict=False))
 
 
 def log_start(run: Run, train_accuracy: float, test_accuracy: float, candidates: torch.Tensor) -> None:
@@ -89,6 +94,7 @@ def log_selection_curve(
             rates = selection_accuracy(outputs, candidates[index], true_labels[index], maps, **rule_of_the_run)
             for rule, rate in rates.items():
                 total[rule] = total.get(rule, 0.0) + rate.item() * len(index) / n
+            run.poll()
     run.log("selection", **total)
 
 
@@ -167,4 +173,5 @@ def export_selected(run: Run, belief: torch.Tensor, candidates: torch.Tensor, tr
         "confidence": value.cpu().numpy().round(6),
         "true_label": true_labels.tolist(),
     }
-    pd.DataFrame(frame).to_csv(run.folder / "selected.csv", index=False)
+    table = pd.DataFrame(frame)
+    checkpoint.atomic_save(run.folder / "selected.csv", lambda temporary: table.to_csv(temporary, index=False))

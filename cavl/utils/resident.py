@@ -107,10 +107,12 @@ def evaluate(
     images: Images,
     statistics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     accelerator: Accelerator,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> list[float]:
     """Means over all images of `statistics(outputs (B,K), index (B,)) -> (B,S)`, each image counted once.
 
     Runs in eval mode, batches of thousands, shared among the processes; the former mode is restored.
+    `after_batch()` is called behind each batch, and may leave by an exception.
     """
     mine = torch.arange(accelerator.process_index, len(images), accelerator.num_processes, device=accelerator.device)
     total = 0
@@ -120,6 +122,7 @@ def evaluate(
             with accelerator.autocast():
                 outputs = model(images[index])
             total = total + statistics(outputs.float(), index).double().sum(0)
+            after_batch()
     if accelerator.num_processes > 1:
         total = accelerator.reduce(total, "sum")
     return (total / len(images)).tolist()

@@ -68,10 +68,26 @@ def run_all(args: argparse.Namespace, data: PartialData, train: Callable) -> dic
 
 def _draw(path: Path, runs: list[argparse.Namespace]) -> None:
     """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one standard deviation."""
-    lines = pd.concat([pd.read_json(c.output_dir / "metrics.jsonl", lines=True).assign(method=c.method) for c in runs])
+    tables = _measurements(runs)
+    if not tables:
+        return
+    lines = pd.concat(tables)
     epochs = lines[lines.split == "test"].groupby(["method", "epoch"], sort=False).accuracy
     means, deviations = (
         {method: own.tolist() for method, own in values.groupby("method", sort=False)}
         for values in (epochs.mean(), epochs.std().fillna(0.0))
     )
     save_curves(path, means, xlabel="epoch", ylabel="test accuracy", spread=deviations)
+
+
+def _measurements(runs: list[argparse.Namespace]) -> list[pd.DataFrame]:
+    """What each run measured, a line a split and epoch; without the runs whose file is gone or damaged since."""
+    tables = []
+    for child in runs:
+        file = child.output_dir / "metrics.jsonl"
+        try:
+            table = pd.read_json(file, lines=True)
+            tables.append(table[["split", "epoch", "accuracy"]].assign(method=child.method))
+        except (OSError, ValueError, KeyError) as error:
+            print(f"{file}: cannot be read ({type(error).__name__}); the figure goes without it", flush=True)
+    return tables

@@ -32,5 +32,10 @@ class Warmup:
         return {"best": self.best, "risen": self.risen}
 
     def load_state_dict(self, state: dict[str, float | bool]) -> None:
-        """Put it back."""
-        self.best, self.risen = state["best"], state["risen"]
+        """Put it back; ValueError for values that `observe` does not note."""
+        best = state["best"]
+        risen = state["risen"]
+        if not isinstance(risen, bool) or not -1 <= best <= 1:
+            raise ValueError(f"best {best!r:.40}, risen {risen!r:.40}")
+        self.best = best
+        self.risen = risen

@@ -34,9 +34,25 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
             run(tmp_path / name, "-partial_file", str(tmp_path / f"{name}.npz"), "-ep", "1")
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04" + b"x" * 100)
     (tmp_path / "junk.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr" + b"(" * 111)
-    for name in ("absent.npy", "junk.npz", "junk.npy"):
-        with pytest.raises(UserError, match=f"{name}: cannot be read"):
+    (tmp_path / "nothing.npy").write_bytes(b"")
+    np.save(tmp_path / "pickled.npy", np.array([[1, "x"]], object))
+    np.savez(tmp_path / "pickled.npz", np.array([[1, "x"]], object))
+    faults = {name: "cannot be read" for name in ("junk.npz", "junk.npy", "nothing.npy")}
+    faults |= {name: r"cannot be read .*\(it holds pickled objects\)" for name in ("pickled.npy", "pickled.npz")}
+    np.savez(tmp_path / "two.npz", a=sets, b=sets)
+    faults["two.npz"] = "expected a single array, it holds 2: a, b"
+    np.savez(tmp_path / "none.npz")
+    faults["none.npz"] = "expected a single array, it holds 0: none"
+    np.save(tmp_path / "words.npy", sets.astype(str))
+    np.save(tmp_path / "fields.npy", np.zeros((1300, 10), [("a", "u1")]))
+    np.save(tmp_path / "complex.npy", sets.astype(complex))
+    faults |= {name: "an array of .*, expected numbers" for name in ("words.npy", "fields.npy", "complex.npy")}
+    np.save(tmp_path / "nan.npy", np.where(sets == 1, np.nan, 0))
+    faults["nan.npy"] = "1300 values not 0 or 1"
+    for name, message in faults.items():
+        with pytest.raises(UserError, match=f"{name}: {message}"):
             run(tmp_path / "x", "-partial_file", str(tmp_path / name), "-ep", "1")
+    assert not (tmp_path / "x").exists()  # before a folder is touched
 
 
 @pytest.mark.parametrize(
@@ -49,7 +65,7 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-mo", "resnet", "-ds", "lost", "-fold", "0"], "use linear or mlp"),
         (["-select", "cam"], "convnet, resnet, densenet"),
         (["-cam_vis", "3"], "convnet, resnet, densenet"),
-        (["-q", "1"], "0 <= q < 1"),
+        (["-q", "1"], "-q: must be below 1, not 1.0"),
         (["-rate", "0"], "above 0"),
         (["-folds", "5000", "-ds", "lost"], "more than"),
         (["-fold", "10", "-folds", "10", "-ds", "lost"], "0 to 9"),
@@ -60,7 +76,7 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-gpu", "0,1"], "accelerate launch"),
         (["-bs", "0"], "at least 1"),
         (["-partial_type", "file"], "-partial_file"),
-        (["-ds", "lost", "-fold", "0", "-partial_file", "sets.npy"], "lost comes with its own candidate sets"),
+        (["-ds", "lost", "-fold", "0", "-partial_file", __file__], "lost comes with its own candidate sets"),
         (["-mo", "resnet", "-select", "cam", "-temperature", "1"], "softens the CAV"),
         (["-mo", "resnet", "-select", "cam", "-cav_forward", "before"], "a forward of their own"),
         (["-selection_curve", "-5"], "negative"),
@@ -75,9 +91,9 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["--released", "-partial_type", "fps"], "--released: means"),
         (["--released", "-mask", "candidates"], "--released: means"),
         (["--released", "-cav_forward", "before"], "--released: means"),
-        (["-ca", "01", "-partial_file", "sets.npy"], "one of the two"),
+        (["-ca", "01", "-partial_file", __file__], "one of the two"),
         (["-ca", "01", "-partial_type", "fps"], "-ca is for -partial_type case, not fps"),
-        (["-partial_file", "sets.npy", "-partial_type", "fps"], "-partial_file is for -partial_type file, not fps"),
+        (["-partial_file", __file__, "-partial_type", "fps"], "-partial_file is for -partial_type file, not fps"),
         (["-rate", "0.1"], "-rate is for -partial_type instance, not uss"),
         (["-ds", "lost", "-partial_type", "fps"], "lost comes with its own candidate sets"),
         (["-ds", "lost", "-ca", "01"], "lost comes with its own candidate sets"),
@@ -89,7 +105,16 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-q", "0.3"], "-q is for -partial_type fps, not uss"),
         (["-q", "0.3", "-ca", "01"], "-q is for -partial_type fps, not case"),
         (["-oracle", __file__], "-oracle is for -partial_type instance, not uss"),
-        (["-partial_type", "instance", "-oracle", "no.pt"], "-oracle no.pt: no such file"),
+        (["-partial_type", "instance", "-oracle", "no.pt"], "-oracle: no.pt: no such file"),
+        (["-partial_file", "no.npy"], "-partial_file: no.npy: no such file"),
+        (["-partial_file", "~nobody_here/x.npy"], "there is no user"),
+        (["-partial_file", "/dev/null"], "/dev/null: a device, expected a file"),
+        (["-oracle", "/"], "/: a folder, expected a file"),
+        (["--data_dir=~nobody_here/x"], "--sample and --data_dir"),
+        (["-bs", "1" + "0" * 30], "-bs: must be at most 1000000000"),
+        (["-ep", "1" + "0" * 400], "-ep: must be at most 1000000000"),
+        (["-mo", "resnet", "-cam_vis", "201"], "-cam_vis: must be at most 200"),
+        (["-gpu", "\N{SUPERSCRIPT TWO}"], "one index"),
         (["-folds", "5"], "-folds 5: mnist has a test part of its own"),
         (["-standardize", "all"], "-standardize is for the features of .mat sets; mnist holds images"),
         (["-depth", "20"], "-depth is for -mo resnet, not mlp"),
@@ -118,8 +143,8 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-lr", "nan"], "-lr: must be a finite number, not nan"),
         (["-wd", "inf"], "-wd: must be a finite number, not inf"),
         (["-lw_weight", "-1", "-method", "lws"], "-lw_weight: must not be negative"),
-        (["-temperature", "0"], "-temperature 0.0: must be above 0"),
-        (["-smoothing", "1"], "0 <= smoothing < 1"),
+        (["-temperature", "0"], "-temperature: must be above 0, not 0.0"),
+        (["-smoothing", "1"], "-smoothing: must be below 1, not 1.0"),
         (["-resident_gb", "-1"], "-resident_gb: must not be negative"),
         (["-seed", str(2**63)], "must be at most"),
     ],

@@ -1,5 +1,6 @@
 """Data sets that cannot be trained on: every fault is one line that names the file."""
 
+import os
 import pickle
 import shutil
 import struct
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from cavl.utils.datasets import load_dataset
+from cavl.utils.datasets import fold_of, load_dataset
 from cavl.utils.options import parse_args
+from cavl.utils.plain_pickle import read_pickle
 from common.cli import UserError
 
 N = 10  # images of the small sets
@@ -37,11 +39,11 @@ def load(ds, root):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"test_images": (0, 28, 28)}, "/t10k-images-idx3-ubyte: is empty"),
-        ({"train_images": (N, 0, 0), "test_images": (N, 0, 0)}, "/train-images-idx3-ubyte: is empty"),
-        ({"train_images": (N, 28, 0), "test_images": (N, 28, 0)}, "/train-images-idx3-ubyte: is empty"),
-        ({"train_images": (0, 28, 28)}, "/train-images-idx3-ubyte: is empty"),
-        ({"test_images": (N, 20, 20)}, r"/t10k-images-idx3-ubyte: images \(10, 28, 28\) and \(10, 20, 20\)"),
+        ({"test_images": (0, 28, 28)}, r": holds no test images \(t10k-images-idx3-ubyte"),
+        ({"train_images": (N, 0, 0), "test_images": (N, 0, 0)}, r": holds no training images \(train-images"),
+        ({"train_images": (N, 28, 0), "test_images": (N, 28, 0)}, r": holds no training images \(train-images"),
+        ({"train_images": (0, 28, 28)}, r": holds no training images \(train-images-idx3-ubyte"),
+        ({"test_images": (N, 20, 20)}, r": the test images are \(1, 20, 20\), the training images \(1, 28, 28\)"),
         ({"test_labels": [11] * N}, ": test labels from 11 to 11, expected 0 to 9"),
         ({"train_labels": [11] * N}, ": training labels from 11 to 11, expected 0 to 9"),
     ],
@@ -143,3 +145,93 @@ def test_a_mat_file_of_any_name_is_taken_and_its_noise_reported_by_the_run_alone
         warnings.simplefilter("error")
         data = load("lost", tmp_path / "mine.mat")
     assert data.has_folds and data.train_x.shape == (12, 4) and len(data.test_y) == 0
+
+
+def pickled(*instructions):
+    """A batch made of instructions of the pickle machine."""
+    return b"\x80\x02" + b"".join(instructions) + b"."
+
+
+def touch(path):
+    return b"cpathlib\nPath.touch\n" + b"cpathlib\nPath\n" + f"(V{path}\ntR".encode() + b"\x85R"
+
+
+MALICE = {
+    "function": lambda path: pickled(touch(path)),
+    "function in the data": lambda path: pickled(b"}V", b"data\n", touch(path), b"s"),
+    "module that runs when it is imported": lambda path: pickled(b"cnumpy.f2py.__main__\ndtype\n"),
+    "numpy's own loader": lambda path: pickled(b"cnumpy\nload\n", f"(V{path}\ntR".encode()),
+    "object": lambda path: pickled(b"ios\nsystem\n"),
+    "state of a function": lambda path: pickled(b"c_codecs\nencode\n}V__doc__\nVx\nsb"),
+    "array of 10^15 elements": lambda path: pickled(b"cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft\x85R"),
+    "place 2^32 of the memory": lambda path: pickled(b"Vx\nr\xff\xff\xff\xff"),
+    "pointers": lambda path: pickled(
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nI0\n\x85Vb\ntR",
+        b"(I1\nI1\n\x85cnumpy\ndtype\n(VO8\nI0\nI1\ntRI00\nVabcdefgh\ntb",
+    ),
+    "persistent id": lambda path: pickled(b"Pabc\n"),
+    "nothing": lambda path: b"",
+    "half": lambda path: pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]})[:3000],
+}
+
+
+@pytest.mark.parametrize("part", ["data_batch_2", "test_batch"])
+@pytest.mark.parametrize("malice", MALICE)
+def test_a_pickle_that_is_no_plain_data_executes_nothing(tmp_path, cifar, malice, part):
+    root = shutil.copytree(cifar, tmp_path / "root")
+    (root / "cifar-10-batches-py" / part).write_bytes(MALICE[malice](tmp_path / "owned"))
+    with pytest.raises(UserError, match=f"{part}: ") as caught:
+        load("cifar10", root)
+    assert "\n" not in str(caught.value) and not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_of_every_protocol_are_read_as_they_are(tmp_path, protocol):
+    columns_first = np.asfortranarray(np.arange(6).reshape(2, 3))
+    lists = np.empty(2, object)
+    lists[0] = [1, 2]
+    lists[1] = [3]
+    content = {
+        "data": np.arange(256, dtype=np.uint8).reshape(2, 128),
+        "labels": [0, 1, -5, 10**20],
+        "scalar": np.float64(0.5),
+        "big-endian": np.arange(3, dtype=">i4"),
+        "columns": columns_first,
+        "texts": ["a", "ü"],
+        "names": np.array(["ab", "c"]),
+        "lists": lists,
+        5: (True, None, 1.5, b"bytes \xff"),
+    }
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol))
+    found = read_pickle(tmp_path / "x.pkl")
+    assert found.keys() == content.keys()
+    for key, value in content.items():
+        assert np.array_equal(found[key], value) if isinstance(value, np.ndarray) else found[key] == value
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\0\0\x08\x03\0\0", b"no idx file at all"], ids=repr)
+def test_damaged_idx_files_of_both_parts_are_named(tmp_path, name, content):
+    idx_root(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: "):
+        load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder"])
+@pytest.mark.parametrize(("ds", "name"), [("cifar10", "test_batch"), ("lost", "lost.mat")])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_does_not_wait(tmp_path, cifar, ds, name, what):
+    root = shutil.copytree(cifar, tmp_path / "root")
+    path = root / name if ds == "lost" else root / "cifar-10-batches-py" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if what == "pipe" else path.mkdir()
+    with pytest.raises(UserError, match=f"{name}: is a {what}"):
+        load(ds, root)
+
+
+def test_a_fold_takes_every_seed(tmp_path):
+    target = np.eye(3)[:, np.arange(12) % 3]
+    scipy.io.savemat(tmp_path / "MINE.MAT", {"data": np.ones((12, 4)), "partial_target": target, "target": target})
+    data = load("lost", tmp_path / "MINE.MAT")
+    parts = [fold_of(data, 0, 3, seed, "train").test_y.tolist() for seed in (7, 7 + 2**32, 2**63 - 1)]
+    assert parts[0] == parts[1] and len(parts[2]) == 4

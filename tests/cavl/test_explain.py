@@ -1,6 +1,5 @@
 """Class activation maps of the user's own picture."""
 
-import json
 import shutil
 from argparse import Namespace
 
@@ -13,7 +12,8 @@ from cavl import explain, main
 from cavl.utils.build import build_model
 from cavl.utils.datasets import PartialData
 from cavl.utils.input_format import InputFormat
-from common.cli import UserError
+from common import checkpoint
+from common.cli import UserError, run_main
 from tests.cavl.test_loaders import write_idx
 
 
@@ -74,7 +74,7 @@ def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(tmp_
 def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(run, picture, tmp_path, capsys, monkeypatch):
     """Under -mask product a class outside the candidates wins where all their values are negative."""
     folder = shutil.copytree(run, tmp_path / "run")
-    config = json.loads((folder / "config.json").read_text())
+    saved = checkpoint.load(folder / "checkpoints" / "last.pt")
     z = torch.tensor([[3.0, 3.0, 3.0, -2.0, 3.0, -1.0, 3.0, 3.0, 3.0, 3.0]])
 
     def with_outputs(self, model, x, cav):
@@ -90,8 +90,8 @@ def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(run, picture,
         ({"mask": "product", "select": "cav"}, ["picks 0"]),
         ({"mask": "candidates", "select": "cam"}, ["by which the run selects, is that of 3", "picks 5"]),
     ):
-        config["settings"].update(settings)
-        (folder / "config.json").write_text(json.dumps(config))
+        saved["settings"].update(settings)
+        checkpoint.save(folder / "checkpoints" / "last.pt", saved)
         explain.main(["--run", str(folder), "--image", str(picture), "--candidates", "3", "5"])
         told = capsys.readouterr().out.splitlines()[1:-1]
         assert len(told) == len(expected)
@@ -104,18 +104,126 @@ def test_mistakes_are_named(run, picture, tmp_path):
         explain.main(["--run", str(run), "--image", str(picture), "--candidates", "10"])
     with pytest.raises(UserError, match="--candidates: 3 stands there twice"):
         explain.main(["--run", str(run), "--image", str(picture), "--candidates", "3", "5", "3"])
-    with pytest.raises(UserError, match="no readable config.json"):
+    with pytest.raises(UserError, match="no checkpoints/last.pt in it; name a run directory"):
         explain.main(["--run", str(tmp_path), "--image", str(picture)])
-    with pytest.raises(UserError, match="none.png"):
-        explain.main(["--run", str(run), "--image", str(tmp_path / "none.png")])
 
 
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/last.pt"])
-def test_a_run_directory_of_something_else_is_named(run, picture, tmp_path, name):
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--image", "none.png", "none.png: no such file"),
+        ("--image", ".", "a folder, expected a file"),
+        ("--image", "/dev/null", "a device, expected a file"),
+        ("--run", "photo.jpg", "a file, expected a folder"),
+        ("--run", "~nobody_here/run", "there is no user"),
+        ("--candidates", "inf", "must be a whole number"),
+        ("--out", "folder.png", "is no file; name one"),
+        ("--out", "x.jpg", "the figure is a PNG"),
+        ("--out", "photo.png", "is the picture itself"),
+    ],
+)
+def test_flags_that_cannot_be_are_one_line_and_touch_nothing(run, picture, capsys, monkeypatch, flag, value, message):
+    monkeypatch.chdir(picture.parent)
+    (picture.parent / "folder.png").mkdir()
+    Image.open(picture).save("photo.png")
+    before = (picture.parent / "photo.png").read_bytes()
+    flags = {"--run": str(run), "--image": "photo.png", flag: value}
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: explain.main([part for pair in flags.items() for part in pair]))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and err.count("\n") == 1
+    assert (picture.parent / "photo.png").read_bytes() == before
+
+
+def changed(path, *keys, value):
+    """A checkpoint with another value at state -> input -> shape, say."""
+    saved = checkpoint.load(path)
+    place = saved
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    torch.save(saved, path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        ((), [1], "not a checkpoint of main.py of this paper"),
+        (("settings",), {"mo": "resnet"}, "not a checkpoint of main.py of this paper"),
+        (("settings", "mo"), "mlp", "has no class activation maps; convnet, resnet, densenet have them"),
+        (("settings", "cav"), "x", "its checkpoint holds cav 'x', which is no value of -cav"),
+        (("settings", "mask"), 3, "holds mask 3"),
+        (("settings", "select"), None, "holds select None"),
+        (("settings", "depth"), "x", "holds depth 'x'"),
+        (("settings", "depth"), 9, "holds depth 9"),
+        (("settings", "depth"), 14, "does not fit"),
+        (("state",), {}, "holds several runs, a folder each; name one of them"),
+        (("state", "model"), {"x": torch.zeros(2)}, "its weights are not those of convnet, resnet, densenet"),
+        (("state", "model", "fc.bias"), torch.full((10,), torch.nan), "fc.bias holds NaN"),
+        (("state", "input", "shape"), 3, "the format of its input is"),
+        (("state", "input", "shape"), [3, -1, 32], "the format of its input is"),
+        (("state", "input", "shape"), [3, 32, 10**6], "expected channels, height and width"),
+        (("state", "input", "shape"), [1, 32, 32], "the format of its input is"),
+        (("state", "input", "num_classes"), "x", "the format of its input is"),
+        (("state", "input", "num_classes"), 10**9, "but weights of 3 channels and 10 classes"),
+        (("state", "input", "mean"), [0.5], "the format of its input is"),
+        (("state", "input", "std"), [0.2, 0.0, 0.2], "the format of its input is"),
+        (("state", "input", "mean"), None, "the format of its input is"),
+    ],
+    ids=str,
+)
+def test_what_stands_in_a_checkpoint_is_looked_at(run, picture, tmp_path, capsys, keys, value, message):
     folder = shutil.copytree(run, tmp_path / "run")
-    (folder / "config.json").write_text("[1]") if name == "config.json" else torch.save([1], folder / name)
-    with pytest.raises(UserError, match="no readable config.json" if name == "config.json" else "not a checkpoint of"):
-        explain.main(["--run", str(folder), "--image", str(picture)])
+    file = folder / "checkpoints" / "last.pt"
+    if keys:
+        changed(file, *keys, value=value)
+    else:
+        torch.save(value, file)
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: explain.main(["--run", str(folder), "--image", str(picture)]))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and err.count("\n") == 1
+
+
+def test_all_comes_from_the_checkpoint_and_config_may_be_damaged(run, picture, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "config.json").write_text("[1")
+    explain.main(["--run", str(folder), "--image", str(picture)])
+    assert "picks" in capsys.readouterr().out
+
+
+PICTURES = {
+    "wide.png": lambda path: Image.new("RGB", (9000, 2), "red").save(path),
+    "tall.png": lambda path: Image.new("L", (1, 5000), 7).save(path),
+    "dot.gif": lambda path: Image.new("P", (1, 1)).save(path),
+    "print.jpg": lambda path: Image.new("CMYK", (40, 30), (9, 90, 0, 0)).save(path),
+    "deep.png": lambda path: Image.fromarray(np.full((20, 20), 4000, np.uint16)).save(path),
+    "clear.png": lambda path: Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(path),
+    "palette.png": lambda path: Image.new("P", (20, 20), 1).save(path, transparency=1),
+    "PHOTO.JPG": lambda path: Image.new("RGB", (20, 30), "red").save(path, exif=rotated()),
+    "sum $x_{$ a.png": lambda path: Image.new("RGB", (20, 30)).save(path),
+}
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_of_any_kind_is_explained(run, tmp_path, capsys, name):
+    PICTURES[name](tmp_path / name)
+    explain.main(["--run", str(run), "--image", str(tmp_path / name), "--out", str(tmp_path / "out.png")])
+    assert "picks" in capsys.readouterr().out
+    assert Image.open(tmp_path / "out.png").size[0] > 300
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"no picture"], ids=["empty", "cut", "text"])
+def test_a_file_that_is_no_picture_is_named(run, tmp_path, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(UserError, match="x.jpg: unreadable picture"):
+        explain.main(["--run", str(run), "--image", str(tmp_path / "x.jpg")])
 
 
 @pytest.mark.parametrize("mo, ds, channels, classes", [("convnet", "mnist", 1, 10), ("densenet", "cifar100", 3, 100)])
@@ -123,7 +231,7 @@ def test_a_checkpoint_without_its_format_takes_channels_and_classes_from_the_wei
     shape = (0, channels, explain.SIZES["idx" if channels == 1 else "cifar"], 32)
     data = PartialData(ds, *[torch.empty(shape)] * 4, classes, is_sample=False)
     weights = build_model(Namespace(mo=mo, ds=ds, depth=8), data).state_dict()
-    for saved in ({}, {"state": {}}, [1], {"state": {"input": {"shape": 3}}}):
+    for saved in ({}, {"state": {}}, [1]):
         read = explain.input_format_of(saved, ds, weights)
         assert read.shape == (channels, *[28 if channels == 1 else 32] * 2) and read.num_classes == classes
         assert (read.mean is None) == (channels == 1)
