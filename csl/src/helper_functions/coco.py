@@ -122,6 +122,7 @@ class AnnotatedImages:
         self.root, self.transform, self.target_transform = Path(root), transform, target_transform
         self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)  # as the annotators saw it
         self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
+        self.unreadable = 0  # images that were left out because they cannot be read
         self.coco = Annotations(annFile)
         own = dict(zip(self.coco.cats, self.coco.names, strict=True))
         if columns is None:
@@ -161,6 +162,8 @@ class AnnotatedImages:
     def keep(self, rows: np.ndarray) -> None:
         """Keep only the items at `rows`."""
         matrix = self.targets_all.matrix[rows]
+        if self.complete is not None:
+            self.complete = self.complete[rows]
         self.ids = [self.ids[row] for row in rows]
         self.targets_all = LabelTable(self.ids, matrix)
 
