@@ -9,6 +9,7 @@ import common.interrupt  # noqa: F401
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from common.cli import (
     run_main,
     settle,
 )
-from common.images import read_own_picture
+from common.images import CorruptImage, check_images, left_out, read_own_picture
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from csl.src import contradictions
@@ -50,7 +51,9 @@ from csl.src.pictures import (
     SAMPLE_SETTINGS,
     class_names,
     draw_annotated,
+    figure_name,
     find_pictures,
+    printable,
     sample_pictures,
     train_sample_network,
 )
@@ -78,7 +81,7 @@ parser.add_argument("--interpolation", choices=INTERPOLATIONS, default="bilinear
 parser.add_argument("--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt")
 parser.add_argument("-b", "--batch_size", type=positive_int, default=16)
 parser.add_argument("--json", type=any_path, default=None, help="also write the scores into this file")
-add_shared_flags(parser, skip_corrupt=False)
+add_shared_flags(parser)
 parser.set_defaults(output_dir="./outputs/infer")
 
 
@@ -152,6 +155,35 @@ def infer_batch(
     return found
 
 
+def readable_pictures(args: argparse.Namespace) -> tuple[list[Path], int]:
+    """The pictures that --pic_path stands for, and how many were left out; before the network is read.
+
+    CorruptImage names the first that cannot be read; with --skip_corrupt those are left out, and told.
+    """
+    pictures = find_pictures(args.pic_path)
+    positions = check_images(pictures, what="--pic_path", skip_corrupt=args.skip_corrupt)
+    if not len(positions):
+        return pictures, 0
+    print(printable(left_out(pictures, positions, "--pic_path")), file=sys.stderr, flush=True)
+    if len(positions) == len(pictures):
+        raise UserError("--pic_path: none of the pictures can be read")
+    unreadable = set(positions.tolist())
+    return [path for place, path in enumerate(pictures) if place not in unreadable], len(unreadable)
+
+
+def _read(paths: Sequence[Path], skip_corrupt: bool) -> dict[Path, Image.Image]:
+    """The pictures by path. Damage in the middle of a file shows only here."""
+    images = {}
+    for path in paths:
+        try:
+            images[path] = read_own_picture(path)
+        except CorruptImage as error:
+            if not skip_corrupt:
+                raise
+            print(printable(f"{error}; left out"), file=sys.stderr, flush=True)
+    return images
+
+
 def infer(args: argparse.Namespace) -> list[dict]:
     """Load the network, name what is in every picture, write table, pictures and JSON; returns the records.
 
@@ -165,7 +197,7 @@ def infer(args: argparse.Namespace) -> list[dict]:
         raise UserError(f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample")
     if args.sample and "pic_path" not in given:
         args.pic_path = sample_pictures()
-    pictures = find_pictures(args.pic_path)
+    pictures, unreadable = readable_pictures(args)
     with tempfile.TemporaryDirectory() as folder:
         if wants_network:
             args.model_path = train_sample_network(args, Path(folder))
@@ -185,11 +217,15 @@ def infer(args: argparse.Namespace) -> list[dict]:
     records = []
     for start in range(0, len(pictures), args.batch_size):
         paths = pictures[start : start + args.batch_size]
-        images = [read_own_picture(path) for path in paths]
-        for path, image, (found, scores) in zip(paths, images, infer_batch(images, model, names, args), strict=True):
+        images = _read(paths, args.skip_corrupt)
+        unreadable += len(paths) - len(images)
+        if not images:
+            continue
+        results = infer_batch(list(images.values()), model, names, args)
+        for (path, image), (found, scores) in zip(images.items(), results, strict=True):
             shown = ", ".join(f"{n} {s:.3f}" for n, s in zip(found, scores, strict=True))
-            run.print(f"{path.name}: {shown or f'nothing above {args.th}'}")
-            draw_annotated(run.figure(f"{len(records):04d}_{path.stem}"), image, found, scores)
+            run.print(printable(f"{path.name}: {shown or f'nothing above {args.th}'}"))
+            draw_annotated(run.figure(figure_name(len(records), path)), image, found, scores)
             records.append({"picture": str(path), "classes": found, "scores": [round(s, 6) for s in scores]})
         run.progress.images += len(images)
         run.poll()
@@ -197,7 +233,9 @@ def infer(args: argparse.Namespace) -> list[dict]:
         atomic_write(path, (json.dumps(records, indent=1) + "\n").encode())
     count = sum(len(record["classes"]) for record in records)
     run.log("infer", pictures=len(records), names=count)
-    run.finish(pictures=len(records), names=count, offline_sample=args.sample)
+    if unreadable:
+        run.print(f"{len(records)} pictures; {unreadable} could not be read and are left out")
+    run.finish(pictures=len(records), skipped=unreadable, names=count, offline_sample=args.sample)
     return records
 
 

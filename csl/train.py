@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
@@ -25,7 +24,7 @@ from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from csl.src import phases, report
 from csl.src.build import Parts, build, make_optimizer
-from csl.src.evaluation import score_both
+from csl.src.evaluation import Scored, score_both
 from csl.src.helper_functions.get_data import get_data, require_scorable, require_trainable
 from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.options import build_parser, parse_args
@@ -44,6 +43,7 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
     seed_everything(args.seed)
 
     train_loader, val_loader = get_data(args, accelerator)
+    run.poll()
     train_set, val_set, sampler = train_loader.dataset.dataset, val_loader.dataset.dataset, train_loader.batch_sampler
     require_trainable(train_set, args._found)
     require_scorable(val_set, args._found)
@@ -52,7 +52,8 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
     network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
     run.restore(**parts._replace(optimizer=optimizer)._asdict())
 
-    epochs, last = min(args.epochs, args.stop_epoch or args.epochs), None
+    epochs = min(args.epochs, args.stop_epoch or args.epochs)
+    last = None
     rows = args.batch_size * accelerator.num_processes
     for epoch in run.epochs(epochs):
         network.train()
@@ -84,30 +85,31 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
                 run.print(f"step {run.progress.step}  loss {loss.item():.4g}")
         if run.stopped:
             break
+        run.save_before_evaluation()
         last = end_epoch(args, run, parts, val_loader, epochs)
 
+    if last is None and not run.stopped and not run.progress.finished:  # the report is still to be written
+        _, last = score_both(parts.model, parts.ema.module, val_loader, accelerator, run.poll)
     pixels = parts.info.pixels
     summary = report.write(args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops, pixels)
     run.finish(**summary, partial_labels_sha256=labels_sha)
     return summary
 
 
-def end_epoch(
-    args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Score both models, write the prior, log, save; returns the scores of both and the targets."""
-    metrics, scores, targets = score_both(parts.model, parts.ema.module, val_loader, run.accelerator, run.poll)
+def end_epoch(args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int) -> Scored:
+    """Score both models, write the prior, log, save; returns the scores of both."""
+    metrics, scored = score_both(parts.model, parts.ema.module, val_loader, run.accelerator, run.poll)
     parts.prior.synchronize()
     if run.is_main:
         parts.prior.save_prior(verbose=False)
     run.log("train", loss=parts.loss.compute(), lr=parts.scheduler.get_last_lr()[0])
     run.log("test", **metrics)
     score = best_of(metrics, args.best)
-    report.print_epoch(run, epochs, score, targets)
+    report.print_epoch(run, epochs, score, scored.targets)
     states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
     report.export_best(run, states, parts.info.state_dict())
     run.end_epoch(score=score)
-    return scores, targets
+    return scored
 
 
 def best_of(metrics: dict[str, float], which: str) -> float:
@@ -125,7 +127,8 @@ def validate_multi(
 ) -> float:
     """The larger mAP of model and averaged model, in percent (`best="model"`, "ema": of that one); prints both."""
     metrics, *_ = score_both(model, ema_model.module, val_loader, accelerator or Accelerator())
-    print(f"mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}", flush=True)
+    skipped = report.told_skipped(metrics)
+    print(f"{skipped}mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}", flush=True)
     return best_of(metrics, best)
 
 

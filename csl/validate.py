@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 import torch
+from accelerate import Accelerator
 
 from common.cli import (
     add_shared_flags,
@@ -23,14 +24,13 @@ from common.cli import (
     run_main,
     settle,
 )
-from common.data import eval_loader
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from csl.src import contradictions, report
 from csl.src.errors import SettingsError
-from csl.src.evaluation import metrics_of, predict, uncounted_classes
+from csl.src.evaluation import count_skipped, metrics_of, predict_rows, uncounted_classes
 from csl.src.helper_functions.classes import tell
-from csl.src.helper_functions.get_data import DataSet, collate_of, open_dataset, require_scorable
+from csl.src.helper_functions.get_data import DataSet, open_dataset, require_images, require_scorable, scoring_loader
 from csl.src.helper_functions.metrics import best_thresholds, conventional_f1, prf_metrics, top_k_only
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import (
@@ -41,7 +41,7 @@ from csl.src.models.utils.checkpoint import (
     pixels_for,
     require_choice,
 )
-from csl.src.options import EitherDash, any_path, find_data
+from csl.src.options import DATA_HELP, EitherDash, any_path, find_data
 from csl.src.pixels import INTERPOLATIONS, Pixels
 
 # Where the checkpoint does not say it; the sample's pictures have 64 pixels.
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of validate.py: the released names and defaults, ours beside them."""
     parser = EitherDash(prog="validate.py", description="Score a checkpoint on a test set.")
     parser.add_argument("positional_data", metavar="DATA", nargs="?", default=None, help="as --data")
-    parser.add_argument("--data", default="./data")
+    parser.add_argument("--data", default="./data", help=DATA_HELP)
     parser.add_argument("--metadata", default="./data/COCO_2014", help="hyperml: folder of val.json")
     parser.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto")
     parser.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt")
     parser.add_argument("--calibrate", action="store_true", help="also F with the best threshold per class; they are"
         " chosen on this very set")  # fmt: skip
-    add_shared_flags(parser, skip_corrupt=False)
+    add_shared_flags(parser)
     return parser
 
 
@@ -101,7 +101,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def open_scored(args: argparse.Namespace) -> tuple[torch.nn.Module, Checkpoint, Pixels, DataSet]:
+def open_scored(
+    args: argparse.Namespace, accelerator: Accelerator | None = None
+) -> tuple[torch.nn.Module, Checkpoint, Pixels, DataSet]:
     """The network, what its file says, its input, and the test set in the columns of its outputs.
 
     Image size, interpolation, normalisation, classes and head are the checkpoint's unless their flag was given.
@@ -115,7 +117,10 @@ def open_scored(args: argparse.Namespace) -> tuple[torch.nn.Module, Checkpoint, 
     args.interpolation = pixels.interpolation
     if "keep_empty" not in args._given:
         args.keep_empty = bool(found.recorded.get("keep_empty", False))
-    return model, found, pixels, _test_set(args, found, pixels)
+    data = _test_set(args, found, pixels)
+    require_images(data, "val", args._found, args, accelerator or make_accelerator(args))
+    require_scorable(data, args._found)
+    return model, found, pixels, data
 
 
 def _test_set(args: argparse.Namespace, found: Checkpoint, pixels: Pixels) -> DataSet:
@@ -141,7 +146,6 @@ def _test_set(args: argparse.Namespace, found: Checkpoint, pixels: Pixels) -> Da
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{count} of {source}" for source, count in counts.items())
         raise SettingsError(f"the numbers of classes disagree: {told}")
-    require_scorable(data, args._found)
     return data
 
 
@@ -149,13 +153,13 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
     """Load the network, predict every test image once, report; returns the summary."""
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    model, found, pixels, data = open_scored(args)
+    model, found, pixels, data = open_scored(args, accelerator)
     model = fold(model).to(accelerator.device, memory_format=torch.channels_last)
 
     run = start_run(args, f"./outputs/validate_{args._found.name}", accelerator)
     run.print(f"{args.model_path}: {describe_network(found, pixels)}")
     run.print(f"val: {len(data)} images{', those without annotation too' if args.keep_empty else ''}")
-    loader = eval_loader(data, args.batch_size, accelerator=accelerator, workers=args.workers, collate=collate_of(data))
+    loader = scoring_loader(data, args, accelerator)
     seen = [0]
 
     def poll() -> None:
@@ -164,7 +168,9 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
             run.print(f"batch {seen[0]} of {len(loader)}")
         run.poll()
 
-    (scores,), targets = predict([model], loader, accelerator, poll=poll)
+    scored = predict_rows([model], loader, accelerator, poll=poll)
+    scores = scored.scores[0]
+    targets = scored.targets
     run.progress.images = len(scores)
     summary = metrics_of(targets, scores, args.thre) | prf_metrics(targets, scores, args.thre)
     top3 = conventional_f1(prf_metrics(targets, top_k_only(scores), args.thre))
@@ -175,6 +181,7 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
     summary |= {"images": len(scores), "classes": scores.shape[1], "image_size": pixels.size}
     no_positive, _ = uncounted_classes(targets)
     summary |= {"classes_without_positives": int(no_positive.sum()), "offline_sample": args._found.is_sample}
+    summary["eval_skipped"] = count_skipped(data, scored)
     run.log("test", **summary)
     print_scores(run, summary)
     told = report.describe_uncounted(list(data.classes.values()), targets, summary.get(report.OTHERS))
@@ -186,13 +193,14 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
 
 def print_scores(run: Run, summary: dict[str, float]) -> None:
     """The mAP, and precision, recall and F at the threshold."""
+    without = report.told_skipped(summary)
     rates = "  ".join(f"{k} {summary[k]:.2f}" for k in ("P_C", "R_C", "F_C", "P_O", "R_O", "F_O"))
     if "classes_counted" in summary:
         counted = f"{summary['classes_counted']} of {summary['classes']} classes"
-        run.print(f"mAP (annotated labels only, {counted}): {summary['mAP']:.2f}")
-        run.print(f"un-annotated as negative: mAP {summary['mAP_unannotated_as_negative']:.2f}  {rates}")
+        run.print(f"{without}mAP (annotated labels only, {counted}): {summary['mAP']:.2f}")
+        run.print(f"{without}un-annotated as negative: mAP {summary['mAP_unannotated_as_negative']:.2f}  {rates}")
     else:
-        run.print(f"mAP: {summary['mAP']:.2f}  {rates}")
+        run.print(f"{without}mAP: {summary['mAP']:.2f}  {rates}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

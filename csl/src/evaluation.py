@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,8 +10,17 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.checkpoint import unwrap
-from common.data import Batch, gather_in_order
+from common.cli import UserError
+from common.data import Batch, Seeded, gather_in_order
 from csl.src.helper_functions.metrics import AP_partial, conventional_f1, mAP, prf_metrics
+
+
+class Scored(NamedTuple):
+    """What models say of a test set. Row i is of sample index[i]; unreadable images have none."""
+
+    scores: list[np.ndarray]  # of every model: probabilities (N,C) float32
+    targets: np.ndarray  # (N,C) int8
+    index: np.ndarray  # (N,) int64, ascending
 
 
 @contextmanager
@@ -35,11 +45,25 @@ def predict(
     poll: Callable[[], None] | None = None,
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once, in order.
+    """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once, in order."""
+    found = predict_rows(models, loader, accelerator, poll=poll, forward=forward)
+    return found.scores, found.targets
+
+
+@torch.inference_mode()
+def predict_rows(
+    models: Sequence[nn.Module],
+    loader: Iterable,
+    accelerator: Accelerator,
+    *,
+    poll: Callable[[], None] | None = None,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+) -> Scored:
+    """The same, and which samples they are.
 
     All models see the same decoded batch, in float32. Batches are `common.data.Batch`es, or plain pairs (images,
     targets). `poll` is called after every batch; `forward(model, images)` stands for another way to the
-    probabilities (test-time augmentation).
+    probabilities (test-time augmentation). UserError: no image can be read.
     """
     forward = forward or (lambda model, images: model(images).float().sigmoid())
     models = [unwrap(model) for model in models]
@@ -48,6 +72,8 @@ def predict(
         for batch in loader:
             if not isinstance(batch, Batch):
                 batch = Batch(batch, torch.arange(seen, seen + len(batch[1])), 0)
+            if batch.data is None:  # nothing in it could be decoded
+                continue
             images, labels = batch.data
             seen += len(labels)
             images = images.to(accelerator.device, non_blocking=True)
@@ -57,9 +83,23 @@ def predict(
             targets.append(labels.to(torch.int8))
             if poll is not None and accelerator.num_processes == 1:
                 poll()
-    columns = [torch.cat(part) if part else torch.zeros(0) for part in (indices, targets, *scores)]
-    _, labels, *probabilities = gather_in_order(columns[0], *columns[1:], accelerator=accelerator)
-    return [p.numpy() for p in probabilities], labels.numpy()
+    kinds = (torch.int64, torch.int8, *(torch.float32 for _ in scores))
+    columns = [
+        torch.cat(part) if part else torch.zeros(0, dtype=kind)
+        for part, kind in zip((indices, targets, *scores), kinds, strict=True)
+    ]
+    index, labels, *probabilities = gather_in_order(columns[0], *columns[1:], accelerator=accelerator)
+    if not len(index):
+        raise UserError("no test image can be read: nothing can be scored")
+    return Scored([p.numpy() for p in probabilities], labels.numpy(), index.numpy())
+
+
+def count_skipped(data: Any, scored: Scored) -> int:
+    """How many images of a test set the scores are without, because they cannot be read.
+
+    `data` knows those that were left out at the start (`unreadable`); others turn out while they are decoded.
+    """
+    return getattr(data, "unreadable", 0) + len(data) - len(scored.index)
 
 
 def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> dict[str, float]:
@@ -102,16 +142,22 @@ def score_both(
     loader: Iterable,
     accelerator: Accelerator,
     poll: Callable[[], None] | None = None,
-) -> tuple[dict[str, float], list[np.ndarray], np.ndarray]:
-    """Metrics of the model and of the averaged model, each under its own name; their scores; the targets.
+) -> tuple[dict[str, float], Scored]:
+    """Metrics of the model and of the averaged model, each under its own name; what they were computed from.
 
-    Where the data set knows all labels besides the partial ones, `mAP_complete` measures on them.
+    Where the data set knows all labels besides the partial ones, `mAP_complete` measures on them. `eval_skipped`
+    counts the unreadable images that all are measured without; it is absent where there are none.
     """
-    scores, targets = predict([model, ema_model], loader, accelerator, poll=poll)
-    complete = getattr(getattr(getattr(loader, "dataset", None), "dataset", None), "complete", None)
+    scored = predict_rows([model, ema_model], loader, accelerator, poll=poll)
+    seeded = getattr(loader, "dataset", None)
+    data = seeded.dataset if isinstance(seeded, Seeded) else None
+    complete = getattr(data, "complete", None)
     metrics = {}
-    for name, values in zip(("model", "ema"), scores, strict=True):
-        metrics |= {f"{metric}_{name}": value for metric, value in metrics_of(targets, values).items()}
+    for name, values in zip(("model", "ema"), scored.scores, strict=True):
+        metrics |= {f"{metric}_{name}": value for metric, value in metrics_of(scored.targets, values).items()}
         if complete is not None:
-            metrics[f"mAP_complete_{name}"] = mAP(complete, values)
-    return metrics, scores, targets
+            metrics[f"mAP_complete_{name}"] = mAP(complete[scored.index], values)
+    skipped = 0 if data is None else count_skipped(data, scored)
+    if skipped:
+        metrics["eval_skipped"] = skipped
+    return metrics, scored

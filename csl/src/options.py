@@ -22,6 +22,7 @@ from csl.src.contradictions import (
     refuse_other_layouts,
     require_size,
 )
+from csl.src.errors import MissingFileError
 from csl.src.helper_functions.coco_simulation import SCHEMES, scheme_of
 from csl.src.helper_functions.files import expanded
 from csl.src.helper_functions.locate import Found, locate_data
@@ -29,6 +30,10 @@ from csl.src.loss_functions.partial_asymmetric_loss import MODES, SCOPES
 from csl.src.models.utils.factory import canonical_name
 from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS, default_param
 
+DATA_HELP = """folder with annotations/instances_{train,val}2014.json (or 2017), train2014, val2014; with
+ annotations/lvis_v1_{train,val}.json (v0.5 too), train2017, val2017; or with data.csv or
+ oidv6-train-annotations-human-imagelabels.csv and validation-annotations-human-imagelabels.csv of Open Images; looked
+ for in its folders COCO_2014 and coco too""".replace("\n", "")
 DEFAULT_MODEL_PATH = "./tresnet_m.pth"
 SETS = {"pos": "annotated positives", "neg": "annotated negatives", "unann": "un-annotated labels, not in ignore modes"}
 
@@ -68,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = EitherDash(prog="train.py", description="CSL: multi-label training with partial annotations.")
 
     g = parser.add_argument_group("data")
-    g.add_argument("--data", default="./data", help="data root; layouts in the README")
+    g.add_argument("--data", default="./data", help=DATA_HELP)
     g.add_argument("--metadata", default="./data/COCO_2014", help="hyperml: train.json, val.json")
     g.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto", help="on_farm: official"
         " COCO; hyperml: metadata folder; auto: look")  # fmt: skip
@@ -170,7 +175,17 @@ def find_data(args: argparse.Namespace, given: set[str]) -> Found:
     """Where the data of `args` are. --metadata, where it is given, is the layout that is wanted."""
     if "metadata" in given and args.debug_mode == "auto":
         args.debug_mode = "hyperml"
+    if "metadata" in given:
+        _require_metadata(expanded(args.metadata, "--metadata"))
     return locate_data(args, is_given=bool(given & {"data", "metadata"}))
+
+
+def _require_metadata(folder: Path) -> None:
+    """MissingFileError where a given --metadata has not both lists."""
+    lists = ("train.json", "val.json")
+    missing = [name for name in lists if not (folder / name).is_file()]
+    if missing:
+        raise MissingFileError(f"--metadata {folder}: {' and '.join(missing)} of COCO's form not there")
 
 
 def _sample_simulation(first: argparse.Namespace, found: Found) -> dict:

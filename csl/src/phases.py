@@ -1,15 +1,16 @@
 """Several runs from one command: the prior's temporary network before the target network, and rows side by side."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from common.cam import save_curves
+from common.cli import UserError
 from common.run import Run
 from common.sweep import child_of, run_each
+from common.text import is_kind, read_json
 from csl.src.contradictions import param_of
 from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS
 
@@ -42,7 +43,12 @@ def prior_file(args: argparse.Namespace, run: Run, train: Train) -> str | None:
 
 
 def _is_done(summary: Path, epochs: int) -> bool:
-    return summary.is_file() and json.loads(summary.read_text())["epochs"] >= epochs
+    """Whether a summary is that of a whole phase 1; a damaged one is written anew by the run that it is of."""
+    try:
+        done = read_json(summary, dict).get("epochs")
+    except UserError:
+        return False
+    return is_kind(done, int) and done >= epochs
 
 
 def paper_numbers() -> dict[tuple[str, str], float]:
@@ -101,6 +107,8 @@ def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
         return {}
     groups = frame.groupby(["scheme", "row"], sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
+    if "eval_skipped" in frame and frame["eval_skipped"].any():
+        table["eval_skipped"] = groups["eval_skipped"].max().to_numpy(int)
     table["model_mean"] = groups["mAP_model_final"].mean().to_numpy(float)
     if args._found.files.train.name == "instances_train2014.json" and (frame["classes"] == COCO_CLASSES).all():
         paper = paper_numbers()

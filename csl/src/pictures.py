@@ -11,7 +11,7 @@ from PIL import Image
 from common import samples
 from common.cam import save_grid
 from common.cli import UserError
-from common.images import image_files, is_hidden
+from common.images import image_files, is_image
 from csl.src.helper_functions.files import expanded
 from csl.src.helper_functions.openimages import read_class_names
 from csl.src.models.utils.checkpoint import Checkpoint
@@ -32,14 +32,28 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
         else:
             pattern = any(mark in path.name for mark in "*?[")
             found_here = path.parent.glob(path.name) if pattern and path.parent.is_dir() else ()
-            here = sorted(picture for picture in found_here if picture.is_file() and not is_hidden(picture))
+            here = sorted(picture for picture in found_here if picture.is_file() and is_image(picture))
         if not here:
             raise UserError(
-                f"--pic_path {text}: no picture there; give a picture, a folder or a pattern (the released ones are in "
-                "pics/ of Alibaba-MIIL/PartialLabelingCSL), or run with --sample"
+                f"--pic_path {text}: no picture there; give a picture, a folder or a pattern (the released ones: pics/ "
+                "of Alibaba-MIIL/PartialLabelingCSL), or run with --sample"
             )
         found += here
-    return found
+    return list(dict.fromkeys(found))  # pics/ and pics/a.jpg: once
+
+
+def printable(text: str) -> str:
+    """The text, with what no terminal can show spelled out: names of files may hold any bytes.
+
+    >>> printable("a\\udcff.jpg")
+    'a\\\\udcff.jpg'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def figure_name(number: int, path: Path) -> str:
+    """The name of the annotated picture of a file, which may have a name as long as the system allows."""
+    return f"{number:04d}_{path.stem[:60]}"
 
 
 def class_names(checkpoint: Checkpoint, descriptions: Path) -> list[str]:

@@ -1,9 +1,8 @@
 """What a run says and leaves behind: warnings, epoch lines, prior tables, per-class figures, pictures, weights."""
 
 import argparse
-import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import nn
 from common import checkpoint
 from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps, save_curves, save_grid
 from common.run import Run
-from csl.src.evaluation import evaluating, uncounted_classes
+from common.text import write_csv
+from csl.src.evaluation import Scored, evaluating, uncounted_classes
 from csl.src.helper_functions.classes import listed
 from csl.src.helper_functions.coco_simulation import plot_class_freq, save_partial_labels
 from csl.src.helper_functions.get_data import DataSet, names_without_positives, targets_of
@@ -140,11 +140,18 @@ def print_epoch(run: Run, epochs: int, score: float, targets: np.ndarray) -> Non
     elif "mAP_classes_with_positives_ema" in test:
         empty = int(uncounted_classes(targets)[0].sum())
         partial = f"({empty} of {targets.shape[1]} classes have no positive and count 0)  "
+    partial += told_skipped(test)
     run.print(
         f"epoch {p.epoch + 1}/{epochs}  loss {told(train['loss'])}  lr {train['lr']:.2g}  "
         f"mAP model {told(test['mAP_model'])}  mAP ema {told(test['mAP_ema'])}  best {told(best)}  {partial}"
         f"{speed:.0f} images/s  {left:.1f} min left"
     )
+
+
+def told_skipped(metrics: Mapping[str, Any]) -> str:
+    """What stands beside numbers that are measured without unreadable images; empty where there were none."""
+    skipped = metrics.get("eval_skipped")
+    return f"(eval_skipped {skipped:.0f})  " if skipped else ""
 
 
 def export_best(run: Run, states: dict[str, dict], info: dict[str, Any]) -> None:
@@ -163,7 +170,7 @@ def write(
     train: DataSet,
     val: DataSet,
     ema_model: nn.Module,
-    last: tuple[list[np.ndarray], np.ndarray] | None,
+    last: Scored | None,
     prior: ComputePrior,
     drops: DropStatistics,
     pixels: Pixels,
@@ -184,11 +191,13 @@ def write(
     }
     test = [line for line in run.lines if line["split"] == "test"]
     if test:
-        skip = ("step", "epoch", "split", "mAP_ema", "mAP_model")
+        skip = ("step", "epoch", "split", "mAP_ema", "mAP_model", "eval_skipped")
         summary |= {f"{name}_final": value for name, value in test[-1].items() if name not in skip}
+    summary["eval_skipped"] = test[-1].get("eval_skipped", 0) if test else val.unreadable
     summary["classes_without_positives"] = len(names_without_positives(val))
     if run.is_main and last is not None:
-        (_, scores), targets = last
+        targets = last.targets
+        scores = last.scores[1]
         told = describe_uncounted(list(val.classes.values()), targets, summary.get(f"{OTHERS}_ema_final"))
         if told:
             run.print(told)
@@ -201,7 +210,7 @@ def write(
             ylabel="mAP (%)",
             title=f"{mode_of(args)} on {label}",
         )
-        draw_examples(run, ema_model, val, scores, pixels)
+        draw_examples(run, ema_model, val, last, pixels)
     return summary
 
 
@@ -222,30 +231,29 @@ def write_classes(
     if prior.avg_pred_train is not None:
         columns["prior"] = [f"{p:.4f}" for p in prior.avg_pred_train.tolist()]
     columns |= drops.columns()
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *zip(*columns.values(), strict=True)])
+    write_csv(path, [list(columns), *zip(*columns.values(), strict=True)])
 
 
 @torch.inference_mode()
-def draw_examples(run: Run, model: nn.Module, val: DataSet, scores: np.ndarray, pixels: Pixels, count: int = 6) -> None:
+def draw_examples(run: Run, model: nn.Module, val: DataSet, scored: Scored, pixels: Pixels, count: int = 6) -> None:
     """figures/examples.png: test pictures with the averaged model's three best classes and their activation maps.
 
     Probabilities stand above; a * marks a class that is there.
     """
     rows, titles = [], []
     names = list(val.classes.values())
-    for i in range(min(count, len(val))):
+    for scores, i in zip(scored.scores[1], scored.index[:count].tolist(), strict=False):
         image, target = val[i]
         target = torch.from_numpy(val.index.rows([target])[0]) if isinstance(target, int) else target
         picture = pixels.picture(image)
-        top = np.argsort(-scores[i], kind="stable")[:3].tolist()
+        top = np.argsort(-scores, kind="stable")[:3].tolist()
         maps = _maps(model, image) if isinstance(model, TResNet) else None
         there = [names[c] for c in np.flatnonzero(target.numpy() == 1)[:4]]
         row, title = [picture], ["\n".join(", ".join(there[k : k + 2]) for k in range(0, len(there), 2))]
         for c in top:
             shown = picture if maps is None else overlay(picture, normalize_scoremap(maps[c], "max"))
             row.append(shown)
-            title.append(f"{names[c]}{'*' if target[c] == 1 else ''} {scores[i, c]:.2f}")
+            title.append(f"{names[c]}{'*' if target[c] == 1 else ''} {scores[c]:.2f}")
         rows.append(row)
         titles.append(title)
     if rows:

@@ -76,7 +76,7 @@ def test_hyphens_and_underscores():
 def test_printed_commands_without_data_run_on_the_sample(command, empty_folder, capsys):
     train.main([*shlex.split(command), "--max_steps", "2", "--cpu"])
     told = capsys.readouterr().out
-    assert told.startswith("COCO 2014 is not in data") and "this run uses the offline sample" in told.split("\n")[0]
+    assert told.startswith("COCO 2014 is not in data:") and "this run uses the offline sample" in told.split("\n")[0]
     assert "results: outputs/COCO_2014_tresnet_tiny_selective" in told
     config = json.loads((empty_folder / "outputs/COCO_2014_tresnet_tiny_selective/config.json").read_text())
     settings = config["settings"]
@@ -98,7 +98,7 @@ def test_recipes_are_the_rows_of_the_table(data, tmp_path):
 
 
 TRAIN_MISTAKES = {
-    "no layout": ("--data {empty}", "COCO 2014 is not in "),
+    "no layout": ("--data {empty}", "COCO 2014 is not in --data "),
     "no such folder": ("--data {empty}/nowhere", "does not exist"),
     "class count": ("--num_classes 80", "the data have 5 classes"),
     "rps wants a share": ("--simulate_partial_type rps --simulate_partial_param 1000", "rps wants the share"),
@@ -147,7 +147,7 @@ def test_missing_and_corrupt_images(tmp_path, capsys):
         train.main(arguments(data, tmp_path / "a"))
     files[4].write_bytes(b"not an image")
     flags = arguments(data, tmp_path / "b", "--skip_missing", "--epochs", "1")
-    with pytest.raises(UserError, match=rf"{files[4].name}.*--skip_corrupt.*instances_train2014.json"):
+    with pytest.raises(UserError, match=rf"{files[4].name}.*instances_train2014.json.*--skip_corrupt"):
         train.main(flags)
     train.main([*flags, "--skip_corrupt", "--overwrite"])
     progress = torch.load(tmp_path / "b" / "checkpoints" / "last.pt", weights_only=True)["progress"]

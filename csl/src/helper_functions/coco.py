@@ -37,7 +37,8 @@ class Annotations:
 
         category_ids = self._whole_numbers(categories, "categories", "id")
         image_ids = self._whole_numbers(images, "images", "id")
-        self.names = [str(name) for name in self._column(categories, "categories", "name")]
+        names = self._column(categories, "categories", "name")
+        self.names = [self._name(name, place) for place, name in enumerate(names, 1)]
         with as_settings_errors():
             once(category_ids.tolist(), f"{path}: category ids")
             once(self.names, f"{path}: category names")
@@ -75,6 +76,16 @@ class Annotations:
                 f"{self.path}: {NO_ANNOTATIONS} (entry {position} of {kind!r} has no {key!r}); fetch it again"
             ) from error
 
+    def _name(self, name: object, place: int) -> str:
+        """A category's name; SettingsError where it is none, or none that can be written into a file."""
+        if isinstance(name, int) and not isinstance(name, bool):
+            return str(name)
+        if not isinstance(name, str) or not name.strip():
+            raise SettingsError(f"{self.path}: categories, entry {place}: expected a name, found {ascii(name)[:60]}")
+        if not name.isascii() and any("\ud800" <= mark <= "\udfff" for mark in name):  # half of a pair of surrogates
+            raise SettingsError(f"{self.path}: categories, entry {place}: the name {ascii(name)[:60]} is no text")
+        return name
+
     def _whole_numbers(self, records: list, kind: str, key: str) -> np.ndarray:
         """record[key] of every record as int64; SettingsError where one is no whole number."""
         values = self._column(records, kind, key)
@@ -85,7 +96,7 @@ class Annotations:
         try:
             return np.array(values, np.int64)
         except OverflowError as error:
-            raise SettingsError(f"{self.path}: {kind}: a {key} has more than 63 bits") from error
+            raise SettingsError(f"{self.path}: {kind}: {key} has more than 63 bits") from error
 
     def require_known(self, ids: np.ndarray, known: Iterable[int], what: str) -> None:
         """SettingsError with the number of ids (n,) that are not known, and the first of them."""
@@ -122,6 +133,7 @@ class AnnotatedImages:
         self.root, self.transform, self.target_transform = Path(root), transform, target_transform
         self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)  # as the annotators saw it
         self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
+        self.unreadable = 0  # images that were left out because they cannot be read
         self.coco = Annotations(annFile)
         own = dict(zip(self.coco.cats, self.coco.names, strict=True))
         if columns is None:
@@ -161,6 +173,8 @@ class AnnotatedImages:
     def keep(self, rows: np.ndarray) -> None:
         """Keep only the items at `rows`."""
         matrix = self.targets_all.matrix[rows]
+        if self.complete is not None:
+            self.complete = self.complete[rows]
         self.ids = [self.ids[row] for row in rows]
         self.targets_all = LabelTable(self.ids, matrix)
 

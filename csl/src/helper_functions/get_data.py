@@ -1,7 +1,6 @@
 """get_data: the training and test loaders of whatever layout was found."""
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from common.data import eval_loader, read_image, train_loader
 from common.text import numbered_lines, once
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
 from csl.src.helper_functions.augment import CutoutPIL, RandAugment, RandomShift
+from csl.src.helper_functions.checked import leave_out_unusable
 from csl.src.helper_functions.classes import Columns, listed
 from csl.src.helper_functions.coco import AnnotatedImages, CocoDetection, LVISDetection
 from csl.src.helper_functions.coco_simulation import load_partial_labels, simulate_coco
-from csl.src.helper_functions.files import FolderListing
 from csl.src.helper_functions.label_table import label_matrix
 from csl.src.helper_functions.locate import Found, locate_data
 from csl.src.helper_functions.openimages import (
@@ -83,8 +82,8 @@ def open_dataset(
 
     Images are squashed to `pixels.size`; `transform` makes tensors of them (None: pixels.tensor). `columns`: the
     classes that the labels' columns stand for, those of the training set or of a network (None: the file's own).
-    SettingsError for a split without images or labels, for classes that are not among `columns`, and where image files
-    are missing.
+    SettingsError for a split without images or labels, and for classes that are not among `columns`. Whether the image
+    files are there and readable is for `require_images` to say.
     """
     transform = transform or pixels.tensor
     annotations = found.files.train if split == "train" else found.files.val
@@ -98,7 +97,6 @@ def open_dataset(
         data = kind(images, annotations, transform, keep_empty=keep_empty, columns=columns)
     if not len(data):
         raise SettingsError(f"{annotations}: holds no labelled image of the split {split}")
-    _require_images(data, annotations, getattr(args, "skip_missing", False))
     data.read = SquareReader(pixels, len(data))
     return data
 
@@ -201,19 +199,16 @@ def _complete_labels(path: Path, index: OpenImagesIndex) -> np.ndarray | None:
     return whole.rows(row_of[name] for name in index.paths)
 
 
-def _require_images(data: DataSet, annotations: Path, skip: bool) -> None:
-    """SettingsError where image files are missing, with the first path and the count; or leave them out."""
-    paths, listing = data.paths(), FolderListing()
-    there = [path in listing for path in paths]
-    missing = [path for path, is_present in zip(paths, there, strict=True) if not is_present]
-    if missing and not (skip and any(there)):
-        raise SettingsError(
-            f"{len(missing)} of {len(paths)} images of {annotations} are not there, the first: {missing[0]}; "
-            "unpack the images, or --skip_missing"
-        )
-    if missing:
-        print(f"{len(missing)} images of {annotations} are missing and left out", file=sys.stderr, flush=True)
-        data.keep(np.flatnonzero(there))
+def require_images(data: DataSet, split: str, found: Found, args: argparse.Namespace, accelerator: Accelerator) -> None:
+    """`leave_out_unusable` as the flags --skip_missing and --skip_corrupt ask for it; all processes call it."""
+    leave_out_unusable(
+        data,
+        split,
+        found.files.train if split == "train" else found.files.val,
+        accelerator,
+        skip_missing=getattr(args, "skip_missing", False),
+        skip_corrupt=getattr(args, "skip_corrupt", False),
+    )
 
 
 def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -> tuple[DataLoader, DataLoader]:
@@ -229,6 +224,8 @@ def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -
     augmented = train_transform(getattr(args, "augment", "paper"), pixels)
     train = open_dataset(found, "train", args, pixels, transform=augmented)
     val = open_dataset(found, "val", args, pixels, columns=train.columns)
+    for split, data in (("train", train), ("val", val)):
+        require_images(data, split, found, args, accelerator)
     if accelerator.is_main_process:
         for split, data in (("train", train), ("val", val)):
             kept = f"{len(data)} of {data.num_all}" if isinstance(data, AnnotatedImages) else str(len(data))
@@ -251,7 +248,7 @@ def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -
             skip_corrupt=getattr(args, "skip_corrupt", False),
             collate=collate_of(train),
         ),
-        eval_loader(val, args.batch_size, accelerator=accelerator, workers=args.workers, collate=collate_of(val)),
+        scoring_loader(val, args, accelerator),
     )
     if not loaders[0].batch_sampler.batches:
         raise SettingsError(
@@ -261,6 +258,18 @@ def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -
     for loader, data in zip(loaders, (train, val), strict=True):
         loader.dataset.classes = data.classes
     return loaders
+
+
+def scoring_loader(data: DataSet, args: argparse.Namespace, accelerator: Accelerator) -> DataLoader:
+    """The loader of a test set: every image once, in order, without those that --skip_corrupt leaves out."""
+    return eval_loader(
+        data,
+        args.batch_size,
+        accelerator=accelerator,
+        workers=args.workers,
+        skip_corrupt=getattr(args, "skip_corrupt", False),
+        collate=collate_of(data),
+    )
 
 
 def require_trainable(train: DataSet, found: Found) -> None:

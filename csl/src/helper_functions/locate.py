@@ -9,10 +9,9 @@ from csl.src.helper_functions.files import expanded
 
 NAMES = {"openimages": "Open Images", "lvis": "LVIS"}  # of --dataset; else COCO 2014
 HOW_TO_GET = {
-    "COCO 2014": "train2014.zip, val2014.zip and annotations_trainval2014.zip of cocodataset.org",
-    "LVIS": "lvis_v1_{train,val}.json of lvisdataset.org, train2017.zip and val2017.zip of cocodataset.org",
-    "Open Images": "data.csv and pictures as Alibaba-MIIL/PartialLabelingCSL links them (OpenImages.md), or the human-"
-    "verified image labels and pictures of storage.googleapis.com/openimages/web",
+    "COCO 2014": "unpack train2014.zip, val2014.zip, annotations_trainval2014.zip of cocodataset.org there",
+    "LVIS": "put lvis_v1_{train,val}.json (lvisdataset.org), train2017, val2017 (cocodataset.org) there",
+    "Open Images": "put data.csv and the pictures there (links: OpenImages.md of Alibaba-MIIL/PartialLabelingCSL)",
 }
 SUBFOLDERS = ("COCO_2014", "coco")
 
@@ -86,21 +85,21 @@ def find_layout(root: Path, args: argparse.Namespace) -> Layout | None:
 def locate_data(args: argparse.Namespace, *, is_given: bool) -> Found:
     """Find the data of `args` (data, metadata, dataset, debug_mode, sample), or the offline sample.
 
-    UserError lists the files that were looked for, with full paths, and says how to get the data.
+    UserError says what is missing, where it belongs, and whether the sample serves.
     """
     sample = "OpenImages" if args.dataset == "openimages" else None if args.dataset == "lvis" else "COCO_2014"
     root = expanded(args.data, "--data")
     dataset = NAMES.get(args.dataset, "COCO 2014")
-    looked = ", ".join(dict.fromkeys(str(layout.train.resolve()) for layout in wanted_layouts(root, args)))
     location = locate(
         dataset,
         given=root if is_given else None,
         default="./data",
         holds=lambda path: find_layout(path, args) is not None,
-        how_to_get=f"wanted one of {looked}, or the same below its folders {' and '.join(SUBFOLDERS)}; how to get "
-        f"{dataset}: {HOW_TO_GET[dataset]}, unpacked in one folder",
+        how_to_get=HOW_TO_GET[dataset],
         sample=sample,
         want_sample=args.sample,
+        with_sample=("--dataset coco", "--dataset openimages"),
+        flag="--data",
     )
     files = find_layout(location.path, args)
     if files is None:  # --sample with a --debug_mode of another layout

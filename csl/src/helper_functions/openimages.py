@@ -12,6 +12,7 @@ import glob
 import hashlib
 import os
 import re
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ import torch
 from PIL import Image
 
 from common import checkpoint
+from common.cli import UserError
 from common.data import read_image
 from common.text import csv_rows, inside
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors, naming_image
@@ -39,6 +41,7 @@ SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 FORMS = "path,[positives],[negatives],split or path,[labels],split with split train, val or test"
 LONG_FOLDERS = ("", "train", "validation", "test")
 DESCRIPTIONS = ("oidv6-class-descriptions", "class-descriptions")
+DAMAGED_CACHE = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
 FORMAT = 3  # of the cache; another number where a file is read in another way
 
 
@@ -188,16 +191,17 @@ def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
     key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = path.with_name(f".{path.name}.{key}.npz")
     if use_cache and cache.is_file():
-        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(cache, allow_pickle=False) as a:
+        with suppress(*DAMAGED_CACHE), np.load(cache, allow_pickle=False) as a:
             return a["paths"], a["splits"], (a["names"], a["name_of"], a["image_of"], a["positive"])
     paths, splits, labels = _parse(path)
     flat = labels.flat()
     arrays = {"paths": np.array(paths, str), "splits": np.array(splits, str)}
     arrays |= dict(zip(("names", "name_of", "image_of", "positive"), flat, strict=True))
     if use_cache and os.access(path.parent, os.W_OK):
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.{'?' * len(key)}.npz"):
-            stale.unlink(missing_ok=True)
-        checkpoint.atomic_save(cache, lambda temporary: _save_npz(temporary, arrays))
+        with suppress(OSError, UserError):  # a full disk: the file is parsed again next time
+            for stale in path.parent.glob(f".{glob.escape(path.name)}.{'?' * len(key)}.npz"):
+                stale.unlink(missing_ok=True)
+            checkpoint.atomic_save(cache, lambda temporary: _save_npz(temporary, arrays))
     return arrays["paths"], arrays["splits"], flat
 
 
@@ -354,6 +358,7 @@ class OpenImagesDataset:
         self.root, self.index, self.transform = Path(root), index, transform
         self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)
         self.complete: np.ndarray | None = None  # all labels (N,C) int8, where a second csv has them
+        self.unreadable = 0  # images that were left out because they cannot be read
         shown = _unique_names(index.classes, names or {})
         self.columns = Columns(shown, list(index.classes), str(index.source))
         self.classes = dict(enumerate(shown))
@@ -376,7 +381,10 @@ class OpenImagesDataset:
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep only the items at `rows`."""
-        self.index, self.folder_of = self.index.take(rows), self.folder_of[rows]
+        self.index = self.index.take(rows)
+        self.folder_of = self.folder_of[rows]
+        if self.complete is not None:
+            self.complete = self.complete[rows]
 
     def _folders(self) -> np.ndarray:
         """(N,) int8: which of LONG_FOLDERS holds each image, the first where none does; each folder is listed once."""

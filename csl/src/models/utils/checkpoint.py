@@ -8,6 +8,7 @@ checkpoints of train.py.
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,17 +100,22 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
     if head == "none" and any(key.startswith("head.decoder") for key in state):
         head = "ML-Decoder"
     outputs = state.get({"plain": "head.fc.weight", "bottleneck": "head.fc.FC.weight"}.get(head, ""))
+    if outputs is not None and outputs.dim() != 2:
+        raise SettingsError(f"{source}: a head of shape {tuple(outputs.shape)}, expected (classes, features)")
     count = info.get("num_classes") if outputs is None else len(outputs)
     names = info.get("idx_to_class")
     try:
         count = None if count is None else int(count)
         if names is not None:
             names = {int(k): str(v) for k, v in (names.items() if isinstance(names, Mapping) else enumerate(names))}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SettingsError(
             f"{source}: num_classes or idx_to_class is no number, or no names by index ({error})"
         ) from error
-    architecture = info.get("model_name") or looks_like(state)
+    architecture = info.get("model_name")
+    if not isinstance(architecture, str | None):
+        raise SettingsError(f"{source}: model_name {architecture!r:.40} is no text")
+    architecture = architecture or looks_like(state)
     return Checkpoint(state, count, names, architecture, head, recorded=_recorded(info, source), single=single)
 
 
@@ -157,10 +163,8 @@ def _load(file: Path) -> Any:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        try:
+        with suppress(SafetensorError):  # whatever it is instead, the next reader tells
             return load_file(file)
-        except SafetensorError as error:
-            raise SettingsError(f"{file}: damaged ({error}); download it again") from error
     with as_settings_errors():
         return checkpoint.load(file)
 
@@ -190,6 +194,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_
         for key in needed
         if key in given and given[key].shape != wanted[key].shape
     ]
+    bad += [f"{key} {problem}" for key in needed if key in given and (problem := _unusable(given[key], wanted[key]))]
     bad += [f"{key} is unknown" for key in given if key not in wanted and not is_head(key)]
     if bad:
         likely = f"; the file looks like {found.architecture}" if found.architecture else ""
@@ -198,6 +203,17 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_
         raise SettingsError(f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}")
     model.load_state_dict({key: given[key] for key in body if key in given}, strict=False)
     return found
+
+
+def _unusable(given: torch.Tensor, wanted: torch.Tensor) -> str | None:
+    """Why values cannot stand for others of their shape: they would be cut off, or make every score NaN."""
+    if given.layout != torch.strided or given.is_quantized:
+        return "is sparse or quantized"
+    if not wanted.is_floating_point():
+        return None
+    if not given.is_floating_point():
+        return f"holds {str(given.dtype).removeprefix('torch.')}, expected floating-point numbers"
+    return None if given.isfinite().all() else "is not finite"
 
 
 def _head_test(model: nn.Module) -> Any:
