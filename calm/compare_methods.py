@@ -23,10 +23,13 @@ from calm.config import parse
 from calm.flags import BOXES, CUES, ERASING, TRAINING, as_arguments, build_parser
 from calm.network.universal import canonical_method
 from common import samples
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, non_negative_int, parse_given, run_main, seed_list
 from common.rundir import holds_run
 from common.text import read_json
+
+one_module(__name__, "calm.compare_methods")
 
 ERASED = ("0.02", "0.05", "0.1", "0.3", "0.5", "0.7", "0.9")
 # the map of a method, and the normalisation and thresholds that suit it (spec f.1)

@@ -12,9 +12,12 @@ from calm.flags import build_parser, str2bool, without_effect  # noqa: F401
 from calm.network.util import holds_checkpoint
 from calm.prepare_metadata import BUILDERS, second_val, source_of
 from calm.score_map_method import GRADIENT_PROCESSES
+from common.aliases import one_module
 from common.cli import UserError, parse_given, settle
 from common.data import Location, locate
 from common.text import read_json
+
+one_module(__name__, "calm.config")
 
 mch = Attributes
 CUB_FOLDERS = ("CUB", "CUB_200_2011", "")

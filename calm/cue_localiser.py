@@ -13,7 +13,10 @@ from accelerate import Accelerator
 from calm.pixel_pr import PixelPR, mean_of, try_average_precision
 from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
+from common.aliases import one_module
 from common.cam import NORM_TYPES, at_least_float32, normalize_maps, resize_maps
+
+one_module(__name__, "calm.cue_localiser")
 
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]

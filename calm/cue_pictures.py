@@ -11,8 +11,11 @@ from calm.data_loaders import MEAN, STD, ImageLabelDataset
 from calm.network.head import AttributionNet
 from calm.score_mapper import ScoreMapper
 from calm.tester import Tester
+from common.aliases import one_module
 from common.cam import normalize_maps, overlay, resize_maps, save_grid
 from common.data import CorruptImage
+
+one_module(__name__, "calm.cue_pictures")
 
 
 def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:

@@ -17,9 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from calm.rows import ById, check_name, integral, read_lines, read_rows
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import Batch, CorruptImage, eval_loader, read_image, train_loader
 from common.images import check_images, left_out
+
+one_module(__name__, "calm.data_loaders")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPLITS = ("train", "val", "test")

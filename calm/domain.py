@@ -9,7 +9,10 @@ from numbers import Real
 
 import torch
 
+from common.aliases import one_module
 from common.domain import DomainError, is_readable
+
+one_module(__name__, "calm.domain")
 
 
 def check_labels(labels: torch.Tensor, classes: int, images: int | None = None, name: str = "labels") -> None:

@@ -6,7 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from calm.domain import check_count, check_no_nan, check_positive, check_share
+from common.aliases import one_module
 from common.cam import at_least_float32
+
+one_module(__name__, "calm.erasing")
 
 BASELINES = ("zero", "mean", "noise", "blur")
 

@@ -22,8 +22,11 @@ from calm.pixel_pr import UnfitDataset
 from calm.tester import Tester
 from calm.util import get_threshold_list
 from calm.util_cub_trait import CUBTrait, has_segmentations
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import UserError, run_main
+
+one_module(__name__, "calm.eval_cue_location")
 
 # mPxAP percent of the original README for 1, 2, 3 parts and all pairs; its protocol is not known
 PUBLISHED = {

@@ -3,7 +3,10 @@
 import common.interrupt  # noqa: F401
 
 from calm import eval_remove_classify
+from common.aliases import one_module
 from common.cli import run_main
+
+one_module(__name__, "calm.eval_pixel_perturb")
 
 
 def main(argv: list[str] | None = None) -> None:

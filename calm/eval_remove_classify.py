@@ -22,12 +22,15 @@ from calm.faithfulness import area_under, probability_curves
 from calm.flags import ERASE_K_LIST
 from calm.tester import Tester, start
 from calm.util import resize_scoremaps
+from common.aliases import one_module
 from common.cam import save_curves
 from common.checkpoint import atomic_write
 from common.cli import run_main
 from common.data import gather_in_order
 from common.loading import seed_of
 from common.run import plain
+
+one_module(__name__, "calm.eval_remove_classify")
 
 _ERASE_K_LIST = list(ERASE_K_LIST)
 TIE_ORDERS, BOOTSTRAPS, DRAWN_AT_ONCE = 5, 1000, 2_000_000

@@ -30,11 +30,14 @@ from calm.pixel_pr import PixelPR, try_average_precision
 from calm.tester import Tester, start
 from calm.util import get_threshold_list
 from calm.util_cub_trait import has_segmentations
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import run_main
 from common.data import gather_in_order
 from common.loading import loader_processes
 from common.run import plain
+
+one_module(__name__, "calm.eval_wsol")
 
 SCRIPT = "eval_wsol"
 _evaluator: BoxEvaluator | None = None  # of this process, or of a worker

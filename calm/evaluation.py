@@ -12,10 +12,13 @@ from PIL import Image
 from calm.data_loaders import get_bounding_boxes, get_image_sizes, get_mask_paths
 from calm.pixel_pr import PixelPR, average_precision, require_mask_dataset
 from calm.util import check_scoremap_validity
+from common.aliases import one_module
 from common.cam import normalize_scoremap
 from common.cli import UserError
 from common.images import check_images
 from common.text import require_file
+
+one_module(__name__, "calm.evaluation")
 
 RESIZE = 224
 Box = tuple[int, int, int, int]

@@ -32,10 +32,13 @@ from calm.training import (
     take_from_checkpoint,
     told_of_idle_flags,
 )
+from common.aliases import one_module
 from common.cam import normalize_maps, overlay, save_grid
 from common.cli import OneLineParser, UserError, run_main
 from common.images import read_image, read_own_picture
 from common.rundir import make_accelerator, seed_everything
+
+one_module(__name__, "calm.explain")
 
 SCRIPT = "explain"
 SHOWN_OF_CAM = {"score_map_process": "vanilla", "norm_type": "minmax"}

@@ -7,6 +7,9 @@ from torch import nn
 
 from calm.domain import check_count
 from calm.erasing import get_baseline, masks_of_first
+from common.aliases import one_module
+
+one_module(__name__, "calm.faithfulness")
 
 IMAGES_PER_FORWARD = 64
 

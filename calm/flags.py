@@ -13,6 +13,7 @@ from calm.network.head import ACTIVATIONS
 from calm.network.universal import METHODS, PROCESSES, canonical_method
 from calm.score_map_method import GRADIENT_PROCESSES
 from calm.util import THRESHOLD_TYPES
+from common.aliases import one_module
 from common.cam import NORM_TYPES
 from common.cli import (
     OneLineParser,
@@ -25,6 +26,8 @@ from common.cli import (
     seed,
     whole,
 )
+
+one_module(__name__, "calm.flags")
 
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 DATASETS = ("CUB", "ILSVRC", "OpenImages")

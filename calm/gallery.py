@@ -32,9 +32,12 @@ from calm.training import (
     start_evaluation,
     told_of_idle_flags,
 )
+from common.aliases import one_module
 from common.cam import normalize_maps, overlay, save_grid
 from common.cli import OneLineParser, UserError, positive_int, run_main
 from common.rundir import make_accelerator, seed_everything
+
+one_module(__name__, "calm.gallery")
 
 GRADIENTS = ("input_grad", "integrated_grad", "smooth_grad", "var_grad")
 

@@ -6,6 +6,10 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from common.aliases import one_module
+
+one_module(__name__, "calm.logger")
+
 LOGGER_TYPES = ("PythonLogger", "tensorboard")
 
 

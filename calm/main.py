@@ -40,10 +40,13 @@ from calm.training import (
     to_device,
     told_of_idle_flags,
 )
+from common.aliases import one_module
 from common.cli import run_main
 from common.data import gather_in_order
 from common.meter import Meter
 from common.rundir import backward, make_accelerator, prepare, seed_everything, share_buffers
+
+one_module(__name__, "calm.main")
 
 set_random_seed = seed_everything
 

@@ -6,8 +6,11 @@ import numpy as np
 import torch
 
 from calm.domain import check_labels, check_no_nan
+from common.aliases import one_module
 from common.cli import UserError
 from common.domain import DomainError, is_readable
+
+one_module(__name__, "calm.pixel_pr")
 
 
 class UnfitDataset(UserError, ValueError):

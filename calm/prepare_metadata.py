@@ -20,10 +20,13 @@ from pathlib import Path
 from PIL import Image
 
 from calm.rows import ById, check_name, finite, read_lines, read_rows
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
 from common.images import image_files, is_hidden, is_image, visible
 from common.text import read_xml, require_file, whole
+
+one_module(__name__, "calm.prepare_metadata")
 
 HELD_OUT = 5  # training images per class that stand in for val
 SOURCES = {  # of CUB: the fields of a line, from the image's number on

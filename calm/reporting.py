@@ -6,8 +6,11 @@ from typing import Any
 from calm.network.util import BESIDE_STATE_DICT, load_checkpoint
 from calm.util import Reporter
 from common import checkpoint
+from common.aliases import one_module
 from common.cam import save_curves
 from common.run import Run
+
+one_module(__name__, "calm.reporting")
 
 
 class PerformanceMeter:

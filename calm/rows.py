@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.text import inside, read_text
+
+one_module(__name__, "calm.rows")
 
 
 class ById(dict):

@@ -24,8 +24,11 @@ from calm.eval_remove_classify import classify_erased
 from calm.tester import Tester
 from calm.util import resize_scoremaps
 from calm.util_cub_trait import PARTS, CUBTrait
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, run_main
 from common.text import read_json
+
+one_module(__name__, "calm.sample_check")
 
 ERASED = 0.02
 RADIUS = 3 / 64  # of the wing's disc, in sides of the smallest picture (common/samples/cub.py)

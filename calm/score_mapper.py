@@ -12,6 +12,9 @@ from calm.network.head import AttributionNet
 from calm.network.universal import DeadAttention, Superclass
 from calm.score_map_method import GRADIENT_PROCESSES, gradients
 from calm.util import get_score_map
+from common.aliases import one_module
+
+one_module(__name__, "calm.score_mapper")
 
 
 @dataclass

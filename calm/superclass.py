@@ -15,8 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from calm.rows import read_lines
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import OneLineParser, UserError, run_main
+
+one_module(__name__, "calm.superclass")
 
 
 def group_by_last_word(names: Mapping[int, str]) -> dict[int, list[int]]:

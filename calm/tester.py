@@ -23,7 +23,10 @@ from calm.training import (
     to_device,
     told_of_idle_flags,
 )
+from common.aliases import one_module
 from common.rundir import make_accelerator, seed_everything
+
+one_module(__name__, "calm.tester")
 
 PLACES = {
     "eval_pixel_perturb": ERASING,

@@ -24,9 +24,12 @@ from calm.network.util import (
 )
 from calm.rows import read_lines
 from calm.util import string_contains_any
+from common.aliases import one_module
 from common.cli import UserError
 from common.run import Run, start_run
 from common.text import numbered_lines, once, read_json
+
+one_module(__name__, "calm.training")
 
 NUM_CLASSES = dict(zip(DATASETS, (200, 1000, 100), strict=True))
 PLACEHOLDER = "checkpoint_name"  # of the original README's commands

@@ -23,8 +23,11 @@ from calm.erasing import (  # noqa: F401
     smoothing,
 )
 from calm.score_map_method import GRADIENT_PROCESSES, GRADIENT_SETTINGS, activation_map, backprop
+from common.aliases import one_module
 from common.cam import normalize_scoremap, resize_maps  # noqa: F401
 from common.checkpoint import atomic_write
+
+one_module(__name__, "calm.util")
 
 THRESHOLD_TYPES = ("even", "log")
 

@@ -10,9 +10,12 @@ from PIL import Image
 from calm.domain import check_count
 from calm.prepare_metadata import is_picture, read_table
 from calm.rows import ById, finite, read_lines, read_rows
+from common.aliases import one_module
 from common.cli import UserError
 from common.images import check_images
 from common.text import once
+
+one_module(__name__, "calm.util_cub_trait")
 
 PRESENT_FROM = 50.0  # percent of the images of a class
 SIZE = 224

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import (
     UserError,
@@ -58,6 +59,8 @@ from csl.src.pictures import (
     train_sample_network,
 )
 from csl.src.pixels import INTERPOLATIONS, Pixels
+
+one_module(__name__, "csl.infer")
 
 
 def threshold(text: str) -> float | None:

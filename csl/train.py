@@ -19,6 +19,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.cli import run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
@@ -28,6 +29,8 @@ from csl.src.evaluation import Scored, score_both
 from csl.src.helper_functions.get_data import get_data, require_scorable, require_trainable
 from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.options import build_parser, parse_args
+
+one_module(__name__, "csl.train")
 
 __all__ = ["main", "make_optimizer", "parser", "train", "validate_multi"]
 

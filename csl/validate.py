@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.cli import (
     add_shared_flags,
     image_size,
@@ -43,6 +44,8 @@ from csl.src.models.utils.checkpoint import (
 )
 from csl.src.options import DATA_HELP, EitherDash, any_path, find_data
 from csl.src.pixels import INTERPOLATIONS, Pixels
+
+one_module(__name__, "csl.validate")
 
 # Where the checkpoint does not say it; the sample's pictures have 64 pixels.
 SAMPLE_DEFAULTS = {"image_size": 64, "workers": 0, "model_name": "tresnet_tiny"}

@@ -16,12 +16,15 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.aliases import one_module
 from common.cli import UserError, parse_given, run_main, seed_list
 from common.text import write_csv
 from oass.core.options import BASELINES, PUZZLES, WITH_TEACHER, build_parser, refuse_flags
 from oass.core.report import without
 from oass.core.settings import parse_args
 from oass.core.train import train
+
+one_module(__name__, "oass.ablation")
 
 FOR_ALL_RUNS = ("--seed", "--output_dir", "--resume", "--overwrite")  # no variant's own
 METRICS = ("map", "best_map", "pointing", "dead_cam")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, add_shared_flags, parse_given, run_main
 from common.images import read_own_picture
 from common.run import start_run
@@ -26,6 +27,8 @@ from oass.core.options import ONLY_IN_TRAINING, WITH_TEACHER, add_network_flags,
 from oass.core.pictures import draw_puzzles
 from oass.core.transforms import EvalTransform, Picture, normalise
 from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES
+
+one_module(__name__, "oass.explain")
 
 WITHOUT_EFFECT = {**ONLY_IN_TRAINING, "sample": "the pictures are those of --image"}
 

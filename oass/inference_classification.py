@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     UserError,
@@ -45,6 +46,8 @@ from oass.core.report import count_of, describe_data, without
 from oass.core.views import describe, views_of
 from oass.tools.ai.log_utils import log_line
 from oass.tools.dataset.voc_utils import CLASS_NAMES, write_server_files
+
+one_module(__name__, "oass.inference_classification")
 
 LARGEST_SCALE = 8.0
 

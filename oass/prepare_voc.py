@@ -13,10 +13,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, folder_path, run_main
 from oass.core.options import add_data_dir
 from oass.tools.dataset.voc_utils import PACKAGE_DATA, require_devkit
 from oass.tools.general.txt_utils import read_id_list, write_lines
+
+one_module(__name__, "oass.prepare_voc")
 
 # name -> (number of ids, sha256 of the sorted ids, each followed by a line feed)
 KNOWN = {

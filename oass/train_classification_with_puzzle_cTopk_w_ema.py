@@ -14,10 +14,13 @@ import common.interrupt  # noqa: F401
 
 from collections.abc import Sequence
 
+from common.aliases import one_module
 from common.cli import run_main
 from oass.core.settings import parse_args
 from oass.core.train import train
 from oass.tools.ai.optim_utils import update_ema_variables
+
+one_module(__name__, "oass.train_classification_with_puzzle_cTopk_w_ema")
 
 STRATEGY = "cTopk-w"
 __all__ = ["STRATEGY", "main", "update_ema_variables"]

@@ -13,9 +13,12 @@ import common.interrupt  # noqa: F401
 
 from collections.abc import Sequence
 
+from common.aliases import one_module
 from common.cli import run_main
 from oass.core.settings import parse_args
 from oass.core.train import train
+
+one_module(__name__, "oass.train_classification_with_puzzle_max")
 
 STRATEGY = "max"
 

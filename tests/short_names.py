@@ -28,3 +28,15 @@ def program_for(modules: list[str], package: str, *, short_first: bool) -> str:
             assert first is second, name
             assert sys.modules[name] is sys.modules["{package}." + name], name
     """
+
+
+def modules_of(folder: Path) -> list[str]:
+    """The names of all modules and packages of a paper, as they are imported from inside its folder."""
+    names = []
+    for path in sorted(folder.rglob("*.py")):
+        parts = list(path.relative_to(folder).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        if parts:
+            names.append(".".join(parts))
+    return names

@@ -11,6 +11,9 @@ from calm.network.resnet import build_resnet
 from calm.network.small import SmallCam
 from calm.network.universal import METHODS, UniversalProcess, canonical_method  # noqa: F401
 from calm.network.vgg import build_vgg16
+from common.aliases import one_module
+
+one_module(__name__, "calm.network")
 
 
 def _factory(name: str, build: Callable[..., AttributionNet]) -> Callable[..., AttributionNet]:

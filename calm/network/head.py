@@ -5,6 +5,9 @@ from torch import nn
 
 from calm.domain import check_count
 from calm.network.universal import Superclass, UniversalProcess
+from common.aliases import one_module
+
+one_module(__name__, "calm.network.head")
 
 ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 

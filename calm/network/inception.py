@@ -7,6 +7,9 @@ from torchvision.models.inception import BasicConv2d, InceptionA, InceptionC
 
 from calm.network.head import AttributionNet
 from calm.network.util import initialize_weights, load_imagenet
+from common.aliases import one_module
+
+one_module(__name__, "calm.network.inception")
 
 
 class DenseInceptionB(nn.Module):

@@ -5,6 +5,9 @@ from torch import nn
 
 from calm.network.head import AttributionNet
 from calm.network.util import initialize_weights, load_imagenet
+from common.aliases import one_module
+
+one_module(__name__, "calm.network.resnet")
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 

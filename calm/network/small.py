@@ -5,6 +5,9 @@ from torch import nn
 
 from calm.network.head import AttributionNet
 from calm.network.util import initialize_weights
+from common.aliases import one_module
+
+one_module(__name__, "calm.network.small")
 
 WIDTHS, STRIDES = (24, 32, 48, 64, 96), (2, 1, 2, 1, 1)  # receptive field 3, 7, 11, 19, 27
 

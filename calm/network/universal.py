@@ -16,6 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from calm.domain import check_labels, check_not_negative
+from common.aliases import one_module
+
+one_module(__name__, "calm.network.universal")
 
 METHODS = ("CAM", "CALM-EM", "CALM-ML")
 PROCESSES = (

@@ -9,8 +9,11 @@ from torch import nn
 from torch.hub import get_dir, load_state_dict_from_url
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import connection_limits
+
+one_module(__name__, "calm.network.util")
 
 IMAGENET = {
     "resnet18": "resnet18-f37072fd.pth",

@@ -7,6 +7,9 @@ from torch import nn
 
 from calm.network.head import AttributionNet
 from calm.network.util import initialize_weights, load_imagenet
+from common.aliases import one_module
+
+one_module(__name__, "calm.network.vgg")
 
 CHANNELS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 

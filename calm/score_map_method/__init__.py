@@ -10,6 +10,9 @@ from calm.score_map_method.gradients import (
     smooth_grad_square,
     var_grad,
 )
+from common.aliases import one_module
+
+one_module(__name__, "calm.score_map_method")
 
 GRADIENT_PROCESSES = {
     "input_grad": input_grad,

@@ -4,6 +4,9 @@ import torch
 from torch import nn
 
 from calm.network.universal import PROCESSES, Superclass
+from common.aliases import one_module
+
+one_module(__name__, "calm.score_map_method.activation_map")
 
 
 def activation_map(

@@ -6,6 +6,9 @@ from torch.nn import functional as F
 
 from calm.domain import check_count, check_labels, check_positive
 from calm.score_map_method.gradients import PIXELS_PER_FORWARD, logits_of_classes
+from common.aliases import one_module
+
+one_module(__name__, "calm.score_map_method.baselines")
 
 KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 

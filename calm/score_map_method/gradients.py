@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from calm.domain import check_count, check_labels, check_positive
+from common.aliases import one_module
+
+one_module(__name__, "calm.score_map_method.gradients")
 
 PIXELS_PER_FORWARD = 64 * 224 * 224  # how many path or noise steps share one forward
 Backprop = Callable[..., torch.Tensor]

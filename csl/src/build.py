@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
+from common.aliases import one_module
 from common.meter import Meter
 from common.run import Run
 from csl.src import report
@@ -20,6 +21,8 @@ from csl.src.loss_functions.partial_asymmetric_loss import ComputePrior, Partial
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import ModelInfo, load_pretrained
 from csl.src.selection import DropStatistics
+
+one_module(__name__, "csl.src.build")
 
 
 class Parts(NamedTuple):

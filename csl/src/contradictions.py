@@ -6,6 +6,7 @@ A flag acts wherever its help says. Where another flag takes its place, the mess
 import argparse
 from collections.abc import Iterable
 
+from common.aliases import one_module
 from common.cli import UserError
 from csl.src.errors import SettingsError
 from csl.src.helper_functions.classes import tell
@@ -16,6 +17,8 @@ from csl.src.loss_functions.partial_asymmetric_loss import mode_of
 from csl.src.models.tresnet.tresnet import SMALLEST
 from csl.src.models.utils.factory import TIMM
 from csl.src.recipes import RECIPES, default_param
+
+one_module(__name__, "csl.src.contradictions")
 
 ROWS = (*RECIPES, "csl", "all")
 SET_BY_ROWS = ("partial_loss_mode", "gamma_pos", "gamma_neg", "gamma_unann")

@@ -12,8 +12,11 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from common.domain import is_readable, is_transformed
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.domain")
 
 __all__ = [
     "COMPLETE",

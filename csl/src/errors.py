@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import CorruptImage
+
+one_module(__name__, "csl.src.errors")
 
 
 class SettingsError(UserError, ValueError):

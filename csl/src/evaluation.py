@@ -9,10 +9,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import unwrap
 from common.cli import UserError
 from common.data import Batch, Seeded, gather_in_order
 from csl.src.helper_functions.metrics import AP_partial, conventional_f1, mAP, prf_metrics
+
+one_module(__name__, "csl.src.evaluation")
 
 
 class Scored(NamedTuple):

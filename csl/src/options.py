@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     UserError,
@@ -29,6 +30,8 @@ from csl.src.helper_functions.locate import Found, locate_data
 from csl.src.loss_functions.partial_asymmetric_loss import MODES, SCOPES
 from csl.src.models.utils.factory import canonical_name
 from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS, default_param
+
+one_module(__name__, "csl.src.options")
 
 DATA_HELP = """folder with annotations/instances_{train,val}2014.json (or 2017), train2014, val2014; with
  annotations/lvis_v1_{train,val}.json (v0.5 too), train2017, val2017; or with data.csv or

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.aliases import one_module
 from common.cam import save_curves
 from common.cli import UserError
 from common.run import Run
@@ -13,6 +14,8 @@ from common.sweep import child_of, run_each
 from common.text import is_kind, read_json
 from csl.src.contradictions import param_of
 from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS
+
+one_module(__name__, "csl.src.phases")
 
 Train = Callable[[argparse.Namespace, str], dict]
 PAPER_ROWS = ("ignore_ce", "negative_ce", "negative_asl", "csl")

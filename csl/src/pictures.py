@@ -9,12 +9,15 @@ import numpy as np
 from PIL import Image
 
 from common import samples
+from common.aliases import one_module
 from common.cam import save_grid
 from common.cli import UserError
 from common.images import image_files, is_image
 from csl.src.helper_functions.files import expanded
 from csl.src.helper_functions.openimages import read_class_names
 from csl.src.models.utils.checkpoint import Checkpoint
+
+one_module(__name__, "csl.src.pictures")
 
 
 def find_pictures(given: Sequence[str]) -> list[Path]:

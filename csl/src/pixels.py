@@ -10,7 +10,10 @@ import torchvision.transforms as T
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
+from common.aliases import one_module
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.pixels")
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 LARGEST = 16384  # pixels a side

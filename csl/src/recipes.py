@@ -1,6 +1,9 @@
 """The rows of the paper's tables as settings, and the settings of a run on the offline sample."""
 
+from common.aliases import one_module
 from csl.src.helper_functions.coco_simulation import scheme_of
+
+one_module(__name__, "csl.src.recipes")
 
 _SELECTIVE = {"partial_loss_mode": "selective", "likelihood_topk": 5, "prior_threshold": 0.5}
 # The rows of the paper's tables as settings of the same loss (README, results).

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps, save_curves, save_grid
 from common.run import Run
 from common.text import write_csv
@@ -26,6 +27,8 @@ from csl.src.models.tresnet.tresnet import TResNet
 from csl.src.models.utils.checkpoint import official
 from csl.src.pixels import Pixels
 from csl.src.selection import DropStatistics
+
+one_module(__name__, "csl.src.report")
 
 OTHERS = "mAP_classes_with_positives"
 LARGE = 50_000_000  # entries of a label matrix above which nothing that needs it whole is drawn

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from csl.src.loss_functions.partial_asymmetric_loss import frequent_classes
+
+one_module(__name__, "csl.src.selection")
 
 COUNTS = ("unannotated", "by_prior", "by_likelihood", "dropped", "dropped_positive", "unannotated_positive")
 

@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from common.aliases import one_module
+
+one_module(__name__, "oass.core.abc_modules")
+
 
 class ABC_Model(nn.Module):
     """Base class: `initialize` and `get_parameter_groups`."""

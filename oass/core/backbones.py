@@ -8,9 +8,12 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import connection_limits
 from oass.tools.ai.augment_utils import IMAGENET_MEAN, IMAGENET_STD
+
+one_module(__name__, "oass.core.backbones")
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 RESNESTS = {"resnest50": "50d", "resnest101": "101e", "resnest200": "200e", "resnest269": "269e"}

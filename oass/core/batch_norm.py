@@ -9,7 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.sync_bn import SynchronisedBatchNorm
+
+one_module(__name__, "oass.core.batch_norm")
 
 TILES = 4
 

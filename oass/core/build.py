@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import train_loader
 from oass.core.datasets import VOC_Dataset_For_Classification
@@ -19,6 +20,8 @@ from oass.core.pretrain import load_pretrained
 from oass.core.settings import check_size
 from oass.core.transforms import TrainTransform
 from oass.tools.ai.optim_utils import PolyOptimizer
+
+one_module(__name__, "oass.core.build")
 
 # What a trained network's numbers depend on: taken from its checkpoint where no flag says otherwise. The values
 # here are for files without settings (official state dicts).

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from common.aliases import one_module
 from common.run import Run
 from oass.core.datasets import VOC_Dataset_For_Testing_CAM
 from oass.core.evaluate import evaluating, look
@@ -14,6 +15,8 @@ from oass.core.networks import Classifier
 from oass.core.views import View, Views, views_of
 from oass.tools.ai.evaluate_utils import Calculator_For_mIoU
 from oass.tools.dataset.voc_utils import CLASS_NAMES
+
+one_module(__name__, "oass.core.cam_quality")
 
 THRESHOLDS = tuple(round(0.10 + 0.05 * k, 2) for k in range(8))  # 0.10 ... 0.45
 

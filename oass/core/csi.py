@@ -9,8 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from common.sync_bn import SynchronisedBatchNorm, sum_over_processes, world_size
 from oass.core.domain import require_shape
+
+one_module(__name__, "oass.core.csi")
 
 
 class Moments(NamedTuple):

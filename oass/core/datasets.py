@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from common import images
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import Location, locate
 from common.images import read_image
@@ -30,6 +31,8 @@ from oass.tools.dataset.voc_utils import (
 )
 from oass.tools.general.txt_utils import read_id_list
 from oass.tools.general.xml_utils import VOCObject, read_objects
+
+one_module(__name__, "oass.core.datasets")
 
 
 def locate_voc(given: str | Path | None, want_sample: bool) -> Location:

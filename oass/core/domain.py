@@ -11,7 +11,10 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from common.domain import is_readable
+
+one_module(__name__, "oass.core.domain")
 
 
 def require_labels(labels: torch.Tensor, name: str = "labels") -> None:

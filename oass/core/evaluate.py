@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.cli import NonFiniteError
 from common.data import eval_loader, gather_in_order
 from common.images import left_out as those_left_out
@@ -21,6 +22,8 @@ from oass.core.views import MeanMap, View, Views, on_the_picture, views_of
 from oass.tools.ai import evaluate_utils as E
 from oass.tools.ai.torch_utils import make_cam
 from oass.tools.dataset.voc_utils import CLASS_DIC, CLASS_NAMES
+
+one_module(__name__, "oass.core.evaluate")
 
 
 class Scores(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from common.checkpoint import atomic_save
 from common.data import eval_loader, gather_in_order
 from common.run import Run
@@ -19,6 +20,8 @@ from oass.core.views import View, Views, views_of
 from oass.tools.ai.demo_utils import caption, mosaic, save_png
 from oass.tools.ai.torch_utils import make_cam
 from oass.tools.dataset.voc_utils import CLASS_NAMES
+
+one_module(__name__, "oass.core.instances")
 
 SIDE = 96
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from oass.core.domain import (
     require_choice,
     require_count,
@@ -16,6 +17,8 @@ from oass.core.domain import (
     require_labels,
     require_shape,
 )
+
+one_module(__name__, "oass.core.keypoints")
 
 STRATEGIES = ("max", "cMax", "cTopk", "cTopk-w")
 RULES = ("paper", "released")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from common.cli import UserError
 from oass.core.batch_norm import TILES, tile_statistics
 from oass.core.csi import instance_moments, update_running_statistics
@@ -28,6 +29,8 @@ from oass.core.keypoints import STRATEGIES, Keypoints, detect_keypoints
 from oass.core.options import BASELINES, P_LOSSES, P_TARGETS, TILE_MODES
 from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
 from oass.tools.ai.torch_utils import L1_Loss, L2_Loss, make_cam
+
+one_module(__name__, "oass.core.losses")
 
 RE_LOSSES: dict[str, Callable] = {"L1_Loss": L1_Loss, "L2_Loss": L2_Loss}
 RE_LOSS_OPTIONS = ("none", "masking", "selection")

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
 from oass.core.backbones import build_backbone, load_weights, normalisation_of
 from oass.core.csi import csi_logits
 from oass.core.domain import require_count
 from oass.tools.ai.torch_utils import make_cam
+
+one_module(__name__, "oass.core.networks")
 
 HEAD = ("BN.", "stage6.")
 

@@ -5,10 +5,13 @@ import argparse
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from oass.core.losses import TileChunk, class_loss, object_aware_losses
 from oass.core.networks import Classifier
 from oass.core.terms import terms_of
 from oass.tools.ai.torch_utils import shannon_entropy_loss
+
+one_module(__name__, "oass.core.objective")
 
 DEAD = 1e-5  # make_cam's epsilon: a map whose maximum is not above it is zero everywhere
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 
+from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     UserError,
@@ -14,6 +15,8 @@ from common.cli import (
     whole,
 )
 from common.text import expanded
+
+one_module(__name__, "oass.core.options")
 
 PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
 BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre

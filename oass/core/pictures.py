@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.keypoints import positive_pairs, scaled_distances, topk_peaks, upsample_cams
 from oass.core.losses import cut_points, tile_class_maps
@@ -17,6 +18,8 @@ from oass.core.transforms import EvalTransform, Picture, normalise
 from oass.tools.ai.demo_utils import caption, colormap, draw_cross, draw_points, mosaic, save_png
 from oass.tools.ai.torch_utils import make_cam
 from oass.tools.dataset.voc_utils import CLASS_NAMES
+
+one_module(__name__, "oass.core.pictures")
 
 SIDE, MOST_ROWS = 144, 12
 

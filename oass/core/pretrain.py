@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from common.samples import MARKER
 from common.samples.canvas import Canvas, class_glyph
@@ -20,6 +21,8 @@ from common.samples.voc import scene_colour
 from oass.core.networks import Classifier
 from oass.core.transforms import Picture, normalise
 from oass.tools.general.time_utils import Timer
+
+one_module(__name__, "oass.core.pretrain")
 
 VERSION, STEPS, BATCH, SIDE, CLASSES = 2, 500, 32, 32, 20
 SEED = 2205_07028  # no run's: with a run's own seed its fresh head would be the one that these features grew up with

@@ -6,7 +6,10 @@ size, nearest neighbour. Index tables replace the loop over cuts: one gather for
 
 import torch
 
+from common.aliases import one_module
 from oass.core.domain import require_count, require_in_range, require_shape
+
+one_module(__name__, "oass.core.puzzle_utils")
 
 
 def _nearest(n: torch.Tensor, m: int | torch.Tensor, count: int) -> torch.Tensor:

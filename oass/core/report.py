@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
+from common.aliases import one_module
 from common.cam import save_curves
 from common.run import Run
 from oass.core.datasets import VOC_Dataset_For_Classification
@@ -16,6 +17,8 @@ from oass.core.terms import terms_of
 from oass.tools.ai.log_utils import Average_Meter, log_line
 from oass.tools.ai.torch_utils import calculate_parameters
 from oass.tools.general.json_utils import write_json
+
+one_module(__name__, "oass.core.report")
 
 DEAD_LIMIT = 0.5
 SHOWN = 4  # examples in a line

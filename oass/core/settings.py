@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
+from common.aliases import one_module
 from common.cli import UserError, parse_given, settle
 from common.data import Location
 from common.text import inside
@@ -21,6 +22,8 @@ from oass.core.options import (
     refuse_flags,
 )
 from oass.core.terms import terms_of
+
+one_module(__name__, "oass.core.settings")
 
 MIN_SIZE = 64
 

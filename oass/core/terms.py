@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+from common.aliases import one_module
 from oass.core.options import WITH_TEACHER, WITHOUT_TILES
+
+one_module(__name__, "oass.core.terms")
 
 
 class Terms(NamedTuple):

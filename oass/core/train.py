@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from common.aliases import one_module
 from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything, share_buffers
@@ -34,6 +35,8 @@ from oass.core.terms import Terms, terms_of
 from oass.core.transforms import Picture, normalise
 from oass.tools.ai.log_utils import Average_Meter
 from oass.tools.ai.optim_utils import copy_buffers, update_ema_variables
+
+one_module(__name__, "oass.core.train")
 
 LOGGED = ("loss", "class_loss", "p_class_loss", "re_loss", "conf_loss", "dead_cam", "num_pairs")
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import ColorJitter
 
+from common.aliases import one_module
 from oass.core.options import AUGMENTATIONS
 from oass.tools.ai.augment_utils import (
     IMAGENET_MEAN,
@@ -18,6 +19,8 @@ from oass.tools.ai.augment_utils import (
     paste_crop,
 )
 from oass.tools.ai.randaugment import RandAugmentMC
+
+one_module(__name__, "oass.core.transforms")
 
 
 class Picture(NamedTuple):

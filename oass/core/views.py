@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from common.aliases import one_module
 from oass.core.domain import require_count, require_number
 from oass.core.keypoints import upsample_cams
 from oass.core.transforms import EvalTransform, Picture
+
+one_module(__name__, "oass.core.views")
 
 CELLS = 32  # sides of the square are multiples of it
 SMALLEST = 64

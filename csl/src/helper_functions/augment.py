@@ -7,7 +7,10 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from common.aliases import one_module
 from csl.src.domain import require_count, require_number
+
+one_module(__name__, "csl.src.helper_functions.augment")
 
 GREY = (128, 128, 128)
 CUTOUT_COLOUR = (125, 122, 113)

@@ -9,9 +9,12 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from common.aliases import one_module
 from common.images import check_images, left_out
 from csl.src.errors import SettingsError, as_settings_errors
 from csl.src.helper_functions.files import FolderListing
+
+one_module(__name__, "csl.src.helper_functions.checked")
 
 LARGE = 2_000_000  # images above which a look at each takes too long: Open Images' training set has nine
 

@@ -4,7 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from common.aliases import one_module
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.helper_functions.classes")
 
 
 class Columns(NamedTuple):

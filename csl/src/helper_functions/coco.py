@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import read_image
 from common.text import inside, once, read_json, whole
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors, naming_image
 from csl.src.helper_functions.classes import Columns, match_categories
 from csl.src.helper_functions.label_table import LabelTable
+
+one_module(__name__, "csl.src.helper_functions.coco")
 
 KINDS = ("images", "annotations", "categories")
 NO_ANNOTATIONS = "not an annotation file in COCO's form"

@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import UserError
 from common.text import once, require_file
@@ -23,6 +24,8 @@ from csl.src.domain import require_labels
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
 from csl.src.helper_functions.classes import listed
 from csl.src.helper_functions.label_table import LabelTable, label_matrix
+
+one_module(__name__, "csl.src.helper_functions.coco_simulation")
 
 SCHEMES = {
     "fpc": "fpc",

@@ -6,8 +6,11 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from common.checkpoint import unwrap
 from csl.src.domain import require_number
+
+one_module(__name__, "csl.src.helper_functions.ema")
 
 
 class ModelEma:

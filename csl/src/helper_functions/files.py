@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 from common import text
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "csl.src.helper_functions.files")
 
 
 def expanded(path: str | Path, flag: str) -> Path:

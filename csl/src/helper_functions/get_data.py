@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
+from common.aliases import one_module
 from common.data import eval_loader, read_image, train_loader
 from common.text import numbered_lines, once
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
@@ -29,6 +30,8 @@ from csl.src.helper_functions.openimages import (
 )
 from csl.src.models.utils.factory import input_statistics
 from csl.src.pixels import Pixels
+
+one_module(__name__, "csl.src.helper_functions.get_data")
 
 DataSet = AnnotatedImages | OpenImagesDataset
 COMPLETE = "val_complete.csv"  # beside data.csv: the test images with every label, to check the mAP both ways

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from csl.src.domain import require_labels
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.helper_functions.label_table")
 
 
 class LabelTable(Mapping):

@@ -4,8 +4,11 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
+from common.aliases import one_module
 from common.data import locate
 from csl.src.helper_functions.files import expanded
+
+one_module(__name__, "csl.src.helper_functions.locate")
 
 NAMES = {"openimages": "Open Images", "lvis": "LVIS"}  # of --dataset; else COCO 2014
 HOW_TO_GET = {

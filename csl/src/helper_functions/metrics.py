@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from csl.src.domain import as_array, require_count, require_labels, require_number
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.helper_functions.metrics")
 
 Array = np.ndarray | torch.Tensor
 MANY = 100  # scores that several rows of a class share, above which sorting the rows is faster than looking each up

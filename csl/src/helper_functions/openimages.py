@@ -29,12 +29,15 @@ import torch
 from PIL import Image
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import UserError
 from common.data import read_image
 from common.text import csv_rows, inside
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors, naming_image
 from csl.src.helper_functions.classes import Columns, tell
 from csl.src.helper_functions.files import FolderListing
+
+one_module(__name__, "csl.src.helper_functions.openimages")
 
 LONG_HEADER = ["ImageID", "Source", "LabelName", "Confidence"]
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}

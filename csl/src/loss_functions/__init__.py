@@ -1,0 +1,3 @@
+from common.aliases import one_module
+
+one_module(__name__, "csl.src.loss_functions")

@@ -4,8 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.aliases import one_module
 from csl.src.domain import COMPLETE, is_readable, require_labels, require_number
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.loss_functions.losses")
 
 REDUCTIONS = ("mean", "none", None)
 

@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from common.aliases import one_module
 from csl.src.domain import is_readable, is_transformed, require_count, require_labels, require_number
 from csl.src.errors import SettingsError
 from csl.src.loss_functions.losses import at_least_float32, nan_outside
 from csl.src.loss_functions.prior import ComputePrior, match_prior, read_prior
+
+one_module(__name__, "csl.src.loss_functions.partial_asymmetric_loss")
 
 __all__ = ["ComputePrior", "PartialSelectiveLoss", "edit_targets_parital_labels", "negative_backprop_fun_jit"]
 

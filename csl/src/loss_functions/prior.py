@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.text import read_csv, write_csv
 from csl.src.domain import is_readable
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
 from csl.src.helper_functions.files import expanded
+
+one_module(__name__, "csl.src.loss_functions.prior")
 
 HEADER = ("Classes", "avg_pred")
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from common.aliases import one_module
 from oass.core.domain import require_count
+
+one_module(__name__, "oass.tools.ai.augment_utils")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IGNORED = 255  # in masks

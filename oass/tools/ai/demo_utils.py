@@ -6,8 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from common.aliases import one_module
 from common.cam import overlay
 from common.checkpoint import atomic_write
+
+one_module(__name__, "oass.tools.ai.demo_utils")
 
 RED, WHITE, YELLOW = (255, 40, 40), (255, 255, 255), (255, 230, 0)
 

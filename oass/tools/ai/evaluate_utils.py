@@ -5,7 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from common.aliases import one_module
 from oass.core.domain import require_label_array
+
+one_module(__name__, "oass.tools.ai.evaluate_utils")
 
 Scores = np.ndarray | torch.Tensor
 VOID = 255  # of a mask: not counted

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from common.aliases import one_module
 from common.meter import Meter
+
+one_module(__name__, "oass.tools.ai.log_utils")
 
 
 class Average_Meter:

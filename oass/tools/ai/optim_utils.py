@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.aliases import one_module
 from oass.core.domain import require_count, require_number
+
+one_module(__name__, "oass.tools.ai.optim_utils")
 
 
 class PolyOptimizer(torch.optim.SGD):

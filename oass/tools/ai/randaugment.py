@@ -6,7 +6,10 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from common.aliases import one_module
 from oass.core.domain import require_count, require_number
+
+one_module(__name__, "oass.tools.ai.randaugment")
 
 GREY, CUTOUT = (127, 127, 127), 16
 Operation = Callable[[Image.Image, float], Image.Image]

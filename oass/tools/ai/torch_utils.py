@@ -9,8 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import checkpoint
+from common.aliases import one_module
 from common.rundir import seed_everything
 from oass.core.domain import require_number
+
+one_module(__name__, "oass.tools.ai.torch_utils")
 
 
 def make_cam(x: torch.Tensor, epsilon: float = 1e-5) -> torch.Tensor:

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from common import images
+from common.aliases import one_module
 from common.cli import UserError
 from common.text import expanded
 from oass.tools.general.io_utils import create_directory
 from oass.tools.general.json_utils import read_json
 from oass.tools.general.txt_utils import write_lines
+
+one_module(__name__, "oass.tools.dataset.voc_utils")
 
 PACKAGE_DATA = Path(__file__).parents[2] / "data"
 META = read_json(PACKAGE_DATA / "VOC_2012.json")

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from common.aliases import one_module
 from common.cli import UserError
+
+one_module(__name__, "oass.tools.general.io_utils")
 
 
 def create_directory(path: str | Path) -> Path:

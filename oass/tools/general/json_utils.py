@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from common import text
+from common.aliases import one_module
 from common.checkpoint import atomic_write
+
+one_module(__name__, "oass.tools.general.json_utils")
 
 
 def read_json(filepath: str | Path) -> Any:

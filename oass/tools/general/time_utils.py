@@ -2,6 +2,10 @@
 
 import time
 
+from common.aliases import one_module
+
+one_module(__name__, "oass.tools.general.time_utils")
+
 
 class Timer:
     """Seconds since it was made or last asked."""

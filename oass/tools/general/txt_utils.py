@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.text import inside, numbered_lines, once
+
+one_module(__name__, "oass.tools.general.txt_utils")
 
 
 def read_id_list(path: str | Path) -> list[str]:

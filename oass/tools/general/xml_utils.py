@@ -7,8 +7,11 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from common import text
+from common.aliases import one_module
 from common.cli import UserError
 from common.images import read_image
+
+one_module(__name__, "oass.tools.general.xml_utils")
 
 
 class VOCObject(NamedTuple):

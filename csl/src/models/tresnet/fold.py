@@ -4,8 +4,11 @@ from copy import deepcopy
 
 from torch import nn
 
+from common.aliases import one_module
 from csl.src.models.tresnet.layers.anti_aliasing import AntiAliasDownsampleLayer, blur_kernel
 from csl.src.models.tresnet.layers.general_layers import ABN
+
+one_module(__name__, "csl.src.models.tresnet.fold")
 
 
 def fold(model: nn.Module) -> nn.Module:

@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.aliases import one_module
 from csl.src.errors import SettingsError
 from csl.src.models.tresnet.layers.anti_aliasing import AntiAliasDownsampleLayer
 from csl.src.models.tresnet.layers.avg_pool import FastAvgPool2d
 from csl.src.models.tresnet.layers.general_layers import ABN, SEModule, SpaceToDepth
+
+one_module(__name__, "csl.src.models.tresnet.tresnet")
 
 SLOPE = 1e-3  # of the leaky ReLU inside blocks; 1e-2 in the stem
 

@@ -16,12 +16,15 @@ import torch
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
 from csl.src.helper_functions.classes import Columns
 from csl.src.helper_functions.files import expanded
 from csl.src.models.utils.convert import from_timm, is_timm, looks_like
 from csl.src.models.utils.factory import canonical_name, create_model, input_statistics
 from csl.src.pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
+
+one_module(__name__, "csl.src.models.utils.checkpoint")
 
 ZOO = "the model zoos of Alibaba-MIIL (PartialLabelingCSL, ASL, TResNet, ImageNet21K) list the files"
 SUFFIXES = ("", ".pth", ".pt", ".ckpt", ".safetensors")

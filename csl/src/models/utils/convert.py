@@ -17,7 +17,10 @@ import torch
 from torch import nn
 
 from common import checkpoint
+from common.aliases import one_module
 from common.cli import OneLineParser, UserError, image_size, parse_given, run_main, settle
+
+one_module(__name__, "csl.src.models.utils.convert")
 
 EPS = 1e-5  # ABN's gamma is |weight| + EPS
 BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2", 1: "tresnet_tiny"}

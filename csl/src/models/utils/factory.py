@@ -4,10 +4,13 @@ from typing import Any
 
 from torch import nn
 
+from common.aliases import one_module
 from csl.src.domain import require_count
 from csl.src.errors import SettingsError
 from csl.src.models.tresnet.tresnet import LAYOUTS, build_tresnet
 from csl.src.pixels import Statistics, statistics_of
+
+one_module(__name__, "csl.src.models.utils.factory")
 
 ALIASES = {"tresnet_v2_l": "tresnet_l_v2"}
 TIMM = "timm/"

@@ -4,6 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.aliases import one_module
+
+one_module(__name__, "csl.src.models.tresnet.layers.anti_aliasing")
+
 
 def blur_kernel(like: torch.Tensor, channels: int) -> torch.Tensor:
     """[1,2,1] x [1,2,1] / 16 for every channel, (channels,1,3,3), with the dtype and device of `like`."""

@@ -3,6 +3,10 @@
 import torch
 from torch import nn
 
+from common.aliases import one_module
+
+one_module(__name__, "csl.src.models.tresnet.layers.avg_pool")
+
 
 class FastAvgPool2d(nn.Module):
     """Mean over height and width: (B,C,H,W) -> (B,C)."""

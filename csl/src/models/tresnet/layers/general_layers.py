@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.aliases import one_module
 from csl.src.errors import SettingsError
+
+one_module(__name__, "csl.src.models.tresnet.layers.general_layers")
 
 
 class SpaceToDepth(nn.Module):
