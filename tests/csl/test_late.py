@@ -19,9 +19,11 @@ from csl.src import phases
 from csl.src.evaluation import predict_rows, score_both
 from csl.src.helper_functions import checked
 from csl.src.helper_functions.coco import CocoDetection
+from csl.src.helper_functions.coco_simulation import load_partial_labels
 from csl.src.helper_functions.files import FolderListing
 from csl.src.helper_functions.get_data import get_data
 from csl.src.helper_functions.metrics import mAP
+from csl.src.helper_functions.openimages import read_openimages_csv
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import network_of
 from tests.csl.test_data import settings
@@ -613,6 +615,41 @@ def test_what_a_refused_file_holds(suffix, content, match, tmp_path):
     (tmp_path / f"w{suffix}").write_bytes(content)
     with pytest.raises(ValueError, match=match):
         network_of(tmp_path / f"w{suffix}", "tresnet_m")
+
+
+@pytest.mark.parametrize("kind", ["U1", "complex64", "M8[s]", [("a", "i4")]])
+def test_partial_labels_that_are_no_numbers(kind, tmp_path):
+    path = tmp_path / "l.npz"
+    np.savez(path, ids=np.array(["1"]), targets=np.zeros((1, 2), kind), classes=np.array(["a", "b"]))
+    data = type("Data", (), {"targets_all": {"1": np.zeros(2, np.int8)}, "classes": {0: "a", 1: "b"}})
+    with pytest.raises(ValueError, match=r"l.npz: targets hold .*, expected the numbers 1, 0 and -1"):
+        load_partial_labels(path, data)
+
+
+def test_a_name_with_half_a_pair_of_surrogates_stays_as_it_stands(tmp_path):
+    """It could be printed nowhere, and written into no file, which a run would meet at its end."""
+    (tmp_path / "data.csv").write_text("a.jpg,\"['\\ud800', '\\u00e9']\",[],train\n")
+    assert read_openimages_csv(tmp_path / "data.csv", cache=False).classes == ["\\ud800", "\u00e9"]
+
+
+def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    path = tmp_path / "data.csv"
+    path.write_text("a.jpg,\"['x']\",\"['y']\",train\n")
+    assert read_openimages_csv(path).classes == ["x", "y"]
+    cache = next(tmp_path.glob(".data.csv.*.npz"))
+    whole = bytearray(cache.read_bytes())
+    for place in range(30, len(whole), 7):
+        cache.write_bytes(bytes([*whole[:place], whole[place] ^ 255, *whole[place + 1 :]]))
+        assert read_openimages_csv(path).classes == ["x", "y"]
+        with pytest.raises(ValueError, match="not a file of partial labels"):
+            load_partial_labels(cache, None)
+    cache.unlink()
+
+    def refuse(*args):
+        raise UserError("no space left")
+
+    monkeypatch.setattr("common.checkpoint.atomic_save", refuse)
+    assert read_openimages_csv(path).classes == ["x", "y"]
 
 
 # ---- messages ---------------------------------------------------------------------------------------

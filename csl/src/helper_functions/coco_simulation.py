@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import io
 import math
+import struct
 import sys
 import zlib
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ from csl.src.helper_functions.label_table import LabelTable, label_matrix
 
 one_module(__name__, "csl.src.helper_functions.coco_simulation")
 
+# What numpy raises for files that are no npz, or damaged.
+DAMAGE = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error),
+    *(struct.error, NotImplementedError, RuntimeError),
+)
 SCHEMES = {
     "fpc": "fpc",
     "fix_per_class": "fpc",
@@ -159,12 +165,14 @@ def _read_partial_labels(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
             ids, matrix, classes = (arrays[name] for name in ("ids", "targets", "classes"))
     except UserError as error:
         raise MissingFileError(f"--partial_labels {error}") from error
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise SettingsError(f"--partial_labels {path}: not a file of partial labels ({error})") from error
     where = f"--partial_labels {path}"
     if matrix.ndim != 2 or ids.shape != matrix.shape[:1] or classes.shape != matrix.shape[1:]:
         shapes = f"ids {ids.shape}, targets {matrix.shape}, classes {classes.shape}"
         raise SettingsError(f"{where}: {shapes} do not belong together; expected (N,), (N,C), (C,)")
+    if matrix.dtype.kind not in "biuf":
+        raise SettingsError(f"{where}: targets hold {matrix.dtype}, expected the numbers 1, 0 and -1")
     require_labels(matrix, f"{where}: targets")
     with as_settings_errors():
         once(ids.tolist(), f"{where}: ids")

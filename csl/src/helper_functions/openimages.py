@@ -12,7 +12,6 @@ import glob
 import hashlib
 import os
 import re
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +21,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -44,7 +42,6 @@ SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 FORMS = "path,[positives],[negatives],split or path,[labels],split with split train, val or test"
 LONG_FOLDERS = ("", "train", "validation", "test")
 DESCRIPTIONS = ("oidv6-class-descriptions", "class-descriptions")
-DAMAGED_CACHE = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
 FORMAT = 3  # of the cache; another number where a file is read in another way
 
 
@@ -194,7 +191,8 @@ def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
     key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = path.with_name(f".{path.name}.{key}.npz")
     if use_cache and cache.is_file():
-        with suppress(*DAMAGED_CACHE), np.load(cache, allow_pickle=False) as a:
+        # Damage has a dozen classes of errors; whatever it is, the file is parsed again.
+        with suppress(Exception), np.load(cache, allow_pickle=False) as a:
             return a["paths"], a["splits"], (a["names"], a["name_of"], a["image_of"], a["positive"])
     paths, splits, labels = _parse(path)
     flat = labels.flat()
@@ -291,13 +289,15 @@ def _names(cell: str) -> list[str] | None:
 
 
 def _spelled_out(quoted: str) -> str:
-    """The text of a Python literal in quotes; one with an escape that Python does not know stays as it stands."""
+    """The text of a Python literal in quotes; one with an escape that stands for no character stays as it stands."""
     if "\\" not in quoted:
         return quoted[1:-1]
     try:
-        return ast.literal_eval(quoted)
+        name = ast.literal_eval(quoted)
+        name.encode()  # half of a pair of surrogates cannot be written into any file
     except (ValueError, SyntaxError):
         return quoted[1:-1]
+    return name
 
 
 def _parse_long(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Parsed:

@@ -141,7 +141,8 @@ def read_prior(path: str | Path) -> dict[str, float]:
         rows = read_csv(path)
     header = rows[0][1] if rows else []
     if tuple(cell.strip() for cell in header) != HEADER:
-        raise SettingsError(f"{path}: row 1 is {','.join(header) or 'empty'!r}; expected {','.join(HEADER)}")
+        found = repr(",".join(header)[:60]) if header else "empty"
+        raise SettingsError(f"{path}: row 1 is {found}; expected {','.join(HEADER)}")
     prior: dict[str, float] = {}
     for number, row in rows[1:]:
         value = _value_of(row)
