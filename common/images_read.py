@@ -52,7 +52,7 @@ def read_image(path: str | Path, *, upright: bool = True) -> Image.Image:
         return _decoded(path, upright).convert("RGB")
     except DAMAGE as error:
         problem = f"{path}: unreadable image ({_reason(error)})"
-        advice = "replace it, or --skip_corrupt in training"
+        advice = "replace it, or leave it out with --skip_corrupt"
         hint = "(python -m common.data check FOLDER lists all)"
         raise CorruptImage(f"{problem}; {advice} {hint}") from error
 
