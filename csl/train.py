@@ -50,6 +50,7 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
     train_set, val_set, sampler = train_loader.dataset.dataset, val_loader.dataset.dataset, train_loader.batch_sampler
     require_trainable(train_set, args._found)
     require_scorable(val_set, args._found)
+    phases.require_prior_of_sweep(args, list(train_set.classes.values()))
     labels_sha = report.describe_labels(args, run, train_set)
     parts = build(args, loss_args, run, train_set, sampler.batches)
     network, optimizer = accelerator.prepare(parts.model, parts.optimizer)

@@ -155,6 +155,8 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check; `args._found` says where the data are. Given flags win over recipe and sample defaults."""
     defaults, given = parse_given(parser, argv)
+    if "path_dest" in given:
+        given["path_dest"] = str(expanded(given["path_dest"], "--path_dest"))
     first = settle(defaults, given)
     refuse_contradictions(first, set(given))
     found = find_data(first, set(given))

@@ -1,7 +1,7 @@
 """Several runs from one command: the prior's temporary network before the target network, and rows side by side."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from common.run import Run
 from common.sweep import child_of, run_each
 from common.text import is_kind, read_json
 from csl.src.contradictions import param_of
+from csl.src.loss_functions.prior import match_prior, read_prior
 from csl.src.recipes import RECIPES, SAMPLE_DEFAULTS
 
 one_module(__name__, "csl.src.phases")
@@ -88,7 +89,16 @@ def _child(args: argparse.Namespace, folder: Path, scheme: str | None, row: str,
         settings["simulate_partial_param"] = param_of(args, scheme)
     if not row.startswith("csl"):
         settings |= {"prior_path": None, "estimate_prior": None, "prior_quantile": None}
-    return child_of(args, folder / f"{scheme or 'given'}-{row}-seed{seed}", **settings)
+    child = child_of(args, folder / f"{scheme or 'given'}-{row}-seed{seed}", **settings)
+    child._prior_of_sweep = args.prior_path
+    return child
+
+
+def require_prior_of_sweep(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """SettingsError where the prior file of a later row of --compare is missing, or of other classes."""
+    path = getattr(args, "_prior_of_sweep", None)
+    if path is not None and args.prior_path is None:
+        match_prior(read_prior(path), names, path)
 
 
 def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:

@@ -205,6 +205,25 @@ def test_folders_are_listed_once_and_links_followed(tmp_path):
     assert tmp_path / "none" / "a" not in listing
 
 
+def test_a_prior_of_a_later_row_is_looked_at_before_the_first_step(data, tmp_path):
+    """The rows without a prior come first: they may take days."""
+    path = tmp_path / "prior.csv"
+    flags = arguments(data, tmp_path / "c", "--epochs", "1", "--compare", "negative_ce,csl", "--prior_path", str(path))
+    with pytest.raises(UserError, match="prior.csv: no such file"):
+        train.main(flags)
+    path.write_text("Classes,avg_pred\nperson,0.5\n")
+    with pytest.raises(UserError, match="holds no prior of 4 of the 5 classes"):
+        train.main(flags)
+    assert not list((tmp_path / "c").rglob("*.pt"))
+
+
+def test_a_home_of_nobody_makes_no_folder(good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--path_dest ~nouser/x does not exist"):
+        train.main(["--data", str(good), "--path_dest=~nouser/x"])
+    assert not list(tmp_path.iterdir())
+
+
 # ---- left out and counted ---------------------------------------------------------------------------
 
 
