@@ -211,7 +211,7 @@ def test_names_of_open_images_and_a_corrupt_picture(tmp_path):
     (loader, _), _ = first_batch(settings(tmp_path))
     assert loader.dataset.classes == {0: "Dog", 1: "Cat"}
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"a.jpg: unreadable.*--skip_corrupt.*it is image 0 of .*data.csv"):
+    with pytest.raises(UserError, match=r"a.jpg: unreadable.*1 of 1 images of train \(data.csv\).*--skip_corrupt"):
         first_batch(settings(tmp_path))
     torch.save([1], tmp_path / "mid_to_classes.pth")
     with pytest.raises(UserError, match="not names by MID"):

@@ -235,7 +235,7 @@ REFUSED = {
     "--metadata m --debug_mode on_farm": "--metadata: not with --debug_mode on_farm",
     "--metadata m --dataset openimages": "--metadata: not with --dataset openimages",
     "--metadata m --sample": "--metadata: not with --sample",
-    "--metadata {data}": "does not exist|is not in",
+    "--metadata {data}": "train.json and val.json of COCO.s form not there",
     "--debug_mode on_farm --dataset lvis": "--debug_mode on_farm: not with --dataset lvis",
     "--debug_mode hyperml --dataset openimages": "--debug_mode hyperml: not with --dataset openimages",
     "--class_list c.txt": "--class_list: only with Open Images",
@@ -343,7 +343,7 @@ def test_metadata_that_is_given_is_the_layout_that_is_read(data, tmp_path):
     assert parsed(data, "--metadata", str(tmp_path), "--dataset", "coco")._found.layout == "hyperml"
     found = validate.parse_args([str(data), "--metadata", str(tmp_path)])._found
     assert found.files.val == tmp_path / "val.json"
-    with pytest.raises(UserError, match="is not in"):
+    with pytest.raises(UserError, match="train.json and val.json of COCO.s form not there"):
         parsed(tmp_path, "--debug_mode", "hyperml", "--dataset", "coco", "--metadata", str(data))
 
 
@@ -397,7 +397,7 @@ def test_the_home_of_nobody_elsewhere(script, data, capsys):
         with pytest.raises(SystemExit) as stopped:
             run_main(lambda given=given: main(given))
         told = capsys.readouterr().err
-        assert stopped.value.code == 2 and nobody in told and "no such user" in told
+        assert stopped.value.code == 2 and nobody in told and "there is no home ~nobody" in told
 
 
 def test_where_infer_writes_json(data, weights, tmp_path):
