@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
+# Small tensors: with several threads each the tests only get in each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1
 
 .PHONY: demo test test-slow test-browser lint format bench compare reproduce clean
 
@@ -21,10 +23,10 @@ demo: .venv/.installed
 	@echo "demo done; figures, metrics and checkpoints lie in demo/"
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not browser"
 
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest -m "slow and not browser"
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow and not browser"
 
 # The page of compare.py in headless Chromium (Debian: apt-get install chromium).
 test-browser: .venv/.installed
