@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
-# Small tensors: with several threads each the tests only get in each other's way.
+# Tests share the cores: a process on each, one thread a process, as their tensors are small.
 ONE_THREAD := OMP_NUM_THREADS=1
+ALL_CORES := -n auto --dist loadfile
 
 .PHONY: demo test test-slow test-browser lint format bench compare reproduce clean
 
@@ -23,7 +24,7 @@ demo: .venv/.installed
 	@echo "demo done; figures, metrics and checkpoints lie in demo/"
 
 test: .venv/.installed
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not browser"
+	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL_CORES) -m "not slow and not browser"
 
 test-slow: .venv/.installed
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow and not browser"

@@ -26,9 +26,9 @@ from cavl.utils.resident import Images
 from cavl.utils.utils_algo import select_by_cam, selected_labels
 from common import checkpoint
 from common.aliases import one_module
-from common.cli import OneLineParser, UserError, folder_path, readable_file, run_main, whole
+from common.cli import OneLineParser, UserError, folder_path, run_main, whole
 from common.images import read_own_picture
-from common.text import expanded
+from common.text import expanded, require_file
 
 one_module(__name__, "cavl.explain")
 
@@ -40,10 +40,11 @@ def main(argv: list[str] | None = None) -> None:
     """Load the run's network, read the picture, draw, print the choice."""
     parser = OneLineParser(prog="explain.py", description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=folder_path, required=True, help="run directory of main.py")
-    parser.add_argument("--image", type=readable_file, required=True, help="a picture file")
+    parser.add_argument("--image", type=expanded, required=True, help="a picture file")
     parser.add_argument("--candidates", type=whole(), nargs="+", default=None, help="classes (default: five likeliest)")
     parser.add_argument("--out", type=Path, default=None, help="the figure, a PNG (default: RUN/figures/explain.png)")
     args = parser.parse_args(argv)
+    require_file(args.image)
     out = expanded(args.out or args.run / "figures" / "explain.png")
     require_writable(out, args.image)
 

@@ -113,7 +113,7 @@ def test_mistakes_are_named(run, picture, tmp_path):
     [
         ("--image", "none.png", "none.png: no such file"),
         ("--image", ".", "a folder, expected a file"),
-        ("--image", "/dev/null", "a device, expected a file"),
+        ("--image", "/dev/null", "is a pipe or a device"),
         ("--run", "photo.jpg", "a file, expected a folder"),
         ("--run", "~nobody_here/run", "there is no user"),
         ("--candidates", "inf", "must be a whole number"),
