@@ -23,10 +23,16 @@ from sidebyside.wording import printable
 def build_parser() -> OneLineParser:
     """The command line."""
     parser = OneLineParser(prog="compare.py", description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some")
-    parser.add_argument("--paper", choices=PAPERS, action="append", help="only this one (may be given again)")
+    parser.add_argument(
+        "runs", nargs="*", type=Path, help="run directories, or folders that hold some"
+    )
+    parser.add_argument(
+        "--paper", choices=PAPERS, action="append", help="only this one (may be given again)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "compare.html", help="the page")
-    parser.add_argument("--readme", type=Path, default=None, help="a file to rewrite the claims table in")
+    parser.add_argument(
+        "--readme", type=Path, default=None, help="a file to rewrite the claims table in"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     return parser
 

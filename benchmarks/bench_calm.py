@@ -36,7 +36,9 @@ KS = (0.1, 0.3, 0.5, 0.7, 0.9)
 def bench_remove_and_classify(repeats: int) -> tuple[float, float]:
     """16 images of 64 px, resnet50 with the large feature map, 200 classes, jointll: 12 forwards against 11."""
     torch.manual_seed(0)
-    model = network.resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM").eval()
+    model = network.resnet50(
+        num_classes=200, large_feature_map=True, attribution_method="CALM-EM"
+    ).eval()
     x, y, index = torch.randn(16, 3, 64, 64), torch.arange(16), torch.arange(16)
 
     @torch.no_grad()
@@ -50,10 +52,14 @@ def bench_remove_and_classify(repeats: int) -> tuple[float, float]:
         for k in KS:
             mask = np.ones((16, 64 * 64), np.float32)
             np.put_along_axis(mask, order[:, : int(k * 64 * 64)].numpy(), 0.0, axis=1)
-            found.append(model(x * torch.from_numpy(mask).view(16, 1, 64, 64))["probs"].argmax(1) == y)
+            found.append(
+                model(x * torch.from_numpy(mask).view(16, 1, 64, 64))["probs"].argmax(1) == y
+            )
         return found
 
-    fast = network.resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM").eval()
+    fast = network.resnet50(
+        num_classes=200, large_feature_map=True, attribution_method="CALM-EM"
+    ).eval()
     fast.load_state_dict(model.state_dict())
     fast = fast.to(memory_format=torch.channels_last).requires_grad_(False)
     mapper = ScoreMapper(fast, "jointll")
@@ -76,7 +82,9 @@ def bench_remove_and_classify(repeats: int) -> tuple[float, float]:
 def sample() -> tuple[Path, ImageLabelDataset, list[tuple[torch.Tensor, int, str]]]:
     """The CUB sample's folder, its test set, and its items."""
     args = configure(["--sample"])
-    data = ImageLabelDataset(args.data_paths["test"], args._metadata / "test", make_transforms(68, 64)["test"])
+    data = ImageLabelDataset(
+        args.data_paths["test"], args._metadata / "test", make_transforms(68, 64)["test"]
+    )
     return Path(args.data_paths["test"]).parent, data, [data[i] for i in range(len(data))]
 
 
@@ -119,7 +127,9 @@ def bench_cues(repeats: int) -> tuple[float, float]:
     trait = CUBTrait(folder)
     thresholds = get_threshold_list(0.001, "log")
     torch.manual_seed(0)
-    model = network.resnet18(num_classes=6, large_feature_map=True, attribution_method="CALM-EM").eval()
+    model = network.resnet18(
+        num_classes=6, large_feature_map=True, attribution_method="CALM-EM"
+    ).eval()
     edges = [*thresholds, 1, 2, 3]
 
     @torch.no_grad()
@@ -136,9 +146,16 @@ def bench_cues(repeats: int) -> tuple[float, float]:
                     mask = trait.get_pseudo_segment_mask(image_id, pair, 64)
                     if mask is None:
                         continue
-                    a, b = (model(image[None], torch.tensor([c - 1]), return_cam="jointll")[0] for c in pair)
-                    big = F.interpolate((a - b)[None, None], size=(64, 64), mode="bilinear", align_corners=False)
-                    values = normalize_scoremap(big[0, 0].abs().numpy().astype(np.float64), "clipping")
+                    a, b = (
+                        model(image[None], torch.tensor([c - 1]), return_cam="jointll")[0]
+                        for c in pair
+                    )
+                    big = F.interpolate(
+                        (a - b)[None, None], size=(64, 64), mode="bilinear", align_corners=False
+                    )
+                    values = normalize_scoremap(
+                        big[0, 0].abs().numpy().astype(np.float64), "clipping"
+                    )
                     true += np.histogram(values[mask == 1], edges)[0]
                     false += np.histogram(values[mask == 0], edges)[0]
                 scores.append(average_precision(true, false)[0])
@@ -148,7 +165,11 @@ def bench_cues(repeats: int) -> tuple[float, float]:
         trait._nearest.cache_clear()
         trait._front.cache_clear()
         cues = CueLocaliser(
-            trait, ScoreMapper(model, "jointll"), {c: c - 1 for c in range(1, 7)}, thresholds, "clipping"
+            trait,
+            ScoreMapper(model, "jointll"),
+            {c: c - 1 for c in range(1, 7)},
+            thresholds,
+            "clipping",
         )
         for first in range(0, len(items), 32):
             images, labels, ids = zip(*items[first : first + 32], strict=True)
@@ -213,7 +234,9 @@ def bench_loss(repeats: int) -> tuple[float, float]:
 
     def ours() -> torch.Tensor:
         f, scores = process.scores(channels_last)
-        return gradient(process.loss(f, channels_last, labels, scores)["loss"].mean(), channels_last)
+        return gradient(
+            process.loss(f, channels_last, labels, scores)["loss"].mean(), channels_last
+        )
 
     def gradient(loss: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         features.grad = None

@@ -69,7 +69,9 @@ def bench_candidate_sets(repeats: int) -> tuple[float, float]:
     generator = np.random.default_rng(1)
     return (
         best_seconds(lambda: plain_candidate_sets(labels), repeats),
-        best_seconds(lambda: generate_uniform_cv_candidate_labels("bench", labels, generator=generator), 30),
+        best_seconds(
+            lambda: generate_uniform_cv_candidate_labels("bench", labels, generator=generator), 30
+        ),
     )
 
 
@@ -89,7 +91,9 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
     """
     model, images, labels, Y = make_training_task()
     confidence = initial_confidence(Y).to(DEVICE)
-    loader = DataLoader(gen_index_dataset(images, Y, labels.float()), batch_size=BATCH, shuffle=True)
+    loader = DataLoader(
+        gen_index_dataset(images, Y, labels.float()), batch_size=BATCH, shuffle=True
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-3)
 
     def plain() -> None:
@@ -117,7 +121,9 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
 def resident_learner(folder: Path) -> tuple[Learner, Run]:
     """The training loop of cavl/main.py on the same task, past its averaging epoch."""
     model, images, _, Y = make_training_task()
-    args = build_parser().parse_args(["-mask", "candidates", "--mixed_precision", "no", "--output_dir", str(folder)])
+    args = build_parser().parse_args(
+        ["-mask", "candidates", "--mixed_precision", "no", "--output_dir", str(folder)]
+    )
     accelerator = make_accelerator(args)
     run = start_run(args, folder, accelerator)
     optimizer = build_optimizer(args, model)
@@ -126,7 +132,9 @@ def resident_learner(folder: Path) -> tuple[Learner, Run]:
     labels.selected.copy_(Y.argmax(1))
     labels.has_selected = True
     resident = Images(images, accelerator.device)
-    return Learner(args, accelerator, model, network, optimizer, resident, labels, Meter(accelerator)), run
+    return Learner(
+        args, accelerator, model, network, optimizer, resident, labels, Meter(accelerator)
+    ), run
 
 
 class DecodedImages(Dataset):
@@ -154,7 +162,9 @@ def bench_evaluation(repeats: int) -> tuple[float, float]:
         return accuracy_check(loader, model, DEVICE)
 
     def ours() -> float:
-        return accuracy_check(zip(resident.split(EVAL_BATCH), answers.split(EVAL_BATCH), strict=True), model, DEVICE)
+        return accuracy_check(
+            zip(resident.split(EVAL_BATCH), answers.split(EVAL_BATCH), strict=True), model, DEVICE
+        )
 
     assert abs(plain() - ours()) < 1e-3  # float sums in another order may turn a near tie
     return best_seconds(plain, repeats), best_seconds(ours, 2 * repeats)

@@ -51,7 +51,9 @@ def plain_loss(z: torch.Tensor, y: torch.Tensor, prior: torch.Tensor | None) -> 
     loss = loss + unannotated * torch.log(q.clamp(min=1e-8))
     with torch.no_grad():
         base = 1 - p * positive - q * (negative + unannotated)
-        gamma = args.gamma_pos * positive + args.gamma_neg * negative + args.gamma_unann * unannotated
+        gamma = (
+            args.gamma_pos * positive + args.gamma_neg * negative + args.gamma_unann * unannotated
+        )
         weights = weights * torch.pow(base, gamma)
     return -(loss * weights).sum()
 
@@ -121,7 +123,9 @@ def bench_ap_partial(repeats: int) -> tuple[float, float]:
         return float(np.mean(ap))
 
     assert abs(plain() - AP_partial(targets, scores)[1]) < 1e-6
-    return best_seconds(plain, 3 * repeats), best_seconds(lambda: AP_partial(targets, scores), 3 * repeats)
+    return best_seconds(plain, 3 * repeats), best_seconds(
+        lambda: AP_partial(targets, scores), 3 * repeats
+    )
 
 
 class Labelled:
@@ -181,7 +185,10 @@ def bench_targets(repeats: int) -> tuple[float, float]:
         {"id": k, "image_id": int(i), "category_id": int(c), "area": float(a)}
         for k, (i, c, a) in enumerate(
             zip(
-                rng.integers(1, 5001, 36_000), rng.integers(1, 81, 36_000), rng.integers(1, 20_000, 36_000), strict=True
+                rng.integers(1, 5001, 36_000),
+                rng.integers(1, 81, 36_000),
+                rng.integers(1, 20_000, 36_000),
+                strict=True,
             )
         )
     ]

@@ -22,11 +22,18 @@ from mile.utils import RealMetrics
 GRIDS, IMAGES, CLASSES, RHO = 100, 5000, 1000, 0.25
 
 
-def plain_grids(digits: np.ndarray, labels: list[int], cells: list[int], size: int) -> tuple[torch.Tensor, list, list]:
+def plain_grids(
+    digits: np.ndarray, labels: list[int], cells: list[int], size: int
+) -> tuple[torch.Tensor, list, list]:
     """Paste nine PIL pictures into one, convert, resize, normalise: one grid after the other."""
     steps = [v2.Resize(256), v2.CenterCrop(224)] if size == 224 else []
     look = v2.Compose(
-        [*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        [
+            *steps,
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
     )
     pictures, singles, sets = [], [], []
     for k, cell in enumerate(cells):
@@ -85,7 +92,9 @@ def plain_metrics(
     return correct / n, f1 / n, real_correct / n, coverage / n
 
 
-def bench_metrics(labels_per_image: int, repeats: int, *, at_once: bool = False) -> tuple[float, float]:
+def bench_metrics(
+    labels_per_image: int, repeats: int, *, at_once: bool = False
+) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     real = read_real_labels(BUNDLED)[:IMAGES]
     logits = torch.randn(IMAGES, CLASSES, generator=generator) - 9
@@ -114,7 +123,10 @@ BENCHES = {
     f"{GRIDS} grids at 84x84": (lambda n: bench_grids(84, n), 15.0),
     f"{GRIDS} grids at 224x224": (lambda n: bench_grids(224, n), 1.0),
     f"metrics, {IMAGES:,} x {CLASSES:,}, 1 label an image": (lambda n: bench_metrics(1, n), 1.0),
-    f"metrics, {IMAGES:,} x {CLASSES:,}, 76 labels an image": (lambda n: bench_metrics(76, n), 50.0),
+    f"metrics, {IMAGES:,} x {CLASSES:,}, 76 labels an image": (
+        lambda n: bench_metrics(76, n),
+        50.0,
+    ),
     "  the same against tolist() at once": (lambda n: bench_metrics(76, n, at_once=True), 1.0),
 }
 

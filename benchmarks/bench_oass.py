@@ -58,9 +58,14 @@ def as_trained(*networks: Classifier) -> list[Classifier]:
 # --- the plain way ---
 
 
-def plain_csi(X: torch.Tensor, M: torch.Tensor, BN: nn.ModuleList, stage6: nn.ModuleList) -> torch.Tensor:
+def plain_csi(
+    X: torch.Tensor, M: torch.Tensor, BN: nn.ModuleList, stage6: nn.ModuleList
+) -> torch.Tensor:
     """One gated feature map for each class."""
-    columns = [conv(bn(X * M[:, c : c + 1])).mean((2, 3)) for c, (bn, conv) in enumerate(zip(BN, stage6, strict=True))]
+    columns = [
+        conv(bn(X * M[:, c : c + 1])).mean((2, 3))
+        for c, (bn, conv) in enumerate(zip(BN, stage6, strict=True))
+    ]
     return torch.cat(columns, 1)
 
 
@@ -75,7 +80,9 @@ def plain_keypoint(cam: np.ndarray, size: int, distance: int, k: int = 5) -> tup
     """One map on the host: OpenCV's resize, a filter, a sort; cTopk-w by the paper's rule."""
     up = cv2.resize(cam, (size, size), interpolation=cv2.INTER_LINEAR)
     is_peak = (up == maximum_filter(up, 2 * distance + 1, mode="nearest")) & (up > up.min())
-    is_peak[:distance] = is_peak[-distance:] = is_peak[:, :distance] = is_peak[:, -distance:] = False
+    is_peak[:distance] = is_peak[-distance:] = is_peak[:, :distance] = is_peak[:, -distance:] = (
+        False
+    )
     ys, xs = np.nonzero(is_peak)
     kept: list[tuple[int, int]] = []
     for n in np.argsort(-up[ys, xs], kind="stable"):
@@ -92,13 +99,17 @@ def plain_keypoint(cam: np.ndarray, size: int, distance: int, k: int = 5) -> tup
     return tuple(int(v) for v in centre.clip(cell, size - cell))
 
 
-def plain_keypoints(cams: torch.Tensor, labels: torch.Tensor, size: int) -> list[tuple[int, int, int, int]]:
+def plain_keypoints(
+    cams: torch.Tensor, labels: torch.Tensor, size: int
+) -> list[tuple[int, int, int, int]]:
     """(image, class, y, x) of every pair, one after the other."""
     found, host = [], cams.cpu().numpy()
     for b in range(len(labels)):
         for c in range(labels.shape[1]):
             if labels[b, c] == 1:
-                found.append((b, c, *plain_keypoint(host[b, c], size, max(1, round(20 * size / 512)))))
+                found.append(
+                    (b, c, *plain_keypoint(host[b, c], size, max(1, round(20 * size / 512))))
+                )
     return found
 
 
@@ -106,14 +117,18 @@ def plain_tiles(image: torch.Tensor, y: int, x: int) -> torch.Tensor:
     """Four slices, each resized by itself."""
     side = image.shape[-1] // 2
     parts = (image[:, :y, :x], image[:, :y, x:], image[:, y:, :x], image[:, y:, x:])
-    return torch.stack([F.interpolate(part[None], (side, side), mode="nearest")[0] for part in parts])
+    return torch.stack(
+        [F.interpolate(part[None], (side, side), mode="nearest")[0] for part in parts]
+    )
 
 
 def plain_merge(maps: torch.Tensor, y: int, x: int, size: int, G: int) -> torch.Tensor:
     """Four resized maps, concatenated."""
     y, x = (min(max(v // (size // G), 1), G - 1) for v in (y, x))
     shapes = ((y, x), (y, G - x), (G - y, x), (G - y, G - x))
-    a, b, c, d = (F.interpolate(t[None], s, mode="nearest")[0] for t, s in zip(maps, shapes, strict=True))
+    a, b, c, d = (
+        F.interpolate(t[None], s, mode="nearest")[0] for t, s in zip(maps, shapes, strict=True)
+    )
     return torch.cat([torch.cat([a, b], 2), torch.cat([c, d], 2)], 1)
 
 
@@ -127,7 +142,9 @@ def plain_puzzle(teacher: Classifier, images: torch.Tensor, pairs: list, G: int)
     return torch.stack(merged)
 
 
-def plain_losses(student: Classifier, teacher: Classifier, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def plain_losses(
+    student: Classifier, teacher: Classifier, images: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
     """L_cl + L_re of a step, pair by pair (L_pcl is a constant there)."""
     logits, maps = plain_forward(student, images)
     pairs = plain_keypoints(make_cam(maps.detach()), labels, images.shape[-1])
@@ -186,16 +203,22 @@ def bench_tiles(repeats: int, mode: str) -> Pair:
         return merge_at_keypoints(maps, points, SIZE, G)
 
     if mode == "group":
-        want = plain_puzzle(teacher, images, pairs, G)  # float32 through 53 batch norms in another order of sums
+        want = plain_puzzle(
+            teacher, images, pairs, G
+        )  # float32 through 53 batch norms in another order of sums
         torch.testing.assert_close(ours(), want, rtol=0, atol=5e-3 * float(want.abs().max()))
-    return best_seconds(lambda: plain_puzzle(teacher, images, pairs, G), repeats), best_seconds(ours, repeats)
+    return best_seconds(lambda: plain_puzzle(teacher, images, pairs, G), repeats), best_seconds(
+        ours, repeats
+    )
 
 
 def bench_iteration(repeats: int, mode: str) -> Pair:
     """A whole cTopk-w step: losses, backward, SGD, teacher."""
     (images, labels), (student, teacher) = workload(), student_and_teacher()
     our_student, our_teacher = as_trained(student, teacher)
-    optimizer, our_optimizer = (torch.optim.SGD(n.parameters(), lr=1e-4) for n in (student, our_student))
+    optimizer, our_optimizer = (
+        torch.optim.SGD(n.parameters(), lr=1e-4) for n in (student, our_student)
+    )
 
     def plain() -> None:
         loss = plain_losses(student, teacher, images, labels)
@@ -207,7 +230,9 @@ def bench_iteration(repeats: int, mode: str) -> Pair:
                 mine.mul_(0.99).add_(theirs, alpha=0.01)
 
     def ours() -> None:
-        out = object_aware_losses(our_student, our_teacher, images, labels, "cTopk-w", teacher_bn=mode)
+        out = object_aware_losses(
+            our_student, our_teacher, images, labels, "cTopk-w", teacher_bn=mode
+        )
         loss = out["class_loss"] + 3 * out["re_loss"]
         our_optimizer.zero_grad()
         loss.backward()

@@ -63,14 +63,20 @@ def read_photographs(root: Path, split: str, wnids: list[str]) -> dict[str, list
                 for line in (folder / f"{wnid}_boxes.txt").read_text().splitlines():
                     name, *box = line.split()
                     if (folder / "images" / name).is_file():
-                        found[wnid].append(Photograph(folder / "images" / name, tuple(map(int, box))))
+                        found[wnid].append(
+                            Photograph(folder / "images" / name, tuple(map(int, box)))
+                        )
         else:
             for line in (root / "val" / "val_annotations.txt").read_text().splitlines():
                 name, wnid, *box = line.split()
                 if wnid in found:
-                    found[wnid].append(Photograph(root / "val" / "images" / name, tuple(map(int, box))))
+                    found[wnid].append(
+                        Photograph(root / "val" / "images" / name, tuple(map(int, box)))
+                    )
     except FileNotFoundError as error:
-        raise UserError(f"--tiny_imagenet {root}: {error.filename} is missing; give tiny-imagenet-200") from error
+        raise UserError(
+            f"--tiny_imagenet {root}: {error.filename} is missing; give tiny-imagenet-200"
+        ) from error
     return found
 
 
@@ -84,7 +90,9 @@ def ellipse(height: int, width: int) -> np.ndarray:
 class Composer:
     """Draws the pictures of one split, all from `rng`."""
 
-    def __init__(self, root: Path, split: str, wnids: list[str], size: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, root: Path, split: str, wnids: list[str], size: int, rng: np.random.Generator
+    ) -> None:
         scenes = read_photographs(root, split, list(SCENES))
         self.scenes = [photo.path for photos in scenes.values() for photo in photos]
         self.objects = list(read_photographs(root, split, wnids).values())
@@ -101,11 +109,15 @@ class Composer:
         canvas = cv2.resize(scene, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
         count = min(int(rng.integers(1, 7)), len(self.objects))
         placed: list[Placed] = []
-        for label in rng.choice(len(self.objects), count, replace=False, p=self.popularity).tolist():
+        for label in rng.choice(
+            len(self.objects), count, replace=False, p=self.popularity
+        ).tolist():
             opacity, pixels = self._object(label)
             opacity = self._place(opacity, pixels, canvas, placed)
             mask = opacity >= 0.5
-            placed = [Placed(other.label, other.mask & ~mask) for other in placed] + [Placed(label, mask)]
+            placed = [Placed(other.label, other.mask & ~mask) for other in placed] + [
+                Placed(label, mask)
+            ]
         return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), placed
 
     def _object(self, label: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,11 +129,15 @@ class Composer:
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
         long_side = self.size * rng.uniform(0.25, 0.48)
         scale = long_side / max(crop.shape[:2])
-        height, width = (max(round(side * scale), round(0.4 * long_side)) for side in crop.shape[:2])
+        height, width = (
+            max(round(side * scale), round(0.4 * long_side)) for side in crop.shape[:2]
+        )
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         return ellipse(height, width), cv2.resize(crop, (width, height), interpolation=how)
 
-    def _place(self, opacity: np.ndarray, pixels: np.ndarray, canvas: np.ndarray, placed: list[Placed]) -> np.ndarray:
+    def _place(
+        self, opacity: np.ndarray, pixels: np.ndarray, canvas: np.ndarray, placed: list[Placed]
+    ) -> np.ndarray:
         """Blend an object in where it hides the others least of twelve random places; its opacity (S, S)."""
         height, width = opacity.shape
         best, least = (0, 0), np.inf
@@ -129,7 +145,11 @@ class Composer:
             y, x = (int(self.rng.integers(0, self.size - side + 1)) for side in (height, width))
             window = np.s_[y : y + height, x : x + width]
             hidden = (
-                max((o.mask[window] & (opacity >= 0.5)).sum() / max(1, o.mask.sum()) for o in placed) if placed else 0
+                max(
+                    (o.mask[window] & (opacity >= 0.5)).sum() / max(1, o.mask.sum()) for o in placed
+                )
+                if placed
+                else 0
             )
             if hidden < least:
                 best, least = (y, x), hidden
@@ -172,10 +192,14 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])
 
 
-def write_coco(root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]) -> None:
+def write_coco(
+    root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]
+) -> None:
     """train2014/, val2014/ and annotations/instances_{train,val}2014.json with boxes, areas and polygons."""
     (root / "annotations").mkdir(parents=True)
-    categories = [{"id": k + 1, "name": name, "supercategory": "object"} for k, name in enumerate(names)]
+    categories = [
+        {"id": k + 1, "name": name, "supercategory": "object"} for k, name in enumerate(names)
+    ]
     for split, composer in composers.items():
         folder = root / f"{split}2014"
         folder.mkdir()
@@ -183,25 +207,48 @@ def write_coco(root: Path, composers: dict[str, Composer], counts: dict[str, int
         for number, (picture, placed) in enumerate(composer.pictures(counts[split]), 1):
             name = f"COCO_{split}2014_{number:012d}.jpg"
             Image.fromarray(picture).save(folder / name, quality=90)
-            images.append({"id": number, "file_name": name, "width": composer.size, "height": composer.size})
+            images.append(
+                {"id": number, "file_name": name, "width": composer.size, "height": composer.size}
+            )
             for label, mask in placed:
                 x0, y0, x1, y1 = box_of(mask)
-                outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-                annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1}
-                annotation |= {"bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1], "area": int(mask.sum()), "iscrowd": 0}
+                outlines, _ = cv2.findContours(
+                    mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+                )
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                }
+                annotation |= {
+                    "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1],
+                    "area": int(mask.sum()),
+                    "iscrowd": 0,
+                }
                 annotation["segmentation"] = [o.flatten().tolist() for o in outlines if len(o) >= 3]
                 annotations.append(annotation)
         content = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
 
 
-def write_voc(root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]) -> None:
+def write_voc(
+    root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]
+) -> None:
     """VOCdevkit/VOC2012 with JPEGImages, Annotations, SegmentationClass and ImageSets (train_aug is train)."""
     devkit, palette = root / "VOCdevkit" / "VOC2012", voc_palette()
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation", "ImageSets/Main"):
+    for folder in (
+        "JPEGImages",
+        "Annotations",
+        "SegmentationClass",
+        "ImageSets/Segmentation",
+        "ImageSets/Main",
+    ):
         (devkit / folder).mkdir(parents=True)
     for split, composer in composers.items():
-        ids = [f"{2012 if split == 'train' else 2013}_{number:06d}" for number in range(1, counts[split] + 1)]
+        ids = [
+            f"{2012 if split == 'train' else 2013}_{number:06d}"
+            for number in range(1, counts[split] + 1)
+        ]
         for name, (picture, placed) in zip(ids, composer.pictures(counts[split]), strict=True):
             Image.fromarray(picture).save(devkit / "JPEGImages" / f"{name}.jpg", quality=90)
             labels = np.zeros(picture.shape[:2], np.uint8)
@@ -221,14 +268,20 @@ def write_voc(root: Path, composers: dict[str, Composer], counts: dict[str, int]
 
 def voc_object(name: str, box: tuple[int, int, int, int]) -> str:
     """One object of an annotation; VOC counts pixels from 1."""
-    corners = "".join(f"<{k}>{v + 1}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-    return f"<object><name>{name}</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>\n"
+    corners = "".join(
+        f"<{k}>{v + 1}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    return (
+        f"<object><name>{name}</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>\n"
+    )
 
 
 def read_lines(root: Path, name: str) -> list[str]:
     """The lines of a file of Tiny-ImageNet's folder; UserError where it is missing."""
     if not (root / name).is_file():
-        raise UserError(f"--tiny_imagenet {root}: {name} is missing; give the unpacked tiny-imagenet-200")
+        raise UserError(
+            f"--tiny_imagenet {root}: {name} is missing; give the unpacked tiny-imagenet-200"
+        )
     return (root / name).read_text().splitlines()
 
 
@@ -243,36 +296,53 @@ def choose_classes(root: Path, count: int) -> list[str]:
 
 def read_words(root: Path, wnids: list[str]) -> list[str]:
     """The first English name of each WordNet id, from words.txt; UserError where that file or a line is missing."""
-    words = {wnid: names for wnid, _, names in (line.partition("\t") for line in read_lines(root, "words.txt"))}
+    words = {
+        wnid: names
+        for wnid, _, names in (line.partition("\t") for line in read_lines(root, "words.txt"))
+    }
     for wnid in wnids:
         if wnid not in words:
-            raise UserError(f"--tiny_imagenet {root}: words.txt has no line for {wnid}; unpack tiny-imagenet-200 anew")
+            raise UserError(
+                f"--tiny_imagenet {root}: words.txt has no line for {wnid}; unpack tiny-imagenet-200 anew"
+            )
     return [words[wnid].split(",")[0].strip() for wnid in wnids]
 
 
 def check(args: argparse.Namespace) -> None:
     """UserError for the first setting that is out of bounds."""
     if args.size < SMALLEST:
-        raise UserError(f"--size {args.size}: at least {SMALLEST}, else the objects are too small to count")
+        raise UserError(
+            f"--size {args.size}: at least {SMALLEST}, else the objects are too small to count"
+        )
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must not be negative")
     if args.layout == "voc" and args.classes > len(CLASSES):
-        raise UserError(f"--classes {args.classes}: the layout voc has {len(CLASSES)}; fewer, or --layout coco")
+        raise UserError(
+            f"--classes {args.classes}: the layout voc has {len(CLASSES)}; fewer, or --layout coco"
+        )
     if args.to.exists() and (not args.to.is_dir() or any(args.to.iterdir())):
         raise UserError(f"--to {args.to}: not an empty folder; give another")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Compose the pictures and write them."""
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny_imagenet", type=Path, required=True, help="the folder tiny-imagenet-200")
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tiny_imagenet", type=Path, required=True, help="the folder tiny-imagenet-200"
+    )
     parser.add_argument("--to", type=Path, required=True, help="a folder that is missing or empty")
     parser.add_argument("--layout", choices=("coco", "voc"), default="coco")
     parser.add_argument("--images", type=positive_int, default=6000, help="training pictures")
-    parser.add_argument("--val_images", type=positive_int, default=None, help="default: a quarter of --images")
+    parser.add_argument(
+        "--val_images", type=positive_int, default=None, help="default: a quarter of --images"
+    )
     parser.add_argument("--size", type=positive_int, default=96, help="side of a picture in pixels")
     parser.add_argument("--classes", type=positive_int, default=24)
-    parser.add_argument("--photographs", action="store_true", help="one whole photograph each, say for pretraining")
+    parser.add_argument(
+        "--photographs", action="store_true", help="one whole photograph each, say for pretraining"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     check(args)
@@ -282,14 +352,20 @@ def main(argv: list[str] | None = None) -> None:
     counts = {"train": args.images, "val": args.val_images or max(1, args.images // 4)}
     kind = Photographs if args.photographs else Composer
     composers = {
-        split: kind(args.tiny_imagenet, split, wnids, args.size, np.random.default_rng([args.seed, k]))
+        split: kind(
+            args.tiny_imagenet, split, wnids, args.size, np.random.default_rng([args.seed, k])
+        )
         for k, split in enumerate(SPLITS)
     }
     args.to.mkdir(parents=True, exist_ok=True)
     {"coco": write_coco, "voc": write_voc}[args.layout](args.to, composers, counts, names)
     with (args.to / "classes.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "object", "wnid"), *zip(names, own, wnids, strict=True)])
-    print(f"{counts['train']} training and {counts['val']} validation pictures of {len(names)} classes in {args.to}")
+        csv.writer(file).writerows(
+            [("name", "object", "wnid"), *zip(names, own, wnids, strict=True)]
+        )
+    print(
+        f"{counts['train']} training and {counts['val']} validation pictures of {len(names)} classes in {args.to}"
+    )
 
 
 if __name__ == "__main__":

@@ -27,10 +27,14 @@ from oass.core.keypoints import upsample_cams
 from oass.tools.ai.evaluate_utils import VOID, Calculator_For_mIoU
 
 
-def perfect_maps(mask: np.ndarray, classes: int, stride: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+def perfect_maps(
+    mask: np.ndarray, classes: int, stride: int, side: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Maps (C,H,W) in [0,1] of the classes from 1 on, at a stride and back, and which of them are present (C,)."""
     square = torch.zeros(1, side, side, dtype=torch.long)
-    square[0, : mask.shape[0], : mask.shape[1]] = torch.from_numpy(np.where(mask < classes, mask, 0))
+    square[0, : mask.shape[0], : mask.shape[1]] = torch.from_numpy(
+        np.where(mask < classes, mask, 0)
+    )
     present = torch.unique(square)
     present = present[present > 0]
     shares = F.avg_pool2d((square == present[:, None, None]).float()[None], stride)
@@ -59,7 +63,9 @@ def best_miou(masks: list[np.ndarray], classes: int, stride: int) -> tuple[float
             start = time.process_time()
             count.add(predicted, truth)
             seconds += time.process_time() - start
-            theirs[threshold] += confusion_matrix(mask[valid], predicted[valid], labels=range(classes))
+            theirs[threshold] += confusion_matrix(
+                mask[valid], predicted[valid], labels=range(classes)
+            )
     for threshold, count in counts.items():
         assert np.array_equal(count.confusion, theirs[threshold]), threshold
     found = {threshold: count.get()[0] for threshold, count in counts.items()}
@@ -69,9 +75,15 @@ def best_miou(masks: list[np.ndarray], classes: int, stride: int) -> tuple[float
 
 def main(argv: list[str] | None = None) -> None:
     """Read the masks, score, print."""
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--masks", type=Path, required=True, help="a folder of PNG masks, a class index a pixel")
-    parser.add_argument("--classes", type=positive_int, default=21, help="with the background (VOC: 21)")
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--masks", type=Path, required=True, help="a folder of PNG masks, a class index a pixel"
+    )
+    parser.add_argument(
+        "--classes", type=positive_int, default=21, help="with the background (VOC: 21)"
+    )
     parser.add_argument("--strides", type=positive_int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--limit", type=positive_int, default=50, help="the first so many masks")
     args = parser.parse_args(argv)
@@ -82,11 +94,15 @@ def main(argv: list[str] | None = None) -> None:
     if not files:
         raise UserError(f"--masks {args.masks}: no PNG files there")
     masks = [np.asarray(Image.open(file), np.int64) for file in files]
-    print(f"{len(masks)} masks of {args.masks}; confusion matrices equal scikit-learn's at every threshold")
+    print(
+        f"{len(masks)} masks of {args.masks}; confusion matrices equal scikit-learn's at every threshold"
+    )
     for stride in args.strides:
         miou, threshold, seconds = best_miou(masks, args.classes, stride)
         milliseconds = 1000 * seconds / len(masks) / len(THRESHOLDS)
-        print(f"stride {stride:>2}: mIoU {miou:.1f} % at threshold {threshold:.2f}; {milliseconds:.2f} ms a mask")
+        print(
+            f"stride {stride:>2}: mIoU {miou:.1f} % at threshold {threshold:.2f}; {milliseconds:.2f} ms a mask"
+        )
 
 
 if __name__ == "__main__":

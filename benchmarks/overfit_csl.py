@@ -33,7 +33,9 @@ def link(coco: Path, root: Path) -> None:
     """COCO 2014's layout in `root` with the training pictures as both splits."""
     annotations = coco / "annotations" / "instances_train2017.json"
     if not annotations.is_file():
-        raise UserError(f"--coco {coco}: {annotations} is missing; give the folder with train2017 and annotations")
+        raise UserError(
+            f"--coco {coco}: {annotations} is missing; give the folder with train2017 and annotations"
+        )
     (root / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
         (root / f"{split}2014").symlink_to((coco / "train2017").resolve())
@@ -42,8 +44,12 @@ def link(coco: Path, root: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run every line; 1 where the complete labels are not learnt."""
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coco", type=Path, required=True, help="a folder of COCO 2017, or a part of it")
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--coco", type=Path, required=True, help="a folder of COCO 2017, or a part of it"
+    )
     parser.add_argument("--epochs", type=positive_int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -52,15 +58,25 @@ def main(argv: list[str] | None = None) -> int:
         link(args.coco, Path(folder) / "data")
         for number, (name, flags) in enumerate(RUNS.items()):
             out = Path(folder) / str(number)
-            fixed = (
-                "--model_name tresnet_tiny --image_size 64 --batch_size 16 --lr 6e-3 --workers 0 --augment none --cpu"
-            )
+            fixed = "--model_name tresnet_tiny --image_size 64 --batch_size 16 --lr 6e-3 --workers 0 --augment none --cpu"
             fixed += f" --epochs {args.epochs} --seed {args.seed}"
-            paths = ["--data", str(Path(folder) / "data"), "--output_dir", str(out), "--model_path", ""]
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            paths = [
+                "--data",
+                str(Path(folder) / "data"),
+                "--output_dir",
+                str(out),
+                "--model_path",
+                "",
+            ]
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 train.main([*fixed.split(), *paths, *flags])
             summary = json.loads((out / "summary.json").read_text())
-            found[name] = summary.get("mAP_classes_with_positives_model_final", summary["mAP_model_final"])
+            found[name] = summary.get(
+                "mAP_classes_with_positives_model_final", summary["mAP_model_final"]
+            )
             told = f"mAP on the training pictures, all labels: {found[name]:6.2f} %"
             print(f"{name:<26}{told}  {summary['wall_seconds']:.0f} s", flush=True)
     return int(next(iter(found.values())) < 99)

@@ -38,7 +38,9 @@ def best_seconds(function: Callable[[], Any], repeats: int) -> float:
 
 def main(description: str, benches: Mapping[str, tuple[Bench, float | None]]) -> None:
     """Time the benchmarks (name -> function and target ratio, None: no target) and print a line for each."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3, help="timings of each; the best counts")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--only", default="", metavar="TEXT", help="those whose name contains this")
@@ -54,4 +56,7 @@ def main(description: str, benches: Mapping[str, tuple[Bench, float | None]]) ->
         with contextlib.redirect_stdout(io.StringIO()):  # what the timed code says
             plain, ours = bench(args.repeats)
         wanted = f"{target:g}x" if target else "-"
-        print(f"{name:<{width}}{1e3 * plain:>12.2f}{1e3 * ours:>12.2f}{plain / ours:>8.1f}x{wanted:>9}", flush=True)
+        print(
+            f"{name:<{width}}{1e3 * plain:>12.2f}{1e3 * ours:>12.2f}{plain / ours:>8.1f}x{wanted:>9}",
+            flush=True,
+        )

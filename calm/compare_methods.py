@@ -38,7 +38,16 @@ MAPS = {
     "CALM-EM": ("jointll", "clipping", "log"),
     "CALM-ML": ("jointll", "clipping", "log"),
 }
-SHOWN = ("accuracy", "R_0.02", "R_0.1", "R_0.5", "deletion_auc", "mPxAP", "peak_distance", "MaxBoxAccV2")
+SHOWN = (
+    "accuracy",
+    "R_0.02",
+    "R_0.1",
+    "R_0.5",
+    "deletion_auc",
+    "mPxAP",
+    "peak_distance",
+    "MaxBoxAccV2",
+)
 
 
 def _summary(folder: Path) -> dict:
@@ -50,12 +59,22 @@ def train_and_evaluate(flags: list[str], folder: Path, auc_steps: int) -> dict[s
     args = parse(flags)
     process, norm, thresholds = MAPS[args.attribution_method]
     train = as_arguments(args, TRAINING)
-    training.main([*train, "--output_dir", str(folder), *(["--resume"] if holds_run(folder) else [])])
+    training.main(
+        [*train, "--output_dir", str(folder), *(["--resume"] if holds_run(folder) else [])]
+    )
     # an evaluation finds the checkpoint in SAVE_ROOT/EXPERIMENT_NAME and writes where --output_dir says
     where = ["--save_root", str(folder.parent), "--experiment_name", folder.name]
-    maps = [f"--score_map_process={process}", f"--norm_type={norm}", f"--threshold_type={thresholds}"]
+    maps = [
+        f"--score_map_process={process}",
+        f"--norm_type={norm}",
+        f"--threshold_type={thresholds}",
+    ]
     jobs = {
-        "erase": (eval_remove_classify, ERASING, [*maps, "--erase_k", *ERASED, "--auc_steps", str(auc_steps)]),
+        "erase": (
+            eval_remove_classify,
+            ERASING,
+            [*maps, "--erase_k", *ERASED, "--auc_steps", str(auc_steps)],
+        ),
         "cue": (eval_cue_location, CUES, maps),
         "wsol": (eval_wsol, BOXES, maps),
     }
@@ -91,7 +110,9 @@ def report(rows: Sequence[dict], path: Path) -> None:
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
         for name in SHOWN:
-            values = [row[name] for row in rows if row["method"] == method and row[name] is not None]
+            values = [
+                row[name] for row in rows if row["method"] == method and row[name] is not None
+            ]
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.3f}{spread}" if values else "none")
         print(f"{method:<10}" + "".join(f"{cell:>17}" for cell in cells))
@@ -123,11 +144,19 @@ def own_flags() -> OneLineParser:
     own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
     own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
     own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
-    own.add_argument("--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed")
     own.add_argument(
-        "--output_dir", "-output_dir", type=Path, default=Path("save/compare"), help="holds METHOD-SEED folders"
+        "--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed"
     )
-    own.add_argument("--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not")
+    own.add_argument(
+        "--output_dir",
+        "-output_dir",
+        type=Path,
+        default=Path("save/compare"),
+        help="holds METHOD-SEED folders",
+    )
+    own.add_argument(
+        "--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not"
+    )
     return own
 
 
@@ -163,7 +192,9 @@ def main(argv: list[str] | None = None) -> None:
             print(f"--- {method}, seed {seed}", flush=True)
             given = [f for f in rest if f != "--sample"] if mine.fresh else rest
             flags = [*given, *data, f"--attribution_method={method}", f"--seed={seed}"]
-            numbers = train_and_evaluate(flags, mine.output_dir / f"{method}-{seed}", mine.auc_steps)
+            numbers = train_and_evaluate(
+                flags, mine.output_dir / f"{method}-{seed}", mine.auc_steps
+            )
             rows.append({"method": method, "seed": seed, **numbers})
     report(rows, mine.output_dir / "results.csv")
 

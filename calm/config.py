@@ -48,7 +48,11 @@ class Configs(argparse.Namespace):
     def experiment(self) -> Path:
         """The training run that an evaluation is of: --output_dir where that is one, else SAVE_ROOT/EXPERIMENT_NAME."""
         named = self.output_dir
-        return Path(named) if named and holds_checkpoint(named) else Path(self.save_root) / self.experiment_name
+        return (
+            Path(named)
+            if named and holds_checkpoint(named)
+            else Path(self.save_root) / self.experiment_name
+        )
 
     @property
     def is_named(self) -> bool:
@@ -90,11 +94,17 @@ def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
         second = second_val("CUB", cub_root(root)) or root / "CUBV2"
         return mch(train=str(images), val=str(second), test=str(images))
     if dataset_name == "ILSVRC":
-        base = root / "ILSVRC" if (root / "ILSVRC").is_dir() or not (root / "train").is_dir() else root
+        base = (
+            root / "ILSVRC" if (root / "ILSVRC").is_dir() or not (root / "train").is_dir() else root
+        )
         second = base if (base / "val2").is_dir() else base.parent / "ImageNetV2"
         return mch(train=str(base), val=str(second), test=str(base))
     if dataset_name == "OpenImages":
-        base = root / "OpenImages" if (root / "OpenImages").is_dir() or not (root / "train").is_dir() else root
+        base = (
+            root / "OpenImages"
+            if (root / "OpenImages").is_dir() or not (root / "train").is_dir()
+            else root
+        )
         return mch({split: str(base) for split in SPLITS})
     raise ValueError(f"dataset {dataset_name!r}: choose from {', '.join(flags.DATASETS)}")
 
@@ -196,7 +206,9 @@ def _contradictions(args: Configs, place: str | None) -> Iterator[str]:
 
 
 def configure(
-    argv: Sequence[str] | None = None, prog: str = "main.py", own: argparse.ArgumentParser | None = None
+    argv: Sequence[str] | None = None,
+    prog: str = "main.py",
+    own: argparse.ArgumentParser | None = None,
 ) -> Configs:
     """Parse, find the data set (or the sample, whose defaults then apply), and find or build its metadata."""
     return with_data(located(argv, prog, own))
@@ -277,11 +289,15 @@ def find_metadata(args: Configs) -> Path:
         told = ", ".join(f"{split} {count}" for split, count in counts.items())
         print(f"metadata built from {root} into {place}: {told}", file=sys.stderr, flush=True)
         return place
-    raise UserError(f"metadata is missing in {folder} and cannot be built there; name another --metadata_root")
+    raise UserError(
+        f"metadata is missing in {folder} and cannot be built there; name another --metadata_root"
+    )
 
 
 def _is_complete(folder: Path) -> bool:
-    return all(Path(configure_metadata(folder / split).image_ids).is_file() for split in ("train", "test"))
+    return all(
+        Path(configure_metadata(folder / split).image_ids).is_file() for split in ("train", "test")
+    )
 
 
 def _is_of_others(folder: Path, source: Mapping[str, str]) -> bool:

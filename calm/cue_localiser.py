@@ -21,7 +21,9 @@ one_module(__name__, "calm.cue_localiser")
 Pair = tuple[int, int]
 NUM_DIFF_LIST = [1, 2, 3]
 PROTOCOLS = ("per_pair", "released")
-STEP = 2.0**-20  # of distances in pixels, so that their sum does not depend on the order of the images
+STEP = (
+    2.0**-20
+)  # of distances in pixels, so that their sum does not depend on the order of the images
 
 
 def class_number(image_id: str, label: int) -> int:
@@ -39,7 +41,9 @@ def columns_of(protocols: Sequence[str]) -> dict[str, tuple[str, bool]]:
     return columns
 
 
-def map_difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def map_difference(
+    first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
     """How far the maps of two classes lie apart at each pixel, (n,H,W) at `size` (H,W), in float32 at least:
 
         | resize(first - second) |
@@ -49,7 +53,9 @@ def map_difference(first: torch.Tensor, second: torch.Tensor, size: tuple[int, i
     maps of different shapes.
     """
     if first.shape != second.shape:
-        raise ValueError(f"maps of shapes {tuple(first.shape)} and {tuple(second.shape)} have no difference")
+        raise ValueError(
+            f"maps of shapes {tuple(first.shape)} and {tuple(second.shape)} have no difference"
+        )
     difference = at_least_float32(first) - at_least_float32(second)
     if difference.device.type == "cpu":
         resized = _resized_by_opencv(difference.detach(), tuple(size))
@@ -75,11 +81,19 @@ class CueLocaliser:
         self, trait: CUBTrait, mapper: ScoreMapper, label_of: Mapping[int, int], thresholds: Sequence[float],
         norm_type: str, max_pairs: int | None = None,
     ) -> None:  # fmt: skip
-        self.trait, self.mapper, self.label_of, self.norm_type = trait, mapper, dict(label_of), norm_type
+        self.trait, self.mapper, self.label_of, self.norm_type = (
+            trait,
+            mapper,
+            dict(label_of),
+            norm_type,
+        )
         if norm_type not in NORM_TYPES:
             raise ValueError(f"norm_type {norm_type!r}: choose from {', '.join(NORM_TYPES)}")
         groups = trait.diff2class_pair_dict
-        known = {d: [p for p in groups.get(d, []) if p[0] in label_of and p[1] in label_of] for d in NUM_DIFF_LIST}
+        known = {
+            d: [p for p in groups.get(d, []) if p[0] in label_of and p[1] in label_of]
+            for d in NUM_DIFF_LIST
+        }
         self.pairs: list[Pair] = [p for d in NUM_DIFF_LIST for p in known[d][:max_pairs]]
         self.parts_of = [d for d in NUM_DIFF_LIST for _ in known[d][:max_pairs]]
         self.pairs_of_class: dict[int, list[int]] = {}
@@ -88,7 +102,9 @@ class CueLocaliser:
                 self.pairs_of_class.setdefault(c, []).append(n)
         self.pixels = PixelPR(thresholds, max(1, len(self.pairs)))
         self.images = torch.zeros(max(1, len(self.pairs)), 2, dtype=torch.int64)  # counted, skipped
-        self.distance = torch.zeros(max(1, len(self.pairs)), dtype=torch.int64)  # summed over images, in STEPs
+        self.distance = torch.zeros(
+            max(1, len(self.pairs)), dtype=torch.int64
+        )  # summed over images, in STEPs
 
     def add(self, images: torch.Tensor, labels: Iterable[int], image_ids: Sequence[str]) -> None:
         """Count a batch (B,3,S,S): every image on all pairs that hold its class."""
@@ -105,7 +121,9 @@ class CueLocaliser:
             return
         wanted = sorted({(row, c) for row, n in jobs for c in self.pairs[n]})
         place = {key: k for k, key in enumerate(wanted)}
-        maps = self.mapper.of_classes(images, [r for r, _ in wanted], [self.label_of[c] for _, c in wanted])
+        maps = self.mapper.of_classes(
+            images, [r for r, _ in wanted], [self.label_of[c] for _, c in wanted]
+        )
         first = [place[row, self.pairs[n][0]] for row, n in jobs]
         second = [place[row, self.pairs[n][1]] for row, n in jobs]
         big = map_difference(maps[first], maps[second], images.shape[-2:])
@@ -120,7 +138,9 @@ class CueLocaliser:
     def reduce(self, accelerator: Accelerator) -> None:
         """Sum the counts of all processes."""
         if accelerator.num_processes > 1:
-            self.pixels.counts = accelerator.reduce(self.pixels.counts.to(accelerator.device), "sum").cpu()
+            self.pixels.counts = accelerator.reduce(
+                self.pixels.counts.to(accelerator.device), "sum"
+            ).cpu()
             self.images = accelerator.reduce(self.images.to(accelerator.device), "sum").cpu()
             self.distance = accelerator.reduce(self.distance.to(accelerator.device), "sum").cpu()
 
@@ -133,12 +153,16 @@ class CueLocaliser:
             raise ValueError(f"protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
         counts = self.pixels.counts.cumsum(0) if protocol == "released" else self.pixels.counts
         counts = counts.numpy() if keep else counts[:, :, 1:].numpy()
-        return [try_average_precision(*counts[n]) if self.images[n, 0] else None for n in range(len(self.pairs))]
+        return [
+            try_average_precision(*counts[n]) if self.images[n, 0] else None
+            for n in range(len(self.pairs))
+        ]
 
     def by_parts(self, values: Sequence[float | None]) -> dict[str, float | None]:
         """{1, 2, 3: mean over the pairs that differ in so many parts, mean: over all pairs} of a value per pair."""
         row = {
-            str(d): mean_of([v for v, k in zip(values, self.parts_of, strict=True) if k == d]) for d in NUM_DIFF_LIST
+            str(d): mean_of([v for v, k in zip(values, self.parts_of, strict=True) if k == d])
+            for d in NUM_DIFF_LIST
         }
         return {**row, "mean": mean_of(values)}
 
@@ -157,4 +181,7 @@ class CueLocaliser:
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""
         columns = columns_of(protocols)
-        return {name: self.by_parts(self.scores(protocol, keep)) for name, (protocol, keep) in columns.items()}
+        return {
+            name: self.by_parts(self.scores(protocol, keep))
+            for name, (protocol, keep) in columns.items()
+        }

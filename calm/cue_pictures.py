@@ -12,8 +12,9 @@ from calm.network.head import AttributionNet
 from calm.score_mapper import ScoreMapper
 from calm.tester import Tester
 from common.aliases import one_module
-from common.cam import normalize_maps, overlay, resize_maps, save_grid
+from common.cam import normalize_maps, overlay, resize_maps
 from common.data import CorruptImage
+from common.plots import save_grid
 
 one_module(__name__, "calm.cue_pictures")
 
@@ -26,23 +27,35 @@ def to_picture(image: torch.Tensor, side: int = 160) -> np.ndarray:
 
 
 @torch.no_grad()
-def draw_maps(path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8) -> None:
+def draw_maps(
+    path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8
+) -> None:
     """`count` images spread over the data set, and below each the map of its true class with p(y|x)."""
     drawn = []
     for i in np.linspace(0, len(data) - 1, count).astype(int).tolist():
-        with contextlib.suppress(CorruptImage):  # left out of the scores as well, or they had not been reached
+        with contextlib.suppress(
+            CorruptImage
+        ):  # left out of the scores as well, or they had not been reached
             drawn.append(data[i])
     if not drawn:
         return
     images, labels, _ = zip(*drawn, strict=True)
     process = "vanilla" if model.process.is_cam else "jointll"
     x, y = torch.stack(images).to(device), torch.tensor(labels, device=device)
-    maps, probs = ScoreMapper(model, process)(x, y), model(x)["probs"].gather(1, y[:, None])[:, 0].tolist()
+    maps, probs = (
+        ScoreMapper(model, process)(x, y),
+        model(x)["probs"].gather(1, y[:, None])[:, 0].tolist(),
+    )
     pictures = [to_picture(image) for image in x]
     shown = normalize_maps(maps.double(), "minmax").cpu().numpy()
     overlays = [overlay(picture, m) for picture, m in zip(pictures, shown, strict=True)]
     titles = [[f"class {label}" for label in labels], [f"p {p:.3f}" for p in probs]]
-    save_grid(path, [pictures, overlays], titles, suptitle=f"{model.process.attribution_method}, {process}, true class")
+    save_grid(
+        path,
+        [pictures, overlays],
+        titles,
+        suptitle=f"{model.process.attribution_method}, {process}, true class",
+    )
 
 
 def draw_pairs(tester: Tester, cues: CueLocaliser) -> None:
@@ -59,14 +72,22 @@ def draw_pairs(tester: Tester, cues: CueLocaliser) -> None:
             rows.append(row)
             difference = f"|difference|, {cues.norm_type}"
             titles.append(
-                [f"{d} part{'s' * (d > 1)}", f"class {pair[0]}", f"class {pair[1]}", difference, "true parts"]
+                [
+                    f"{d} part{'s' * (d > 1)}",
+                    f"class {pair[0]}",
+                    f"class {pair[1]}",
+                    difference,
+                    "true parts",
+                ]
             )
     if rows:
         title = f"{tester.args.attribution_method}, {tester.args.score_map_process}"
         save_grid(tester.run.figure("cue_pairs"), rows, titles, suptitle=title)
 
 
-def _row(tester: Tester, cues: CueLocaliser, data: object, pair: tuple[int, int]) -> list[np.ndarray] | None:
+def _row(
+    tester: Tester, cues: CueLocaliser, data: object, pair: tuple[int, int]
+) -> list[np.ndarray] | None:
     for index, image_id in enumerate(data.image_ids):
         if class_number(image_id, data.image_labels[image_id]) not in pair:
             continue
@@ -74,7 +95,9 @@ def _row(tester: Tester, cues: CueLocaliser, data: object, pair: tuple[int, int]
         mask = cues.trait.get_pseudo_segment_mask(image_id, pair, image.shape[-1])
         if mask is None or not mask.any():
             continue
-        maps = tester.mapper.of_classes(image[None], [0, 0], [cues.label_of[c] for c in pair]).double()
+        maps = tester.mapper.of_classes(
+            image[None], [0, 0], [cues.label_of[c] for c in pair]
+        ).double()
         difference = map_difference(maps[:1], maps[1:], image.shape[-2:])
         shown = [*normalize_maps(maps, "minmax"), *normalize_maps(difference, cues.norm_type)]
         picture = to_picture(image)

@@ -56,7 +56,9 @@ def get_image_ids(metadata: Mapping[str, str], proxy: bool = False) -> list[str]
     seen: dict[str, int] = {}
     for number, (image_id,) in _rows(path, (str,), "an id"):
         if image_id in seen:
-            raise UserError(f"{path}:{number}: {image_id!r} stands already in line {seen[image_id]}")
+            raise UserError(
+                f"{path}:{number}: {image_id!r} stands already in line {seen[image_id]}"
+            )
         seen[check_name(image_id, f"{path}: line {number}")] = number
     return list(seen)
 
@@ -90,7 +92,9 @@ def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int,
     for number, (image_id, *box) in _rows(boxes.path, (str, *(integral,) * 4), "id,x0,y0,x1,y1"):
         x0, y0, x1, y1 = box
         if not (0 <= x0 <= x1 and 0 <= y0 <= y1):
-            raise UserError(f"{boxes.path}:{number}: {x0},{y0},{x1},{y1} is no box; expected 0 <= x0 <= x1, y likewise")
+            raise UserError(
+                f"{boxes.path}:{number}: {x0},{y0},{x1},{y1} is no box; expected 0 <= x0 <= x1, y likewise"
+            )
         boxes.setdefault(image_id, []).append((x0, y0, x1, y1))
     return boxes
 
@@ -98,7 +102,9 @@ def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int,
 def get_mask_paths(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """id -> mask paths, and id -> ignore path (empty: none; only the first line of an id carries one)."""
     masks, ignore = ById(metadata["localization"]), ById(metadata["localization"])
-    for number, (image_id, mask, ignore_path) in _rows(masks.path, (str, str, str), "id,mask,ignore"):
+    for number, (image_id, mask, ignore_path) in _rows(
+        masks.path, (str, str, str), "id,mask,ignore"
+    ):
         where = f"{masks.path}: line {number}"
         for name in (mask, ignore_path):
             if name:
@@ -111,11 +117,17 @@ def get_mask_paths(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], d
 def _line_of(path: str, image_id: str) -> str:
     """FILE:LINE: 'CONTENT' of the first line of an id; without the line where it has none."""
     lines = ((n, line.strip()) for n, line in enumerate(read_lines(path), 1))
-    found = (f"{path}:{n}: {line!r}" for n, line in lines if line == image_id or line.startswith(f"{image_id},"))
+    found = (
+        f"{path}:{n}: {line!r}"
+        for n, line in lines
+        if line == image_id or line.startswith(f"{image_id},")
+    )
     return next(found, f"{path}: {image_id!r}")
 
 
-def make_transforms(resize_size: int, crop_size: int) -> dict[str, tuple[v2.Transform, v2.Transform]]:
+def make_transforms(
+    resize_size: int, crop_size: int
+) -> dict[str, tuple[v2.Transform, v2.Transform]]:
     """Per split the fixed part (a resize, which may be cached) and the rest (crop, flip, normalisation)."""
 
     def resized(side: int) -> v2.Transform:
@@ -158,7 +170,9 @@ class ImageLabelDataset(Dataset):
                 raise UserError(f"{_line_of(listing, image_id)} has no label in {labels.path}")
             if label < 0 or (num_classes is not None and label >= num_classes):
                 known = "0, 1, ..." if num_classes is None else f"0..{num_classes - 1}"
-                raise UserError(f"{_line_of(labels.path, image_id)}: label {label} is outside {known}")
+                raise UserError(
+                    f"{_line_of(labels.path, image_id)}: label {label} is outside {known}"
+                )
         if superclass_labels is not None:
             labels.update({key: superclass_labels[value] for key, value in labels.items()})
         self.image_labels = labels
@@ -253,12 +267,21 @@ def get_data_loader(
             listed = get_image_ids(configure_metadata(folders["train"]), proxy)
             ids = [image_id for image_id in listed if image_id not in held]
             if listed and not ids:
-                raise UserError(f"{folders['train']}: all training images are in the val list too: none is left")
+                raise UserError(
+                    f"{folders['train']}: all training images are in the val list too: none is left"
+                )
         data = ImageLabelDataset(
-            data_roots[split], folders[split], transforms[split], proxy, image_ids=ids, num_classes=num_classes
+            data_roots[split],
+            folders[split],
+            transforms[split],
+            proxy,
+            image_ids=ids,
+            num_classes=num_classes,
         )
         if not len(data):
-            raise UserError(f"{folders[split]}: the {split} list is empty; nothing can be done with it")
+            raise UserError(
+                f"{folders[split]}: the {split} list is empty; nothing can be done with it"
+            )
         unreadable = data.check(skip_corrupt)
         if len(unreadable) == len(data):
             raise UserError(f"{folders[split]}: no image of the {split} list can be read")
@@ -269,11 +292,20 @@ def get_data_loader(
             data.cache_images(resize_size if split == "train" else crop_size)
         if split == "train":
             loaders[split] = train_loader(
-                data, batch_size, seed=seed, accelerator=accelerator, workers=workers, skip_corrupt=skip_corrupt
+                data,
+                batch_size,
+                seed=seed,
+                accelerator=accelerator,
+                workers=workers,
+                skip_corrupt=skip_corrupt,
             )
         else:
             loaders[split] = eval_loader(
-                data, batch_size, accelerator=accelerator, workers=workers, skip_corrupt=skip_corrupt
+                data,
+                batch_size,
+                accelerator=accelerator,
+                workers=workers,
+                skip_corrupt=skip_corrupt,
             )
     return loaders
 

@@ -15,7 +15,9 @@ from common.domain import DomainError, is_readable
 one_module(__name__, "calm.domain")
 
 
-def check_labels(labels: torch.Tensor, classes: int, images: int | None = None, name: str = "labels") -> None:
+def check_labels(
+    labels: torch.Tensor, classes: int, images: int | None = None, name: str = "labels"
+) -> None:
     """ValueError unless `labels` (B,) are whole numbers in 0..classes - 1; B is `images` where that is given."""
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise DomainError(f"{name} must be whole numbers, not {labels.dtype}")
@@ -32,7 +34,9 @@ def check_labels(labels: torch.Tensor, classes: int, images: int | None = None, 
 def check_not_negative(values: torch.Tensor, name: str) -> None:
     """ValueError where a value is below 0. NaN passes: the guard of a run names the images that it comes from."""
     if is_readable(values) and bool((values < 0).any()):
-        raise DomainError(f"{name} must not be negative, found {float(values[values < 0].min()):.4g}")
+        raise DomainError(
+            f"{name} must not be negative, found {float(values[values < 0].min()):.4g}"
+        )
 
 
 def check_no_nan(values: torch.Tensor, name: str) -> None:

@@ -23,7 +23,9 @@ def rank_pixels(scoremaps: torch.Tensor, among_equals: torch.Tensor | None = Non
     flat = scoremaps.flatten(1)
     if among_equals is None:
         return flat.sort(dim=1, descending=True, stable=True).indices
-    return among_equals.gather(1, flat.gather(1, among_equals).sort(dim=1, descending=True, stable=True).indices)
+    return among_equals.gather(
+        1, flat.gather(1, among_equals).sort(dim=1, descending=True, stable=True).indices
+    )
 
 
 def masks_from_ranking(ranking: torch.Tensor, k: float, size: tuple[int, int]) -> torch.Tensor:
@@ -40,12 +42,16 @@ def masks_of_first(ranking: torch.Tensor, count: int, size: tuple[int, int]) -> 
     return mask.view(-1, 1, *size)
 
 
-def get_topk_to_zero_mask(mu: torch.Tensor, k: float, device: torch.device | str = "cpu") -> torch.Tensor:
+def get_topk_to_zero_mask(
+    mu: torch.Tensor, k: float, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """0 at the int(k H W) highest values of each map mu (B,1,H,W), else 1; ties by the lowest flat index."""
     return masks_from_ranking(rank_pixels(mu.to(device)), k, tuple(mu.shape[-2:]))
 
 
-def random_mask_generator(inputs: torch.Tensor, device: torch.device | str, k: float) -> torch.Tensor:
+def random_mask_generator(
+    inputs: torch.Tensor, device: torch.device | str, k: float
+) -> torch.Tensor:
     """(B,1,H,W): per image int(k H W) distinct positions are 0, drawn from NumPy's global generator."""
     height, width = inputs.shape[-2:]
     rows = [np.random.permutation(height * width) for _ in range(len(inputs))]  # noqa: NPY002 - as the original

@@ -54,7 +54,11 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
     counts = {str(d): cues.parts_of.count(d) for d in NUM_DIFF_LIST}
     skipped = int(cues.images[:, 1].sum())
     distance = cues.peak_distance()
-    flat = {f"{name}/{d}": v for name, row in {**table, "peak_distance": distance}.items() for d, v in row.items()}
+    flat = {
+        f"{name}/{d}": v
+        for name, row in {**table, "peak_distance": distance}.items()
+        for d, v in row.items()
+    }
     run.log("test", **flat)
     run.print(
         f"{foreground}; {len(cues.pairs)} pairs ({', '.join(f'{n} with {d}' for d, n in counts.items())} parts), "
@@ -65,24 +69,43 @@ def write(tester: Tester, cues: CueLocaliser, foreground: str) -> None:
     undefined = cues.undefined(protocols)
     for name, row in table.items():
         note = f"  without {undefined[name]} undefined pairs" if undefined[name] else ""
-        run.print(f"  {name:<18}" + "".join("     none" if v is None else f"{v:9.2f}" for v in row.values()) + note)
+        run.print(
+            f"  {name:<18}"
+            + "".join("     none" if v is None else f"{v:9.2f}" for v in row.values())
+            + note
+        )
     shown = "".join("     none" if v is None else f"{v:9.1f}" for v in distance.values())
     run.print(f"peak to part, pixels {shown}")
     published = PUBLISHED.get((args.attribution_method, args.score_map_process))
     if published and not args._is_sample:
-        run.print("  published (191 pairs)" + "".join(f"{v:9.1f}" for v in published).removeprefix("   "))
+        run.print(
+            "  published (191 pairs)" + "".join(f"{v:9.1f}" for v in published).removeprefix("   ")
+        )
     if run.is_main:
         text = io.StringIO()
-        columns = {name: cues.scores(protocol, keep) for name, (protocol, keep) in columns_of(protocols).items()}
+        columns = {
+            name: cues.scores(protocol, keep)
+            for name, (protocol, keep) in columns_of(protocols).items()
+        }
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["first", "second", "parts", "images", "skipped", *columns])
         for n, pair in enumerate(cues.pairs):
             rows.writerow(
-                [*pair, cues.parts_of[n], *cues.images[n].tolist(), *(column[n] for column in columns.values())]
+                [
+                    *pair,
+                    cues.parts_of[n],
+                    *cues.images[n].tolist(),
+                    *(column[n] for column in columns.values()),
+                ]
             )
         atomic_write(run.folder / "cue_pairs.csv", text.getvalue().encode())
     tester.finish(
-        foreground=foreground, pairs=counts, skipped_images=skipped, undefined_pairs=undefined, **flat, mPxAP=table
+        foreground=foreground,
+        pairs=counts,
+        skipped_images=skipped,
+        undefined_pairs=undefined,
+        **flat,
+        mPxAP=table,
     )
 
 
@@ -90,7 +113,9 @@ def main(argv: list[str] | None = None) -> None:
     """One pass over the test images; all protocols from its histograms."""
     args = located(argv, prog=f"{SCRIPT}.py", place=CUES)
     if args.dataset_name != "CUB":
-        raise UnfitDataset(f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none")
+        raise UnfitDataset(
+            f"cue localisation needs CUB's parts and attributes; {args.dataset_name} has none"
+        )
     trait, foreground = make_trait(cub_root(args._data), args.foreground, args.attribute_rule)
     tester = Tester(args, SCRIPT)
     data = tester.loader.dataset.dataset
@@ -99,7 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     thresholds = get_threshold_list(args.cam_curve_interval, args.threshold_type)
     cues = CueLocaliser(trait, tester.mapper, label_of, thresholds, args.norm_type, args.max_pairs)
     if not cues.pairs:
-        raise UserError(f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts")
+        raise UserError(
+            f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts"
+        )
     for images, labels, ids, _ in tester.batches():
         cues.add(images, labels.tolist(), ids)
     cues.reduce(tester.accelerator)

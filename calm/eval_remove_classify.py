@@ -23,11 +23,11 @@ from calm.flags import ERASE_K_LIST
 from calm.tester import Tester, start
 from calm.util import resize_scoremaps
 from common.aliases import one_module
-from common.cam import save_curves
 from common.checkpoint import atomic_write
 from common.cli import run_main
 from common.data import gather_in_order
 from common.loading import seed_of
+from common.plots import save_curves
 from common.run import plain
 
 one_module(__name__, "calm.eval_remove_classify")
@@ -64,11 +64,16 @@ def classify_erased(
 
 def random_ranking(index: torch.Tensor, pixels: int, seed: int, repeat: int = 0) -> torch.Tensor:
     """(B,pixels) a random order per image, from (seed, repeat, dataset index) alone."""
-    noise = [torch.rand(pixels, generator=torch.Generator().manual_seed(seed_of(seed, repeat, int(i)))) for i in index]
+    noise = [
+        torch.rand(pixels, generator=torch.Generator().manual_seed(seed_of(seed, repeat, int(i))))
+        for i in index
+    ]
     return torch.stack(noise).argsort(dim=1)
 
 
-def make_baseline(kind: str, inputs: torch.Tensor, index: torch.Tensor, seed: int) -> torch.Tensor | None:
+def make_baseline(
+    kind: str, inputs: torch.Tensor, index: torch.Tensor, seed: int
+) -> torch.Tensor | None:
     """What replaces erased pixels of inputs (B,C,H,W); None for 0. Noise comes from (seed, dataset index) alone."""
     if kind == "zero":
         return None
@@ -125,20 +130,35 @@ def evaluate(tester: Tester) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             rankings = [rank_pixels(scores)]
             if args.tie_break == "random":
                 seed, pixels = seed_of(args.erase_seed, TIE_ORDERS), scores[0].numel()
-                orders = (random_ranking(index, pixels, seed, r).to(images.device) for r in range(TIE_ORDERS))
+                orders = (
+                    random_ranking(index, pixels, seed, r).to(images.device)
+                    for r in range(TIE_ORDERS)
+                )
                 rankings = [rank_pixels(scores, order) for order in orders]
-            top = [classify_erased(tester.model, images, labels, r, args.erase_k, base) for r in rankings]
+            top = [
+                classify_erased(tester.model, images, labels, r, args.erase_k, base)
+                for r in rankings
+            ]
             drawn = [
                 random_ranking(index, scores[0].numel(), args.erase_seed, r).to(images.device)
                 for r in range(args.erase_repeats)
             ]
-            at_random = [classify_erased(tester.model, images, labels, r, args.erase_k, base) for r in drawn]
+            at_random = [
+                classify_erased(tester.model, images, labels, r, args.erase_k, base) for r in drawn
+            ]
             areas = torch.full((2, len(images)), torch.nan)
             if args.auc_steps > 0:
-                curves = probability_curves(tester.model, images, labels, rankings[0], args.auc_steps)
+                curves = probability_curves(
+                    tester.model, images, labels, rankings[0], args.auc_steps
+                )
                 areas = torch.stack([area_under(c) for c in curves])
         parts.append(
-            (index, areas.T, probs.argmax(1) == labels, *(torch.stack(x).permute(2, 0, 1) for x in (top, at_random)))
+            (
+                index,
+                areas.T,
+                probs.argmax(1) == labels,
+                *(torch.stack(x).permute(2, 0, 1) for x in (top, at_random)),
+            )
         )
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     return tuple(t.numpy() for t in gather_in_order(*whole, accelerator=tester.accelerator)[1:])
@@ -154,7 +174,9 @@ def bootstrap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def summarize(preds: np.ndarray, top: np.ndarray, at_random: np.ndarray, ks: Sequence[float]) -> dict[str, dict]:
+def summarize(
+    preds: np.ndarray, top: np.ndarray, at_random: np.ndarray, ks: Sequence[float]
+) -> dict[str, dict]:
     """Per k: both accuracies in percent, both counts, R_k with a 95 % interval over images (None where undefined)."""
     shares = [x.mean(1).T.copy() for x in (top, at_random)]  # (K,n) each
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -162,7 +184,9 @@ def summarize(preds: np.ndarray, top: np.ndarray, at_random: np.ndarray, ks: Seq
     rows = {}
     for k, a, b, ratio, spread in zip(ks, *shares, ratios, spreads, strict=True):
         low, high = (
-            np.quantile(spread[np.isfinite(spread)], (0.025, 0.975)) if np.isfinite(spread).any() else (np.nan,) * 2
+            np.quantile(spread[np.isfinite(spread)], (0.025, 0.975))
+            if np.isfinite(spread).any()
+            else (np.nan,) * 2
         )
         rows[f"{k:g}"] = {
             "R": float(ratio), "low": float(low), "high": float(high), "topk": float(100 * a.mean()),
@@ -171,12 +195,16 @@ def summarize(preds: np.ndarray, top: np.ndarray, at_random: np.ndarray, ks: Seq
     return rows
 
 
-def write(tester: Tester, areas: np.ndarray, preds: np.ndarray, top: np.ndarray, at_random: np.ndarray) -> None:
+def write(
+    tester: Tester, areas: np.ndarray, preds: np.ndarray, top: np.ndarray, at_random: np.ndarray
+) -> None:
     """measure_<process>.pickle as released, .json with R_k, the table on the screen, the curve."""
     args, run = tester.args, tester.run
     rows, accuracy = summarize(preds, top, at_random, args.erase_k), float(100 * preds.mean())
     run.log("test", accuracy=accuracy, **{f"R_{k}": row["R"] for k, row in rows.items()})
-    run.print(f"accuracy {accuracy:.2f} %; R_k with 95 % interval over {len(preds)} images (lower is better)")
+    run.print(
+        f"accuracy {accuracy:.2f} %; R_k with 95 % interval over {len(preds)} images (lower is better)"
+    )
     for k, row in rows.items():
         note = "" if row["random_count"] else "  no survivor of random erasing"
         run.print(
@@ -193,12 +221,18 @@ def write(tester: Tester, areas: np.ndarray, preds: np.ndarray, top: np.ndarray,
         atomic_write(run.folder / f"{stem}.pickle", pickle.dumps(measure))
         text = json.dumps(plain({"accuracy": accuracy, "R_k": rows}), indent=1)
         atomic_write(run.folder / f"{stem}.json", (text + "\n").encode())
-        curves = {name: [accuracy, *(row[name] for row in rows.values())] for name in ("topk", "random")}
+        curves = {
+            name: [accuracy, *(row[name] for row in rows.values())] for name in ("topk", "random")
+        }
         axis = f"pixels erased: 0, {', '.join(rows)}"
-        save_curves(run.figure("remove_and_classify"), curves, xlabel=axis, ylabel="accuracy (percent)")
+        save_curves(
+            run.figure("remove_and_classify"), curves, xlabel=axis, ylabel="accuracy (percent)"
+        )
     deletion, insertion = areas.mean(0).tolist() if args.auc_steps > 0 else (None, None)
     if args.auc_steps > 0:
-        run.print(f"deletion AUC {deletion:.4f} (lower is better), insertion AUC {insertion:.4f} (higher is better)")
+        run.print(
+            f"deletion AUC {deletion:.4f} (lower is better), insertion AUC {insertion:.4f} (higher is better)"
+        )
     tester.finish(
         deletion_auc=deletion,
         insertion_auc=insertion,

@@ -54,7 +54,9 @@ def _best_iou(job: tuple[np.ndarray, str]) -> np.ndarray:
     return _evaluator.accumulate(wsol_scoremap(cam, (RESIZE, RESIZE)), image_id)
 
 
-def score_maps(tester: Tester, images: torch.Tensor, labels: torch.Tensor, ids: Sequence[str]) -> tuple:
+def score_maps(
+    tester: Tester, images: torch.Tensor, labels: torch.Tensor, ids: Sequence[str]
+) -> tuple:
     """Maps (B,h,w) float32 on the host, kept with --save_maps, and p(y|x) (B,C)."""
     maps, probs = tester.mapper.with_probs(images, labels)
     maps = maps.float().cpu().numpy()
@@ -69,7 +71,11 @@ def best_ious(tester: Tester, evaluator: BoxEvaluator) -> tuple[np.ndarray, np.n
     """(n,thresholds) best IoU per test image in dataset order, and (n,) whether it was classified correctly."""
     _use(evaluator)
     workers, parts = loader_processes(tester.args.workers), []
-    pool = ProcessPoolExecutor(workers, initializer=_use, initargs=(evaluator,)) if workers > 1 else None
+    pool = (
+        ProcessPoolExecutor(workers, initializer=_use, initargs=(evaluator,))
+        if workers > 1
+        else None
+    )
     run_all = pool.map if pool else map
     try:
         for images, labels, ids, index in tester.batches():
@@ -86,7 +92,10 @@ def best_ious(tester: Tester, evaluator: BoxEvaluator) -> tuple[np.ndarray, np.n
 def evaluate_boxes(tester: Tester) -> dict[str, float | None]:
     """MaxBoxAcc per IoU and their mean (V2 with all contours), and the same counting only correct classifications."""
     args = tester.args
-    metadata, thresholds = tester.loader.dataset.dataset.metadata, get_threshold_list(args.cam_curve_interval)
+    metadata, thresholds = (
+        tester.loader.dataset.dataset.metadata,
+        get_threshold_list(args.cam_curve_interval),
+    )
 
     def make() -> BoxEvaluator:
         return BoxEvaluator(
@@ -175,7 +184,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in scores.items():
         run.print(f"  {name:<16} {'none' if value is None else f'{value:.2f}'}")
     if run.is_main:
-        atomic_write(run.folder / "wsol.json", (json.dumps(plain(scores), indent=1) + "\n").encode())
+        atomic_write(
+            run.folder / "wsol.json", (json.dumps(plain(scores), indent=1) + "\n").encode()
+        )
     tester.finish(**scores)
 
 

@@ -27,7 +27,10 @@ Box = tuple[int, int, int, int]
 def wsol_scoremap(cam: np.ndarray, size: tuple[int, int] = (RESIZE, RESIZE)) -> np.ndarray:
     """A map (h,w) at `size` (H,W), bicubic, then min-max: float64 in [0,1]; zeros for a constant or NaN map."""
     cam = np.asarray(cam)
-    if cam.dtype not in (np.float32, np.float64):  # OpenCV resizes neither float16 nor whole numbers in float
+    if cam.dtype not in (
+        np.float32,
+        np.float64,
+    ):  # OpenCV resizes neither float16 nor whole numbers in float
         cam = cam.astype(np.float32)
     big = cv2.resize(cam, size[::-1], interpolation=cv2.INTER_CUBIC)
     return normalize_scoremap(big.astype(np.float64), "minmax")
@@ -52,7 +55,10 @@ def calculate_multiple_iou(box_a: np.ndarray, box_b: np.ndarray) -> np.ndarray:
     a, b = np.asarray(box_a), np.asarray(box_b)
     check_box_convention(a)
     check_box_convention(b)
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, 2:], b[None, :, 2:]),
+    )
     overlap = np.clip(high - low + 1, 0, None).prod(-1)
     area_a, area_b = ((x[:, 2:] - x[:, :2] + 1).prod(-1) for x in (a, b))
     union = area_a[:, None] + area_b[None] - overlap
@@ -63,9 +69,16 @@ def resize_bbox(box: Sequence[int], image_size: Sequence[int], resize_size: Sequ
     """A box x0 y0 x1 y1 in an image of (W,H) scaled to (W',H'), truncated to integers; ValueError for no image."""
     check_box_convention(np.asarray(box))
     if min(*image_size, *resize_size) < 1:
-        raise ValueError(f"sizes must be at least 1 pixel, not {tuple(image_size)} and {tuple(resize_size)}")
+        raise ValueError(
+            f"sizes must be at least 1 pixel, not {tuple(image_size)} and {tuple(resize_size)}"
+        )
     (x0, y0, x1, y1), (width, height), (new_width, new_height) = box, image_size, resize_size
-    new = (x0 * new_width / width, y0 * new_height / height, x1 * new_width / width, y1 * new_height / height)
+    new = (
+        x0 * new_width / width,
+        y0 * new_height / height,
+        x1 * new_width / width,
+        y1 * new_height / height,
+    )
     return tuple(int(v) for v in new)
 
 
@@ -95,7 +108,8 @@ def compute_bboxes_from_scoremaps(
     top = int(image.max())
     levels = [int(t * top) for t in thresholds]
     found = {
-        level: np.asarray(_boxes_of((image > level).astype(np.uint8), multi_contour_eval)) for level in set(levels)
+        level: np.asarray(_boxes_of((image > level).astype(np.uint8), multi_contour_eval))
+        for level in set(levels)
     }
     boxes = [found[level] for level in levels]
     return boxes, [len(b) for b in boxes]
@@ -122,7 +136,9 @@ class BoxEvaluator(LocalizationEvaluator):
         self, metadata: Any, dataset_name: str, split: str, cam_threshold_list: Sequence[float],
         iou_threshold_list: Sequence[int], mask_root: str | Path = "", multi_contour_eval: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(metadata, dataset_name, split, cam_threshold_list, iou_threshold_list, mask_root)
+        super().__init__(
+            metadata, dataset_name, split, cam_threshold_list, iou_threshold_list, mask_root
+        )
         if not iou_threshold_list or not all(0 < iou <= 100 for iou in iou_threshold_list):
             raise ValueError(f"iou_threshold_list {list(iou_threshold_list)}: percentages above 0")
         self.multi_contour_eval = multi_contour_eval
@@ -136,10 +152,14 @@ class BoxEvaluator(LocalizationEvaluator):
 
     def accumulate(self, scoremap: np.ndarray, image_id: str) -> np.ndarray:
         """Count one map (224,224) float64 in [0,1]; returns the best IoU (thresholds,)."""
-        boxes, counts = compute_bboxes_from_scoremaps(scoremap, self.threshold_list, self.multi_contour_eval)
+        boxes, counts = compute_bboxes_from_scoremaps(
+            scoremap, self.threshold_list, self.multi_contour_eval
+        )
         best_of = {id(b): 0.0 for b in boxes}
         distinct = {id(b): b for b in boxes}
-        iou = calculate_multiple_iou(np.concatenate(list(distinct.values())), self.gt_bboxes[image_id]).max(1)
+        iou = calculate_multiple_iou(
+            np.concatenate(list(distinct.values())), self.gt_bboxes[image_id]
+        ).max(1)
         ends = np.cumsum([len(b) for b in distinct.values()])[:-1]
         for key, part in zip(distinct, np.split(iou, ends), strict=True):
             best_of[key] = part.max()
@@ -173,16 +193,22 @@ class MaskEvaluator(LocalizationEvaluator):
         has_masks = dataset_name == "OpenImages" and metadata is not None
         self.mask_paths, self.ignore_paths = get_mask_paths(metadata) if has_masks else ({}, {})
 
-    def accumulate(self, scoremap: np.ndarray, image_id: str, gt_mask: np.ndarray | None = None) -> None:
+    def accumulate(
+        self, scoremap: np.ndarray, image_id: str, gt_mask: np.ndarray | None = None
+    ) -> None:
         """Count a map (H,W) float64 in [0,1] against gt_mask (H,W) in {0,1,255}, or the image's mask files.
 
         ValueError names the image where the two differ in shape.
         """
         check_scoremap_validity(scoremap, image_id)
         if gt_mask is None:
-            gt_mask = get_mask(self.mask_root, self.mask_paths[image_id], self.ignore_paths.get(image_id, ""))
+            gt_mask = get_mask(
+                self.mask_root, self.mask_paths[image_id], self.ignore_paths.get(image_id, "")
+            )
         if np.shape(gt_mask) != scoremap.shape:
-            raise ValueError(f"{image_id}: a mask of shape {np.shape(gt_mask)} for a map of shape {scoremap.shape}")
+            raise ValueError(
+                f"{image_id}: a mask of shape {np.shape(gt_mask)} for a map of shape {scoremap.shape}"
+            )
         scoremap, gt_mask = np.ascontiguousarray(scoremap), np.ascontiguousarray(gt_mask)
         self.pixels.add(torch.from_numpy(scoremap)[None], torch.from_numpy(gt_mask)[None])
 
@@ -242,7 +268,11 @@ def load_mask_image(path: str | Path, size: int | tuple[int, int] = RESIZE) -> n
 
 
 def get_mask(
-    mask_root: str | Path, mask_paths: Sequence[str], ignore_path: str = "", use_ignore: bool = True, size: int = RESIZE
+    mask_root: str | Path,
+    mask_paths: Sequence[str],
+    ignore_path: str = "",
+    use_ignore: bool = True,
+    size: int = RESIZE,
 ) -> np.ndarray:
     """Union of the instance masks as 1, the ignore mask minus the union as 255, else 0: (size,size) uint8.
 

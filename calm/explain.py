@@ -33,9 +33,10 @@ from calm.training import (
     told_of_idle_flags,
 )
 from common.aliases import one_module
-from common.cam import normalize_maps, overlay, save_grid
+from common.cam import normalize_maps, overlay
 from common.cli import OneLineParser, UserError, run_main
 from common.images import read_image, read_own_picture
+from common.plots import save_grid
 from common.rundir import make_accelerator, seed_everything
 
 one_module(__name__, "calm.explain")
@@ -58,9 +59,15 @@ def difference_overlay(picture: np.ndarray, difference: np.ndarray) -> np.ndarra
 def own_flags() -> OneLineParser:
     """The flags that only this script has."""
     own = OneLineParser(description=__doc__.split("\n")[0], add_help=False)
-    own.add_argument("--image", type=Path, default=None, help="an image file (default: the first test image)")
     own.add_argument(
-        "--classes", type=int, nargs="+", default=None, help="labels from 0 (default: the three likeliest)"
+        "--image", type=Path, default=None, help="an image file (default: the first test image)"
+    )
+    own.add_argument(
+        "--classes",
+        type=int,
+        nargs="+",
+        default=None,
+        help="labels from 0 (default: the three likeliest)",
     )
     return own
 
@@ -68,7 +75,9 @@ def own_flags() -> OneLineParser:
 def first_test_image(argv: Sequence[str] | None) -> Path:
     """Of the data set, or of the sample where there is none."""
     args = configure(argv, f"{SCRIPT}.py", own_flags())
-    return Path(args.data_paths.test) / get_image_ids(configure_metadata(args._metadata / "test"))[0]
+    return (
+        Path(args.data_paths.test) / get_image_ids(configure_metadata(args._metadata / "test"))[0]
+    )
 
 
 def load(argv: Sequence[str] | None) -> tuple[Configs, Accelerator, ScoreMapper]:
@@ -120,18 +129,31 @@ def main(argv: list[str] | None = None) -> None:
         run.print(told_of_idle_flags(args))
     run.log("image", **{f"p/{c}": float(probs[0, c]) for c in classes})
     for label, score_map in zip(classes, maps, strict=True):
-        run.print(f"class {label}: p(y|x) {probs[0, label]:.4f}, mass of its map {score_map.sum():.4f}")
+        run.print(
+            f"class {label}: p(y|x) {probs[0, label]:.4f}, mass of its map {score_map.sum():.4f}"
+        )
     figure = run.figure("explain")
     draw(figure, image, path.name[:24], args, maps, {c: float(probs[0, c]) for c in classes})
     run.print(f"figure: {figure}")
-    run.finish(image=str(path), classes=classes, probabilities=[float(probs[0, c]) for c in classes])
+    run.finish(
+        image=str(path), classes=classes, probabilities=[float(probs[0, c]) for c in classes]
+    )
 
 
-def draw(figure: Path, image: Image.Image, name: str, args: Configs, maps: torch.Tensor, p: dict[int, float]) -> None:
+def draw(
+    figure: Path,
+    image: Image.Image,
+    name: str,
+    args: Configs,
+    maps: torch.Tensor,
+    p: dict[int, float],
+) -> None:
     """The image, a normalised map (k,h,w) per class, and the difference of the first two."""
     picture, classes = np.asarray(image.resize((224, 224))), list(p)
     row, titles = [picture], [name]
-    for label, score_map in zip(classes, normalize_maps(maps, args.norm_type).cpu().numpy(), strict=True):
+    for label, score_map in zip(
+        classes, normalize_maps(maps, args.norm_type).cpu().numpy(), strict=True
+    ):
         row.append(overlay(picture, score_map))
         titles.append(f"class {label}, p {p[label]:.3f}")
     if len(classes) > 1:

@@ -24,9 +24,13 @@ def probability_curves(
     """
     check_count(steps, "steps")
     pixels = inputs.shape[-2] * inputs.shape[-1]
-    counts = [k * pixels // steps for k in range(steps + 1)]  # whole numbers: 47 / 49 of 224 x 224 loses a pixel
+    counts = [
+        k * pixels // steps for k in range(steps + 1)
+    ]  # whole numbers: 47 / 49 of 224 x 224 loses a pixel
     blurred = get_baseline("blur", inputs, inputs.device)
-    deletion = _curve(model, inputs, torch.zeros_like(inputs), targets, ranking, counts, keep_first=False)
+    deletion = _curve(
+        model, inputs, torch.zeros_like(inputs), targets, ranking, counts, keep_first=False
+    )
     insertion = _curve(model, inputs, blurred, targets, ranking, counts, keep_first=True)
     return deletion, insertion
 
@@ -41,7 +45,9 @@ def _curve(
         part = counts[first : first + step]
         keep = torch.cat([masks_of_first(ranking, count, size) for count in part])
         keep = 1 - keep if keep_first else keep
-        mixed = inputs.repeat(len(part), 1, 1, 1) * keep + other.repeat(len(part), 1, 1, 1) * (1 - keep)
+        mixed = inputs.repeat(len(part), 1, 1, 1) * keep + other.repeat(len(part), 1, 1, 1) * (
+            1 - keep
+        )
         out = model(mixed)
         probs = out["probs"] if isinstance(out, dict) else out
         columns.append(probs.gather(1, targets.repeat(len(part))[:, None]).view(len(part), -1))

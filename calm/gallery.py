@@ -33,8 +33,9 @@ from calm.training import (
     told_of_idle_flags,
 )
 from common.aliases import one_module
-from common.cam import normalize_maps, overlay, save_grid
+from common.cam import normalize_maps, overlay
 from common.cli import OneLineParser, UserError, positive_int, run_main
+from common.plots import save_grid
 from common.rundir import make_accelerator, seed_everything
 
 one_module(__name__, "calm.gallery")
@@ -61,7 +62,9 @@ def mappers(args: Configs, runs: list[Path], accelerator: Accelerator) -> dict[s
                 setattr(own, name, value)
         wanted = args.num_classes or count_classes(args)
         if own.num_classes != wanted:
-            raise UserError(f"{file}: has {own.num_classes} classes, expected {wanted} (--num_classes, --data_root)")
+            raise UserError(
+                f"{file}: has {own.num_classes} classes, expected {wanted} (--num_classes, --data_root)"
+            )
 
         model = build_model(own, file).to(accelerator.device).eval().requires_grad_(False)
         process = "vanilla" if own.attribution_method == "CAM" else "jointll"
@@ -73,7 +76,9 @@ def mappers(args: Configs, runs: list[Path], accelerator: Accelerator) -> dict[s
         found[title] = ScoreMapper(model, process, autocast=accelerator.autocast)
         if not gradients:
             for name in GRADIENTS:
-                gradients[name] = ScoreMapper(model, name, "backprop", settings=numbers, autocast=accelerator.autocast)
+                gradients[name] = ScoreMapper(
+                    model, name, "backprop", settings=numbers, autocast=accelerator.autocast
+                )
     return {**found, **gradients}
 
 
@@ -81,10 +86,16 @@ def _agree_on_size(args: Configs, runs: list[Path], settings: list[dict[str, obj
     """Set crop_size as the runs have it, unless it was given."""
     if "crop_size" in args._given:
         return
-    sizes = {str(run): own["crop_size"] for run, own in zip(runs, settings, strict=True) if "crop_size" in own}
+    sizes = {
+        str(run): own["crop_size"]
+        for run, own in zip(runs, settings, strict=True)
+        if "crop_size" in own
+    }
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{run} {size}" for run, size in sizes.items())
-        raise UserError(f"the runs were trained with inputs of different sizes ({told}); choose one with --crop_size")
+        raise UserError(
+            f"the runs were trained with inputs of different sizes ({told}); choose one with --crop_size"
+        )
     if sizes:
         args.crop_size = next(iter(sizes.values()))
 
@@ -92,26 +103,42 @@ def _agree_on_size(args: Configs, runs: list[Path], settings: list[dict[str, obj
 def test_images(args: Configs) -> ImageLabelDataset:
     """The test images, or those of --image_list, at the size of the input."""
     transform = make_transforms(args.resize_size, args.crop_size)["test"]
-    data = ImageLabelDataset(args.data_paths.test, args._metadata / "test", transform, image_ids=listed_test_ids(args))
+    data = ImageLabelDataset(
+        args.data_paths.test, args._metadata / "test", transform, image_ids=listed_test_ids(args)
+    )
     data.leave_out(data.check(args.skip_corrupt))
     return data
 
 
 def draw(
-    args: Configs, cues: CueLocaliser, columns: dict[str, ScoreMapper], number: int, path: Path, images: int
+    args: Configs,
+    cues: CueLocaliser,
+    columns: dict[str, ScoreMapper],
+    number: int,
+    path: Path,
+    images: int,
 ) -> None:
     """One class pair: the first `images` test images of each class with a visible differing part."""
     pair, rows, titles = cues.pairs[number], [], []
     data = test_images(args)
     for c in pair:
-        mine = [i for i, name in enumerate(data.image_ids) if class_number(name, data.image_labels[name]) == c]
-        masks = {i: cues.trait.get_pseudo_segment_mask(data.image_ids[i], pair, args.crop_size) for i in mine}
+        mine = [
+            i
+            for i, name in enumerate(data.image_ids)
+            if class_number(name, data.image_labels[name]) == c
+        ]
+        masks = {
+            i: cues.trait.get_pseudo_segment_mask(data.image_ids[i], pair, args.crop_size)
+            for i in mine
+        }
         for index in [i for i in mine if masks[i] is not None and masks[i].any()][:images]:
             device = next(next(iter(columns.values())).model.parameters()).device
             image = data[index][0].to(device)
             picture, row = to_picture(image), []
             for mapper in columns.values():
-                maps = mapper.of_classes(image[None], [0, 0], [cues.label_of[k] for k in pair]).double()
+                maps = mapper.of_classes(
+                    image[None], [0, 0], [cues.label_of[k] for k in pair]
+                ).double()
                 difference = map_difference(maps[:1], maps[1:], image.shape[-2:])
                 kind = "minmax" if mapper.process == "vanilla" else "max"
                 row.append(overlay(picture, normalize_maps(difference, kind)[0].cpu().numpy()))
@@ -119,7 +146,10 @@ def draw(
             titles.append([f"class {c}", *columns, "true parts"])
     if rows:
         save_grid(
-            path, rows, titles, suptitle=f"classes {pair[0]} and {pair[1]}: {cues.parts_of[number]} differing part(s)"
+            path,
+            rows,
+            titles,
+            suptitle=f"classes {pair[0]} and {pair[1]}: {cues.parts_of[number]} differing part(s)",
         )
 
 
@@ -146,9 +176,13 @@ def main(argv: list[str] | None = None) -> None:
     first = next(iter(columns.values()))
     cues = CueLocaliser(trait, first, label_of, [0.0], "minmax", args.max_pairs or 1)
     if not cues.pairs:
-        raise UserError(f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts")
+        raise UserError(
+            f"no pair of the {len(label_of)} test classes differs in {NUM_DIFF_LIST} parts"
+        )
     run = start_evaluation(args, "gallery", accelerator)
-    run.print(f"{args.crop_size} x {args.crop_size} pixels, bilinear, ImageNet's mean and deviation")
+    run.print(
+        f"{args.crop_size} x {args.crop_size} pixels, bilinear, ImageNet's mean and deviation"
+    )
     if args._idle:
         run.print(told_of_idle_flags(args))
     for number, pair in enumerate(cues.pairs):

@@ -31,13 +31,17 @@ class PythonLogger:
     def report(self, step: int | None = None, **values: Any) -> None:
         """Note values and print them on one line."""
         self.log_dict(values, step)
-        shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+        shown = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
+        )
         print(shown if step is None else f"step {step}: {shown}", flush=True)
 
     def finalize_log(self) -> None:
         """Write everything as JSON."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "log.json").write_text(json.dumps(self.entries, indent=1, default=float) + "\n")
+        (self.folder / "log.json").write_text(
+            json.dumps(self.entries, indent=1, default=float) + "\n"
+        )
 
 
 class TensorboardLogger(PythonLogger):

@@ -59,7 +59,11 @@ class Trainer(Reports):
     def __init__(self, args: Configs | None = None) -> None:
         args = located(place=TRAINING) if args is None else args
         needs_start = args.use_load_checkpoint or not args.is_train
-        start = checkpoint_file(args, None if args.is_train else args.experiment) if needs_start else None
+        start = (
+            checkpoint_file(args, None if args.is_train else args.experiment)
+            if needs_start
+            else None
+        )
         if not args.is_train:
             take_from_checkpoint(args, start)
         self.args = args = with_data(args)
@@ -86,7 +90,12 @@ class Trainer(Reports):
         self.teacher = build_teacher(args, self.model)
         self.network, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
         self.loss, self.accuracy = Meter(self.accelerator), Meter(self.accelerator)
-        stateful = {"model": self.model, "optimizer": self.optimizer, "loss": self.loss, "accuracy": self.accuracy}
+        stateful = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+        }
         if args.is_train:
             self.run.restore(**stateful, **({"teacher": self.teacher} if self.teacher else {}))
         self.logger = load_logger(args.logger_type)(self.run.folder) if self.run.is_main else None
@@ -110,10 +119,16 @@ class Trainer(Reports):
             images, labels, ids = batch.data
             images, labels = to_device(images, labels, self.device)
             with self.accelerator.autocast():
-                posterior = self.teacher(images, labels, return_cam="gtcond") if self.teacher else None
+                posterior = (
+                    self.teacher(images, labels, return_cam="gtcond") if self.teacher else None
+                )
                 out = self.network(images, labels, with_loss=True, posterior=posterior)
             loss = out["loss"].mean()
-            run.guard(loss, batch.index, partial(describe_batch, ids, {k: v.detach() for k, v in out.items()}))
+            run.guard(
+                loss,
+                batch.index,
+                partial(describe_batch, ids, {k: v.detach() for k, v in out.items()}),
+            )
             backward(self.accelerator, loss * (len(labels) * run.world / rows))
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -139,10 +154,14 @@ class Trainer(Reports):
             if self.run.world == 1:
                 self.run.poll()
         whole = (torch.cat(column) for column in zip(*parts, strict=True))
-        _, log_p, correct, top, entropy, dead = gather_in_order(*whole, accelerator=self.accelerator)
+        _, log_p, correct, top, entropy, dead = gather_in_order(
+            *whole, accelerator=self.accelerator
+        )
         if self.run.is_main and not self.model.process.is_cam:
             self.dead.warn(int(dead.sum()), len(dead))
-        missing = {"eval_skipped": batches.total(self.accelerator)} if self.args.skip_corrupt else {}
+        missing = (
+            {"eval_skipped": batches.total(self.accelerator)} if self.args.skip_corrupt else {}
+        )
         return {
             "accuracy": 100 * correct.double().mean().item(),
             "nll": -log_p.double().mean().item(),
@@ -189,7 +208,12 @@ def main(argv: list[str] | None = None) -> None:
         trainer.save_checkpoint(args.epochs)
     if run.is_main:
         with trainer.accelerator.autocast():
-            draw_maps(run.figure("maps"), trainer.model, trainer.loaders["test"].dataset.dataset, trainer.device)
+            draw_maps(
+                run.figure("maps"),
+                trainer.model,
+                trainer.loaders["test"].dataset.dataset,
+                trainer.device,
+            )
     network = f"{args.attribution_method}, {args.architecture}"
     run.print(f"test accuracy {scores['accuracy']:.2f} % ({network}){told_of_skipped(scores)}")
     run.finish(**trainer.summary(scores))

@@ -38,7 +38,9 @@ class BinLookup:
 
     def _make_room(self, size: int) -> None:
         """Buffers for `size` values: fresh pages cost more than the arithmetic."""
-        self._cell, self._place, self._is_open = (np.empty(size, kind) for kind in (np.uint64, np.int16, bool))
+        self._cell, self._place, self._is_open = (
+            np.empty(size, kind) for kind in (np.uint64, np.int16, bool)
+        )
 
     @classmethod
     def of(cls, edges: np.ndarray) -> "BinLookup | None":
@@ -78,7 +80,9 @@ class PixelPR:
         ValueError where shapes differ, for a group that there is not and, on a CPU, for another value in gt or NaN.
         """
         if maps.shape != gt.shape:
-            raise ValueError(f"maps {tuple(maps.shape)} and masks {tuple(gt.shape)} must have the same shape")
+            raise ValueError(
+                f"maps {tuple(maps.shape)} and masks {tuple(gt.shape)} must have the same shape"
+            )
         rows = torch.zeros(len(maps), dtype=torch.int64) if groups is None else groups.cpu()
         check_labels(rows, len(self.counts), len(maps), "groups")
         check_no_nan(maps, "a map")
@@ -92,7 +96,10 @@ class PixelPR:
     def _add_on_host(self, maps: torch.Tensor, gt: torch.Tensor, rows: torch.Tensor) -> None:
         """One map at a time, which stays in the processor's cache: the number of edges <= value, then a count."""
         bins, counts, n = len(self.edges), self.counts.numpy(), len(maps)
-        flat, masks = maps.reshape(n, -1).contiguous().numpy(), gt.cpu().reshape(n, -1).byte().contiguous().numpy()
+        flat, masks = (
+            maps.reshape(n, -1).contiguous().numpy(),
+            gt.cpu().reshape(n, -1).byte().contiguous().numpy(),
+        )
         for values, mask, row in zip(flat, masks, rows.tolist(), strict=True):
             code = self._lookup(values)
             if code.size and code.max() == bins:
@@ -100,8 +107,14 @@ class PixelPR:
             code += np.multiply(mask, np.int16(bins + 1), dtype=np.int16)
             if mask.size and mask.max() > 1:
                 code = code[mask <= 1]
-            found = torch.bincount(torch.from_numpy(code), minlength=2 * bins + 2).numpy().reshape(2, bins + 1)
-            counts[row] += found[::-1, :bins]  # foreground first; what lies beyond the last edge is in no bin
+            found = (
+                torch.bincount(torch.from_numpy(code), minlength=2 * bins + 2)
+                .numpy()
+                .reshape(2, bins + 1)
+            )
+            counts[row] += found[
+                ::-1, :bins
+            ]  # foreground first; what lies beyond the last edge is in no bin
 
     def _add_on_device(self, maps: torch.Tensor, gt: torch.Tensor, rows: torch.Tensor) -> None:
         """All maps in one call."""
@@ -131,7 +144,9 @@ def _check_masks(gt: torch.Tensor) -> None:
         raise DomainError(f"a mask holds {gt[strange][0].item()}; expected 0, 1, or 255 (ignored)")
 
 
-def average_precision(hist_true: np.ndarray, hist_false: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def average_precision(
+    hist_true: np.ndarray, hist_false: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
     """PxAP in percent, recall (bins,), precision (bins,; NaN where 0/0) from two histograms over rising edges.
 
     tp and fp are cumulative sums from the highest bin; auc = 100 sum_{i>=1} precision_i (recall_i -
@@ -167,4 +182,6 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 def require_mask_dataset(dataset_name: str) -> None:
     """Only CUB and OpenImages have masks; UnfitDataset (a ValueError) otherwise."""
     if dataset_name not in ("CUB", "OpenImages"):
-        raise UnfitDataset(f"{dataset_name} has no masks; pixel-wise evaluation needs CUB or OpenImages")
+        raise UnfitDataset(
+            f"{dataset_name} has no masks; pixel-wise evaluation needs CUB or OpenImages"
+        )

@@ -55,9 +55,13 @@ def read_table(path: Path) -> dict[int, list]:
                 raise UserError(f"{path}:{line}: {name!r} is image {files[name]} already")
             files[name] = number
         if path.name == "train_test_split.txt" and rest[0] not in (0, 1):
-            raise UserError(f"{path}:{line}: image {number} is {rest[0]}, expected 0 (test) or 1 (train)")
+            raise UserError(
+                f"{path}:{line}: image {number} is {rest[0]}, expected 0 (test) or 1 (train)"
+            )
         if path.name == "image_class_labels.txt" and rest[0] < 1:
-            raise UserError(f"{path}:{line}: image {number} has class {rest[0]}; classes count from 1")
+            raise UserError(
+                f"{path}:{line}: image {number} has class {rest[0]}; classes count from 1"
+            )
         table[number] = rest
     return table
 
@@ -67,14 +71,20 @@ def _size(path: Path) -> tuple[int, int]:
         with Image.open(require_file(path, "image")) as image:
             return image.size
     except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); metadata needs every listed image") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); metadata needs every listed image"
+        ) from error
 
 
-def write_split(folder: Path, rows: Iterable[Row], localization: Iterable[str] | None = None) -> int:
+def write_split(
+    folder: Path, rows: Iterable[Row], localization: Iterable[str] | None = None
+) -> int:
     """Write the four lists of a split, without a newline at the end; returns the number of images."""
     rows = list(rows)
     if localization is None:
-        localization = [f"{i},{','.join(map(str, box))}" for i, _, _, boxes in rows for box in boxes]
+        localization = [
+            f"{i},{','.join(map(str, box))}" for i, _, _, boxes in rows for box in boxes
+        ]
     lists = {
         "image_ids": [i for i, *_ in rows],
         "class_labels": [f"{i},{label}" for i, label, *_ in rows],
@@ -100,7 +110,9 @@ def second_val(dataset: str, root: Path) -> Path | None:
     v2 = root.parent / "ImageNetV2"
     places = {"CUB": (root.parent / "CUBV2", root / "CUBV2"), "ILSVRC": (root / "val2", v2 / "val2", v2),
               "OpenImages": (root / "val",)}[dataset]  # fmt: skip
-    return next((place for place in places if any(is_picture(file) for file in place.glob("*/*"))), None)
+    return next(
+        (place for place in places if any(is_picture(file) for file in place.glob("*/*"))), None
+    )
 
 
 def is_picture(file: Path) -> bool:
@@ -113,10 +125,16 @@ def class_folders(root: Path) -> list[Path]:
     return [path for path in visible(root) if path.is_dir()] if root.is_dir() else []
 
 
-def _write_lists(dataset: str, root: Path, out: Path, rows: dict[str, list[Row]], masks: dict[str, list[str]]) -> dict:
+def _write_lists(
+    dataset: str, root: Path, out: Path, rows: dict[str, list[Row]], masks: dict[str, list[str]]
+) -> dict:
     """Write all splits (`masks`: localization lines instead of boxes) and source.json; the numbers of images."""
-    counts = {split: write_split(out / split, part, masks.get(split)) for split, part in rows.items()}
-    atomic_write(out / "source.json", (json.dumps(source_of(dataset, root), indent=1) + "\n").encode())
+    counts = {
+        split: write_split(out / split, part, masks.get(split)) for split, part in rows.items()
+    }
+    atomic_write(
+        out / "source.json", (json.dumps(source_of(dataset, root), indent=1) + "\n").encode()
+    )
     return counts
 
 
@@ -132,9 +150,13 @@ def build_cub_metadata(cub_root: str | Path, out_dir: str | Path) -> dict[str, i
         width, height = _size(root / "images" / file)
         x, y, w, h = boxes[number]
         box = (int(x), int(y), min(int(x + w), width - 1), min(int(y + h), height - 1))
-        rows["train" if split[number] == [1] else "test"].append((file, labels[number][0] - 1, (width, height), [box]))
+        rows["train" if split[number] == [1] else "test"].append(
+            (file, labels[number][0] - 1, (width, height), [box])
+        )
     second = second_val("CUB", root)
-    rows["val"] = _cubv2_rows(second) if second else _held_out(rows["train"], "CUBV2 beside the CUB folder")
+    rows["val"] = (
+        _cubv2_rows(second) if second else _held_out(rows["train"], "CUBV2 beside the CUB folder")
+    )
     return _write_lists("CUB", root, out, rows, {})
 
 
@@ -147,7 +169,11 @@ def _held_out(train: list[Row], missing: str) -> list[Row]:
     by_class: dict[int, list[Row]] = {}
     for row in train:
         by_class.setdefault(row[1], []).append(row)
-    return [row for label in sorted(by_class) for row in by_class[label][max(1, len(by_class[label]) - HELD_OUT) :]]
+    return [
+        row
+        for label in sorted(by_class)
+        for row in by_class[label][max(1, len(by_class[label]) - HELD_OUT) :]
+    ]
 
 
 def _cubv2_rows(root: Path) -> list[Row]:
@@ -173,7 +199,9 @@ def _cubv2_rows(root: Path) -> list[Row]:
         x0, y0, x1, y1 = boxes.get(image_id, boxes.get(file.name, (0, 0, width - 1, height - 1)))
         box = (x0, y0, min(x1, width - 1), min(y1, height - 1))
         if not file.parent.name.split(".")[0].isdigit():
-            raise UserError(f"{file.parent}: is not named as a class of CUB (001.Black_footed_Albatross)")
+            raise UserError(
+                f"{file.parent}: is not named as a class of CUB (001.Black_footed_Albatross)"
+            )
         rows.append((image_id, int(file.parent.name.split(".")[0]) - 1, (width, height), [box]))
     return rows
 
@@ -197,7 +225,9 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
     root, out = Path(root), Path(out_dir)
     wnids = [folder.name for folder in class_folders(root / "train") if folder.name.startswith("n")]
     if not wnids:
-        raise UserError(f"{root}/train: no folders n01440764, ...; ILSVRC2012_img_train.tar unpacks to them")
+        raise UserError(
+            f"{root}/train: no folders n01440764, ...; ILSVRC2012_img_train.tar unpacks to them"
+        )
     label_of = {wnid: rank for rank, wnid in enumerate(wnids)}
     rows: dict[str, list[Row]] = {"train": [], "test": [], "val": []}
     for wnid in wnids:
@@ -205,18 +235,23 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
             rows["train"].append((f"train/{wnid}/{file.name}", label_of[wnid], _size(file), []))
     for file in sorted((root / "val").glob("ILSVRC2012_val_*.JPEG")):
         places = [
-            base / f"{file.stem}.xml" for base in (root / "Annotations/CLS-LOC/val", root / "bbox/val", root / "val")
+            base / f"{file.stem}.xml"
+            for base in (root / "Annotations/CLS-LOC/val", root / "bbox/val", root / "val")
         ]
         xml = next((p for p in places if p.is_file()), None)
         if xml is None:
-            raise UserError(f"no XML for {file.name}; tried {', '.join(map(str, places))} (ILSVRC2012_bbox_val_v3.tgz)")
+            raise UserError(
+                f"no XML for {file.name}; tried {', '.join(map(str, places))} (ILSVRC2012_bbox_val_v3.tgz)"
+            )
         wnid, boxes = _read_xml(xml)
         if wnid not in label_of:
             raise UserError(f"{xml}: {wnid!r} is no folder of {root}/train")
         rows["test"].append((f"val/{file.name}", label_of[wnid], _size(file), boxes))
     second = second_val("ILSVRC", root)
     rows["val"] = (
-        _imagenetv2_rows(second) if second else _held_out(rows["train"], "ImageNetV2 in val2/ or beside ILSVRC")
+        _imagenetv2_rows(second)
+        if second
+        else _held_out(rows["train"], "ImageNetV2 in val2/ or beside ILSVRC")
     )
     return _write_lists("ILSVRC", root, out, rows, {})
 
@@ -237,7 +272,9 @@ def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str
     root, out = Path(root), Path(out_dir)
     codes = [folder.name for folder in class_folders(root / "train")]
     if not codes:
-        raise UserError(f"{root}/train: no class folders (m_01234, ...); OpenImages30k unpacks to train, val, test")
+        raise UserError(
+            f"{root}/train: no class folders (m_01234, ...); OpenImages30k unpacks to train, val, test"
+        )
     label_of = {code: rank for rank, code in enumerate(codes)}
     rows: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
     masks: dict[str, list[str]] = {split: [] for split in rows}
@@ -245,7 +282,9 @@ def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str
         for folder in class_folders(root / split):
             code = folder.name
             if code not in label_of:
-                raise UserError(f"{folder}: this class has no folder in {root}/train, so it has no label")
+                raise UserError(
+                    f"{folder}: this class has no folder in {root}/train, so it has no label"
+                )
             for file in image_files(folder):
                 if file.suffix.lower() not in PHOTOGRAPHS:
                     continue
@@ -269,15 +308,23 @@ def _mask_lines(image_id: str, file: Path) -> list[str]:
     return lines
 
 
-BUILDERS = {"CUB": build_cub_metadata, "ILSVRC": build_ilsvrc_metadata, "OpenImages": build_openimages_metadata}
+BUILDERS = {
+    "CUB": build_cub_metadata,
+    "ILSVRC": build_ilsvrc_metadata,
+    "OpenImages": build_openimages_metadata,
+}
 
 
 def main(argv: list[str] | None = None) -> None:
     """`python prepare_metadata.py DATASET ROOT OUT`."""
-    parser = OneLineParser(prog="prepare_metadata.py", description="Write the metadata lists of a data set.")
+    parser = OneLineParser(
+        prog="prepare_metadata.py", description="Write the metadata lists of a data set."
+    )
     parser.add_argument("dataset", choices=tuple(BUILDERS))
     parser.add_argument("root", type=Path, help="the data set's official folder")
-    parser.add_argument("out", type=Path, help="the metadata folder of this data set, for instance metadata/CUB")
+    parser.add_argument(
+        "out", type=Path, help="the metadata folder of this data set, for instance metadata/CUB"
+    )
     args = parser.parse_args(argv)
     if not args.root.is_dir():
         raise UserError(f"{args.root}: no such folder")

@@ -7,7 +7,7 @@ from calm.network.util import BESIDE_STATE_DICT, load_checkpoint
 from calm.util import Reporter
 from common import checkpoint
 from common.aliases import one_module
-from common.cam import save_curves
+from common.plots import save_curves
 from common.run import Run
 
 one_module(__name__, "calm.reporting")
@@ -38,7 +38,11 @@ class PerformanceMeter:
 def told_of_skipped(scores: Mapping[str, float | None]) -> str:
     """What stands behind a number that was measured without some images; empty where none is missing."""
     missing = scores.get("eval_skipped")
-    return f", eval_skipped {missing:.0f}: unreadable images are left out of this number" if missing else ""
+    return (
+        f", eval_skipped {missing:.0f}: unreadable images are left out of this number"
+        if missing
+        else ""
+    )
 
 
 class Reports:
@@ -53,8 +57,12 @@ class Reports:
         loss, accuracy = self.loss.compute(), self.accuracy.compute()
         skipped = {}
         if self.args.skip_corrupt:
-            skipped = {"skipped": self.run.progress.skipped - sum(self.run.values("train", "skipped"))}
-            self.run.print(f"epoch {epoch}: {skipped['skipped']} unreadable training images skipped")
+            skipped = {
+                "skipped": self.run.progress.skipped - sum(self.run.values("train", "skipped"))
+            }
+            self.run.print(
+                f"epoch {epoch}: {skipped['skipped']} unreadable training images skipped"
+            )
         rate = self.optimizer.param_groups[0]["lr"]
         self.run.log("train", loss=loss, accuracy=100 * (accuracy or 0), lr=rate, **skipped)
         self.performance["train"].update(100 * (accuracy or 0))
@@ -64,7 +72,9 @@ class Reports:
         self.run.log(split, **scores)
         self.performance[split].update(scores["accuracy"])
         if self.run.is_main:
-            self.logger.log_dict({f"{split}/{name}": value for name, value in scores.items()}, epoch)
+            self.logger.log_dict(
+                {f"{split}/{name}": value for name, value in scores.items()}, epoch
+            )
             reporter = Reporter(self.run.folder / "reports", f"{epoch}_{split}")
             for name, value in scores.items():
                 reporter.add(f"{split}/{name}", value)
@@ -73,11 +83,15 @@ class Reports:
     def logged(self, split: str) -> dict[str, float]:
         """The scores of a split that were logged last."""
         line = next((line for line in reversed(self.run.lines) if line["split"] == split), {})
-        return {name: value for name, value in line.items() if name not in ("step", "epoch", "split")}
+        return {
+            name: value for name, value in line.items() if name not in ("step", "epoch", "split")
+        }
 
     def summary(self, scores: dict[str, float]) -> dict[str, float | None]:
         """What summary.json says at the end: the test scores, the best val accuracy, the number of skipped images."""
-        summary = {f"test_{name}": value for name, value in scores.items() if name != "eval_skipped"}
+        summary = {
+            f"test_{name}": value for name, value in scores.items() if name != "eval_skipped"
+        }
         summary["best_val"] = self.run.progress.best
         if self.args.skip_corrupt:
             summary["skipped"] = self.run.progress.skipped
@@ -98,9 +112,15 @@ class Reports:
     def save_performances(self) -> None:
         """figures/accuracy.png and log.json."""
         if self.run.is_main:
-            curves = {s: m.value_per_epoch for s, m in self.performance.items() if len(m.value_per_epoch) > 1}
+            curves = {
+                s: m.value_per_epoch
+                for s, m in self.performance.items()
+                if len(m.value_per_epoch) > 1
+            }
             if curves:
-                save_curves(self.run.figure("accuracy"), curves, xlabel="epoch", ylabel="accuracy (percent)")
+                save_curves(
+                    self.run.figure("accuracy"), curves, xlabel="epoch", ylabel="accuracy (percent)"
+                )
             self.logger.finalize_log()
 
     def save_checkpoint(self, epoch: int) -> None:

@@ -53,13 +53,25 @@ def check_name(name: str, where: str) -> str:
     Lists have a million names: the full check is for those that hold something unusual.
     """
     parts = name.split("/")
-    if ".." in parts or "" in parts or "." in parts or "\\" in name or "\0" in name or not name.isprintable():
+    if (
+        ".." in parts
+        or "" in parts
+        or "." in parts
+        or "\\" in name
+        or "\0" in name
+        or not name.isprintable()
+    ):
         inside("", name, where)
     return name
 
 
 def read_rows(
-    path: str | Path, kinds: Sequence[Callable[[str], Any]], what: str, *, comma: bool = False, remedy: str = ""
+    path: str | Path,
+    kinds: Sequence[Callable[[str], Any]],
+    what: str,
+    *,
+    comma: bool = False,
+    remedy: str = "",
 ) -> Iterator[tuple[int, list[Any]]]:
     """Line number and fields, one of each of `kinds`, of every line with text.
 

@@ -59,7 +59,9 @@ def examine(tester: Tester, trait: CUBTrait) -> np.ndarray:
 def main(argv: list[str] | None = None) -> None:
     """Every run of compare_methods.py --fresh, then a line per method."""
     parser = OneLineParser(prog="sample_check.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--compared", type=Path, default=Path("save/compare"), help="of compare_methods.py --fresh")
+    parser.add_argument(
+        "--compared", type=Path, default=Path("save/compare"), help="of compare_methods.py --fresh"
+    )
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     for method in MAPS:
@@ -67,17 +69,32 @@ def main(argv: list[str] | None = None) -> None:
             birds = args.compared / f"birds{folder.name.removeprefix(f'{method}-')}"
             settings = read_json(folder / "config.json", dict)["settings"]
             sizes = [f"--{name}={settings[name]}" for name in ("crop_size", "resize_size")]
-            flags = [f"--data_root={birds}", f"--save_root={args.compared}", f"--experiment_name={folder.name}"]
-            flags += [f"--attribution_method={method}", f"--score_map_process={MAPS[method][0]}", "--cpu", *sizes]
-            tester = Tester(configure([*flags, f"--output_dir={folder}/check", "--overwrite"]), "sample_check")
+            flags = [
+                f"--data_root={birds}",
+                f"--save_root={args.compared}",
+                f"--experiment_name={folder.name}",
+            ]
+            flags += [
+                f"--attribution_method={method}",
+                f"--score_map_process={MAPS[method][0]}",
+                "--cpu",
+                *sizes,
+            ]
+            tester = Tester(
+                configure([*flags, f"--output_dir={folder}/check", "--overwrite"]), "sample_check"
+            )
             found[method].append(examine(tester, CUBTrait(birds / "CUB_200_2011")))
             tester.run.finish()
     if not found:
-        raise UserError(f"{args.compared}: no runs; make them with compare_methods.py --sample --fresh")
+        raise UserError(
+            f"{args.compared}: no runs; make them with compare_methods.py --sample --fresh"
+        )
     for method, parts in found.items():
         distance, share, correct = np.concatenate(parts).T
         few, many = correct[share < 0.5], correct[share >= 0.5]
-        print(f"{method}: {len(share)} images; peak to wing {np.median(distance):.1f} pixels (median)")
+        print(
+            f"{method}: {len(share)} images; peak to wing {np.median(distance):.1f} pixels (median)"
+        )
         print(
             f"  {100 * share.mean():.0f} % of the disc erased; where less than half is, correct {_percent(few)}, ",
             end="",

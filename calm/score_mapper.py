@@ -43,7 +43,9 @@ class ScoreMapper:
         """Maps (B,h,w), or (B,H,W) of a gradient process, of `labels` (B,)."""
         return self.with_probs(images, labels)[0]
 
-    def with_probs(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def with_probs(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The maps, and p(y|x) (B,C) from the same forward."""
         with torch.no_grad():
             f, f_former, attention = self._encode(images)
@@ -54,7 +56,9 @@ class ScoreMapper:
             maps = self.model.process.get_cam(f, f_former, labels, self.superclass, self.process)
         return smoothing(maps, self.smoothing_ksize), probs
 
-    def of_classes(self, images: torch.Tensor, rows: Sequence[int], classes: Sequence[int]) -> torch.Tensor:
+    def of_classes(
+        self, images: torch.Tensor, rows: Sequence[int], classes: Sequence[int]
+    ) -> torch.Tensor:
         """Maps (M,h,w) of M (image row, class) pairs from one forward over the images."""
         device = images.device
         rows, classes = torch.tensor(rows, device=device), torch.tensor(classes, device=device)
@@ -83,7 +87,9 @@ class ScoreMapper:
             return process.cam_saliency(cams)[rows]
         if suffix:
             mean, minmax = suffix[-1] == "mean", self.process.startswith("vanilla")
-            return process.add_subclass_maps(cams[rows], classes, self.superclass, mean=mean, minmax=minmax)
+            return process.add_subclass_maps(
+                cams[rows], classes, self.superclass, mean=mean, minmax=minmax
+            )
         return cams[rows, classes]
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -92,4 +98,6 @@ class ScoreMapper:
         rows = max(1, gradients.PIXELS_PER_FORWARD // images[0, 0].numel())
         parts = zip(images.split(rows), labels.split(rows), strict=True)
         with self.autocast():
-            return torch.cat([function(model=self.model, images=i, targets=t, **self.settings) for i, t in parts])
+            return torch.cat(
+                [function(model=self.model, images=i, targets=t, **self.settings) for i, t in parts]
+            )

@@ -26,11 +26,15 @@ def group_by_last_word(names: Mapping[int, str]) -> dict[int, list[int]]:
     """{label: name such as 001.Black_footed_Albatross} to {label: labels whose names end in the same word}."""
     groups: dict[str, list[int]] = {}
     for label in sorted(names):
-        groups.setdefault(names[label].rpartition(".")[2].rpartition("_")[2].lower(), []).append(label)
+        groups.setdefault(names[label].rpartition(".")[2].rpartition("_")[2].lower(), []).append(
+            label
+        )
     return {label: group for group in groups.values() for label in group}
 
 
-def group_by_ancestor(names: Mapping[int, str], is_a: Iterable[Sequence[str]]) -> dict[int, list[int]]:
+def group_by_ancestor(
+    names: Mapping[int, str], is_a: Iterable[Sequence[str]]
+) -> dict[int, list[int]]:
     """{label: wnid} and (parent, child) pairs to {label: labels below the nearest ancestor of at least two}."""
     parents: dict[str, list[str]] = {}
     for parent, child in is_a:
@@ -73,10 +77,14 @@ def read_names(path: str | Path) -> dict[int, str]:
                 count, name = line.split(None, 1)
                 label = int(count) - 1
         except (ValueError, IndexError) as error:
-            raise UserError(f"{path}:{number}: {line!r} is neither `number name` nor `folder/file,label`") from error
+            raise UserError(
+                f"{path}:{number}: {line!r} is neither `number name` nor `folder/file,label`"
+            ) from error
         is_known = label in names and ("," not in line or names[label] != name)
         if is_known:
-            raise UserError(f"{path}:{number}: label {label} is {names[label]!r} already, not {name!r}")
+            raise UserError(
+                f"{path}:{number}: label {label} is {names[label]!r} already, not {name!r}"
+            )
         names[label] = name
     if sorted(names) != list(range(len(names))) or not names:
         raise UserError(f"{path}: {len(names)} labels are not 0..{len(names) - 1} without gaps")
@@ -86,9 +94,13 @@ def read_names(path: str | Path) -> dict[int, str]:
 def main(argv: list[str] | None = None) -> None:
     """Read class names, group, write the JSON."""
     parser = OneLineParser(prog="superclass.py", description="Write a --superclass_file.")
-    parser.add_argument("names", type=Path, help="classes.txt of CUB, or a class_labels.txt of ours")
+    parser.add_argument(
+        "names", type=Path, help="classes.txt of CUB, or a class_labels.txt of ours"
+    )
     parser.add_argument("out", type=Path, help="the JSON file to write")
-    parser.add_argument("--is_a", type=Path, default=None, help="WordNet's is-a list, a line `parent child` each")
+    parser.add_argument(
+        "--is_a", type=Path, default=None, help="WordNet's is-a list, a line `parent child` each"
+    )
     args = parser.parse_args(argv)
     names = read_names(args.names)
     if args.is_a is None:
@@ -101,7 +113,10 @@ def main(argv: list[str] | None = None) -> None:
         if wrong:
             raise UserError(f"{args.is_a}:{wrong}: expected `parent child`")
         groups = group_by_ancestor(names, pairs)
-    atomic_write(args.out, (json.dumps({str(k): groups[k] for k in sorted(groups)}, indent=1) + "\n").encode())
+    atomic_write(
+        args.out,
+        (json.dumps({str(k): groups[k] for k in sorted(groups)}, indent=1) + "\n").encode(),
+    )
     print(f"{args.out}: {len(groups)} labels in {len({tuple(g) for g in groups.values()})} groups")
 
 

@@ -59,7 +59,9 @@ class Tester:
         )["test"]  # fmt: skip
         self.eval_skipped = self.loader.dataset.dataset.unreadable
         self.run = start_evaluation(args, f"{script}_{self.name}", self.accelerator)
-        self.run.print(f"{script}: {file}, {args.score_map_process}, {len(self.loader.dataset)} test images")
+        self.run.print(
+            f"{script}: {file}, {args.score_map_process}, {len(self.loader.dataset)} test images"
+        )
         self.run.print(comparable(args))
         if args._idle:
             self.run.print(told_of_idle_flags(args))
@@ -82,7 +84,11 @@ class Tester:
     @property
     def suffix(self) -> str:
         """_EM or _ML, so that the two never write the same file."""
-        return "" if self.args.attribution_method == "CAM" else self.args.attribution_method[4:].replace("-", "_")
+        return (
+            ""
+            if self.args.attribution_method == "CAM"
+            else self.args.attribution_method[4:].replace("-", "_")
+        )
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
         """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share; polls signals.

@@ -71,27 +71,40 @@ def checkpoint_file(args: argparse.Namespace, fallback: Path | None = None) -> P
         try:
             file = find_checkpoint(fallback)
         except MissingCheckpoint:
-            raise MissingCheckpoint(f"{missing}; nor does the experiment {fallback} hold one") from None
-        print(f"{args.load_checkpoint} is the README's placeholder and not there: using {fallback}", flush=True)
+            raise MissingCheckpoint(
+                f"{missing}; nor does the experiment {fallback} hold one"
+            ) from None
+        print(
+            f"{args.load_checkpoint} is the README's placeholder and not there: using {fallback}",
+            flush=True,
+        )
         return file
 
 
 def start_training(args: Configs, accelerator: Accelerator) -> Run:
     """The run directory of a training: the one that the flags name, else a free one."""
-    return start_run(args, args.log_folder, accelerator, named=args.log_folder if args.is_named else "")
+    return start_run(
+        args, args.log_folder, accelerator, named=args.log_folder if args.is_named else ""
+    )
 
 
 def start_evaluation(args: Configs, name: str, accelerator: Accelerator) -> Run:
     """The run directory of an evaluation: NAME in the experiment's folder; --output_dir where that is no experiment."""
     is_experiment = args.output_dir is None or args.experiment == Path(args.output_dir)
-    return start_run(args, args.experiment / name, accelerator, named="" if is_experiment else args.output_dir)
+    return start_run(
+        args, args.experiment / name, accelerator, named="" if is_experiment else args.output_dir
+    )
 
 
 def settings_of_checkpoint(file: Path) -> dict[str, object]:
     """What a checkpoint says of its training: the network's flags and the data set of ours, the classes of any."""
     state, settings = read_checkpoint(file)
     known = {name: settings[name] for name in BESIDE_STATE_DICT if settings.get(name) is not None}
-    return {**known, "num_classes": len(state["conv_last.bias"])} if "conv_last.bias" in state else known
+    return (
+        {**known, "num_classes": len(state["conv_last.bias"])}
+        if "conv_last.bias" in state
+        else known
+    )
 
 
 def take_from_checkpoint(args: Configs, file: Path, same_data: bool = True) -> None:
@@ -106,7 +119,9 @@ def take_from_checkpoint(args: Configs, file: Path, same_data: bool = True) -> N
         return
     trained_on = own.pop("dataset_name", args.dataset_name)
     if same_data and trained_on != args.dataset_name and "dataset_name" not in args._given:
-        raise UserError(f"{file}: was trained on {trained_on}; evaluate it with --dataset={trained_on}")
+        raise UserError(
+            f"{file}: was trained on {trained_on}; evaluate it with --dataset={trained_on}"
+        )
     for name, value in own.items():
         if name not in args._given:
             setattr(args, name, value)
@@ -135,7 +150,14 @@ def comparable(args: Configs) -> str:
         f"{args.crop_size} x {args.crop_size} pixels, bilinear, ImageNet's mean and deviation"
     )
     trained = args._trained
-    names = ("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "crop_size")
+    names = (
+        "architecture",
+        "attribution_method",
+        "large_feature_map",
+        "use_bn",
+        "prior_activation",
+        "crop_size",
+    )
     other = [
         f"{name} {getattr(args, name)} (trained: {trained[name]})"
         for name in names
@@ -148,7 +170,9 @@ def told_of_idle_flags(args: Configs) -> str:
     """A line that names the given flags without an effect in this script; empty where all have one."""
     if not args._idle:
         return ""
-    return "without an effect here: " + "; ".join(f"--{flag} {reason}" for flag, reason in args._idle.items())
+    return "without an effect here: " + "; ".join(
+        f"--{flag} {reason}" for flag, reason in args._idle.items()
+    )
 
 
 def listed_test_ids(args: Configs) -> list[str] | None:
@@ -161,7 +185,9 @@ def listed_test_ids(args: Configs) -> list[str] | None:
     known = set(get_image_ids(configure_metadata(args._metadata / "test")))
     strange = [image_id for image_id in wanted if image_id not in known]
     if strange or not wanted:
-        raise UserError(f"{args.image_list}: {strange[0] if strange else 'an empty list'} is not in the test split")
+        raise UserError(
+            f"{args.image_list}: {strange[0] if strange else 'an empty list'} is not in the test split"
+        )
     return wanted
 
 
@@ -198,7 +224,11 @@ def low_rate_names(args: argparse.Namespace, names: Iterable[str]) -> set[str]:
     if args.param_groups == "clean":
         return {n for n in names if not n.startswith(HEADS)}
     low, more = next(v for family, v in LOW_RATE.items() if args.architecture.startswith(family))
-    return {n for n in names if string_contains_any(n, (*low, *(more if args.is_different_checkpoint else ())))}
+    return {
+        n
+        for n in names
+        if string_contains_any(n, (*low, *(more if args.is_different_checkpoint else ())))
+    }
 
 
 def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.SGD:
@@ -206,9 +236,14 @@ def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.S
     low = low_rate_names(args, [n for n, _ in model.named_parameters()])
     groups = [
         {"params": [p for n, p in model.named_parameters() if n in low], "lr": args.lr},
-        {"params": [p for n, p in model.named_parameters() if n not in low], "lr": args.lr * args.lr_classifier_ratio},
+        {
+            "params": [p for n, p in model.named_parameters() if n not in low],
+            "lr": args.lr * args.lr_classifier_ratio,
+        },
     ]
-    return torch.optim.SGD(groups, momentum=args.momentum, weight_decay=args.weight_decay, nesterov=args.momentum > 0)
+    return torch.optim.SGD(
+        groups, momentum=args.momentum, weight_decay=args.weight_decay, nesterov=args.momentum > 0
+    )
 
 
 def build_teacher(args: argparse.Namespace, model: nn.Module) -> AveragedModel | None:
@@ -230,7 +265,9 @@ def read_superclass(args: argparse.Namespace) -> dict[int, list[int]] | None:
         line = next((n for n, text in enumerate(lines, 1) if f'"{label}"' in text), 1)
         problem = _problem_of(label, members, known)
         if problem:
-            raise UserError(f"{path}:{line}: label {label} {problem}; labels are 0..{len(known) - 1}")
+            raise UserError(
+                f"{path}:{line}: label {label} {problem}; labels are 0..{len(known) - 1}"
+            )
     missing = [c for c in known if str(c) not in groups]
     if missing:
         raise UserError(f"{path}: label {missing[0]} has no group ({len(missing)} are missing)")
@@ -247,22 +284,31 @@ def _problem_of(label: str, members: object, known: range) -> str:
     return f"has an unknown label {unknown[0]!r}" if unknown else ""
 
 
-def to_device(images: torch.Tensor, labels: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def to_device(
+    images: torch.Tensor, labels: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """images (B,3,H,W), channels last, which convolutions are faster on, and labels (B,) on the device."""
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     return images, labels.to(device, non_blocking=True)
 
 
-def describe_batch(image_ids: Sequence[str], out: Mapping[str, torch.Tensor], shown: int = 4) -> str:
+def describe_batch(
+    image_ids: Sequence[str], out: Mapping[str, torch.Tensor], shown: int = 4
+) -> str:
     """Images with the largest or undefined losses: their loss and the sum of their attention."""
     loss = out["loss"].detach().float()
     worst = torch.where(loss.isfinite(), loss, torch.inf).argsort(descending=True)[:shown].tolist()
-    total = {k: f", attention sums to {out['attention'][k].item():.4g}" if "attention" in out else "" for k in worst}
+    total = {
+        k: f", attention sums to {out['attention'][k].item():.4g}" if "attention" in out else ""
+        for k in worst
+    }
     return "; ".join(f"{image_ids[k]}: loss {loss[k].item():.4g}{total[k]}" for k in worst)
 
 
 @torch.no_grad()
-def classify(model: AttributionNet, batches: Iterable, device: torch.device, autocast: Any) -> Iterator[tuple]:
+def classify(
+    model: AttributionNet, batches: Iterable, device: torch.device, autocast: Any
+) -> Iterator[tuple]:
     """Per batch: index (B,), log p of the label, whether it is the argmax of p(y|x), largest p, entropy of g = p(z|x),
     whether the attention is zero everywhere. The logarithm comes from the logits: p itself underflows."""
     for batch in batches:
@@ -275,11 +321,20 @@ def classify(model: AttributionNet, batches: Iterable, device: torch.device, aut
         log_p = out["logits"].log_softmax(1).gather(1, labels[:, None])[:, 0]
         g = model.process._latent_prior(f_former, attention=attention).flatten(1)
         entropy = -(g * (g + 1e-12).log()).sum(1)
-        yield batch.index, log_p, probs.argmax(1) == labels, probs.amax(1), entropy, attention.amax((1, 2, 3)) <= 0
+        yield (
+            batch.index,
+            log_p,
+            probs.argmax(1) == labels,
+            probs.amax(1),
+            entropy,
+            attention.amax((1, 2, 3)) <= 0,
+        )
 
 
 def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int = 15) -> float:
     """Expected calibration error in percent over equal bins of the largest probability (n,)."""
     place = (confidence * bins).long().clamp(0, bins - 1)
-    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, confidence.double() - correct.double())
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(
+        0, place, confidence.double() - correct.double()
+    )
     return float(100 * gap.abs().sum() / max(1, len(confidence)))

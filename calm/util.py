@@ -37,11 +37,15 @@ def get_score_map(process: str, method: str) -> Callable[..., torch.Tensor]:
     if process in GRADIENT_PROCESSES:
         return partial(GRADIENT_PROCESSES[process], method=backprop)
     if method != "activation_map":
-        raise ValueError(f"score_map_method {method!r} has no process {process!r}; use activation_map")
+        raise ValueError(
+            f"score_map_method {method!r} has no process {process!r}; use activation_map"
+        )
     return partial(activation_map, score_map_process=process)
 
 
-def get_scoremaps(tester: Any, inputs: torch.Tensor, targets: torch.Tensor, dataset_name: str = "CUB") -> np.ndarray:
+def get_scoremaps(
+    tester: Any, inputs: torch.Tensor, targets: torch.Tensor, dataset_name: str = "CUB"
+) -> np.ndarray:
     """The maps of `targets` on `inputs` with tester.model and tester.args: float32 (B,h,w) or (B,H,W)."""
     args = tester.args
     settings = {name: getattr(args, name) for name in GRADIENT_SETTINGS if hasattr(args, name)}
@@ -59,7 +63,11 @@ def get_scoremaps(tester: Any, inputs: torch.Tensor, targets: torch.Tensor, data
 def _count_classes(tester: Any, dataset_name: str) -> int | None:
     """The network's own number (a sample has few); else the data set's official one."""
     last = getattr(tester.model, "conv_last", None)
-    return last.out_channels if last is not None else getattr(tester, "_NUM_CLASSES_MAPPING", {}).get(dataset_name)
+    return (
+        last.out_channels
+        if last is not None
+        else getattr(tester, "_NUM_CLASSES_MAPPING", {}).get(dataset_name)
+    )
 
 
 def get_threshold_list(interval: float, type: str = "even") -> list[float]:
@@ -80,7 +88,9 @@ def check_scoremap_validity(scoremap: np.ndarray, name: str = "") -> None:
     """TypeError unless a float64 array; ValueError unless 2-D, free of NaN and inside [0,1]; `name` is the image."""
     where = f"score map of {name}: " if name else "score map: "
     if not isinstance(scoremap, np.ndarray) or scoremap.dtype != np.float64:
-        raise TypeError(f"{where}expected a float64 array, got {getattr(scoremap, 'dtype', type(scoremap).__name__)}")
+        raise TypeError(
+            f"{where}expected a float64 array, got {getattr(scoremap, 'dtype', type(scoremap).__name__)}"
+        )
     if scoremap.ndim != 2:
         raise ValueError(f"{where}expected two axes, got shape {scoremap.shape}")
     if np.isnan(scoremap).any():
@@ -100,7 +110,11 @@ def resize_scoremaps(
     """Maps (B,h,w) at `size`, bilinear: "tensor" gives (B,1,H,W), "numpy" (B,H,W) of the input's dtype."""
     if kind not in ("tensor", "numpy"):
         raise ValueError(f"kind {kind!r}: choose from tensor, numpy")
-    maps = scoremaps if isinstance(scoremaps, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(scoremaps))
+    maps = (
+        scoremaps
+        if isinstance(scoremaps, torch.Tensor)
+        else torch.from_numpy(np.ascontiguousarray(scoremaps))
+    )
     maps = maps[:, None]
     if tuple(maps.shape[-2:]) != tuple(size):
         maps = resize_maps(maps, tuple(size))
@@ -130,7 +144,9 @@ class Reporter:
 
     def write(self) -> Path:
         """Write the file atomically and return its path."""
-        atomic_write(self.path, (json.dumps(self.epoch_dict, indent=1, default=float) + "\n").encode())
+        atomic_write(
+            self.path, (json.dumps(self.epoch_dict, indent=1, default=float) + "\n").encode()
+        )
         return self.path
 
 
@@ -149,7 +165,10 @@ class Logger:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         sys.stdout = self.terminal
         self.file.close()

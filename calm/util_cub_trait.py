@@ -21,7 +21,12 @@ PRESENT_FROM = 50.0  # percent of the images of a class
 SIZE = 224
 # part of the comparison: (its number, attribute substrings, part numbers of parts.txt, average their positions?)
 PARTS = {
-    "head": (1, ("bill", "crown", "eye", "forehead", "head", "nape", "throat"), (2, 5, 6, 7, 10, 11, 15), True),
+    "head": (
+        1,
+        ("bill", "crown", "eye", "forehead", "head", "nape", "throat"),
+        (2, 5, 6, 7, 10, 11, 15),
+        True,
+    ),
     "back": (2, ("back",), (1,), False),
     "belly": (3, ("belly",), (3,), False),
     "breast": (4, ("breast",), (4,), False),
@@ -37,7 +42,9 @@ IN_ARCHIVE = {
 
 def _rows(path: Path, kinds: Sequence[Callable], what: str) -> list[list]:
     if not path.is_file():
-        raise UserError(f"{path} is missing; it is in the CUB_200_2011 archive of Caltech (parts/ and attributes/)")
+        raise UserError(
+            f"{path} is missing; it is in the CUB_200_2011 archive of Caltech (parts/ and attributes/)"
+        )
     return [row for _, row in read_rows(path, kinds, what)]
 
 
@@ -56,7 +63,9 @@ class CUBTrait:
     `foreground`: multiply masks by the segmentation, or by the bounding box ("box").
     """
 
-    def __init__(self, data_dir: str | Path, rule: str = "released", foreground: str = "segmentation") -> None:
+    def __init__(
+        self, data_dir: str | Path, rule: str = "released", foreground: str = "segmentation"
+    ) -> None:
         if rule not in ("released", "name"):
             raise ValueError(f"attribute_rule {rule!r}: choose from released, name")
         if foreground not in ("segmentation", "box"):
@@ -66,7 +75,9 @@ class CUBTrait:
         self.attribute_id2name = _names(self._attribute_names())
         self.class2attribute = self._read_classes()
         self.image_file2image_id = ById(self.data_dir / "images.txt")
-        self.image_file2image_id.update({f: n for n, (f,) in read_table(self.data_dir / "images.txt").items()})
+        self.image_file2image_id.update(
+            {f: n for n, (f,) in read_table(self.data_dir / "images.txt").items()}
+        )
         self.image_id2part_locs = self._read_parts()
         self._points = lru_cache(maxsize=256)(self._visible_points)
         self._nearest = lru_cache(maxsize=256)(self._nearest_part)
@@ -80,7 +91,9 @@ class CUBTrait:
         ]
         found = next((p for p in places if p.is_file()), None)
         if found is None:
-            raise UserError(f"no attributes.txt; tried {', '.join(map(str, places))}; {IN_ARCHIVE['attributes']}")
+            raise UserError(
+                f"no attributes.txt; tried {', '.join(map(str, places))}; {IN_ARCHIVE['attributes']}"
+            )
         return found
 
     def _read_classes(self) -> dict[int, np.ndarray]:
@@ -90,7 +103,9 @@ class CUBTrait:
         expected = len(self.attribute_id2name)
         for number, line in enumerate(read_lines(path), 1):
             if len(line.split()) not in (0, expected):
-                raise UserError(f"{path}:{number}: {len(line.split())} attributes, expected {expected}")
+                raise UserError(
+                    f"{path}:{number}: {len(line.split())} attributes, expected {expected}"
+                )
         lines = _rows(path, (finite,) * expected, f"{expected} percentages")
         classes = len(_names(self.data_dir / "classes.txt"))
         if len(lines) != classes:
@@ -99,7 +114,9 @@ class CUBTrait:
 
     def _read_parts(self) -> dict[int, dict[int, tuple[float, float]]]:
         """image id -> {part number: (x, y)}, visible parts only."""
-        found: dict[int, dict[int, tuple[float, float]]] = {i: {} for i in self.image_file2image_id.values()}
+        found: dict[int, dict[int, tuple[float, float]]] = {
+            i: {} for i in self.image_file2image_id.values()
+        }
         kinds = (int, int, finite, finite, int)
         path = self.data_dir / "parts/part_locs.txt"
         seen: set[tuple[int, int]] = set()
@@ -117,7 +134,9 @@ class CUBTrait:
         """The parts (1 head .. 7 wing) that an attribute's name speaks of; perhaps none."""
         name = self.attribute_id2name[attribute]
         name = name.split("::")[0] if self.rule == "name" else name
-        return {number for number, words, _, _ in PARTS.values() if any(word in name for word in words)}
+        return {
+            number for number, words, _, _ in PARTS.values() if any(word in name for word in words)
+        }
 
     def differing_parts(self, first: int, second: int) -> set[int]:
         """The parts in which two classes (from 1) differ; ValueError for a class that there is not."""
@@ -155,14 +174,18 @@ class CUBTrait:
         unreadable = check_images(paths, what="the segmentations", skip_corrupt=True)
         if len(unreadable):
             count = f"{len(unreadable)} of {len(paths)} segmentations"
-            raise UserError(f"{paths[unreadable[0]]}: unreadable, {count}; {IN_ARCHIVE['segmentations']}")
+            raise UserError(
+                f"{paths[unreadable[0]]}: unreadable, {count}; {IN_ARCHIVE['segmentations']}"
+            )
 
     def _segmentation(self, image_file: str) -> Path:
         return (self.data_dir / "segmentations" / image_file).with_suffix(".png")
 
     # ---- where they are ---------------------------------------------------------------------------
 
-    def _get_parts_union(self, image_id: int, size: tuple[int, int], side: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    def _get_parts_union(
+        self, image_id: int, size: tuple[int, int], side: int = SIZE
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Points (n,2) int64 x, y at side x side, and their parts (n,), of an image of `size` (W,H); ordered by part.
 
         The head is the mean of its visible keypoints; both legs and both wings stay separate points.
@@ -175,14 +198,18 @@ class CUBTrait:
             here = [np.mean(here, axis=0)] if average and here else here
             points += [p * scale for p in here]
             parts += [number] * len(here)
-        return np.asarray(points, float).reshape(-1, 2).astype(np.int64), np.asarray(parts, np.int64)
+        return np.asarray(points, float).reshape(-1, 2).astype(np.int64), np.asarray(
+            parts, np.int64
+        )
 
     def _visible_points(self, image_file: str, side: int) -> tuple[np.ndarray, np.ndarray]:
         with Image.open(self.data_dir / "images" / image_file) as image:
             size = image.size
         return self._get_parts_union(self.image_file2image_id[image_file], size, side)
 
-    def cue_points(self, image_file: str, class_pair: Iterable[int], size: int = SIZE) -> np.ndarray:
+    def cue_points(
+        self, image_file: str, class_pair: Iterable[int], size: int = SIZE
+    ) -> np.ndarray:
         """Points (n,2) int64 x, y at size x size of the visible parts in which the classes differ."""
         points, parts = self._points(image_file, size)
         return points[np.isin(parts, list(self.differing_parts(*map(int, class_pair))))]
@@ -244,7 +271,11 @@ class CUBTrait:
     def visible_parts(self, image_file: str) -> set[int]:
         """The parts (1 head .. 7 wing) with a visible keypoint."""
         seen = self.image_id2part_locs[self.image_file2image_id[image_file]]
-        return {number for number, _, keypoints, _ in PARTS.values() if any(k in seen for k in keypoints)}
+        return {
+            number
+            for number, _, keypoints, _ in PARTS.values()
+            if any(k in seen for k in keypoints)
+        }
 
 
 def has_segmentations(data_dir: str | Path) -> bool:

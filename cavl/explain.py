@@ -33,7 +33,11 @@ from common.text import expanded, require_file
 one_module(__name__, "cavl.explain")
 
 LARGEST_SIDE = 16384  # pixels
-SIZES = {"idx": 28, "cifar": 32, "plcifar": 32}  # of checkpoints that do not say theirs, pixels a side
+SIZES = {
+    "idx": 28,
+    "cifar": 32,
+    "plcifar": 32,
+}  # of checkpoints that do not say theirs, pixels a side
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,8 +45,19 @@ def main(argv: list[str] | None = None) -> None:
     parser = OneLineParser(prog="explain.py", description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=folder_path, required=True, help="run directory of main.py")
     parser.add_argument("--image", type=expanded, required=True, help="a picture file")
-    parser.add_argument("--candidates", type=whole(), nargs="+", default=None, help="classes (default: five likeliest)")
-    parser.add_argument("--out", type=Path, default=None, help="the figure, a PNG (default: RUN/figures/explain.png)")
+    parser.add_argument(
+        "--candidates",
+        type=whole(),
+        nargs="+",
+        default=None,
+        help="classes (default: five likeliest)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="the figure, a PNG (default: RUN/figures/explain.png)",
+    )
     args = parser.parse_args(argv)
     require_file(args.image)
     out = expanded(args.out or args.run / "figures" / "explain.png")
@@ -102,7 +117,9 @@ def load_run(folder: Path) -> tuple[argparse.Namespace, torch.nn.Module, InputFo
     """
     file = folder / "checkpoints" / "last.pt"
     if not file.is_file():
-        raise UserError(f"--run {folder}: no checkpoints/last.pt in it; name a run directory of main.py")
+        raise UserError(
+            f"--run {folder}: no checkpoints/last.pt in it; name a run directory of main.py"
+        )
     saved = checkpoint.load(file)
     settings = settings_in(saved, folder)
     weights = load_weights(file)
@@ -117,11 +134,15 @@ def settings_in(saved: Any, folder: Path) -> argparse.Namespace:
     is_run = isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping)
     settings = saved["settings"] if is_run else {}
     if not DATA_SETS.keys() & {str(settings.get("ds"))} or "mo" not in settings:
-        raise UserError(f"--run {folder}: not a checkpoint of main.py of this paper; name a run directory of it")
+        raise UserError(
+            f"--run {folder}: not a checkpoint of main.py of this paper; name a run directory of it"
+        )
     if not saved.get("state"):
         raise UserError(f"--run {folder}: holds several runs, a folder each; name one of them")
     if settings["mo"] not in MAP_MODELS:
-        raise UserError(f"--run {folder}: its network has no class activation maps; {', '.join(MAP_MODELS)} have them")
+        raise UserError(
+            f"--run {folder}: its network has no class activation maps; {', '.join(MAP_MODELS)} have them"
+        )
 
     parser = build_parser()
     for name in ("cav", "mask", "select", "depth"):
@@ -129,7 +150,9 @@ def settings_in(saved: Any, folder: Path) -> argparse.Namespace:
         choices = next(action.choices for action in parser._actions if action.dest == name)
         fits = value in choices if choices else is_resnet_depth(value)
         if not fits:
-            raise UserError(f"--run {folder}: its checkpoint holds {name} {value!r:.40}, which is no value of -{name}")
+            raise UserError(
+                f"--run {folder}: its checkpoint holds {name} {value!r:.40}, which is no value of -{name}"
+            )
     return argparse.Namespace(**settings)
 
 
@@ -140,8 +163,12 @@ def input_format_of(
     source: object = "checkpoint",
 ) -> InputFormat:
     """What the checkpoint says; where it is older and does not, what the data set `ds` and the weights say."""
-    channels = next((w.shape[1] for w in weights.values() if w.ndim == 4), None)  # the first convolution
-    classes = next((w.shape[0] for w in reversed(weights.values()) if w.ndim == 2), None)  # the linear layer
+    channels = next(
+        (w.shape[1] for w in weights.values() if w.ndim == 4), None
+    )  # the first convolution
+    classes = next(
+        (w.shape[0] for w in reversed(weights.values()) if w.ndim == 2), None
+    )  # the linear layer
     if channels is None or classes is None:
         raise UserError(f"{source}: its weights are not those of {', '.join(MAP_MODELS)}")
 
@@ -150,11 +177,15 @@ def input_format_of(
         try:
             found = InputFormat.from_state(state["input"])
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{source}: the format of its input is {state['input']!r:.80}, which is none") from error
+            raise UserError(
+                f"{source}: the format of its input is {state['input']!r:.80}, which is none"
+            ) from error
         if len(found.shape) != 3 or max(found.shape) > LARGEST_SIDE:
             raise UserError(f"{source}: {found}, expected channels, height and width")
         if (found.shape[0], found.num_classes) != (channels, classes):
-            raise UserError(f"{source}: {found}, but weights of {channels} channels and {classes} classes")
+            raise UserError(
+                f"{source}: {found}, but weights of {channels} channels and {classes} classes"
+            )
         return found
 
     kind = DATA_SETS[ds].kind

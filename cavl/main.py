@@ -59,14 +59,19 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
     require_full_batches(args, data, accelerator.num_processes)
     candidates = draw_candidates(args, data, run)  # (n,K) uint8
     scale = {"mean": data.mean, "std": data.std, "limit_gb": args.resident_gb}
-    images, test_images = Images(data.train_x, device, **scale), Images(data.test_x, device, **scale)
+    images, test_images = (
+        Images(data.train_x, device, **scale),
+        Images(data.test_x, device, **scale),
+    )
     true_labels = data.train_y.to(device)
     on_train = report.statistics_of(data.train_y, candidates, device)
     on_test = report.statistics_of(data.test_y, data.test_sets, device)
 
     model = build_model(args, data).to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(args, model)
-    network, optimizer = prepare(accelerator, torch.compile(model) if args.compile else model, optimizer)
+    network, optimizer = prepare(
+        accelerator, torch.compile(model) if args.compile else model, optimizer
+    )
     labels, loss = LabelState(args, candidates, accelerator), Meter(accelerator)
     learner = Learner(args, accelerator, model, network, optimizer, images, labels, loss)
     warmup = Warmup(args.warmup)
@@ -110,12 +115,19 @@ def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict
 
 def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None:
     """One pass over the training images: loss on the present labels, step, new labels for the batch."""
-    args, images, labels, accelerator = learner.args, learner.images, learner.labels, learner.accelerator
+    args, images, labels, accelerator = (
+        learner.args,
+        learner.images,
+        learner.labels,
+        learner.accelerator,
+    )
     learner.network.train()
     if args.augment:
         images.draw_augmentation(args.seed, epoch)
     start, n = run.progress.batch, len(images)
-    batches = epoch_batches(n, args.bs, seed=args.seed, epoch=epoch, start=start, accelerator=accelerator)
+    batches = epoch_batches(
+        n, args.bs, seed=args.seed, epoch=epoch, start=start, accelerator=accelerator
+    )
     total = -(-n // (args.bs * accelerator.num_processes))
     for index, weight, rows in run.bar(batches, f"epoch {epoch + 1}/{args.ep}", total):
         x = images.augmented(index) if args.augment else images[index]
@@ -133,7 +145,9 @@ def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None
         run.step(rows)
 
 
-def second_look(learner: Learner, x: torch.Tensor, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def second_look(
+    learner: Learner, x: torch.Tensor, outputs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The logits (and, with -select cam, the maps) that rewrite the batch's rows: after the step, or reused."""
     args = learner.args
     if args.method == "proden" or (args.cav_forward == "before" and args.select == "cav"):

@@ -4,7 +4,6 @@ Shapes: B batch, C channels, K classes, h w map, H W image.
 """
 
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +13,9 @@ from torch.nn import functional as F
 NORM_TYPES = ("max", "minmax", "clipping")
 
 
-def class_activation_map(features: torch.Tensor, weight: torch.Tensor, *, relu: bool = True) -> torch.Tensor:
+def class_activation_map(
+    features: torch.Tensor, weight: torch.Tensor, *, relu: bool = True
+) -> torch.Tensor:
     """The maps M_k = sum_c W[k,c] A_c of a linear head (Zhou et al., CVPR 2016), (B,K,h,w).
 
     features A: (B,C,h,w); weight W: (K,C) or (K,C,1,1); no bias. With `relu` negative values become 0.
@@ -35,7 +36,9 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
 def resize_maps(maps: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> torch.Tensor:
     """Maps (B,K,h,w) at (B,K,H,W), corners not aligned, of the same dtype (half precision: computed in float32)."""
     align_corners = None if mode == "nearest" else False
-    resized = F.interpolate(at_least_float32(maps), size=size, mode=mode, align_corners=align_corners)
+    resized = F.interpolate(
+        at_least_float32(maps), size=size, mode=mode, align_corners=align_corners
+    )
     return resized.to(maps.dtype)
 
 
@@ -53,7 +56,8 @@ def normalize_maps(maps: torch.Tensor, norm_type: str = "minmax") -> torch.Tenso
     useless = m.isnan().any(1, keepdim=True) | (low == high)
     if norm_type == "max" and ((high < 0) & ~useless).any():
         warnings.warn(
-            "norm_type max: a map has a negative maximum and becomes 1 everywhere; minmax keeps it", stacklevel=1
+            "norm_type max: a map has a negative maximum and becomes 1 everywhere; minmax keeps it",
+            stacklevel=1,
         )
     if norm_type == "minmax":
         m, high = m - low, high - low
@@ -75,61 +79,3 @@ def overlay(image: np.ndarray, score_map: np.ndarray, *, alpha: float = 0.5) -> 
     m = cv2.resize(score_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     heat = cv2.applyColorMap((np.clip(m, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     return (alpha * heat + (1 - alpha) * image).round().astype(np.uint8)
-
-
-def save_grid(
-    path: Path,
-    rows: list[list[np.ndarray]],
-    titles: list[list[str]],
-    *,
-    cell: float = 1.6,
-    suptitle: str = "",
-) -> None:
-    """Draw rows of pictures with a title each (shorter rows end early) into a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    columns = max(len(row) for row in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(cell * columns, cell * 1.3 * len(rows)), squeeze=False)
-    for r, line in enumerate(axes):
-        for c, axis in enumerate(line):
-            axis.axis("off")
-            if c < len(rows[r]):
-                axis.imshow(rows[r][c], cmap="gray", vmin=0, vmax=255)
-                axis.set_title(titles[r][c], fontsize=7)
-    figure.suptitle(suptitle, fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
-
-
-def save_curves(
-    path: Path,
-    curves: dict[str, list[float]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    title: str = "",
-    spread: dict[str, list[float]] | None = None,
-) -> None:
-    """Draw named curves over 1, 2, ... into a PNG; `spread` (same names and lengths) as bands around them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name, values in curves.items():
-        x = range(1, len(values) + 1)
-        axis.plot(x, values, label=name)
-        if spread:
-            low, high = ([v + sign * s for v, s in zip(values, spread[name], strict=True)] for sign in (-1, 1))
-            axis.fill_between(x, low, high, alpha=0.2)
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)

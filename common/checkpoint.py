@@ -46,7 +46,9 @@ def atomic_save(path: Path, write: Any) -> None:
         temporary.replace(path)
     except OSError as error:
         answer = answer_to(error) or "free space and go on with --resume"
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); {answer}") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); {answer}"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -104,7 +106,9 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         try:
             torch.save(dict(state), temporary)
         except RuntimeError as error:  # torch's own writer has one class for all that can go wrong
-            raise OSError(f"writing failed, is the disk full? {str(error).splitlines()[0]}") from error
+            raise OSError(
+                f"writing failed, is the disk full? {str(error).splitlines()[0]}"
+            ) from error
 
     atomic_save(path, write)
 
@@ -120,7 +124,9 @@ def load(path: Path) -> Any:
         raise UserError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
-            warnings.simplefilter("ignore")  # about the pickle's protocol; what cannot be read is an error
+            warnings.simplefilter(
+                "ignore"
+            )  # about the pickle's protocol; what cannot be read is an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, PermissionError):
         raise
@@ -128,7 +134,9 @@ def load(path: Path) -> Any:
         best = path.with_name("best.pt")
         instead = f"; {best} is beside it, name that one" if best.is_file() and best != path else ""
         reason = _refusal(path, error)
-        raise UserError(f"{path}: not a checkpoint of tensors and plain data: {reason}{instead}") from error
+        raise UserError(
+            f"{path}: not a checkpoint of tensors and plain data: {reason}{instead}"
+        ) from error
 
 
 # Element types whose arrays hold numbers or text. Arrays of objects are refused.
@@ -183,7 +191,10 @@ def _refused_name(message: str) -> str | None:
 def _pickled_name(path: Path) -> str | None:
     """The first global of a plain pickle that is not of torch, NumPy or collections; None for another file."""
     texts: list[str] = []
-    with path.open("rb") as file, contextlib.suppress(Exception):  # whatever breaks: not a whole pickle
+    with (
+        path.open("rb") as file,
+        contextlib.suppress(Exception),
+    ):  # whatever breaks: not a whole pickle
         for code, argument, _ in pickletools.genops(file):
             name = None
             if code.name in ("GLOBAL", "INST"):
@@ -222,7 +233,9 @@ def load_into(module: nn.Module, state_dict: Mapping[str, torch.Tensor], source:
     ]
     if missing or unexpected or misshapen:
         groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        parts = [f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in groups.items() if keys]
+        parts = [
+            f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in groups.items() if keys
+        ]
         raise UserError(f"{source}: does not fit {type(module).__name__}; {'; '.join(parts)}")
     module.load_state_dict({names[key]: value for key, value in given.items()})
 
@@ -276,7 +289,9 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
     """Put collected states back; tensors are filled in place. UserError names what does not fit."""
     absent = [name for name in stateful if name not in states]
     if absent:
-        raise UserError(f"{source}: holds no state of {', '.join(absent)}; it is not a checkpoint of this script")
+        raise UserError(
+            f"{source}: holds no state of {', '.join(absent)}; it is not a checkpoint of this script"
+        )
     for name, item in stateful.items():
         state = states[name]
         if isinstance(item, nn.Module):
@@ -284,7 +299,9 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
         elif isinstance(item, torch.Tensor):
             if _shape(item) != _shape(state) or item.dtype != state.dtype:
                 is_kind = _shape(item) == _shape(state)
-                found, wanted = (tensor.dtype if is_kind else _shape(tensor) for tensor in (state, item))
+                found, wanted = (
+                    tensor.dtype if is_kind else _shape(tensor) for tensor in (state, item)
+                )
                 raise UserError(f"{source}: {name} is {found}, expected {wanted}")
             with torch.no_grad():
                 item.copy_(state)
@@ -297,7 +314,9 @@ def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: obje
             except UserError:
                 raise
             except Exception as error:  # an optimiser of other groups, a value of another kind
-                raise UserError(f"{source}: {name} does not fit ({type(error).__name__}: {error})") from error
+                raise UserError(
+                    f"{source}: {name} does not fit ({type(error).__name__}: {error})"
+                ) from error
             _check_optimizer(item, name, source)
 
 
@@ -335,7 +354,9 @@ def _check_optimizer(item: Any, name: str, source: object) -> None:
 
 def keep_newest(files: Iterable[Path], count: int) -> list[Path]:
     """Delete all but the `count` newest of `files` (by modification time, then name); return the deleted."""
-    ordered = sorted((path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    ordered = sorted(
+        (path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name)
+    )
     surplus = ordered[: max(0, len(ordered) - count)]
     for path in surplus:
         path.unlink()

@@ -37,7 +37,10 @@ _ANSWERS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space and go on with --resume"),
     errno.EFBIG: "the file is larger than allowed; raise the limit (ulimit -f) and go on with --resume",
     errno.ENAMETOOLONG: "give a shorter path",
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n), or use fewer --workers"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE),
+        "raise the limit of open files (ulimit -n), or use fewer --workers",
+    ),
 }
 # Errors that come without a path when they are met in the middle of a file.
 _OF_WRITING = {
@@ -162,7 +165,9 @@ def seed_list(text: str) -> list[int]:
     [0, 1, 2]
     """
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"integers from 0 on with commas between them, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"integers from 0 on with commas between them, not {text!r}"
+        )
     seeds = [seed(part) for part in text.split(",")]
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"each seed once, not {text!r}")
@@ -255,7 +260,9 @@ def add_shared_flags(
         help="go on from the run directory's last checkpoint, or from PATH",
     )
     group.add_argument("--sample", "-sample", action="store_true", help="use the offline sample")
-    group.add_argument("--max_steps", "-max_steps", type=positive_int, default=None, help="stop after N steps")
+    group.add_argument(
+        "--max_steps", "-max_steps", type=positive_int, default=None, help="stop after N steps"
+    )
     group.add_argument(
         "--checkpoint_every",
         "-checkpoint_every",
@@ -487,7 +494,11 @@ def told(error: OSError) -> str | None:
 
     reason = error.strerror or text
     if error.filename is not None:
-        what = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+        what = (
+            os.fsdecode(error.filename)
+            if isinstance(error.filename, bytes)
+            else str(error.filename)
+        )
     elif error.errno == errno.EPIPE:
         what = "the output is closed"
     elif error.errno in _OF_WRITING:

@@ -45,7 +45,9 @@ def require_shape(tensor: torch.Tensor, shape: Sequence[int], what: str) -> None
         raise DomainError(f"{what}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
 
 
-def require_candidates(candidates: torch.Tensor, what: str, *, allow_empty_rows: bool = False) -> None:
+def require_candidates(
+    candidates: torch.Tensor, what: str, *, allow_empty_rows: bool = False
+) -> None:
     """DomainError where a matrix (n,K) is not of 0 and 1, or has a row without a 1; names the first such row."""
     if not is_readable(candidates):
         return
@@ -56,7 +58,9 @@ def require_candidates(candidates: torch.Tensor, what: str, *, allow_empty_rows:
     is_zero_or_one = (values == 0) | (values == 1)
     if not is_zero_or_one.all():
         row, column = np.argwhere(~is_zero_or_one)[0].tolist()
-        raise DomainError(f"{what}: {values[row, column]} in row {row}, class {column}; expected 0 or 1")
+        raise DomainError(
+            f"{what}: {values[row, column]} in row {row}, class {column}; expected 0 or 1"
+        )
 
     has_label = values.any(axis=1)
     if not allow_empty_rows and not has_label.all():
@@ -76,7 +80,9 @@ def require_indices(indices: torch.Tensor, count: int, what: str) -> None:
     if not fits.all():
         place = int(np.flatnonzero(~fits.reshape(-1))[0])
         value = values.reshape(-1)[place]
-        raise DomainError(f"{what}: {value} at {place}; expected whole numbers from 0 to {count - 1}")
+        raise DomainError(
+            f"{what}: {value} at {place}; expected whole numbers from 0 to {count - 1}"
+        )
 
 
 def require_weights(weights: torch.Tensor, what: str) -> None:

@@ -21,7 +21,9 @@ class FiniteGuard:
 
     def __init__(self, last_good: Path) -> None:
         self.last_good = last_good
-        self._waiting: list[tuple[int, int, torch.Tensor, torch.Tensor, Callable[[], str] | None]] = []
+        self._waiting: list[
+            tuple[int, int, torch.Tensor, torch.Tensor, Callable[[], str] | None]
+        ] = []
 
     def add(
         self,
@@ -41,7 +43,11 @@ class FiniteGuard:
     def check(self) -> None:
         """Read the waiting losses; NonFiniteError names epoch, step, samples and the last good checkpoint."""
         waiting, self._waiting = self._waiting, []
-        values = torch.stack([loss.float().reshape(()) for _, _, loss, *_ in waiting]).tolist() if waiting else []
+        values = (
+            torch.stack([loss.float().reshape(()) for _, _, loss, *_ in waiting]).tolist()
+            if waiting
+            else []
+        )
         for value, (epoch, step, _, indices, explain) in zip(values, waiting, strict=True):
             if not math.isfinite(value):
                 shown = ", ".join(str(i) for i in indices.flatten()[:8].tolist())
@@ -55,7 +61,11 @@ class FiniteGuard:
         """NonFiniteError where a collected state holds a tensor that is not finite."""
         for name, item in state.items():
             for key, value in item.items() if isinstance(item, Mapping) else ():
-                if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+                if (
+                    isinstance(value, torch.Tensor)
+                    and value.is_floating_point()
+                    and not value.isfinite().all()
+                ):
                     raise NonFiniteError(f"step {step}: {name} {key} is not finite; {self._good()}")
 
     def _good(self) -> str:

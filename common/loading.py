@@ -36,7 +36,14 @@ class EpochSampler:
     """
 
     def __init__(
-        self, n: int, batch_size: int, *, seed: int, rank: int = 0, world: int = 1, drop_last: bool = False
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
     ) -> None:
         self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
         whole, rest = divmod(n, batch_size * world)
@@ -63,7 +70,9 @@ class Seeded(Dataset):
     Returns (index, item); item is None where `skip_corrupt` and the file could not be decoded.
     """
 
-    def __init__(self, dataset: Sequence[Any] | Dataset, seed: int, *, skip_corrupt: bool = False) -> None:
+    def __init__(
+        self, dataset: Sequence[Any] | Dataset, seed: int, *, skip_corrupt: bool = False
+    ) -> None:
         self.dataset, self.seed, self.skip_corrupt = dataset, seed, skip_corrupt
 
     def __len__(self) -> int:
@@ -77,7 +86,9 @@ class Seeded(Dataset):
         seed = seed_of(self.seed, epoch, index)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - augmentations of libraries draw from the global stream
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed also visits the GPUs: 30 times slower
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed also visits the GPUs: 30 times slower
         try:
             return index, self.dataset[index]
         except CorruptImage:
@@ -105,7 +116,11 @@ class _Collate:
     def __call__(self, pairs: list[tuple[int, Any]]) -> Batch:
         kept = [(index, item) for index, item in pairs if item is not None]
         data = self.collate([item for _, item in kept]) if kept else None
-        return Batch(data, torch.tensor([index for index, _ in kept], dtype=torch.int64), len(pairs) - len(kept))
+        return Batch(
+            data,
+            torch.tensor([index for index, _ in kept], dtype=torch.int64),
+            len(pairs) - len(kept),
+        )
 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
@@ -115,7 +130,9 @@ def _in_a_group_of_its_own(_worker: int) -> None:
 
 def loader_processes(wanted: int) -> int:
     """`wanted`, but no more than the CPU cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(wanted, cores)
 
 
@@ -136,7 +153,9 @@ def train_loader(
     unless told otherwise, and a run resumed inside an epoch walks it once more.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
-    sampler = EpochSampler(len(dataset), batch_size, seed=seed, rank=rank, world=world, drop_last=drop_last)
+    sampler = EpochSampler(
+        len(dataset), batch_size, seed=seed, rank=rank, world=world, drop_last=drop_last
+    )
     return DataLoader(
         Seeded(dataset, seed, skip_corrupt=skip_corrupt),
         batch_sampler=sampler,
@@ -177,7 +196,9 @@ def eval_loader(
     )
 
 
-def gather_in_order(index: torch.Tensor, *rows: torch.Tensor, accelerator: Accelerator) -> list[torch.Tensor]:
+def gather_in_order(
+    index: torch.Tensor, *rows: torch.Tensor, accelerator: Accelerator
+) -> list[torch.Tensor]:
     """Rows of all processes, on the CPU, sorted by sample index, each sample once; the index comes first."""
     parts = [[t.detach().cpu() for t in (index, *rows)]]
     if accelerator.num_processes > 1:

@@ -26,7 +26,11 @@ class Meter:
 
     def compute(self) -> float | None:
         """The mean over all processes, None without samples; starts again from zero."""
-        total = self.accelerator.reduce(self.sums, "sum") if self.accelerator.num_processes > 1 else self.sums
+        total = (
+            self.accelerator.reduce(self.sums, "sum")
+            if self.accelerator.num_processes > 1
+            else self.sums
+        )
         value, count = total.tolist()
         self.sums = torch.zeros_like(self.sums)
         return value / count if count else None

@@ -69,7 +69,9 @@ def read_progress(values: Mapping[str, Any], source: object) -> Progress:
     problems["seconds"] = not _is_number(seconds) or not 0 <= seconds < math.inf
     problems["best"] = best is not None and not _is_number(best)
     problems["finished"] = not isinstance(values["finished"], bool)
-    problems["batch"] = problems["batch"] or (_is_count(values["step"]) and values["batch"] > values["step"])
+    problems["batch"] = problems["batch"] or (
+        _is_count(values["step"]) and values["batch"] > values["step"]
+    )
     for name, is_wrong in problems.items():
         if is_wrong:
             raise UserError(f"{source}: {NOT_WHOLE} ({name} is {values[name]!r:.40})")
@@ -113,7 +115,9 @@ def _holds_an_object(path: Path) -> bool:
 class Run:
     """One run directory and the state of the run in it. Use `start_run` to make one."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator, args: argparse.Namespace, source: Path | None) -> None:
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, args: argparse.Namespace, source: Path | None
+    ) -> None:
         self.folder, self.accelerator, self.args, self.source = folder, accelerator, args, source
         self.progress, self.lines, self.stopped = Progress(), [], False
         self.stateful: dict[str, Any] | None = None  # None: this run cannot be resumed (evaluation)
@@ -161,7 +165,9 @@ class Run:
         if self.accelerator.scaler is not None:
             self.stateful["scaler"] = self.accelerator.scaler
         if self.source is None:
-            if self.rank > 0:  # the same weights (broadcast), but other dropout masks on every process
+            if (
+                self.rank > 0
+            ):  # the same weights (broadcast), but other dropout masks on every process
                 torch.manual_seed((getattr(self.args, "seed", 0) or 0) + 1_000_003 * self.rank)
             return False
         saved = load_run(self.source, self.args)
@@ -172,31 +178,45 @@ class Run:
         self.lines = lines
         try:
             checkpoint.set_random_state(saved["random"][self.rank % len(saved["random"])])
-        except Exception as error:  # three libraries, each with its own errors for a state that is none
+        except (
+            Exception
+        ) as error:  # three libraries, each with its own errors for a state that is none
             raise UserError(f"{self.source}: {NOT_WHOLE} (random: {error})") from error
         self._was_restored = True
         self._is_saved = self.source.resolve() == self.last.resolve()
         best = self.source.with_name("best.pt")
         if self.is_main:
-            describe_launch(self.folder, self.args, self.accelerator)  # now that it is sure to go on
+            describe_launch(
+                self.folder, self.args, self.accelerator
+            )  # now that it is sure to go on
             if self.progress.best is not None and best.is_file() and not self.best.is_file():
-                checkpoint.atomic_save(self.best, lambda temporary: shutil.copyfile(best, temporary))
+                checkpoint.atomic_save(
+                    self.best, lambda temporary: shutil.copyfile(best, temporary)
+                )
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
             checkpoint.atomic_write(self.folder / "metrics.jsonl", text.encode())
         p, limit = self.progress, self.args.max_steps
         self.stopped = limit is not None and p.step >= limit and not p.finished
         if not p.finished:
-            self.print(f"resumed {self.source}: epoch {p.epoch + 1}, batch {p.batch}, step {p.step}")
+            self.print(
+                f"resumed {self.source}: epoch {p.epoch + 1}, batch {p.batch}, step {p.step}"
+            )
         return True
 
     def save(self, path: Path | None = None) -> None:
         """Write the whole state to `path` (default checkpoints/last.pt); all processes call it."""
         self._guard.check()
         self._tick()
-        for item in self.stateful.values():  # state that lives on several processes comes together first
+        for (
+            item
+        ) in self.stateful.values():  # state that lives on several processes comes together first
             if hasattr(item, "synchronize"):
                 item.synchronize()
-        randoms = gather_object([checkpoint.random_state()]) if self.world > 1 else [checkpoint.random_state()]
+        randoms = (
+            gather_object([checkpoint.random_state()])
+            if self.world > 1
+            else [checkpoint.random_state()]
+        )
         if self.is_main:
             state = checkpoint.collect(self.stateful)
             self._guard.check_weights(self.progress.step, state)
@@ -238,7 +258,9 @@ class Run:
         UserError where the checkpoint stands behind the last epoch.
         """
         if self.progress.epoch > total:
-            raise UserError(f"{self.source}: {NOT_WHOLE} ({self.progress.epoch} epochs are done, the run has {total})")
+            raise UserError(
+                f"{self.source}: {NOT_WHOLE} ({self.progress.epoch} epochs are done, the run has {total})"
+            )
         while self.progress.epoch < total and not self.stopped:
             yield self.progress.epoch
 
@@ -249,14 +271,20 @@ class Run:
         """
         start, stopped = self.progress.batch, self.stopped
         if self._was_restored and start > total:
-            raise UserError(f"{self.source}: {NOT_WHOLE} ({start} batches are done, the epoch has {total})")
+            raise UserError(
+                f"{self.source}: {NOT_WHOLE} ({start} batches are done, the epoch has {total})"
+            )
         self._was_restored = False
-        for batch in tqdm(batches, what, total, initial=start, leave=False, disable=None if self.is_main else True):
+        for batch in tqdm(
+            batches, what, total, initial=start, leave=False, disable=None if self.is_main else True
+        ):
             yield batch
             if self.stopped and not stopped:
                 return
 
-    def guard(self, loss: torch.Tensor, indices: torch.Tensor, explain: Callable[[], str] | None = None) -> None:
+    def guard(
+        self, loss: torch.Tensor, indices: torch.Tensor, explain: Callable[[], str] | None = None
+    ) -> None:
         """Stop the run (exit status 1) if the loss is not finite (`FiniteGuard`); call it before backward."""
         self._guard.add(self.progress.epoch + 1, self.progress.step + 1, loss, indices, explain)
 
@@ -272,7 +300,9 @@ class Run:
             self.stopped = True
         if self.world == 1 or p.step % 10 == 0:
             self._poll_together()
-        if self.stopped or (self.args.checkpoint_every and p.step % self.args.checkpoint_every == 0):
+        if self.stopped or (
+            self.args.checkpoint_every and p.step % self.args.checkpoint_every == 0
+        ):
             self.save()
 
     def poll(self) -> None:
@@ -321,15 +351,24 @@ class Run:
 
     def log(self, split: str, **metrics: float | None) -> None:
         """One line of metrics.jsonl and the TensorBoard tags SPLIT/NAME at the present step."""
-        line = {"step": self.progress.step, "epoch": self.progress.epoch + 1, "split": split, **plain(metrics)}
+        line = {
+            "step": self.progress.step,
+            "epoch": self.progress.epoch + 1,
+            "split": split,
+            **plain(metrics),
+        }
         self.lines.append(line)
         if not self.is_main:
             return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self._tensorboard is None:
-            self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step)
-        with contextlib.suppress(OSError):  # its writer thread ends on a full disk, which the run's own files report
+            self._tensorboard = SummaryWriter(
+                str(self.folder / "tensorboard"), purge_step=self.progress.step
+            )
+        with contextlib.suppress(
+            OSError
+        ):  # its writer thread ends on a full disk, which the run's own files report
             for name, value in plain(metrics).items():
                 if isinstance(value, (int, float)):
                     self._tensorboard.add_scalar(f"{split}/{name}", value, self.progress.step)
@@ -357,15 +396,27 @@ class Run:
             if self.stateful is not None and not was_finished and not self.stopped:
                 self.progress.finished = True
                 self.save()
-            summary = {**summary, "wall_seconds": round(self.progress.seconds, 3), "images_per_second": speed}
+            summary = {
+                **summary,
+                "wall_seconds": round(self.progress.seconds, 3),
+                "images_per_second": speed,
+            }
             if self.is_main:
-                checkpoint.atomic_write(path, (json.dumps(plain(summary), indent=1) + "\n").encode())
+                checkpoint.atomic_write(
+                    path, (json.dumps(plain(summary), indent=1) + "\n").encode()
+                )
             if was_finished:
-                self.print(f"{self.folder}: this run was finished already; its missing summary.json is written")
+                self.print(
+                    f"{self.folder}: this run was finished already; its missing summary.json is written"
+                )
         self.print(f"results: {self.folder}")
         self.close()
-        if self._signals.received:  # while figures were drawn, say, where nothing polls: all is saved now
-            self.print(f"stopped by signal {int(self._signals.received)}; everything was saved before")
+        if (
+            self._signals.received
+        ):  # while figures were drawn, say, where nothing polls: all is saved now
+            self.print(
+                f"stopped by signal {int(self._signals.received)}; everything was saved before"
+            )
             raise SystemExit(128 + self._signals.received)
 
     def close(self) -> None:

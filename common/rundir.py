@@ -47,7 +47,9 @@ class _HeldElsewhere(UserError):
 def holds_run(folder: Path) -> bool:
     """A directory holds a run once it has a checkpoint or a metrics line."""
     metrics = folder / "metrics.jsonl"
-    return any((folder / "checkpoints").glob("*.pt")) or (metrics.is_file() and metrics.stat().st_size > 0)
+    return any((folder / "checkpoints").glob("*.pt")) or (
+        metrics.is_file() and metrics.stat().st_size > 0
+    )
 
 
 def claim(args: argparse.Namespace, default: Path, named: Path | None) -> tuple[Path, Path | None]:
@@ -71,7 +73,9 @@ def claim(args: argparse.Namespace, default: Path, named: Path | None) -> tuple[
     lock(folder)
     if holds_run(folder):
         if not overwrite:
-            raise UserError(f"{folder} holds a run; go on with --resume, start over with --overwrite, or name another")
+            raise UserError(
+                f"{folder} holds a run; go on with --resume, start over with --overwrite, or name another"
+            )
         print(f"the run in {folder} was moved to {_move_aside(folder)}", flush=True)
     return folder, None
 
@@ -105,12 +109,18 @@ def _newest(default: Path) -> Path:
     """The folder with the highest number that holds a run, among `default` and its numbered siblings."""
     pattern = re.compile(re.escape(default.name) + r"(?:-(\d+))?")
     beside = default.parent.iterdir() if default.parent.is_dir() else ()
-    numbered = [(int(m[1] or 1), p) for p in beside if (m := pattern.fullmatch(p.name)) and holds_run(p)]
+    numbered = [
+        (int(m[1] or 1), p) for p in beside if (m := pattern.fullmatch(p.name)) and holds_run(p)
+    ]
     return max(numbered)[1] if numbered else default
 
 
 def _move_aside(folder: Path) -> Path:
-    aside = next(p for k in range(1, 10_000) if not (p := folder.with_name(f"{folder.name}.old-{k}")).exists())
+    aside = next(
+        p
+        for k in range(1, 10_000)
+        if not (p := folder.with_name(f"{folder.name}.old-{k}")).exists()
+    )
     folder.rename(aside)
     _locks.pop((os.getpid(), folder.resolve()), None)
     lock(folder)
@@ -133,11 +143,15 @@ def lock(folder: Path) -> None:
             raise UserError(f"{folder}: cannot be used as a run directory ({path} is no file)")
         file = path.open("a")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be used as a run directory ({error.strerror})") from error
+        raise UserError(
+            f"{folder}: cannot be used as a run directory ({error.strerror})"
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise _HeldElsewhere(f"{folder}: another process is writing there; wait for it or name another") from error
+        raise _HeldElsewhere(
+            f"{folder}: another process is writing there; wait for it or name another"
+        ) from error
     _locks[os.getpid(), folder.resolve()] = file
     if was_used:  # another folder of the user's may be large
         clear_parts(folder)
@@ -148,7 +162,9 @@ def _is_locked_here(folder: Path) -> bool:
     folder = folder.resolve()
     file = _locks.get((os.getpid(), folder))
     with contextlib.suppress(OSError):
-        return file is not None and os.path.samestat(os.fstat(file.fileno()), (folder / ".lock").stat())
+        return file is not None and os.path.samestat(
+            os.fstat(file.fileno()), (folder / ".lock").stat()
+        )
     return False
 
 
@@ -170,11 +186,21 @@ def _setting(value: Any) -> Any:
 def load_run(source: Path, args: argparse.Namespace) -> dict[str, Any]:
     """A run's checkpoint; UserError where it is none, or where the run was started with other settings."""
     saved = load_checkpoint(source)
-    kinds = {"state": Mapping, "progress": Mapping, "metrics": list, "random": list, "settings": Mapping}
-    if not isinstance(saved, Mapping) or any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
+    kinds = {
+        "state": Mapping,
+        "progress": Mapping,
+        "metrics": list,
+        "random": list,
+        "settings": Mapping,
+    }
+    if not isinstance(saved, Mapping) or any(
+        not isinstance(saved.get(key), kind) for key, kind in kinds.items()
+    ):
         raise UserError(f"{source}: not a checkpoint of a run; --resume wants checkpoints/last.pt")
     then, now = saved["settings"], settings_of(args)
-    different = sorted(str(key) for key in {**then, **now} if not _is_equal(then.get(key), now.get(key)))
+    different = sorted(
+        str(key) for key in {**then, **now} if not _is_equal(then.get(key), now.get(key))
+    )
     if different:
         told = ", ".join(f"{k} {then.get(k)!r} then, {now.get(k)!r} now" for k in different[:4])
         raise UserError(f"--resume: other settings than the run was started with: {told}")
@@ -204,18 +230,38 @@ def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Acceler
     """Write config.json: settings, command line, commit, package versions, hardware; a resume adds a launch."""
     path = folder / "config.json"
     launches = _earlier_launches(path) if path.is_file() and holds_run(folder) else []
-    launches.append({"command": shlex.join(sys.argv), "commit": commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")})
-    packages = ("torch", "torchvision", "numpy", "accelerate", "timm", "scikit-learn", "opencv-python")
+    launches.append(
+        {
+            "command": shlex.join(sys.argv),
+            "commit": commit(),
+            "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+    )
+    packages = (
+        "torch",
+        "torchvision",
+        "numpy",
+        "accelerate",
+        "timm",
+        "scikit-learn",
+        "opencv-python",
+    )
     device = accelerator.device
     config = {
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in sorted(vars(args).items()) if k[0] != "_"},
+        "settings": {
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in sorted(vars(args).items())
+            if k[0] != "_"
+        },
         "command": launches[-1]["command"],
         "commit": launches[-1]["commit"],
         "launches": launches,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
         "hardware": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "device": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else platform.machine(),
             "processes": accelerator.num_processes,
             "cpu_cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -251,8 +297,12 @@ def commit() -> str | None:
     root = Path(__file__).parent
     git = ["git", "-C", str(root)]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if dirty else "")
@@ -285,12 +335,16 @@ _UNSUPPORTED = {
 def _refuse_unsupported() -> None:
     for variable, name in _UNSUPPORTED.items():
         if os.environ.get(variable, "").strip().lower() in ("1", "true", "t", "yes", "y", "on"):
-            raise UserError(f"{variable}: {name} is not supported; launch with plain data parallelism (--multi_gpu)")
+            raise UserError(
+                f"{variable}: {name} is not supported; launch with plain data parallelism (--multi_gpu)"
+            )
 
     variable = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
     steps = os.environ.get(variable, "1").strip()
     if steps not in ("", "1"):
-        raise UserError(f"{variable}={steps}: accumulation of gradients is not supported; unset it, or make it 1")
+        raise UserError(
+            f"{variable}={steps}: accumulation of gradients is not supported; unset it, or make it 1"
+        )
 
 
 def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:

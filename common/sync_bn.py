@@ -168,7 +168,14 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
     @classmethod
     def in_place_of(cls, norm: _BatchNorm) -> "SynchronisedBatchNorm":
         """The synchronised norm with the parameters, buffers, mode and followers of `norm` (they are shared)."""
-        new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta")
+        new = cls(
+            norm.num_features,
+            norm.eps,
+            norm.momentum,
+            norm.affine,
+            norm.track_running_stats,
+            device="meta",
+        )
         new.weight = norm.weight
         new.bias = norm.bias
         new.running_mean = norm.running_mean
@@ -194,7 +201,9 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         return self.act(self.drop(y))
 
     @torch.no_grad()
-    def _move_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
+    def _move_running_statistics(
+        self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor
+    ) -> None:
         """r <- (1 - a) r + a (statistic), unbiased variance; a is the momentum, or without one 1 / (batches so far)."""
         self.num_batches_tracked += 1
         unbiased = variance * count / (count - 1).clamp_min(1)
@@ -241,7 +250,9 @@ def _refuse_other_norms(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kind = type(module).__name__
         keeps_statistics = getattr(module, "running_var", None) is not None
-        is_fine = isinstance(module, (SynchronisedBatchNorm, _InstanceNorm)) or kind.startswith("Frozen")
+        is_fine = isinstance(module, (SynchronisedBatchNorm, _InstanceNorm)) or kind.startswith(
+            "Frozen"
+        )
         if keeps_statistics and not is_fine and not _is_batch_norm(module):
             raise UserError(
                 f"{name or kind}: a {kind} cannot take its statistics over several processes; "

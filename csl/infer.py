@@ -70,25 +70,42 @@ def threshold(text: str) -> float | None:
 
 parser = EitherDash(prog="infer.py", description="Name what is in pictures.")
 parser.add_argument("--model_path", default="./models/mtresnet_opim_86.72.pth")
-parser.add_argument("--pic_path", nargs="+", default=["./pics/000000000885.jpg"], help="pictures, folders or patterns")
-parser.add_argument("--model_name", default="tresnet_m", help="used where the checkpoint does not tell")
-parser.add_argument("--input_size", type=image_size, default=224, help="default: the checkpoint's, else 224")
+parser.add_argument(
+    "--pic_path",
+    nargs="+",
+    default=["./pics/000000000885.jpg"],
+    help="pictures, folders or patterns",
+)
+parser.add_argument(
+    "--model_name", default="tresnet_m", help="used where the checkpoint does not tell"
+)
+parser.add_argument(
+    "--input_size", type=image_size, default=224, help="default: the checkpoint's, else 224"
+)
 parser.add_argument("--dataset_type", default="OpenImages", help="OpenImages, MS-COCO, or any other text; decides --th"
     " None")  # fmt: skip
 parser.add_argument("--class_description_path", default="./data/oidv6-class-descriptions.csv", help="csv"
     " LabelName,DisplayName that spells out classes that are MIDs")  # fmt: skip
-parser.add_argument("--th", type=threshold, default=0.97, help="lowest probability that is shown; None: by data set")
+parser.add_argument(
+    "--th", type=threshold, default=0.97, help="lowest probability that is shown; None: by data set"
+)
 parser.add_argument("--top_k", type=positive_int, default=30, help="most names of a picture")
 parser.add_argument("--interpolation", choices=INTERPOLATIONS, default="bilinear", help="default: the checkpoint's,"
     " else bilinear; bicubic: as released")  # fmt: skip
-parser.add_argument("--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt")
+parser.add_argument(
+    "--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt"
+)
 parser.add_argument("-b", "--batch_size", type=positive_int, default=16)
-parser.add_argument("--json", type=any_path, default=None, help="also write the scores into this file")
+parser.add_argument(
+    "--json", type=any_path, default=None, help="also write the scores into this file"
+)
 add_shared_flags(parser)
 parser.set_defaults(output_dir="./outputs/infer")
 
 
-def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
     """Parse; sets do_bottleneck_head, and th 0.995 for Open Images, 0.7 for others, where th is None.
 
     A default output_dir becomes None: not named, so that a second run gets a folder beside the first. With --sample
@@ -104,7 +121,10 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         raise MissingFileError(f"--class_description_path {descriptions}: no such file")
     args.do_bottleneck_head = args.dataset_type == "OpenImages"
     if args.dataset_type not in ("OpenImages", "MS-COCO"):
-        print(f"note: --dataset_type {args.dataset_type!r} is neither OpenImages nor MS-COCO: a plain head", flush=True)
+        print(
+            f"note: --dataset_type {args.dataset_type!r} is neither OpenImages nor MS-COCO: a plain head",
+            flush=True,
+        )
     if args.th is None:
         args.th = 0.995 if args.dataset_type == "OpenImages" else 0.7
     return args
@@ -120,7 +140,9 @@ def _sample_settings(given: dict) -> dict:
 def _require_writable(path: Path) -> None:
     """UserError where --json names a folder, or nothing that can be written."""
     if path.is_dir():
-        raise UserError(f"--json {path}: is a folder; name a file in it, such as {path / 'scores.json'}")
+        raise UserError(
+            f"--json {path}: is a folder; name a file in it, such as {path / 'scores.json'}"
+        )
     if path.exists() and not path.is_file():
         raise UserError(f"--json {path}: is no ordinary file")
     there = next(folder for folder in path.absolute().parents if folder.exists())
@@ -139,7 +161,10 @@ def inference(
 
 @torch.inference_mode()
 def infer_batch(
-    images: Sequence[Image.Image], model: nn.Module, class_list: Sequence[str], args: argparse.Namespace
+    images: Sequence[Image.Image],
+    model: nn.Module,
+    class_list: Sequence[str],
+    args: argparse.Namespace,
 ) -> list[tuple[list[str], list[float]]]:
     """Names and scores of several RGB pictures, in one forward pass."""
     pixels = getattr(args, "_pixels", None)
@@ -197,22 +222,30 @@ def infer(args: argparse.Namespace) -> list[dict]:
     given = getattr(args, "_given", set())
     wants_network = args.sample and "model_path" not in given
     if not wants_network and find_file(args.model_path) is None:
-        raise UserError(f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample")
+        raise UserError(
+            f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample"
+        )
     if args.sample and "pic_path" not in given:
         args.pic_path = sample_pictures()
     pictures, unreadable = readable_pictures(args)
     with tempfile.TemporaryDirectory() as folder:
         if wants_network:
             args.model_path = train_sample_network(args, Path(folder))
-        model, checkpoint = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
+        model, checkpoint = network_of(
+            args.model_path, args.model_name, averaged=args.which == "ema"
+        )
     require_choice(checkpoint, args.model_path, args.which, given)
     flags = {"input_size": "size", "interpolation": "interpolation"}
-    pixels = pixels_for(checkpoint, args.input_size, args.interpolation, {flags[f] for f in flags if f in given})
+    pixels = pixels_for(
+        checkpoint, args.input_size, args.interpolation, {flags[f] for f in flags if f in given}
+    )
     contradictions.require_size(checkpoint.architecture, pixels.size, "--input_size")
     args.input_size = pixels.size
     args.interpolation = pixels.interpolation
     args._pixels = pixels
-    names = class_names(checkpoint, expanded(args.class_description_path, "--class_description_path"))
+    names = class_names(
+        checkpoint, expanded(args.class_description_path, "--class_description_path")
+    )
     model = fold(model).to(accelerator.device)
 
     run = start_run(args, parser.get_default("output_dir"), accelerator)
@@ -229,7 +262,9 @@ def infer(args: argparse.Namespace) -> list[dict]:
             shown = ", ".join(f"{n} {s:.3f}" for n, s in zip(found, scores, strict=True))
             run.print(printable(f"{path.name}: {shown or f'nothing above {args.th}'}"))
             draw_annotated(run.figure(figure_name(len(records), path)), image, found, scores)
-            records.append({"picture": str(path), "classes": found, "scores": [round(s, 6) for s in scores]})
+            records.append(
+                {"picture": str(path), "classes": found, "scores": [round(s, 6) for s in scores]}
+            )
         run.progress.images += len(images)
         run.poll()
     for path in {run.folder / "predictions.json", args.json or run.folder / "predictions.json"}:

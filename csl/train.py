@@ -47,7 +47,11 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
 
     train_loader, val_loader = get_data(args, accelerator)
     run.poll()
-    train_set, val_set, sampler = train_loader.dataset.dataset, val_loader.dataset.dataset, train_loader.batch_sampler
+    train_set, val_set, sampler = (
+        train_loader.dataset.dataset,
+        val_loader.dataset.dataset,
+        train_loader.batch_sampler,
+    )
     require_trainable(train_set, args._found)
     require_scorable(val_set, args._found)
     phases.require_prior_of_sweep(args, list(train_set.classes.values()))
@@ -76,7 +80,9 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
             loss = parts.criterion(logits, targets)  # in float32
             run.guard(loss, batch.index, partial(parts.criterion.explain, logits.detach(), targets))
             optimizer.zero_grad()
-            accelerator.backward(loss * accelerator.num_processes)  # a sum: several processes as one
+            accelerator.backward(
+                loss * accelerator.num_processes
+            )  # a sum: several processes as one
             optimizer.step()
             parts.scheduler.step()
             parts.ema.update(parts.model)
@@ -92,17 +98,25 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
         run.save_before_evaluation()
         last = end_epoch(args, run, parts, val_loader, epochs)
 
-    if last is None and not run.stopped and not run.progress.finished:  # the report is still to be written
+    if (
+        last is None and not run.stopped and not run.progress.finished
+    ):  # the report is still to be written
         _, last = score_both(parts.model, parts.ema.module, val_loader, accelerator, run.poll)
     pixels = parts.info.pixels
-    summary = report.write(args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops, pixels)
+    summary = report.write(
+        args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops, pixels
+    )
     run.finish(**summary, partial_labels_sha256=labels_sha)
     return summary
 
 
-def end_epoch(args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int) -> Scored:
+def end_epoch(
+    args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int
+) -> Scored:
     """Score both models, write the prior, log, save; returns the scores of both."""
-    metrics, scored = score_both(parts.model, parts.ema.module, val_loader, run.accelerator, run.poll)
+    metrics, scored = score_both(
+        parts.model, parts.ema.module, val_loader, run.accelerator, run.poll
+    )
     parts.prior.synchronize()
     if run.is_main:
         parts.prior.save_prior(verbose=False)
@@ -132,7 +146,10 @@ def validate_multi(
     """The larger mAP of model and averaged model, in percent (`best="model"`, "ema": of that one); prints both."""
     metrics, *_ = score_both(model, ema_model.module, val_loader, accelerator or Accelerator())
     skipped = report.told_skipped(metrics)
-    print(f"{skipped}mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}", flush=True)
+    print(
+        f"{skipped}mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}",
+        flush=True,
+    )
     return best_of(metrics, best)
 
 

@@ -31,8 +31,19 @@ from csl.src import contradictions, report
 from csl.src.errors import SettingsError
 from csl.src.evaluation import count_skipped, metrics_of, predict_rows, uncounted_classes
 from csl.src.helper_functions.classes import tell
-from csl.src.helper_functions.get_data import DataSet, open_dataset, require_images, require_scorable, scoring_loader
-from csl.src.helper_functions.metrics import best_thresholds, conventional_f1, prf_metrics, top_k_only
+from csl.src.helper_functions.get_data import (
+    DataSet,
+    open_dataset,
+    require_images,
+    require_scorable,
+    scoring_loader,
+)
+from csl.src.helper_functions.metrics import (
+    best_thresholds,
+    conventional_f1,
+    prf_metrics,
+    top_k_only,
+)
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import (
     Checkpoint,
@@ -54,29 +65,49 @@ SAMPLE_DEFAULTS = {"image_size": 64, "workers": 0, "model_name": "tresnet_tiny"}
 def build_parser() -> argparse.ArgumentParser:
     """The flags of validate.py: the released names and defaults, ours beside them."""
     parser = EitherDash(prog="validate.py", description="Score a checkpoint on a test set.")
-    parser.add_argument("positional_data", metavar="DATA", nargs="?", default=None, help="as --data")
+    parser.add_argument(
+        "positional_data", metavar="DATA", nargs="?", default=None, help="as --data"
+    )
     parser.add_argument("--data", default="./data", help=DATA_HELP)
-    parser.add_argument("--metadata", default="./data/COCO_2014", help="hyperml: folder of val.json")
+    parser.add_argument(
+        "--metadata", default="./data/COCO_2014", help="hyperml: folder of val.json"
+    )
     parser.add_argument("--debug_mode", choices=("auto", "on_farm", "hyperml"), default="auto")
     parser.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
     parser.add_argument("--class_list", type=any_path, default=None, help="Open Images: the classes, a MID a line;"
         " needed where the checkpoint does not name them")  # fmt: skip
-    parser.add_argument("--model_name", default="tresnet_l", help="used where the checkpoint does not tell")
+    parser.add_argument(
+        "--model_name", default="tresnet_l", help="used where the checkpoint does not tell"
+    )
     parser.add_argument("--model_path", default="./TRresNet_L_448_86.6.pth")
-    parser.add_argument("--num_classes", type=positive_int, default=80, help="checked where it is given")
-    parser.add_argument("--image_size", type=image_size, default=448, help="default: the checkpoint's, else 448")
-    parser.add_argument("--thre", type=number(0, 1), default=0.8, help="predicted iff the probability is above it")
+    parser.add_argument(
+        "--num_classes", type=positive_int, default=80, help="checked where it is given"
+    )
+    parser.add_argument(
+        "--image_size", type=image_size, default=448, help="default: the checkpoint's, else 448"
+    )
+    parser.add_argument(
+        "--thre", type=number(0, 1), default=0.8, help="predicted iff the probability is above it"
+    )
     parser.add_argument("-b", "--batch_size", type=positive_int, default=32)
     parser.add_argument("-j", "--workers", type=non_negative_int, default=8)
-    parser.add_argument("-p", "--print_freq", type=positive_int, default=64, help="batches between printed lines")
+    parser.add_argument(
+        "-p", "--print_freq", type=positive_int, default=64, help="batches between printed lines"
+    )
     parser.add_argument("--interpolation", choices=INTERPOLATIONS, default="bilinear", help="default: the checkpoint's,"
         " else bilinear")  # fmt: skip
     empty = parser.add_mutually_exclusive_group()
     empty.add_argument("--keep_empty", action="store_true", help="COCO: keep images without any annotation; default:"
         " as the checkpoint was scored")  # fmt: skip
-    empty.add_argument("--leave_empty", dest="keep_empty", action="store_false", help="leave them out")
-    parser.add_argument("--skip_missing", action="store_true", help="leave out images whose file is not there")
-    parser.add_argument("--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt")
+    empty.add_argument(
+        "--leave_empty", dest="keep_empty", action="store_false", help="leave them out"
+    )
+    parser.add_argument(
+        "--skip_missing", action="store_true", help="leave out images whose file is not there"
+    )
+    parser.add_argument(
+        "--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt"
+    )
     parser.add_argument("--calibrate", action="store_true", help="also F with the best threshold per class; they are"
         " chosen on this very set")  # fmt: skip
     add_shared_flags(parser)
@@ -91,7 +122,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     defaults, given = parse_given(parser, argv)
     data = given.pop("positional_data", None)
     if data is not None and given.get("data", data) != data:
-        raise SettingsError(f"DATA {data}: not together with --data {given['data']}; give one of them")
+        raise SettingsError(
+            f"DATA {data}: not together with --data {given['data']}; give one of them"
+        )
     if data is not None:
         given["data"] = data
     first = settle(defaults, given)
@@ -114,7 +147,9 @@ def open_scored(
     model, found = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
     require_choice(found, args.model_path, args.which, args._given)
     flags = {"image_size": "size", "interpolation": "interpolation"}
-    pixels = pixels_for(found, args.image_size, args.interpolation, {flags[f] for f in flags if f in args._given})
+    pixels = pixels_for(
+        found, args.image_size, args.interpolation, {flags[f] for f in flags if f in args._given}
+    )
     contradictions.require_size(found.architecture, pixels.size, "--image_size")
     args.image_size = pixels.size
     args.interpolation = pixels.interpolation
@@ -136,14 +171,21 @@ def _test_set(args: argparse.Namespace, found: Checkpoint, pixels: Pixels) -> Da
     data = open_dataset(args._found, "val", args, pixels)
     own = data.columns
     if columns is not None and columns.names != own.names:
-        by_key = columns.keys is not None and own.keys is not None and set(columns.keys) & set(own.keys)
+        by_key = (
+            columns.keys is not None and own.keys is not None and set(columns.keys) & set(own.keys)
+        )
         if by_key or not columns.has_nothing_of(own.names):
             data = open_dataset(args._found, "val", args, pixels, columns=columns)
         elif len(columns.names) == len(own.names):
-            tell(f"{own.source}: no class of it has a name of {args.model_path}; matched by position")
+            tell(
+                f"{own.source}: no class of it has a name of {args.model_path}; matched by position"
+            )
     elif columns is None:
         tell(f"{args.model_path}: has no names of classes; matched with {own.source} by position")
-    counts = {str(args.model_path): found.num_classes, str(args._found.files.val): len(data.classes)}
+    counts = {
+        str(args.model_path): found.num_classes,
+        str(args._found.files.val): len(data.classes),
+    }
     if "num_classes" in args._given:
         counts["--num_classes"] = args.num_classes
     if len(set(counts.values())) > 1:
@@ -161,7 +203,9 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
 
     run = start_run(args, f"./outputs/validate_{args._found.name}", accelerator)
     run.print(f"{args.model_path}: {describe_network(found, pixels)}")
-    run.print(f"val: {len(data)} images{', those without annotation too' if args.keep_empty else ''}")
+    run.print(
+        f"val: {len(data)} images{', those without annotation too' if args.keep_empty else ''}"
+    )
     loader = scoring_loader(data, args, accelerator)
     seen = [0]
 
@@ -180,14 +224,22 @@ def validate(args: argparse.Namespace) -> dict[str, float]:
     summary |= {f"{name}_top3": value for name, value in top3.items()}
     if args.calibrate:
         margins = (scores > best_thresholds(targets, scores)).astype(scores.dtype)
-        summary |= {f"{k}_calibrated": v for k, v in conventional_f1(prf_metrics(targets, margins, 0.5)).items()}
+        summary |= {
+            f"{k}_calibrated": v
+            for k, v in conventional_f1(prf_metrics(targets, margins, 0.5)).items()
+        }
     summary |= {"images": len(scores), "classes": scores.shape[1], "image_size": pixels.size}
     no_positive, _ = uncounted_classes(targets)
-    summary |= {"classes_without_positives": int(no_positive.sum()), "offline_sample": args._found.is_sample}
+    summary |= {
+        "classes_without_positives": int(no_positive.sum()),
+        "offline_sample": args._found.is_sample,
+    }
     summary["eval_skipped"] = count_skipped(data, scored)
     run.log("test", **summary)
     print_scores(run, summary)
-    told = report.describe_uncounted(list(data.classes.values()), targets, summary.get(report.OTHERS))
+    told = report.describe_uncounted(
+        list(data.classes.values()), targets, summary.get(report.OTHERS)
+    )
     if told:
         run.print(told)
     run.finish(**summary)
@@ -201,7 +253,9 @@ def print_scores(run: Run, summary: dict[str, float]) -> None:
     if "classes_counted" in summary:
         counted = f"{summary['classes_counted']} of {summary['classes']} classes"
         run.print(f"{without}mAP (annotated labels only, {counted}): {summary['mAP']:.2f}")
-        run.print(f"{without}un-annotated as negative: mAP {summary['mAP_unannotated_as_negative']:.2f}  {rates}")
+        run.print(
+            f"{without}un-annotated as negative: mAP {summary['mAP_unannotated_as_negative']:.2f}  {rates}"
+        )
     else:
         run.print(f"{without}mAP: {summary['mAP']:.2f}  {rates}")
 

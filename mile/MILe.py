@@ -52,11 +52,19 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
     plan = Plan(conf, source.pass_steps)
     rates, log = LearningRate(conf, learner.optimizers, plan), PhaseLog(accelerator)
     history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
-    run.restore(learner=learner, rates=rates, log=log, history=history, classes=ClassNames(source.class_names))
+    run.restore(
+        learner=learner,
+        rates=rates,
+        log=log,
+        history=history,
+        classes=ClassNames(source.class_names),
+    )
     stream = source.stream(run.progress.step)
 
     def student_outputs() -> Outputs:
-        return evaluate(learner.student, source.evaluation(), source.num_classes, accelerator, run.poll)
+        return evaluate(
+            learner.student, source.evaluation(), source.num_classes, accelerator, run.poll
+        )
 
     if conf.eval_only:
         run.print(describe_evaluation(conf, source.num_classes))
@@ -70,7 +78,9 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
                 if conf.rho_cover is not None:
                     run.save_before_evaluation()
                 log.write(run, learner.phase, rates.now, learner.rho)
-                learner.rho = chosen_rho(conf, learner.teacher, source, generation, plan.epochs, accelerator, run.poll)
+                learner.rho = chosen_rho(
+                    conf, learner.teacher, source, generation, plan.epochs, accelerator, run.poll
+                )
                 learner.begin_imitation()
             loss = one_step(learner, batch)
             log.add(loss, learner.target, batch.label)
@@ -86,7 +96,9 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
         metrics = metrics_of(outputs, conf)
         rates.after_evaluation(metrics["real_f1"])
         first = outputs.index < history.shape[1]
-        history[generation, outputs.index[first]] = probabilities(outputs.logits[first], conf.schema)
+        history[generation, outputs.index[first]] = probabilities(
+            outputs.logits[first], conf.schema
+        )
         what = f"generation {generation + 1}/{plan.epochs}"
         report.write_evaluation(run, metrics, what, skipped_of(outputs, source))
         if run.is_main:
@@ -95,8 +107,12 @@ def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
 
     outputs = outputs or student_outputs()
     if conf.eval_only and not run.progress.finished:
-        report.write_evaluation(run, metrics_of(outputs, conf), conf.pretrained, skipped_of(outputs, source))
-    summary = report.summarize(run, outputs, learner.student, source, conf, history[: run.progress.epoch])
+        report.write_evaluation(
+            run, metrics_of(outputs, conf), conf.pretrained, skipped_of(outputs, source)
+        )
+    summary = report.summarize(
+        run, outputs, learner.student, source, conf, history[: run.progress.epoch]
+    )
     if conf.export_labels:
         report.export_label_sets(run, learner, source, conf)
     run.finish(**summary)
@@ -113,7 +129,9 @@ def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
         raise NonFiniteError(f"{learner.phase} phase, {error}") from error
 
 
-def end_generation(run: Run, learner: IteratedLearning, log: PhaseLog, rates: LearningRate, phases: Phases) -> None:
+def end_generation(
+    run: Run, learner: IteratedLearning, log: PhaseLog, rates: LearningRate, phases: Phases
+) -> None:
     """Log the last phase; after an imitation phase the student becomes the teacher."""
     log.write(run, learner.phase, rates.now, learner.rho)
     if learner.phase == "imitation":
@@ -122,7 +140,9 @@ def end_generation(run: Run, learner: IteratedLearning, log: PhaseLog, rates: Le
 
 def default_dir(conf: Any) -> Path:
     """checkpoint_path/DATASET_MODEL_SCHEMA."""
-    return Path(conf.checkpoint_path) / f"{conf.dataset}_{conf.model.replace('/', '-')}_{conf.schema}"
+    return (
+        Path(conf.checkpoint_path) / f"{conf.dataset}_{conf.model.replace('/', '-')}_{conf.schema}"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -33,24 +33,34 @@ def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.M
         load_weights(model, conf.pretrained)
     if accelerator.num_processes > 1:
         model = synchronised(model, accelerator)
-    return model.to(accelerator.device, memory_format=torch.channels_last)  # a quarter faster, on a CPU too
+    return model.to(
+        accelerator.device, memory_format=torch.channels_last
+    )  # a quarter faster, on a CPU too
 
 
 def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
     """torchvision's (resnet18, resnet50) or timm's ImageNet weights; the last layer only where 1,000 classes fit."""
     in_torchvision = name in ("resnet18", "resnet50")
     if not in_torchvision and name not in timm.list_models(pretrained=True):
-        raise UserError(f"--pretrained imagenet: there are no published weights of {name}; give a file")
+        raise UserError(
+            f"--pretrained imagenet: there are no published weights of {name}; give a file"
+        )
     try:
         with connection_limits():
             if in_torchvision:
                 state = torchvision.models.get_model(name, weights="IMAGENET1K_V1").state_dict()
             else:
-                state = timm.create_model(name, pretrained=True, num_classes=num_classes).state_dict()
+                state = timm.create_model(
+                    name, pretrained=True, num_classes=num_classes
+                ).state_dict()
     except (OSError, RuntimeError) as error:
-        raise UserError(f"--pretrained imagenet: download failed ({error}); give a weight file instead") from error
+        raise UserError(
+            f"--pretrained imagenet: download failed ({error}); give a weight file instead"
+        ) from error
     own = model.state_dict()
-    model.load_state_dict({k: state[k] if k in state and state[k].shape == v.shape else v for k, v in own.items()})
+    model.load_state_dict(
+        {k: state[k] if k in state and state[k].shape == v.shape else v for k, v in own.items()}
+    )
     if num_classes != 1000 and bias_init == "prior":
         start_at_prior(model, num_classes)
 

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from common.aliases import one_module
 from common.checkpoint import atomic_write
 from common.cli import UserError
+from common.compare import child_of, run_each
 from common.rundir import make_accelerator
-from common.sweep import child_of, run_each
 from common.text import numbered_lines
 from mile.figures import draw_comparison
 from mile.report import decimals, without_unreadable
@@ -51,7 +51,9 @@ def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> p
     """Run everything `plan` lists; print, save and return the table (the rows so far where --max_steps cut a run)."""
     schemas = conf.compare or [conf.schema]
     if len(schemas) > 1 and not conf.total_steps:
-        raise UserError("--compare: give --total_steps N, so that all schemas take equally many steps")
+        raise UserError(
+            "--compare: give --total_steps N, so that all schemas take equally many steps"
+        )
     name = f"{conf.dataset}_{conf.model}_{'compare' if conf.compare else conf.schema + '_seeds'}"
     parent, frame = run_each(
         conf,
@@ -70,7 +72,11 @@ def run_all(conf: Any, train: Callable[[Any, Accelerator], dict[str, Any]]) -> p
         atomic_write(parent.folder / "table.txt", text.encode())
         draw_curves_of(parent.folder, frame, conf.eval_rho, parent.figure("compare"))
     rows = table.to_dict("index")
-    means = {f"{schema}_{key}": row[f"{key} mean"] for schema, row in rows.items() for key in SHOWN.values()}
+    means = {
+        f"{schema}_{key}": row[f"{key} mean"]
+        for schema, row in rows.items()
+        for key in SHOWN.values()
+    }
     parent.finish(runs=len(frame), offline_sample=conf._is_sample, **means)
     return table
 
@@ -89,10 +95,14 @@ def draw_curves_of(folder: Path, frame: pd.DataFrame, rho: float, path: Path) ->
     for schema, seed in zip(frame.schema, frame.seed, strict=True):
         file = folder / f"{schema}-seed{seed}" / "metrics.jsonl"
         # There is none where --max_steps ended the run first.
-        lines = [_metrics_line(file, *line) for line in numbered_lines(file)] if file.is_file() else []
+        lines = (
+            [_metrics_line(file, *line) for line in numbered_lines(file)] if file.is_file() else []
+        )
         curves.setdefault(schema, []).append([line for line in lines if line["split"] == "test"])
     first = frame.iloc[0]
-    title = f"{frame.seed.nunique()} seeds (thin) and their mean" + ", offline sample" * bool(first["offline_sample"])
+    title = f"{frame.seed.nunique()} seeds (thin) and their mean" + ", offline sample" * bool(
+        first["offline_sample"]
+    )
     draw_comparison(path, curves, rho, first["trivial_f1_all_labels"], title)
 
 
@@ -100,7 +110,9 @@ def _metrics_line(file: Path, number: int, text: str) -> dict[str, Any]:
     try:
         return {"split": "", **json.loads(text)}
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: line {number}: no line of metrics; delete the run's folder to repeat it") from error
+        raise UserError(
+            f"{file}: line {number}: no line of metrics; delete the run's folder to repeat it"
+        ) from error
 
 
 def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bool) -> str:
@@ -108,15 +120,21 @@ def _as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, is_sample: bo
     lines = [f"{what}threshold rho {rho:g}, {frame.seed.nunique()} seeds: mean (lowest-highest)"]
     lines.append("".join(f"{head:<22}" for head in ("schema", *SHOWN.values())))
     for schema, row in table.iterrows():
-        ranges = [[decimals(row[f"{name} {what}"], 3) for what in _RANGE] for name in SHOWN.values()]
+        ranges = [
+            [decimals(row[f"{name} {what}"], 3) for what in _RANGE] for name in SHOWN.values()
+        ]
         cells = [f"{mean} ({low}-{high})" for mean, low, high in ranges]
         lines.append("".join(f"{cell:<22}" for cell in (schema, *cells)))
     first = frame.iloc[0]
     if first["mAP_classes"] < first["classes"]:
-        lines.append(f"mAP is over the {first['mAP_classes']:.0f} of {first['classes']:.0f} classes with a positive")
+        lines.append(
+            f"mAP is over the {first['mAP_classes']:.0f} of {first['classes']:.0f} classes with a positive"
+        )
     skipped = int(frame["eval_skipped"].max()) if "eval_skipped" in frame else 0
     if skipped:
         lines.append(f"measured {without_unreadable(skipped)} of the evaluation set")
-    one, every = (decimals(first[f"trivial_f1_{name}"], 3) for name in ("one_right_label", "all_labels"))
+    one, every = (
+        decimals(first[f"trivial_f1_{name}"], 3) for name in ("one_right_label", "all_labels")
+    )
     lines.append(f"F1 of answers that need no network: one right label {one}, all labels {every}")
     return "\n".join(lines) + "\n"

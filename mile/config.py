@@ -50,8 +50,12 @@ class config:
     image_size = 224
     keep_ground_truth = False
     warmup = 0  # extra interactive steps before the first imitation
-    rho_start = None  # anneal: rho falls (or rises) from here to rho over the first half of the generations
-    rho_cover = None  # choose rho: the teacher's sets hold y on this share of held-out training images
+    rho_start = (
+        None  # anneal: rho falls (or rises) from here to rho over the first half of the generations
+    )
+    rho_cover = (
+        None  # choose rho: the teacher's sets hold y on this share of held-out training images
+    )
     eval_rho = None  # threshold of the prediction set; None: rho
     lr_schedule = "plateau"  # plateau, step, cosine, constant
     lr_milestones = "30,60,80"  # step: numbers of epochs, or shares of the run below 1

@@ -39,7 +39,9 @@ LONG = 16  # sides in a ratio up to here are resized whole
 Transform = Callable[[Image.Image], torch.Tensor]
 
 
-def train_transform(conf: Any = config, model: str = "resnet18", *, normalized: bool = False) -> Transform:
+def train_transform(
+    conf: Any = config, model: str = "resnet18", *, normalized: bool = False
+) -> Transform:
     """Image -> (3,S,S): random resized crop and flip, or with `augment none` the evaluation transform.
 
     uint8 0..255, to be normalised on the device; `normalized`: float32.
@@ -47,10 +49,14 @@ def train_transform(conf: Any = config, model: str = "resnet18", *, normalized: 
     if setting(conf, "augment") == "none":
         return eval_transform(conf, model, normalized=normalized)
     size = setting(conf, "image_size")
-    return _compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()], normalized)
+    return _compose(
+        [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()], normalized
+    )
 
 
-def eval_transform(conf: Any = config, model: str = "resnet18", *, normalized: bool = False) -> Transform:
+def eval_transform(
+    conf: Any = config, model: str = "resnet18", *, normalized: bool = False
+) -> Transform:
     """Resize the shorter side to 256/224 of the input, bilinear antialiased, centre crop; dtype as in training.
 
     `protocol unofficial` with resnet50: 232 of 224. Of very long pictures the middle part is resized.
@@ -98,7 +104,9 @@ class ImageNetTrain:
 
     def __init__(self, root: str | Path, model: str = "resnet18", conf: Any = config) -> None:
         self.conf = conf
-        self.dataset = LabelledImages(train_samples(root, conf), train_transform(conf, model, normalized=True))
+        self.dataset = LabelledImages(
+            train_samples(root, conf), train_transform(conf, model, normalized=True)
+        )
         size = setting(conf, "batch_size")
         if size > len(self.dataset):
             raise UserError(f"batch_size {size}: more than the {len(self.dataset)} training images")
@@ -124,7 +132,9 @@ class ImageNetReal(ImageFolder):
     folders, file names and labels.
     """
 
-    def __init__(self, root: str | Path, real_path: str | Path, transform: Transform | None = None) -> None:
+    def __init__(
+        self, root: str | Path, real_path: str | Path, transform: Transform | None = None
+    ) -> None:
         super().__init__(str(root), transform)
         self.real = labels_of_val_files([Path(path) for path, _ in self.samples], Path(real_path))
 
@@ -135,7 +145,9 @@ class ImageNetReal(ImageFolder):
         return names, wnid_index(names, root)
 
     @staticmethod
-    def make_dataset(directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list[tuple[str, int]]:
+    def make_dataset(
+        directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any
+    ) -> list[tuple[str, int]]:
         """All images (path, index in the full ImageNet)."""
         return list_images(Path(directory), class_to_idx)
 

@@ -58,7 +58,12 @@ def evaluate(
     for batch in batches:
         with accelerator.autocast():
             logits = model(batch.input).float()
-        parts = (batch.index, logits, batch.label, as_matrix(batch.real, num_classes, logits.device))
+        parts = (
+            batch.index,
+            logits,
+            batch.label,
+            as_matrix(batch.real, num_classes, logits.device),
+        )
         for column, part in zip(columns, parts, strict=True):
             column.append(part.cpu())
         poll()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from common.aliases import one_module
-from common.cam import save_grid
+from common.plots import save_grid
 from common.run import Run
 from mile.evaluation import Outputs
 from mile.sources import Source
@@ -41,7 +41,9 @@ def draw_thresholds(run: Run, study: Study, summary: dict[str, Any], rho: float,
     figure, ((left, right),) = _axes(2)
     for name in ("f1", "precision", "recall"):
         left.plot(study.rho.numpy(), getattr(study, name).numpy(), label=name)
-    left.axhline(summary["trivial_f1_one_right_label"], color="grey", ls=":", label="F1, one right label")
+    left.axhline(
+        summary["trivial_f1_one_right_label"], color="grey", ls=":", label="F1, one right label"
+    )
     left.axhline(summary["trivial_f1_all_labels"], color="grey", ls="--", label="F1, all labels")
     left.axvline(rho, color="black", lw=0.8)
     left.set(xlabel="threshold", title=f"{conf.schema}, mAP {summary['mAP']:.3f}")
@@ -55,7 +57,10 @@ def draw_thresholds(run: Run, study: Study, summary: dict[str, Any], rho: float,
 def draw_curves(run: Run, conf: Any) -> None:
     """figures/curves.png over the steps: test metrics, the loss of both phases, label-set sizes; imitation shaded."""
     figure, (axes,) = _axes(3, 4.4)
-    lines = {split: [x for x in run.lines if x["split"] == split] for split in ("interactive", "imitation", "test")}
+    lines = {
+        split: [x for x in run.lines if x["split"] == split]
+        for split in ("interactive", "imitation", "test")
+    }
 
     def plot(axis: Any, split: str, metric: str, name: str) -> None:
         points = [(x["step"], x[metric]) for x in lines[split] if x.get(metric) is not None]
@@ -76,7 +81,9 @@ def draw_curves(run: Run, conf: Any) -> None:
     _save(run.figure("curves"), figure)
 
 
-def draw_label_sets(run: Run, source: Source, outputs: Outputs, conf: Any, history: torch.Tensor) -> None:
+def draw_label_sets(
+    run: Run, source: Source, outputs: Outputs, conf: Any, history: torch.Tensor
+) -> None:
     """figures/labels.png: test images with y, true and predicted set; figures/growth.png: p over the generations.
 
     history (G,SHOWN,C): p of the first test images after each generation. Unreadable ones are left out.
@@ -94,9 +101,17 @@ def draw_label_sets(run: Run, source: Source, outputs: Outputs, conf: Any, histo
     ]
     half = (len(pictures) + 1) // 2
     rows = [list(pictures[:half]), list(pictures[half:])]
-    note = f"{conf.schema}: predicted sets at threshold {rho:g}" + ", offline sample" * conf._is_sample
+    note = (
+        f"{conf.schema}: predicted sets at threshold {rho:g}" + ", offline sample" * conf._is_sample
+    )
     titles_by_row = [titles[:half], titles[half:]]
-    save_grid(run.figure("labels"), [r for r in rows if r], titles_by_row[: len(rows)], cell=2.2, suptitle=note)
+    save_grid(
+        run.figure("labels"),
+        [r for r in rows if r],
+        titles_by_row[: len(rows)],
+        cell=2.2,
+        suptitle=note,
+    )
     if len(history) < 2:
         return
     figure, (axes,) = _axes(min(4, history.shape[1]), 3.0)
@@ -114,7 +129,11 @@ def _names(row: torch.Tensor, names: Sequence[str]) -> str:
 
 
 def draw_comparison(
-    path: Path, runs: Mapping[str, Sequence[Sequence[dict]]], rho: float, all_labels: float, title: str
+    path: Path,
+    runs: Mapping[str, Sequence[Sequence[dict]]],
+    rho: float,
+    all_labels: float,
+    title: str,
 ) -> None:
     """Test metrics over the steps, a colour a schema: each seed thin, their mean thick. runs: schema -> test lines.
 
@@ -123,10 +142,17 @@ def draw_comparison(
     figure, (axes,) = _axes(3, 4.4)
     figure.suptitle(title, fontsize=9)
     axes[1].axhline(all_labels, color="grey", ls="--", lw=0.8, label="no network: all labels")
-    titles = {"acc": "accuracy", "real_f1": f"F1 at {rho:g}", "label_coverage": "predicted labels an image"}
+    titles = {
+        "acc": "accuracy",
+        "real_f1": f"F1 at {rho:g}",
+        "label_coverage": "predicted labels an image",
+    }
     for axis, (metric, name) in zip(axes, titles.items(), strict=True):
         for number, (schema, seeds) in enumerate(runs.items()):
-            values = [[float("nan") if line[metric] is None else line[metric] for line in lines] for lines in seeds]
+            values = [
+                [float("nan") if line[metric] is None else line[metric] for line in lines]
+                for lines in seeds
+            ]
             steps = [line["step"] for line in seeds[0]]
             for one in values:
                 axis.plot(steps, one, color=f"C{number}", lw=0.6, alpha=0.5)

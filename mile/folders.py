@@ -29,7 +29,9 @@ def class_folders(root: Path, what: str) -> list[str]:
     """The sorted names of the class folders, hidden ones left out; UserError where there is none (a flat folder)."""
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{root} does not exist; {what} belongs there, one folder a class; or run with --sample")
+        raise UserError(
+            f"{root} does not exist; {what} belongs there, one folder a class; or run with --sample"
+        )
     entries = visible(root)
     names = [entry.name for entry in entries if entry.is_dir()]
     if not names:
@@ -47,7 +49,9 @@ def wnid_index(names: Sequence[str], root: Path) -> dict[str, int]:
     strangers = [name for name in names if name not in table]
     if strangers:
         shown = ", ".join(strangers[:5])
-        raise UserError(f"{root}: {len(strangers)} folders are no ImageNet class (WNID): {shown}; --dataset folder?")
+        raise UserError(
+            f"{root}: {len(strangers)} folders are no ImageNet class (WNID): {shown}; --dataset folder?"
+        )
     return {name: table[name] for name in names}
 
 
@@ -101,7 +105,9 @@ def _require_training_folders(names: Iterable[str], index: dict[str, int], root:
         raise UserError(f"{root}: class {strangers[0]!r} has no folder among the training images")
 
 
-def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: int | None = None) -> Samples:
+def balanced_subset(
+    samples: Samples, frac: float, seed: int = 42, num_classes: int | None = None
+) -> Samples:
     """The same share of each class, chosen as the authors do; samples (path, target) as ImageFolder lists them.
 
     r = RandomState(seed); kept classes = r.permutation(C)[:num_classes], renumbered by rank; r shuffles all
@@ -116,7 +122,11 @@ def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: 
         return list(samples)
     r = np.random.RandomState(seed)  # noqa: NPY002 - the authors' stream
     kept = sorted(np.asarray(classes)[r.permutation(len(classes))[:kept_count]].tolist())
-    new = {c: rank for rank, c in enumerate(kept)} if num_classes is not None else {c: c for c in kept}
+    new = (
+        {c: rank for rank, c in enumerate(kept)}
+        if num_classes is not None
+        else {c: c for c in kept}
+    )
     shuffled = list(samples)
     r.shuffle(shuffled)
     groups: dict[int, Samples] = {}
@@ -126,7 +136,9 @@ def balanced_subset(samples: Samples, frac: float, seed: int = 42, num_classes: 
     for target, group in groups.items():
         if int(len(group) * frac) == 0:
             where = f"class {target} (folder {Path(group[0][0]).parent.name})"
-            raise UserError(f"train_frac {frac}: {where} has {len(group)} images, none would be left")
+            raise UserError(
+                f"train_frac {frac}: {where} has {len(group)} images, none would be left"
+            )
     return [sample for group in groups.values() for sample in group[: int(len(group) * frac)]]
 
 
@@ -149,7 +161,9 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
             places[name].append(place)
     missing = [name for name in wanted if name not in places]
     if missing:
-        raise UserError(f"subset_file {path}: {len(missing)} of {len(wanted)} names are not there: {min(missing)}")
+        raise UserError(
+            f"subset_file {path}: {len(missing)} of {len(wanted)} names are not there: {min(missing)}"
+        )
     chosen: dict[int, str] = {}
     for name in wanted:
         place, *others = places[name]
@@ -157,7 +171,9 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
             files = " or ".join(_names_of(samples[k][0])[1] for k in (place, others[0]))
             raise UserError(f"subset_file {path}: {name} may be {files}; write CLASS/FILE")
         if place in chosen:
-            raise UserError(f"subset_file {path}: {chosen[place]} and {name} are one file; list it once")
+            raise UserError(
+                f"subset_file {path}: {chosen[place]} and {name} are one file; list it once"
+            )
         chosen[place] = name
     return [samples[place] for place in sorted(chosen)]
 
@@ -237,5 +253,8 @@ def webvision_lists(root: Path) -> tuple[Samples, Samples]:
             raise UserError(f"{root / 'info'}: the lists of {part} images are empty")
         twice = len(samples) - len({path for path, _ in samples})
         if twice:
-            warnings.warn(f"{root / 'info'}: {twice} {part} images stand twice in the lists; each counts", stacklevel=2)
+            warnings.warn(
+                f"{root / 'info'}: {twice} {part} images stand twice in the lists; each counts",
+                stacklevel=2,
+            )
     return train, val

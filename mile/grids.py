@@ -14,7 +14,13 @@ from torch.nn import functional as F
 from common.aliases import one_module
 from common.cli import UserError
 from common.data import holds_idx, read_mnist
-from common.domain import DomainError, require_number, require_shape, require_shares, require_weights
+from common.domain import (
+    DomainError,
+    require_number,
+    require_shape,
+    require_shares,
+    require_weights,
+)
 from common.loading import epoch_order, seed_of
 from mile.config import config, setting
 
@@ -41,7 +47,9 @@ def tile(cells: torch.Tensor) -> torch.Tensor:
     return cells.view(k, 3, 3, h, w).permute(0, 1, 3, 2, 4).reshape(k, 3 * h, 3 * w)
 
 
-def grid_labels(cell_labels: torch.Tensor, u: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def grid_labels(
+    cell_labels: torch.Tensor, u: torch.Tensor, classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Single labels (K,) int64 and the sets of all nine digits (K,C) bool, of cell labels (K,9) and u (K,)."""
     single = cell_labels.gather(1, annotated_cell(u)[:, None])[:, 0]
     real = torch.zeros(len(cell_labels), classes, dtype=torch.bool, device=cell_labels.device)
@@ -76,7 +84,9 @@ def resize_grids(grids: torch.Tensor, size: int) -> torch.Tensor:
     if grids.shape[-1] == size:
         return grids
     side = 256 if size == 224 else size
-    resized = F.interpolate(grids[:, None].float(), size=(side, side), mode="bilinear", antialias=True)[:, 0]
+    resized = F.interpolate(
+        grids[:, None].float(), size=(side, side), mode="bilinear", antialias=True
+    )[:, 0]
     if size != 224:
         return resized
     edge = (side - size) // 2
@@ -91,7 +101,12 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
     x = pixels.float()
     out = x.new_empty(len(x), 3, *x.shape[-2:])
     for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
-        torch.add(x.new_full((), -mean / std), x if x.ndim == 3 else x[:, c], alpha=1 / (255 * std), out=out[:, c])
+        torch.add(
+            x.new_full((), -mean / std),
+            x if x.ndim == 3 else x[:, c],
+            alpha=1 / (255 * std),
+            out=out[:, c],
+        )
     return out
 
 
@@ -135,15 +150,28 @@ class GridLoader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.digits, self.labels, self.train, self.size, self.seed = digits, labels, train, size, seed
-        self.batch_size, self.redraw, self.rank, self.world = batch_size, redraw and train, rank, world
+        self.digits, self.labels, self.train, self.size, self.seed = (
+            digits,
+            labels,
+            train,
+            size,
+            seed,
+        )
+        self.batch_size, self.redraw, self.rank, self.world = (
+            batch_size,
+            redraw and train,
+            rank,
+            world,
+        )
         self.grids = grids or len(digits) // 9
         self.with_replacement = grids > 0
         if len(digits) < 9:
             raise UserError(f"MNIST: {len(digits)} digits, a grid needs 9")
         self.classes = max(10, int(labels.max()) + 1)
         if train and batch_size > self.grids:
-            raise UserError(f"batch_size {batch_size}: more than the {self.grids} training grids; give a smaller one")
+            raise UserError(
+                f"batch_size {batch_size}: more than the {self.grids} training grids; give a smaller one"
+            )
         self._drawn, self._cache = -1, None
         self.next_pass = 0
         self.draw(0)
@@ -152,7 +180,9 @@ class GridLoader:
         """Draw the table of digits (K,9) and the labels of pass `number`; once, unless `redraw`."""
         if number == self._drawn or (self._drawn >= 0 and not self.redraw):
             return
-        generator = torch.Generator().manual_seed(seed_of(self.seed, _DRAW, number if self.redraw else 0))
+        generator = torch.Generator().manual_seed(
+            seed_of(self.seed, _DRAW, number if self.redraw else 0)
+        )
         n, k = len(self.digits), self.grids
         if self.with_replacement:
             table = torch.randint(n, (k, 9), generator=generator)
@@ -160,11 +190,15 @@ class GridLoader:
             table = torch.randperm(n, generator=generator)[: 9 * k].view(k, 9)
         u = torch.rand(k, generator=generator, dtype=torch.float64)
         self.table = table.to(self.digits.device)
-        self.single, self.real = grid_labels(self.labels[self.table], u.to(self.digits.device), self.classes)
+        self.single, self.real = grid_labels(
+            self.labels[self.table], u.to(self.digits.device), self.classes
+        )
         self._drawn = number
         if not self.redraw and k * self.size**2 * 4 <= CACHE_BYTES:
             parts = self.table.split(512)
-            self._cache = torch.cat([resize_grids(tile(self.digits[part]), self.size) for part in parts])
+            self._cache = torch.cat(
+                [resize_grids(tile(self.digits[part]), self.size) for part in parts]
+            )
 
     def grid_pixels(self, index: torch.Tensor) -> torch.Tensor:
         """The composed grids (B,3h,3w) uint8, as they are before resizing (for figures)."""
@@ -172,7 +206,11 @@ class GridLoader:
 
     def batch(self, index: torch.Tensor) -> GridBatch:
         """The grids of `index` (B,) int64 on the device."""
-        pixels = self._cache[index] if self._cache is not None else resize_grids(self.grid_pixels(index), self.size)
+        pixels = (
+            self._cache[index]
+            if self._cache is not None
+            else resize_grids(self.grid_pixels(index), self.size)
+        )
         return GridBatch(normalize(pixels), self.single[index], self.real[index], index)
 
     def batches(self, number: int, start: int = 0) -> Iterator[GridBatch]:
@@ -209,14 +247,18 @@ class MultilabelMNIST:
     def __init__(self, root: str | Path, model: str = "resnet18-10", conf: Any = config) -> None:
         folder = idx_folder(Path(root))
         if folder is None:
-            raise UserError(f"{root}: no MNIST/raw with the four idx files (plain or .gz); or run with --sample")
+            raise UserError(
+                f"{root}: no MNIST/raw with the four idx files (plain or .gz); or run with --sample"
+            )
         self.arrays, self.model, self.conf = read_mnist(folder), model, conf
 
     def getDataloader(
         self, train: bool, *, device: torch.device | None = None, rank: int = 0, world: int = 1
     ) -> GridLoader:
         """A loader of the training or the test grids; the device is conf.device."""
-        arrays, name = (self.arrays[:2], "mnist_grids") if train else (self.arrays[2:], "mnist_test_grids")
+        arrays, name = (
+            (self.arrays[:2], "mnist_grids") if train else (self.arrays[2:], "mnist_test_grids")
+        )
         return self._loader(*arrays, setting(self.conf, name), train, device, rank, world)
 
     def set_aside(

@@ -45,7 +45,10 @@ SCHEMAS = ("softmax", "sigmoid", "MILe")
 
 
 def pseudo_labels(
-    logits: torch.Tensor, rho: float = 0.25, threshold_on: str = "prob", label: torch.Tensor | None = None
+    logits: torch.Tensor,
+    rho: float = 0.25,
+    threshold_on: str = "prob",
+    label: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The teacher's label sets t_bc = 1 if sigmoid(z_bc) > rho else 0, (N,C) float32, detached.
 
@@ -72,7 +75,10 @@ def _require_rho(rho: float, threshold_on: str) -> None:
 
 
 def bce_loss(
-    logits: torch.Tensor, target: torch.Tensor, reduction: str = "sum", weight: torch.Tensor | None = None
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    reduction: str = "sum",
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """L(z, t) = (1/N) sum_b sum_c BCE(z_bc, t_bc), a scalar; logits and target (N,C).
 
@@ -103,14 +109,23 @@ def _weighted_mean(rows: torch.Tensor, weight: torch.Tensor | None) -> torch.Ten
 def make_scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
     """lr times 0.1 when real_f1 has not risen by 0.01 in six evaluations; not below 1e-5."""
     return torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode="max", factor=0.1, patience=5, threshold=0.01, threshold_mode="abs", min_lr=1e-5, eps=1e-8
+        optimizer,
+        mode="max",
+        factor=0.1,
+        patience=5,
+        threshold=0.01,
+        threshold_mode="abs",
+        min_lr=1e-5,
+        eps=1e-8,
     )
 
 
 class _Trainee:
     """A network under training: the bare module, the one to call (DDP), its optimiser."""
 
-    def __init__(self, network: nn.Module, settings: Mapping[str, Any], accelerator: Accelerator | None) -> None:
+    def __init__(
+        self, network: nn.Module, settings: Mapping[str, Any], accelerator: Accelerator | None
+    ) -> None:
         self.network, self.forward = network, network
         self.optimizer = torch.optim.SGD(network.parameters(), **settings)
         self.step = self.optimizer
@@ -148,25 +163,42 @@ class IteratedLearning:
         new_student: Callable[[int], nn.Module] | None = None,
     ) -> None:
         if student_init not in STUDENT_INITS:
-            raise ValueError(f"student_init {student_init!r}: choose from {', '.join(STUDENT_INITS)}")
+            raise ValueError(
+                f"student_init {student_init!r}: choose from {', '.join(STUDENT_INITS)}"
+            )
         require_one_of(schema, SCHEMAS, "schema")
         _require_rho(rho, threshold_on)
         require_one_of(reduction, ("sum", "mean"), "reduction")
         require_number(num_classes, "num_classes", 1)
         require_number(lr, "lr", 0, open_low=True)
         if (student is None) != (student_init == "teacher"):
-            raise ValueError(f"student_init {student_init!r} needs {'no' if student is not None else 'a'} student")
-        self.num_classes, self.rho, self.threshold_on, self.reduction = num_classes, rho, threshold_on, reduction
-        self.student_init, self.keep_ground_truth, self.schema = student_init, keep_ground_truth, schema
+            raise ValueError(
+                f"student_init {student_init!r} needs {'no' if student is not None else 'a'} student"
+            )
+        self.num_classes, self.rho, self.threshold_on, self.reduction = (
+            num_classes,
+            rho,
+            threshold_on,
+            reduction,
+        )
+        self.student_init, self.keep_ground_truth, self.schema = (
+            student_init,
+            keep_ground_truth,
+            schema,
+        )
         self.accelerator, self.new_student = accelerator, new_student
         sgd = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-        self._trainees = [_Trainee(net, sgd, accelerator) for net in (teacher, student) if net is not None]
+        self._trainees = [
+            _Trainee(net, sgd, accelerator) for net in (teacher, student) if net is not None
+        ]
         self._frozen = None
         if student is None and schema == "MILe":
             self._frozen = copy.deepcopy(teacher).eval().requires_grad_(False)
         self.phase, self.generation = "interactive", 0
         self.target: torch.Tensor | None = None  # (N,C), what the last step taught
-        self.guard: Callable[[torch.Tensor, torch.Tensor], None] | None = None  # sees (loss, index) before backward
+        self.guard: Callable[[torch.Tensor, torch.Tensor], None] | None = (
+            None  # sees (loss, index) before backward
+        )
 
     @property
     def teacher(self) -> nn.Module:
@@ -211,9 +243,15 @@ class IteratedLearning:
         self.target = F.one_hot(label, self.num_classes).float()
         share = self._share_of(weight)
         if self.schema != "softmax":
-            return self._step(input, lambda z: share * bce_loss(z, self.target, self.reduction, weight), index)
+            return self._step(
+                input, lambda z: share * bce_loss(z, self.target, self.reduction, weight), index
+            )
         return self._step(
-            input, lambda z: share * _weighted_mean(F.cross_entropy(z.float(), label, reduction="none"), weight), index
+            input,
+            lambda z: (
+                share * _weighted_mean(F.cross_entropy(z.float(), label, reduction="none"), weight)
+            ),
+            index,
         )
 
     def _share_of(self, weight: torch.Tensor | None) -> torch.Tensor | float:
@@ -223,7 +261,10 @@ class IteratedLearning:
         return weight.mean() / self.accelerator.reduce(weight.mean(), "mean")
 
     def imitation_step(
-        self, input: torch.Tensor, label: torch.Tensor | None = None, index: torch.Tensor | None = None
+        self,
+        input: torch.Tensor,
+        label: torch.Tensor | None = None,
+        index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The student takes a step towards the teacher's label sets on the same images; the detached loss, 0-d.
 
@@ -238,7 +279,10 @@ class IteratedLearning:
         return self._step(input, lambda z: bce_loss(z, self.target, self.reduction), index)
 
     def _step(
-        self, input: torch.Tensor, loss_of: Callable[[torch.Tensor], torch.Tensor], index: torch.Tensor | None
+        self,
+        input: torch.Tensor,
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+        index: torch.Tensor | None,
     ) -> torch.Tensor:
         now = self._now
         if not now.network.training:
@@ -262,7 +306,9 @@ class IteratedLearning:
     def begin_imitation(self) -> None:
         """Freeze the teacher; from here to end_generation none of its tensors changes."""
         if self._frozen is not None:
-            self._frozen.load_state_dict(self._trainees[0].network.state_dict())  # into tensors that exist
+            self._frozen.load_state_dict(
+                self._trainees[0].network.state_dict()
+            )  # into tensors that exist
         else:
             self._trainees[0].network.eval()
         if self.student_init == "fresh":
@@ -273,7 +319,9 @@ class IteratedLearning:
         """The student becomes the teacher of the next generation."""
         if self.student_init != "teacher":
             self.teacher.load_state_dict(self.student.state_dict())
-        if self.student_init == "fresh":  # the old teacher's momentum means nothing to the new weights
+        if (
+            self.student_init == "fresh"
+        ):  # the old teacher's momentum means nothing to the new weights
             self._trainees[0].optimizer.state.clear()
         self.phase, self.generation = "interactive", self.generation + 1
 
@@ -283,7 +331,9 @@ class IteratedLearning:
         if self.new_student is not None:
             student.network.load_state_dict(self.new_student(self.generation).state_dict())
             return
-        with torch.random.fork_rng(devices=[]):  # the same weights on every process and after a resume
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # the same weights on every process and after a resume
             torch.default_generator.manual_seed(seed_of(self.generation, 1))
             for module in student.network.modules():
                 if hasattr(module, "reset_parameters"):
@@ -297,7 +347,11 @@ class IteratedLearning:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks (keys NAME.KEY), optimisers, phase, generation: enough to go on inside a phase."""
-        state: dict[str, Any] = {"phase": self.phase, "generation": self.generation, "rho": self.rho}
+        state: dict[str, Any] = {
+            "phase": self.phase,
+            "generation": self.generation,
+            "rho": self.rho,
+        }
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         for name, network in self._networks().items():
             state |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
@@ -316,7 +370,9 @@ class IteratedLearning:
             raise ValueError(f"rho is {rho!r:.40}")
         for name, network in self._networks().items():
             start = f"{name}."
-            part = {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}
+            part = {
+                key[len(start) :]: value for key, value in state.items() if key.startswith(start)
+            }
             load_into(network, part, f"checkpoint, {name}")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(saved))

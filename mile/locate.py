@@ -41,7 +41,11 @@ def locate_data(conf: Any, say: Callable[[str], None] = print) -> None:
     if conf._is_sample and conf.dataset in SAMPLE_DEFAULTS:
         layer = sample_layer(conf)
         apply(conf, layer, trained)
-        shown = [name for name in SHOWN if name in layer and name not in conf._given and name not in trained]
+        shown = [
+            name
+            for name in SHOWN
+            if name in layer and name not in conf._given and name not in trained
+        ]
         values = ", ".join(f"{name} {layer[name]}" for name in shown)
         if values:
             say(textwrap.fill(f"the sample's own settings, where none are set: {values}", LINE))
@@ -86,7 +90,11 @@ def _locate_imagenet(conf: Any) -> tuple[bool, dict[str, Path]]:
     else:
         train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
         is_sample = samples.is_sample(train)
-    return is_sample, {"train": train, "val": val, "real": _real_path(conf, val, Path(conf.real_path), BUNDLED)}
+    return is_sample, {
+        "train": train,
+        "val": val,
+        "real": _real_path(conf, val, Path(conf.real_path), BUNDLED),
+    }
 
 
 def _given_folder(conf: Any, name: str) -> Path:
@@ -114,7 +122,9 @@ def _real_path(conf: Any, val: Path, *otherwise: Path) -> Path | None:
 
 def _locate_folders(conf: Any) -> tuple[bool, dict[str, Path]]:
     if conf.sample:
-        raise UserError("--sample: --dataset folder has no offline sample, these have one: imagenet, mnist")
+        raise UserError(
+            "--sample: --dataset folder has no offline sample, these have one: imagenet, mnist"
+        )
     train, val = _given_folder(conf, "data_path"), _given_folder(conf, "val_path")
     return False, {"train": train, "val": val, "real": _real_path(conf, val)}
 
@@ -132,15 +142,22 @@ def _locate_webvision(conf: Any) -> tuple[bool, dict[str, Path]]:
         with_sample=WITH_SAMPLE,
     )
     has_val = "val_path" in conf._given or Path(conf.val_path).is_dir()
-    return False, {"root": location.path, "imagenet": _given_folder(conf, "val_path") if has_val else None}
+    return False, {
+        "root": location.path,
+        "imagenet": _given_folder(conf, "val_path") if has_val else None,
+    }
 
 
 def _require_fitting_model(conf: Any) -> None:
     is_ten, known = conf.model.endswith("-10"), conf.model in ("resnet18", "resnet50", "small")
     if conf.dataset == "mnist" and known:
-        raise UserError(f"--dataset mnist has 10 classes, --model {conf.model} 1000: use resnet18-10 (or small-10)")
+        raise UserError(
+            f"--dataset mnist has 10 classes, --model {conf.model} 1000: use resnet18-10 (or small-10)"
+        )
     if conf.dataset != "mnist" and is_ten:
-        raise UserError(f"--model {conf.model} has 10 classes for mnist: use {conf.model[:-3]} with {conf.dataset}")
+        raise UserError(
+            f"--model {conf.model} has 10 classes for mnist: use {conf.model[:-3]} with {conf.dataset}"
+        )
 
 
 def _require_one_source(conf: Any) -> None:
@@ -176,7 +193,11 @@ def _idle_settings(conf: Any) -> dict[str, str]:
 
     grids = "is for image folders; --mnist_grids N sets the number of MNIST's training grids"
     groups = [
-        (("mnist_path", "mnist_size", "mnist_redraw"), not is_mnist, f"is for mnist, not {conf.dataset}"),
+        (
+            ("mnist_path", "mnist_size", "mnist_redraw"),
+            not is_mnist,
+            f"is for mnist, not {conf.dataset}",
+        ),
         (("mnist_grids", "mnist_test_grids"), not is_mnist, f"is for mnist, not {conf.dataset}"),
         (("data_path", "val_path"), is_mnist, "is for image folders; mnist has --mnist_path"),
         (("augment", "image_size"), is_mnist, "is for image folders; mnist has --mnist_size"),

@@ -26,9 +26,15 @@ class SmallNet(nn.Sequential):
     def __init__(self, num_classes: int) -> None:
         blocks, channels = [], 3
         for width, stride in ((24, 2), (48, 1), (64, 2)):
-            blocks += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            blocks += [
+                nn.Conv2d(channels, width, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
             channels = width
-        super().__init__(*blocks, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * channels, num_classes))
+        super().__init__(
+            *blocks, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * channels, num_classes)
+        )
 
 
 def classes_of(name: str) -> int:
@@ -55,7 +61,9 @@ def build_model(name: str, num_classes: int | None = None, bias_init: str = "pri
     elif name in timm.list_models():
         model = timm.create_model(name, num_classes=classes)
     else:
-        raise UserError(f"--model {name}: choose from {', '.join(CLASSES)} or a name of timm.list_models()")
+        raise UserError(
+            f"--model {name}: choose from {', '.join(CLASSES)} or a name of timm.list_models()"
+        )
     if bias_init == "prior":
         start_at_prior(model, classes)
     return model
@@ -63,10 +71,16 @@ def build_model(name: str, num_classes: int | None = None, bias_init: str = "pri
 
 def start_at_prior(model: nn.Module, num_classes: int) -> None:
     """Set the last layer's bias to -ln C: p = sigmoid(-ln C) = 1/(C+1)."""
-    last = [m for m in model.modules() if getattr(m, "bias", None) is not None and m.bias.shape == (num_classes,)]
+    last = [
+        m
+        for m in model.modules()
+        if getattr(m, "bias", None) is not None and m.bias.shape == (num_classes,)
+    ]
     last = [m for m in last if isinstance(m, (nn.Linear, nn.Conv2d))]
     if not last:
-        raise UserError(f"{type(model).__name__} has no last layer with a bias; use --bias_init default")
+        raise UserError(
+            f"{type(model).__name__} has no last layer with a bias; use --bias_init default"
+        )
     nn.init.constant_(last[-1].bias, -math.log(num_classes))
 
 
@@ -75,7 +89,11 @@ def _require_weights(state: Any, path: str | Path) -> None:
     expected = "expected weights by name, or those under state_dict"
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}; {expected}")
-    others = [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, torch.Tensor)]
+    others = [
+        key
+        for key, value in state.items()
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor)
+    ]
     if others:
         shown = ", ".join(f"{key!r:.40} ({type(state[key]).__name__})" for key in others[:3])
         raise UserError(f"{path}: holds {shown}, no tensors; {expected}")
@@ -90,12 +108,20 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     state = checkpoint.load(Path(path))
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if isinstance(state, dict) and isinstance(state.get("state"), dict):  # checkpoints/last.pt of a run here
+    if isinstance(state, dict) and isinstance(
+        state.get("state"), dict
+    ):  # checkpoints/last.pt of a run here
         learner = state["state"].get("learner")
         if not isinstance(learner, dict):
             raise UserError(f"{path}: a checkpoint without a learner, not one of MILe.py")
-        state = {f"backbone.{k[8:]}": v for k, v in learner.items() if str(k).startswith("student.")}
+        state = {
+            f"backbone.{k[8:]}": v for k, v in learner.items() if str(k).startswith("student.")
+        }
     _require_weights(state, path)
     if any(key.startswith("backbone.") for key in state):
-        state = {key[len("backbone.") :]: value for key, value in state.items() if key.startswith("backbone.")}
+        state = {
+            key[len("backbone.") :]: value
+            for key, value in state.items()
+            if key.startswith("backbone.")
+        }
     checkpoint.load_into(model, state, path)

@@ -29,7 +29,13 @@ class PhaseLog(Meter):
         """Add a step: its loss (0-d), its targets (N,C), the labels y (N,). No host synchronisation."""
         sizes = target.sum(1)
         with_y = target.gather(1, label[:, None])
-        row = (torch.ones_like(loss) * len(label), loss * len(label), sizes.sum(), (sizes == 0).sum(), with_y.sum())
+        row = (
+            torch.ones_like(loss) * len(label),
+            loss * len(label),
+            sizes.sum(),
+            (sizes == 0).sum(),
+            with_y.sum(),
+        )
         self.sums += torch.stack([value.to(self.sums.dtype) for value in row])
 
     def _total(self) -> dict[str, float]:
@@ -58,9 +64,13 @@ class PhaseLog(Meter):
                 "new_labels": (labels - total["with_y"]) / labels if labels else None,
             }
         run.log(phase, **line)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if value is not None)
+        shown = "  ".join(
+            f"{name} {value:.4g}" for name, value in line.items() if value is not None
+        )
         speed = run.images_per_second() or 0.0
-        run.print(f"generation {run.progress.epoch + 1}  {phase:<11}  {shown}  {speed:.0f} images/s")
+        run.print(
+            f"generation {run.progress.epoch + 1}  {phase:<11}  {shown}  {speed:.0f} images/s"
+        )
 
     def check_collapse(self, run: Run, num_classes: int, rho: float, *, strict: bool) -> None:
         """Warn (with `strict` UserError) where the phase so far labels everything or nothing."""
@@ -73,7 +83,11 @@ class PhaseLog(Meter):
         message = (
             f"generation {run.progress.epoch + 1}, imitation phase: the pseudo labels have collapsed to {what} "
             f"(rho {rho:g}, class prior {prior:g}); "
-            + ("lower --rho, raise --warmup, or --keep_ground_truth" if mean == 0 else "raise --rho or --warmup")
+            + (
+                "lower --rho, raise --warmup, or --keep_ground_truth"
+                if mean == 0
+                else "raise --rho or --warmup"
+            )
         )
         if strict:
             raise UserError(message)

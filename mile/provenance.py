@@ -115,7 +115,9 @@ def require_same_classes(conf: Any, names: Sequence[str]) -> None:
     """UserError where the weights that are evaluated were trained on other classes, or on these in another order."""
     difference = first_difference(conf._trained_classes, names) if conf._trained_classes else ""
     if difference:
-        raise UserError(f"--pretrained {conf.pretrained}: other classes than the data's: {difference}")
+        raise UserError(
+            f"--pretrained {conf.pretrained}: other classes than the data's: {difference}"
+        )
 
 
 def describe_evaluation(conf: Any, num_classes: int) -> str:
@@ -124,7 +126,9 @@ def describe_evaluation(conf: Any, num_classes: int) -> str:
     what = f"{conf.model} on {conf.dataset}, {num_classes} classes, {size}x{size} px, ImageNet's mean and deviation"
     how = f"schema {conf.schema}, protocol {conf.protocol}, threshold {conf.eval_rho:g}"
     given = [name for name in COMPARABLE if name in conf._given]
-    source = "as the weights say" if conf._trained else "not in the weights, so as set or by default"
+    source = (
+        "as the weights say" if conf._trained else "not in the weights, so as set or by default"
+    )
     if conf._trained and given:
         source += f", but {', '.join(given)} as given"
     return f"evaluating {what}; {how} ({source})"

@@ -16,7 +16,9 @@ from common.text import kind_name, read_json
 one_module(__name__, "mile.real_labels")
 
 FILE_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
-BUNDLED = Path(timm.data.__file__).parent / "_info" / "imagenet_real_labels.json"  # equal to the released file
+BUNDLED = (
+    Path(timm.data.__file__).parent / "_info" / "imagenet_real_labels.json"
+)  # equal to the released file
 
 
 def read_real_labels(path: Path, num_classes: int = 1000) -> list[list[int]]:
@@ -26,9 +28,13 @@ def read_real_labels(path: Path, num_classes: int = 1000) -> list[list[int]]:
     """
     lists = read_json(path)
     if not isinstance(lists, list):
-        raise UserError(f"{path}: expected a list of lists of class indices, found {kind_name(type(lists))}")
+        raise UserError(
+            f"{path}: expected a list of lists of class indices, found {kind_name(type(lists))}"
+        )
     for j, labels in enumerate(lists):
-        if not isinstance(labels, list) or not all(type(c) is int and 0 <= c < num_classes for c in labels):
+        if not isinstance(labels, list) or not all(
+            type(c) is int and 0 <= c < num_classes for c in labels
+        ):
             raise UserError(
                 f"{path}: entry {j} is {str(labels)[:60]}; expected a list of integers in 0..{num_classes - 1}"
             )
@@ -40,7 +46,9 @@ def _warn_of_repetitions(lists: Iterable[Sequence[int]], path: Path) -> None:
     """Say how many label sets list a class twice; it counts once."""
     count = sum(len(set(labels)) < len(labels) for labels in lists)
     if count:
-        warnings.warn(f"{path}: {count} label sets list a class twice; it counts once", stacklevel=3)
+        warnings.warn(
+            f"{path}: {count} label sets list a class twice; it counts once", stacklevel=3
+        )
 
 
 def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
@@ -51,12 +59,16 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
     for file in files:
         match = FILE_NUMBER.search(Path(file).name)
         if match is None:
-            raise UserError(f"{file}: expected a name ILSVRC2012_val_ and eight digits; its ReaL labels go by that")
+            raise UserError(
+                f"{file}: expected a name ILSVRC2012_val_ and eight digits; its ReaL labels go by that"
+            )
         number = int(match[1])
         if not 1 <= number <= len(lists):
             raise UserError(f"{file}: number {number}, but {path} has {len(lists)} entries")
         if number in seen:
-            raise UserError(f"{file}: number {number} is that of {seen[number]} too; keep one of the two")
+            raise UserError(
+                f"{file}: number {number} is that of {seen[number]} too; keep one of the two"
+            )
         seen[number] = file
         found.append(sorted(set(lists[number - 1])))
     return found
@@ -71,7 +83,9 @@ def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) ->
     table = read_json(path)
     if not isinstance(table, Mapping):
         found = kind_name(type(table))
-        raise UserError(f"{path}: expected an object from file names to lists of classes, found {found}")
+        raise UserError(
+            f"{path}: expected an object from file names to lists of classes, found {found}"
+        )
     index = {name: c for c, name in enumerate(classes)}
     counts = Counter(chain.from_iterable(_endings(file) for file in files))
     return [_labels_of(file, table, index, counts, path) for file in files]
@@ -83,12 +97,16 @@ def _endings(file: Path) -> list[str]:
     return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
-def _labels_of(file: Path, table: Mapping, index: Mapping[str, int], counts: Counter, path: Path) -> list[int]:
+def _labels_of(
+    file: Path, table: Mapping, index: Mapping[str, int], counts: Counter, path: Path
+) -> list[int]:
     """The label set of a file: the entry CLASS/FILE, or FILE where that is one file's name."""
     file = Path(file)
     key = next((ending for ending in _endings(file) if ending in table), None)
     if key is None:
-        raise UserError(f"{path}: has no entry {file.name!r}; an image without labels has an empty list")
+        raise UserError(
+            f"{path}: has no entry {file.name!r}; an image without labels has an empty list"
+        )
     if counts[key] > 1:
         raise UserError(f"{path}: {key!r} may be any of {counts[key]} files; write CLASS/FILE")
 
@@ -100,5 +118,7 @@ def _labels_of(file: Path, table: Mapping, index: Mapping[str, int], counts: Cou
     for label in labels:
         is_known = label in index if type(label) is str else type(label) is int and label in numbers
         if not is_known:
-            raise UserError(f"{path}: {file.name} names the class {label!r}, which has no train folder")
+            raise UserError(
+                f"{path}: {file.name} names the class {label!r}, which has no train folder"
+            )
     return sorted({index.get(label, label) for label in labels})

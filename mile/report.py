@@ -26,17 +26,34 @@ from mile.utils import prediction_set, probabilities
 
 one_module(__name__, "mile.report")
 
-METRICS = ("acc", "real_acc", "real_f1", "label_coverage", "precision", "recall", "real_f1_025", "real_f1_05")
+METRICS = (
+    "acc",
+    "real_acc",
+    "real_f1",
+    "label_coverage",
+    "precision",
+    "recall",
+    "real_f1_025",
+    "real_f1_05",
+)
 
 
 def output_lines(run: Run) -> list[str]:
     """output.txt of the unofficial code: one line a generation, three decimals; and eval_skipped where it is not 0."""
-    names = {"acc": "acc", "real-acc": "real_acc", "real-f1": "real_f1", "label_coverage": "label_coverage"}
+    names = {
+        "acc": "acc",
+        "real-acc": "real_acc",
+        "real-f1": "real_f1",
+        "label_coverage": "label_coverage",
+    }
     lines = []
     for line in run.lines:
         if line["split"] != "test":
             continue
-        parts = [f"epoch:{line['epoch'] - 1}", *(f"{name}:{decimals(line[key], 3)}" for name, key in names.items())]
+        parts = [
+            f"epoch:{line['epoch'] - 1}",
+            *(f"{name}:{decimals(line[key], 3)}" for name, key in names.items()),
+        ]
         if line.get("eval_skipped"):
             parts.append(f"eval_skipped:{line['eval_skipped']:.0f}")
         lines.append(" ".join(parts))
@@ -60,7 +77,12 @@ def write_evaluation(run: Run, metrics: dict[str, float], what: str, skipped: in
     run.log("test", **metrics)
     if run.is_main:
         atomic_write(run.folder / "output.txt", ("\n".join(output_lines(run)) + "\n").encode())
-    names = {"acc": "acc", "real_acc": "real_acc", "real_f1": "real_f1", "label_coverage": "coverage"}
+    names = {
+        "acc": "acc",
+        "real_acc": "real_acc",
+        "real_f1": "real_f1",
+        "label_coverage": "coverage",
+    }
     shown = "  ".join(f"{name} {decimals(metrics[key])}" for key, name in names.items())
     note = f"  ({without_unreadable(skipped)})" if skipped else ""
     run.print(f"{what}  test         {shown}{note}")
@@ -82,13 +104,18 @@ def summarize(
     names = (*METRICS, "acc5") if conf.dataset == "webvision" else METRICS
     summary = {f"{name}_final": tests[-1][name] if tests else None for name in names}
     summary |= {
-        "real_f1_best_oracle": max((line["real_f1"] for line in tests if line["real_f1"] is not None), default=None),
+        "real_f1_best_oracle": max(
+            (line["real_f1"] for line in tests if line["real_f1"] is not None), default=None
+        ),
         "mAP": mean_average_precision(p, real),
         "classes": source.num_classes,
-        "mAP_classes": source.num_classes - len(classes_without_positive(real)),  # that the mean is over
+        "mAP_classes": source.num_classes
+        - len(classes_without_positive(real)),  # that the mean is over
         "images": len(real),
         "eval_skipped": skipped,  # unreadable images that the figures are without
-        "images_with_labels": int(real.any(1).sum()),  # that real_acc, F1 and coverage are means over
+        "images_with_labels": int(
+            real.any(1).sum()
+        ),  # that real_acc, F1 and coverage are means over
         **study.best,
         "f1_by_threshold_at_rho": at_rho.f1.item(),
         "coverage_by_threshold_at_rho": at_rho.coverage.item(),
@@ -109,7 +136,9 @@ def summarize(
         for line in averaged_over(real, source.class_names, conf.protocol):
             run.print(line)
         if skipped:
-            run.print(f"  all of these are {without_unreadable(skipped)} of the {len(real) + skipped}")
+            run.print(
+                f"  all of these are {without_unreadable(skipped)} of the {len(real) + skipped}"
+            )
     return summary
 
 
@@ -121,12 +150,20 @@ def averaged_over(real: torch.Tensor, class_names: Sequence[str], protocol: str)
         shown = ", ".join(class_names[c] for c in absent[:5])
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         count = len(class_names) - len(absent)
-        lines.append(f"  mAP is over {count} of {len(class_names)} classes; without a positive: {shown}{more}")
+        lines.append(
+            f"  mAP is over {count} of {len(class_names)} classes; without a positive: {shown}{more}"
+        )
 
     empty = int((~real.any(1)).sum())
     if empty:
-        over = "divided by all images" if protocol == "unofficial" else f"over the other {len(real) - empty}"
-        lines.append(f"  {empty} of {len(real)} images have no label: real_acc, F1 and coverage are {over}")
+        over = (
+            "divided by all images"
+            if protocol == "unofficial"
+            else f"over the other {len(real) - empty}"
+        )
+        lines.append(
+            f"  {empty} of {len(real)} images have no label: real_acc, F1 and coverage are {over}"
+        )
     return lines
 
 
@@ -138,7 +175,9 @@ def _on_imagenet(run: Run, model: nn.Module, source: Source, conf: Any) -> dict[
     outputs = evaluate(model, batches, source.num_classes, run.accelerator, run.poll)
     metrics = metrics_of(outputs, conf)
     found = {f"imagenet_{name}": metrics[name] for name in ("acc", "acc5")}
-    found["imagenet_eval_skipped"] = source.second_left_out + source.second_size - len(outputs.index)
+    found["imagenet_eval_skipped"] = (
+        source.second_left_out + source.second_size - len(outputs.index)
+    )
     return found
 
 
@@ -159,7 +198,10 @@ def _print_end(run: Run, summary: dict[str, Any], rho: float, conf: Any) -> None
 
 
 def _write_study(run: Run, study: Study) -> None:
-    rows = [",".join(Study._fields), *(",".join(f"{v:.6f}" for v in row) for row in zip(*study, strict=True))]
+    rows = [
+        ",".join(Study._fields),
+        *(",".join(f"{v:.6f}" for v in row) for row in zip(*study, strict=True)),
+    ]
     atomic_write(run.folder / "thresholds.csv", ("\n".join(rows) + "\n").encode())
 
 
@@ -167,7 +209,9 @@ def label_sets(logits: torch.Tensor, label: torch.Tensor, rho: float, conf: Any)
     """The sets (n,C) bool that a network with logits (n,C) teaches at rho; for softmax those that it predicts."""
     if conf.schema == "softmax":
         return prediction_set(logits, rho, "softmax", conf.protocol)
-    return pseudo_labels(logits, rho, conf.threshold_on, label if conf.keep_ground_truth else None).bool()
+    return pseudo_labels(
+        logits, rho, conf.threshold_on, label if conf.keep_ground_truth else None
+    ).bool()
 
 
 def export_label_sets(run: Run, learner: IteratedLearning, source: Source, conf: Any) -> None:
@@ -175,7 +219,9 @@ def export_label_sets(run: Run, learner: IteratedLearning, source: Source, conf:
 
     Of the images that can be read. Under the evaluation transform; `labels_by_name` reads the file of a folder set.
     """
-    outputs = evaluate(learner.student, source.relabelled(), source.num_classes, run.accelerator, run.poll)
+    outputs = evaluate(
+        learner.student, source.relabelled(), source.num_classes, run.accelerator, run.poll
+    )
     sets = label_sets(outputs.logits, outputs.label, learner.rho, conf)
     if run.is_main:
         names = source.names_of_training_images()

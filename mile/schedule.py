@@ -33,13 +33,17 @@ class Plan:
 
     def __init__(self, conf: Any, pass_steps: int) -> None:
         self.is_mile = conf.schema == "MILe"
-        self.first = Phases(conf.warmup + conf.k_t, conf.k_s) if self.is_mile else Phases(pass_steps, 0)
+        self.first = (
+            Phases(conf.warmup + conf.k_t, conf.k_s) if self.is_mile else Phases(pass_steps, 0)
+        )
         self.other = Phases(conf.k_t, conf.k_s) if self.is_mile else self.first
         whole = self.first.total + self.other.total * (conf.epoch_num - 1)
         self.steps = conf.total_steps or whole
         self.epochs = conf.epoch_num
         if conf.total_steps:
-            self.epochs = 1 + max(0, math.ceil((conf.total_steps - self.first.total) / self.other.total))
+            self.epochs = 1 + max(
+                0, math.ceil((conf.total_steps - self.first.total) / self.other.total)
+            )
 
     def start(self, epoch: float) -> float:
         """The number of steps before generation `epoch`, counted from 0."""
@@ -60,7 +64,9 @@ class LearningRate:
         self.base = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         numbers = [float(part) for part in str(conf.lr_milestones).split(",")]
         self.milestones = [self._milestone(number) for number in numbers]
-        self.plateaus = [make_scheduler(o) for o in self.optimizers] if self.kind == "plateau" else []
+        self.plateaus = (
+            [make_scheduler(o) for o in self.optimizers] if self.kind == "plateau" else []
+        )
 
     def _milestone(self, number: float) -> int:
         """The first step of epoch `number`, or where that is below 1, the step after this share of the run.
@@ -107,7 +113,11 @@ class LearningRate:
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if isinstance(value, (int, float, str, list, type(None)))}
+    return {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, (int, float, str, list, type(None)))
+    }
 
 
 def rho_at(conf: Any, epoch: int, epochs: int, rho: float) -> float:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from common.aliases import one_module
-from common.cli import OneLineParser, add_shared_flags, folder_path, parse_given, readable_file, seed_list, settle
+from common.cli import (
+    OneLineParser,
+    add_shared_flags,
+    folder_path,
+    parse_given,
+    readable_file,
+    seed_list,
+    settle,
+)
 from common.domain import DomainError
 from mile.learning import SCHEMAS, STUDENT_INITS
 
@@ -56,8 +64,14 @@ ABOVE_0 = (lambda value: 0 < value < math.inf), "above 0"
 INSIDE = (lambda value: 0 < value < 1), "between 0 and 1 (0.25, not 25)"
 SHARE = (lambda value: 0 < value <= 1), "above 0, at most 1"
 ANY = None, ""
-DEVICE = (lambda value: re.fullmatch(r"cpu|mps|cuda(:\d+)?", value) is not None), "cuda, cpu, cuda:N or mps"
-MILESTONES = (lambda value: all(_is_positive(part) for part in str(value).split(","))), "numbers above 0 with commas"
+DEVICE = (
+    (lambda value: re.fullmatch(r"cpu|mps|cuda(:\d+)?", value) is not None),
+    "cuda, cpu, cuda:N or mps",
+)
+MILESTONES = (
+    (lambda value: all(_is_positive(part) for part in str(value).split(","))),
+    "numbers above 0 with commas",
+)
 
 
 def _is_positive(text: str) -> bool:
@@ -159,14 +173,27 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
             value = getattr(defaults, name, entry.default)
             text = f"{entry.meaning}; {entry.bounds}" if callable(entry.allowed) else entry.meaning
             if entry.kind is bool:
-                group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=value, help=text)
+                group.add_argument(
+                    f"--{name}", action=argparse.BooleanOptionalAction, default=value, help=text
+                )
             else:
                 choices = entry.allowed if isinstance(entry.allowed, tuple) else None
-                group.add_argument(f"--{name}", type=entry.kind, default=value, choices=choices, help=text)
+                group.add_argument(
+                    f"--{name}", type=entry.kind, default=value, choices=choices, help=text
+                )
     group = parser.add_argument_group("more than one run, or less")
-    group.add_argument("--compare", default=None, metavar="A,B", help="run these schemas with equal steps, one table")
     group.add_argument(
-        "--seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds (with --compare: of each)"
+        "--compare",
+        default=None,
+        metavar="A,B",
+        help="run these schemas with equal steps, one table",
+    )
+    group.add_argument(
+        "--seeds",
+        type=seed_list,
+        default=None,
+        metavar="0,1,2",
+        help="run these seeds (with --compare: of each)",
     )
     group.add_argument(
         "--eval_only",
@@ -174,8 +201,14 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
         help="evaluate --pretrained, train nothing; size, schema,"
         " thresholds are those that the weights say, unless given",
     )
-    group.add_argument("--export_labels", action="store_true", help="at the end write the training set's label sets")
-    group.add_argument("--strict", action="store_true", help="MILe: collapsed pseudo labels are an error")
+    group.add_argument(
+        "--export_labels",
+        action="store_true",
+        help="at the end write the training set's label sets",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="MILe: collapsed pseudo labels are an error"
+    )
     add_shared_flags(parser)
     return parser
 
@@ -188,7 +221,9 @@ def parse(source: Any, argv: list[str] | None) -> argparse.Namespace:
     """
     parser = build_parser(source)
     defaults, flags = parse_given(parser, argv)
-    edited = {name: defaults[name] for name, entry in SETTINGS.items() if defaults[name] != entry.default}
+    edited = {
+        name: defaults[name] for name, entry in SETTINGS.items() if defaults[name] != entry.default
+    }
     if "epoch_num" in flags:  # the flag has the last word about the length too
         edited.pop("total_steps", None)
         defaults["total_steps"] = 0
@@ -249,12 +284,21 @@ def contradictions(conf: argparse.Namespace) -> list[str]:
 
     one = "give one of the two"
     found = [
-        (chosen_twice, "--rho_cover and --rho_start: rho is chosen from the data or annealed, give one"),
+        (
+            chosen_twice,
+            "--rho_cover and --rho_start: rho is chosen from the data or annealed, give one",
+        ),
         ({"compare", "schema"} <= flags, f"--schema: --compare names the schemas, {one}"),
         ({"seeds", "seed"} <= flags, f"--seed: --seeds names the seeds, {one}"),
-        (has_two_lengths and lengths.isdisjoint(flags), "epoch_num and total_steps are both set: two lengths, set one"),
+        (
+            has_two_lengths and lengths.isdisjoint(flags),
+            "epoch_num and total_steps are both set: two lengths, set one",
+        ),
         (wants_device and conf.cpu, f"--device {conf.device} and --cpu: {one}"),
-        (conf.eval_only and not conf.pretrained, "--eval_only: give the weights, --pretrained FILE or imagenet"),
+        (
+            conf.eval_only and not conf.pretrained,
+            "--eval_only: give the weights, --pretrained FILE or imagenet",
+        ),
     ]
     return [message for holds, message in found if holds]
 

@@ -55,12 +55,20 @@ class GridSource:
 
     def __init__(self, conf: Any, accelerator: Accelerator) -> None:
         mnist = MultilabelMNIST(conf._paths["root"], conf.model, conf)
-        place = {"device": accelerator.device, "rank": accelerator.process_index, "world": accelerator.num_processes}
+        place = {
+            "device": accelerator.device,
+            "rank": accelerator.process_index,
+            "world": accelerator.num_processes,
+        }
         self._held_out = None if conf.rho_cover is None else mnist.set_aside(HELD_OUT, **place)
         self.train: GridLoader = mnist.getDataloader(True, **place)
         self.test: GridLoader = mnist.getDataloader(False, **place)
         self.num_classes, self.class_names = self.train.classes, DIGITS
-        self.pass_steps, self.train_size, self.test_size = len(self.train), self.train.grids, self.test.grids
+        self.pass_steps, self.train_size, self.test_size = (
+            len(self.train),
+            self.train.grids,
+            self.test.grids,
+        )
 
     def stream(self, step: int) -> Iterator[TrainBatch]:
         """Training batches from optimiser step `step` on, without end."""
@@ -83,7 +91,9 @@ class GridSource:
 
     def relabelled(self) -> Iterator[EvalBatch]:
         """The training grids of this process, in order, with their true sets (for the export of label sets)."""
-        mine = torch.arange(self.train.rank, self.train.grids, self.train.world, device=self.train.digits.device)
+        mine = torch.arange(
+            self.train.rank, self.train.grids, self.train.world, device=self.train.digits.device
+        )
         for index in mine.split(self.train.batch_size):
             yield EvalBatch(*self.train.batch(index)[:4])
 
@@ -111,7 +121,9 @@ class FolderSource:
     def __init__(self, conf: Any, accelerator: Accelerator) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
         train, val, real, self.class_names = _read_folders(conf)
-        second = conf._paths.get("imagenet")  # WebVision is also scored on ImageNet's validation set
+        second = conf._paths.get(
+            "imagenet"
+        )  # WebVision is also scored on ImageNet's validation set
         second = [] if second is None else _imagenet_val(second)
         listed = train
         train, held_out = (train, []) if conf.rho_cover is None else _set_aside(train, conf.seed)
@@ -119,7 +131,9 @@ class FolderSource:
         if conf.dataset == "folder":
             _say_empty_classes(train, self.class_names, accelerator)
         if conf.batch_size > len(train):
-            raise UserError(f"batch_size {conf.batch_size}: more than the {len(train)} training images")
+            raise UserError(
+                f"batch_size {conf.batch_size}: more than the {len(train)} training images"
+            )
 
         reads_train = not conf.eval_only or conf.export_labels
         bad = _unreadable(listed, "train", conf, accelerator) if reads_train else set()
@@ -127,7 +141,9 @@ class FolderSource:
         bad_second = _unreadable(second, "ImageNet's val", conf, accelerator)
         held_out = _without(held_out, bad)
         if conf.rho_cover is not None and not held_out:
-            raise UserError("rho_cover: none of the images held out can be read; it chooses rho on them")
+            raise UserError(
+                "rho_cover: none of the images held out can be read; it chooses rho on them"
+            )
         real = [labels for labels, (path, _) in zip(real, val, strict=True) if path not in bad_val]
         self.left_out = len(val) - len(real)
         val = _without(val, bad_val)
@@ -137,15 +153,23 @@ class FolderSource:
         look, image_bytes = eval_transform(conf, conf.model), 3 * conf.image_size**2
         keep = conf.num_workers == 0 and (len(train) + len(val)) * image_bytes <= KEPT_BYTES
         no_chance = conf.augment == "none"
-        self._train = folders.LabelledImages(train, train_transform(conf, conf.model), keep=keep and no_chance)
-        self._plain_train, self._held_out = _single(_without(train, bad), look), _single(held_out, look)
+        self._train = folders.LabelledImages(
+            train, train_transform(conf, conf.model), keep=keep and no_chance
+        )
+        self._plain_train, self._held_out = (
+            _single(_without(train, bad), look),
+            _single(held_out, look),
+        )
         self._test = folders.LabelledImages(val, look, real, keep=keep)
         self._second_test = _single(_without(second, bad_second), look) if second else None
         self.second_size = len(second) - self.second_left_out
         self._root = conf._paths.get("train") or conf._paths["root"]
         self._skip_corrupt = conf.skip_corrupt
         self._named: set[str] = set()  # unreadable images that were found in an evaluation
-        self._workers, self._size = conf.num_workers, max(1, conf.batch_size // accelerator.num_processes)
+        self._workers, self._size = (
+            conf.num_workers,
+            max(1, conf.batch_size // accelerator.num_processes),
+        )
         self._loader = train_loader(
             *(self._train, self._size),
             seed=conf.seed,
@@ -156,7 +180,11 @@ class FolderSource:
         )
         self.pass_steps = self._loader.batch_sampler.batches
         uniform = conf.reweight == "uniform"
-        weights = folders.class_weights([label for _, label in train], self.num_classes) if uniform else None
+        weights = (
+            folders.class_weights([label for _, label in train], self.num_classes)
+            if uniform
+            else None
+        )
         self._weights = None if weights is None else weights.to(self.device)
 
     def _put(self, images: torch.Tensor) -> torch.Tensor:
@@ -170,10 +198,14 @@ class FolderSource:
             self._loader.batch_sampler.set_epoch(number, start)
             for batch in self._loader:
                 if batch.data is None:
-                    raise UserError(f"pass {number + 1}: no image of a whole batch can be read; check the data")
+                    raise UserError(
+                        f"pass {number + 1}: no image of a whole batch can be read; check the data"
+                    )
                 label = batch.data[1].to(self.device, non_blocking=True)
                 weight = None if self._weights is None else self._weights[label]
-                yield TrainBatch(self._put(batch.data[0]), label, batch.index, batch.skipped, weight)
+                yield TrainBatch(
+                    self._put(batch.data[0]), label, batch.index, batch.skipped, weight
+                )
             number, start = number + 1, 0
 
     def evaluation(self) -> Iterator[EvalBatch]:
@@ -207,13 +239,20 @@ class FolderSource:
                 images, label, real = batch.data
                 yield EvalBatch(self._put(images), label.to(self.device), real, batch.index)
 
-    def _name_skipped(self, dataset: folders.LabelledImages, keys: list[tuple[int, int]], kept: torch.Tensor) -> None:
+    def _name_skipped(
+        self, dataset: folders.LabelledImages, keys: list[tuple[int, int]], kept: torch.Tensor
+    ) -> None:
         """Say once which images cannot be read although they begin and end as their format does."""
-        found = {dataset.samples[i][0] for _, i in keys} - {dataset.samples[i][0] for i in kept.tolist()}
+        found = {dataset.samples[i][0] for _, i in keys} - {
+            dataset.samples[i][0] for i in kept.tolist()
+        }
         new = sorted(found - self._named)
         self._named |= found
         if new:
-            print(f"damaged in the middle and left out of the evaluation: {', '.join(new)}", flush=True)
+            print(
+                f"damaged in the middle and left out of the evaluation: {', '.join(new)}",
+                flush=True,
+            )
 
     def pictures(self, index: torch.Tensor) -> torch.Tensor:
         """The validation pictures of `index` (B,) as (B,S,S,3) uint8."""
@@ -221,7 +260,9 @@ class FolderSource:
 
     def names_of_training_images(self) -> list[str]:
         """The paths below the root, CLASS/FILE, of the training images that can be read."""
-        return [Path(path).relative_to(self._root).as_posix() for path, _ in self._plain_train.samples]
+        return [
+            Path(path).relative_to(self._root).as_posix() for path, _ in self._plain_train.samples
+        ]
 
 
 def _read_folders(conf: Any) -> tuple:
@@ -234,23 +275,39 @@ def _read_folders(conf: Any) -> tuple:
     if conf.dataset == "imagenet":
         train, names = train_samples(paths["train"], conf), folders.ImageNetInfo().label_names()
         val = _imagenet_val(paths["val"])
-        return train, val, labels_of_val_files([Path(p) for p, _ in val], paths["real"]), list(names)
+        return (
+            train,
+            val,
+            labels_of_val_files([Path(p) for p, _ in val], paths["real"]),
+            list(names),
+        )
     names = folders.class_folders(paths["train"], "the training images")
     index = {name: c for c, name in enumerate(names)}
-    train, val = folders.list_images(paths["train"], index), folders.list_validation(paths["val"], index)
+    train, val = (
+        folders.list_images(paths["train"], index),
+        folders.list_validation(paths["val"], index),
+    )
     files = [Path(path) for path, _ in val]
-    sets = [[label] for _, label in val] if paths["real"] is None else labels_by_name(files, paths["real"], names)
+    sets = (
+        [[label] for _, label in val]
+        if paths["real"] is None
+        else labels_by_name(files, paths["real"], names)
+    )
     return _subset(train, conf), val, sets, names
 
 
-def _unreadable(samples_: folders.Samples, what: str, conf: Any, accelerator: Accelerator) -> set[str]:
+def _unreadable(
+    samples_: folders.Samples, what: str, conf: Any, accelerator: Accelerator
+) -> set[str]:
     """The paths that cannot be read, named in a line; without skip_corrupt an error. UserError where none can be."""
     paths = [path for path, _ in samples_]
     positions = check_images(paths, what=what, skip_corrupt=conf.skip_corrupt)
     if len(positions):
         accelerator.print(left_out(paths, positions, what))
     if paths and len(positions) == len(paths):
-        raise UserError(f"{what}: none of the {len(paths)} images can be read, the first is {paths[0]}")
+        raise UserError(
+            f"{what}: none of the {len(paths)} images can be read, the first is {paths[0]}"
+        )
     return {paths[k] for k in positions.tolist()}
 
 
@@ -265,12 +322,16 @@ def _say_empty_classes(train: folders.Samples, names: list[str], accelerator: Ac
     empty = [name for c, name in enumerate(names) if c not in present]
     if empty:
         shown = ", ".join(empty[:5])
-        accelerator.print(f"warning: {len(empty)} of {len(names)} classes have no training image: {shown}")
+        accelerator.print(
+            f"warning: {len(empty)} of {len(names)} classes have no training image: {shown}"
+        )
 
 
 def _imagenet_val(root: Path) -> folders.Samples:
     """ImageNet's validation images with their index in the full ImageNet."""
-    return folders.list_images(root, folders.wnid_index(folders.class_folders(root, "ImageNet val"), root))
+    return folders.list_images(
+        root, folders.wnid_index(folders.class_folders(root, "ImageNet val"), root)
+    )
 
 
 def _single(samples_: folders.Samples, look: Any) -> folders.LabelledImages:
@@ -283,8 +344,12 @@ def _set_aside(samples_: folders.Samples, seed: int) -> tuple[folders.Samples, f
     n, order = len(samples_), torch.Generator().manual_seed(seed_of(seed, 4))
     drawn = set(torch.randperm(n, generator=order)[: int(HELD_OUT * n)].tolist())
     if not drawn:
-        raise UserError(f"rho_cover: a tenth of the {n} training images is none; it chooses rho on that")
-    return [s for i, s in enumerate(samples_) if i not in drawn], [samples_[i] for i in sorted(drawn)]
+        raise UserError(
+            f"rho_cover: a tenth of the {n} training images is none; it chooses rho on that"
+        )
+    return [s for i, s in enumerate(samples_) if i not in drawn], [
+        samples_[i] for i in sorted(drawn)
+    ]
 
 
 def _subset(samples_: folders.Samples, conf: Any) -> folders.Samples:
@@ -301,7 +366,11 @@ def open_source(conf: Any, accelerator: Accelerator) -> Source:
     world = accelerator.num_processes
     if conf.batch_size % world:
         raise UserError(f"batch_size {conf.batch_size} is not divisible by the {world} processes")
-    return GridSource(conf, accelerator) if conf.dataset == "mnist" else FolderSource(conf, accelerator)
+    return (
+        GridSource(conf, accelerator)
+        if conf.dataset == "mnist"
+        else FolderSource(conf, accelerator)
+    )
 
 
 def as_matrix(real: Any, num_classes: int, device: torch.device) -> torch.Tensor:

@@ -74,7 +74,9 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
     present = real.any(0)
     if not present.any():
         return float("nan")
-    return float(average_precision_score(real[:, present].numpy(), p[:, present].numpy(), average="macro"))
+    return float(
+        average_precision_score(real[:, present].numpy(), p[:, present].numpy(), average="macro")
+    )
 
 
 def classes_without_positive(real: torch.Tensor) -> list[int]:

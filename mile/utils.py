@@ -76,7 +76,9 @@ def prediction_set(
     return set_at(probabilities(logits, schema), rho, top, protocol)
 
 
-def multi_hot(lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str = "cpu") -> torch.Tensor:
+def multi_hot(
+    lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """N lists of class indices as bool (N,C); ValueError for an index that is no class."""
     row, column, _ = _entries(lists, num_classes, device)
     matrix = torch.zeros(len(lists), num_classes, dtype=torch.bool, device=device)
@@ -84,7 +86,9 @@ def multi_hot(lists: Sequence[Sequence[int]], num_classes: int, device: torch.de
     return matrix
 
 
-def _entries(lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str) -> tuple[torch.Tensor, ...]:
+def _entries(
+    lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str
+) -> tuple[torch.Tensor, ...]:
     """Row and column of each label, and the number of labels a row; a label listed twice is one."""
     sets = [set(labels) for labels in lists]
     listed = torch.tensor(list(chain.from_iterable(sets)), dtype=torch.int64)
@@ -101,7 +105,18 @@ class RealMetrics:
     ValueError for rho outside (0, 1), another schema or protocol, labels and label sets that name no class.
     """
 
-    NAMES = ("n", "n_real", "acc", "acc5", "real_acc", "real_f1", "label_coverage", "any_hit", "precision", "recall")
+    NAMES = (
+        "n",
+        "n_real",
+        "acc",
+        "acc5",
+        "real_acc",
+        "real_f1",
+        "label_coverage",
+        "any_hit",
+        "precision",
+        "recall",
+    )
 
     def __init__(
         self,
@@ -130,7 +145,9 @@ class RealMetrics:
         top, in_five = rows.argmax(z), None
         if self.top5:
             in_five = (z.topk(min(5, self.num_classes), 1).indices == label[:, None]).any(1)
-        self.add(prediction_set(z, self.rho, self.schema, self.protocol, top), top, label, real, in_five)
+        self.add(
+            prediction_set(z, self.rho, self.schema, self.protocol, top), top, label, real, in_five
+        )
 
     def add(
         self,
@@ -186,7 +203,9 @@ class RealMetrics:
         over_all = self.protocol == "unofficial" and known
         result: dict[str, float] = {"n": int(n), "n_real": int(known)}
         for name in (name for name in self.NAMES[2:] if self.top5 or name != "acc5"):
-            of_all = name in ("acc", "acc5") or (over_all and name in ("real_acc", "real_f1", "label_coverage"))
+            of_all = name in ("acc", "acc5") or (
+                over_all and name in ("real_acc", "real_f1", "label_coverage")
+            )
             divisor = n if of_all else known
             result[name] = total[name] / divisor if divisor else float("nan")
         return result
@@ -229,7 +248,9 @@ def eval(model: nn.Module, imgNet_dataloader: Iterable, conf: Any = config) -> E
 def is_there(device: str) -> bool:
     """Whether this machine has a device of the kind: cpu, cuda, cuda:N or mps."""
     kind = torch.device(device).type
-    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(kind, lambda: True)()
+    return {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(
+        kind, lambda: True
+    )()
 
 
 def device_of(conf: Any = config) -> torch.device:
@@ -258,7 +279,9 @@ def save_model(model: nn.Module, name: str, conf: Any = config) -> Path:
     schema = name.rsplit("_", 1)[0]
     pattern = re.compile(re.escape(schema) + r"_(\d+)\.pth$")
     older = [
-        (p.stat().st_mtime_ns, int(match[1]), p) for p in path.parent.iterdir() if (match := pattern.match(p.name))
+        (p.stat().st_mtime_ns, int(match[1]), p)
+        for p in path.parent.iterdir()
+        if (match := pattern.match(p.name))
     ]
     older = sorted(entry for entry in older if entry[2] != path)
     for _, _, surplus in older[: max(0, len(older) + 1 - setting(conf, "max_checkpoint_num"))]:
@@ -278,4 +301,6 @@ def writable(folder: str | Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"checkpoint_path {folder}: cannot be written ({error.strerror}); name another") from error
+        raise UserError(
+            f"checkpoint_path {folder}: cannot be written ({error.strerror}); name another"
+        ) from error

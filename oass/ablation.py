@@ -35,14 +35,20 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser = build_parser("cMax")
     parser.description = __doc__
     parser.add_argument(
-        "--strategies", default=",".join(("none", *PUZZLES)), help="with commas between; flags may follow"
+        "--strategies",
+        default=",".join(("none", *PUZZLES)),
+        help="with commas between; flags may follow",
     )
-    parser.add_argument("--seeds", type=seed_list, default="0,1,2", help="each strategy with each of them")
+    parser.add_argument(
+        "--seeds", type=seed_list, default="0,1,2", help="each strategy with each of them"
+    )
     own = parser.parse_args(argv)
     given = parse_given(lambda: parser, argv)[1]
     refuse_flags(given, {"seed": "every strategy runs with each of --seeds"})
     if own.resume:
-        raise UserError(f"--resume {own.resume}: one checkpoint cannot start several runs; --resume without a path")
+        raise UserError(
+            f"--resume {own.resume}: one checkpoint cannot start several runs; --resume without a path"
+        )
 
     known = (*BASELINES, *PUZZLES)
     own.variants = [shlex.split(entry) for entry in own.strategies.split(",")]
@@ -54,8 +60,12 @@ def split_argv(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
             raise UserError(f"--strategies: {name!r} stands there twice; expected once")
         fixed = [word for word in variant if word.split("=")[0] in FOR_ALL_RUNS]
         if fixed:
-            raise UserError(f"--strategies: {name!r}: {fixed[0]} is for all runs alike; give it outside")
-    return own, drop_flags(argv, {flag: "store" for flag in ("--strategies", "--seeds", "--output_dir")})
+            raise UserError(
+                f"--strategies: {name!r}: {fixed[0]} is for all runs alike; give it outside"
+            )
+    return own, drop_flags(
+        argv, {flag: "store" for flag in ("--strategies", "--seeds", "--output_dir")}
+    )
 
 
 def drop_flags(argv: Sequence[str] | None, actions: dict[str, str]) -> list[str]:
@@ -83,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for variant in own.variants:
         summaries = [one_run(variant, seed, folder, rest) for seed in own.seeds]
-        row: dict[str, object] = {"strategy": " ".join(variant), "seeds": " ".join(map(str, own.seeds))}
+        row: dict[str, object] = {
+            "strategy": " ".join(variant),
+            "seeds": " ".join(map(str, own.seeds)),
+        }
         for metric in METRICS:
             values = [s[metric] for s in summaries if s[metric] is not None]
             row[metric] = round(statistics.mean(values), 4) if values else ""
@@ -94,9 +107,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             row["eval_skipped"] = skipped
         rows.append(row)
     columns = list(max(rows, key=len))
-    write_csv(folder / "ablation.csv", [columns, *([row.get(name, "") for name in columns] for row in rows)])
+    write_csv(
+        folder / "ablation.csv",
+        [columns, *([row.get(name, "") for name in columns] for row in rows)],
+    )
     width = max(10, *(len(str(row["strategy"])) + 1 for row in rows))
-    print(f"{'strategy':<{width}}{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed")
+    print(
+        f"{'strategy':<{width}}{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed"
+    )
     for row in rows:
         print(f"{row['strategy']:<{width}}{row['map']!s:>8.6}{row['map_std']!s:>7.5}{row['pointing']!s:>10.5}"
               f"{row['dead_cam']!s:>11.5}   {row['each']}{without(row)}")  # fmt: skip

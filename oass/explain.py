@@ -38,9 +38,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description="OASS: the puzzle on your own picture.")
     add = parser.add_argument
     add("--image", type=expanded, nargs="+", required=True, help="picture files")
-    add("--before", type=expanded, default=None, metavar="CHECKPOINT", help="another one, whose maps stand beside")
-    add("--classes", nargs="+", default=None, metavar="NAME", help="VOC's names (default: the three likeliest)")
-    add("--strategy", choices=STRATEGIES, default=None, help="where to cut (default: the checkpoint's)")
+    add(
+        "--before",
+        type=expanded,
+        default=None,
+        metavar="CHECKPOINT",
+        help="another one, whose maps stand beside",
+    )
+    add(
+        "--classes",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="VOC's names (default: the three likeliest)",
+    )
+    add(
+        "--strategy",
+        choices=STRATEGIES,
+        default=None,
+        help="where to cut (default: the checkpoint's)",
+    )
     add_network_flags(parser)
     add_shared_flags(parser, skip_corrupt=False)
     return parser
@@ -73,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     picture = read_pictures(args.image, args.image_size)
 
     with torch.no_grad(), accelerator.autocast():
-        logits, features = model(normalise(picture, accelerator.device, *model.normalisation), with_cam=True)
+        logits, features = model(
+            normalise(picture, accelerator.device, *model.normalisation), with_cam=True
+        )
     if trained.is_pooled:  # its instance head is not trained
         logits = model.global_average_pooling_2d(features)
     run = start_run(args, "experiments/explain", accelerator)
@@ -82,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.print(f"before: {earlier.describe(before, args)}")
     labels = torch.zeros_like(logits)
     for path, row, p in zip(args.image, labels, logits.sigmoid(), strict=True):
-        shown = [CLASS_DIC[name] for name in args.classes] if args.classes else p.topk(3).indices.tolist()
+        shown = (
+            [CLASS_DIC[name] for name in args.classes]
+            if args.classes
+            else p.topk(3).indices.tolist()
+        )
         row[shown] = 1
         found = {CLASS_NAMES[c]: round(float(p[c]), 4) for c in shown}
         run.log("image", **found)

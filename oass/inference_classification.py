@@ -31,9 +31,18 @@ from common.rundir import make_accelerator, seed_everything
 from common.text import expanded, write_csv
 from oass.core.build import Trained
 from oass.core.cam_quality import mask_iou
-from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
+from oass.core.datasets import (
+    VOC_Dataset_For_Classification,
+    VOC_Dataset_For_Testing_CAM,
+    locate_voc,
+)
 from oass.core.evaluate import left_out, measure, score_split
-from oass.core.instances import collect_instances, neighbour_precision, save_instances, save_neighbours
+from oass.core.instances import (
+    collect_instances,
+    neighbour_precision,
+    save_instances,
+    save_neighbours,
+)
 from oass.core.options import (
     DIFFICULT,
     DIFFICULT_HELP,
@@ -57,7 +66,9 @@ def scale_list(text: str) -> list[float]:
     try:
         scales = [float(word) for word in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between, not {text!r}") from error
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between, not {text!r}"
+        ) from error
     if not all(0 < scale <= LARGEST_SCALE for scale in scales):
         raise argparse.ArgumentTypeError(f"above 0 and at most {LARGEST_SCALE:g} each, not {text}")
     return scales
@@ -75,9 +86,18 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of this script."""
     parser = OneLineParser(description="OASS: evaluate and use a trained classifier.")
     add = parser.add_argument_group("what").add_argument
-    add("--network", choices=("student", "teacher"), default="student", help="the trained one, or its average")
+    add(
+        "--network",
+        choices=("student", "teacher"),
+        default="student",
+        help="the trained one, or its average",
+    )
     add_data_dir(add)
-    add("--domain", default=None, help="split or path of an id list (default: what the run was evaluated on, else val)")
+    add(
+        "--domain",
+        default=None,
+        help="split or path of an id list (default: what the run was evaluated on, else val)",
+    )
     add("--batch_size", type=positive_int, default=None, help="default: the checkpoint's, else 32")
     add("--num_workers", type=non_negative_int, default=4)
     add(
@@ -98,37 +118,66 @@ def build_parser() -> argparse.ArgumentParser:
         default="1.0",
         help="image scales, commas between; logits, maps and instances are averaged, in every number and file",
     )
-    add("--flip", action="store_true", help="average with the mirrored image, in every number and file")
+    add(
+        "--flip",
+        action="store_true",
+        help="average with the mirrored image, in every number and file",
+    )
     add = parser.add_argument_group("files, in the run directory").add_argument
-    add("--server_files", action="store_true", help="results/VOC2012/Main/comp2_cls_DOMAIN_CLASS.txt")
-    add("--neighbours", action="store_true", help="figure of the nearest instances of each class, and precision")
+    add(
+        "--server_files",
+        action="store_true",
+        help="results/VOC2012/Main/comp2_cls_DOMAIN_CLASS.txt",
+    )
+    add(
+        "--neighbours",
+        action="store_true",
+        help="figure of the nearest instances of each class, and precision",
+    )
     add = parser.add_argument_group("more").add_argument
-    add("--export_instances", type=new_file, default=None, metavar="NPZ", help="descriptors of images and classes")
-    add("--cam_iou", action="store_true", help="mask IoU of the class maps, thresholds 0.10 to 0.45")
+    add(
+        "--export_instances",
+        type=new_file,
+        default=None,
+        metavar="NPZ",
+        help="descriptors of images and classes",
+    )
+    add(
+        "--cam_iou", action="store_true", help="mask IoU of the class maps, thresholds 0.10 to 0.45"
+    )
     add_network_flags(parser)
     add_shared_flags(parser)
     return parser
 
 
-def check_labels(data: VOC_Dataset_For_Classification, args: argparse.Namespace) -> VOC_Dataset_For_Testing_CAM | None:
+def check_labels(
+    data: VOC_Dataset_For_Classification, args: argparse.Namespace
+) -> VOC_Dataset_For_Testing_CAM | None:
     """The images with their masks where --cam_iou asks for them; UserError where a flag needs what the list lacks."""
     for name in ("cam_iou", "neighbours"):
         if getattr(args, name) and not data.has_labels:
-            raise UserError(f"--{name}: {args.domain} has no annotations, and needs the classes of its images")
+            raise UserError(
+                f"--{name}: {args.domain} has no annotations, and needs the classes of its images"
+            )
     if not args.cam_iou:
         return None
     masks = VOC_Dataset_For_Testing_CAM(data.root, args.domain)
     masks.leave_out(set(masks.split.ids) - set(data.split.ids))
     if not any(masks.has_mask(i) for i in range(len(masks))):
         folder = masks.mask_path(0).parent
-        raise UserError(f"--cam_iou: {folder} has no mask of {args.domain}'s images; take the list of the segmentation")
+        raise UserError(
+            f"--cam_iou: {folder} has no mask of {args.domain}'s images; take the list of the segmentation"
+        )
     masks.check_masks()
     return masks
 
 
 def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> None:
     """predictions.csv: id, then the probability of every class."""
-    rows = [[i, *(f"{p:.6f}" for p in row)] for i, row in zip(ids, logits.sigmoid().tolist(), strict=True)]
+    rows = [
+        [i, *(f"{p:.6f}" for p in row)]
+        for i, row in zip(ids, logits.sigmoid().tolist(), strict=True)
+    ]
     write_csv(path, [["id", *CLASS_NAMES], *rows])
 
 
@@ -188,7 +237,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_instances(args.export_instances, instances, data)
         if args.neighbours and run.is_main:
             save_neighbours(run.figure("neighbours"), instances, data)
-            summary["neighbour precision"] = neighbour_precision(instances, np.asarray(data.split.labels))
+            summary["neighbour precision"] = neighbour_precision(
+                instances, np.asarray(data.split.labels)
+            )
     numbers = {k: v for k, v in summary.items() if isinstance(v, float)}
     run.log("Inference", **summary)
     run.print(f"{summary['images']} images: {log_line(numbers)}{without(summary)}")

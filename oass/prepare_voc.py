@@ -41,16 +41,22 @@ def augmented_ids(voc_train: Sequence[str], voc_val: Sequence[str], sbd: Path) -
     for name in ("train", "val"):
         path = sbd / f"{name}.txt"
         if not path.is_file():
-            raise UserError(f"--sbd {sbd}: no {name}.txt; give the folder dataset of SBD's benchmark_RELEASE")
+            raise UserError(
+                f"--sbd {sbd}: no {name}.txt; give the folder dataset of SBD's benchmark_RELEASE"
+            )
         union |= set(read_id_list(path))
     return sorted(union - set(voc_val))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the devkit's lists, join, compare with the known counts and sums, write."""
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_data_dir(parser.add_argument)
-    parser.add_argument("--sbd", type=folder_path, default=None, help="folder with SBD's train.txt and val.txt")
+    parser.add_argument(
+        "--sbd", type=folder_path, default=None, help="folder with SBD's train.txt and val.txt"
+    )
     parser.add_argument("--to", type=folder_path, default=PACKAGE_DATA, help="where the lists go")
     args = parser.parse_args(argv)
     folder = require_devkit(args.data_dir) / "ImageSets" / "Segmentation"

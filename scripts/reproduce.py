@@ -94,7 +94,9 @@ def from_rows(folder: Path, command: str, rows: Sequence[dict[str, str]]) -> lis
 
     rest = arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]
     share = minutes / len(seeds) if minutes else None
-    return [Experiment(folder.name, scale, (*rest, "--seed", str(s)), share, commits) for s in seeds]
+    return [
+        Experiment(folder.name, scale, (*rest, "--seed", str(s)), share, commits) for s in seeds
+    ]
 
 
 def _scale(minutes: float | None, *, is_sample: bool) -> str:
@@ -122,7 +124,9 @@ def cleaned(folder: Path, command: str) -> tuple[tuple[str, ...], str]:
             rest.append(word)
         else:
             skip = False
-    named = next((w for w in rest if _PLACEHOLDER.search(w.partition("=")[2] or w) and w != "DATA"), "")
+    named = next(
+        (w for w in rest if _PLACEHOLDER.search(w.partition("=")[2] or w) and w != "DATA"), ""
+    )
     return (script, *rest), f"needs your own {named}" if named else ""
 
 
@@ -146,7 +150,9 @@ def fingerprint(paper: str, root: Path = ROOT) -> str:
     return digest.hexdigest()[:16]
 
 
-def state_of(experiment: Experiment, out: Path, data: Path | None, again: bool, root: Path = ROOT) -> str:
+def state_of(
+    experiment: Experiment, out: Path, data: Path | None, again: bool, root: Path = ROOT
+) -> str:
     """`run`, `start over`, or the reason why it is left out. OUT/NAME.json holds the code that it last ran with."""
     if experiment.by_hand:
         return f"by hand: {experiment.by_hand}"
@@ -219,7 +225,12 @@ def command_of(experiment: Experiment, state: str, args: argparse.Namespace) -> 
     """The whole command: launcher, script, arguments with the data's place, run directory, --resume or --overwrite."""
     arguments = [placed(argument, args.data) for argument in experiment.arguments]
     place = ["--output_dir", str((args.out / experiment.name).resolve())]
-    return [*launcher_words(args.launcher), *arguments, *place, "--overwrite" if state == "start over" else "--resume"]
+    return [
+        *launcher_words(args.launcher),
+        *arguments,
+        *place,
+        "--overwrite" if state == "start over" else "--resume",
+    ]
 
 
 def run(command: Sequence[str], folder: Path, log: Path) -> int:
@@ -250,7 +261,9 @@ def run_all(todo: Sequence[tuple[Experiment, str]], args: argparse.Namespace, ro
     spent = 0.0
     with tqdm(todo, unit="experiment") as bar:
         for number, (experiment, state) in enumerate(bar):
-            left = sum(e.minutes or UNKNOWN for e, _ in todo[number:]) * (spent / expected if spent else 1.0)
+            left = sum(e.minutes or UNKNOWN for e, _ in todo[number:]) * (
+                spent / expected if spent else 1.0
+            )
             bar.set_postfix_str(f"about {left:.0f} min left, {experiment.name}")
             start = time.monotonic()
             log = args.out / f"{experiment.name}.log"
@@ -284,13 +297,33 @@ def listing(rows: Iterable[tuple[int, Experiment, str]]) -> str:
 def build_parser() -> OneLineParser:
     """The command line."""
     parser = OneLineParser(prog="reproduce.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--scale", choices=SCALES, default="sample", help="each holds the ones before it, but sample")
-    parser.add_argument("--paper", choices=PAPERS, action="append", help="only this one (may be given again)")
-    parser.add_argument("--data", type=folder_path, default=None, help="stands for DATA in the commands")
-    parser.add_argument("--out", type=folder_path, default=ROOT / "runs" / "reproduce", help="run directories and logs")
-    parser.add_argument("--launcher", default="", help='instead of python, for instance "accelerate launch"')
-    parser.add_argument("--again", action="store_true", help="also what was measured at this commit")
-    parser.add_argument("--index", type=whole(0), default=None, help="only this one of the list (Slurm array)")
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        default="sample",
+        help="each holds the ones before it, but sample",
+    )
+    parser.add_argument(
+        "--paper", choices=PAPERS, action="append", help="only this one (may be given again)"
+    )
+    parser.add_argument(
+        "--data", type=folder_path, default=None, help="stands for DATA in the commands"
+    )
+    parser.add_argument(
+        "--out",
+        type=folder_path,
+        default=ROOT / "runs" / "reproduce",
+        help="run directories and logs",
+    )
+    parser.add_argument(
+        "--launcher", default="", help='instead of python, for instance "accelerate launch"'
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="also what was measured at this commit"
+    )
+    parser.add_argument(
+        "--index", type=whole(0), default=None, help="only this one of the list (Slurm array)"
+    )
     parser.add_argument("--dry_run", action="store_true", help="list, run nothing")
     parser.add_argument("--root", type=folder_path, default=ROOT, help="the repository")
     return parser
@@ -309,17 +342,27 @@ def main(argv: list[str] | None = None) -> int:
     launcher_words(args.launcher)
 
     scales = {"sample": ("sample",), "small": ("small",), "full": ("small", "full")}[args.scale]
-    wanted = [e for e in experiments(args.root) if e.paper in (args.paper or PAPERS) and e.scale in scales]
-    rows = [(k, e, state_of(e, args.out, args.data, args.again, args.root)) for k, e in enumerate(wanted)]
+    wanted = [
+        e for e in experiments(args.root) if e.paper in (args.paper or PAPERS) and e.scale in scales
+    ]
+    rows = [
+        (k, e, state_of(e, args.out, args.data, args.again, args.root))
+        for k, e in enumerate(wanted)
+    ]
     if args.index is not None:
         if args.index >= len(rows):
             there = f"0 to {len(rows) - 1}" if rows else "none"
-            raise UserError(f"--index {args.index}: no such experiment; there are {there} (see --dry_run)")
+            raise UserError(
+                f"--index {args.index}: no such experiment; there are {there} (see --dry_run)"
+            )
         rows = [row for row in rows if row[0] == args.index]
     todo = [(e, state) for _, e, state in rows if state in ("run", "start over")]
     print(listing(rows) or "nothing of this scale")
     total = sum(e.minutes or UNKNOWN for e, _ in todo)
-    print(f"{len(todo)} of {len(rows)} to run, about {total:.0f} min; run directories in {args.out}", flush=True)
+    print(
+        f"{len(todo)} of {len(rows)} to run, about {total:.0f} min; run directories in {args.out}",
+        flush=True,
+    )
     if any(state == "measured at this commit" for *_, state in rows):
         print("what was measured at this commit is left out; --again measures it here")
     if args.dry_run:

@@ -50,7 +50,9 @@ class Pair:
     @property
     def why(self) -> str:
         """Why it got its verdict, and what of the two measurements was not equal."""
-        told = self.obstacle or reason(self.verdict, self.interval, self.better.side, self.worse.side)
+        told = self.obstacle or reason(
+            self.verdict, self.interval, self.better.side, self.worse.side
+        )
         return "; ".join(filter(None, (told, self.apart)))
 
     @property
@@ -94,9 +96,17 @@ def judge(claim: Claim, paper: Paper) -> Judgement:
     """Compare every pair of rows the claim speaks of."""
     real, sample = (_judged(claim, rows) for rows in (paper.real, paper.samples))
     used = [row for pair in real for row in (pair.better, pair.worse)]
-    waiting = [r for r in paper.real if r.value is None and (_fits(claim, r, "better") or _fits(claim, r, "worse"))]
-    commands = dict.fromkeys(row.cells["command"] for row in used or waiting if row.cells["command"])
-    return Judgement(claim, _pairs(claim, paper.published), real, sample, list(commands) or [claim.command])
+    waiting = [
+        r
+        for r in paper.real
+        if r.value is None and (_fits(claim, r, "better") or _fits(claim, r, "worse"))
+    ]
+    commands = dict.fromkeys(
+        row.cells["command"] for row in used or waiting if row.cells["command"]
+    )
+    return Judgement(
+        claim, _pairs(claim, paper.published), real, sample, list(commands) or [claim.command]
+    )
 
 
 def judge_all(papers: Iterable[Paper], claims: Sequence[Claim]) -> list[Judgement]:
@@ -142,4 +152,6 @@ def _pairs(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
 
 def _fits(claim: Claim, row: Row, side: str) -> bool:
     patterns = {**claim.where, **getattr(claim, side)}
-    return all(re.fullmatch(pattern, row.cells[column], re.I) for column, pattern in patterns.items())
+    return all(
+        re.fullmatch(pattern, row.cells[column], re.I) for column, pattern in patterns.items()
+    )

@@ -56,7 +56,10 @@ def _numbered_names(name: str) -> Iterator[str]:
 def markdown(cell: str) -> str:
     """A Markdown cell: code, bold and web links; everything else escaped."""
     parts = re.split(r"(`[^`]+`)", cell)
-    return "".join(f"<code>{text(p[1:-1])}</code>" if p[:1] == "`" and len(p) > 1 else _inline(p) for p in parts)
+    return "".join(
+        f"<code>{text(p[1:-1])}</code>" if p[:1] == "`" and len(p) > 1 else _inline(p)
+        for p in parts
+    )
 
 
 def _inline(part: str) -> str:
@@ -82,7 +85,9 @@ class Cell(str):
         return cell
 
 
-def table(name: str, caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+def table(
+    name: str, caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = ""
+) -> str:
     """A table whose columns sort; cells are HTML. On a narrow screen every row becomes a card."""
     head = "".join(f'<th scope="col"><button type="button">{text(h)}</button></th>' for h in header)
     body = []
@@ -106,7 +111,9 @@ def provenance_line(row: Row) -> str:
 
 def provenance(row: Row) -> str:
     """The same as a fold-out list, since a phone has no hover."""
-    items = [(name.replace("_", " "), row.cells[name]) for name in _PROVENANCE if row.cells.get(name)]
+    items = [
+        (name.replace("_", " "), row.cells[name]) for name in _PROVENANCE if row.cells.get(name)
+    ]
     if row.by_seed:
         items.append(("values by seed", ", ".join(f"{s}: {v:.6g}" for s, v in row.by_seed.items())))
     if not items:
@@ -116,7 +123,11 @@ def provenance(row: Row) -> str:
 
 
 def _value(name: str, value: str) -> str:
-    return f"<code>{text(value)}</code>" if name in ("command", "commit", "data sha", "run") else text(value)
+    return (
+        f"<code>{text(value)}</code>"
+        if name in ("command", "commit", "data sha", "run")
+        else text(value)
+    )
 
 
 def picture(path: Path, alt: str) -> str:

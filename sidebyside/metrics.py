@@ -82,7 +82,9 @@ def _reads_as_number(text: str) -> bool:
     return True
 
 
-def mean_curve(runs: Sequence[Sequence[dict]], split: str, metric: str) -> list[tuple[float, float, float, int]]:
+def mean_curve(
+    runs: Sequence[Sequence[dict]], split: str, metric: str
+) -> list[tuple[float, float, float, int]]:
     """Epoch, mean, sample deviation (0 for one run) and n over the metrics lines of several runs.
 
     Of several lines of an epoch the last counts (a resumed run); epochs that fewer runs have than others are left out.

@@ -36,14 +36,20 @@ class Line:
     def why(self) -> str:
         """What stands beside the difference: where the paper's number lies, or why that is not known."""
         if self.inside is not None:
-            return "paper inside our 95 % interval" if self.inside else "paper outside our 95 % interval"
+            return (
+                "paper inside our 95 % interval"
+                if self.inside
+                else "paper outside our 95 % interval"
+            )
         if self.ours.n < 2:
             return "one run"
         return "no deviation known" if self.ours.std is None else "one seed"
 
 
 def _both_known(one: Row | None, other: Row | None) -> bool:
-    return one is not None and other is not None and one.value is not None and other.value is not None
+    return (
+        one is not None and other is not None and one.value is not None and other.value is not None
+    )
 
 
 _SHARE = re.compile(r"acc|mAP|f1|top-?\d|iou|pxap|precision|recall|coverage", re.I)

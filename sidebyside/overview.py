@@ -32,7 +32,9 @@ def strip(argument: str) -> tuple[str, np.ndarray]:
     """PAPER=FILE[@TOP:BOTTOM] as the paper's name and its pixels (h,w,3) uint8; UserError where it is no such thing."""
     match = re.fullmatch(rf"({'|'.join(PAPERS)})=(.+?)(?:@(\d+):(\d+))?", argument)
     if match is None:
-        raise UserError(f"{argument}: give PAPER=FILE or PAPER=FILE@TOP:BOTTOM, PAPER one of {', '.join(PAPERS)}")
+        raise UserError(
+            f"{argument}: give PAPER=FILE or PAPER=FILE@TOP:BOTTOM, PAPER one of {', '.join(PAPERS)}"
+        )
     name, file, top, bottom = match.groups()
     whole = np.asarray(read_image(file))
     pixels = whole[int(top) : int(bottom)] if top else whole
@@ -65,7 +67,9 @@ def draw(strips: list[tuple[str, np.ndarray]], out: Path) -> None:
     scaled = [(name, fitted(pixels)) for name, pixels in strips]
     heights = [pixels.shape[0] + 34 for _, pixels in scaled]
     size = (WIDTH / 100, sum(heights) / 100)
-    figure, axes = plt.subplots(len(scaled), figsize=size, squeeze=False, gridspec_kw={"height_ratios": heights})
+    figure, axes = plt.subplots(
+        len(scaled), figsize=size, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
     for axis, (name, pixels) in zip(axes[:, 0], scaled, strict=True):
         axis.imshow(pixels)
         axis.set_title(TOLD[name], fontsize=9, loc="left")

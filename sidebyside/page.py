@@ -30,9 +30,14 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 _OPEN = 2  # pairs shown at once in a cell; the others fold out
 
 
-def build(papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequence[RunFolder] = ()) -> str:
+def build(
+    papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequence[RunFolder] = ()
+) -> str:
     """The whole page."""
-    sections = [("claims", "Does it reproduce?", _claims(judgements)), ("rule", "The rule", _rule(papers))]
+    sections = [
+        ("claims", "Does it reproduce?", _claims(judgements)),
+        ("rule", "The rule", _rule(papers)),
+    ]
     for paper in papers:
         sections.append((paper.name, paper.title or paper.name, _numbers(paper)))
     if runs:
@@ -41,9 +46,12 @@ def build(papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequen
     sections.append(("gallery", "Pictures", _gallery(papers)))
     sections.append(("deviations", "Deviations register", _deviations(papers)))
     sections.append(("downloads", "Every number as CSV", _downloads(papers, judgements)))
-    links = "".join(f'<li><a href="#{name}">{text(title.split(":")[0])}</a></li>' for name, title, _ in sections)
+    links = "".join(
+        f'<li><a href="#{name}">{text(title.split(":")[0])}</a></li>' for name, title, _ in sections
+    )
     body = "\n".join(
-        f'<section id="{n}"><h2>{text(title)}</h2>\n{content}\n</section>' for n, title, content in sections
+        f'<section id="{n}"><h2>{text(title)}</h2>\n{content}\n</section>'
+        for n, title, content in sections
     )
     css = (HERE / "page.css").read_text(encoding="utf-8")
     js = (HERE / "page.js").read_text(encoding="utf-8")
@@ -82,12 +90,22 @@ file, every verdict from the rule. <span id="selfcheck" role="status"></span></p
 
 def _tally(judgements: Sequence[Judgement]) -> str:
     counts = [(v, sum(j.verdict == v for j in judgements)) for v in VERDICTS]
-    items = "".join(f"<li>{badge(verdict, f': {count}')}</li>" for verdict, count in counts if count)
+    items = "".join(
+        f"<li>{badge(verdict, f': {count}')}</li>" for verdict, count in counts if count
+    )
     return f'<p class="soft">{len(judgements)} central claims, on real data:</p><ul class="tally">{items}</ul>'
 
 
 def _claims(judgements: Sequence[Judgement]) -> str:
-    header = ("Paper", "Claim", "Verdict", "The paper reports", "Measured on real data", "Offline sample", "Command")
+    header = (
+        "Paper",
+        "Claim",
+        "Verdict",
+        "The paper reports",
+        "Measured on real data",
+        "Offline sample",
+        "Command",
+    )
     rows = []
     for j in judgements:
         order = VERDICTS.index(j.verdict)
@@ -98,17 +116,25 @@ def _claims(judgements: Sequence[Judgement]) -> str:
         rows.append(
             (
                 Cell(f'<a href="#{j.claim.paper}">{j.claim.paper}</a>'),
-                Cell(f"<strong>{text(j.claim.name)}</strong><br>{text(j.claim.statement)}", j.claim.name),
-                Cell(badge(j.verdict) + (f"<br><small>{text(j.note)}</small>" if j.note else ""), order),
+                Cell(
+                    f"<strong>{text(j.claim.name)}</strong><br>{text(j.claim.statement)}",
+                    j.claim.name,
+                ),
+                Cell(
+                    badge(j.verdict) + (f"<br><small>{text(j.note)}</small>" if j.note else ""),
+                    order,
+                ),
                 _published(j),
                 _pairs(j.real) if j.real else NOT_RUN,
                 Cell(sample, VERDICTS.index(j.on_sample)),
-                Cell(_folded("command", f"<p>in <code>{j.claim.paper}/</code></p>{commands}") if commands else ""),
+                Cell(
+                    _folded("command", f"<p>in <code>{j.claim.paper}/</code></p>{commands}")
+                    if commands
+                    else ""
+                ),
             )
         )
-    note = (
-        "Offline samples are small drawn data sets: they show that the method works, and are not comparable to a paper."
-    )
+    note = "Offline samples are small drawn data sets: they show that the method works, and are not comparable to a paper."
     return table("claims-table", note, header, rows)
 
 
@@ -142,7 +168,9 @@ def _pairs(pairs: Sequence[Pair]) -> str:
 def _list(items: Sequence[str]) -> str:
     shown = f"<ul>{''.join(items[:_OPEN])}</ul>"
     return shown + (
-        _folded(f"{len(items) - _OPEN} more", f"<ul>{''.join(items[_OPEN:])}</ul>") if items[_OPEN:] else ""
+        _folded(f"{len(items) - _OPEN} more", f"<ul>{''.join(items[_OPEN:])}</ul>")
+        if items[_OPEN:]
+        else ""
     )
 
 
@@ -158,13 +186,21 @@ def _where(row: Row) -> str:
 def _rule(papers: Sequence[Paper]) -> str:
     missing = [m for p in papers for m in p.missing]
     known = sum(row.by_seed is not None for p in papers for row in p.ours)
-    absent = f"<p>Not there: {', '.join(f'<code>{text(m)}</code>' for m in missing)}.</p>" if missing else ""
+    absent = (
+        f"<p>Not there: {', '.join(f'<code>{text(m)}</code>' for m in missing)}.</p>"
+        if missing
+        else ""
+    )
     return f"<p>{text(RULE)}</p><p>{known} rows are known seed by seed (results/seeds.csv).</p>{absent}"
 
 
 def _numbers(paper: Paper) -> str:
     parts = [f'<p><a href="{text(paper.link)}">The paper</a></p>' if paper.link else ""]
-    parts += [f"<p>Not there: <code>{text(m)}</code></p>" for m in paper.missing if m.endswith((".csv", "/"))]
+    parts += [
+        f"<p>Not there: <code>{text(m)}</code></p>"
+        for m in paper.missing
+        if m.endswith((".csv", "/"))
+    ]
     lines = lines_of(paper)
     if lines:
         header = (
@@ -182,8 +218,19 @@ def _numbers(paper: Paper) -> str:
         note = "Real data. A number stands beside the paper's only where all of the first five columns agree."
         parts.append(table(f"{paper.name}-numbers", note, header, map(_line, lines), "numbers"))
     if paper.samples:
-        header = ("Data set", "Setting", "Method", "Metric", "Protocol", "Measured", "Seeds", "Source")
-        rows = [(*_keys(r), _measured(r), text(r.cells["seeds"]), provenance(r)) for r in paper.samples]
+        header = (
+            "Data set",
+            "Setting",
+            "Method",
+            "Metric",
+            "Protocol",
+            "Measured",
+            "Seeds",
+            "Source",
+        )
+        rows = [
+            (*_keys(r), _measured(r), text(r.cells["seeds"]), provenance(r)) for r in paper.samples
+        ]
         note = "Offline sample: not comparable to any number of the paper."
         parts.append(table(f"{paper.name}-sample", note, header, rows, "numbers sample"))
     return "\n".join(parts) if any(parts) else "<p>No results yet.</p>"
@@ -197,7 +244,8 @@ def _measured(row: Row | None) -> Cell:
     if row is None or row.value is None:
         return Cell(NOT_RUN)
     return Cell(
-        f'<span title="{text(provenance_line(row))}"><b>{row.number()}</b></span> <small>n {row.n}</small>', row.value
+        f'<span title="{text(provenance_line(row))}"><b>{row.number()}</b></span> <small>n {row.n}</small>',
+        row.value,
     )
 
 
@@ -205,8 +253,14 @@ def _line(line: Line) -> tuple[str, ...]:
     row = line.ours or line.published
     told = line.published.cells if line.published else {}
     n = f" <small>n {line.published.n}</small>" if line.published and line.published.n else ""
-    paper = Cell(f"{line.published.number()}{n}", line.published.value) if line.published else Cell("")
-    source = f"<p>{text(', '.join(filter(None, (told.get('table'), told.get('note')))))}</p>" if told else ""
+    paper = (
+        Cell(f"{line.published.number()}{n}", line.published.value) if line.published else Cell("")
+    )
+    source = (
+        f"<p>{text(', '.join(filter(None, (told.get('table'), told.get('note')))))}</p>"
+        if told
+        else ""
+    )
     difference = Cell("")
     if line.difference is not None:
         difference = Cell(f"{signed(line.difference)} <small>{line.why}</small>", line.difference)
@@ -241,7 +295,9 @@ def _runs(runs: Sequence[RunFolder]) -> str:
                 _folded("settings", f"{command}<dl>{settings}</dl>"),
             )
         )
-    return table("own-runs", f"{len(runs)} run directories, as named on the command line", header, rows)
+    return table(
+        "own-runs", f"{len(runs)} run directories, as named on the command line", header, rows
+    )
 
 
 def _drawn(papers: Sequence[Paper], runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
@@ -258,7 +314,9 @@ def _drawn(papers: Sequence[Paper], runs: Sequence[RunFolder]) -> list[tuple[str
 
 
 def _curves(drawn: Sequence[tuple[str, str]]) -> str:
-    parts = [f'<h3>{name}</h3><div class="grid-of">{charts}</div>' for name, charts in drawn if charts]
+    parts = [
+        f'<h3>{name}</h3><div class="grid-of">{charts}</div>' for name, charts in drawn if charts
+    ]
     parts = [unique_ids("\n".join(parts))]
     note = "<p>Of your own runs too: <code>python compare.py RUN [RUN ...]</code></p>"
     return "\n".join([*parts, note])
@@ -302,7 +360,12 @@ def _downloads(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
         for row in paper.ours:
             source = "offline sample" if row.is_sample else "ours"
             numbers.append([paper.name, source, *(row.cells[c] for c in OURS)])
-    columns = ["paper", "claim", "data", *(f"{side}_{c}" for side in ("better", "worse") for c in KEY)]
+    columns = [
+        "paper",
+        "claim",
+        "data",
+        *(f"{side}_{c}" for side in ("better", "worse") for c in KEY),
+    ]
     columns += ["difference", "low", "high", "interval", "pair", "why", "claim_verdict"]
     pairs = []
     for j in judgements:
@@ -311,7 +374,17 @@ def _downloads(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
             i = p.interval
             ends = (i.difference, i.low, i.high, i.how) if i else ("",) * 4
             pairs.append(
-                [j.claim.paper, j.claim.name, data, *p.better.key, *p.worse.key, *ends, p.verdict, p.why, verdict]
+                [
+                    j.claim.paper,
+                    j.claim.name,
+                    data,
+                    *p.better.key,
+                    *p.worse.key,
+                    *ends,
+                    p.verdict,
+                    p.why,
+                    verdict,
+                ]
             )
     first, second = download("numbers.csv", header, numbers), download("claims.csv", columns, pairs)
     return f"<p>{first}: every row with its provenance. {second}: every pair behind a verdict.</p>"

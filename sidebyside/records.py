@@ -46,7 +46,9 @@ class Row:
         if self.value is None:
             return "n/a"
         if "value" in self.cells:
-            return " ± ".join(filter(None, (self.cells["value"].strip(), self.cells["std"].strip())))
+            return " ± ".join(
+                filter(None, (self.cells["value"].strip(), self.cells["std"].strip()))
+            )
         return mean_and_spread(self.value, self.std)
 
 
@@ -97,7 +99,10 @@ def _load_paper(root: Path, name: str) -> Paper:
     if not folder.is_dir():
         paper.missing.append(f"{name}/")
         return paper
-    for target, file, columns in ((paper.ours, "ours.csv", OURS), (paper.published, "paper.csv", PAPER)):
+    for target, file, columns in (
+        (paper.ours, "ours.csv", OURS),
+        (paper.published, "paper.csv", PAPER),
+    ):
         path = folder / "results" / file
         if path.exists():
             target.extend(load_rows(path, name, columns))
@@ -113,10 +118,14 @@ def _load_paper(root: Path, name: str) -> Paper:
     paper.deviations = deviations(text)
     if text and not paper.deviations:
         paper.missing.append(f"a deviations table in {name}/README.md")
-    captions = {Path(target).name: alt for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)", text)}
+    captions = {
+        Path(target).name: alt for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)", text)
+    }
     for picture in sorted((folder / "results" / "figures").glob("[!.]*.png")):
         if _is_png(picture):
-            paper.pictures.append((picture, captions.get(picture.name) or picture.stem.replace("_", " ")))
+            paper.pictures.append(
+                (picture, captions.get(picture.name) or picture.stem.replace("_", " "))
+            )
         else:
             paper.missing.append(f"a readable picture {name}/results/figures/{picture.name}")
     return paper
@@ -223,7 +232,9 @@ def _with_seeds(rows: Sequence[Row], path: Path) -> list[Row]:
             _check_seeds(row, known[row.key], f"{path}: line {lines[row.key]}")
     strangers = sorted(lines[key] for key in set(known) - {row.key for row in rows})
     if strangers:
-        raise UserError(f"{path}: line {strangers[0]}: ours.csv has no row with these first five columns")
+        raise UserError(
+            f"{path}: line {strangers[0]}: ours.csv has no row with these first five columns"
+        )
     return [replace(row, by_seed=known.get(row.key)) for row in rows]
 
 
@@ -231,7 +242,9 @@ def _check_seeds(row: Row, values: dict[int, float], where: str) -> None:
     named = ", ".join(row.key)
     told = {int(seed) for seed in row.cells["seeds"].split()}
     if told and told != set(values):
-        raise UserError(f"{where}: seeds {_listed(values)} for {named}, but ours.csv has {_listed(told)}")
+        raise UserError(
+            f"{where}: seeds {_listed(values)} for {named}, but ours.csv has {_listed(told)}"
+        )
     mean = statistics.fmean(values.values())
     if row.value is None or not math.isclose(mean, row.value, rel_tol=1e-4, abs_tol=1e-4):
         raise UserError(
@@ -254,7 +267,9 @@ def load_curves(path: Path) -> dict[tuple[str, str, str], list[Curve]]:
         std = _spread(cells["std"], mean, f"{where}: std") or 0.0
         n = whole(cells["n"], f"{where}: n")
         if epoch in points[key]:
-            raise UserError(f"{where}: a second point at epoch {cells['epoch']} for {', '.join(key)}")
+            raise UserError(
+                f"{where}: a second point at epoch {cells['epoch']} for {', '.join(key)}"
+            )
         points[key][epoch] = (mean, std, n)
 
     charts: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)

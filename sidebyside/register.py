@@ -15,7 +15,9 @@ _ACCURACY = r".*acc(uracy)?( .*)?|acc@?1.*|top-1.*"
 _CAVL_RUN = "python main.py -compare cavl,uniform,rc,proden,cc -seeds 0,1,2 -ep 50 --data_dir DATA"
 _CAVL_MAT = "python main.py -ds lost -ep 100 -compare cavl,rc,proden,cc,uniform -seeds 0,1,2 --data_dir DATA"
 _OASS_NOTE = "On composed photographs: ten epochs of a small network without ImageNet weights."
-_OASS_RUN = "python ablation.py --strategies gap,none,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --data_dir DATA"
+_OASS_RUN = (
+    "python ablation.py --strategies gap,none,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --data_dir DATA"
+)
 
 _CALM_FLAGS = "--architecture=resnet50 --dataset=CUB --use_bn=True --large_feature_map=True"
 _CALM_RUN = f"python main.py --experiment_name=em/ --attribution_method=CALM_EM {_CALM_FLAGS}"
@@ -23,12 +25,14 @@ _CALM_MAPS = "--score_map_process=jointll --norm_type=clipping --use_load_checkp
 _CALM_CUES = f"{_CALM_RUN} && python eval_cue_location.py --attribution_method=CALM_EM {_CALM_FLAGS} {_CALM_MAPS}"
 _CALM_ERASE = _CALM_CUES.replace("eval_cue_location", "eval_pixel_perturb")
 _CALM_BOXES = _CALM_CUES.replace("eval_cue_location", "eval_wsol")
-_CSL_RUN = (
-    "python train.py --compare all --schemes fpc,rps --seeds 0,1,2 --data=DATA/COCO_2014 --model-path=mtresnet_21k"
-)
+_CSL_RUN = "python train.py --compare all --schemes fpc,rps --seeds 0,1,2 --data=DATA/COCO_2014 --model-path=mtresnet_21k"
 _CSL_NOTE = "On composed photographs, twenty epochs of a small network: the means stand in the paper's order."
-_CSL_OPEN = "python train.py --recipe csl_fpc --data=DATA/OpenImages --do_bottleneck_head --image-size=224"
-_MILE_RUN = "python MILe.py --dataset mnist --mnist_path DATA --model resnet18-10 --total_steps 10000"
+_CSL_OPEN = (
+    "python train.py --recipe csl_fpc --data=DATA/OpenImages --do_bottleneck_head --image-size=224"
+)
+_MILE_RUN = (
+    "python MILe.py --dataset mnist --mnist_path DATA --model resnet18-10 --total_steps 10000"
+)
 _MILE_RUN += " --compare softmax,sigmoid,MILe --seeds 0,1,2"
 
 CAVL = (

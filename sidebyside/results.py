@@ -47,12 +47,16 @@ def read_numbered(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[st
     table = read_csv(path)
     header = table[0][1] if table else []
     if header != list(columns):
-        raise UserError(f"{path}: line 1: {_other_columns(header, columns)}; expected {','.join(columns)}")
+        raise UserError(
+            f"{path}: line 1: {_other_columns(header, columns)}; expected {','.join(columns)}"
+        )
 
     rows = []
     for number, cells in table[1:]:
         if len(cells) != len(columns):
-            raise UserError(f"{path}: line {number}: has {len(cells)} cells, expected {len(columns)}")
+            raise UserError(
+                f"{path}: line {number}: has {len(cells)} cells, expected {len(columns)}"
+            )
         rows.append((number, dict(zip(columns, cells, strict=True))))
     return rows
 
@@ -76,8 +80,13 @@ def write(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = O
 def data_sha(folder: Path) -> str:
     """The first 12 hex digits of a SHA-256 over the names and contents of a file, or of all files of a folder."""
     folder, digest = Path(folder), hashlib.sha256()
-    for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(path.relative_to(folder.parent if folder.is_file() else folder).as_posix().encode() + b"\0")
+    for path in (
+        [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    ):
+        digest.update(
+            path.relative_to(folder.parent if folder.is_file() else folder).as_posix().encode()
+            + b"\0"
+        )
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -133,7 +142,9 @@ def _config(folder: Path) -> dict[str, Any]:
         config["launches"][0]["command"] + config["launches"][-1]["time"]
         (config["commit"], config["packages"]["torch"], _device(config))
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not as a run writes it ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{path}: not as a run writes it ({type(error).__name__}: {error})"
+        ) from error
     return config
 
 
@@ -182,7 +193,9 @@ def check_one_experiment(folders: Sequence[Path]) -> None:
         places[place] = folder
         same = (_seed(folder), settings[folder].get("fold"))
         if same in seen:
-            raise UserError(f"{folder}: seed {same[0]} is that of {seen[same]} too; a mean counts each seed once")
+            raise UserError(
+                f"{folder}: seed {same[0]} is that of {seen[same]} too; a mean counts each seed once"
+            )
         seen[same] = folder
         folds[same[0]] += 1
 
@@ -194,11 +207,21 @@ def check_one_experiment(folders: Sequence[Path]) -> None:
         for name in sorted({*settings[first], *settings[other]} - _OWN):
             one, two = settings[first].get(name), settings[other].get(name)
             if one != two and not (_is_place(one) and _is_place(two)):
-                raise UserError(f"{first} and {other} are no seeds of one experiment: {name} is {one!r} and {two!r}")
+                raise UserError(
+                    f"{first} and {other} are no seeds of one experiment: {name} is {one!r} and {two!r}"
+                )
 
 
 # What the runs of one experiment may differ in.
-_OWN = FREE_SETTINGS | {"seed", "seeds", "fold", "compare", "tag", "experiment_name", "checkpoint_path"}
+_OWN = FREE_SETTINGS | {
+    "seed",
+    "seeds",
+    "fold",
+    "compare",
+    "tag",
+    "experiment_name",
+    "checkpoint_path",
+}
 
 
 def _is_place(value: object) -> bool:
@@ -236,11 +259,16 @@ def add(
     `scale`: 100 turns fractions into percent; None is 1, where the values can be of the unit that the metric names.
     """
     values = values_by_seed(runs, key, 1.0 if scale is None else scale)
-    check_unit(fields["metric"], [v for own in values.values() for v in own], is_sure=scale is not None)
+    check_unit(
+        fields["metric"], [v for own in values.values() for v in own], is_sure=scale is not None
+    )
     row = row_from_runs(runs, values, **fields)
     check_sample(row, runs)
     same = {c: row[c] for c in OURS[:5]}
-    seeds = [{**same, "seed": seed, "value": f"{statistics.fmean(own):.8g}"} for seed, own in values.items()]
+    seeds = [
+        {**same, "seed": seed, "value": f"{statistics.fmean(own):.8g}"}
+        for seed, own in values.items()
+    ]
     drawn = []
     for epoch, mean, std, n in curve_of_runs(runs, curve) if curve else ():
         cells = {c: row[c] for c in CURVES[:3]} | {"curve": curve, "epoch": epoch, "n": n}
@@ -258,7 +286,9 @@ def check_sample(row: Mapping[str, Any], runs: Sequence[Path]) -> None:
         return
     on_sample = [folder for folder in runs if read_run(Path(folder)).is_sample]
     if on_sample:
-        raise UserError(f"{on_sample[0]}: a run on the offline sample; say `sample` in --dataset or --protocol")
+        raise UserError(
+            f"{on_sample[0]}: a run on the offline sample; say `sample` in --dataset or --protocol"
+        )
 
 
 def is_sample_row(cells: Mapping[str, Any]) -> bool:
@@ -272,14 +302,18 @@ def check_unit(metric: str, values: Sequence[float], *, is_sure: bool) -> None:
     if not metric.endswith(" %"):
         return
     if max(values) > 100:
-        raise UserError(f"--metric {metric!r}: {max(values):.6g} is more than all; is --scale right?")
+        raise UserError(
+            f"--metric {metric!r}: {max(values):.6g} is more than all; is --scale right?"
+        )
     if not is_sure and max(values) <= 1:
         raise UserError(
             f"--metric {metric!r}: the values lie within 0 and 1; --scale 100 for fractions, --scale 1 for percent"
         )
 
 
-def _replace(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], same: Sequence[str]) -> None:
+def _replace(
+    path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], same: Sequence[str]
+) -> None:
     """Write `rows` into a results file in the place of those that agree with them in the columns `same`."""
     new = {tuple(str(row[c]) for c in same) for row in rows}
     old = read(path, columns) if path.is_file() else []
@@ -304,17 +338,24 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _group(dataset: str, setting: str, rows: Sequence[dict[str, str]]) -> str:
-    methods, protocols = (list(dict.fromkeys(row[c] for row in rows)) for c in ("method", "protocol"))
+    methods, protocols = (
+        list(dict.fromkeys(row[c] for row in rows)) for c in ("method", "protocol")
+    )
     columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in rows))
     counts = {row["n"] for row in rows if row["mean"]}
-    cells = {(r["method"], r["metric"], r["protocol"]): _measured(r, with_n=len(counts) > 1) for r in rows}
+    cells = {
+        (r["method"], r["metric"], r["protocol"]): _measured(r, with_n=len(counts) > 1)
+        for r in rows
+    }
     if len(protocols) == 1:
         head = ["method", *(metric for metric, _ in columns)]
         lines = [[m, *(cells.get((m, *column), "") for column in columns)] for m in methods]
     else:
         head = ["metric", "protocol", *methods]
         lines = [[*column, *(cells.get((m, *column), "") for m in methods)] for column in columns]
-    told = "; ".join([*protocols[: len(protocols) == 1], *(f"n = {n}" for n in counts if len(counts) == 1)])
+    told = "; ".join(
+        [*protocols[: len(protocols) == 1], *(f"n = {n}" for n in counts if len(counts) == 1)]
+    )
     title = f"**{', '.join(filter(None, (dataset, setting)))}**" + (f" ({told})" if told else "")
     return "\n".join([title, "", *(_line(cells) for cells in [head, ["---"] * len(head), *lines])])
 
@@ -375,9 +416,18 @@ def main(argv: list[str] | None = None) -> None:
     new.add_argument("paper", choices=PAPERS)
     for name in (*OURS[:5], "key"):
         new.add_argument(f"--{name}", required=True)
-    new.add_argument("--command", default=argparse.SUPPRESS, help="where one command made several runs")
-    new.add_argument("--scale", type=scale_factor, default=None, help="100 turns fractions into percent")
-    new.add_argument("--curve", default="", metavar="SPLIT/METRIC", help="of metrics.jsonl, for the learning curves")
+    new.add_argument(
+        "--command", default=argparse.SUPPRESS, help="where one command made several runs"
+    )
+    new.add_argument(
+        "--scale", type=scale_factor, default=None, help="100 turns fractions into percent"
+    )
+    new.add_argument(
+        "--curve",
+        default="",
+        metavar="SPLIT/METRIC",
+        help="of metrics.jsonl, for the learning curves",
+    )
     new.add_argument("--data", type=Path, default=None, help="data set, for its checksum")
     new.add_argument("runs", nargs="+", type=Path)
     args = vars(parser.parse_args(argv))

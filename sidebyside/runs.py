@@ -103,7 +103,9 @@ class RunFolder:
 
     def _has_marker(self) -> bool:
         """Whether a path among its settings is a drawn sample; relative ones count from the paper's folder too."""
-        paths = [v for v in self.settings.values() if isinstance(v, str) and "/" in v and "\0" not in v]
+        paths = [
+            v for v in self.settings.values() if isinstance(v, str) and "/" in v and "\0" not in v
+        ]
         homes = [Path.cwd(), *([ROOT / self.paper] if self.paper else [])]
         return any(os.path.isfile(home / path / "SAMPLE.json") for home in homes for path in paths)  # noqa: PTH113
 
@@ -170,7 +172,9 @@ def _places(folder: Path) -> tuple[list[Path], list[str]]:
         inner.sort(key=natural)
         names = {*inner, *files}
         has_config = "config.json" in names
-        is_run = "metrics.jsonl" in names or (has_config and names & {"summary.json", "checkpoints"})
+        is_run = "metrics.jsonl" in names or (
+            has_config and names & {"summary.json", "checkpoints"}
+        )
         if is_run or (has_config and Path(here) == folder):
             places.append(Path(here))
     if not places and not problems:
@@ -272,7 +276,9 @@ def name_of(group: Sequence[RunFolder], named: dict[Path, str]) -> str:
     return f"{own[0]} … {own[-1]}"
 
 
-def groups(runs: Sequence[RunFolder], named: dict[Path, str] | None = None) -> dict[str, list[RunFolder]]:
+def groups(
+    runs: Sequence[RunFolder], named: dict[Path, str] | None = None
+) -> dict[str, list[RunFolder]]:
     """Runs that differ only in seed (or fold), each group under its folders' name, method and what else differs.
 
     A run with a seed that its group has already (a copy, a second try) is a group of its own, so that no mean counts
@@ -333,7 +339,9 @@ def told_of(run: RunFolder) -> Told:
     """The seed, `sample` or `real`, the last epoch with a metric, and the first figure of the summary."""
     kind = {True: "sample", False: "real", None: "not told"}[run.is_sample]
     last = max((line["epoch"] for line in run.lines), default=None)
-    figures = [f"{name} {show(value)}" for name, value in run.summary.items() if _is_figure(name, value)]
+    figures = [
+        f"{name} {show(value)}" for name, value in run.summary.items() if _is_figure(name, value)
+    ]
     state = "no figure" if run.is_finished else "unfinished"
     return Told(
         seed="?" if run.seed is None else str(run.seed),

@@ -79,9 +79,13 @@ def welch(better: Sample, worse: Sample) -> Interval:
     parts = [(side.std or 0.0) ** 2 / side.n for side in (better, worse)]
     variance, mean, half = sum(parts), better.mean - worse.mean, 0.0
     if variance > 0:
-        df = variance**2 / sum(p**2 / (s.n - 1) for p, s in zip(parts, (better, worse), strict=True))
+        df = variance**2 / sum(
+            p**2 / (s.n - 1) for p, s in zip(parts, (better, worse), strict=True)
+        )
         half = t_quantile(df) * math.sqrt(variance)
-    how = f"Welch t, n {better.n} and {worse.n}" + ("" if variance > 0 else ", no spread on either side")
+    how = f"Welch t, n {better.n} and {worse.n}" + (
+        "" if variance > 0 else ", no spread on either side"
+    )
     return Interval(mean, mean - half, mean + half, how)
 
 
@@ -120,7 +124,11 @@ def reason(verdict: str, interval: Interval | None, *sides: Sample) -> str:
     """Why a pair got its verdict, in a few words; `sides` are the two that were compared."""
     if interval is None:
         runs_without_spread = [side for side in sides if side.n >= 2 and side.std is None]
-        return "no deviation known on a side" if runs_without_spread else "fewer than two seeds on a side"
+        return (
+            "no deviation known on a side"
+            if runs_without_spread
+            else "fewer than two seeds on a side"
+        )
     if verdict == REPRODUCED:
         return "interval excludes zero"
     return "interval includes zero" if interval.high >= 0 else "the opposite holds"

@@ -39,7 +39,10 @@ def _factory(name: str, build: Callable[..., AttributionNet]) -> Callable[..., A
             prior_gradient=prior_gradient,
         )
 
-    create.__name__, create.__doc__ = name, f"{name} with the two heads; see `calm.network.head.AttributionNet`."
+    create.__name__, create.__doc__ = (
+        name,
+        f"{name} with the two heads; see `calm.network.head.AttributionNet`.",
+    )
     return create
 
 

@@ -17,7 +17,9 @@ class AttributionNet(nn.Module):
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
         if prior_activation not in ACTIVATIONS:
-            raise ValueError(f"prior_activation {prior_activation!r}: choose from {', '.join(ACTIVATIONS)}")
+            raise ValueError(
+                f"prior_activation {prior_activation!r}: choose from {', '.join(ACTIVATIONS)}"
+            )
         super().__init__()
         self.process = UniversalProcess(attribution_method, prior_gradient)
         self.prior_activation = prior_activation
@@ -26,7 +28,9 @@ class AttributionNet(nn.Module):
         """conv_last: D to C; attention: D to 1, then ReLU (released) or softplus."""
         check_count(num_classes, "num_classes")
         self.conv_last = nn.Conv2d(channels, num_classes, 1)
-        self.attention = nn.Sequential(nn.Conv2d(channels, 1, 1), ACTIVATIONS[self.prior_activation]())
+        self.attention = nn.Sequential(
+            nn.Conv2d(channels, 1, 1), ACTIVATIONS[self.prior_activation]()
+        )
         self.process.set_layers(self.conv_last, self.attention)
 
     def extract(self, x: torch.Tensor) -> torch.Tensor:

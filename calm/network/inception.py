@@ -37,7 +37,9 @@ def dense_layer(inputs: int, outputs: int, use_bn: bool) -> nn.Sequential:
 class InceptionCam(AttributionNet):
     """torchvision's blocks and names up to Mixed_6e, A3_1b, A3_2b, conv_last, attention."""
 
-    def __init__(self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str) -> None:
+    def __init__(
+        self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str
+    ) -> None:
         super().__init__(**process)
         self.large_feature_map = large_feature_map
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, kernel_size=3, stride=2, padding=1)
@@ -71,9 +73,13 @@ class InceptionCam(AttributionNet):
         return self.A3_2b(self.A3_1b(x))
 
 
-def build_inception_v3(pretrained: bool, pretrained_path: str | None, **kwargs: object) -> InceptionCam:
+def build_inception_v3(
+    pretrained: bool, pretrained_path: str | None, **kwargs: object
+) -> InceptionCam:
     """Inception v3, everything below A3_1b started from ImageNet if `pretrained`."""
     model = InceptionCam(**kwargs)
     if pretrained:
-        load_imagenet(model, "inception_v3_google", pretrained_path, drop=("fc.", "Mixed_7", "AuxLogits"))
+        load_imagenet(
+            model, "inception_v3_google", pretrained_path, drop=("fc.", "Mixed_7", "AuxLogits")
+        )
     return model

@@ -29,7 +29,9 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,inputs,h,w) to (B,width*expansion,h',w')."""
@@ -43,7 +45,9 @@ class Block(nn.Module):
 class ResNetCam(AttributionNet):
     """conv1 bn1 layer1..4 conv_last attention; no fc, no dropout."""
 
-    def __init__(self, name: str, num_classes: int, large_feature_map: bool, **process: str) -> None:
+    def __init__(
+        self, name: str, num_classes: int, large_feature_map: bool, **process: str
+    ) -> None:
         super().__init__(**process)
         expansion = 4 if name == "resnet50" else 1
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
@@ -66,7 +70,9 @@ class ResNetCam(AttributionNet):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-def build_resnet(name: str, pretrained: bool, pretrained_path: str | None, **kwargs: object) -> ResNetCam:
+def build_resnet(
+    name: str, pretrained: bool, pretrained_path: str | None, **kwargs: object
+) -> ResNetCam:
     """A ResNet, its backbone started from ImageNet if `pretrained`; `use_bn` means nothing here."""
     kwargs.pop("use_bn", None)
     model = ResNetCam(name, **kwargs)

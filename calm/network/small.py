@@ -20,7 +20,11 @@ class SmallCam(AttributionNet):
         layers: list[nn.Module] = []
         inputs = 3
         for width, stride in zip(WIDTHS, STRIDES, strict=True):
-            layers += [nn.Conv2d(inputs, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(inputs, width, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
             inputs = width
         self.features = nn.Sequential(*layers)
         self.make_heads(inputs, num_classes)

@@ -78,7 +78,11 @@ class UniversalProcess:
     # ---- the five probabilities of the model ----------------------------------------------------
 
     def _latent_prior(
-        self, f_former: torch.Tensor, log: bool = False, attention: torch.Tensor | None = None, full: bool = False
+        self,
+        f_former: torch.Tensor,
+        log: bool = False,
+        attention: torch.Tensor | None = None,
+        full: bool = False,
     ) -> torch.Tensor:
         """g = p(z|x) (B,1,h,w), or its log. A row of zeros gets the uniform prior; ValueError for a negative value."""
         a = self.attention(f_former) if attention is None else attention
@@ -96,7 +100,11 @@ class UniversalProcess:
         return F.log_softmax(f, 1) if log else F.softmax(f, 1)
 
     def _joint_likelihood(
-        self, f: torch.Tensor, f_former: torch.Tensor, log: bool = False, attention: torch.Tensor | None = None
+        self,
+        f: torch.Tensor,
+        f_former: torch.Tensor,
+        log: bool = False,
+        attention: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """p(y,z|x) (B,C,h,w), or its log."""
         s, g = self._conditional_likelihood(f, log), self._latent_prior(f_former, log, attention)
@@ -116,7 +124,11 @@ class UniversalProcess:
     ) -> torch.Tensor:
         """p(z|x,y) (B,C,h,w) = joint / (likelihood + 1e-10); for CAM a defined but meaningless quotient."""
         joint = self._joint_likelihood(f, f_former, attention=attention)
-        likelihood = F.softmax(f.mean((2, 3), keepdim=True), 1) if self.is_cam else joint.sum((2, 3), keepdim=True)
+        likelihood = (
+            F.softmax(f.mean((2, 3), keepdim=True), 1)
+            if self.is_cam
+            else joint.sum((2, 3), keepdim=True)
+        )
         return joint / (likelihood + EPS_DIVIDE)
 
     # ---- training -------------------------------------------------------------------------------
@@ -131,7 +143,11 @@ class UniversalProcess:
         """
         if self.is_cam:
             logits = f.mean((2, 3))
-            return {"logits": logits, "probs": F.softmax(logits, 1), "inputs": F.log_softmax(logits, 1)}
+            return {
+                "logits": logits,
+                "probs": F.softmax(logits, 1),
+                "inputs": F.log_softmax(logits, 1),
+            }
         a = self.attention(f_former) if attention is None else attention
         log_s = self._conditional_likelihood(f, log=True)
         g = self._latent_prior(f_former, attention=a)
@@ -218,7 +234,9 @@ class UniversalProcess:
     def class_maps(self, f: torch.Tensor, f_former: torch.Tensor, process: str) -> torch.Tensor:
         """The maps of all classes (B,C,h,w) that `process` starts from."""
         if process not in PROCESSES:
-            raise ValueError(f"Invalid score_map_process argument: {process}; choose from {', '.join(PROCESSES)}")
+            raise ValueError(
+                f"Invalid score_map_process argument: {process}; choose from {', '.join(PROCESSES)}"
+            )
         f, f_former = f.detach(), f_former.detach()
         base: dict[str, Callable[[], torch.Tensor]] = {
             "vanilla": lambda: f,
@@ -246,7 +264,9 @@ class UniversalProcess:
         counts twice. ValueError without a group of a label.
         """
         if superclass is None:
-            raise ValueError("a superclass process needs the label groups; name them with --superclass_file")
+            raise ValueError(
+                "a superclass process needs the label groups; name them with --superclass_file"
+            )
         groups = superclass if isinstance(superclass, Mapping) else dict(enumerate(superclass))
         maps = []
         for cam, label in zip(cams, labels.tolist(), strict=True):
@@ -255,7 +275,9 @@ class UniversalProcess:
                 raise ValueError(f"label {label} has no group of classes")
             strange = [c for c in classes if not 0 <= c < len(cam)]
             if strange:
-                raise ValueError(f"the group of label {label} holds {strange[0]}; classes are 0..{len(cam) - 1}")
+                raise ValueError(
+                    f"the group of label {label} holds {strange[0]}; classes are 0..{len(cam) - 1}"
+                )
             members = scale_to_unit(cam[list(classes)]) if minmax else cam[list(classes)]
             maps.append(members.mean(0) if mean else members.sum(0))
         return torch.stack(maps)
@@ -276,7 +298,9 @@ class DeadAttention:
         """Warn that so many of `images` are dead, unless none is, or it was told before."""
         if count and not self._has_warned:
             self._has_warned = True
-            advice = "for training from scratch use --prior_activation softplus --prior_gradient full"
+            advice = (
+                "for training from scratch use --prior_activation softplus --prior_gradient full"
+            )
             warnings.warn(
                 f"the attention of {count} of {images} images is zero everywhere: uniform prior; {advice}",
                 stacklevel=2,

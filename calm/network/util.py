@@ -22,9 +22,20 @@ IMAGENET = {
     "vgg16_bn": "vgg16_bn-6c64b313.pth",
     "inception_v3_google": "inception_v3_google-1a9a5a14.pth",
 }
-IN_FOLDER = ("checkpoints/last.pt", "last.pt", "last_checkpoint.pth.tar")  # ours, bare, the original's
+IN_FOLDER = (
+    "checkpoints/last.pt",
+    "last.pt",
+    "last_checkpoint.pth.tar",
+)  # ours, bare, the original's
 MODEL_SETTINGS = (  # what a checkpoint must say of its network, for numbers that can be compared
-    *("architecture", "attribution_method", "large_feature_map", "use_bn", "prior_activation", "prior_gradient"),
+    *(
+        "architecture",
+        "attribution_method",
+        "large_feature_map",
+        "use_bn",
+        "prior_activation",
+        "prior_gradient",
+    ),
     *("crop_size", "resize_size"),
 )
 BESIDE_STATE_DICT = (*MODEL_SETTINGS, "dataset_name")  # the first one also in the original's files
@@ -84,7 +95,9 @@ def load_imagenet(
             if path:
                 raise OSError("no such file")
             with connection_limits():
-                state = load_state_dict_from_url(URL + file, map_location="cpu", check_hash=True, weights_only=True)
+                state = load_state_dict_from_url(
+                    URL + file, map_location="cpu", check_hash=True, weights_only=True
+                )
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"ImageNet weights {file} are not in {', '.join(map(str, places))} and cannot be fetched "
@@ -95,9 +108,15 @@ def load_imagenet(
     state = rename(state) if rename else state
     result = model.load_state_dict(state, strict=False)
     ours = ("conv_last.", "attention.", "conv6.", "bn6.", "A3_")
-    wrong = [k for k in result.missing_keys if not k.startswith(ours) and not k.endswith("num_batches_tracked")]
+    wrong = [
+        k
+        for k in result.missing_keys
+        if not k.startswith(ours) and not k.endswith("num_batches_tracked")
+    ]
     if wrong or result.unexpected_keys:
-        raise UserError(f"{file}: does not fit {name}: {', '.join((wrong + result.unexpected_keys)[:3])}")
+        raise UserError(
+            f"{file}: does not fit {name}: {', '.join((wrong + result.unexpected_keys)[:3])}"
+        )
 
 
 def find_checkpoint(path: str | Path, roots: Iterable[Path] = ()) -> Path:
@@ -112,7 +131,9 @@ def find_checkpoint(path: str | Path, roots: Iterable[Path] = ()) -> Path:
     if found is not None:
         return found
     places = ", ".join(dict.fromkeys(str(p) for p in tried))
-    raise MissingCheckpoint(f"no checkpoint {path}; tried {places}; train one with main.py or give --load_checkpoint")
+    raise MissingCheckpoint(
+        f"no checkpoint {path}; tried {places}; train one with main.py or give --load_checkpoint"
+    )
 
 
 def holds_checkpoint(folder: str | Path) -> bool:
@@ -129,17 +150,28 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     elif isinstance(saved, Mapping) and isinstance(saved.get("state_dict"), Mapping):
         settings = {name: saved[name] for name in BESIDE_STATE_DICT if name in saved}
         saved = saved["state_dict"]
-    if not isinstance(saved, Mapping) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
+    if not isinstance(saved, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in saved.values()
+    ):
         raise UserError(f"{path}: holds no state_dict of tensors")
     state = checkpoint.strip_prefixes(saved)
-    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    bad = [
+        name
+        for name, value in state.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
     if bad:
-        raise UserError(f"{path}: {bad[0]} holds NaN or inf ({len(bad)} entries do); take an earlier checkpoint")
+        raise UserError(
+            f"{path}: {bad[0]} holds NaN or inf ({len(bad)} entries do); take an earlier checkpoint"
+        )
     return state, settings
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | Path, is_different_checkpoint: bool = False, roots: Iterable[Path] = ()
+    model: nn.Module,
+    path: str | Path,
+    is_different_checkpoint: bool = False,
+    roots: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Load a checkpoint file or folder into `model`; returns the settings stored with it.
 
@@ -148,7 +180,10 @@ def load_checkpoint(
     """
     file = find_checkpoint(path, roots)
     state, settings = read_checkpoint(file)
-    stored, wanted = settings.get("prior_activation", "relu"), getattr(model, "prior_activation", None)
+    stored, wanted = (
+        settings.get("prior_activation", "relu"),
+        getattr(model, "prior_activation", None),
+    )
     is_calm = not getattr(getattr(model, "process", None), "is_cam", True)
     if is_different_checkpoint:
         own = model.state_dict()

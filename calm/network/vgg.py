@@ -35,7 +35,9 @@ def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
 class VggCam(AttributionNet):
     """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at 224."""
 
-    def __init__(self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str) -> None:
+    def __init__(
+        self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str
+    ) -> None:
         super().__init__(**process)
         self.features = make_features(use_bn, large_feature_map)
         self.conv6 = nn.Conv2d(512, 1024, 3, padding=1)

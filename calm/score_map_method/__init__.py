@@ -27,7 +27,12 @@ GRADIENT_PROCESSES = {
     "occlusion": occlusion,
 }
 # the flags that they take
-GRADIENT_SETTINGS = ("smooth_grad_nr_iter", "smooth_grad_sigma", "integrated_grad_nr_iter", "ig_variant")
+GRADIENT_SETTINGS = (
+    "smooth_grad_nr_iter",
+    "smooth_grad_sigma",
+    "integrated_grad_nr_iter",
+    "ig_variant",
+)
 
 __all__ = [
     "GRADIENT_PROCESSES",

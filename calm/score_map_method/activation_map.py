@@ -19,8 +19,12 @@ def activation_map(
 ) -> torch.Tensor:
     """The map (B,h,w) of `targets` (B,) on images (B,3,H,W); ValueError before any forward on a bad process."""
     if score_map_process not in PROCESSES:
-        raise ValueError(f"Invalid score_map_process argument: {score_map_process}; choose from {', '.join(PROCESSES)}")
+        raise ValueError(
+            f"Invalid score_map_process argument: {score_map_process}; choose from {', '.join(PROCESSES)}"
+        )
     if superclass is None and "superclass" in score_map_process:
-        raise ValueError(f"{score_map_process} needs the label groups; name them with --superclass_file")
+        raise ValueError(
+            f"{score_map_process} needs the label groups; name them with --superclass_file"
+        )
     with torch.no_grad():
         return model(images, targets, superclass, return_cam=score_map_process)

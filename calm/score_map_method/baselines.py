@@ -13,7 +13,9 @@ one_module(__name__, "calm.score_map_method.baselines")
 KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
-def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object) -> torch.Tensor:
+def grad_cam(
+    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object
+) -> torch.Tensor:
     """relu(sum_d F_d mean_z d logit_y / d F_d) on the network's last feature map F: (B,h,w).
 
     captum's LayerGradCam needs a module whose output is F, which these networks do not have.
@@ -73,10 +75,14 @@ def noise_tunnel_variance(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **settings: object
 ) -> torch.Tensor:
     """captum's vargrad (B,H,W)."""
-    return noise_tunnel(model, images, targets, kind="vargrad", **{k: v for k, v in settings.items() if k != "kind"})
+    return noise_tunnel(
+        model, images, targets, kind="vargrad", **{k: v for k, v in settings.items() if k != "kind"}
+    )
 
 
-def occlusion(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object) -> torch.Tensor:
+def occlusion(
+    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object
+) -> torch.Tensor:
     """captum's Occlusion with a window of an eighth of the side, half a window apart: drop of the logit (B,H,W)."""
     from captum.attr import Occlusion
 

@@ -28,7 +28,9 @@ def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def logits_of_classes(model: nn.Module, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def logits_of_classes(
+    model: nn.Module, targets: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """The function images -> logits (B,C) of a model; ValueError for targets that are no class of it."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +42,11 @@ def logits_of_classes(model: nn.Module, targets: torch.Tensor) -> Callable[[torc
 
 
 def backprop(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, num_classes: int | None = None, **_: object
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    num_classes: int | None = None,
+    **_: object,
 ) -> torch.Tensor:
     """max over colours of |d logit_y / d x| (B,H,W); `num_classes` is only checked."""
     from captum.attr import Saliency
@@ -83,7 +89,10 @@ def _steps(
             pending.append(next(inputs))
             left -= 1
         maps = method(
-            model=model, images=torch.cat(pending), targets=targets.repeat(len(pending)), num_classes=num_classes
+            model=model,
+            images=torch.cat(pending),
+            targets=targets.repeat(len(pending)),
+            num_classes=num_classes,
         )
         yield maps.unflatten(0, (len(pending), -1))
         pending = [next(inputs)] if left else []
@@ -176,5 +185,7 @@ def var_grad(
     **_: object,
 ) -> torch.Tensor:
     """The variance of the map over noisy copies, mean(m^2) - mean(m)^2."""
-    mean, square = _noise_moments(model, images, targets, num_classes, method, smooth_grad_nr_iter, smooth_grad_sigma)
+    mean, square = _noise_moments(
+        model, images, targets, num_classes, method, smooth_grad_nr_iter, smooth_grad_sigma
+    )
     return square - mean.square()

@@ -18,13 +18,19 @@ class Cnn(ClassActivationNetwork):
     Dropout acts on whole maps and in training only (the released code leaves it on in evaluation).
     """
 
-    def __init__(self, input_channels: int = 3, n_outputs: int = 10, dropout_rate: float = 0.25) -> None:
+    def __init__(
+        self, input_channels: int = 3, n_outputs: int = 10, dropout_rate: float = 0.25
+    ) -> None:
         super().__init__()
         self.dropout_rate = dropout_rate
         channels = (input_channels, *WIDTHS)
         for i in range(1, 10):
             padding = 1 if i <= 6 else 0
-            setattr(self, f"c{i}", nn.Conv2d(channels[i - 1], channels[i], kernel_size=3, padding=padding))
+            setattr(
+                self,
+                f"c{i}",
+                nn.Conv2d(channels[i - 1], channels[i], kernel_size=3, padding=padding),
+            )
         self.l_c1 = nn.Linear(channels[-1], n_outputs)
         for i in range(1, 10):
             setattr(self, f"bn{i}", nn.BatchNorm2d(channels[i]))

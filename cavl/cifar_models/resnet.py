@@ -37,7 +37,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, width, kernel_size=3, stride=stride, padding=1, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
@@ -96,10 +98,16 @@ class ResNet(ClassActivationNetwork):
 
     @staticmethod
     def _stage(
-        block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, num_blocks: int, stride: int
+        block: type[BasicBlock] | type[Bottleneck],
+        in_channels: int,
+        width: int,
+        num_blocks: int,
+        stride: int,
     ) -> nn.Sequential:
         first = block(in_channels, width, stride)
-        return nn.Sequential(first, *(block(width * block.expansion, width) for _ in range(num_blocks - 1)))
+        return nn.Sequential(
+            first, *(block(width * block.expansion, width) for _ in range(num_blocks - 1))
+        )
 
     @property
     def classifier(self) -> nn.Linear:

@@ -27,11 +27,17 @@ def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
     k = data.num_classes
     features = math.prod(shape)
     if args.mo in ("convnet", "resnet", "densenet") and len(shape) != 3:
-        raise UserError(f"-mo {args.mo} takes images, {args.ds} has {features} features: use linear or mlp")
+        raise UserError(
+            f"-mo {args.mo} takes images, {args.ds} has {features} features: use linear or mlp"
+        )
     if args.mo == "convnet" and min(shape[1:]) < 28:
-        raise UserError(f"-mo convnet takes images from 28x28 on, {args.ds} is {shape}: use another model")
+        raise UserError(
+            f"-mo convnet takes images from 28x28 on, {args.ds} is {shape}: use another model"
+        )
     if args.mo == "lenet" and shape != (1, 28, 28):
-        raise UserError(f"-mo lenet takes 1x28x28, {args.ds} is {shape}: use linear, mlp, convnet, resnet or densenet")
+        raise UserError(
+            f"-mo lenet takes 1x28x28, {args.ds} is {shape}: use linear, mlp, convnet, resnet or densenet"
+        )
     makers = {
         "linear": lambda: linear_model(features, k),
         "mlp": lambda: mlp_model(features, HIDDEN, k),
@@ -51,8 +57,14 @@ def require_full_batches(args: argparse.Namespace, data: PartialData, processes:
     n, batch = len(data.train_x), args.bs * processes
     smallest = (n % batch or batch) // processes
     if args.mo == "convnet" and data.train_x.shape[-1] < 32 and smallest < 2:
-        told = f"the last batch of {n} images leaves a single one" if args.bs > 1 else "a single image a batch"
-        raise UserError(f"-bs {args.bs}: {told}, which convnet cannot normalise at 28x28; choose another size")
+        told = (
+            f"the last batch of {n} images leaves a single one"
+            if args.bs > 1
+            else "a single image a batch"
+        )
+        raise UserError(
+            f"-bs {args.bs}: {told}, which convnet cannot normalise at 28x28; choose another size"
+        )
 
 
 def load_weights(path: Path) -> Mapping[str, torch.Tensor]:
@@ -60,7 +72,9 @@ def load_weights(path: Path) -> Mapping[str, torch.Tensor]:
     saved = checkpoint.load(path)
     for key in ("state", "model"):
         saved = saved.get(key, saved) if isinstance(saved, Mapping) else saved
-    if not isinstance(saved, Mapping) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
+    if not isinstance(saved, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in saved.values()
+    ):
         raise UserError(f"{path}: not a checkpoint of main.py, which holds weights by name")
     for name, value in saved.items():
         if value.is_floating_point() and not value.isfinite().all():
@@ -76,9 +90,15 @@ def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.O
     return torch.optim.SGD(model.parameters(), momentum=0.9, **settings)
 
 
-def set_learning_rate(args: argparse.Namespace, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+def set_learning_rate(
+    args: argparse.Namespace, optimizer: torch.optim.Optimizer, epoch: int
+) -> float:
     """The rate of an epoch (from 0): constant, or lr (1 + cos(pi epoch / epochs)) / 2; sets and returns it."""
-    lr = args.lr * (1 + math.cos(math.pi * epoch / args.ep)) / 2 if args.schedule == "cosine" else args.lr
+    lr = (
+        args.lr * (1 + math.cos(math.pi * epoch / args.ep)) / 2
+        if args.schedule == "cosine"
+        else args.lr
+    )
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr

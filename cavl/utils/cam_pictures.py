@@ -11,7 +11,8 @@ from torch import nn
 from cavl.utils.resident import Images
 from cavl.utils.utils_algo import class_activation_value, evaluating
 from common.aliases import one_module
-from common.cam import normalize_scoremap, overlay, save_grid
+from common.cam import normalize_scoremap, overlay
+from common.plots import save_grid
 from common.run import Run
 
 one_module(__name__, "cavl.utils.cam_pictures")
@@ -30,7 +31,9 @@ class CandidateMaps:
         self.values = class_activation_value(self.outputs, cav)
         self.pictures = [_picture(image) for image in x]
 
-    def row(self, i: int, classes: Iterable[int], name: str, true: int | None = None) -> tuple[list, list[str]]:
+    def row(
+        self, i: int, classes: Iterable[int], name: str, true: int | None = None
+    ) -> tuple[list, list[str]]:
         """Pictures and titles of image i: itself, then each class's map under area, CAV, probability; * is true."""
         pictures = [self.pictures[i]]
         titles = [_as_title(name)]
@@ -51,7 +54,9 @@ def _as_title(name: str) -> str:
 def _picture(image: torch.Tensor) -> np.ndarray:
     """A network input (C,H,W), its range stretched, as (ZOOM H, ZOOM W, 3) uint8."""
     picture = image.float().cpu().numpy().transpose(1, 2, 0)
-    picture = (255 * normalize_scoremap(np.repeat(picture, 3 // picture.shape[2], 2))).astype(np.uint8)
+    picture = (255 * normalize_scoremap(np.repeat(picture, 3 // picture.shape[2], 2))).astype(
+        np.uint8
+    )
     return np.kron(picture, np.ones((ZOOM, ZOOM, 1), np.uint8))
 
 
@@ -74,4 +79,7 @@ def draw_cams(
     index = torch.arange(min(args.cam_vis, len(images)), device=images.device)
     maps = CandidateMaps(model, images[index], args.cav)
     listed = [candidates[i].nonzero().flatten().tolist() for i in index.tolist()]
-    save(run.figure("cams"), [maps.row(i, c, f"sample {i}", int(true_labels[i])) for i, c in enumerate(listed)])
+    save(
+        run.figure("cams"),
+        [maps.row(i, c, f"sample {i}", int(true_labels[i])) for i, c in enumerate(listed)],
+    )

@@ -86,7 +86,9 @@ def generate_uniform_cv_candidate_labels_case(
     Returns (n, 10) float32 of 0/1. Sets of one label and full sets are kept.
     """
     if partial_type not in FLIP_CASES:
-        raise DataError(f"partial_type {partial_type!r} is unknown; use one of {', '.join(FLIP_CASES)}")
+        raise DataError(
+            f"partial_type {partial_type!r} is unknown; use one of {', '.join(FLIP_CASES)}"
+        )
     labels, K = _check_labels(train_labels, None)
     if K != 10:
         raise DataError(f"the flip matrices are for 10 classes, the labels have {K}")
@@ -185,7 +187,9 @@ def _uniform(shape: int | tuple[int, ...], generator: np.random.Generator | None
     return generator.random(shape)
 
 
-def _bernoulli_sets(probability: np.ndarray, labels: np.ndarray, generator: np.random.Generator | None) -> torch.Tensor:
+def _bernoulli_sets(
+    probability: np.ndarray, labels: np.ndarray, generator: np.random.Generator | None
+) -> torch.Tensor:
     """Draw each entry with its probability (n, K), then switch the true label on."""
     sets = (_uniform(probability.shape, generator) < probability).astype(np.float32)
     sets[np.arange(len(labels)), labels] = 1.0

@@ -39,7 +39,13 @@ def _torchvision(kind: str, places: tuple[str, ...], sample: str | None, source:
 
 
 def _mat(*files: str, sample: str | None = None) -> Entry:
-    return Entry("mat", files, sample, None, f"put {files[0]} of M.-L. Zhang's collection there (cavl/README.md)")
+    return Entry(
+        "mat",
+        files,
+        sample,
+        None,
+        f"put {files[0]} of M.-L. Zhang's collection there (cavl/README.md)",
+    )
 
 
 _tv = torchvision.datasets
@@ -47,7 +53,9 @@ _PLCIFAR = Entry("plcifar", ("cifar-10-batches-py",), None, None, "see PLCIFAR10
 DATA_SETS = {
     "mnist": _torchvision("idx", ("mnist/MNIST/raw", "MNIST/raw"), "MNIST", _tv.MNIST),
     "kmnist": _torchvision("idx", ("KMNIST/KMNIST/raw", "KMNIST/raw"), "MNIST", _tv.KMNIST),
-    "fashion": _torchvision("idx", ("FashionMnist/FashionMNIST/raw", "FashionMNIST/raw"), "MNIST", _tv.FashionMNIST),
+    "fashion": _torchvision(
+        "idx", ("FashionMnist/FashionMNIST/raw", "FashionMNIST/raw"), "MNIST", _tv.FashionMNIST
+    ),
     "cifar10": _torchvision("cifar", ("cifar-10-batches-py",), "CIFAR10", _tv.CIFAR10),
     "cifar100": _torchvision("cifar", ("cifar-100-python",), None, _tv.CIFAR100),
     "lost": _mat("lost.mat", "Lost.mat", sample="PLL"),
@@ -100,7 +108,9 @@ def locate_dataset(
 
     def place_in(root: Path) -> Path | None:
         folders = [root / place for place in entry.places]
-        folders += [root.parent / place for place in entry.places if Path(place).parts[0] == root.name]  # DATA/MNIST
+        folders += [
+            root.parent / place for place in entry.places if Path(place).parts[0] == root.name
+        ]  # DATA/MNIST
         if entry.kind == "idx":
             # A common root is taken for KMNIST or Fashion too, and so is the sample's, which holds MNIST.
             folders.append(root)
@@ -137,7 +147,9 @@ def locate_dataset(
 def load_dataset(ds: str, location: Location) -> PartialData:
     """Read the data set whole; UserError where it cannot be trained or tested on. `fold_of` splits .mat data."""
     kind = DATA_SETS[ds].kind
-    reader = {"idx": _load_idx, "cifar": _load_cifar, "mat": _load_mat, "plcifar": _load_plcifar}[kind]
+    reader = {"idx": _load_idx, "cifar": _load_cifar, "mat": _load_mat, "plcifar": _load_plcifar}[
+        kind
+    ]
     data = reader(ds, location)
     _check(data, location.path)
     return data
@@ -155,12 +167,16 @@ def _check(data: PartialData, place: Path) -> None:
             raise UserError(f"{place}: the {part} images are {sizes}; fetch the data set again")
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= data.num_classes:
-            raise UserError(f"{place}: {part} labels from {low} to {high}, expected 0 to {data.num_classes - 1}")
+            raise UserError(
+                f"{place}: {part} labels from {low} to {high}, expected 0 to {data.num_classes - 1}"
+            )
 
 
 def _load_idx(ds: str, location: Location) -> PartialData:
     x, y, test_x, test_y = (torch.from_numpy(a.copy()) for a in read_mnist(location.path))
-    return PartialData(ds, x[:, None], y.long(), test_x[:, None], test_y.long(), 10, location.is_sample)
+    return PartialData(
+        ds, x[:, None], y.long(), test_x[:, None], test_y.long(), 10, location.is_sample
+    )
 
 
 def _load_cifar(ds: str, location: Location) -> PartialData:
@@ -191,12 +207,18 @@ def _whole_numbers(path: Path, key: str, content: object, high: int | None) -> n
     try:
         values = np.asarray(content)
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: '{key}' is not made of numbers ({error}); fetch it again") from error
+        raise UserError(
+            f"{path}: '{key}' is not made of numbers ({error}); fetch it again"
+        ) from error
     if values.dtype.kind not in "iu" and values.size:
-        raise UserError(f"{path}: '{key}' is not made of whole numbers but of {values.dtype}; fetch it again")
+        raise UserError(
+            f"{path}: '{key}' is not made of whole numbers but of {values.dtype}; fetch it again"
+        )
     if high is not None and values.size and not (values.min() >= 0 and values.max() <= high):
         found = f"{values.min()} to {values.max()}"
-        raise UserError(f"{path}: '{key}' holds values from {found}, expected 0 to {high}; fetch it again")
+        raise UserError(
+            f"{path}: '{key}' holds values from {found}, expected 0 to {high}; fetch it again"
+        )
     return values
 
 
@@ -214,7 +236,9 @@ def _load_plcifar(ds: str, location: Location) -> PartialData:
             sets[row, _answer(lists, data.num_classes, ds.endswith("aggregate"))] = 1
         except (ValueError, TypeError, OverflowError) as error:
             told = f"image {reprlib.repr(index):.40}: {reprlib.repr(lists):.80}"
-            raise UserError(f"{path}: {told}; expected an index below {n} -> lists of labels 0 to 9") from error
+            raise UserError(
+                f"{path}: {told}; expected an index below {n} -> lists of labels 0 to 9"
+            ) from error
     data.name, data.own_sets = ds, sets
     return data
 
@@ -240,7 +264,9 @@ def _load_mat(ds: str, location: Location) -> PartialData:
     x, sets, y = read_pll_mat(location.path)
     none, is_sample = (x[:0], y[:0]), location.is_sample
     sets = sets.to(torch.uint8)
-    return PartialData(ds, x.float(), y, *none, sets.shape[1], is_sample, own_sets=sets, has_folds=True)
+    return PartialData(
+        ds, x.float(), y, *none, sets.shape[1], is_sample, own_sets=sets, has_folds=True
+    )
 
 
 def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: str) -> PartialData:

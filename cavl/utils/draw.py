@@ -38,14 +38,18 @@ def _require_candidates(candidates: torch.Tensor, source: str) -> None:
     """UserError where a row is empty."""
     empty = (candidates.sum(1) == 0).nonzero().flatten()
     if len(empty):
-        raise UserError(f"{source}: {len(empty)} samples have no candidate, the first are {empty[:5].tolist()}")
+        raise UserError(
+            f"{source}: {len(empty)} samples have no candidate, the first are {empty[:5].tolist()}"
+        )
 
 
 def describe_candidates(candidates: torch.Tensor, data: PartialData, run: Run) -> None:
     """Print the mean size, and a warning for full or singleton matrices and true labels outside their sets."""
     sizes = candidates.sum(1)
     run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {data.num_classes} classes")
-    outside = (candidates[torch.arange(len(candidates)), data.train_y] == 0).nonzero().flatten().tolist()
+    outside = (
+        (candidates[torch.arange(len(candidates)), data.train_y] == 0).nonzero().flatten().tolist()
+    )
     if outside:
         told = f"{len(outside)} rows (noisy partial labels), the first are {outside[:5]}"
         run.print(f"warning: the true label is not a candidate in {told}")
@@ -70,12 +74,16 @@ def _generate(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Te
     generator, k, y = np.random.default_rng([args.seed, 1]), data.num_classes, data.train_y
     if args.partial_type in ("uss", "uss_exact"):
         law = "released" if args.partial_type == "uss" else "exact"
-        return generate_uniform_cv_candidate_labels(args.ds, y, law=law, num_classes=k, generator=generator)
+        return generate_uniform_cv_candidate_labels(
+            args.ds, y, law=law, num_classes=k, generator=generator
+        )
     if args.partial_type == "fps":
         return generate_flip_candidate_labels(y, args.q, num_classes=k, generator=generator)
     if args.partial_type == "case":
         if k != 10:
-            raise UserError(f"-ca {args.ca}: the flip matrices are for 10 classes, {args.ds} has {k}")
+            raise UserError(
+                f"-ca {args.ca}: the flip matrices are for 10 classes, {args.ds} has {k}"
+            )
         return generate_uniform_cv_candidate_labels_case(args.ds, y, args.ca, generator=generator)
     if args.partial_type == "file":
         return read_candidates(args.partial_file, y, k)
@@ -91,12 +99,18 @@ def read_candidates(path: Path, labels: torch.Tensor, num_classes: int) -> torch
     """
     matrix = _only_array(path)
     if matrix.shape != (len(labels), num_classes):
-        raise UserError(f"-partial_file {path}: shape {matrix.shape}, expected {(len(labels), num_classes)}")
+        raise UserError(
+            f"-partial_file {path}: shape {matrix.shape}, expected {(len(labels), num_classes)}"
+        )
     if matrix.dtype.kind not in "biuf":
-        raise UserError(f"-partial_file {path}: an array of {matrix.dtype}, expected numbers 0 and 1")
+        raise UserError(
+            f"-partial_file {path}: an array of {matrix.dtype}, expected numbers 0 and 1"
+        )
     wrong = np.argwhere(~np.isin(matrix, (0, 1)))
     if len(wrong):
-        raise UserError(f"-partial_file {path}: {len(wrong)} values not 0 or 1, the first at {wrong[:3].tolist()}")
+        raise UserError(
+            f"-partial_file {path}: {len(wrong)} values not 0 or 1, the first at {wrong[:3].tolist()}"
+        )
     candidates = torch.from_numpy(matrix.astype(np.uint8))
     _require_candidates(candidates, f"-partial_file {path}")
     return candidates
@@ -114,22 +128,34 @@ def _only_array(path: Path) -> np.ndarray:
             arrays = [content[name] for name in names[:1]]
     except Exception as error:  # numpy raises many kinds for a damaged file
         reason = "it holds pickled objects" if "allow_pickle" in str(error) else error
-        raise UserError(f"-partial_file {path}: cannot be read as .npy or .npz ({reason})") from error
+        raise UserError(
+            f"-partial_file {path}: cannot be read as .npy or .npz ({reason})"
+        ) from error
     if len(names) != 1:
         told = ", ".join(names[:5]) or "none"
-        raise UserError(f"-partial_file {path}: expected a single array, it holds {len(names)}: {told}")
+        raise UserError(
+            f"-partial_file {path}: expected a single array, it holds {len(names)}: {told}"
+        )
     return arrays[0]
 
 
 def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
     """Softmax (n,K) of a model trained on the true labels: -oracle, or trained here and saved as oracle.pt."""
     model = build_model(args, data).to(run.accelerator.device, memory_format=torch.channels_last)
-    images = Images(data.train_x, run.accelerator.device, mean=data.mean, std=data.std, limit_gb=args.resident_gb)
+    images = Images(
+        data.train_x,
+        run.accelerator.device,
+        mean=data.mean,
+        std=data.std,
+        limit_gb=args.resident_gb,
+    )
     path = args.oracle or run.folder / "oracle.pt"
     # What lies in the folder of a new run may have been trained with another seed or rate.
     is_own = run.source is not None and path.is_file()
     if args.oracle is None and not is_own:
-        run.print(f"training the oracle of the instance-dependent sets: {ORACLE_EPOCHS} epochs on true labels")
+        run.print(
+            f"training the oracle of the instance-dependent sets: {ORACLE_EPOCHS} epochs on true labels"
+        )
         _train_oracle(args, data, model, images, run)
         if run.is_main:
             checkpoint.save(path, {"state": {"model": model.state_dict()}})

@@ -28,7 +28,9 @@ class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     ) -> None:
         sizes = len(images), len(given_label_matrix), len(true_labels)
         if len(set(sizes)) > 1:
-            raise DataError(f"{sizes[0]} images, {sizes[1]} rows of labels and {sizes[2]} true labels: not one each")
+            raise DataError(
+                f"{sizes[0]} images, {sizes[1]} rows of labels and {sizes[2]} true labels: not one each"
+            )
         self.images = images
         self.given_label_matrix = given_label_matrix
         self.true_labels = true_labels

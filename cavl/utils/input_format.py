@@ -49,7 +49,10 @@ class InputFormat:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Find the checkpoint's format equal to the data's; ValueError where the data have changed."""
@@ -59,7 +62,11 @@ class InputFormat:
 
     def __str__(self) -> str:
         size = "x".join(str(side) for side in self.shape)
-        scale = "" if self.mean is None else f", mean {_numbers(self.mean)}, deviation {_numbers(self.std)}"
+        scale = (
+            ""
+            if self.mean is None
+            else f", mean {_numbers(self.mean)}, deviation {_numbers(self.std)}"
+        )
         return f"input {size}{scale}, {self.num_classes} classes"
 
 

@@ -13,7 +13,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.nn import functional as F
 
-from cavl.utils.utils_algo import label_smoothing, select_by_cam, selected_labels, update_from_outputs
+from cavl.utils.utils_algo import (
+    label_smoothing,
+    select_by_cam,
+    selected_labels,
+    update_from_outputs,
+)
 from cavl.utils.utils_data import initial_confidence
 from cavl.utils.utils_loss import average_loss, cc_loss, lws_loss, rc_loss
 from common.aliases import one_module
@@ -32,7 +37,9 @@ class LabelState:
     lws, smoothed and soft cavl store the table C (n,K) float32; cc and uniform store nothing.
     """
 
-    def __init__(self, args: argparse.Namespace, candidates: torch.Tensor, accelerator: Accelerator) -> None:
+    def __init__(
+        self, args: argparse.Namespace, candidates: torch.Tensor, accelerator: Accelerator
+    ) -> None:
         self.args, self.accelerator = args, accelerator
         self.candidates = candidates.to(accelerator.device)
         n, k = candidates.shape
@@ -40,7 +47,9 @@ class LabelState:
         if args.method == "cavl" and args.smoothing == 0 and args.temperature is None:
             self.kind = HARD
         self.selected = torch.full((n if self.kind == HARD else 0,), -1, device=accelerator.device)
-        start = torch.full((n, k), 1 / k) if args.method == "lws" else initial_confidence(candidates)
+        start = (
+            torch.full((n, k), 1 / k) if args.method == "lws" else initial_confidence(candidates)
+        )
         self.table = (start if self.kind == TABLE else start[:0]).float().to(accelerator.device)
         self._written: list[torch.Tensor] = []
 
@@ -49,12 +58,16 @@ class LabelState:
     def loss(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The method's loss for logits (B,K) of samples `index` (B,), mean over the batch."""
         if self.kind == HARD and self.has_selected:
-            return F.cross_entropy(outputs, self.selected[index])  # equals the table's loss for one-hot rows
+            return F.cross_entropy(
+                outputs, self.selected[index]
+            )  # equals the table's loss for one-hot rows
         partial = self.candidates[index]
         if self.args.method == "cc":
             return cc_loss(outputs, partial)
         if self.args.method == "lws":
-            return lws_loss(outputs, partial, self.table, index, self.args.lw_weight, self.args.lw_weight0, None)[0]
+            return lws_loss(
+                outputs, partial, self.table, index, self.args.lw_weight, self.args.lw_weight0, None
+            )[0]
         if self.kind == TABLE:
             return rc_loss(outputs, self.table, index)
         return average_loss(outputs, partial)
@@ -68,7 +81,9 @@ class LabelState:
         return self.kind != FIXED and (selecting or self.args.method != "cavl")
 
     @torch.no_grad()
-    def update(self, index: torch.Tensor, outputs: torch.Tensor, maps: torch.Tensor | None = None) -> None:
+    def update(
+        self, index: torch.Tensor, outputs: torch.Tensor, maps: torch.Tensor | None = None
+    ) -> None:
         """Rewrite the rows `index` from logits (B,K), or from CAMs (B,K,h,w) with -select cam."""
         partial = self.candidates[index]
         if self.kind == HARD:
@@ -77,16 +92,27 @@ class LabelState:
             self.table[index] = self._rows(outputs, partial, maps).to(self.table.dtype)
         self._written.append(index)
 
-    def _choice(self, outputs: torch.Tensor, partial: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
+    def _choice(
+        self, outputs: torch.Tensor, partial: torch.Tensor, maps: torch.Tensor | None
+    ) -> torch.Tensor:
         if maps is not None:
             return select_by_cam(maps, partial)
         return selected_labels(outputs, partial, cav=self.args.cav, mask=self.args.mask)
 
-    def _rows(self, outputs: torch.Tensor, partial: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
+    def _rows(
+        self, outputs: torch.Tensor, partial: torch.Tensor, maps: torch.Tensor | None
+    ) -> torch.Tensor:
         args = self.args
         if maps is not None:
-            return label_smoothing(F.one_hot(select_by_cam(maps, partial), partial.shape[1]).float(), args.smoothing)
-        how = {"cav": args.cav, "mask": args.mask, "smoothing": args.smoothing, "temperature": args.temperature}
+            return label_smoothing(
+                F.one_hot(select_by_cam(maps, partial), partial.shape[1]).float(), args.smoothing
+            )
+        how = {
+            "cav": args.cav,
+            "mask": args.mask,
+            "smoothing": args.smoothing,
+            "temperature": args.temperature,
+        }
         return update_from_outputs(outputs, partial, args.method, **how)
 
     def end_epoch(self, selecting: bool) -> None:
@@ -100,7 +126,11 @@ class LabelState:
         if self.accelerator.num_processes == 1 or self.kind == FIXED:
             return
         target = self.selected if self.kind == HARD else self.table
-        index = torch.cat(written) if written else torch.empty(0, dtype=torch.int64, device=target.device)
+        index = (
+            torch.cat(written)
+            if written
+            else torch.empty(0, dtype=torch.int64, device=target.device)
+        )
         for rows, values in gather_object([(index.cpu(), target[index].cpu())]):
             target[rows.to(target.device)] = values.to(target.device)
 
@@ -160,5 +190,7 @@ class LabelState:
             raise UserError(f"labels has_selected is {has_selected!r:.40}, expected true or false")
 
         lowest = 0 if has_selected else -1  # -1: not selected yet
-        require_indices(state["selected"] - lowest, self.candidates.shape[1] - lowest, "labels selected")
+        require_indices(
+            state["selected"] - lowest, self.candidates.shape[1] - lowest, "labels selected"
+        )
         require_weights(state["table"], "labels table")

@@ -27,7 +27,9 @@ class ImagesInMemory(TensorDataset):
     """
 
     def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, data: PartialData) -> None:
-        images = Images(pixels, torch.device("cpu"), mean=data.mean, std=data.std, limit_gb=math.inf)
+        images = Images(
+            pixels, torch.device("cpu"), mean=data.mean, std=data.std, limit_gb=math.inf
+        )
         super().__init__(images.pixels, labels)
 
         is_grey = DATA_SETS[data.name].kind == "idx"

@@ -27,7 +27,18 @@ one_module(__name__, "cavl.utils.mat_file")
 
 HEADER = 128  # bytes
 INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15  # types of elements
-VALUES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+VALUES = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
 SPARSE = 5  # a class of matrices, as is what follows
 NUMBERS = range(6, 16)  # double, single, and whole numbers of 8 to 64 bits
 COMPLEX = 0x800  # a flag: the imaginary parts follow
@@ -99,7 +110,9 @@ def _variable(part: bytes, order: str) -> tuple[str, Any]:
     return name, values[0].reshape(sizes, order="F")
 
 
-def _sparse(rows: np.ndarray, starts: np.ndarray, values: np.ndarray, sizes: list[int]) -> scipy.sparse.csc_matrix:
+def _sparse(
+    rows: np.ndarray, starts: np.ndarray, values: np.ndarray, sizes: list[int]
+) -> scipy.sparse.csc_matrix:
     """A sparse matrix: row and value of every entry, and where each column starts; more entries may be reserved.
 
     ValueError where a row lies outside of it: scipy would write there.

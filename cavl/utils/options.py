@@ -25,14 +25,19 @@ MAP_MODELS = ("convnet", "resnet", "densenet")  # those that end in feature maps
 PARTIAL_TYPES = ("uss", "uss_exact", "fps", "case", "instance", "file")
 DEEPEST = 10_000  # layers of a resnet
 LARGEST = 1_000_000_000  # epochs, and images of a batch
-OWN_SETS, OWN_KINDS = "own", ("mat", "plcifar")  # the partial type, and the data, that come with candidate sets
+OWN_SETS, OWN_KINDS = (
+    "own",
+    ("mat", "plcifar"),
+)  # the partial type, and the data, that come with candidate sets
 
 
 def _name_list(text: str) -> list[str]:
     names = text.split(",")
     unknown = [name for name in names if name not in METHODS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown method {unknown[0]!r}, choose from {', '.join(METHODS)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown method {unknown[0]!r}, choose from {', '.join(METHODS)}"
+        )
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise argparse.ArgumentTypeError(f"{repeated[0]} stands there twice")
@@ -47,28 +52,82 @@ def _warmup(text: str) -> int | str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with the reference's defaults; every flag takes one dash or two."""
-    parser = OneLineParser(prog="main.py", description="CAVL: partial-label learning by class activation value.")
+    parser = OneLineParser(
+        prog="main.py", description="CAVL: partial-label learning by class activation value."
+    )
 
     def add(group: argparse._ArgumentGroup, name: str, **kwargs: object) -> None:
         group.add_argument(f"-{name}", f"--{name}", dest=name, **kwargs)
 
     g = parser.add_argument_group("data")
     add(g, "ds", type=str, default="mnist", choices=tuple(DATA_SETS), help="data set")
-    add(g, "data_dir", type=Path, default=None, help="root of the data sets (else $WSL_DATA_DIR, else ./data)")
+    add(
+        g,
+        "data_dir",
+        type=Path,
+        default=None,
+        help="root of the data sets (else $WSL_DATA_DIR, else ./data)",
+    )
     add(g, "partial_type", default="uss", choices=PARTIAL_TYPES, help="law of the candidate sets S_i;"
         " with -ca case, with -partial_file file; .mat and plcifar10 have their own sets")  # fmt: skip
-    add(g, "q", type=number(0, below=1), default=0.5, help="fps: probability of each false candidate")
-    add(g, "ca", default=None, choices=("01", "02", "03", "04"), help="flip matrix; implies -partial_type case")
     add(
-        g, "rate", type=number(above=0), default=None, help="instance: strength (default 0.4; 0.04 from 100 classes on)"
+        g,
+        "q",
+        type=number(0, below=1),
+        default=0.5,
+        help="fps: probability of each false candidate",
     )
-    add(g, "oracle", type=readable_file, default=None, help="instance: checkpoint of a model trained on clean labels")
-    add(g, "partial_file", type=readable_file, default=None, help="file: .npy/.npz matrix (n,K) of 0/1")
-    add(g, "fold", type=whole(0), default=None, help=".mat data: this fold only, 0-based (default: all)")
+    add(
+        g,
+        "ca",
+        default=None,
+        choices=("01", "02", "03", "04"),
+        help="flip matrix; implies -partial_type case",
+    )
+    add(
+        g,
+        "rate",
+        type=number(above=0),
+        default=None,
+        help="instance: strength (default 0.4; 0.04 from 100 classes on)",
+    )
+    add(
+        g,
+        "oracle",
+        type=readable_file,
+        default=None,
+        help="instance: checkpoint of a model trained on clean labels",
+    )
+    add(
+        g,
+        "partial_file",
+        type=readable_file,
+        default=None,
+        help="file: .npy/.npz matrix (n,K) of 0/1",
+    )
+    add(
+        g,
+        "fold",
+        type=whole(0),
+        default=None,
+        help=".mat data: this fold only, 0-based (default: all)",
+    )
     add(g, "folds", type=whole(2), default=10, help=".mat data: number of folds")
-    add(g, "standardize", default="train", choices=("train", "all", "none"), help=".mat data: rows of mean and std")
+    add(
+        g,
+        "standardize",
+        default="train",
+        choices=("train", "all", "none"),
+        help=".mat data: rows of mean and std",
+    )
     add(g, "augment", action="store_true", help="flip and 4-pixel crop, on the device")
-    add(g, "resident_gb", type=number(0), default=8.0, help="images above this size stay on the host")
+    add(
+        g,
+        "resident_gb",
+        type=number(0),
+        default=8.0,
+        help="images above this size stay on the host",
+    )
 
     g = parser.add_argument_group("model")
     add(g, "mo", type=str, default="mlp", choices=MODELS, help="model")
@@ -76,9 +135,27 @@ def build_parser() -> argparse.ArgumentParser:
 
     g = parser.add_argument_group("method")
     add(g, "method", default="cavl", choices=METHODS, help="rule of the confidence table C")
-    add(g, "cav", default="logit", choices=("logit", "softmax", "grad"), help="output that enters the CAV")
-    add(g, "mask", default="candidates", choices=("candidates", "product"), help="product: as released")
-    add(g, "smoothing", type=number(0, below=1), default=0.0, help="label smoothing of the selected label")
+    add(
+        g,
+        "cav",
+        default="logit",
+        choices=("logit", "softmax", "grad"),
+        help="output that enters the CAV",
+    )
+    add(
+        g,
+        "mask",
+        default="candidates",
+        choices=("candidates", "product"),
+        help="product: as released",
+    )
+    add(
+        g,
+        "smoothing",
+        type=number(0, below=1),
+        default=0.0,
+        help="label smoothing of the selected label",
+    )
     add(
         g,
         "temperature",
@@ -86,12 +163,29 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="soft selection: C = softmax(CAV / temperature) over S",
     )
-    add(g, "cav_forward", default="after", choices=("after", "before"), help="second forward after the step, or none")
-    add(g, "select", default="cav", choices=("cav", "cam"), help="select by CAV or by the area of the CAM")
+    add(
+        g,
+        "cav_forward",
+        default="after",
+        choices=("after", "before"),
+        help="second forward after the step, or none",
+    )
+    add(
+        g,
+        "select",
+        default="cav",
+        choices=("cav", "cam"),
+        help="select by CAV or by the area of the CAM",
+    )
     add(g, "warmup", type=_warmup, default=0, help="epochs without selection, or auto")
     add(g, "lw_weight", type=number(0), default=2.0, help="lws: weight of the non-candidates")
     add(g, "lw_weight0", type=number(0), default=1.0, help="lws: weight of the candidates")
-    add(g, "released", action="store_true", help="preset: mask product, cav_forward after, partial_type uss")
+    add(
+        g,
+        "released",
+        action="store_true",
+        help="preset: mask product, cav_forward after, partial_type uss",
+    )
 
     g = parser.add_argument_group("optimisation")
     add(g, "lr", type=number(above=0), default=1e-3, help="learning rate")
@@ -104,13 +198,37 @@ def build_parser() -> argparse.ArgumentParser:
     add(g, "compile", action="store_true", help="torch.compile the model")
 
     g = parser.add_argument_group("report")
-    add(g, "cam_vis", type=whole(0, 200), default=0, help="training images whose candidate CAMs are drawn, up to 200")
+    add(
+        g,
+        "cam_vis",
+        type=whole(0, 200),
+        default=0,
+        help="training images whose candidate CAMs are drawn, up to 200",
+    )
     add(g, "selection_curve", type=whole(0), default=0, metavar="N", help="training images on which the curve of"
         " how often CAM, CAV and output pick the true label is measured each epoch; 0: none")  # fmt: skip
-    add(g, "compare", type=_name_list, default=None, metavar="A,B", help="run these methods side by side")
-    add(g, "seeds", type=seed_list, default=None, metavar="0,1,2", help="run these seeds; with -compare each method")
+    add(
+        g,
+        "compare",
+        type=_name_list,
+        default=None,
+        metavar="A,B",
+        help="run these methods side by side",
+    )
+    add(
+        g,
+        "seeds",
+        type=seed_list,
+        default=None,
+        metavar="0,1,2",
+        help="run these seeds; with -compare each method",
+    )
     add_shared_flags(parser, skip_corrupt=False)
-    g.add_argument("--skip_corrupt", action="store_true", help="accepted for all five; these sets hold no image files")
+    g.add_argument(
+        "--skip_corrupt",
+        action="store_true",
+        help="accepted for all five; these sets hold no image files",
+    )
     return parser
 
 
@@ -209,10 +327,16 @@ def _require_acting(args: argparse.Namespace) -> None:
         "oracle": (law != "instance", f" is for -partial_type instance, not {law}"),
         "fold": (kind != "mat", f" {args.fold}: {args.ds} has a test part of its own"),
         "folds": (kind != "mat", f" {args.folds}: {args.ds} has a test part of its own"),
-        "standardize": (kind != "mat", f" is for the features of .mat sets; {args.ds} holds images"),
+        "standardize": (
+            kind != "mat",
+            f" is for the features of .mat sets; {args.ds} holds images",
+        ),
         "augment": (kind == "mat", f" flips images; {args.ds} holds features"),
         "depth": (args.mo != "resnet", f" is for -mo resnet, not {args.mo}"),
-        "cav": (not (selects_by_cav or shows_cav), f": with -method {named} -select {args.select} no CAV is taken"),
+        "cav": (
+            not (selects_by_cav or shows_cav),
+            f": with -method {named} -select {args.select} no CAV is taken",
+        ),
         "mask": (
             not (selects_by_cav or args.selection_curve),
             f": with -method {named} -select {args.select} no CAV is masked",
@@ -240,24 +364,37 @@ def _require_agreement(args: argparse.Namespace) -> None:
     methods = args.compare or [args.method]
     is_soft = args.temperature is not None
     by_cam = args.select == "cam"
-    differs = any(getattr(args, name) != value for name, value in RELEASED.items() if name in args._given)
+    differs = any(
+        getattr(args, name) != value for name, value in RELEASED.items() if name in args._given
+    )
     map_models = ", ".join(MAP_MODELS)
     has_maps = args.mo in MAP_MODELS
     _refuse(
         {
-            "-temperature: soft selection needs -mask candidates": is_soft and args.mask == "product",
-            "-temperature softens the CAV; with -select cam the largest area is taken": is_soft and by_cam,
-            "-select cam: the maps come from a forward of their own, after": by_cam and args.cav_forward == "before",
-            "-ca draws the sets, -partial_file reads them: give one of the two": bool(args.ca and args.partial_file),
+            "-temperature: soft selection needs -mask candidates": is_soft
+            and args.mask == "product",
+            "-temperature softens the CAV; with -select cam the largest area is taken": is_soft
+            and by_cam,
+            "-select cam: the maps come from a forward of their own, after": by_cam
+            and args.cav_forward == "before",
+            "-ca draws the sets, -partial_file reads them: give one of the two": bool(
+                args.ca and args.partial_file
+            ),
             f"-ca is for -partial_type case, not {law}": "ca" in args._given and law != "case",
-            f"-partial_file is for -partial_type file, not {law}": bool(args.partial_file) and law != "file",
-            "-partial_type file: give the matrix with -partial_file": law == "file" and not args.partial_file,
-            "--released: means -mask product, -cav_forward after, -partial_type uss": args.released and differs,
+            f"-partial_file is for -partial_type file, not {law}": bool(args.partial_file)
+            and law != "file",
+            "-partial_type file: give the matrix with -partial_file": law == "file"
+            and not args.partial_file,
+            "--released: means -mask product, -cav_forward after, -partial_type uss": args.released
+            and differs,
             "--released: means -partial_type uss, which -ca and -partial_file are not": args.released
             and law not in ("uss", OWN_SETS),
-            "-method rc -cav_forward before: that is -method proden": args.cav_forward == "before" and "rc" in methods,
-            f"-select needs class activation maps: {map_models} have them, {args.mo} not": by_cam and not has_maps,
-            f"-cam_vis needs class activation maps: {map_models} have them, {args.mo} not": args.cam_vis > 0
+            "-method rc -cav_forward before: that is -method proden": args.cav_forward == "before"
+            and "rc" in methods,
+            f"-select needs class activation maps: {map_models} have them, {args.mo} not": by_cam
+            and not has_maps,
+            f"-cam_vis needs class activation maps: {map_models} have them, {args.mo} not": args.cam_vis
+            > 0
             and not has_maps,
         }
     )

@@ -24,7 +24,9 @@ KEYS = ("data", "partial_target", "target")
 OTHER_KEYS = ("features", "p_labels", "logitlabels")
 
 
-def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def load_pll_mat(
+    path: str | Path, standardize: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read one .mat set: X (n, d) float32, partialY (n, K) float32 of 0/1, y (n,) int64.
 
     Accepts the keys data, partial_target, target or features, p_labels, logitlabels; sparse or dense;
@@ -37,7 +39,8 @@ def load_pll_mat(path: str | Path, standardize: bool = True) -> tuple[torch.Tens
     count = int((partialY.gather(1, y[:, None]) == 0).sum())
     if count:
         warnings.warn(
-            f"{path}: the true label of {count} of {len(y)} samples is not among their candidates", stacklevel=2
+            f"{path}: the true label of {count} of {len(y)} samples is not among their candidates",
+            stacklevel=2,
         )
     return (standardize_features(X) if standardize else X).float(), partialY, y
 
@@ -49,7 +52,9 @@ def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     X = _dense(path, features_key, content[features_key])
     is_number = np.abs(X) <= np.finfo(np.float32).max  # not so for NaN
     if not is_number.all():
-        raise DataError(f"{path}: key '{features_key}' holds NaN or infinite values, or some beyond float32")
+        raise DataError(
+            f"{path}: key '{features_key}' holds NaN or infinite values, or some beyond float32"
+        )
     n = len(X)
     target = _label_matrix(path, labels_key, content[labels_key], n)
     partialY = _label_matrix(path, candidates_key, content[candidates_key], n)
@@ -63,7 +68,11 @@ def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         )
     _check_rows(path, candidates_key, partialY.sum(1) < 1, "without a candidate")
     _check_rows(path, labels_key, target.sum(1) != 1, "with no or several true labels")
-    return torch.from_numpy(X), torch.from_numpy(partialY).float(), torch.from_numpy(target.argmax(1)).long()
+    return (
+        torch.from_numpy(X),
+        torch.from_numpy(partialY).float(),
+        torch.from_numpy(target.argmax(1)).long(),
+    )
 
 
 def standardize_features(X: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
@@ -99,7 +108,9 @@ def _dense(path: Path, key: str, value: object) -> np.ndarray:
             raise DataError(f"{path}: key '{key}' is far too large, {value.shape}") from error
     value = np.asarray(value)
     if value.ndim != 2 or value.size == 0 or value.dtype.kind not in "biuf":
-        raise DataError(f"{path}: key '{key}' is not a matrix of numbers: {value.dtype} {value.shape}")
+        raise DataError(
+            f"{path}: key '{key}' is not a matrix of numbers: {value.dtype} {value.shape}"
+        )
     return value.astype(np.float64, copy=False)
 
 

@@ -16,16 +16,22 @@ from cavl.utils.resident import EVAL_BATCH, Images, evaluate, predict
 from cavl.utils.utils_algo import approximated_hit, evaluating, is_covered, selection_accuracy
 from common import checkpoint
 from common.aliases import one_module
-from common.cam import save_curves
+from common.plots import save_curves
 from common.run import Run
 
 one_module(__name__, "cavl.utils.report")
 
 Statistics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-STATISTICS = ("accuracy", "covering_rate", "approximated_accuracy")  # the last two need no true label (PLENCH)
+STATISTICS = (
+    "accuracy",
+    "covering_rate",
+    "approximated_accuracy",
+)  # the last two need no true label (PLENCH)
 
 
-def statistics_of(labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device) -> Statistics:
+def statistics_of(
+    labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device
+) -> Statistics:
     """Statistics (B,3), the columns of STATISTICS; (B,1), hits alone, without candidates. labels (n,), sets (n,K).
 
     Accuracy uses the hidden true labels: prediction == label, ties to the lowest class.
@@ -52,10 +58,14 @@ def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) 
     return dict(zip(STATISTICS, means, strict=False))
 
 
-def log_start(run: Run, train_accuracy: float, test_accuracy: float, candidates: torch.Tensor) -> None:
+def log_start(
+    run: Run, train_accuracy: float, test_accuracy: float, candidates: torch.Tensor
+) -> None:
     """Accuracies before the first step, as the reference prints them, but in eval mode (g7)."""
     size = candidates.sum(1).float().mean().item()
-    run.log("start", train_accuracy=train_accuracy, test_accuracy=test_accuracy, mean_candidates=size)
+    run.log(
+        "start", train_accuracy=train_accuracy, test_accuracy=test_accuracy, mean_candidates=size
+    )
     run.print(f"before training: Tr Acc {train_accuracy:.4f}  Te Acc {test_accuracy:.4f}")
 
 
@@ -91,7 +101,9 @@ def log_selection_curve(
         for index in torch.arange(n, device=images.device).split(EVAL_BATCH // 8):
             outputs, maps = _outputs_and_maps(args, model, images[index])
             rule_of_the_run = {"cav": args.cav, "mask": args.mask}
-            rates = selection_accuracy(outputs, candidates[index], true_labels[index], maps, **rule_of_the_run)
+            rates = selection_accuracy(
+                outputs, candidates[index], true_labels[index], maps, **rule_of_the_run
+            )
             for rule, rate in rates.items():
                 total[rule] = total.get(rule, 0.0) + rate.item() * len(index) / n
             run.poll()
@@ -117,12 +129,16 @@ def write(
     summary = {
         "test_accuracy_last10_mean": sum(last) / len(last) if last else None,
         "test_accuracy_final": _last(run, "test", "accuracy"),
-        "test_accuracy_best_oracle": max(test, default=None),  # selected on the test set: optimistic
+        "test_accuracy_best_oracle": max(
+            test, default=None
+        ),  # selected on the test set: optimistic
         "train_accuracy_final": _last(run, "train", "accuracy"),
         "disambiguation": labels.disambiguation(true_labels),
         "covering_rate": _last(run, "train", "covering_rate"),
         "approximated_accuracy": _last(run, "train", "approximated_accuracy"),
-        "test_covering_rate": _last(run, "test", "covering_rate"),  # null without candidate sets of the test part
+        "test_covering_rate": _last(
+            run, "test", "covering_rate"
+        ),  # null without candidate sets of the test part
         "test_approximated_accuracy": _last(run, "test", "approximated_accuracy"),
         "mean_candidates": labels.candidates.sum(1).float().mean().item(),
         "epochs": len(test),
@@ -134,19 +150,36 @@ def write(
     if run.is_main:
         if test:
             curves = {"test": test, "train (true labels)": train}
-            curves |= {"disambiguation": run.values("train", "disambiguation")} if args.method != "cc" else {}
+            curves |= (
+                {"disambiguation": run.values("train", "disambiguation")}
+                if args.method != "cc"
+                else {}
+            )
             title = f"{args.method} on {'the offline sample' if data.is_sample else args.ds}"
-            save_curves(run.figure("curves"), curves, xlabel="epoch", ylabel="accuracy", title=title)
+            save_curves(
+                run.figure("curves"), curves, xlabel="epoch", ylabel="accuracy", title=title
+            )
         rules = _rules(run)
         if rules:
             curves = {rule: run.values("selection", rule) for rule in rules}
             title = "which rule picks the true label inside S"
-            save_curves(run.figure("selection"), curves, xlabel="epoch", ylabel="share of samples", title=title)
-        export_selected(run, labels.belief(lambda: predict(model, images)), labels.candidates, true_labels)
+            save_curves(
+                run.figure("selection"),
+                curves,
+                xlabel="epoch",
+                ylabel="share of samples",
+                title=title,
+            )
+        export_selected(
+            run, labels.belief(lambda: predict(model, images)), labels.candidates, true_labels
+        )
         if args.cam_vis:
             draw_cams(args, run, model, images, labels.candidates, true_labels)
         if last:
-            name, mean = args.method + " (offline sample)" * data.is_sample, summary["test_accuracy_last10_mean"]
+            name, mean = (
+                args.method + " (offline sample)" * data.is_sample,
+                summary["test_accuracy_last10_mean"],
+            )
             print(f"{name}: test accuracy, mean of the last {len(last)} epochs: {mean:.4f}")
     return summary
 
@@ -160,7 +193,9 @@ def _rules(run: Run) -> list[str]:
     return [k for k in lines[0] if k not in ("step", "epoch", "split")] if lines else []
 
 
-def export_selected(run: Run, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor) -> None:
+def export_selected(
+    run: Run, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor
+) -> None:
     """selected.csv: index, candidates, the label with the largest belief (n,K), that belief, the true label."""
     value, selected = belief.max(1)
     rows, classes = candidates.nonzero(as_tuple=True)
@@ -174,4 +209,6 @@ def export_selected(run: Run, belief: torch.Tensor, candidates: torch.Tensor, tr
         "true_label": true_labels.tolist(),
     }
     table = pd.DataFrame(frame)
-    checkpoint.atomic_save(run.folder / "selected.csv", lambda temporary: table.to_csv(temporary, index=False))
+    checkpoint.atomic_save(
+        run.folder / "selected.csv", lambda temporary: table.to_csv(temporary, index=False)
+    )

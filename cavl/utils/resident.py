@@ -72,7 +72,9 @@ class Images:
         rows = shifts[index, 0].view(-1, 1) + torch.arange(h, device=x.device)
         columns = shifts[index, 1].view(-1, 1) + torch.arange(w, device=x.device)
         batch = torch.arange(b, device=x.device).view(-1, 1, 1)
-        return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(
+            0, 3, 1, 2
+        )
 
 
 def epoch_batches(
@@ -114,7 +116,9 @@ def evaluate(
     Runs in eval mode, batches of thousands, shared among the processes; the former mode is restored.
     `after_batch()` is called behind each batch, and may leave by an exception.
     """
-    mine = torch.arange(accelerator.process_index, len(images), accelerator.num_processes, device=accelerator.device)
+    mine = torch.arange(
+        accelerator.process_index, len(images), accelerator.num_processes, device=accelerator.device
+    )
     total = 0
     share_buffers(accelerator, model)
     with evaluating(model):

@@ -8,8 +8,8 @@ import pandas as pd
 
 from cavl.utils.datasets import PartialData, fold_of
 from common.aliases import one_module
-from common.cam import save_curves
-from common.sweep import child_of, run_each
+from common.compare import child_of, run_each
+from common.plots import save_curves
 
 one_module(__name__, "cavl.utils.sweep")
 
@@ -18,7 +18,9 @@ HEADLINE = "test_accuracy_last10_mean"
 
 def is_wanted(args: argparse.Namespace, data: PartialData) -> bool:
     """Whether the command asks for more than one run."""
-    return args.compare is not None or args.seeds is not None or (data.has_folds and args.fold is None)
+    return (
+        args.compare is not None or args.seeds is not None or (data.has_folds and args.fold is None)
+    )
 
 
 def default_dir(args: argparse.Namespace) -> str:
@@ -34,7 +36,13 @@ def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argp
         for seed in args.seeds or [args.seed]:
             for fold in folds:
                 name = f"{method}-seed{seed}" + (f"-fold{fold}" if fold is not None else "")
-                settings = {"method": method, "seed": seed, "fold": fold, "compare": None, "seeds": None}
+                settings = {
+                    "method": method,
+                    "seed": seed,
+                    "fold": fold,
+                    "compare": None,
+                    "seeds": None,
+                }
                 runs.append(child_of(args, folder / name, **settings))
     return runs
 
@@ -46,13 +54,23 @@ def run_all(args: argparse.Namespace, data: PartialData, train: Callable) -> dic
     """
 
     def train_one(child: argparse.Namespace) -> dict[str, float | None]:
-        part = fold_of(data, child.fold, child.folds, child.seed, child.standardize) if data.has_folds else data
+        part = (
+            fold_of(data, child.fold, child.folds, child.seed, child.standardize)
+            if data.has_folds
+            else data
+        )
         return train(child, part, str(child.output_dir))
 
     def columns(child: argparse.Namespace) -> dict[str, object]:
-        return {"method": child.method, "seed": child.seed, "fold": -1 if child.fold is None else child.fold}
+        return {
+            "method": child.method,
+            "seed": child.seed,
+            "fold": -1 if child.fold is None else child.fold,
+        }
 
-    parent, frame = run_each(args, default_dir(args), lambda folder: plan(args, data, folder), train_one, columns)
+    parent, frame = run_each(
+        args, default_dir(args), lambda folder: plan(args, data, folder), train_one, columns
+    )
     if parent.stopped:
         return {}
     groups = frame.groupby("method", sort=False)
@@ -61,7 +79,9 @@ def run_all(args: argparse.Namespace, data: PartialData, train: Callable) -> dic
     parent.print(table.to_string(index=False, float_format=lambda v: f"{v:.4f}"))
     if parent.is_main:
         _draw(parent.figure("compare"), plan(args, data, parent.folder))
-    summary = {f"{row.method}_{key}": row[key] for _, row in table.iterrows() for key in ("mean", "std")}
+    summary = {
+        f"{row.method}_{key}": row[key] for _, row in table.iterrows() for key in ("mean", "std")
+    }
     parent.finish(runs=len(frame), offline_sample=data.is_sample, **summary)
     return summary
 
@@ -89,5 +109,8 @@ def _measurements(runs: list[argparse.Namespace]) -> list[pd.DataFrame]:
             table = pd.read_json(file, lines=True)
             tables.append(table[["split", "epoch", "accuracy"]].assign(method=child.method))
         except (OSError, ValueError, KeyError) as error:
-            print(f"{file}: cannot be read ({type(error).__name__}); the figure goes without it", flush=True)
+            print(
+                f"{file}: cannot be read ({type(error).__name__}); the figure goes without it",
+                flush=True,
+            )
     return tables

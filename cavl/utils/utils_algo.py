@@ -39,7 +39,11 @@ def class_activation_value(outputs: torch.Tensor, kind: CavKind = "logit") -> to
 
 
 def selected_labels(
-    outputs: torch.Tensor, batchY: torch.Tensor, *, cav: CavKind = "logit", mask: Mask = "candidates"
+    outputs: torch.Tensor,
+    batchY: torch.Tensor,
+    *,
+    cav: CavKind = "logit",
+    mask: Mask = "candidates",
 ) -> torch.Tensor:
     """Return argmax over the candidates of the CAV: (B,) int64, ties to the lowest class.
 
@@ -97,7 +101,9 @@ def update_from_outputs(
             rows = torch.zeros_like(outputs)
             rows.scatter_(1, selected_labels(outputs, Y, cav=cav, mask=mask)[:, None], 1.0)
         elif mask == "product":
-            raise DataError("a temperature needs mask 'candidates'; the product mask is for hard selection")
+            raise DataError(
+                "a temperature needs mask 'candidates'; the product mask is for hard selection"
+            )
         else:
             value = class_activation_value(outputs, cav)
             rows = (value / temperature).masked_fill(Y == 0, -torch.inf).softmax(dim=1)
@@ -108,10 +114,14 @@ def update_from_outputs(
     if method == "lws":
         p = outputs.softmax(dim=1)
         inside, outside = p * Y, p * (1 - Y)
-        return inside / (inside + 1e-8).sum(1, keepdim=True) + outside / (outside + 1e-8).sum(1, keepdim=True)
+        return inside / (inside + 1e-8).sum(1, keepdim=True) + outside / (outside + 1e-8).sum(
+            1, keepdim=True
+        )
     if method == "uniform":
         return Y / Y.sum(dim=1, keepdim=True)
-    raise ValueError(f"method {method!r} has no confidence table; use cavl, rc, proden, lws or uniform")
+    raise ValueError(
+        f"method {method!r} has no confidence table; use cavl, rc, proden, lws or uniform"
+    )
 
 
 @torch.no_grad()
@@ -130,7 +140,9 @@ def confidence_update(
 
     The forward pass runs in the model's present mode: in train mode BatchNorm statistics move once more.
     """
-    rows = update_from_outputs(model(batchX), batchY, "cavl", cav=cav, mask=mask, smoothing=smoothing)
+    rows = update_from_outputs(
+        model(batchX), batchY, "cavl", cav=cav, mask=mask, smoothing=smoothing
+    )
     return _write_rows(confidence, batch_index, rows)
 
 
@@ -228,7 +240,9 @@ def accuracy_check_train(loader: Iterable, model: nn.Module, device: torch.devic
     Y rows (B, K), true labels, index), as gen_index_dataset does.
     """
 
-    def hits(images: torch.Tensor, Y: torch.Tensor, true_labels: torch.Tensor, _: object) -> torch.Tensor:
+    def hits(
+        images: torch.Tensor, Y: torch.Tensor, true_labels: torch.Tensor, _: object
+    ) -> torch.Tensor:
         outputs = model(images)
         _require_sets(outputs, Y)
         require_indices(true_labels, outputs.shape[1], "true labels")
@@ -251,7 +265,9 @@ def accuracy_check_cam(
     taken inside the candidate set; restrict=False takes them over all classes, as the earlier release did.
     """
 
-    def hits(images: torch.Tensor, Y: torch.Tensor, true_labels: torch.Tensor, _: object) -> torch.Tensor:
+    def hits(
+        images: torch.Tensor, Y: torch.Tensor, true_labels: torch.Tensor, _: object
+    ) -> torch.Tensor:
         areas = model.forward_cam(images)
         _require_sets(areas, Y)
         require_indices(true_labels, areas.shape[1], "true labels")
@@ -277,7 +293,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _mean_over_loader(
-    loader: Iterable, model: nn.Module, device: torch.device | str, hits: Callable[..., torch.Tensor]
+    loader: Iterable,
+    model: nn.Module,
+    device: torch.device | str,
+    hits: Callable[..., torch.Tensor],
 ) -> list[float]:
     """Average hits(*batch), (B,) or (B, m) of bool, over all samples; one read from the device at the end."""
     total: torch.Tensor | int = 0

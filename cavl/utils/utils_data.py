@@ -11,7 +11,10 @@ from cavl.utils.candidates import (
     instance_dependent_flip_probability,
 )
 from cavl.utils.errors import DataError
-from cavl.utils.loaders import prepare_cv_datasets, prepare_train_loaders_for_uniform_cv_candidate_labels
+from cavl.utils.loaders import (
+    prepare_cv_datasets,
+    prepare_train_loaders_for_uniform_cv_candidate_labels,
+)
 from cavl.utils.pll_mat import load_pll_mat, standardize_features
 from common.aliases import one_module
 from common.domain import require_candidates

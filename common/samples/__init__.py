@@ -41,15 +41,37 @@ class Sample(NamedTuple):
 
 
 REGISTRY = {
-    "MNIST": Sample("common.samples.mnist", "draw_noisy", 1, "noisy digits in MNIST's idx files (cavl)"),
+    "MNIST": Sample(
+        "common.samples.mnist", "draw_noisy", 1, "noisy digits in MNIST's idx files (cavl)"
+    ),
     "MNIST_clean": Sample("common.samples.mnist", "draw_clean", 1, "the same without noise (mile)"),
-    "CIFAR10": Sample("common.samples.cifar10", "draw_cifar10", 1, "coloured digits in CIFAR-10's batches (cavl)"),
-    "PLL": Sample("common.samples.pll", "draw_pll", 1, "partial labels in the layout of Lost: lost.mat (cavl)"),
-    "VOC2012": Sample("common.samples.voc", "draw_voc", 2, "scenes of digits in VOC 2012's devkit, with masks (oass)"),
-    "ImageNet": Sample("common.samples.imagenet", "draw_imagenet", 1, "digit scenes, class folders, real.json (mile)"),
-    "COCO_2014": Sample("common.samples.multilabel", "draw_coco", 1, "scenes of digits in COCO 2014's layout (csl)"),
-    "OpenImages": Sample("common.samples.multilabel", "draw_openimages", 1, "data.csv, 60 classes, few labels (csl)"),
-    "CUB": Sample("common.samples.cub", "draw_cub", 2, "drawn birds with parts and attributes (calm)"),
+    "CIFAR10": Sample(
+        "common.samples.cifar10", "draw_cifar10", 1, "coloured digits in CIFAR-10's batches (cavl)"
+    ),
+    "PLL": Sample(
+        "common.samples.pll", "draw_pll", 1, "partial labels in the layout of Lost: lost.mat (cavl)"
+    ),
+    "VOC2012": Sample(
+        "common.samples.voc",
+        "draw_voc",
+        2,
+        "scenes of digits in VOC 2012's devkit, with masks (oass)",
+    ),
+    "ImageNet": Sample(
+        "common.samples.imagenet",
+        "draw_imagenet",
+        1,
+        "digit scenes, class folders, real.json (mile)",
+    ),
+    "COCO_2014": Sample(
+        "common.samples.multilabel", "draw_coco", 1, "scenes of digits in COCO 2014's layout (csl)"
+    ),
+    "OpenImages": Sample(
+        "common.samples.multilabel", "draw_openimages", 1, "data.csv, 60 classes, few labels (csl)"
+    ),
+    "CUB": Sample(
+        "common.samples.cub", "draw_cub", 2, "drawn birds with parts and attributes (calm)"
+    ),
 }
 
 

@@ -20,7 +20,9 @@ def main() -> None:
         for name in samples.names():
             print(f"{name:<{width}}  {samples.REGISTRY[name].description}")
     elif args.name not in samples.names():
-        raise UserError(f"there is no offline sample {args.name!r}; there are: {', '.join(samples.names())}")
+        raise UserError(
+            f"there is no offline sample {args.name!r}; there are: {', '.join(samples.names())}"
+        )
     elif args.folder is None:
         raise UserError(f"where to? python -m common.samples {args.name} DIR")
     else:

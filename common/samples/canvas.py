@@ -19,7 +19,9 @@ import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels from 0; x1, y1 lie outside: the width is x1 - x0
+Box = tuple[
+    int, int, int, int
+]  # x0, y0, x1, y1 in pixels from 0; x1, y1 lie outside: the width is x1 - x0
 
 NUM_TRAIN = 1300  # of 1,797
 MASK_LEVEL = 0.3  # a pixel belongs to the glyph from this opacity on
@@ -100,7 +102,9 @@ def class_glyph(class_id: int, rng: np.random.Generator, split: str, size: int =
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
     """RGB (3,) float32 of a hue, saturation and brightness, each in 0..1."""
     offsets = (np.array([5, 3, 1]) + 6 * hue) % 6
-    return (value * (1 - saturation * np.clip(np.minimum(offsets, 4 - offsets), 0, 1))).astype(np.float32)
+    return (value * (1 - saturation * np.clip(np.minimum(offsets, 4 - offsets), 0, 1))).astype(
+        np.float32
+    )
 
 
 def class_colour(class_id: int) -> np.ndarray:
@@ -142,8 +146,12 @@ class Canvas:
         self.height, self.width = (size, size) if isinstance(size, int) else size
         cell, interpolation = BACKGROUNDS[background]
         base = level * rng.uniform(0.5, 1.5, 3)
-        cells = base + contrast * rng.uniform(-1, 1, (-(-self.height // cell), -(-self.width // cell), 3))
-        texture = _resize(cells.astype(np.float32), cells.shape[0] * cell, cells.shape[1] * cell, interpolation)
+        cells = base + contrast * rng.uniform(
+            -1, 1, (-(-self.height // cell), -(-self.width // cell), 3)
+        )
+        texture = _resize(
+            cells.astype(np.float32), cells.shape[0] * cell, cells.shape[1] * cell, interpolation
+        )
         self.pixels = np.clip(texture[: self.height, : self.width], 0, 1)
 
     def paste(
@@ -162,8 +170,12 @@ class Canvas:
         height, width = (max(1, round(side * scale)) for side in glyph.shape)
         opacity = np.zeros((self.height, self.width), np.float32)
         top, left = max(0, -y), max(0, -x)
-        visible = _resize(glyph, height, width)[top : max(top, self.height - y), left : max(left, self.width - x)]
-        opacity[y + top : y + top + visible.shape[0], x + left : x + left + visible.shape[1]] = visible
+        visible = _resize(glyph, height, width)[
+            top : max(top, self.height - y), left : max(left, self.width - x)
+        ]
+        opacity[y + top : y + top + visible.shape[0], x + left : x + left + visible.shape[1]] = (
+            visible
+        )
         mask = opacity >= MASK_LEVEL
         if not mask.any():
             raise ValueError(f"nothing of the glyph is visible at x={x}, y={y}")
@@ -186,5 +198,7 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
 
-def _resize(image: np.ndarray, height: int, width: int, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+def _resize(
+    image: np.ndarray, height: int, width: int, interpolation: int = cv2.INTER_LINEAR
+) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=interpolation)

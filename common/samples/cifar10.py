@@ -27,7 +27,9 @@ def draw_cifar10(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     for number in range(1, NUM_BATCHES + 1):
         batch = _batch(per_batch, "train", rng, f"training batch {number} of {NUM_BATCHES}")
         (root / f"data_batch_{number}").write_bytes(_python2_pickle(batch))
-    (root / "test_batch").write_bytes(_python2_pickle(_batch(NUM_TEST, "val", rng, "testing batch 1 of 1")))
+    (root / "test_batch").write_bytes(
+        _python2_pickle(_batch(NUM_TEST, "val", rng, "testing batch 1 of 1"))
+    )
     meta = {
         b"num_cases_per_batch": per_batch,
         b"label_names": [name.encode() for name in CLASSES],
@@ -45,13 +47,17 @@ def _batch(count: int, split: str, rng: np.random.Generator, title: str) -> dict
         b"batch_label": title.encode(),
         b"labels": labels.tolist(),
         b"data": pictures.transpose(0, 3, 1, 2).reshape(count, -1).copy(),
-        b"filenames": [f"digit_{label}_s_{row:06d}.png".encode() for row, label in enumerate(labels)],
+        b"filenames": [
+            f"digit_{label}_s_{row:06d}.png".encode() for row, label in enumerate(labels)
+        ],
     }
 
 
 def _picture(label: int, split: str, rng: np.random.Generator) -> np.ndarray:
     """(32, 32, 3) uint8: one digit of 22 to 30 pixels somewhere on a texture, under a little noise."""
-    canvas = Canvas(32, rng, background=("blocks", "clouds")[rng.integers(2)], level=0.25, contrast=0.15)
+    canvas = Canvas(
+        32, rng, background=("blocks", "clouds")[rng.integers(2)], level=0.25, contrast=0.15
+    )
     size = int(rng.integers(22, 31))
     x, y = rng.integers(0, 32 - size, 2, endpoint=True).tolist()
     canvas.paste(class_glyph(label, rng, split, size), x, y, colour=random_colour(rng))
@@ -75,7 +81,9 @@ class _Python2Pickler(pickle._Pickler):
     dispatch[bytes] = save_bytes
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
-        if obj.__module__ == "numpy._core.multiarray":  # numpy 2's name; the originals have the earlier one
+        if (
+            obj.__module__ == "numpy._core.multiarray"
+        ):  # numpy 2's name; the originals have the earlier one
             self.write(pickle.GLOBAL + f"numpy.core.multiarray\n{obj.__name__}\n".encode())
             self.memoize(obj)
         else:

@@ -78,7 +78,9 @@ class Bird(NamedTuple):
 def draw_cub(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     """Write the birds of six classes in the official layout; returns the counts."""
     root = folder / "CUB_200_2011"
-    lists: dict[str, list[str]] = {name: [] for name in ("images", "labels", "split", "boxes", "parts")}
+    lists: dict[str, list[str]] = {
+        name: [] for name in ("images", "labels", "split", "boxes", "parts")
+    }
     number = 0
     for label, name in enumerate(CLASSES, 1):
         class_folder = f"{label:03d}.{name}"
@@ -88,7 +90,9 @@ def draw_cub(folder: Path, rng: np.random.Generator) -> dict[str, int]:
             number += 1
             bird = _bird(name, rng)
             file = f"{class_folder}/{name}_{k + 1:04d}_{number:05d}"
-            Image.fromarray(bird.picture).save(root / "images" / f"{file}.jpg", quality=95, subsampling=0)
+            Image.fromarray(bird.picture).save(
+                root / "images" / f"{file}.jpg", quality=95, subsampling=0
+            )
             Image.fromarray(bird.mask).save(root / "segmentations" / f"{file}.png")
             x0, y0, x1, y1 = bird.box
             lists["images"].append(f"{number} {file}.jpg")
@@ -131,7 +135,11 @@ def _attributes() -> tuple[list[str], list[list[float]]]:
         for variant in range(len(STEPS)):
             names.append(f"{attribute}::{COLOURS[_colour_number(part, variant)]}")
             columns.append([100.0 * (parts.get(part, 0) == variant) for parts in CLASSES.values()])
-    for name in ("has_size::small_(5_-_9_in)", "has_primary_color::grey", "has_shape::perching-like"):
+    for name in (
+        "has_size::small_(5_-_9_in)",
+        "has_primary_color::grey",
+        "has_shape::perching-like",
+    ):
         names.append(name)
         columns.append([100.0] * len(CLASSES))
     return names, [list(row) for row in zip(*columns, strict=True)]
@@ -148,7 +156,9 @@ def _part_lines(number: int, bird: Bird) -> list[str]:
 def _bird(name: str, rng: np.random.Generator) -> Bird:
     """Draw one bird: a grey ellipse with seven discs, mirrored half of the time, on a texture."""
     height, width = SIZES[rng.integers(len(SIZES))]
-    canvas = Canvas((height, width), rng, background=("blocks", "clouds")[rng.integers(2)], level=0.35)
+    canvas = Canvas(
+        (height, width), rng, background=("blocks", "clouds")[rng.integers(2)], level=0.35
+    )
     half = np.array([rng.uniform(14, 17), rng.uniform(9.5, 11.5)])
     room = np.array([1.3, 1.45]) * half + 6
     low, high = (
@@ -182,13 +192,17 @@ def _bird(name: str, rng: np.random.Generator) -> Bird:
     return Bird(canvas.picture(), mask, box_of(mask >= 128), points)
 
 
-def _ellipse(canvas: Canvas, mask: np.ndarray, centre: np.ndarray, half: np.ndarray, colour: np.ndarray) -> None:
+def _ellipse(
+    canvas: Canvas, mask: np.ndarray, centre: np.ndarray, half: np.ndarray, colour: np.ndarray
+) -> None:
     """Paint a filled ellipse with a soft edge on the canvas, and add it to the mask (H,W) uint8."""
     opacity = np.zeros(mask.shape, np.uint8)
     shift = 4  # positions in sixteenths of a pixel
     place, axes = (tuple(int(round(v * 2**shift)) for v in pair) for pair in (centre, half))
     cv2.ellipse(opacity, place, axes, 0, 0, 360, 255, -1, cv2.LINE_AA, shift)
-    canvas.pixels += (opacity[:, :, None] / np.float32(255)) * (colour.astype(np.float32) - canvas.pixels)
+    canvas.pixels += (opacity[:, :, None] / np.float32(255)) * (
+        colour.astype(np.float32) - canvas.pixels
+    )
     np.maximum(mask, opacity, out=mask)
 
 

@@ -47,10 +47,17 @@ def draw_imagenet(folder: Path, rng: np.random.Generator) -> dict[str, int]:
         _save(folder / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", picture)
         real.append(sorted(WNIDS[names[digit]] for digit in digits))
     (folder / "real.json").write_text(json.dumps(real) + "\n")
-    return {"train": TRAIN, "val": VAL, "classes": len(WNIDS), "empty": sum(not labels for labels in real)}
+    return {
+        "train": TRAIN,
+        "val": VAL,
+        "classes": len(WNIDS),
+        "empty": sum(not labels for labels in real),
+    }
 
 
-def _scene(rng: np.random.Generator, split: str, *, is_empty: bool = False) -> tuple[Canvas, list[int]]:
+def _scene(
+    rng: np.random.Generator, split: str, *, is_empty: bool = False
+) -> tuple[Canvas, list[int]]:
     """A canvas and its digits, no digit twice, the first one first."""
     canvas = Canvas(SIDE, rng, background="noise", level=0.15, contrast=0.08)
     if is_empty:
@@ -59,7 +66,9 @@ def _scene(rng: np.random.Generator, split: str, *, is_empty: bool = False) -> t
     for number, (digit, cell) in enumerate(zip(digits, rng.permutation(9), strict=False)):
         row, column = divmod(int(cell), 3)
         glyph = class_glyph(digit, rng, split, size=GLYPH)
-        x, y = (MARGIN + CELL * place + int(rng.integers(CELL - GLYPH + 1)) for place in (column, row))
+        x, y = (
+            MARGIN + CELL * place + int(rng.integers(CELL - GLYPH + 1)) for place in (column, row)
+        )
         canvas.paste(glyph, x, y, colour=MAIN if number == 0 else ASIDE)
     return canvas, digits
 

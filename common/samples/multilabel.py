@@ -68,7 +68,8 @@ def draw_coco(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     (folder / "annotations").mkdir()
     popularity = _popularity(len(COCO_NAMES), seed=6)
     categories = [
-        {"supercategory": "digit", "id": i, "name": name} for i, name in zip(COCO_IDS, COCO_NAMES, strict=True)
+        {"supercategory": "digit", "id": i, "name": name}
+        for i, name in zip(COCO_IDS, COCO_NAMES, strict=True)
     ]
     for split, count in COCO_COUNTS.items():
         (folder / f"{split}2014").mkdir()
@@ -80,7 +81,9 @@ def draw_coco(folder: Path, rng: np.random.Generator) -> dict[str, int]:
             _save(folder / f"{split}2014" / name, picture)
             images.append({"id": number, "file_name": name, "width": SIZE, "height": SIZE})
             for c, mask in placed:
-                annotations.append({"id": len(annotations) + 1, "image_id": number} | _annotation(c, mask))
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": number} | _annotation(c, mask)
+                )
         content = {"info": {"description": "offline sample"}, "licenses": [], "images": images}
         content |= {"annotations": annotations, "categories": categories}
         (folder / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
@@ -89,7 +92,9 @@ def draw_coco(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 def _annotation(c: int, mask: np.ndarray) -> dict:
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
     return {
         "category_id": COCO_IDS[c],
         "bbox": [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)],

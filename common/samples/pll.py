@@ -17,7 +17,9 @@ NUM_ROWS, NUM_CLASSES = (
 )  # ten digits, and a last class that only ever is a false candidate, as in Lost
 NOISE = 0.2  # of the pixel range 0..1
 SET_SIZES = {1: 0.1, 2: 0.6, 3: 0.3}  # mean 2.2, as in Lost
-COMPANION = np.array([6, 7, 1, 8, 9, 3, 0, 4, 3, 4])  # per digit the look-alike that mostly stands beside it
+COMPANION = np.array(
+    [6, 7, 1, 8, 9, 3, 0, 4, 3, 4]
+)  # per digit the look-alike that mostly stands beside it
 P_COMPANION = 0.6
 
 
@@ -59,7 +61,9 @@ def _candidates(label: int, rng: np.random.Generator) -> list[int]:
     size = rng.choice(list(SET_SIZES), p=list(SET_SIZES.values()))
     others = [c for c in rng.permutation(NUM_CLASSES).tolist() if c != label]
     if rng.random() < P_COMPANION:
-        others.sort(key=lambda c: c != COMPANION[label])  # stable: the companion first, the rest as drawn
+        others.sort(
+            key=lambda c: c != COMPANION[label]
+        )  # stable: the companion first, the rest as drawn
     return [label, *others[: size - 1]]
 
 

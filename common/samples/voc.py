@@ -15,11 +15,30 @@ from common.samples.canvas import Canvas, box_of, class_glyph, hsv
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    *(
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
 )
 SIDE, NUM_TRAIN, NUM_TRAIN_AUG, NUM_VAL, NUM_TEST = 64, 160, 480, 300, 20
-FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation", "ImageSets/Main")
-NO_OBJECT, DIFFICULT, ZERO_WIDTH, LANDSCAPE, PORTRAIT = range(5)  # the odd pictures, first of the training set
+FOLDERS = (
+    "JPEGImages",
+    "Annotations",
+    "SegmentationClass",
+    "ImageSets/Segmentation",
+    "ImageSets/Main",
+)
+NO_OBJECT, DIFFICULT, ZERO_WIDTH, LANDSCAPE, PORTRAIT = range(
+    5
+)  # the odd pictures, first of the training set
 Scene = tuple[np.ndarray, np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]
 
 
@@ -33,7 +52,13 @@ def draw_voc(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     for year, (split, count) in zip((2008, 2009, 2012), counts.items(), strict=True):
         ids[split] = [f"{year}_{number:06d}" for number in range(1, count + 1)]
         for number, name in enumerate(ids[split]):
-            _write(root, name, number if split == "train_aug" else -1, "train" if year == 2008 else "val", rng)
+            _write(
+                root,
+                name,
+                number if split == "train_aug" else -1,
+                "train" if year == 2008 else "val",
+                rng,
+            )
     for name in ids["test"]:
         (root / "Annotations" / f"{name}.xml").unlink()
         (root / "SegmentationClass" / f"{name}.png").unlink()
@@ -50,9 +75,14 @@ def _write(root: Path, name: str, oddity: int, split: str, rng: np.random.Genera
     image = Image.fromarray(mask, "P")
     image.putpalette(voc_palette())
     image.save(root / "SegmentationClass" / f"{name}.png")
-    lines = [_object(label, box, difficult=oddity == DIFFICULT and k == 0) for k, (label, box) in enumerate(objects)]
+    lines = [
+        _object(label, box, difficult=oddity == DIFFICULT and k == 0)
+        for k, (label, box) in enumerate(objects)
+    ]
     if oddity == ZERO_WIDTH:
-        lines.append(_object(objects[0][0], (9, 9, 9, 20), difficult=False))  # a class that is there
+        lines.append(
+            _object(objects[0][0], (9, 9, 9, 20), difficult=False)
+        )  # a class that is there
     height, width = mask.shape
     (root / "Annotations" / f"{name}.xml").write_text(
         f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n"
@@ -93,7 +123,12 @@ def scene_colour(label: int, rng: np.random.Generator) -> np.ndarray:
 
 def _free_place(mask: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int, int]:
     """x, y of the upper left corner where, of ten random places, the fewest pixels are taken."""
-    tries = [(int(rng.integers(0, mask.shape[1] - side + 1)), int(rng.integers(0, mask.shape[0] - side + 1)))]
+    tries = [
+        (
+            int(rng.integers(0, mask.shape[1] - side + 1)),
+            int(rng.integers(0, mask.shape[0] - side + 1)),
+        )
+    ]
     tries += [tuple(int(rng.integers(0, n - side + 1)) for n in mask.shape[::-1]) for _ in range(9)]
     return min(tries, key=lambda place: int((mask[place[1] :, place[0] :][:side, :side] > 0).sum()))
 
@@ -101,4 +136,9 @@ def _free_place(mask: np.ndarray, side: int, rng: np.random.Generator) -> tuple[
 def voc_palette() -> list[int]:
     """VOC's 256 colours, flat: bit b of channel k of colour i, counted from the top, is bit 3b + k of i."""
     i = np.arange(256)[:, None]
-    return sum((i >> (3 * b + np.arange(3)) & 1) << (7 - b) for b in range(8)).astype(np.uint8).flatten().tolist()
+    return (
+        sum((i >> (3 * b + np.arange(3)) & 1) << (7 - b) for b in range(8))
+        .astype(np.uint8)
+        .flatten()
+        .tolist()
+    )

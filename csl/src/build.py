@@ -39,7 +39,13 @@ class Parts(NamedTuple):
     loss: Meter
 
 
-def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, train_set: DataSet, steps: int) -> Parts:
+def build(
+    args: argparse.Namespace,
+    loss_args: argparse.Namespace,
+    run: Run,
+    train_set: DataSet,
+    steps: int,
+) -> Parts:
     """Network, optimiser, loss and averages; `steps` of an epoch."""
     device, names = run.accelerator.device, list(train_set.classes.values())
     info = ModelInfo(args, train_set.columns, pixels_of(args))
@@ -59,7 +65,9 @@ def build(args: argparse.Namespace, loss_args: argparse.Namespace, run: Run, tra
         ema=ModelEma(model, args.ema_decay, warmup=warmup),
         criterion=criterion,
         prior=ComputePrior(train_set.classes, run.folder, run.accelerator),
-        drops=DropStatistics(loss_args, criterion.prior_classes, train_set.complete, run.accelerator),
+        drops=DropStatistics(
+            loss_args, criterion.prior_classes, train_set.complete, run.accelerator
+        ),
         loss=Meter(run.accelerator),
     )
 
@@ -78,7 +86,11 @@ def make_optimizer(
         raise SettingsError("lr 0: must be above 0")
     optimizer = Adam(add_weight_decay(model, weight_decay), lr=lr, weight_decay=0, fused=True)
     scheduler = OneCycleLR(
-        optimizer, lr, epochs=epochs, steps_per_epoch=steps_per_epoch, pct_start=warmup_share(epochs * steps_per_epoch)
+        optimizer,
+        lr,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        pct_start=warmup_share(epochs * steps_per_epoch),
     )
     return optimizer, scheduler
 

@@ -91,7 +91,9 @@ def predict_rows(
         torch.cat(part) if part else torch.zeros(0, dtype=kind)
         for part, kind in zip((indices, targets, *scores), kinds, strict=True)
     ]
-    index, labels, *probabilities = gather_in_order(columns[0], *columns[1:], accelerator=accelerator)
+    index, labels, *probabilities = gather_in_order(
+        columns[0], *columns[1:], accelerator=accelerator
+    )
     if not len(index):
         raise UserError("no test image can be read: nothing can be scored")
     return Scored([p.numpy() for p in probabilities], labels.numpy(), index.numpy())
@@ -124,7 +126,9 @@ def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> di
     metrics = {"mAP": mAP(targets, scores), **conventional_f1(prf_metrics(targets, scores, thre))}
     has_positive = (targets == 1).any(0)
     if has_positive.any() and not has_positive.all():
-        metrics["mAP_classes_with_positives"] = mAP(targets[:, has_positive], scores[:, has_positive])
+        metrics["mAP_classes_with_positives"] = mAP(
+            targets[:, has_positive], scores[:, has_positive]
+        )
     return metrics
 
 
@@ -157,7 +161,10 @@ def score_both(
     complete = getattr(data, "complete", None)
     metrics = {}
     for name, values in zip(("model", "ema"), scored.scores, strict=True):
-        metrics |= {f"{metric}_{name}": value for metric, value in metrics_of(scored.targets, values).items()}
+        metrics |= {
+            f"{metric}_{name}": value
+            for metric, value in metrics_of(scored.targets, values).items()
+        }
         if complete is not None:
             metrics[f"mAP_complete_{name}"] = mAP(complete[scored.index], values)
     skipped = 0 if data is None else count_skipped(data, scored)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from common.aliases import one_module
-from common.cam import save_curves
 from common.cli import UserError
+from common.compare import child_of, run_each
+from common.plots import save_curves
 from common.run import Run
-from common.sweep import child_of, run_each
 from common.text import is_kind, read_json
 from csl.src.contradictions import param_of
 from csl.src.loss_functions.prior import match_prior, read_prior
@@ -36,7 +36,12 @@ def prior_file(args: argparse.Namespace, run: Run, train: Train) -> str | None:
     written = folder / "train_avg_preds.csv"
     if not _is_done(folder / "summary.json", args.estimate_prior):
         run.print(f"--- phase 1: {args.estimate_prior} epochs in ignore mode, for the prior")
-        changed = {"epochs": args.estimate_prior, "stop_epoch": None, "estimate_prior": None, "prior_quantile": None}
+        changed = {
+            "epochs": args.estimate_prior,
+            "stop_epoch": None,
+            "estimate_prior": None,
+            "prior_quantile": None,
+        }
         child = child_of(args, folder, **RECIPES["ignore_ce"], **changed, recipe="ignore_ce")
         summary = train(child, str(folder))
         if summary["epochs"] < child.epochs:  # --max_steps ended within phase 1
@@ -57,8 +62,15 @@ def _is_done(summary: Path, epochs: int) -> bool:
 
 def paper_numbers() -> dict[tuple[str, str], float]:
     """(scheme, row) -> the published mAP on COCO 2014: TResNet-M, 448 pixels, the better of model and average."""
-    names = {"Ignore, CE": "ignore_ce", "Negative, CE": "negative_ce", "Negative, ASL": "negative_asl", "CSL": "csl"}
-    rows = pd.read_csv(Path(__file__).parents[1] / "results" / "paper.csv").query("dataset == 'COCO 2014'")
+    names = {
+        "Ignore, CE": "ignore_ce",
+        "Negative, CE": "negative_ce",
+        "Negative, ASL": "negative_asl",
+        "CSL": "csl",
+    }
+    rows = pd.read_csv(Path(__file__).parents[1] / "results" / "paper.csv").query(
+        "dataset == 'COCO 2014'"
+    )
     schemes, methods = rows.setting.str.split().str[0].str.lower(), rows.method.map(names)
     return dict(zip(zip(schemes, methods, strict=True), rows.value, strict=True))
 
@@ -79,7 +91,9 @@ def plan(args: argparse.Namespace, folder: Path) -> list[argparse.Namespace]:
     return runs
 
 
-def _child(args: argparse.Namespace, folder: Path, scheme: str | None, row: str, seed: int) -> argparse.Namespace:
+def _child(
+    args: argparse.Namespace, folder: Path, scheme: str | None, row: str, seed: int
+) -> argparse.Namespace:
     recipe = (f"csl_{scheme}" if scheme == "rps" else "csl_fpc") if row == "csl" else row
     fixed = args._given | (set(SAMPLE_DEFAULTS) if args._found.is_sample else set())
     settings = {name: value for name, value in RECIPES[recipe].items() if name not in fixed}
@@ -115,7 +129,9 @@ def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
         return train(child, str(child.output_dir))
 
     default_dir = Path(args.path_dest) / f"compare_{args._found.name}"
-    parent, frame = run_each(args, default_dir, lambda folder: plan(args, folder), train_one, columns)
+    parent, frame = run_each(
+        args, default_dir, lambda folder: plan(args, folder), train_one, columns
+    )
     if parent.stopped:
         return {}
     groups = frame.groupby(["scheme", "row"], sort=False)
@@ -123,13 +139,22 @@ def compare(args: argparse.Namespace, train: Train) -> dict[str, float]:
     if "eval_skipped" in frame and frame["eval_skipped"].any():
         table["eval_skipped"] = groups["eval_skipped"].max().to_numpy(int)
     table["model_mean"] = groups["mAP_model_final"].mean().to_numpy(float)
-    if args._found.files.train.name == "instances_train2014.json" and (frame["classes"] == COCO_CLASSES).all():
+    if (
+        args._found.files.train.name == "instances_train2014.json"
+        and (frame["classes"] == COCO_CLASSES).all()
+    ):
         paper = paper_numbers()
         table["paper"] = [paper.get((line.scheme, line.row)) for _, line in table.iterrows()]
     parent.print(table.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     if parent.is_main:
         curves = {f"{scheme} {row}": list(part[HEADLINE]) for (scheme, row), part in groups}
-        save_curves(parent.figure("compare"), curves, xlabel="run", ylabel="mAP of the averaged model (%)")
-    means = {f"{line.scheme}_{line.row}_{k}": line[k] for _, line in table.iterrows() for k in ("mean", "std")}
+        save_curves(
+            parent.figure("compare"), curves, xlabel="run", ylabel="mAP of the averaged model (%)"
+        )
+    means = {
+        f"{line.scheme}_{line.row}_{k}": line[k]
+        for _, line in table.iterrows()
+        for k in ("mean", "std")
+    }
     parent.finish(runs=len(frame), offline_sample=args._found.is_sample, **means)
     return means

@@ -10,9 +10,9 @@ from PIL import Image
 
 from common import samples
 from common.aliases import one_module
-from common.cam import save_grid
 from common.cli import UserError
 from common.images import image_files, is_image
+from common.plots import save_grid
 from csl.src.helper_functions.files import expanded
 from csl.src.helper_functions.openimages import read_class_names
 from csl.src.models.utils.checkpoint import Checkpoint
@@ -35,7 +35,9 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
         else:
             pattern = any(mark in path.name for mark in "*?[")
             found_here = path.parent.glob(path.name) if pattern and path.parent.is_dir() else ()
-            here = sorted(picture for picture in found_here if picture.is_file() and is_image(picture))
+            here = sorted(
+                picture for picture in found_here if picture.is_file() and is_image(picture)
+            )
         if not here:
             raise UserError(
                 f"--pic_path {text}: no picture there; give a picture, a folder or a pattern (the released ones: pics/ "
@@ -69,25 +71,38 @@ def class_names(checkpoint: Checkpoint, descriptions: Path) -> list[str]:
     mids = [name for name in ordered if name.startswith(("/m/", "/g/"))]
     if not mids:
         return ordered
-    described = read_class_names(descriptions.parent, descriptions if descriptions.is_file() else None)
+    described = read_class_names(
+        descriptions.parent, descriptions if descriptions.is_file() else None
+    )
     missing = sum(mid not in described for mid in mids)
     if missing:
         print(
-            f"{descriptions}: lacks {missing} of {len(mids)} classes; they keep their MID", file=sys.stderr, flush=True
+            f"{descriptions}: lacks {missing} of {len(mids)} classes; they keep their MID",
+            file=sys.stderr,
+            flush=True,
         )
     return [described.get(name, name) for name in ordered]
 
 
-def draw_annotated(path: Path, image: Image.Image, names: Sequence[str], scores: Sequence[float]) -> None:
+def draw_annotated(
+    path: Path, image: Image.Image, names: Sequence[str], scores: Sequence[float]
+) -> None:
     """The picture with its names and scores above it, as a PNG."""
     lines = [f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)][:10]
     side = 448 / max(image.size)
     shown = image.resize((max(1, round(image.width * side)), max(1, round(image.height * side))))
-    save_grid(path, [[np.asarray(shown)]], [["\n".join(lines) or "nothing above the threshold"]], cell=4)
+    save_grid(
+        path, [[np.asarray(shown)]], [["\n".join(lines) or "nothing above the threshold"]], cell=4
+    )
 
 
 # Of infer.py --sample: a network of a minute is less sure of its names than one of weeks.
-SAMPLE_SETTINGS = {"model_name": "tresnet_tiny", "input_size": 64, "dataset_type": "MS-COCO", "th": 0.5}
+SAMPLE_SETTINGS = {
+    "model_name": "tresnet_tiny",
+    "input_size": 64,
+    "dataset_type": "MS-COCO",
+    "th": 0.5,
+}
 
 
 def sample_pictures(count: int = 8) -> list[str]:
@@ -100,8 +115,23 @@ def train_sample_network(args: argparse.Namespace, folder: Path) -> str:
     """Train `args.model_name` at `args.input_size` on the COCO_2014 sample for a few epochs; its weights."""
     from csl.train import main as train
 
-    flags = ["--sample", "--partial_loss_mode=selective", "--epochs", "5", "--output_dir", str(folder / "run"), "--cpu"]
-    flags += ["--simulate_partial_type", "rps", "--simulate_partial_param", "0.5", "--seed", str(args.seed)]
+    flags = [
+        "--sample",
+        "--partial_loss_mode=selective",
+        "--epochs",
+        "5",
+        "--output_dir",
+        str(folder / "run"),
+        "--cpu",
+    ]
+    flags += [
+        "--simulate_partial_type",
+        "rps",
+        "--simulate_partial_param",
+        "0.5",
+        "--seed",
+        str(args.seed),
+    ]
     flags += ["--model_name", args.model_name, "--image_size", str(args.input_size)]
     train(flags)
     return str(folder / "run" / "checkpoints" / "best_ema.pth")

@@ -13,7 +13,8 @@ from torch import nn
 
 from common import checkpoint
 from common.aliases import one_module
-from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps, save_curves, save_grid
+from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps
+from common.plots import save_curves, save_grid
 from common.run import Run
 from common.text import write_csv
 from csl.src.evaluation import Scored, evaluating, uncounted_classes
@@ -21,7 +22,11 @@ from csl.src.helper_functions.classes import listed
 from csl.src.helper_functions.coco_simulation import plot_class_freq, save_partial_labels
 from csl.src.helper_functions.get_data import DataSet, names_without_positives, targets_of
 from csl.src.helper_functions.metrics import AP_partial, ap_per_class
-from csl.src.loss_functions.partial_asymmetric_loss import PartialSelectiveLoss, frequent_classes, mode_of
+from csl.src.loss_functions.partial_asymmetric_loss import (
+    PartialSelectiveLoss,
+    frequent_classes,
+    mode_of,
+)
 from csl.src.loss_functions.prior import ComputePrior
 from csl.src.models.tresnet.tresnet import TResNet
 from csl.src.models.utils.checkpoint import official
@@ -49,11 +54,15 @@ def describe_labels(args: argparse.Namespace, run: Run, train: DataSet) -> str |
     targets, names = targets_of(train), list(train.classes.values())
     mode = mode_of(args)
     if mode in ("selective", "ignore", "ignore_normalize_classes") and not (targets == -1).any():
-        warn(f"--partial_loss_mode {mode}: all labels are annotated, the mode has no effect (--simulate_partial_type)")
+        warn(
+            f"--partial_loss_mode {mode}: all labels are annotated, the mode has no effect (--simulate_partial_type)"
+        )
     if mode.startswith("ignore"):
         never = [name for name, column in zip(names, (targets == -1).all(0), strict=True) if column]
         if never:
-            warn(f"{len(never)} classes have no annotation at all and never learn: {', '.join(never[:5])}")
+            warn(
+                f"{len(never)} classes have no annotation at all and never learn: {', '.join(never[:5])}"
+            )
         empty = int((targets == -1).all(1).sum())
         if empty:
             warn(f"{empty} images have no annotated label: their loss is 0")
@@ -63,7 +72,9 @@ def describe_labels(args: argparse.Namespace, run: Run, train: DataSet) -> str |
     return None
 
 
-def describe_prior(args: argparse.Namespace, run: Run, criterion: PartialSelectiveLoss, names: list[str]) -> None:
+def describe_prior(
+    args: argparse.Namespace, run: Run, criterion: PartialSelectiveLoss, names: list[str]
+) -> None:
     """Print which classes the prior drops; warn where it drops none, or over half of them."""
     if mode_of(args) != "selective" or criterion.prior_classes is None:
         return
@@ -78,10 +89,14 @@ def describe_prior(args: argparse.Namespace, run: Run, criterion: PartialSelecti
         f"{': ' + ', '.join(dropped) if dropped else ''}"
     )
     if len(dropped) > len(names) / 2 and run.is_main:
-        warn("the prior drops over half of the classes: close to --partial_loss_mode ignore; raise --prior_threshold")
+        warn(
+            "the prior drops over half of the classes: close to --partial_loss_mode ignore; raise --prior_threshold"
+        )
 
 
-def describe_uncounted(names: Sequence[str], targets: np.ndarray, mean: float | None = None) -> str | None:
+def describe_uncounted(
+    names: Sequence[str], targets: np.ndarray, mean: float | None = None
+) -> str | None:
     """Which classes of test labels (N,C) count 0 in the mAP, or not at all where labels are partial; None for none.
 
     mean: the mAP over the classes that have a positive, told beside it.
@@ -93,7 +108,11 @@ def describe_uncounted(names: Sequence[str], targets: np.ndarray, mean: float | 
     count = f"{cannot.sum()} of {len(names)} classes"
     if (targets == -1).any():
         return f"{count} are not in the mAP, they have no positive or no negative label: {shown}"
-    others = "" if mean is None else f"; over the other {len(names) - cannot.sum()} the mAP is {mean:.2f}"
+    others = (
+        ""
+        if mean is None
+        else f"; over the other {len(names) - cannot.sum()} the mAP is {mean:.2f}"
+    )
     return f"{count} have no positive and count 0 in the mAP, as released: {shown}{others}"
 
 
@@ -119,7 +138,9 @@ def prior_table(run: Run, prior: ComputePrior, train: DataSet, count: int = 10) 
     found = {"prior_rank_correlation": float(spearmanr(estimate, true).statistic)}
     naive = float(spearmanr(annotated, true).statistic) if np.ptp(annotated) > 0 else None
     told = "constant" if naive is None else f"{naive:.2f}"
-    run.print(f"rank correlation with them: estimate {found['prior_rank_correlation']:.2f}, annotated counts {told}")
+    run.print(
+        f"rank correlation with them: estimate {found['prior_rank_correlation']:.2f}, annotated counts {told}"
+    )
     return found
 
 
@@ -137,9 +158,7 @@ def print_epoch(run: Run, epochs: int, score: float, targets: np.ndarray) -> Non
     partial = ""
     if "classes_counted_ema" in test:
         wrong = [told(test[f"mAP_unannotated_as_negative_{name}"]) for name in ("model", "ema")]
-        partial = (
-            f"(annotated labels, {test['classes_counted_ema']} classes; un-annotated as negative {' '.join(wrong)})  "
-        )
+        partial = f"(annotated labels, {test['classes_counted_ema']} classes; un-annotated as negative {' '.join(wrong)})  "
     elif "mAP_classes_with_positives_ema" in test:
         empty = int(uncounted_classes(targets)[0].sum())
         partial = f"({empty} of {targets.shape[1]} classes have no positive and count 0)  "
@@ -201,7 +220,9 @@ def write(
     if run.is_main and last is not None:
         targets = last.targets
         scores = last.scores[1]
-        told = describe_uncounted(list(val.classes.values()), targets, summary.get(f"{OTHERS}_ema_final"))
+        told = describe_uncounted(
+            list(val.classes.values()), targets, summary.get(f"{OTHERS}_ema_final")
+        )
         if told:
             run.print(told)
         write_classes(run.folder / "per_class.csv", train, targets, scores, prior, drops)
@@ -218,12 +239,20 @@ def write(
 
 
 def write_classes(
-    path: Path, train: DataSet, targets: np.ndarray, scores: np.ndarray, prior: ComputePrior, drops: DropStatistics
+    path: Path,
+    train: DataSet,
+    targets: np.ndarray,
+    scores: np.ndarray,
+    prior: ComputePrior,
+    drops: DropStatistics,
 ) -> None:
     """A row a class: AP of the averaged model in percent, annotated labels, prior, what the loss dropped."""
     names = list(train.classes.values())
     ap = AP_partial(targets, scores)[0] if (targets == -1).any() else ap_per_class(targets, scores)
-    columns: dict[str, Any] = {"class": names, "AP": [f"{100 * a:.2f}" if a >= 0 else "" for a in ap]}
+    columns: dict[str, Any] = {
+        "class": names,
+        "AP": [f"{100 * a:.2f}" if a >= 0 else "" for a in ap],
+    }
     columns["test_positives"] = (targets == 1).sum(0).tolist()
     if len(train) * len(names) <= LARGE:
         labels = targets_of(train)
@@ -238,7 +267,9 @@ def write_classes(
 
 
 @torch.inference_mode()
-def draw_examples(run: Run, model: nn.Module, val: DataSet, scored: Scored, pixels: Pixels, count: int = 6) -> None:
+def draw_examples(
+    run: Run, model: nn.Module, val: DataSet, scored: Scored, pixels: Pixels, count: int = 6
+) -> None:
     """figures/examples.png: test pictures with the averaged model's three best classes and their activation maps.
 
     Probabilities stand above; a * marks a class that is there.
@@ -247,20 +278,32 @@ def draw_examples(run: Run, model: nn.Module, val: DataSet, scored: Scored, pixe
     names = list(val.classes.values())
     for scores, i in zip(scored.scores[1], scored.index[:count].tolist(), strict=False):
         image, target = val[i]
-        target = torch.from_numpy(val.index.rows([target])[0]) if isinstance(target, int) else target
+        target = (
+            torch.from_numpy(val.index.rows([target])[0]) if isinstance(target, int) else target
+        )
         picture = pixels.picture(image)
         top = np.argsort(-scores, kind="stable")[:3].tolist()
         maps = _maps(model, image) if isinstance(model, TResNet) else None
         there = [names[c] for c in np.flatnonzero(target.numpy() == 1)[:4]]
-        row, title = [picture], ["\n".join(", ".join(there[k : k + 2]) for k in range(0, len(there), 2))]
+        row, title = (
+            [picture],
+            ["\n".join(", ".join(there[k : k + 2]) for k in range(0, len(there), 2))],
+        )
         for c in top:
-            shown = picture if maps is None else overlay(picture, normalize_scoremap(maps[c], "max"))
+            shown = (
+                picture if maps is None else overlay(picture, normalize_scoremap(maps[c], "max"))
+            )
             row.append(shown)
             title.append(f"{names[c]}{'*' if target[c] == 1 else ''} {scores[c]:.2f}")
         rows.append(row)
         titles.append(title)
     if rows:
-        save_grid(run.figure("examples"), rows, titles, suptitle="test pictures, best classes (* is there)")
+        save_grid(
+            run.figure("examples"),
+            rows,
+            titles,
+            suptitle="test pictures, best classes (* is there)",
+        )
 
 
 def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
@@ -269,6 +312,10 @@ def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
     with evaluating(model):
         features = model.body(model.space_to_depth(image[None].to(parameter)))
     head = model.head.fc
-    weight = head.weight if isinstance(head, nn.Linear) else head.FC.weight @ head.embedding_generator[0].weight
+    weight = (
+        head.weight
+        if isinstance(head, nn.Linear)
+        else head.FC.weight @ head.embedding_generator[0].weight
+    )
     maps = resize_maps(class_activation_map(features, weight), tuple(image.shape[1:]))
     return maps[0].float().cpu().numpy()

@@ -11,7 +11,14 @@ from csl.src.loss_functions.partial_asymmetric_loss import frequent_classes
 
 one_module(__name__, "csl.src.selection")
 
-COUNTS = ("unannotated", "by_prior", "by_likelihood", "dropped", "dropped_positive", "unannotated_positive")
+COUNTS = (
+    "unannotated",
+    "by_prior",
+    "by_likelihood",
+    "dropped",
+    "dropped_positive",
+    "unannotated_positive",
+)
 
 
 class DropStatistics:
@@ -21,7 +28,11 @@ class DropStatistics:
     """
 
     def __init__(
-        self, args: argparse.Namespace, prior: torch.Tensor | None, complete: np.ndarray | None, accelerator: Any
+        self,
+        args: argparse.Namespace,
+        prior: torch.Tensor | None,
+        complete: np.ndarray | None,
+        accelerator: Any,
     ) -> None:
         """`args`: of the loss; `complete` (N,C) int8: labels before the simulation, or None."""
         self.args, self.prior, self.accelerator = args, prior, accelerator
@@ -41,7 +52,14 @@ class DropStatistics:
         if self.complete is not None:
             real = (self.complete[index] == 1).to(unannotated.device, non_blocking=True)
         # the part of the likelihood: what is dropped beside the prior's classes
-        parts = (unannotated, by_prior, dropped & ~by_prior, dropped, dropped & real, unannotated & real)
+        parts = (
+            unannotated,
+            by_prior,
+            dropped & ~by_prior,
+            dropped,
+            dropped & real,
+            unannotated & real,
+        )
         counts = torch.stack([part.sum(0) for part in parts])
         self.counts = counts if self.counts is None else self.counts + counts
 

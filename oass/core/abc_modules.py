@@ -34,5 +34,7 @@ class ABC_Model(nn.Module):
             number = 2 * ("model" not in name) + ("weight" not in name)
             groups[number].append(parameter)
             if print_fn is not None:
-                print_fn(f"{('pretrained', 'scratch')[number // 2]} {('weight', 'bias')[number % 2]}: {name}")
+                print_fn(
+                    f"{('pretrained', 'scratch')[number // 2]} {('weight', 'bias')[number % 2]}: {name}"
+                )
         return groups

@@ -30,12 +30,18 @@ class TinyResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 2, padding=1, bias=False)
         self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Identity()
-        self.layer1, self.layer2, self.layer3 = self._layer(16, 32), self._layer(32, 64), self._layer(64, 64, 1)
+        self.layer1, self.layer2, self.layer3 = (
+            self._layer(16, 32),
+            self._layer(32, 64),
+            self._layer(64, 64, 1),
+        )
         self.layer4 = nn.Identity()
 
     @staticmethod
     def _layer(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        )
         return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut))
 
 
@@ -79,7 +85,9 @@ def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:
     channels = model.fc.in_features
     if pretrained:
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-        state = _fetch(lambda: weights.get_state_dict(progress=False), weights.url.rsplit("/", 1)[1])
+        state = _fetch(
+            lambda: weights.get_state_dict(progress=False), weights.url.rsplit("/", 1)[1]
+        )
         load_weights(model, state, name)
     model.fc = nn.Identity()
     first = model.layer4[0]
@@ -93,7 +101,11 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: ob
 
     Nothing but evaluation without momentum would use that count.
     """
-    counts = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    counts = {
+        key: value
+        for key, value in model.state_dict().items()
+        if key.endswith("num_batches_tracked")
+    }
     checkpoint.load_into(model, {**counts, **state}, source)
 
 
@@ -128,7 +140,9 @@ def _timm_features(name: str, pretrained: bool) -> tuple[nn.Module, int]:
             model = _timm(name, pretrained)
         except OTHER_FAMILY as error:
             reason = f"timm cannot make it without its head ({error})"
-            raise UserError(f"--architecture timm:{name}: {reason}; choose a convolutional network") from error
+            raise UserError(
+                f"--architecture timm:{name}: {reason}; choose a convolutional network"
+            ) from error
     require_map(model, name)
     return _Features(model), model.num_features
 
@@ -154,7 +168,9 @@ def _timm(name: str, pretrained: bool, **kwargs: int) -> nn.Module:
 
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
-        raise UserError(f"--architecture timm:{name}: timm has no such model{f'; it has {similar}' if similar else ''}")
+        raise UserError(
+            f"--architecture timm:{name}: timm has no such model{f'; it has {similar}' if similar else ''}"
+        )
     make = {"num_classes": 0, "global_pool": "", **kwargs}
     if not pretrained:
         return timm.create_model(name, **make)

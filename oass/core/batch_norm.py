@@ -89,7 +89,13 @@ def _fused_forward(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torc
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * scale
     return F.conv2d(
-        x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation, conv.groups
+        x,
+        conv.weight * scale[:, None, None, None],
+        shift,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
     )
 
 
@@ -133,7 +139,9 @@ def _forwards(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
 
 
 @contextmanager
-def tile_statistics(backbone: nn.Module, mode: str = "group", update: bool = False) -> Iterator[None]:
+def tile_statistics(
+    backbone: nn.Module, mode: str = "group", update: bool = False
+) -> Iterator[None]:
     """Inside, the batch norms of `backbone` treat their input as tiles (4P,...), four of each pair in a row.
 
     group: each pair by its own four tiles, as the released loop; batch: all tiles together; eval: the
@@ -141,7 +149,9 @@ def tile_statistics(backbone: nn.Module, mode: str = "group", update: bool = Fal
     (group only: they move pair by pair).
     """
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    forwards: dict[nn.Module, Callable] = {bn: partial(_tile_forward, bn, mode, update) for bn in norms}
+    forwards: dict[nn.Module, Callable] = {
+        bn: partial(_tile_forward, bn, mode, update) for bn in norms
+    }
     if mode == "eval" and not torch.is_grad_enabled():
         for bn, conv in _norms_after_convolutions(backbone).items():
             forwards |= {conv: partial(_fused_forward, conv, bn), bn: _unchanged}

@@ -68,22 +68,32 @@ def build_data(
     UserError where a picture of either cannot be read; with --skip_corrupt those of the validation set are left out
     of it, and batches are smaller where those of the training set come.
     """
-    transform = TrainTransform(args.image_size, args.min_image_size, args.max_image_size, args.augment)
+    transform = TrainTransform(
+        args.image_size, args.min_image_size, args.max_image_size, args.augment
+    )
     train_data = VOC_Dataset_For_Classification(args._location.path, args.train_domain, transform)
     val_data = VOC_Dataset_For_Classification(args._location.path, args.val_domain)
     if not train_data.split.labels.any():
-        raise UserError(f"{train_data.list_path}: none of its {len(train_data)} images has an object to learn from")
+        raise UserError(
+            f"{train_data.list_path}: none of its {len(train_data)} images has an object to learn from"
+        )
     world = accelerator.num_processes
     n = len(train_data)
     if args.batch_size % world:
         raise UserError(f"--batch_size {args.batch_size} cannot be divided among {world} processes")
     if args.batch_size > n:
-        raise UserError(f"--batch_size {args.batch_size}: only {n} training images; at most --batch_size {n}")
+        raise UserError(
+            f"--batch_size {args.batch_size}: only {n} training images; at most --batch_size {n}"
+        )
     if args.batch_size // world < least_images(args.architecture):
-        raise UserError("--batch_size: ResNeSt normalises pooled values and needs two images a process")
+        raise UserError(
+            "--batch_size: ResNeSt normalises pooled values and needs two images a process"
+        )
     unreadable = train_data.unreadable(args.skip_corrupt, accelerator.print)
     if not train_data.split.without(unreadable).labels.any():
-        raise UserError(f"{train_data.list_path}: no image with an object can be read; replace them")
+        raise UserError(
+            f"{train_data.list_path}: no image with an object can be read; replace them"
+        )
     val_data.leave_out(val_data.unreadable(args.skip_corrupt, accelerator.print))
     loader = train_loader(
         train_data,
@@ -114,7 +124,9 @@ def refuse_for_several_processes(args: argparse.Namespace, accelerator: Accelera
             "--teacher_bn batch with --sync_bn: tiles of several processes have no common batch; group, eval"
         )
     if args.tile_bn_stats and args.strategy not in WITH_TEACHER:
-        raise UserError("--tile_bn_stats with --sync_bn: tiles would move each process's running statistics apart")
+        raise UserError(
+            "--tile_bn_stats with --sync_bn: tiles would move each process's running statistics apart"
+        )
 
 
 def build_student(args: argparse.Namespace, poll: Callable[[], None] = lambda: None) -> Classifier:
@@ -139,7 +151,10 @@ def build_optimizer(args: argparse.Namespace, student: Classifier, steps: int) -
     groups = [
         {"params": group, "lr": scale * args.lr, "weight_decay": decay}
         for group, scale, decay in zip(
-            student.get_parameter_groups(None), (1, 2, 10, 20), (args.wd, 0, args.wd, 0), strict=True
+            student.get_parameter_groups(None),
+            (1, 2, 10, 20),
+            (args.wd, 0, args.wd, 0),
+            strict=True,
         )
     ]
     return PolyOptimizer(
@@ -181,14 +196,18 @@ class Trained:
         self.strategy = self.settings.get("strategy", KEPT["strategy"])
         names = read_state(self.path, self.saved)
         if "fc.weight" in names:
-            raise UserError(f"{self.path}: holds a backbone with classes of its own, no classifier to use")
+            raise UserError(
+                f"{self.path}: holds a backbone with classes of its own, no classifier to use"
+            )
         self.has_head = any(name.startswith(HEAD) for name in names)
 
     def _part(self, name: str) -> Mapping[str, object]:
         """What the file holds under a name, values by name; empty where it holds nothing there (a state dict)."""
         part = self.saved.get(name, {}) if isinstance(self.saved, Mapping) else {}
         if not isinstance(part, Mapping | torch.Tensor):
-            raise UserError(f"{self.path}: not a whole checkpoint of a run ({name} is {part!r:.40})")
+            raise UserError(
+                f"{self.path}: not a whole checkpoint of a run ({name} is {part!r:.40})"
+            )
         return part if isinstance(part, Mapping) else {}
 
     def _check_settings(self) -> None:
@@ -233,6 +252,9 @@ class Trained:
         # the teacher's own running statistics are not averaged: the student's belong to it (README, D6)
         buffers = {key for key, _ in model.named_buffers(remove_duplicate=False)}
         state = self.saved["state"]
-        state = {key: state["model"][key] if key in buffers else value for key, value in state["teacher"].items()}
+        state = {
+            key: state["model"][key] if key in buffers else value
+            for key, value in state["teacher"].items()
+        }
         checkpoint.load_into(model, state, self.path)
         return model.eval()

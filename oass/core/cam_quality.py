@@ -23,7 +23,9 @@ THRESHOLDS = tuple(round(0.10 + 0.05 * k, 2) for k in range(8))  # 0.10 ... 0.45
 
 def label_map(cams: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
     """The label image of maps (C,H,W): background where no present class exceeds `threshold`, (H,W) int64."""
-    scores = np.concatenate([np.full((1, *cams.shape[1:]), threshold, cams.dtype), cams * labels[:, None, None]])
+    scores = np.concatenate(
+        [np.full((1, *cams.shape[1:]), threshold, cams.dtype), cams * labels[:, None, None]]
+    )
     return scores.argmax(0)
 
 

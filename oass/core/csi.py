@@ -92,7 +92,10 @@ def _over_processes(
 
 @torch.no_grad()
 def update_running_statistics(
-    BN: Sequence[nn.BatchNorm2d], mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor | int
+    BN: Sequence[nn.BatchNorm2d],
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    count: torch.Tensor | int,
 ) -> None:
     """What a BatchNorm2d does after a training batch: momentum, unbiased variance, the batch counted.
 

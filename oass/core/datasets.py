@@ -90,7 +90,9 @@ class Split(NamedTuple):
         left = set(ids)
         kept = [k for k, name in enumerate(self.ids) if name not in left]
         names = [self.ids[k] for k in kept]
-        return Split(names, [self.objects[k] for k in kept], self.labels[kept], self.only_difficult[kept])
+        return Split(
+            names, [self.objects[k] for k in kept], self.labels[kept], self.only_difficult[kept]
+        )
 
 
 @lru_cache(maxsize=8)
@@ -103,7 +105,9 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
     wanted += [root / "Annotations" / f"{i}.xml" for i in ids] if with_labels else []
     missing = [path for path in wanted if not path.exists()]
     if missing:
-        raise UserError(f"{list_path}: {len(missing)} files of its {len(ids)} images are missing, first {missing[0]}")
+        raise UserError(
+            f"{list_path}: {len(missing)} files of its {len(ids)} images are missing, first {missing[0]}"
+        )
     if not with_labels:
         nothing = np.zeros((len(ids), len(CLASS_NAMES)), np.float32)
         return Split(ids, [[] for _ in ids], nothing, nothing > 0)
@@ -112,10 +116,17 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
         unknown = [o.name for o in found if o.name not in CLASS_DIC]
         if unknown:
             known = ", ".join(CLASS_NAMES)
-            raise UserError(f"{root / 'Annotations' / image}.xml: unknown class {unknown[0]!r}; known are {known}")
+            raise UserError(
+                f"{root / 'Annotations' / image}.xml: unknown class {unknown[0]!r}; known are {known}"
+            )
     C = len(CLASS_NAMES)
-    labels = np.stack([one_hot_embedding([CLASS_DIC[o.name] for o in found], C) for found in objects])
-    plain = [one_hot_embedding([CLASS_DIC[o.name] for o in found if not o.difficult], C) for found in objects]
+    labels = np.stack(
+        [one_hot_embedding([CLASS_DIC[o.name] for o in found], C) for found in objects]
+    )
+    plain = [
+        one_hot_embedding([CLASS_DIC[o.name] for o in found if not o.difficult], C)
+        for found in objects
+    ]
     only_difficult = (labels > 0) & (np.stack(plain) == 0)
     return Split(ids, objects, labels, only_difficult)
 
@@ -173,7 +184,9 @@ class VOC_Dataset_For_Classification(Dataset):
         self.split = self.split.without(ids)
         self.skipped += before - len(self)
         if not len(self):
-            raise UserError(f"{self.list_path}: none of its {before} images can be read; replace them")
+            raise UserError(
+                f"{self.list_path}: none of its {before} images can be read; replace them"
+            )
 
     def label(self, index: int) -> torch.Tensor:
         """The label, (20,) float32, the caller's own: all readers of a list share the split's array."""

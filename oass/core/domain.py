@@ -32,7 +32,9 @@ def _require_zeros_and_ones(labels: np.ndarray, name: str) -> None:
     strange = (labels != 0) & (labels != 1)
     if strange.any():
         place = tuple(np.argwhere(strange)[0].tolist())
-        raise ValueError(f"{name}: {labels[place]:g} at {list(place)} is no label; labels are 0 and 1")
+        raise ValueError(
+            f"{name}: {labels[place]:g} at {list(place)} is no label; labels are 0 and 1"
+        )
 
 
 def labels_or_nan(labels: torch.Tensor) -> torch.Tensor:
@@ -58,14 +60,21 @@ def require_in_range(values: torch.Tensor, low: int, high: int, name: str) -> No
 def require_shape(values: torch.Tensor, shape: tuple[int | None, ...], name: str) -> None:
     """ValueError where a shape differs; None stands for any length."""
     found = tuple(values.shape)
-    fits = len(found) == len(shape) and all(w in (None, f) for f, w in zip(found, shape, strict=False))
+    fits = len(found) == len(shape) and all(
+        w in (None, f) for f, w in zip(found, shape, strict=False)
+    )
     if not fits:
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise ValueError(f"{name}: shape {found}, expected ({wanted})")
 
 
 def require_number(
-    value: object, name: str, low: float = -math.inf, high: float = math.inf, *, above: float = -math.inf
+    value: object,
+    name: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float = -math.inf,
 ) -> None:
     """ValueError where `value` is no finite number with low <= value <= high and above < value."""
     is_number = isinstance(value, Real | np.number) and math.isfinite(value)
@@ -79,7 +88,9 @@ def require_number(
 
 def require_count(value: object, name: str, low: int = 0) -> None:
     """ValueError where `value` is no whole number from `low` on."""
-    is_whole = isinstance(value, Integral | np.integer) or (isinstance(value, float) and value.is_integer())
+    is_whole = isinstance(value, Integral | np.integer) or (
+        isinstance(value, float) and value.is_integer()
+    )
     if not is_whole or value < low:
         raise ValueError(f"{name} {value!r}: must be a whole number from {low} on")
 

@@ -35,7 +35,9 @@ class Scores(NamedTuple):
 
 
 @contextmanager
-def evaluating(model: nn.Module, data: VOC_Dataset_For_Classification, transform: Callable) -> Iterator[None]:
+def evaluating(
+    model: nn.Module, data: VOC_Dataset_For_Classification, transform: Callable
+) -> Iterator[None]:
     """Inside, the network is in eval mode and the data set has this transform; both come back after it."""
     was_training = model.training
     before = data.transform
@@ -102,22 +104,33 @@ def score_split(
             if batch.data is None:
                 continue
             pictures, sizes = batch.data[0]
-            logits, maps = look(model, pictures, sizes, views, run, side=args.image_size, plain=plain)
+            logits, maps = look(
+                model, pictures, sizes, views, run, side=args.image_size, plain=plain
+            )
             flat = maps.flatten(2)
             place = flat.argmax(2)
             peaks = torch.stack([place // args.image_size, place % args.image_size], 2)
             rows.append((batch.index, logits, peaks, flat.amax(2) > 0))
             run.poll()
     C = model.num_classes
-    nothing = (torch.zeros(0).long(), torch.zeros(0, C), torch.zeros(0, C, 2).long(), torch.zeros(0, C).bool())
-    columns = [torch.cat([part.cpu() for part in column]) for column in zip(nothing, *rows, strict=True)]
+    nothing = (
+        torch.zeros(0).long(),
+        torch.zeros(0, C),
+        torch.zeros(0, C, 2).long(),
+        torch.zeros(0, C).bool(),
+    )
+    columns = [
+        torch.cat([part.cpu() for part in column]) for column in zip(nothing, *rows, strict=True)
+    ]
     index, *found = gather_in_order(*columns, accelerator=run.accelerator)
     leave_out_unread(data, index, run)
     scores = Scores(*found)
     broken = torch.nonzero(scores.logits.isnan().any(1)).flatten().tolist()
     if broken:
         first = data.split.ids[broken[0]]
-        raise NonFiniteError(f"{data.domain}: the scores of {len(broken)} images are NaN, first {first}; lower --lr")
+        raise NonFiniteError(
+            f"{data.domain}: the scores of {len(broken)} images are NaN, first {first}; lower --lr"
+        )
     return scores
 
 
@@ -148,7 +161,9 @@ def pointing_accuracy(scores: Scores, split: Split) -> float | None:
     return float(np.mean(hits)) if hits else None
 
 
-def measure(scores: Scores, split: Split, *, difficult: str = "include", drop_last: int = 0) -> dict[str, object]:
+def measure(
+    scores: Scores, split: Split, *, difficult: str = "include", drop_last: int = 0
+) -> dict[str, object]:
     """mAP and its relatives in per cent, eval class loss, pointing accuracy, the per-class AP.
 
     `map` is the released definition. difficult="ignore": every mAP leaves (image, class) entries out that are only
@@ -172,7 +187,11 @@ def measure(scores: Scores, split: Split, *, difficult: str = "include", drop_la
         return 100 * E.mean_of_defined(ap)
 
     ap = each_class(E.average_precision)
-    loss = F.binary_cross_entropy_with_logits(whole.logits, torch.from_numpy(y)).item() if n else float("nan")
+    loss = (
+        F.binary_cross_entropy_with_logits(whole.logits, torch.from_numpy(y)).item()
+        if n
+        else float("nan")
+    )
     return {
         "map": percent(ap),
         "eval class loss": loss,
@@ -194,6 +213,4 @@ def left_out(ap: Sequence[float | None]) -> str:
     absent = [name for name, value in zip(CLASS_NAMES, ap, strict=True) if value is None]
     if not absent:
         return ""
-    return (
-        f"mAP over {len(ap) - len(absent)} of {len(ap)} classes; without positives, and left out: {', '.join(absent)}"
-    )
+    return f"mAP over {len(ap) - len(absent)} of {len(ap)} classes; without positives, and left out: {', '.join(absent)}"

@@ -42,7 +42,9 @@ def collect_instances(
     views = views_of(args.image_size) if views is None else views
     rows = []
     with evaluating(model, data, Views(views)):
-        for batch in eval_loader(data, args.batch_size, accelerator=run.accelerator, workers=args.num_workers):
+        for batch in eval_loader(
+            data, args.batch_size, accelerator=run.accelerator, workers=args.num_workers
+        ):
             pictures, _ = batch.data[0]
             found = []
             for picture in pictures:
@@ -59,7 +61,10 @@ def collect_instances(
 
 def save_instances(path: Path, instances: np.ndarray, data: VOC_Dataset_For_Classification) -> None:
     """An npz with instances (n,C,K) float16, labels (n,C), ids (n,), class_names (C,)."""
-    arrays = {"instances": instances.astype(np.float16), "labels": data.split.labels.astype(np.uint8)}
+    arrays = {
+        "instances": instances.astype(np.float16),
+        "labels": data.split.labels.astype(np.uint8),
+    }
     arrays |= {"ids": np.array(data.split.ids), "class_names": np.array(CLASS_NAMES)}
 
     def write(temporary: Path) -> None:
@@ -81,13 +86,19 @@ def nearest(instances: np.ndarray, c: int, query: int, count: int) -> np.ndarray
 def neighbour_precision(instances: np.ndarray, labels: np.ndarray, count: int = 5) -> float | None:
     """How many of the `count` nearest by a present class's descriptor contain the class; mean over all queries."""
     found = [
-        labels[nearest(instances, c, query, count), c].mean() for query, c in zip(*np.nonzero(labels), strict=True)
+        labels[nearest(instances, c, query, count), c].mean()
+        for query, c in zip(*np.nonzero(labels), strict=True)
     ]
     return float(np.mean(found)) if found else None
 
 
 def save_neighbours(
-    path: Path, instances: np.ndarray, data: VOC_Dataset_For_Classification, *, queries: int = 1, count: int = 6
+    path: Path,
+    instances: np.ndarray,
+    data: VOC_Dataset_For_Classification,
+    *,
+    queries: int = 1,
+    count: int = 6,
 ) -> None:
     """A row for each query: the image, then its nearest by that class's descriptor, + where they contain the class."""
     rows = []

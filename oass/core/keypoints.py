@@ -86,7 +86,10 @@ def topk_peaks(
     coords, values = [], []
     for _ in range(k):
         if coords:  # the one before suppresses its neighbourhood
-            near_y, near_x = ((t - c[:, None]).abs() < d for t, c in zip((ys, xs), coords[-1].unbind(1), strict=True))
+            near_y, near_x = (
+                (t - c[:, None]).abs() < d
+                for t, c in zip((ys, xs), coords[-1].unbind(1), strict=True)
+            )
             candidates = candidates.masked_fill(near_y[:, :, None] & near_x[:, None, :], -torch.inf)
         value, place = candidates.flatten(1).max(1)  # the first of equals
         y, x = place // W, place % W
@@ -193,13 +196,18 @@ def _peak_centres(
     if rule == "released" and strategy == "cTopk":
         y, x = coords.unbind(-1)
         top_y, top_x = (a[:, None] for a in _arg_max(up).unbind(-1))
-        second = torch.where(has_more[:, None], y, x)  # the released code's slip: the row where the column belongs
+        second = torch.where(
+            has_more[:, None], y, x
+        )  # the released code's slip: the row where the column belongs
         used = used & ((y - top_y) ** 2 + (second - top_x) ** 2 < r**2)
     total = used.sum(1)
     if strategy == "cTopk":
         centres = (coords * used[..., None]).sum(1) // total.clamp_min(1)[:, None]
         return centres, total == 0
-    weighted, weight = coords * values[..., None], values.sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+    weighted, weight = (
+        coords * values[..., None],
+        values.sum(1).clamp_min(torch.finfo(torch.float64).tiny),
+    )
     if rule == "released":
         centres = (weighted / weight[:, None, None]).trunc().sum(1)
     else:

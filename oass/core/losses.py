@@ -50,7 +50,9 @@ def class_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
 
-def re_loss_weight(alpha_re: float, alpha_schedule_re: float, iteration: int, max_iteration: int) -> float:
+def re_loss_weight(
+    alpha_re: float, alpha_schedule_re: float, iteration: int, max_iteration: int
+) -> float:
     """alpha_re(i) = min(alpha_re * i / (i_max * schedule), alpha_re); schedule 0 means alpha_re at once.
 
     ValueError for a negative weight, schedule or iteration, NaN, and less than one iteration in all.
@@ -63,7 +65,9 @@ def re_loss_weight(alpha_re: float, alpha_schedule_re: float, iteration: int, ma
     return min(alpha_re * iteration / ramp, alpha_re) if ramp > 0 else alpha_re
 
 
-def pair_targets(labels: torch.Tensor, image_index: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
+def pair_targets(
+    labels: torch.Tensor, image_index: torch.Tensor, class_index: torch.Tensor
+) -> torch.Tensor:
     """The target t_p and mask m_p of every pair, (P,C): the image's labels, or one-hot where it has a class.
 
     labels (B,C), 0 or 1; image_index (P,) in 0 .. B-1; class_index (P,) in -1 .. C-1. ValueError for others.
@@ -73,12 +77,18 @@ def pair_targets(labels: torch.Tensor, image_index: torch.Tensor, class_index: t
     require_shape(class_index, tuple(image_index.shape), "class_index")
     require_in_range(image_index, 0, B - 1, "image_index")
     require_in_range(class_index, -1, C - 1, "class_index")
-    own_class = torch.zeros_like(labels[image_index]).scatter_(1, class_index.clamp_min(0)[:, None], 1)
+    own_class = torch.zeros_like(labels[image_index]).scatter_(
+        1, class_index.clamp_min(0)[:, None], 1
+    )
     return torch.where((class_index < 0)[:, None], labels[image_index], own_class)
 
 
 def reconstruction_loss(
-    full: torch.Tensor, merged: torch.Tensor, mask: torch.Tensor, re_loss: str = "L1_Loss", option: str = "masking"
+    full: torch.Tensor,
+    merged: torch.Tensor,
+    mask: torch.Tensor,
+    re_loss: str = "L1_Loss",
+    option: str = "masking",
 ) -> torch.Tensor:
     """L_re = (1/P) sum_p mean over classes and pixels of |F - R| m_p (L2_Loss: squared); 0 for P = 0.
 
@@ -150,7 +160,10 @@ def tile_class_maps(
 
     def maps(pairs: int) -> torch.Tensor | None:
         try:
-            parts = [_maps_of(network, part.flatten(0, 1), mode, update_statistics) for part in tiles.split(pairs)]
+            parts = [
+                _maps_of(network, part.flatten(0, 1), mode, update_statistics)
+                for part in tiles.split(pairs)
+            ]
             return torch.cat(parts).unflatten(0, (P, TILES))
         except torch.OutOfMemoryError:
             return None
@@ -162,8 +175,13 @@ def tile_class_maps(
     half = max(1, size // 2)
     if (found := maps(half)) is None:
         less = "--tile_chunk 1" if half > 1 else "a smaller --image_size or --architecture"
-        raise UserError(f"out of memory in the tile pass, also with {half} pair{'s' * (half > 1)} at once; {less}")
-    print(f"out of memory in the tile pass with {size} pairs at once; from here on as --tile_chunk {half}", flush=True)
+        raise UserError(
+            f"out of memory in the tile pass, also with {half} pair{'s' * (half > 1)} at once; {less}"
+        )
+    print(
+        f"out of memory in the tile pass with {size} pairs at once; from here on as --tile_chunk {half}",
+        flush=True,
+    )
     chunk.pairs = half
     return found
 
@@ -175,10 +193,14 @@ def _maps_of(network: nn.Module, tiles: torch.Tensor, mode: str, update: bool) -
         maps = network.classifier(X)
     if update:
         with torch.no_grad(), torch.autocast(tiles.device.type, enabled=False):
-            for x, cams in zip(X.float().split(TILES), make_cam(maps.float()).split(TILES), strict=True):
+            for x, cams in zip(
+                X.float().split(TILES), make_cam(maps.float()).split(TILES), strict=True
+            ):
                 v, second, count = instance_moments(x, cams)
                 mean = v.mean(0)
-                update_running_statistics(network.BN, mean, (second - mean.square()).clamp_min(0), count)
+                update_running_statistics(
+                    network.BN, mean, (second - mean.square()).clamp_min(0), count
+                )
     return maps.float()
 
 
@@ -187,7 +209,9 @@ def cut_points(
 ) -> Keypoints:
     """Where to cut: `detect_keypoints` on the normalised maps, or the centre of every image (`uniform`, PuzzleCAM)."""
     if strategy != "uniform":
-        return detect_keypoints(make_cam(features.detach()), labels, strategy, image_size, **options)
+        return detect_keypoints(
+            make_cam(features.detach()), labels, strategy, image_size, **options
+        )
     image_index = torch.arange(len(labels), device=labels.device)
     centre = torch.full((len(labels), 2), image_size // 2, device=labels.device)
     return Keypoints(centre, image_index, torch.full_like(image_index, -1))
@@ -236,7 +260,9 @@ def object_aware_losses(
     tiles = tile_at_keypoints(images, points.image_index, points.keypoints)
 
     def puzzle(network: nn.Module, update: bool = False) -> torch.Tensor:
-        maps = tile_class_maps(network, tiles, mode=teacher_bn, update_statistics=update, chunk=tile_chunk)
+        maps = tile_class_maps(
+            network, tiles, mode=teacher_bn, update_statistics=update, chunk=tile_chunk
+        )
         return merge_at_keypoints(maps, points.keypoints, images.shape[-1], features.shape[-1])
 
     if teacher is None:
@@ -265,7 +291,9 @@ def object_aware_losses(
     return {
         "class_loss": class_loss(logits, labels).mean(),
         "p_class_loss": class_loss(p_logits, targets).sum() / max(len(p_logits), 1),
-        "re_loss": reconstruction_loss(full[points.image_index], glued, mask, re_loss, re_loss_option),
+        "re_loss": reconstruction_loss(
+            full[points.image_index], glued, mask, re_loss, re_loss_option
+        ),
         **points._asdict(),
         **{"logits": logits, "features": features, "merged": merged, "tile_logits": tile_logits},
     }

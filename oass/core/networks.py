@@ -49,7 +49,9 @@ class Classifier(Backbone):
     one class.
     """
 
-    def __init__(self, model_name: str, num_classes: int = 20, pretrained: bool | str | Path = True) -> None:
+    def __init__(
+        self, model_name: str, num_classes: int = 20, pretrained: bool | str | Path = True
+    ) -> None:
         require_count(num_classes, "num_classes", 1)
         super().__init__(model_name, pretrained is True)
         K = self.num_features
@@ -69,7 +71,9 @@ class Classifier(Backbone):
         """The mean over the pixels, (B,C,G,G) to (B,C), in float32."""
         return maps.float().mean((-2, -1))
 
-    def forward(self, x: torch.Tensor, with_cam: bool = False) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, with_cam: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """with_cam: instance logits (B,C) and class maps F (B,C,G,G), float32; else GAP(F) (B,C).
 
         Without `with_cam` the instances are bypassed: another classifier, which the EMA scripts never
@@ -93,25 +97,38 @@ def load_classifier(model: Classifier, source: str | Path, saved: object = None)
     """
     state, own = read_state(source, saved), model.state_dict()
     if "fc.weight" in state:
-        print(f"{source} holds a backbone with its own classes: the rest stays as initialised", flush=True)
+        print(
+            f"{source} holds a backbone with its own classes: the rest stays as initialised",
+            flush=True,
+        )
         return load_backbone(model, source, saved)
     if not any(key.startswith(HEAD) for key in state):
         state.update({key: value for key, value in own.items() if key.startswith(HEAD)})
         print(f"{source} has no instance head (BN, stage6): it stays as initialised", flush=True)
-    aliases = {value.data_ptr(): key for key, value in own.items() if key.startswith("model.") and value.numel()}
+    aliases = {
+        value.data_ptr(): key
+        for key, value in own.items()
+        if key.startswith("model.") and value.numel()
+    }
     for key, value in own.items():
         if key.startswith("stage") and key not in state and aliases.get(value.data_ptr()) in state:
             state[key] = state[aliases[value.data_ptr()]]
     try:
         checkpoint.load_into(model, state, source)
     except UserError as error:
-        raise UserError(f"{error}; {looks_like(state)}, this is {model.model_name}, {model.num_classes}") from error
+        raise UserError(
+            f"{error}; {looks_like(state)}, this is {model.model_name}, {model.num_classes}"
+        ) from error
 
 
 def load_backbone(model: Classifier, source: str | Path, saved: object = None) -> None:
     """Load only the backbone: of a classifier's checkpoint, or of a file in torchvision's or timm's own names."""
     state = read_state(source, saved)
-    own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    own = {
+        key.removeprefix("model."): value
+        for key, value in state.items()
+        if key.startswith("model.")
+    }
     own = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
     load_weights(model.model, own, source)
 
@@ -124,7 +141,9 @@ def read_state(source: str | Path, saved: object = None) -> dict[str, torch.Tens
     state = checkpoint.load(Path(source)) if saved is None else saved
     if isinstance(state, Mapping) and isinstance(state.get("state"), Mapping):
         state = state["state"].get("model", state["state"])
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in state.values()
+    ):
         raise UserError(f"{source}: holds no classifier's state dict, but {what_is(state)}")
     return checkpoint.strip_prefixes(state)
 
@@ -133,7 +152,9 @@ def what_is(content: object) -> str:
     """What a file holds that is no state dict, in a few words."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
-    strange = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
+    strange = next(
+        (name for name, value in content.items() if not isinstance(value, torch.Tensor)), None
+    )
     return f"a {type(content[strange]).__name__} under the name {strange!r:.40}"
 
 
@@ -143,10 +164,21 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> str:
     if weight is None:
         return "the file has no classifier.weight"
     blocks = tuple(
-        1 + max([int(k.split(".")[2]) for k in state if k.startswith(f"model.layer{n}.")] or [-1]) for n in range(1, 5)
+        1 + max([int(k.split(".")[2]) for k in state if k.startswith(f"model.layer{n}.")] or [-1])
+        for n in range(1, 5)
     )
     family = "resnest" if "model.conv1.0.weight" in state else "resnet"
-    depths = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200, (3, 30, 48, 8): 269}
+    depths = {
+        (3, 4, 6, 3): 50,
+        (3, 4, 23, 3): 101,
+        (3, 8, 36, 3): 152,
+        (3, 24, 36, 3): 200,
+        (3, 30, 48, 8): 269,
+    }
     depths |= {(2, 2, 2, 2): 18} | ({(3, 4, 6, 3): 34} if weight.shape[1] == 512 else {})
-    name = f"{family}{depths[blocks]}" if blocks in depths else f"blocks {blocks}, K = {weight.shape[1]}"
+    name = (
+        f"{family}{depths[blocks]}"
+        if blocks in depths
+        else f"blocks {blocks}, K = {weight.shape[1]}"
+    )
     return f"the file looks like --architecture {name} with {weight.shape[0]} classes"

@@ -19,7 +19,9 @@ DEAD = 1e-5  # make_cam's epsilon: a map whose maximum is not above it is zero e
 class Objective(nn.Module):
     """The student with its losses. The teacher is no submodule: it has no gradient and is not averaged by DDP."""
 
-    def __init__(self, student: Classifier, teacher: Classifier | None, args: argparse.Namespace) -> None:
+    def __init__(
+        self, student: Classifier, teacher: Classifier | None, args: argparse.Namespace
+    ) -> None:
         super().__init__()
         self.student, self.strategy = student, args.strategy
         self._teacher = [teacher]
@@ -46,13 +48,23 @@ class Objective(nn.Module):
         nothing = labels.new_zeros(())
         if self.terms.needs_tiles:
             out = object_aware_losses(
-                self.student, self._teacher[0], images, labels, self.strategy, pairs=pairs, **self.options
+                self.student,
+                self._teacher[0],
+                images,
+                labels,
+                self.strategy,
+                pairs=pairs,
+                **self.options,
             )
             num_pairs = out["image_index"].numel()
         else:
             out, num_pairs = self._without_tiles(images, labels), 0
-        losses = {name: out.get(name, nothing) for name in ("class_loss", "p_class_loss", "re_loss")}
-        losses["conf_loss"] = shannon_entropy_loss(out["tile_logits"]) if "conf" in self.terms.present else nothing
+        losses = {
+            name: out.get(name, nothing) for name in ("class_loss", "p_class_loss", "re_loss")
+        }
+        losses["conf_loss"] = (
+            shannon_entropy_loss(out["tile_logits"]) if "conf" in self.terms.present else nothing
+        )
         losses["dead_cam"] = dead_share(out["features"].detach(), labels)
         losses["num_pairs"] = labels.new_tensor(float(num_pairs))
         return losses
@@ -60,7 +72,9 @@ class Objective(nn.Module):
     def _without_tiles(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits, features = self.student(images, with_cam=True)
         pooled = features.mean((2, 3))
-        found = {"class_loss": class_loss(pooled if self.strategy == "gap" else logits, labels).mean()}
+        found = {
+            "class_loss": class_loss(pooled if self.strategy == "gap" else logits, labels).mean()
+        }
         if "pcl" in self.terms.present:
             found["p_class_loss"] = class_loss(pooled, labels).mean()
         return {**found, "features": features}

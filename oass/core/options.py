@@ -19,7 +19,11 @@ from common.text import expanded
 one_module(__name__, "oass.core.options")
 
 PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
-BASELINES = ("gap", "none", "uniform")  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
+BASELINES = (
+    "gap",
+    "none",
+    "uniform",
+)  # GAP classifier; instances alone; PuzzleCAM's cut at the centre
 WITH_TEACHER = ("cMax", "cTopk", "cTopk-w")
 WITHOUT_TILES = ("gap", "none")
 # part of --loss_option -> its name in the log
@@ -45,7 +49,9 @@ def str2bool(text: str) -> bool:
 
 
 def _no_teacher(text: str) -> float:
-    raise argparse.ArgumentTypeError(f"{text}: the max script has no EMA teacher; leave the flag out")
+    raise argparse.ArgumentTypeError(
+        f"{text}: the max script has no EMA teacher; leave the flag out"
+    )
 
 
 class GivenPath(argparse.Action):
@@ -68,12 +74,21 @@ def add_data_dir(add: Callable[..., object]) -> None:
         "the folder with JPEGImages, its VOC2012, VOC2007, or these in its VOCdevkit; one that is given and holds "
         "none is an error"
     )
-    add("--data_dir", nargs="?", action=GivenPath, default=DEFAULT_DATA_DIR, metavar="PATH", help=help_)
+    add(
+        "--data_dir",
+        nargs="?",
+        action=GivenPath,
+        default=DEFAULT_DATA_DIR,
+        metavar="PATH",
+        help=help_,
+    )
 
 
 def build_parser(strategy: str) -> argparse.ArgumentParser:
     """The parser of the script of `strategy`, with the released defaults (section c of the spec)."""
-    parser = OneLineParser(description=f"OASS: multi-label classification with puzzles cut at keypoints ({strategy}).")
+    parser = OneLineParser(
+        description=f"OASS: multi-label classification with puzzles cut at keypoints ({strategy})."
+    )
     _add_released(parser, strategy)
     _add_ours(parser)
     add_shared_flags(parser)
@@ -83,7 +98,12 @@ def build_parser(strategy: str) -> argparse.ArgumentParser:
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the scripts that use a trained network."""
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", type=expanded, required=True, help="a run directory, its best.pt or last.pt, or a state dict")
+    add(
+        "--checkpoint",
+        type=expanded,
+        required=True,
+        help="a run directory, its best.pt or last.pt, or a state dict",
+    )
     add("--architecture", default=None, help="default: the checkpoint's, else resnet50")
     add("--image_size", type=image_size, default=None, help="default: the checkpoint's, else 512")
 
@@ -96,13 +116,20 @@ def refuse_flags(given: Mapping[str, object], reasons: Mapping[str, str]) -> Non
 
 
 # The shared flags of training that a script which only uses a network has no use for.
-ONLY_IN_TRAINING = dict.fromkeys(("max_steps", "checkpoint_every", "resume"), "this script does not train")
+ONLY_IN_TRAINING = dict.fromkeys(
+    ("max_steps", "checkpoint_every", "resume"), "this script does not train"
+)
 
 
 def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     g = parser.add_argument_group("data")
     add = g.add_argument
-    add("--num_workers", type=non_negative_int, default=4, help="loader processes, capped at the CPU cores")
+    add(
+        "--num_workers",
+        type=non_negative_int,
+        default=4,
+        help="loader processes, capped at the CPU cores",
+    )
     add_data_dir(add)
     add("--image_size", type=image_size, default=512, help="side S in pixels, a multiple of 32")
     add("--min_image_size", type=image_size, default=320, help="longer side in training, at least")
@@ -111,7 +138,12 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
 
     g = parser.add_argument_group("model and optimisation")
     add = g.add_argument
-    add("--architecture", type=str, default="resnet50", help="resnet*, resnest*, resnet_tiny, timm:NAME")
+    add(
+        "--architecture",
+        type=str,
+        default="resnet50",
+        help="resnet*, resnest*, resnet_tiny, timm:NAME",
+    )
     add("--batch_size", type=positive_int, default=32, help="images a step, over all processes")
     add("--max_epoch", type=positive_int, default=15)
     add(
@@ -120,10 +152,20 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
         default=0,
         help="staircase up to --lr; as released the last step is --lr: 1 is none",
     )
-    add("--lr", type=number(above=0), default=0.1, help="rate of the backbone's weights; biases x2, new x10 and x20")
+    add(
+        "--lr",
+        type=number(above=0),
+        default=0.1,
+        help="rate of the backbone's weights; biases x2, new x10 and x20",
+    )
     add("--wd", type=number(0), default=1e-4, help="weight decay, of weights only")
     add("--nesterov", type=str2bool, default=True)
-    add("--print_ratio", type=number(above=0, high=1), default=0.1, help="a log line every so many epochs")
+    add(
+        "--print_ratio",
+        type=number(above=0, high=1),
+        default=0.1,
+        help="a log line every so many epochs",
+    )
     add("--tag", type=str, default="", help="name of the run")
 
     g = parser.add_argument_group("method")
@@ -131,13 +173,33 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
     add("--num_pieces", type=int, default=4, help="tiles; only 4")
     add("--h_co", type=int, default=250, help="unused, as released")
     add("--w_co", type=int, default=250, help="unused, as released")
-    add("--loss_option", type=str, default="cl_pcl_re", help=f"of {', '.join(LOSS_PARTS)}, joined by _")
-    add("--level", type=str, default="feature", help="what L_re compares: feature (F, R) or cam (normalised)")
+    add(
+        "--loss_option",
+        type=str,
+        default="cl_pcl_re",
+        help=f"of {', '.join(LOSS_PARTS)}, joined by _",
+    )
+    add(
+        "--level",
+        type=str,
+        default="feature",
+        help="what L_re compares: feature (F, R) or cam (normalised)",
+    )
     add("--re_loss", type=str, default="L1_Loss", help="L1_Loss or L2_Loss")
     add("--re_loss_option", type=str, default="masking", help="none, masking, selection")
     add("--alpha_re", type=number(0), default=1.0, help="weight of L_re after its ramp")
-    add("--alpha_schedule_re", type=number(0), default=0.50, help="length of that ramp, in parts of the run")
-    add("--alpha_p", type=number(0), default=1.0, help="weight of L_pcl (of a teacher's tiles it has no gradient, D4)")
+    add(
+        "--alpha_schedule_re",
+        type=number(0),
+        default=0.50,
+        help="length of that ramp, in parts of the run",
+    )
+    add(
+        "--alpha_p",
+        type=number(0),
+        default=1.0,
+        help="weight of L_pcl (of a teacher's tiles it has no gradient, D4)",
+    )
     if strategy == "max":
         add("--alpha_ema", type=_no_teacher, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     if strategy in WITH_TEACHER:
@@ -147,20 +209,67 @@ def _add_released(parser: argparse.ArgumentParser, strategy: str) -> None:
 def _add_ours(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group("ours: method")
     add = g.add_argument
-    add("--keypoint_rule", choices=("paper", "released"), default="paper", help="D8, D9, D10 of the README")
+    add(
+        "--keypoint_rule",
+        choices=("paper", "released"),
+        default="paper",
+        help="D8, D9, D10 of the README",
+    )
     add("--topk", type=whole(1, MOST_PEAKS), default=5, help="k: local maxima that make a keypoint")
-    add("--min_distance", type=image_size, default=None, help="of local maxima, pixels (default 20 S/512)")
-    add("--radius", type=image_size, default=None, help="released cTopk: of the maxima used (default S/4)")
+    add(
+        "--min_distance",
+        type=image_size,
+        default=None,
+        help="of local maxima, pixels (default 20 S/512)",
+    )
+    add(
+        "--radius",
+        type=image_size,
+        default=None,
+        help="released cTopk: of the maxima used (default S/4)",
+    )
     add("--teacher_bn", choices=TILE_MODES, default="group", help="tiles' batch norm (D6)")
-    add("--tile_bn_stats", action="store_true", help="max, uniform: tiles move the running statistics (D7)")
-    add("--p_loss", choices=P_LOSSES, default="teacher", help="L_pcl of whose tiles, or of the full image (D4)")
-    add("--p_target", choices=P_TARGETS, default="image", help="L_pcl's target with --p_loss student (D5)")
-    add("--sgd_momentum", type=number(0, below=1), default=None, help="of SGD (default: --wd, as released, D3)")
-    add("--clip_grad", type=number(above=0), default=None, metavar="NORM", help="clip the gradient to this norm (D30)")
+    add(
+        "--tile_bn_stats",
+        action="store_true",
+        help="max, uniform: tiles move the running statistics (D7)",
+    )
+    add(
+        "--p_loss",
+        choices=P_LOSSES,
+        default="teacher",
+        help="L_pcl of whose tiles, or of the full image (D4)",
+    )
+    add(
+        "--p_target",
+        choices=P_TARGETS,
+        default="image",
+        help="L_pcl's target with --p_loss student (D5)",
+    )
+    add(
+        "--sgd_momentum",
+        type=number(0, below=1),
+        default=None,
+        help="of SGD (default: --wd, as released, D3)",
+    )
+    add(
+        "--clip_grad",
+        type=number(above=0),
+        default=None,
+        metavar="NORM",
+        help="clip the gradient to this norm (D30)",
+    )
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
     add("--sync_bn", action="store_true", help="batch norm over the images of all processes")
-    add("--weights", default=None, metavar="W", help="imagenet, none, a PATH, backbone:PATH; sample: its own")
-    add("--released", action="store_true", help="every switch (R) of the README's table as released")
+    add(
+        "--weights",
+        default=None,
+        metavar="W",
+        help="imagenet, none, a PATH, backbone:PATH; sample: its own",
+    )
+    add(
+        "--released", action="store_true", help="every switch (R) of the README's table as released"
+    )
 
     g = parser.add_argument_group("ours: data and evaluation")
     add = g.add_argument
@@ -169,7 +278,13 @@ def _add_ours(parser: argparse.ArgumentParser) -> None:
     add("--difficult", choices=DIFFICULT, default="include", help=DIFFICULT_HELP)
     add("--drop_last_eval", action="store_true", help="evaluate whole batches only (D12)")
     add("--eval_ema", action="store_true", help="evaluate the teacher too")
-    add("--pictures", type=non_negative_int, default=4, metavar="N", help="images drawn with their puzzle each epoch")
+    add(
+        "--pictures",
+        type=non_negative_int,
+        default=4,
+        metavar="N",
+        help="images drawn with their puzzle each epoch",
+    )
 
 
 # What --released sets, and where the README's table explains it.
@@ -193,6 +308,11 @@ def differences(args: argparse.Namespace) -> list[str]:
     found = [
         f"--{name} {getattr(args, name)} ({number})"
         for name, (value, number) in RELEASED.items()
-        if getattr(args, name) != value and (name != "tile_bn_stats" or args.strategy not in WITH_TEACHER)
+        if getattr(args, name) != value
+        and (name != "tile_bn_stats" or args.strategy not in WITH_TEACHER)
     ]
-    return found + ([f"--warmup_epoch {args.warmup_epoch} (D20)"] if args.warmup_epoch and not args.released else [])
+    return found + (
+        [f"--warmup_epoch {args.warmup_epoch} (D20)"]
+        if args.warmup_epoch and not args.released
+        else []
+    )

@@ -39,7 +39,15 @@ def save_pictures(
     transform = EvalTransform(args.image_size)
     parts = [transform(data.image(i)) for i in chosen]
     picture = Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
-    draw_puzzles(path, student, tiler, picture, torch.from_numpy(data.split.labels[chosen]), args, accelerator)
+    draw_puzzles(
+        path,
+        student,
+        tiler,
+        picture,
+        torch.from_numpy(data.split.labels[chosen]),
+        args,
+        accelerator,
+    )
 
 
 @torch.no_grad()
@@ -83,14 +91,23 @@ def _rows_of(
     strategy = args.strategy if args.strategy not in WITHOUT_TILES else "cMax"
     points = cut_points(
         *(features, labels, strategy, args.image_size),
-        **{"rule": args.keypoint_rule, "k": args.topk, "min_distance": args.min_distance, "radius": args.radius},
+        **{
+            "rule": args.keypoint_rule,
+            "k": args.topk,
+            "min_distance": args.min_distance,
+            "radius": args.radius,
+        },
     )
     tiles = tile_at_keypoints(images, points.image_index, points.keypoints)
     with accelerator.autocast():
         maps = tile_class_maps(tiler, tiles, mode=args.teacher_bn, chunk=args.tile_chunk)
-    merged = make_cam(merge_at_keypoints(maps, points.keypoints, args.image_size, features.shape[-1]))
+    merged = make_cam(
+        merge_at_keypoints(maps, points.keypoints, args.image_size, features.shape[-1])
+    )
     cams = make_cam(features)[0]
-    tile_pixels = tile_at_keypoints(picture.pixels.to(images.device), points.image_index, points.keypoints)
+    tile_pixels = tile_at_keypoints(
+        picture.pixels.to(images.device), points.image_index, points.keypoints
+    )
     earlier = None
     if before is not None:
         same_pixels = normalise(picture, accelerator.device, *before.normalisation)
@@ -99,7 +116,15 @@ def _rows_of(
     rows = []
     for p, c in enumerate(points.class_index.tolist()):
         for k in [c] if c >= 0 else positive_pairs(labels)[1].tolist():
-            row = _row(picture.pixels[0], cams[k], merged[p, k], tile_pixels[p], points.keypoints[p], k, args)
+            row = _row(
+                picture.pixels[0],
+                cams[k],
+                merged[p, k],
+                tile_pixels[p],
+                points.keypoints[p],
+                k,
+                args,
+            )
             if earlier is not None:
                 row.insert(1, _heat(picture.pixels[0], earlier[k], "map before", args))
             rows.append(row)
@@ -114,7 +139,9 @@ def _maps(network: Classifier, images: torch.Tensor, accelerator: Accelerator) -
     return features
 
 
-def _heat(pixels: torch.Tensor, cam: torch.Tensor, text: str, args: argparse.Namespace) -> np.ndarray:
+def _heat(
+    pixels: torch.Tensor, cam: torch.Tensor, text: str, args: argparse.Namespace
+) -> np.ndarray:
     up = upsample_cams(cam[None], args.image_size)[0].cpu().numpy()
     return caption(colormap(up, pixels.permute(1, 2, 0).numpy()), text, SIDE)
 
@@ -135,7 +162,10 @@ def _row(
     y, x = keypoint.tolist()
     peaks = draw_points(image, coords[0, : int(count[0])].tolist())
     plain = [(draw_cross(peaks, y, x), f"peaks, cut at {y},{x}")]
-    plain += [(np.ascontiguousarray(tile.permute(1, 2, 0).cpu().numpy()), f"tile {t}") for t, tile in enumerate(tiles)]
+    plain += [
+        (np.ascontiguousarray(tile.permute(1, 2, 0).cpu().numpy()), f"tile {t}")
+        for t, tile in enumerate(tiles)
+    ]
     return [
         caption(np.ascontiguousarray(image), CLASS_NAMES[c], SIDE),
         _heat(pixels, cam, "map of the image", args),

@@ -34,7 +34,9 @@ def pretrained_path(data_dir: Path, architecture: str) -> Path:
     return folder / f"pretrained-{architecture.replace(':', '_')}-v{VERSION}.pt"
 
 
-def load_pretrained(model: Classifier, data_dir: Path, poll: Callable[[], None] = lambda: None) -> None:
+def load_pretrained(
+    model: Classifier, data_dir: Path, poll: Callable[[], None] = lambda: None
+) -> None:
     """Put pretrained backbone weights into `model`; the first call makes them. Safe for several processes.
 
     poll: called in every step, so that a signal (`Run.poll`) does not wait for the end.
@@ -43,14 +45,22 @@ def load_pretrained(model: Classifier, data_dir: Path, poll: Callable[[], None] 
     try:
         lock = path.with_suffix(".lock").open("a")
     except OSError as error:
-        raise UserError(f"{path.parent}: cannot be written ({error.strerror}); --weights none, or copy it") from error
+        raise UserError(
+            f"{path.parent}: cannot be written ({error.strerror}); --weights none, or copy it"
+        ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.is_file():
-            print(f"pretraining {model.model_name} on single glyphs (once, in place of ImageNet weights)", flush=True)
+            print(
+                f"pretraining {model.model_name} on single glyphs (once, in place of ImageNet weights)",
+                flush=True,
+            )
             timer = Timer()
             accuracy = pretrain(model.model_name, path, poll)
-            print(f"pretrained in {timer.tok():.0f} s, training accuracy {accuracy:.2f}: {path}", flush=True)
+            print(
+                f"pretrained in {timer.tok():.0f} s, training accuracy {accuracy:.2f}: {path}",
+                flush=True,
+            )
     checkpoint.load_into(model.model, checkpoint.load(path), path)
 
 
@@ -63,13 +73,17 @@ def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = Classifier(architecture, CLASSES, pretrained=False)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, nesterov=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, STEPS)
     hits = []
     for _ in range(STEPS):
         poll()
         labels = torch.from_numpy(rng.integers(0, CLASSES, BATCH))
-        pictures = torch.from_numpy(np.stack([glyph_picture(int(c), rng) for c in labels])).permute(0, 3, 1, 2)
+        pictures = torch.from_numpy(np.stack([glyph_picture(int(c), rng) for c in labels])).permute(
+            0, 3, 1, 2
+        )
         whole = torch.tensor([[0, 0, SIDE, SIDE]]).expand(BATCH, -1)
         logits = network(normalise(Picture(pictures, whole), torch.device("cpu")))
         loss = F.cross_entropy(logits, labels)

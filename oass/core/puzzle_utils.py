@@ -24,11 +24,16 @@ def _nearest(n: torch.Tensor, m: int | torch.Tensor, count: int) -> torch.Tensor
 
 def _tile_table(cut: torch.Tensor, size: int, patch: int) -> torch.Tensor:
     """Source rows (P,2,patch) of the upper and the lower half of images of `size` rows, cut (P,) at a row."""
-    return torch.stack([_nearest(cut, patch, patch), cut[:, None] + _nearest(size - cut, patch, patch)], 1)
+    return torch.stack(
+        [_nearest(cut, patch, patch), cut[:, None] + _nearest(size - cut, patch, patch)], 1
+    )
 
 
 def tile_at_keypoints(
-    images: torch.Tensor, image_index: torch.Tensor, keypoints: torch.Tensor, patch_size: int | None = None
+    images: torch.Tensor,
+    image_index: torch.Tensor,
+    keypoints: torch.Tensor,
+    patch_size: int | None = None,
 ) -> torch.Tensor:
     """The four tiles of every pair, (P,4,c,ps,ps); ps defaults to S // 2.
 
@@ -62,7 +67,10 @@ def _merge_table(cut: torch.Tensor, cells: int, length: int) -> tuple[torch.Tens
 
 
 def merge_at_keypoints(
-    tile_features: torch.Tensor, keypoints: torch.Tensor, image_size: int, grid_size: int | None = None
+    tile_features: torch.Tensor,
+    keypoints: torch.Tensor,
+    image_size: int,
+    grid_size: int | None = None,
 ) -> torch.Tensor:
     """The maps of the four tiles, resized to the cells they came from and glued, (P,C,G,G); differentiable.
 
@@ -111,6 +119,8 @@ def merge_features(features: torch.Tensor, num_pieces: int, batch_size: int) -> 
     n = _pieces_a_side(num_pieces)
     count, c, h, w = features.shape
     if count != num_pieces * batch_size:
-        raise ValueError(f"features: {count} pieces, expected {num_pieces} of each of {batch_size} images")
+        raise ValueError(
+            f"features: {count} pieces, expected {num_pieces} of each of {batch_size} images"
+        )
     pieces = features.reshape(n, n, batch_size, c, h, w).permute(2, 3, 0, 4, 1, 5)
     return pieces.reshape(batch_size, c, n * h, n * w)

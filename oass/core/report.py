@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from common.aliases import one_module
-from common.cam import save_curves
+from common.plots import save_curves
 from common.run import Run
 from oass.core.datasets import VOC_Dataset_For_Classification
 from oass.core.evaluate import left_out
@@ -35,7 +35,11 @@ def print_start(
 ) -> None:
     """What is trained on what, the settings that surprise, and what differs from the released code."""
     for asked, data in ((args.train_domain, train_data), (args.val_domain, val_data)):
-        instead = "" if data.domain == asked else f" (there is no list {asked}; make it with oass/prepare_voc.py)"
+        instead = (
+            ""
+            if data.domain == asked
+            else f" (there is no list {asked}; make it with oass/prepare_voc.py)"
+        )
         run.print(f"{describe_data(data)}{instead}")
     momentum = optimizer.param_groups[0]["momentum"]
     run.print(
@@ -45,12 +49,18 @@ def print_start(
     )
     if args.strategy in PUZZLES:
         found = ", ".join(differences(args))
-        run.print(f"differs from the release in {found}; --released" if found else "every switch is as released")
+        run.print(
+            f"differs from the release in {found}; --released"
+            if found
+            else "every switch is as released"
+        )
     terms = terms_of(args.strategy, args.p_loss, args.loss_option)
     constant = sorted(LOSS_PARTS[part] for part in terms.present - terms.trained)
     if constant:
         flag = ", so --alpha_p has no effect" if "p_class_loss" in constant else ""
-        run.print(f"logged and added, but without a gradient{flag} (README, D4): {', '.join(constant)}")
+        run.print(
+            f"logged and added, but without a gradient{flag} (README, D4): {', '.join(constant)}"
+        )
 
 
 def describe_data(data: VOC_Dataset_For_Classification) -> str:
@@ -79,7 +89,11 @@ def count_of(data: VOC_Dataset_For_Classification) -> dict[str, int]:
 
 
 def log_if_due(
-    run: Run, args: argparse.Namespace, meter: Average_Meter, optimizer: torch.optim.Optimizer, steps: int
+    run: Run,
+    args: argparse.Namespace,
+    meter: Average_Meter,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
 ) -> None:
     """Every print_ratio of an epoch Train/{loss, class_loss, ..., learning_rate, dead_cam} since the last line.
 
@@ -87,7 +101,10 @@ def log_if_due(
     before it could be logged is logged by the resumed run.
     """
     logged = [line["step"] for line in run.lines if line["split"] == "Train"][-1:]
-    if run.progress.step % max(1, int(steps * args.print_ratio)) or run.progress.step in (0, *logged):
+    if run.progress.step % max(1, int(steps * args.print_ratio)) or run.progress.step in (
+        0,
+        *logged,
+    ):
         return
     max_iteration = args.max_epoch * steps
     values = {**meter.get(), "learning_rate": optimizer.param_groups[0]["lr"]}
@@ -115,7 +132,9 @@ def after_epoch(
 ) -> None:
     """One line, the JSON log, and pictures of the puzzle."""
     line = run.lines[-1]
-    if "Evaluation" not in [earlier["split"] for earlier in run.lines[:-1]] and left_out(line["ap"]):
+    if "Evaluation" not in [earlier["split"] for earlier in run.lines[:-1]] and left_out(
+        line["ap"]
+    ):
         run.print(left_out(line["ap"]))
     names = ("map", "best map", "eval class loss", "pointing", "map without difficult")
     classes = f"{line['classes']} of {len(line['ap'])} classes{without(line)}"
@@ -151,7 +170,10 @@ def finish(
         "strategy": args.strategy,
         "map": last.get("map"),
         "best_map": last.get("best map"),
-        **{name.replace(" ", "_"): last.get(name) for name in ("map voc2010", "map without difficult", "pointing")},
+        **{
+            name.replace(" ", "_"): last.get(name)
+            for name in ("map voc2010", "map without difficult", "pointing")
+        },
         "classes": last.get("classes"),
         **({"map_ema": run.values("Evaluation_ema", "map")[-1]} if args.eval_ema and last else {}),
         "dead_cam": trains[-1]["dead_cam"] if trains else None,
@@ -162,9 +184,24 @@ def finish(
     }
     if run.is_main and evaluations:
         curves = {"mAP": [e["map"] for e in evaluations]}
-        save_curves(run.figure("map"), curves, xlabel="epoch", ylabel="per cent", title=args.tag or args.strategy)
-        curves = {k: [t[k] for t in trains] for k in ("loss", "class_loss", "p_class_loss", "re_loss", "dead_cam")}
-        save_curves(run.figure("loss"), curves, xlabel="log line", ylabel="", title=args.tag or args.strategy)
+        save_curves(
+            run.figure("map"),
+            curves,
+            xlabel="epoch",
+            ylabel="per cent",
+            title=args.tag or args.strategy,
+        )
+        curves = {
+            k: [t[k] for t in trains]
+            for k in ("loss", "class_loss", "p_class_loss", "re_loss", "dead_cam")
+        }
+        save_curves(
+            run.figure("loss"),
+            curves,
+            xlabel="log line",
+            ylabel="",
+            title=args.tag or args.strategy,
+        )
     if last.get("map") is not None:
         numbers = f"mAP {last['map']:.1f} % (best {last['best map']:.1f} %)"
         run.print(f"{args.strategy}: {numbers} on {data.domain}{without(last)}")

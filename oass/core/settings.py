@@ -45,11 +45,19 @@ def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object
     alphas = {"alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 0.5}
     if strategy in ("max", "uniform"):
         alphas = {"alpha_re": 0.3, "alpha_schedule_re": 1.0, "alpha_p": 0.5}
-    optimiser = {"max_epoch": 24, "batch_size": 24, "lr": 0.02, "sgd_momentum": 0.9, "clip_grad": 1.0}
+    optimiser = {
+        "max_epoch": 24,
+        "batch_size": 24,
+        "lr": 0.02,
+        "sgd_momentum": 0.9,
+        "clip_grad": 1.0,
+    }
     return {**small, **alphas, **optimiser, "architecture": "resnet_tiny"}
 
 
-def parse_args(strategy: str, argv: Sequence[str] | None = None, *, shared: Sequence[str] = ()) -> argparse.Namespace:
+def parse_args(
+    strategy: str, argv: Sequence[str] | None = None, *, shared: Sequence[str] = ()
+) -> argparse.Namespace:
     """Parse and check; `args._location` says where the data are. UserError or exit status 2 on a bad value.
 
     The released defaults, on the offline sample the sample's, then those of --released; what was given wins over all.
@@ -123,16 +131,22 @@ def without_effect(args: argparse.Namespace) -> dict[str, str]:
     if args.strategy == "gap" and args.p_loss == "full":
         note("p_loss", "gap has that term, B(GAP(F), y), as its L_cl")
     if args.p_loss != "student" or not has_teacher:
-        note("p_target", "only the tiles that a student sees beside its teacher (--p_loss student) have such a choice")
+        note(
+            "p_target",
+            "only the tiles that a student sees beside its teacher (--p_loss student) have such a choice",
+        )
     if not terms.needs_tiles:
         reason = f"{args.strategy} with --loss_option {args.loss_option} looks at no tiles"
         note("tile_bn_stats", reason)
         if not cuts:
             note(
-                "teacher_bn tile_chunk keypoint_rule topk min_distance", f"{reason}, nor does a picture (--pictures 0)"
+                "teacher_bn tile_chunk keypoint_rule topk min_distance",
+                f"{reason}, nor does a picture (--pictures 0)",
             )
     if has_teacher:
-        note("tile_bn_stats", "the teacher sees the tiles, so no statistics of the student move (D7)")
+        note(
+            "tile_bn_stats", "the teacher sees the tiles, so no statistics of the student move (D7)"
+        )
     else:
         note("eval_ema", f"{args.strategy} has no teacher")
     if args.strategy == "uniform":
@@ -169,10 +183,19 @@ def _data_bounds(args: argparse.Namespace) -> Bounds:
     known = args.architecture in ARCHITECTURES or args.architecture.startswith("timm:")
     strange = re.sub("|".join(AUGMENTATIONS), "", args.augment).strip("_-+, ")
     return [
-        (known, f"--architecture {args.architecture}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME"),
-        (size % 32 == 0 and size >= MIN_SIZE, f"--image_size {size}: a multiple of 32, from {MIN_SIZE} on"),
+        (
+            known,
+            f"--architecture {args.architecture}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME",
+        ),
+        (
+            size % 32 == 0 and size >= MIN_SIZE,
+            f"--image_size {size}: a multiple of 32, from {MIN_SIZE} on",
+        ),
         (low <= high, f"--min_image_size {low} is above --max_image_size {high}"),
-        (not strange, f"--augment {args.augment}: {strange!r} is none of {', '.join(AUGMENTATIONS)}"),
+        (
+            not strange,
+            f"--augment {args.augment}: {strange!r} is none of {', '.join(AUGMENTATIONS)}",
+        ),
         (
             args.weights != "sample" or args._location.is_sample,
             "--weights sample: that pretraining belongs to the offline sample; choose imagenet, none or a PATH",
@@ -184,8 +207,14 @@ def _method_bounds(args: argparse.Namespace) -> Bounds:
     unknown = [part for part in args.loss_option.split("_") if part not in LOSS_PARTS]
     terms = terms_of(args.strategy, args.p_loss, args.loss_option)
     return [
-        (args.num_pieces == 4, f"--num_pieces {args.num_pieces}: a keypoint cuts an image in 4, nothing else"),
-        (not unknown, f"--loss_option {args.loss_option}: {unknown[:1]} is none of {', '.join(LOSS_PARTS)}"),
+        (
+            args.num_pieces == 4,
+            f"--num_pieces {args.num_pieces}: a keypoint cuts an image in 4, nothing else",
+        ),
+        (
+            not unknown,
+            f"--loss_option {args.loss_option}: {unknown[:1]} is none of {', '.join(LOSS_PARTS)}",
+        ),
         _one_of("re_loss", args.re_loss, RE_LOSSES),
         _one_of("level", args.level, ("feature", "cam")),
         _one_of("re_loss_option", args.re_loss_option, RE_LOSS_OPTIONS),
@@ -214,6 +243,9 @@ def _optimiser_bounds(args: argparse.Namespace) -> Bounds:
     momentum = args.wd if args.sgd_momentum is None else args.sgd_momentum
     hint = "--sgd_momentum 0.9 or --nesterov false (without --sgd_momentum it is --wd)"
     return [
-        (momentum < 1, f"--wd {args.wd}: is SGD's momentum too, and that must be below 1; give --sgd_momentum"),
+        (
+            momentum < 1,
+            f"--wd {args.wd}: is SGD's momentum too, and that must be below 1; give --sgd_momentum",
+        ),
         (not args.nesterov or momentum > 0, f"Nesterov needs momentum: {hint}"),
     ]

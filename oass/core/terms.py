@@ -29,6 +29,8 @@ def terms_of(strategy: str, p_loss: str, loss_option: str) -> Terms:
     """
     on_image = {"cl", "pcl"} if p_loss == "full" else {"cl"}
     on_tiles = {"pcl", "re", "conf"} - on_image if strategy not in WITHOUT_TILES else set()
-    constant = on_tiles & {"pcl", "conf"} if strategy in WITH_TEACHER and p_loss != "student" else set()
+    constant = (
+        on_tiles & {"pcl", "conf"} if strategy in WITH_TEACHER and p_loss != "student" else set()
+    )
     present = (on_image | on_tiles) & set(loss_option.split("_"))
     return Terms(frozenset(present), frozenset(present - constant), frozenset(on_tiles))

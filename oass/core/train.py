@@ -46,7 +46,9 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     args.strategy = strategy
     terms = terms_of(strategy, args.p_loss, args.loss_option)
     # Without cl the instance head has no gradient; heads of timm's networks may lie behind the feature map.
-    is_whole = "cl" in terms.present and strategy != "gap" and not args.architecture.startswith("timm:")
+    is_whole = (
+        "cl" in terms.present and strategy != "gap" and not args.architecture.startswith("timm:")
+    )
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     seed_everything(args.seed)
@@ -59,7 +61,9 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
     student = build_student(args, run.poll)
     if args.sync_bn:
         student = synchronised(student, accelerator)
-    student = student.to(accelerator.device, memory_format=torch.channels_last)  # faster, on a CPU too
+    student = student.to(
+        accelerator.device, memory_format=torch.channels_last
+    )  # faster, on a CPU too
     teacher = build_teacher(student) if strategy in WITH_TEACHER else None
     optimizer = build_optimizer(args, student, steps)
     meter = Average_Meter(LOGGED, accelerator)
@@ -74,7 +78,9 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
         for batch in run.bar(loader, f"epoch {epoch + 1}/{args.max_epoch}", steps):
             report.log_if_due(run, args, meter, optimizer, steps)
             counts = count_together(batch, args, accelerator)
-            if counts.smallest < least_images(args.architecture):  # a process could read none of its images
+            if counts.smallest < least_images(
+                args.architecture
+            ):  # a process could read none of its images
                 run.step(0, counts.images + counts.skipped)
                 continue
             images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
@@ -87,7 +93,11 @@ def train(args: argparse.Namespace, strategy: str) -> dict[str, object]:
             weight_by_images(losses, terms, len(labels) * run.world / counts.images)
             loss = total_loss(losses, terms, args.alpha_p, weight)
             lr = optimizer.param_groups[0]["lr"]
-            run.guard(loss, batch.index, partial(what_was, train_data.split.ids, batch.index, losses["dead_cam"], lr))
+            run.guard(
+                loss,
+                batch.index,
+                partial(what_was, train_data.split.ids, batch.index, losses["dead_cam"], lr),
+            )
             accelerator.backward(loss)
             if args.clip_grad is not None:
                 accelerator.clip_grad_norm_(network.parameters(), args.clip_grad)
@@ -135,11 +145,19 @@ def to_device(
     """Normalised images, labels and their positive pairs; the pairs are found on the host, so nothing waits."""
     picture, labels = data
     pairs = tuple(index.to(device, non_blocking=True) for index in positive_pairs(labels))
-    return normalise(Picture(*picture), device, *normalisation), labels.to(device, non_blocking=True), pairs
+    return (
+        normalise(Picture(*picture), device, *normalisation),
+        labels.to(device, non_blocking=True),
+        pairs,
+    )
 
 
 def move_teacher(
-    teacher: Classifier, student: Classifier, args: argparse.Namespace, accelerator: Accelerator, step: int
+    teacher: Classifier,
+    student: Classifier,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    step: int,
 ) -> None:
     """The teacher after a step of the student: its averaged weights, and with --teacher_bn eval the statistics."""
     update_ema_variables(student, teacher, args.alpha_ema, step)
@@ -148,7 +166,9 @@ def move_teacher(
         copy_buffers(student, teacher)
 
 
-def weight_by_pairs(losses: dict[str, torch.Tensor], terms: Terms, accelerator: Accelerator) -> None:
+def weight_by_pairs(
+    losses: dict[str, torch.Tensor], terms: Terms, accelerator: Accelerator
+) -> None:
     """With several processes: weight the means over pairs by P_local * world / sum P, in place.
 
     Then the averaged loss and gradient are those of one process with the whole batch.
@@ -156,7 +176,9 @@ def weight_by_pairs(losses: dict[str, torch.Tensor], terms: Terms, accelerator: 
     if accelerator.num_processes == 1:
         return
     pairs = losses["num_pairs"]
-    share = pairs * accelerator.num_processes / accelerator.reduce(pairs.clone(), "sum").clamp_min(1)
+    share = (
+        pairs * accelerator.num_processes / accelerator.reduce(pairs.clone(), "sum").clamp_min(1)
+    )
     for part in terms.over_pairs:
         losses[LOSS_PARTS[part]] = share * losses[LOSS_PARTS[part]]
 
@@ -169,10 +191,14 @@ def weight_by_images(losses: dict[str, torch.Tensor], terms: Terms, share: float
         losses[LOSS_PARTS[part]] = share * losses[LOSS_PARTS[part]]
 
 
-def total_loss(losses: dict[str, torch.Tensor], terms: Terms, p_weight: float, re_weight: float) -> torch.Tensor:
+def total_loss(
+    losses: dict[str, torch.Tensor], terms: Terms, p_weight: float, re_weight: float
+) -> torch.Tensor:
     """L = L_cl + alpha_p L_pcl + alpha_re(i) L_re (+ conf), of these the terms that are present."""
     weights = {"cl": 1.0, "pcl": p_weight, "re": re_weight, "conf": 1.0}
-    return sum(weights[part] * losses[name] for part, name in LOSS_PARTS.items() if part in terms.present)
+    return sum(
+        weights[part] * losses[name] for part, name in LOSS_PARTS.items() if part in terms.present
+    )
 
 
 def what_was(ids: list[str], index: torch.Tensor, dead_cam: torch.Tensor, lr: float) -> str:
@@ -190,7 +216,10 @@ def evaluate(
 ) -> None:
     """Evaluation/{map, best map, ...} of the student on the validation split; with --eval_ema the teacher's too."""
     share_buffers(run.accelerator, student)
-    options = {"difficult": args.difficult, "drop_last": args.batch_size if args.drop_last_eval else 0}
+    options = {
+        "difficult": args.difficult,
+        "drop_last": args.batch_size if args.drop_last_eval else 0,
+    }
     if args.eval_ema:
         averaged = copy.deepcopy(teacher)
         copy_buffers(student, averaged)
@@ -198,7 +227,12 @@ def evaluate(
         run.log("Evaluation_ema", **found, **report.count_of(data))
     scores = score_split(student, data, args, run, plain=args.strategy == "gap")
     found = measure(scores, data.split, **options)
-    values = [v for v in (found["map"], *run.values("Evaluation", "map")) if v is not None and v == v]
+    values = [
+        v for v in (found["map"], *run.values("Evaluation", "map")) if v is not None and v == v
+    ]
     best = max(values, default=float("nan"))  # NaN: no class of this split has a positive
-    run.log("Evaluation", **{"map": found.pop("map"), "best map": best, **found, **report.count_of(data)})
+    run.log(
+        "Evaluation",
+        **{"map": found.pop("map"), "best map": best, **found, **report.count_of(data)},
+    )
     report.after_epoch(args, run, student, teacher, data)

@@ -40,15 +40,23 @@ def crop_bytes(image: Image.Image, size: int, *, at_random: bool) -> Picture:
     canvas = paste_crop(array, np.zeros((size, size, 3), np.uint8), rows, columns)
     bottom = min(size, rows[0] + array.shape[0] - rows[1])
     right = min(size, columns[0] + array.shape[1] - columns[1])
-    return Picture(torch.from_numpy(canvas).permute(2, 0, 1), torch.tensor([rows[0], columns[0], bottom, right]))
+    return Picture(
+        torch.from_numpy(canvas).permute(2, 0, 1),
+        torch.tensor([rows[0], columns[0], bottom, right]),
+    )
 
 
 class TrainTransform:
     """RandomResize, flip, optional ColorJitter and RandAugment, RandomCrop: section d of the spec, in order."""
 
-    def __init__(self, image_size: int, min_image_size: int, max_image_size: int, augment: str = "") -> None:
+    def __init__(
+        self, image_size: int, min_image_size: int, max_image_size: int, augment: str = ""
+    ) -> None:
         self.image_size = image_size
-        extra = {"colorjitter": ColorJitter(0.3, 0.3, 0.3, 0.1), "randaugment": RandAugmentMC(2, 10)}
+        extra = {
+            "colorjitter": ColorJitter(0.3, 0.3, 0.3, 0.1),
+            "randaugment": RandAugmentMC(2, 10),
+        }
         self.steps = [RandomResize(min_image_size, max_image_size), RandomHorizontalFlip()]
         self.steps += [extra[name] for name in AUGMENTATIONS if name in augment]
 

@@ -9,7 +9,9 @@ import torch
 
 from common.samples import cub as drawn
 
-torch.set_num_threads(1)  # small tensors: on busy cores several threads make the tests four times slower
+torch.set_num_threads(
+    1
+)  # small tensors: on busy cores several threads make the tests four times slower
 
 TRAIN = ["--cpu", "--epochs", "2", "--batch_size", "16", "--lr", "0.05", "--attribution_method=CALM_EM",
          "--crop_size", "64", "--resize_size", "68"]  # fmt: skip
@@ -45,7 +47,9 @@ def save_root(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from calm import main
 
     root = tmp_path_factory.mktemp("save")
-    main.main([*TRAIN, "--data_root", str(birds), "--save_root", str(root), "--experiment_name=em/"])
+    main.main(
+        [*TRAIN, "--data_root", str(birds), "--save_root", str(root), "--experiment_name=em/"]
+    )
     return root
 
 

@@ -46,7 +46,9 @@ def write_cub(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
             (folder / key[5:]).parent.mkdir(parents=True, exist_ok=True)
             (folder / key[5:]).write_text(text(arrays[key]))
 
-    for n, (file, size) in enumerate(zip(arrays["image_files"], arrays["image_sizes"], strict=True)):
+    for n, (file, size) in enumerate(
+        zip(arrays["image_files"], arrays["image_sizes"], strict=True)
+    ):
         image = folder / "images" / str(file)
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", tuple(size.tolist()), (90, 120, 40)).save(image)
@@ -60,7 +62,10 @@ def write_cub(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 def hashed(size: int, key: str) -> np.ndarray:
     """The README's h(n, key): (size,) float64 in [0, 1)."""
     mask = np.uint64(0xFFFFFFFF)
-    x = (np.arange(1, size + 1, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(zlib.crc32(key.encode()))) & mask
+    x = (
+        np.arange(1, size + 1, dtype=np.uint64) * np.uint64(2654435761)
+        + np.uint64(zlib.crc32(key.encode()))
+    ) & mask
     for shift, factor in ((16, 2246822519), (13, 3266489917)):
         x ^= x >> np.uint64(shift)
         x = (x * np.uint64(factor)) & mask
@@ -102,7 +107,13 @@ class StandIn(nn.Module):
             self.register_buffer(name, torch.from_numpy(arrays[name]))
         self.calls = 0
 
-    def forward(self, x: torch.Tensor, labels: object = None, superclass: object = None, return_cam: object = False):
+    def forward(
+        self,
+        x: torch.Tensor,
+        labels: object = None,
+        superclass: object = None,
+        return_cam: object = False,
+    ):
         self.calls += 1
         f = F.conv2d(torch.tanh(F.conv2d(x, self.w1, self.b1, padding=1)), self.w2, self.b2)
         if return_cam:

@@ -14,7 +14,9 @@ from tests.calm.conftest import TRAIN
 SMALL = [flag for flag in TRAIN if not flag.startswith("--attribution")]
 
 
-def test_it_equals_the_scripts_and_goes_on(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
+def test_it_equals_the_scripts_and_goes_on(
+    birds: Path, save_root: Path, tmp_path: Path, capsys
+) -> None:
     given = [*SMALL, "--data_root", str(birds), "--output_dir", str(tmp_path / "c"), "--methods", "CAM,CALM_EM",
              "--cam_curve_interval", "0.05", "--auc_steps", "2"]  # fmt: skip
     compare_methods.main([*given, "--seeds", "0"])
@@ -23,7 +25,10 @@ def test_it_equals_the_scripts_and_goes_on(birds: Path, save_root: Path, tmp_pat
     alone = json.loads((save_root / "em/summary.json").read_text())["test_accuracy"]
     assert float(rows[1]["accuracy"]) == pytest.approx(alone)
     prior = json.loads((tmp_path / "c/CALM-EM-0/wsol_prior/summary.json").read_text())
-    assert float(rows[1]["MaxBoxAccV2_prior"]) == prior["MaxBoxAccV2"] and rows[0]["MaxBoxAccV2_prior"] == ""
+    assert (
+        float(rows[1]["MaxBoxAccV2_prior"]) == prior["MaxBoxAccV2"]
+        and rows[0]["MaxBoxAccV2_prior"] == ""
+    )
     cue = json.loads((tmp_path / "c/CALM-EM-0/cue/summary.json").read_text())
     assert float(rows[1]["mPxAP"]) == cue["mPxAP"]["per_pair/kept"]["mean"]
 

@@ -32,9 +32,17 @@ class Plain:
         saved = torch.load(checkpoint, weights_only=True)
         state = saved["state"]["model"]
         self.features = network.small(num_classes=6).eval().features
-        self.features.load_state_dict({k[9:]: v for k, v in state.items() if k.startswith("features.")})
-        self.weight, self.bias = state["conv_last.weight"][:, :, 0, 0].numpy(), state["conv_last.bias"].numpy()
-        self.attention = state["attention.0.weight"][0, :, 0, 0].numpy(), state["attention.0.bias"].numpy()
+        self.features.load_state_dict(
+            {k[9:]: v for k, v in state.items() if k.startswith("features.")}
+        )
+        self.weight, self.bias = (
+            state["conv_last.weight"][:, :, 0, 0].numpy(),
+            state["conv_last.bias"].numpy(),
+        )
+        self.attention = (
+            state["attention.0.weight"][0, :, 0, 0].numpy(),
+            state["attention.0.bias"].numpy(),
+        )
 
         self.root = birds / "CUB_200_2011"
         test = birds / "metadata" / "CUB" / "test"
@@ -107,7 +115,9 @@ def average_precision(true: np.ndarray, false: np.ndarray) -> float:
 # --- accuracy, and the entropy of p(z|x) ---
 
 
-def test_accuracy_likelihood_and_entropy(birds: Path, save_root: Path, tmp_path: Path, plain: Plain) -> None:
+def test_accuracy_likelihood_and_entropy(
+    birds: Path, save_root: Path, tmp_path: Path, plain: Plain
+) -> None:
     given = flags(birds, save_root, "--is_train=False", "--output_dir", str(tmp_path / "r"))
     training.main(given)
     found = summary(tmp_path / "r")
@@ -128,17 +138,25 @@ def test_accuracy_likelihood_and_entropy(birds: Path, save_root: Path, tmp_path:
 # --- remove and classify ---
 
 
-def erased_correct(plain: Plain, pixels: np.ndarray, label: int, order: np.ndarray, k: float) -> bool:
+def erased_correct(
+    plain: Plain, pixels: np.ndarray, label: int, order: np.ndarray, k: float
+) -> bool:
     """Is the label the argmax after the first int(k H W) pixels of `order` have become 0?"""
     flat = pixels.reshape(3, -1).copy()
     flat[:, order[: int(k * SIDE * SIDE)]] = 0
     return bool(plain.probabilities(flat.reshape(3, SIDE, SIDE)).argmax() == label)
 
 
-@pytest.mark.parametrize("process", ["jointll", "jointll-superclass", "jointll-superclass-mean", "vanilla-superclass"])
-def test_remove_and_classify(birds: Path, save_root: Path, tmp_path: Path, plain: Plain, process: str) -> None:
+@pytest.mark.parametrize(
+    "process", ["jointll", "jointll-superclass", "jointll-superclass-mean", "vanilla-superclass"]
+)
+def test_remove_and_classify(
+    birds: Path, save_root: Path, tmp_path: Path, plain: Plain, process: str
+) -> None:
     (tmp_path / "groups.json").write_text(json.dumps(GROUPS))
-    given = flags(birds, save_root, f"--score_map_process={process}", "--erase_k", "0.02", "0.3", "0.9")
+    given = flags(
+        birds, save_root, f"--score_map_process={process}", "--erase_k", "0.02", "0.3", "0.9"
+    )
     given += ["--superclass_file", str(tmp_path / "groups.json")] if "superclass" in process else []
     eval_pixel_perturb.main([*given, "--output_dir", str(tmp_path / "r")])
     measure = pickle.loads((tmp_path / "r" / f"measure_{process}_EM.pickle").read_bytes())
@@ -165,7 +183,9 @@ def test_remove_and_classify(birds: Path, save_root: Path, tmp_path: Path, plain
 # --- localisation ---
 
 
-def boxes_of(score_map: np.ndarray, threshold: float, every_contour: bool) -> list[tuple[int, int, int, int]]:
+def boxes_of(
+    score_map: np.ndarray, threshold: float, every_contour: bool
+) -> list[tuple[int, int, int, int]]:
     """Boxes around what lies above the threshold: of all contours (V2), or of the one of largest area (V1)."""
     quantised = (score_map * 255).astype(np.uint8)
     binary = (quantised > int(threshold * quantised.max())).astype(np.uint8)
@@ -192,31 +212,48 @@ def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
 
 def localisation_map(score_map: np.ndarray) -> np.ndarray:
     """(224,224) float64 in [0,1]: bicubic, then minus the minimum, over the new maximum."""
-    big = cv2.resize(score_map.astype(np.float32), (WSOL, WSOL), interpolation=cv2.INTER_CUBIC).astype(np.float64)
+    big = cv2.resize(
+        score_map.astype(np.float32), (WSOL, WSOL), interpolation=cv2.INTER_CUBIC
+    ).astype(np.float64)
     big = big - big.min()
     return big / big.max()
 
 
 @pytest.mark.parametrize("every_contour", [True, False])
-def test_boxes(birds: Path, save_root: Path, tmp_path: Path, plain: Plain, every_contour: bool) -> None:
+def test_boxes(
+    birds: Path, save_root: Path, tmp_path: Path, plain: Plain, every_contour: bool
+) -> None:
     given = flags(birds, save_root, "--score_map_process=jointll", "--cam_curve_interval", "0.05")
-    eval_wsol.main([*given, f"--multi_contour_eval={every_contour}", "--output_dir", str(tmp_path / "r")])
+    eval_wsol.main(
+        [*given, f"--multi_contour_eval={every_contour}", "--output_dir", str(tmp_path / "r")]
+    )
     found = summary(tmp_path / "r")
 
-    sizes = dict(line.split(",", 1) for line in (plain.lists / "image_sizes.txt").read_text().splitlines())
-    places = dict(line.split(",", 1) for line in (plain.lists / "localization.txt").read_text().splitlines())
+    sizes = dict(
+        line.split(",", 1) for line in (plain.lists / "image_sizes.txt").read_text().splitlines()
+    )
+    places = dict(
+        line.split(",", 1) for line in (plain.lists / "localization.txt").read_text().splitlines()
+    )
     thresholds = np.arange(0, 1, 0.05)
     best = np.zeros((len(plain.ids), len(thresholds)))
     correct = np.zeros(len(plain.ids), bool)
     for row, image_id in enumerate(plain.ids):
         width, height = map(int, sizes[image_id].split(","))
         x0, y0, x1, y1 = map(int, places[image_id].split(","))
-        truth = (int(x0 * WSOL / width), int(y0 * WSOL / height), int(x1 * WSOL / width), int(y1 * WSOL / height))
+        truth = (
+            int(x0 * WSOL / width),
+            int(y0 * WSOL / height),
+            int(x1 * WSOL / width),
+            int(y1 * WSOL / height),
+        )
         pixels, label = plain.pixels(image_id), plain.labels[image_id]
         correct[row] = plain.probabilities(pixels).argmax() == label
         score_map = localisation_map(plain.map_of(pixels, label, "jointll"))
         for column, threshold in enumerate(thresholds):
-            best[row, column] = max(overlap(box, truth) for box in boxes_of(score_map, threshold, every_contour))
+            best[row, column] = max(
+                overlap(box, truth) for box in boxes_of(score_map, threshold, every_contour)
+            )
 
     name = "MaxBoxAccV2" if every_contour else "MaxBoxAcc"
     known, both = [], []
@@ -226,7 +263,9 @@ def test_boxes(birds: Path, save_root: Path, tmp_path: Path, plain: Plain, every
         both.append(100 * (reached & correct[:, None]).mean(0).max())
         assert found[f"{name}/{iou}"] == pytest.approx(known[-1])
         assert found[f"top1/{iou}"] == pytest.approx(both[-1])
-    assert found[name] == pytest.approx(np.mean(known)) and found["top1"] == pytest.approx(np.mean(both))
+    assert found[name] == pytest.approx(np.mean(known)) and found["top1"] == pytest.approx(
+        np.mean(both)
+    )
     assert found["accuracy"] == pytest.approx(100 * correct.mean())
 
 
@@ -235,19 +274,25 @@ def even_histogram(score_map: np.ndarray, pixels: np.ndarray, step: float) -> np
     return np.histogram(score_map[pixels], bins=[*np.arange(0, 1, step), 1, 2, 3])[0]
 
 
-def test_pixel_precision_against_cubs_segmentations(birds: Path, save_root: Path, tmp_path: Path, plain: Plain) -> None:
+def test_pixel_precision_against_cubs_segmentations(
+    birds: Path, save_root: Path, tmp_path: Path, plain: Plain
+) -> None:
     given = flags(birds, save_root, "--score_map_process=jointll", "--cam_curve_interval", "0.01")
     eval_wsol.main([*given, "--output_dir", str(tmp_path / "r")])
 
     true, false = 0, 0
     for image_id in plain.ids:
-        score_map = localisation_map(plain.map_of(plain.pixels(image_id), plain.labels[image_id], "jointll"))
+        score_map = localisation_map(
+            plain.map_of(plain.pixels(image_id), plain.labels[image_id], "jointll")
+        )
         with Image.open((plain.root / "segmentations" / image_id).with_suffix(".png")) as image:
             soft = np.asarray(image.convert("L"))
         mask = cv2.resize(soft, (WSOL, WSOL), interpolation=cv2.INTER_NEAREST) > 0
         true = true + even_histogram(score_map, mask, 0.01)
         false = false + even_histogram(score_map, ~mask, 0.01)
-    assert summary(tmp_path / "r")["PxAP"] == pytest.approx(average_precision(true, false), rel=1e-3)
+    assert summary(tmp_path / "r")["PxAP"] == pytest.approx(
+        average_precision(true, false), rel=1e-3
+    )
 
 
 def draw_openimages(root: Path) -> None:
@@ -258,7 +303,9 @@ def draw_openimages(root: Path) -> None:
             folder = root / split / code
             folder.mkdir(parents=True)
             for number in range(3):
-                Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(folder / f"{number}.jpg")
+                Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(
+                    folder / f"{number}.jpg"
+                )
                 if split != "test":
                     continue
                 for name in ("m01_a", "m01_b")[: 1 + number % 2]:
@@ -288,22 +335,37 @@ def test_pixel_precision_on_openimages(tmp_path: Path) -> None:
         for image_path in sorted((root / "test" / code).glob("?.jpg")):
             with Image.open(image_path) as image:
                 small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-            pixels = ((np.asarray(small, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
+            pixels = (
+                ((np.asarray(small, np.float32) / 255 - MEAN) / STD)
+                .transpose(2, 0, 1)
+                .astype(np.float32)
+            )
             with torch.no_grad():
-                score_map = net.conv_last(net.features(torch.from_numpy(pixels)[None]))[0, label].numpy()
+                score_map = net.conv_last(net.features(torch.from_numpy(pixels)[None]))[
+                    0, label
+                ].numpy()
             score_map = localisation_map(score_map)
 
             union = np.zeros((WSOL, WSOL), bool)
             for path in image_path.parent.glob(f"{image_path.stem}_m01_*.png"):
-                union |= cv2.resize(cv2.imread(str(path), 0), (WSOL, WSOL), interpolation=cv2.INTER_NEAREST) > 0
+                union |= (
+                    cv2.resize(
+                        cv2.imread(str(path), 0), (WSOL, WSOL), interpolation=cv2.INTER_NEAREST
+                    )
+                    > 0
+                )
             counted = np.ones((WSOL, WSOL), bool)
             ignored = image_path.with_name(f"{image_path.stem}_ignore.png")
             if ignored.is_file():
-                region = cv2.resize(cv2.imread(str(ignored), 0), (WSOL, WSOL), interpolation=cv2.INTER_NEAREST)
+                region = cv2.resize(
+                    cv2.imread(str(ignored), 0), (WSOL, WSOL), interpolation=cv2.INTER_NEAREST
+                )
                 counted = (region == 0) | union
             true = true + even_histogram(score_map, union & counted, 0.01)
             false = false + even_histogram(score_map, ~union & counted, 0.01)
-    assert summary(tmp_path / "r")["PxAP"] == pytest.approx(average_precision(true, false), rel=1e-3)
+    assert summary(tmp_path / "r")["PxAP"] == pytest.approx(
+        average_precision(true, false), rel=1e-3
+    )
 
 
 # --- cue localisation ---
@@ -325,9 +387,19 @@ def normalised(score: np.ndarray, kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("clipping", "log"), ("minmax", "even")])
-def test_cue_localisation(birds: Path, save_root: Path, tmp_path: Path, plain: Plain, norm: str, kind: str) -> None:
-    given = flags(birds, save_root, "--score_map_process=jointll", f"--norm_type={norm}", f"--threshold_type={kind}")
-    eval_cue_location.main([*given, "--cam_curve_interval", "0.01", "--output_dir", str(tmp_path / "r")])
+def test_cue_localisation(
+    birds: Path, save_root: Path, tmp_path: Path, plain: Plain, norm: str, kind: str
+) -> None:
+    given = flags(
+        birds,
+        save_root,
+        "--score_map_process=jointll",
+        f"--norm_type={norm}",
+        f"--threshold_type={kind}",
+    )
+    eval_cue_location.main(
+        [*given, "--cam_curve_interval", "0.01", "--output_dir", str(tmp_path / "r")]
+    )
     found = summary(tmp_path / "r")
 
     trait = CUBTrait(plain.root)
@@ -347,7 +419,9 @@ def test_cue_localisation(birds: Path, save_root: Path, tmp_path: Path, plain: P
                 mask = trait.get_pseudo_segment_mask(image_id, (first, second), SIDE)
                 if mask is None:
                     continue
-                signed = (joints[image_id][first - 1] - joints[image_id][second - 1]).astype(np.float32)
+                signed = (joints[image_id][first - 1] - joints[image_id][second - 1]).astype(
+                    np.float32
+                )
                 score = np.abs(cv2.resize(signed, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
                 y, x = np.unravel_index(score.argmax(), score.shape)
                 points = trait.cue_points(image_id, (first, second), SIDE)
@@ -361,10 +435,14 @@ def test_cue_localisation(birds: Path, save_root: Path, tmp_path: Path, plain: P
             whole += counts
             scores = {"per_pair/dropped": counts, "per_pair/kept": kept, "released/dropped": whole}
             for name, (true, false) in scores.items():
-                if not true.sum():  # every foreground value lies below the first threshold: undefined, left out
+                if (
+                    not true.sum()
+                ):  # every foreground value lies below the first threshold: undefined, left out
                     undefined[name] += 1
                     continue
-                means.setdefault(name, {}).setdefault(parts, []).append(average_precision(true, false))
+                means.setdefault(name, {}).setdefault(parts, []).append(
+                    average_precision(true, false)
+                )
             means.setdefault("peak_distance", {}).setdefault(parts, []).append(np.mean(peaks))
 
     assert {name: found["undefined_pairs"][name] for name in undefined} == undefined
@@ -380,7 +458,9 @@ def test_cue_localisation(birds: Path, save_root: Path, tmp_path: Path, plain: P
 
 def test_deletion_and_insertion(birds: Path, save_root: Path, tmp_path: Path, plain: Plain) -> None:
     """Area by trapezoids under p(label) while the first pixels become 0, or appear on the blurred image."""
-    given = flags(birds, save_root, "--score_map_process=jointll", "--erase_k", "0.1", "--auc_steps", "7")
+    given = flags(
+        birds, save_root, "--score_map_process=jointll", "--erase_k", "0.1", "--auc_steps", "7"
+    )
     eval_pixel_perturb.main([*given, "--output_dir", str(tmp_path / "r")])
     found = summary(tmp_path / "r")
 
@@ -389,9 +469,16 @@ def test_deletion_and_insertion(birds: Path, save_root: Path, tmp_path: Path, pl
     areas: dict[str, list[float]] = {"deletion_auc": [], "insertion_auc": []}
     for image_id in plain.ids:
         pixels, label = plain.pixels(image_id), plain.labels[image_id]
-        big = cv2.resize(plain.joint(pixels)[label].astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        big = cv2.resize(
+            plain.joint(pixels)[label].astype(np.float32),
+            (SIDE, SIDE),
+            interpolation=cv2.INTER_LINEAR,
+        )
         order = np.argsort(-big.reshape(-1), kind="stable")
-        blurred = [cv2.filter2D(channel, -1, kernel, borderType=cv2.BORDER_REFLECT_101) for channel in pixels]
+        blurred = [
+            cv2.filter2D(channel, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+            for channel in pixels
+        ]
         curves: dict[str, list[float]] = {name: [] for name in areas}
         for step in range(8):
             first = order[: step * SIDE * SIDE // 7]

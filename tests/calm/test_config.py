@@ -43,7 +43,9 @@ def test_the_originals_defaults() -> None:
 
 def test_the_seeds_commands_parse() -> None:
     args = get_configs(SEED_FLAGS)
-    assert args.attribution_method == "CALM-EM" and args.dataset_name == "CUB" and args.use_bn is True
+    assert (
+        args.attribution_method == "CALM-EM" and args.dataset_name == "CUB" and args.use_bn is True
+    )
     assert args.log_folder == Path("save/experiment_name") and args.is_named
     assert get_configs(SEED_FLAGS).log_folder.is_dir()  # a second start is no error
 
@@ -87,7 +89,9 @@ def test_spellings(flags: list[str], name: str, value: object) -> None:
         (["--lr", "nan"], "finite number"),
     ],
 )
-def test_bad_flags_are_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def test_bad_flags_are_one_line(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit) as stop:
         get_configs(flags)
     error = capsys.readouterr().err
@@ -96,12 +100,20 @@ def test_bad_flags_are_one_line(flags: list[str], message: str, capsys: pytest.C
 
 @pytest.mark.parametrize("text", ["yes", "TRUE", "t", "Y", "1"])
 def test_str2bool(text: str) -> None:
-    assert str2bool(text) is True and str2bool({"yes": "no", "TRUE": "FALSE"}.get(text, "0")) is False
+    assert (
+        str2bool(text) is True and str2bool({"yes": "no", "TRUE": "FALSE"}.get(text, "0")) is False
+    )
 
 
 def test_data_paths(tmp_path: Path) -> None:
-    assert set_data_path("CUB", "d").train == "d/CUB/images" and set_data_path("CUB", "d")["val"] == "d/CUBV2"
-    assert set_data_path("ILSVRC", "d").val == "d/ImageNetV2" and set_data_path("ILSVRC", "d").test == "d/ILSVRC"
+    assert (
+        set_data_path("CUB", "d").train == "d/CUB/images"
+        and set_data_path("CUB", "d")["val"] == "d/CUBV2"
+    )
+    assert (
+        set_data_path("ILSVRC", "d").val == "d/ImageNetV2"
+        and set_data_path("ILSVRC", "d").test == "d/ILSVRC"
+    )
     (tmp_path / "ILSVRC" / "val2").mkdir(parents=True)
     assert set_data_path("ILSVRC", tmp_path).val == str(tmp_path / "ILSVRC")
     assert set_data_path("OpenImages", "d").val == "d/OpenImages"
@@ -114,10 +126,20 @@ def test_data_paths(tmp_path: Path) -> None:
 
 def test_sample_defaults_yield_to_given_flags(birds: Path) -> None:
     args = configure(["--data_root", str(birds)])
-    assert (args.architecture, args.crop_size, args.pretrained, args.prior_gradient) == ("small", 64, False, "full")
+    assert (args.architecture, args.crop_size, args.pretrained, args.prior_gradient) == (
+        "small",
+        64,
+        False,
+        "full",
+    )
     args = configure(["--data_root", str(birds), "--architecture=resnet50", "--epochs", "7", "--crop_size", "224",
                       "--resize_size", "256", "--prior_gradient", "detach"])  # fmt: skip
-    assert (args.architecture, args.epochs, args.crop_size, args.prior_gradient) == ("resnet50", 7, 224, "detach")
+    assert (args.architecture, args.epochs, args.crop_size, args.prior_gradient) == (
+        "resnet50",
+        7,
+        224,
+        "detach",
+    )
 
 
 def test_missing_data(capsys: pytest.CaptureFixture) -> None:
@@ -133,7 +155,10 @@ def test_metadata_is_built_once_and_again_for_another_data_set(birds: Path, tmp_
     assert args._metadata == tmp_path / "lists" / "CUB"
     ids = get_image_ids(configure_metadata(args._metadata / "test"))
     assert len(ids) == 18
-    assert configure(["--data_root", str(birds), "--metadata_root", str(args._metadata)])._metadata == args._metadata
+    assert (
+        configure(["--data_root", str(birds), "--metadata_root", str(args._metadata)])._metadata
+        == args._metadata
+    )
     source = args._metadata / "source.json"
     source.write_text('{"built_from": "another folder"}')
     (args._metadata / "test" / "image_ids.txt").write_text("strange.jpg")
@@ -144,7 +169,9 @@ def test_metadata_is_built_once_and_again_for_another_data_set(birds: Path, tmp_
     assert get_image_ids(configure_metadata(find_metadata(args) / "test")) == ["strange.jpg"]
 
 
-def test_metadata_is_built_again_where_a_second_val_set_came_or_went(birds: Path, tmp_path: Path) -> None:
+def test_metadata_is_built_again_where_a_second_val_set_came_or_went(
+    birds: Path, tmp_path: Path
+) -> None:
     shutil.copytree(birds, tmp_path / "b")
     flags = ["--data_root", str(tmp_path / "b"), "--metadata_root", str(tmp_path / "lists")]
 
@@ -174,9 +201,13 @@ def test_masks_lie_where_the_images_do(tmp_path: Path) -> None:
     assert configure([*given, "--mask_root", "m"]).mask_root == "m/OpenImages"
 
 
-def test_metadata_goes_to_the_save_folder_where_its_root_is_read_only(birds: Path, tmp_path: Path) -> None:
+def test_metadata_goes_to_the_save_folder_where_its_root_is_read_only(
+    birds: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    args = configure(["--data_root", str(birds), "--metadata_root", str(tmp_path / "file"), "--save_root", "out"])
+    args = configure(
+        ["--data_root", str(birds), "--metadata_root", str(tmp_path / "file"), "--save_root", "out"]
+    )
     assert args._metadata == Path("out/metadata/CUB")
 
 

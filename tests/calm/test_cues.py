@@ -25,7 +25,10 @@ from tests.calm.conftest import JOINT, flags, newest
 
 def plain_loop(tested: tester.Tester, trait: CUBTrait, args: object) -> dict[str, list[float]]:
     """The released procedure: per pair, image and class one forward, one numpy histogram, never reset; and fresh."""
-    data, thresholds = tested.loader.dataset.dataset, get_threshold_list(args.cam_curve_interval, args.threshold_type)
+    data, thresholds = (
+        tested.loader.dataset.dataset,
+        get_threshold_list(args.cam_curve_interval, args.threshold_type),
+    )
 
     def make() -> MaskEvaluator:
         return MaskEvaluator(None, "CUB", "test", thresholds, "", None)
@@ -42,7 +45,9 @@ def plain_loop(tested: tester.Tester, trait: CUBTrait, args: object) -> dict[str
                 if mask is None:
                     continue
                 a, b = (
-                    tested.model(image, torch.tensor([c - 1]), return_cam=args.score_map_process).numpy()[0]
+                    tested.model(
+                        image, torch.tensor([c - 1]), return_cam=args.score_map_process
+                    ).numpy()[0]
                     for c in pair
                 )
                 big = np.abs(cv2.resize(a - b, (64, 64), interpolation=cv2.INTER_LINEAR))
@@ -62,9 +67,19 @@ def defined(evaluator: MaskEvaluator, **how: bool) -> float | None:
         return None
 
 
-@pytest.mark.parametrize(("kind", "norm"), [("log", "clipping"), ("even", "minmax"), ("even", "max")])
-def test_cue_localisation_equals_the_plain_loop(birds: Path, save_root: Path, kind: str, norm: str) -> None:
-    given = flags(birds, save_root, "--score_map_process=jointll", f"--norm_type={norm}", f"--threshold_type={kind}")
+@pytest.mark.parametrize(
+    ("kind", "norm"), [("log", "clipping"), ("even", "minmax"), ("even", "max")]
+)
+def test_cue_localisation_equals_the_plain_loop(
+    birds: Path, save_root: Path, kind: str, norm: str
+) -> None:
+    given = flags(
+        birds,
+        save_root,
+        "--score_map_process=jointll",
+        f"--norm_type={norm}",
+        f"--threshold_type={kind}",
+    )
     eval_cue_location.main([*given, "--batch_size", "7"])
     folder = newest(save_root, "eval_cue_location_jointll")
     with (folder / "cue_pairs.csv").open() as file:
@@ -72,9 +87,15 @@ def test_cue_localisation_equals_the_plain_loop(birds: Path, save_root: Path, ki
     args = configure(given)
     trait = CUBTrait(birds / "CUB_200_2011")
     expected = plain_loop(tester.Tester(args, "plain"), trait, args)
-    for column, name in (("per_pair/dropped", "per_pair"), ("released/dropped", "released"), ("per_pair/kept", "kept")):
+    for column, name in (
+        ("per_pair/dropped", "per_pair"),
+        ("released/dropped", "released"),
+        ("per_pair/kept", "kept"),
+    ):
         # the batched forward differs from the single one in the last bits, which moves few pixels to the next bin
-        assert [float(row[column] or -1) for row in rows] == pytest.approx([v or -1 for v in expected[name]], rel=2e-3)
+        assert [float(row[column] or -1) for row in rows] == pytest.approx(
+            [v or -1 for v in expected[name]], rel=2e-3
+        )
     table = json.loads((folder / "summary.json").read_text())["mPxAP"]
     by_parts = {d: [float(r["per_pair/kept"]) for r in rows if r["parts"] == d] for d in "123"}
     assert table["per_pair/kept"]["2"] == pytest.approx(np.mean(by_parts["2"]))
@@ -85,25 +106,41 @@ def test_cue_localisation_equals_the_plain_loop(birds: Path, save_root: Path, ki
 def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> None:
     """A map whose maximum is put on a known pixel."""
     trait = CUBTrait(birds / "CUB_200_2011")
-    image_id = next(i for i in trait.image_file2image_id if i.startswith("002.") and trait.visible_parts(i) >= {1, 7})
+    image_id = next(
+        i
+        for i in trait.image_file2image_id
+        if i.startswith("002.") and trait.visible_parts(i) >= {1, 7}
+    )
 
     class OnePixel:
-        def of_classes(self, images: torch.Tensor, rows: list[int], classes: list[int]) -> torch.Tensor:
+        def of_classes(
+            self, images: torch.Tensor, rows: list[int], classes: list[int]
+        ) -> torch.Tensor:
             maps = torch.zeros(len(rows), 64, 64)
             maps[:, 30, 20] = torch.tensor(classes, dtype=torch.float32)
             return maps
 
-    cues = cue_localiser.CueLocaliser(trait, OnePixel(), {c: c - 1 for c in range(1, 7)}, [0.0, 0.5], "max")
+    cues = cue_localiser.CueLocaliser(
+        trait, OnePixel(), {c: c - 1 for c in range(1, 7)}, [0.0, 0.5], "max"
+    )
     cues.add(torch.zeros(1, 3, 64, 64), [1], [image_id])
     for n, pair in enumerate(cues.pairs):
         points = trait.cue_points(image_id, pair, 64)
-        expected = min(((x - 20) ** 2 + (y - 30) ** 2) ** 0.5 for x, y in points) if 2 in pair else 0.0
+        expected = (
+            min(((x - 20) ** 2 + (y - 30) ** 2) ** 0.5 for x, y in points) if 2 in pair else 0.0
+        )
         assert cues.distance[n] * cue_localiser.STEP == pytest.approx(expected, abs=1e-5)
     wing = [p for p, part in zip(*trait._points(image_id, 64), strict=True) if part == 7]
     assert np.array_equal(trait.cue_points(image_id, (1, 2), 64), wing)
     values = cues.peak_distance()
     assert values["1"] > 0 and values["mean"] == pytest.approx(
-        np.mean([float(cues.distance[n]) * cue_localiser.STEP for n, pair in enumerate(cues.pairs) if 2 in pair])
+        np.mean(
+            [
+                float(cues.distance[n]) * cue_localiser.STEP
+                for n, pair in enumerate(cues.pairs)
+                if 2 in pair
+            ]
+        )
     )
 
 
@@ -111,8 +148,13 @@ def test_foreground_pairs_and_gradients(birds: Path, save_root: Path, capsys) ->
     eval_cue_location.main(flags(birds, save_root, *JOINT, "--foreground", "box", "--max_pairs", "1", "--cue_protocol",
                                  "released", "--attribute_rule", "name"))  # fmt: skip
     out = capsys.readouterr().out
-    assert "foreground: box; 3 pairs (1 with 1, 1 with 2, 1 with 3 parts)" in out and "per_pair" not in out
-    eval_cue_location.main(flags(birds, save_root, "--score_map_process", "input_grad", "--max_pairs", "1"))
+    assert (
+        "foreground: box; 3 pairs (1 with 1, 1 with 2, 1 with 3 parts)" in out
+        and "per_pair" not in out
+    )
+    eval_cue_location.main(
+        flags(birds, save_root, "--score_map_process", "input_grad", "--max_pairs", "1")
+    )
     assert "foreground: segmentation; 3 pairs" in capsys.readouterr().out
 
 
@@ -151,9 +193,13 @@ def test_histograms_are_numpys() -> None:
         for group in range(3):
             rows = groups.numpy() == group
             for side, ours in enumerate(pixels.histograms(group)):
-                theirs = np.histogram(values[rows][gt[rows] == 1 - side], bins=[*thresholds, 1, 2, 3])[0]
+                theirs = np.histogram(
+                    values[rows][gt[rows] == 1 - side], bins=[*thresholds, 1, 2, 3]
+                )[0]
                 assert np.array_equal(ours, theirs)
-            assert sum(h.sum() for h in pixels.histograms(group, keep=True)) == (gt[rows] != 255).sum()
+            assert (
+                sum(h.sum() for h in pixels.histograms(group, keep=True)) == (gt[rows] != 255).sum()
+            )
 
 
 @pytest.mark.parametrize("kind", ["even", "log"])
@@ -161,14 +207,19 @@ def test_lookup_equals_the_search(kind: str) -> None:
     edges = np.array([*get_threshold_list(0.001, kind), 1.0, 2.0, 3.0])
     rng = np.random.default_rng(2)
     near = np.concatenate([edges, np.nextafter(edges, 9), np.nextafter(edges, -9).clip(0)])
-    values = np.concatenate([near, rng.random(5000), 10 ** rng.uniform(-12, 0.6, 5000), [0.0, 1e-300, 4.0, 1e30]])
+    values = np.concatenate(
+        [near, rng.random(5000), 10 ** rng.uniform(-12, 0.6, 5000), [0.0, 1e-300, 4.0, 1e30]]
+    )
     lookup = BinLookup.of(edges)
     assert np.array_equal(lookup(values), np.searchsorted(edges, values, side="right"))
     signed = np.append(values, [-0.0, -1.0])
     assert np.array_equal(lookup(signed), np.searchsorted(edges, signed, side="right"))
     assert BinLookup.of(np.array([1e-9, 0.5])) is None
     pixels, other = PixelPR([1e-9, 0.5]), PixelPR(get_threshold_list(0.001, kind))
-    maps, gt = torch.from_numpy(values[-5003:-3].clip(0, 3).reshape(2, 50, 50)), torch.ones(2, 50, 50)
+    maps, gt = (
+        torch.from_numpy(values[-5003:-3].clip(0, 3).reshape(2, 50, 50)),
+        torch.ones(2, 50, 50),
+    )
     pixels.add(maps, gt)
     assert pixels.counts.sum() == 5000
     other._add_on_device(maps, gt, torch.zeros(2, dtype=torch.int64))

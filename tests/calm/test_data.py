@@ -16,7 +16,11 @@ from calm.data_loaders import (
     get_data_loader,
     make_transforms,
 )
-from calm.prepare_metadata import build_cub_metadata, build_ilsvrc_metadata, build_openimages_metadata
+from calm.prepare_metadata import (
+    build_cub_metadata,
+    build_ilsvrc_metadata,
+    build_openimages_metadata,
+)
 from calm.util_cub_trait import CUBTrait, has_segmentations
 from common.cli import UserError
 from common.samples import cub as drawn
@@ -25,26 +29,38 @@ from common.samples import cub as drawn
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "I;16", "RGBA", "1"])
 def test_all_kinds_of_images_become_rgb(lists: Path, mode: str) -> None:
     (lists / "a").mkdir()
-    image = Image.fromarray(np.full((20, 10), 900, np.uint16)) if mode == "I;16" else Image.new(mode, (10, 20), 1)
+    image = (
+        Image.fromarray(np.full((20, 10), 900, np.uint16))
+        if mode == "I;16"
+        else Image.new(mode, (10, 20), 1)
+    )
     image.save(lists / "a" / "1.jpg", format="JPEG" if mode in ("L", "CMYK") else "PNG")
-    data = ImageLabelDataset(lists, lists, make_transforms(12, 8)["test"], superclass_labels={0: 7, 1: 9})
+    data = ImageLabelDataset(
+        lists, lists, make_transforms(12, 8)["test"], superclass_labels={0: 7, 1: 9}
+    )
     pixels, label, image_id = data[0]
     assert pixels.shape == (3, 8, 8) and label == 7 and image_id == "a/1.jpg"
     with pytest.raises(UserError, match="a/2.jpg: no such image"):
         _ = data[1]
 
 
-def test_held_out_images_are_not_trained_on_and_the_cache_changes_nothing(birds: Path, tmp_path: Path) -> None:
+def test_held_out_images_are_not_trained_on_and_the_cache_changes_nothing(
+    birds: Path, tmp_path: Path
+) -> None:
     counts = build_cub_metadata(birds / "CUB_200_2011", tmp_path)
     assert counts == {"train": 48, "test": 18, "val": 30}
     roots = dict.fromkeys(("train", "val", "test"), birds / "CUB_200_2011/images")
 
     def loaders(**how: object) -> dict:
-        return get_data_loader(roots, tmp_path, 8, 0, 68, 64, accelerator=Accelerator(cpu=True), num_classes=6, **how)
+        return get_data_loader(
+            roots, tmp_path, 8, 0, 68, 64, accelerator=Accelerator(cpu=True), num_classes=6, **how
+        )
 
     plain, cached = loaders(), loaders(cache_images=True)
     ids = {split: set(loader.dataset.dataset.image_ids) for split, loader in plain.items()}
-    assert len(ids["train"]) == 18 and not ids["train"] & ids["val"] and not ids["train"] & ids["test"]
+    assert (
+        len(ids["train"]) == 18 and not ids["train"] & ids["val"] and not ids["train"] & ids["test"]
+    )
     for loader in (plain["train"], cached["train"]):
         loader.batch_sampler.set_epoch(3)
     first = torch.cat([b.data[0] for b in plain["train"]])
@@ -61,19 +77,27 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
     for wnid in ("n02", "n01"):
         picture(root / "train" / wnid / f"{wnid}_1.JPEG")
     picture(root / "val/ILSVRC2012_val_00000001.JPEG")
-    xml = (
-        "<annotation><object><name>n02</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
-    )
+    xml = "<annotation><object><name>n02</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
     written = xml.replace("<xmax>5<", "<xmax>0.5e+01<")
     (root / "val/ILSVRC2012_val_00000001.xml").write_text(written + "</object></annotation>")
     for folder in ("0", "10", "2"):
         picture(root / "val2" / folder / "x.jpeg")
     assert build_ilsvrc_metadata(root, tmp_path / "i") == {"train": 2, "test": 1, "val": 3}
-    assert (tmp_path / "i/test/class_labels.txt").read_text() == "val/ILSVRC2012_val_00000001.JPEG,1"
-    assert (tmp_path / "i/test/localization.txt").read_text() == "val/ILSVRC2012_val_00000001.JPEG,1,2,5,6"
-    assert (tmp_path / "i/val/class_labels.txt").read_text().split("\n")[1:] == ["val2/2/x.jpeg,2", "val2/10/x.jpeg,10"]
+    assert (
+        tmp_path / "i/test/class_labels.txt"
+    ).read_text() == "val/ILSVRC2012_val_00000001.JPEG,1"
+    assert (
+        tmp_path / "i/test/localization.txt"
+    ).read_text() == "val/ILSVRC2012_val_00000001.JPEG,1,2,5,6"
+    assert (tmp_path / "i/val/class_labels.txt").read_text().split("\n")[1:] == [
+        "val2/2/x.jpeg,2",
+        "val2/10/x.jpeg,10",
+    ]
     # ImageNetV2 beside ILSVRC, with val2/ in it or without: the loader finds every id; without it val is held out
-    for old, new in ((root / "val2", tmp_path / "ImageNetV2/val2"), (tmp_path / "ImageNetV2/val2", tmp_path / "other")):
+    for old, new in (
+        (root / "val2", tmp_path / "ImageNetV2/val2"),
+        (tmp_path / "ImageNetV2/val2", tmp_path / "other"),
+    ):
         new.parent.mkdir(exist_ok=True)
         old.rename(new)
         if new.name == "other":
@@ -135,7 +159,13 @@ def test_hidden_files_and_folders_are_no_data(birds: Path, tmp_path: Path) -> No
     Image.new("RGB", (9, 7)).save(whole)
 
     root = tmp_path / "ILSVRC"
-    for name in ("train/n01/a.JPEG", "train/n01/b.JPG", "train/n02/c.JPEG", "val2/0/x.jpeg", "val2/10/y.JPG"):
+    for name in (
+        "train/n01/a.JPEG",
+        "train/n01/b.JPG",
+        "train/n02/c.JPEG",
+        "val2/0/x.jpeg",
+        "val2/10/y.JPG",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(whole, root / name)
         leave_behind((root / name).parent, root / name)
@@ -150,9 +180,13 @@ def test_hidden_files_and_folders_are_no_data(birds: Path, tmp_path: Path) -> No
             shutil.copy(whole, file)
             leave_behind(file.parent, file)
     assert build_openimages_metadata(root, tmp_path / "o") == {"train": 2, "val": 2, "test": 2}
-    assert (tmp_path / "o/test/class_labels.txt").read_text() == "test/m_01/ab.JPG,0\ntest/m_02/ab.JPG,1"
+    assert (
+        tmp_path / "o/test/class_labels.txt"
+    ).read_text() == "test/m_01/ab.JPG,0\ntest/m_02/ab.JPG,1"
     (root / "test/m_03").mkdir()
-    with pytest.raises(UserError, match="test/m_03: this class has no folder in .*train, so it has no label"):
+    with pytest.raises(
+        UserError, match="test/m_03: this class has no folder in .*train, so it has no label"
+    ):
         build_openimages_metadata(root, tmp_path / "o")
 
     shutil.copytree(birds, tmp_path / "b")
@@ -191,13 +225,17 @@ def test_cubv2_columns_three_and_four_are_width_and_height(birds: Path, tmp_path
     second = tmp_path / "b/CUBV2/002.Bird"
     second.mkdir(parents=True)
     Image.new("RGB", (30, 20)).save(second / "x.jpeg")
-    (tmp_path / "b/CUBV2/CUBV2_boxes.txt").write_text("name,x0,y0,x1,y1\n002.Bird/x.jpeg,3,4,10,50\n")
+    (tmp_path / "b/CUBV2/CUBV2_boxes.txt").write_text(
+        "name,x0,y0,x1,y1\n002.Bird/x.jpeg,3,4,10,50\n"
+    )
     assert build_cub_metadata(tmp_path / "b/CUB_200_2011", tmp_path / "m")["val"] == 1
     assert (tmp_path / "m/val/localization.txt").read_text() == "002.Bird/x.jpeg,3,4,13,19"
     assert (tmp_path / "m/val/class_labels.txt").read_text() == "002.Bird/x.jpeg,1"
 
 
-def test_prepare_metadata_command(birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_prepare_metadata_command(
+    birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     prepare_metadata.main(["CUB", str(birds / "CUB_200_2011"), str(tmp_path / "m")])
     assert "train 48, test 18, val 30" in capsys.readouterr().out
     with pytest.raises(UserError, match="no such folder"):
@@ -217,7 +255,9 @@ def test_the_sample_has_what_cue_localisation_needs(birds: Path) -> None:
     assert np.array_equal(trait.class2attribute[5], trait.class2attribute[6])
     sizes = {Image.open(p).size for p in (birds / "CUB_200_2011/images").glob("*/*.jpg")}
     assert len(sizes) > 1
-    masks = [np.asarray(Image.open(p)) for p in (birds / "CUB_200_2011/segmentations").glob("*/*.png")]
+    masks = [
+        np.asarray(Image.open(p)) for p in (birds / "CUB_200_2011/segmentations").glob("*/*.png")
+    ]
     assert all(m.dtype == np.uint8 and ((m > 0) & (m < 255)).any() for m in masks)
 
 
@@ -227,7 +267,11 @@ def test_the_birds_masks_boxes_and_points_agree() -> None:
         bird = drawn._bird(list(drawn.CLASSES)[n % 6], rng)
         height, width = bird.mask.shape
         x0, y0, x1, y1 = bird.box
-        assert bird.picture.shape == (height, width, 3) and 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+        assert (
+            bird.picture.shape == (height, width, 3)
+            and 0 <= x0 < x1 <= width
+            and 0 <= y0 < y1 <= height
+        )
         assert (bird.mask[y0:y1, x0:x1] >= 128).sum() == (bird.mask >= 128).sum()
         for number in (1, 3, 4, 14, 5):
             if number in bird.points:
@@ -259,7 +303,11 @@ def test_loggers_and_reporter(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     before = sys.stdout
     with util.Logger(tmp_path / "log.txt"):
         print("said")
-    assert sys.stdout is before and (tmp_path / "log.txt").read_text() == "said\n" and "said" in capsys.readouterr().out
+    assert (
+        sys.stdout is before
+        and (tmp_path / "log.txt").read_text() == "said\n"
+        and "said" in capsys.readouterr().out
+    )
     for kind in logger.LOGGER_TYPES:
         log = logger.load_logger(kind)(tmp_path / kind)
         log.report(step=3, loss=0.5)
@@ -273,7 +321,9 @@ def test_loggers_and_reporter(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
 
 
 def test_more_small_functions() -> None:
-    assert util.string_contains_any("layer4.conv1", ["fc", "conv1"]) and not util.string_contains_any("bn", ["fc"])
+    assert util.string_contains_any(
+        "layer4.conv1", ["fc", "conv1"]
+    ) and not util.string_contains_any("bn", ["fc"])
     assert util.resize_scoremap(np.ones((4, 4)), (8, 6)).shape == (8, 6)
     with pytest.raises(ValueError, match="even, log"):
         util.get_threshold_list(0.1, "cubic")

@@ -68,7 +68,10 @@ def test_labels_of_another_kind_or_number() -> None:
 def test_cams_loss_is_the_cross_entropy() -> None:
     net, y = model("CAM"), torch.tensor([0, 2])
     logits = net(IMAGES)["logits"]
-    assert torch.equal(net(IMAGES, y, with_loss=True)["loss"], nn.functional.cross_entropy(logits, y, reduction="none"))
+    assert torch.equal(
+        net(IMAGES, y, with_loss=True)["loss"],
+        nn.functional.cross_entropy(logits, y, reduction="none"),
+    )
 
 
 def test_a_negative_prior_or_posterior() -> None:
@@ -94,20 +97,43 @@ def test_a_negative_prior_or_posterior() -> None:
 def test_groups_of_classes_that_there_are_not() -> None:
     net, y = model(), torch.tensor([0, 1])
     for member in (3, -1):
-        with pytest.raises(ValueError, match=rf"the group of label 1 holds {member}; classes are 0\.\.2"):
+        with pytest.raises(
+            ValueError, match=rf"the group of label 1 holds {member}; classes are 0\.\.2"
+        ):
             activation_map(net, IMAGES, y, "jointll-superclass", {0: [0], 1: [1, member]})
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda net, x, y: smooth_grad(net, x, y, smooth_grad_nr_iter=0), "smooth_grad_nr_iter must be a whole"),
-        (lambda net, x, y: smooth_grad(net, x, y, smooth_grad_sigma=0.0), "smooth_grad_sigma must be above 0"),
-        (lambda net, x, y: smooth_grad(net, x, y, smooth_grad_sigma=float("nan")), "smooth_grad_sigma must be above"),
-        (lambda net, x, y: integrated_grad(net, x, y, integrated_grad_nr_iter=0), "integrated_grad_nr_iter must be"),
-        (lambda net, x, y: integrated_grad(net, x, y, ig_variant="captum"), "choose from released, standard"),
-        (lambda net, x, y: noise_tunnel(net, x, y, smooth_grad_nr_iter=0), "smooth_grad_nr_iter must be a whole"),
-        (lambda net, x, y: noise_tunnel(net, x, y, smooth_grad_sigma=-1.0), "smooth_grad_sigma must be above 0"),
+        (
+            lambda net, x, y: smooth_grad(net, x, y, smooth_grad_nr_iter=0),
+            "smooth_grad_nr_iter must be a whole",
+        ),
+        (
+            lambda net, x, y: smooth_grad(net, x, y, smooth_grad_sigma=0.0),
+            "smooth_grad_sigma must be above 0",
+        ),
+        (
+            lambda net, x, y: smooth_grad(net, x, y, smooth_grad_sigma=float("nan")),
+            "smooth_grad_sigma must be above",
+        ),
+        (
+            lambda net, x, y: integrated_grad(net, x, y, integrated_grad_nr_iter=0),
+            "integrated_grad_nr_iter must be",
+        ),
+        (
+            lambda net, x, y: integrated_grad(net, x, y, ig_variant="captum"),
+            "choose from released, standard",
+        ),
+        (
+            lambda net, x, y: noise_tunnel(net, x, y, smooth_grad_nr_iter=0),
+            "smooth_grad_nr_iter must be a whole",
+        ),
+        (
+            lambda net, x, y: noise_tunnel(net, x, y, smooth_grad_sigma=-1.0),
+            "smooth_grad_sigma must be above 0",
+        ),
         (lambda net, x, y: noise_tunnel(net, x, y, kind="median"), "choose from smoothgrad"),
     ],
 )
@@ -125,7 +151,9 @@ def test_shares_of_pixels(k: float) -> None:
     with pytest.raises(ValueError, match=r"k must be in 0\.\.1"):
         erasing.random_mask_generator(mu, "cpu", k)
     with pytest.raises(ValueError, match=r"k must be in 0\.\.1"):
-        erase_and_classify(model(), IMAGES, torch.tensor([0, 1]), torch.rand(2, 1, 32, 32), [0.5, k])
+        erase_and_classify(
+            model(), IMAGES, torch.tensor([0, 1]), torch.rand(2, 1, 32, 32), [0.5, k]
+        )
 
 
 def test_maps_with_nan_have_no_order() -> None:
@@ -142,7 +170,9 @@ def test_smoothing_curves_and_thresholds() -> None:
     with pytest.raises(ValueError, match="sigma must be above 0"):
         erasing.GaussianSmoothing(3, 5, 0.0)
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
-        probability_curves(model(), IMAGES, torch.tensor([0, 1]), torch.zeros(2, 1024, dtype=torch.long), 0)
+        probability_curves(
+            model(), IMAGES, torch.tensor([0, 1]), torch.zeros(2, 1024, dtype=torch.long), 0
+        )
     with pytest.raises(ValueError, match="n of at least 2"):
         area_under(torch.rand(3, 1))
     for interval in (0.0, -0.1, 1.0, float("nan")):
@@ -205,7 +235,10 @@ def test_classes_of_cub(birds: Path) -> None:
 
 def test_networks() -> None:
     for build in network.ARCHITECTURES.values():
-        with torch.device("meta"), pytest.raises(ValueError, match="num_classes must be a whole number"):
+        with (
+            torch.device("meta"),
+            pytest.raises(ValueError, match="num_classes must be a whole number"),
+        ):
             build(num_classes=0)
     with pytest.raises(ValueError, match="prior_activation 'tanh': choose from relu, softplus"):
         network.small(num_classes=3, prior_activation="tanh")
@@ -215,7 +248,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     state = model().state_dict()
     state["conv_last.weight"][1, 2] = torch.nan
     torch.save(state, tmp_path / "bad.pt")
-    with pytest.raises(UserError, match=r"bad.pt: conv_last.weight holds NaN or inf \(1 entries do\)"):
+    with pytest.raises(
+        UserError, match=r"bad.pt: conv_last.weight holds NaN or inf \(1 entries do\)"
+    ):
         load_checkpoint(model(), tmp_path / "bad.pt")
 
 
@@ -251,15 +286,27 @@ def test_training_and_maps_under_functorch_and_compile() -> None:
 
 
 def test_a_map_without_a_number_ends_a_script_in_one_line(
-    birds: Path, save_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    birds: Path,
+    save_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     real = ScoreMapper.with_probs
 
-    def broken(self: ScoreMapper, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def broken(
+        self: ScoreMapper, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         maps, probs = real(self, images, labels)
         return maps * np.nan, probs
 
     monkeypatch.setattr(ScoreMapper, "with_probs", broken)
     with pytest.raises(SystemExit) as stop:
-        run_main(lambda: eval_pixel_perturb.main(flags(birds, save_root, "--output_dir", str(tmp_path / "r"))))
-    assert stop.value.code == 2 and "error: a score map must not hold NaN" in capsys.readouterr().err
+        run_main(
+            lambda: eval_pixel_perturb.main(
+                flags(birds, save_root, "--output_dir", str(tmp_path / "r"))
+            )
+        )
+    assert (
+        stop.value.code == 2 and "error: a score map must not hold NaN" in capsys.readouterr().err
+    )

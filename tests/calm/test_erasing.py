@@ -25,22 +25,35 @@ from tests.calm.golden import StandIn, close, load
 def test_erase_and_classify_golden() -> None:
     arrays = load("remove_a")
     model = StandIn(arrays)
-    inputs, targets, maps = (torch.from_numpy(arrays[k]) for k in ("inputs", "targets", "scoremaps"))
+    inputs, targets, maps = (
+        torch.from_numpy(arrays[k]) for k in ("inputs", "targets", "scoremaps")
+    )
     assert (model(inputs)["probs"].argmax(1) == targets).tolist() == arrays["preds"].tolist()
     ks = eval_remove_classify._ERASE_K_LIST
     for limit in (1, 64, 1000):
         eval_remove_classify.IMAGES_PER_FORWARD = limit
-        found = eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, erase_method="topk")
-        assert {str(k): v for k, v in found.items()} == {str(k): arrays[f"preds_topk/{k}"].tolist() for k in ks}
+        found = eval_remove_classify.erase_and_classify(
+            model, inputs, targets, maps, ks, erase_method="topk"
+        )
+        assert {str(k): v for k, v in found.items()} == {
+            str(k): arrays[f"preds_topk/{k}"].tolist() for k in ks
+        }
     eval_remove_classify.IMAGES_PER_FORWARD = 64
     at_random = eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, "random")
     again = eval_remove_classify.erase_and_classify(
         model, inputs[5:], targets[5:], maps[5:], ks, "random", index=torch.arange(5, 24)
     )
-    assert all(at_random[k][5:] == again[k] for k in ks)  # a position depends on the image, not on the batch
+    assert all(
+        at_random[k][5:] == again[k] for k in ks
+    )  # a position depends on the image, not on the batch
     for kind in erasing.BASELINES:
         assert (
-            len(eval_remove_classify.erase_and_classify(model, inputs, targets, maps, [0.5], baseline=kind)[0.5]) == 24
+            len(
+                eval_remove_classify.erase_and_classify(
+                    model, inputs, targets, maps, [0.5], baseline=kind
+                )[0.5]
+            )
+            == 24
         )
     with pytest.raises(ValueError, match="topk, random"):
         eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, "middle")
@@ -58,8 +71,12 @@ def test_masks() -> None:
     mask = erasing.random_mask_generator(torch.zeros(4, 3, 5, 6), "cpu", 0.5)
     assert mask.shape == (4, 1, 5, 6) and (mask.flatten(1) == 0).sum(1).tolist() == [15] * 4
     order = eval_remove_classify.random_ranking(torch.tensor([3, 9]), 30, seed=1)
-    assert torch.equal(order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=1)[0])
-    assert not torch.equal(order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=2)[0])
+    assert torch.equal(
+        order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=1)[0]
+    )
+    assert not torch.equal(
+        order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=2)[0]
+    )
     assert erasing.smoothing(maps[:, 0], 1) is not None
     assert erasing.smoothing(maps[:, 0], 3).sum() == pytest.approx(2, rel=1e-5)
     with pytest.raises(ValueError, match="odd"):
@@ -92,7 +109,10 @@ def test_baselines_keep_the_type(kind: str, dtype: torch.dtype) -> None:
 def test_half_precision_is_smoothed_and_resized_in_float32(dtype: torch.dtype) -> None:
     """Not only because float16 convolutions do not return on some processors: its sums lose digits."""
     maps = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
-    for form in (lambda m: erasing.smoothing(m, 5), lambda m: util.resize_scoremaps(m, "tensor", (40, 36))):
+    for form in (
+        lambda m: erasing.smoothing(m, 5),
+        lambda m: util.resize_scoremaps(m, "tensor", (40, 36)),
+    ):
         assert torch.equal(form(maps), form(maps.float()).to(dtype))
     single = evaluation.wsol_scoremap(maps[0].float().numpy().astype(np.float16), (20, 24))
     assert single.shape == (20, 24) and single.max() == 1
@@ -106,7 +126,9 @@ def test_smoothing_is_exact_under_autocast() -> None:
     assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 
-def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(1)
     a, b = rng.random((3, 50)), rng.random((3, 50))
     draws = np.random.default_rng(0).integers(50, size=(eval_remove_classify.BOOTSTRAPS, 50))
@@ -119,29 +141,51 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pyte
 def test_ties_do_not_depend_on_the_batch_size(birds: Path, save_root: Path, tmp_path: Path) -> None:
     found = []
     for size in ("5", "18"):
-        given = flags(birds, save_root, *JOINT, "--erase_k", "0.9", "--tie_break", "random", "--batch_size", size)
+        given = flags(
+            birds,
+            save_root,
+            *JOINT,
+            "--erase_k",
+            "0.9",
+            "--tie_break",
+            "random",
+            "--batch_size",
+            size,
+        )
         eval_pixel_perturb.main([*given, "--output_dir", str(tmp_path / size)])
         found.append(pickle.loads((tmp_path / size / "measure_jointll_EM.pickle").read_bytes()))
     assert found[0] == found[1]
 
 
-def test_pixel_perturb_writes_the_released_file_and_r_k(birds: Path, save_root: Path, capsys) -> None:
-    eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "0.9", "--erase_repeats", "2"))
+def test_pixel_perturb_writes_the_released_file_and_r_k(
+    birds: Path, save_root: Path, capsys
+) -> None:
+    eval_pixel_perturb.main(
+        flags(birds, save_root, *JOINT, "--erase_k", "0.1", "0.9", "--erase_repeats", "2")
+    )
     folder = save_root / "em" / "eval_pixel_perturb_jointll_CALM-EM"
     measure = pickle.loads((folder / "measure_jointll_EM.pickle").read_bytes())
-    assert sorted(measure) == ["preds", "preds-random", "preds-topk"] and len(measure["preds"]) == 18
+    assert (
+        sorted(measure) == ["preds", "preds-random", "preds-topk"] and len(measure["preds"]) == 18
+    )
     assert list(measure["preds-topk"]) == [0.1, 0.9]
     rows = json.loads((folder / "measure_jointll_EM.json").read_text())["R_k"]
     assert rows["0.1"]["topk_count"] == sum(measure["preds-topk"][0.1])
     assert json.loads((folder / "summary.json").read_text())["R"] == rows
     out = capsys.readouterr().out
-    assert f"R_k {rows['0.9']['R']:.4f}" in out if rows["0.9"]["R"] is not None else "no survivor" in out
+    assert (
+        f"R_k {rows['0.9']['R']:.4f}" in out
+        if rows["0.9"]["R"] is not None
+        else "no survivor" in out
+    )
     assert (folder / "figures" / "remove_and_classify.png").is_file()
     eval_remove_classify.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "--tie_break", "random", "--baseline",
                                     "mean", "--batch_size", "7"))  # fmt: skip
     eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "0.9", "--erase_repeats", "2",
                                   "--batch_size", "5"))  # fmt: skip
-    again = save_root / "em" / "eval_pixel_perturb_jointll_CALM-EM-2"  # a second start gets a folder of its own
+    again = (
+        save_root / "em" / "eval_pixel_perturb_jointll_CALM-EM-2"
+    )  # a second start gets a folder of its own
     assert pickle.loads((again / "measure_jointll_EM.pickle").read_bytes()) == measure
 
 
@@ -154,7 +198,9 @@ def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_pat
         eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", process, "--erase_k", "0.1",
                                       "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
                                       "--smoothing_ksize", "3", *variant))  # fmt: skip
-        assert (newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle").is_file()
+        assert (
+            newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle"
+        ).is_file()
 
 
 def test_deletion_and_insertion(birds: Path, save_root: Path) -> None:
@@ -167,7 +213,9 @@ def test_deletion_and_insertion(birds: Path, save_root: Path) -> None:
             return torch.stack([p, 1 - p], 1)
 
     ranking = erasing.rank_pixels(images.mean(1, keepdim=True))
-    deletion, insertion = probability_curves(Brightness(), images, torch.zeros(3, dtype=torch.long), ranking, 4)
+    deletion, insertion = probability_curves(
+        Brightness(), images, torch.zeros(3, dtype=torch.long), ranking, 4
+    )
     assert deletion.shape == insertion.shape == (3, 5)
     assert torch.allclose(deletion[:, 0], images.mean((1, 2, 3))) and not deletion[:, -1].any()
     assert torch.allclose(insertion[:, -1], deletion[:, 0]) and (deletion.diff(dim=1) < 0).all()
@@ -181,7 +229,9 @@ def test_further_baselines() -> None:
     from calm import network, score_map_method
 
     torch.manual_seed(0)
-    model = network.small(num_classes=3, attribution_method="CALM-EM", prior_activation="softplus").eval()
+    model = network.small(
+        num_classes=3, attribution_method="CALM-EM", prior_activation="softplus"
+    ).eval()
     model.requires_grad_(False)
     x, y = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
     # on a CAM head Grad-CAM is the positive part of the class map without its bias, over the number of positions
@@ -190,9 +240,17 @@ def test_further_baselines() -> None:
     assert torch.allclose(score_map_method.grad_cam(cam, x, y), expected, atol=1e-6)
     for name in ("grad_cam", "captum_smoothgrad", "captum_vargrad", "occlusion"):
         maps = score_map_method.GRADIENT_PROCESSES[name](
-            model=model, images=x, targets=y, num_classes=3, method=score_map_method.backprop, smooth_grad_nr_iter=3
+            model=model,
+            images=x,
+            targets=y,
+            num_classes=3,
+            method=score_map_method.backprop,
+            smooth_grad_nr_iter=3,
         )
-        assert maps.shape == ((2, 8, 8) if name == "grad_cam" else (2, 32, 32)) and maps.isfinite().all()
+        assert (
+            maps.shape == ((2, 8, 8) if name == "grad_cam" else (2, 32, 32))
+            and maps.isfinite().all()
+        )
         assert maps.abs().sum() > 0 and not x.requires_grad
 
 
@@ -204,7 +262,9 @@ class Recorded(nn.Module):
         self.conv1 = nn.Conv2d(3, 6, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(6, 8, 3, padding=1)
         self.fc = nn.Linear(8, 5)
-        self.load_state_dict({k[2:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("w/")})
+        self.load_state_dict(
+            {k[2:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("w/")}
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = self.conv2(self.conv1(x).relu()).relu()
@@ -218,7 +278,9 @@ def test_deletion_golden(name: str) -> None:
     curves = load("deletion_insertion", "calm_metrics")
     ranking = erasing.rank_pixels(torch.from_numpy(inputs[name])[:, None])
     top = torch.from_numpy(curves["top_class"])
-    deletion, _ = probability_curves(Recorded(inputs), torch.from_numpy(inputs["images"]), top, ranking, 48)
+    deletion, _ = probability_curves(
+        Recorded(inputs), torch.from_numpy(inputs["images"]), top, ranking, 48
+    )
     close(deletion, curves[f"del/zero/step16/{name}/curve"], 1e-4)
     close(area_under(deletion), curves[f"del/zero/step16/{name}/auc"], 1e-4)
 

@@ -35,9 +35,25 @@ SCRIPTS = {
     table.GALLERY: gallery,
 }
 EVERYWHERE = {
-    *("experiment_name", "save_root", "override_cache", "is_different_checkpoint", "dataset_name", "data_root"),
+    *(
+        "experiment_name",
+        "save_root",
+        "override_cache",
+        "is_different_checkpoint",
+        "dataset_name",
+        "data_root",
+    ),
     *("metadata_root", "num_classes", "crop_size"),
-    *("seed", "output_dir", "sample", "mixed_precision", "cpu", "overwrite", "skip_corrupt", "help"),
+    *(
+        "seed",
+        "output_dir",
+        "sample",
+        "mixed_precision",
+        "cpu",
+        "overwrite",
+        "skip_corrupt",
+        "help",
+    ),
 }
 # A value of each flag that is listed, and what else it needs to be without fault.
 VALUES = {
@@ -95,7 +111,9 @@ def test_a_flag_that_does_nothing_in_a_script_is_refused_or_told(
         assert f"--{flag} acts in {table.SCRIPTS[table.ACTS[flag][0]]}" in error
 
 
-def refused(script: ModuleType, given: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def refused(
+    script: ModuleType, given: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
     """Status 2 and one line that says `message`."""
     with pytest.raises(SystemExit) as stop:
         script.main(given)
@@ -107,23 +125,42 @@ def refused(script: ModuleType, given: list[str], message: str, capsys: pytest.C
     ("given", "message"),
     [
         (["--load_checkpoint", "em"], "--load_checkpoint needs --use_load_checkpoint=True"),
-        (["--load_checkpoint", "em", "--use_load_checkpoint=False"], "--load_checkpoint needs --use_load_checkpoint"),
+        (
+            ["--load_checkpoint", "em", "--use_load_checkpoint=False"],
+            "--load_checkpoint needs --use_load_checkpoint",
+        ),
         (["--superclass_file", "FILE"], "--superclass_file acts in eval_pixel_perturb.py"),
         (["--superclass_file", "nowhere.json"], "nowhere.json: no such file"),
-        (["--image_list", "FILE"], "--image_list acts in main.py --is_train=False, eval_pixel_perturb.py"),
+        (
+            ["--image_list", "FILE"],
+            "--image_list acts in main.py --is_train=False, eval_pixel_perturb.py",
+        ),
         (["--image_list", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--pretrained_path", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--pretrained_path", "FILE"], "--pretrained_path needs --pretrained=True"),
         (
-            ["--pretrained_path", "FILE", "--pretrained", "--use_load_checkpoint", "--load_checkpoint", "em"],
+            [
+                "--pretrained_path",
+                "FILE",
+                "--pretrained",
+                "--use_load_checkpoint",
+                "--load_checkpoint",
+                "em",
+            ],
             "--pretrained_path contradicts --use_load_checkpoint=True",
         ),
         (["--iou_thresholds", "-5"], "percentages between 0 and 100, not -5"),
         (["--iou_thresholds", "50", "100"], "percentages between 0 and 100, not 100"),
         (["--iou_thresholds", "50", "50"], "--iou_thresholds 50 50: each value once"),
         (["--ema_decay", "0.9"], "--ema_decay acts with --em_teacher ema, not none"),
-        (["--prior_activation", "relu", "--attribution_method=CAM"], "acts with --attribution_method CALM-EM or"),
-        (["--prior_gradient", "full", "--attribution_method=CAM"], "acts with --attribution_method CALM-EM or"),
+        (
+            ["--prior_activation", "relu", "--attribution_method=CAM"],
+            "acts with --attribution_method CALM-EM or",
+        ),
+        (
+            ["--prior_gradient", "full", "--attribution_method=CAM"],
+            "acts with --attribution_method CALM-EM or",
+        ),
         (["--erase_k", "0.1"], "--erase_k acts in eval_pixel_perturb.py"),
         (["--lr", "inf"], "finite number"),
         (["--weight_decay", "nan"], "finite number"),
@@ -132,11 +169,23 @@ def refused(script: ModuleType, given: list[str], message: str, capsys: pytest.C
     ],
 )
 def test_training_refuses(
-    birds: Path, save_root: Path, tmp_path: Path, given: list[str], message: str, capsys: pytest.CaptureFixture
+    birds: Path,
+    save_root: Path,
+    tmp_path: Path,
+    given: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     (tmp_path / "file").write_text("x")
     given = [str(tmp_path / "file") if word == "FILE" else word for word in given]
-    there = ["--data_root", str(birds), "--save_root", str(save_root), "--output_dir", str(tmp_path / "r")]
+    there = [
+        "--data_root",
+        str(birds),
+        "--save_root",
+        str(save_root),
+        "--output_dir",
+        str(tmp_path / "r"),
+    ]
     refused(training, [*TRAIN, *there, *given], message, capsys)
     assert not (tmp_path / "r").exists()
 
@@ -144,22 +193,50 @@ def test_training_refuses(
 @pytest.mark.parametrize(
     ("script", "given", "message"),
     [
-        (eval_pixel_perturb, ["--superclass_file", "FILE"], "acts with --score_map_process vanilla-superclass or"),
-        (eval_pixel_perturb, ["--ig_variant", "standard"], "acts with --score_map_process integrated_grad, not"),
+        (
+            eval_pixel_perturb,
+            ["--superclass_file", "FILE"],
+            "acts with --score_map_process vanilla-superclass or",
+        ),
+        (
+            eval_pixel_perturb,
+            ["--ig_variant", "standard"],
+            "acts with --score_map_process integrated_grad, not",
+        ),
         (eval_pixel_perturb, ["--erase_k", "0.1", "0.1"], "--erase_k 0.1 0.1: each value once"),
         (eval_pixel_perturb, ["--erase_seed", "-1"], "must not be negative"),
         (eval_pixel_perturb, ["--save_maps"], "--save_maps acts in eval_wsol.py"),
-        (eval_remove_classify, ["--max_pairs", "3"], "--max_pairs acts in eval_cue_location.py, gallery.py"),
+        (
+            eval_remove_classify,
+            ["--max_pairs", "3"],
+            "--max_pairs acts in eval_cue_location.py, gallery.py",
+        ),
         (eval_cue_location, ["--erase_k", "0.1"], "--erase_k acts in eval_pixel_perturb.py"),
         (eval_cue_location, ["--resume"], "--resume acts in main.py"),
         (eval_wsol, ["--resume", "em"], "--resume acts in main.py"),
         (eval_wsol, ["--foreground", "box"], "--foreground acts in eval_cue_location.py"),
-        (eval_wsol, ["--load_checkpoint", "em", "--use_load_checkpoint=False"], "contradicts --use_load_checkpoint"),
-        (eval_wsol, ["--dataset=OpenImages", "--multi_contour_eval"], "acts with --dataset_name CUB or ILSVRC, not"),
+        (
+            eval_wsol,
+            ["--load_checkpoint", "em", "--use_load_checkpoint=False"],
+            "contradicts --use_load_checkpoint",
+        ),
+        (
+            eval_wsol,
+            ["--dataset=OpenImages", "--multi_contour_eval"],
+            "acts with --dataset_name CUB or ILSVRC, not",
+        ),
         (explain, ["--auc_steps", "3"], "--auc_steps acts in eval_pixel_perturb.py"),
         (explain, ["--max_steps", "3"], "--max_steps acts in main.py"),
-        (gallery, ["--runs", "em", "--superclass_file", "FILE"], "--superclass_file acts in eval_pixel_perturb.py"),
-        (gallery, ["--runs", "em", "--cue_protocol", "released"], "--cue_protocol acts in eval_cue_location.py"),
+        (
+            gallery,
+            ["--runs", "em", "--superclass_file", "FILE"],
+            "--superclass_file acts in eval_pixel_perturb.py",
+        ),
+        (
+            gallery,
+            ["--runs", "em", "--cue_protocol", "released"],
+            "--cue_protocol acts in eval_cue_location.py",
+        ),
         (training, ["--is_train=False", "--resume"], "--resume acts in main.py"),
         (training, ["--is_train=False", "--em_teacher", "none"], "--em_teacher acts in main.py"),
     ],
@@ -173,9 +250,16 @@ def test_evaluations_refuse(
     refused(script, [*flags(birds, save_root), *given], message, capsys)
 
 
-def test_two_sources_of_data_are_refused(birds: Path, save_root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_two_sources_of_data_are_refused(
+    birds: Path, save_root: Path, capsys: pytest.CaptureFixture
+) -> None:
     for script in (training, eval_pixel_perturb, eval_wsol):
-        refused(script, [*flags(birds, save_root), "--sample"], "--sample contradicts --data_root", capsys)
+        refused(
+            script,
+            [*flags(birds, save_root), "--sample"],
+            "--sample contradicts --data_root",
+            capsys,
+        )
 
 
 @pytest.mark.parametrize(
@@ -189,24 +273,43 @@ def test_two_sources_of_data_are_refused(birds: Path, save_root: Path, capsys: p
         (["--resume"], "each run is trained"),
     ],
 )
-def test_compare_methods_refuses_what_it_sets(given: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def test_compare_methods_refuses_what_it_sets(
+    given: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
     refused(compare_methods, ["--sample", *given], message, capsys)
 
 
 def test_what_the_original_takes_is_told(
     birds: Path, save_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    given = flags(birds, save_root, "--use_bn=True", "--large_feature_map=True", "--norm_type=clipping", "--lr", "3")
+    given = flags(
+        birds,
+        save_root,
+        "--use_bn=True",
+        "--large_feature_map=True",
+        "--norm_type=clipping",
+        "--lr",
+        "3",
+    )
     eval_pixel_perturb.main([*given, "--erase_k", "0.1", "--output_dir", str(tmp_path / "r")])
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("without an effect"))
-    assert "--norm_type acts in eval_cue_location.py, explain.py" in line and "--lr acts in main.py" in line
+    line = next(
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("without an effect")
+    )
+    assert (
+        "--norm_type acts in eval_cue_location.py, explain.py" in line
+        and "--lr acts in main.py" in line
+    )
     assert "--use_bn acts with --architecture vgg16 or inception_v3, not small" in line
     assert "--large_feature_map acts with" in line and "--crop_size" not in line
 
     there = ["--data_root", str(birds), "--output_dir", str(tmp_path / "t"), "--max_steps", "1"]
     training.main([*TRAIN, *there, "--norm_type=clipping"])
     out = capsys.readouterr().out
-    assert "without an effect here: --norm_type acts in" in out and out.count("without an effect") == 1
+    assert (
+        "without an effect here: --norm_type acts in" in out and out.count("without an effect") == 1
+    )
 
 
 # --- the flags of the evaluations act ---
@@ -274,7 +377,14 @@ def test_each_flag_of_an_evaluation_acts(
     ids = (birds / "metadata/CUB/test/image_ids.txt").read_text().splitlines()
     (tmp_path / "list").write_text("\n".join(ids[::2]))
     flag = [str(tmp_path / "list") if word == "LIST" else word for word in flag]
-    given = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--experiment_name=em"]
+    given = [
+        "--cpu",
+        "--data_root",
+        str(birds),
+        "--save_root",
+        str(save_root),
+        "--experiment_name=em",
+    ]
     given += [] if "--score_map_process" in common else ["--score_map_process=jointll"]
     given += ["--norm_type=max"] if script is eval_cue_location else []
     given += ["--cam_curve_interval=0.02"] if script is eval_wsol else []
@@ -294,7 +404,11 @@ def commands_of_the_readme() -> list[list[str]]:
     text = Path(training.__file__).with_name("README.md").read_text().replace("\\\n", " ")
     found = []
     for line in text.splitlines():
-        words = shlex.split(line.strip().removesuffix("&"), comments=True) if line.strip().startswith("python ") else []
+        words = (
+            shlex.split(line.strip().removesuffix("&"), comments=True)
+            if line.strip().startswith("python ")
+            else []
+        )
         if len(words) > 1 and words[1].endswith(".py"):
             found.append(words[1:])
     return found
@@ -302,7 +416,9 @@ def commands_of_the_readme() -> list[list[str]]:
 
 def test_the_readmes_commands_are_accepted() -> None:
     """With the flags that it prints, each script is content; what has no effect is the original's."""
-    places = {name.split(" ")[0]: place for place, name in table.SCRIPTS.items() if place != table.CHECK}
+    places = {
+        name.split(" ")[0]: place for place, name in table.SCRIPTS.items() if place != table.CHECK
+    }
     own = {"explain.py": explain.own_flags(), "gallery.py": gallery.own_flags()}
     seen = set()
     for script, *given in commands_of_the_readme():

@@ -31,7 +31,9 @@ def localised(trait: CUBTrait, norm: str, thresholds: str, batch_size: int) -> C
     """All recorded images counted, `batch_size` at a time."""
     classes = CUES["maps"].shape[1]
     label_of = {k + 1: k for k in range(classes)}
-    cues = CueLocaliser(trait, GivenMaps(), label_of, get_threshold_list(0.001, thresholds), norm, None)
+    cues = CueLocaliser(
+        trait, GivenMaps(), label_of, get_threshold_list(0.001, thresholds), norm, None
+    )
 
     files = [str(file) for file in CUES["image_files"]]
     images = torch.arange(len(files)).float().view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE)
@@ -43,7 +45,9 @@ def localised(trait: CUBTrait, norm: str, thresholds: str, batch_size: int) -> C
 
 @pytest.mark.parametrize("batch_size", [15, 4])
 @pytest.mark.parametrize(("norm", "thresholds"), [("clipping", "log"), ("minmax", "even")])
-def test_cue_localisation_from_maps_to_scores(trait: CUBTrait, norm: str, thresholds: str, batch_size: int) -> None:
+def test_cue_localisation_from_maps_to_scores(
+    trait: CUBTrait, norm: str, thresholds: str, batch_size: int
+) -> None:
     cues = localised(trait, norm, thresholds, batch_size)
     table = cues.table(("per_pair", "released"))
     for protocol in ("per_pair", "released"):
@@ -54,7 +58,9 @@ def test_cue_localisation_from_maps_to_scores(trait: CUBTrait, norm: str, thresh
             mine = zip(scores, cues.parts_of, strict=True)
             found = [score for score, count in mine if count == parts and score is not None]
             assert found == pytest.approx(expected, abs=1e-6)
-            assert table[f"{protocol}/dropped"][str(parts)] == pytest.approx(expected.mean(), abs=1e-6)
+            assert table[f"{protocol}/dropped"][str(parts)] == pytest.approx(
+                expected.mean(), abs=1e-6
+            )
             everything.extend(expected)
         assert table[f"{protocol}/dropped"]["mean"] == pytest.approx(np.mean(everything), abs=1e-6)
 
@@ -66,7 +72,10 @@ def test_the_signed_difference_is_resized_and_its_absolute_value_comes_after() -
     assert np.abs(ours.numpy() - CUES["sample_difference"]).max() <= 1e-6
 
     other_way = torch.nn.functional.interpolate(
-        (maps[first] - maps[second]).abs()[None, None], size=(SIDE, SIDE), mode="bilinear", align_corners=False
+        (maps[first] - maps[second]).abs()[None, None],
+        size=(SIDE, SIDE),
+        mode="bilinear",
+        align_corners=False,
     )[0, 0]
     assert np.abs(other_way.numpy() - CUES["sample_difference"]).max() > 1e-3
 
@@ -95,8 +104,12 @@ def test_peak_distance_is_measured_on_the_same_difference(trait: CUBTrait) -> No
                 continue
             if trait.get_pseudo_segment_mask(file, pair, SIDE) is None:
                 continue
-            difference = torch.from_numpy(CUES["maps"][row, pair[0] - 1] - CUES["maps"][row, pair[1] - 1])
-            big = torch.nn.functional.interpolate(difference[None, None], size=(SIDE, SIDE), mode="bilinear")
+            difference = torch.from_numpy(
+                CUES["maps"][row, pair[0] - 1] - CUES["maps"][row, pair[1] - 1]
+            )
+            big = torch.nn.functional.interpolate(
+                difference[None, None], size=(SIDE, SIDE), mode="bilinear"
+            )
             y, x = divmod(int(big[0, 0].abs().argmax()), SIDE)
             points = trait.cue_points(file, pair, SIDE)
             distances.append(min(np.hypot(x - px, y - py) for px, py in points.tolist()))

@@ -49,12 +49,20 @@ def test_topk_mask_with_ties(k: float) -> None:
 
 @pytest.mark.parametrize("kind", ["zero", "mean", "blur"])
 def test_baselines(kind: str) -> None:
-    close(util.get_baseline(kind, torch.from_numpy(MAPS["base/in"]), "cpu"), MAPS[f"base/{kind}"], 1e-4)
+    close(
+        util.get_baseline(kind, torch.from_numpy(MAPS["base/in"]), "cpu"),
+        MAPS[f"base/{kind}"],
+        1e-4,
+    )
 
 
 def test_resize() -> None:
     maps = MAPS["resize/in"]
-    close(util.resize_scoremaps(torch.from_numpy(maps), "tensor")[:, :, ::7, ::5], MAPS["resize/tensor"], 1e-4)
+    close(
+        util.resize_scoremaps(torch.from_numpy(maps), "tensor")[:, :, ::7, ::5],
+        MAPS["resize/tensor"],
+        1e-4,
+    )
     close(util.resize_scoremaps(maps, "numpy")[:, ::7, ::5], MAPS["resize/numpy_sub"], 1e-4)
 
 
@@ -63,7 +71,12 @@ def test_mask_evaluator(kind: str) -> None:
     arrays = load("maskeval_a")
     thresholds = util.get_threshold_list(float(arrays["interval"]), kind)
     evaluator = evaluation.MaskEvaluator(
-        metadata=None, dataset_name="CUB", split="test", threshold_list=thresholds, mask_root="", iou_thresholds=None
+        metadata=None,
+        dataset_name="CUB",
+        split="test",
+        threshold_list=thresholds,
+        mask_root="",
+        iou_thresholds=None,
     )
     first = None
     for scoremap, gt in zip(arrays[f"maps_{kind}"], arrays["gt"], strict=True):
@@ -99,19 +112,25 @@ def sorted_boxes(boxes: list[np.ndarray]) -> list:
 def test_boxes_from_scoremaps(multi: bool) -> None:
     expected = from_json(BOXES[f"boxes/{multi}"])
     for scoremap, theirs in zip(BOXES["maps_u8"], expected, strict=True):
-        boxes, counts = evaluation.compute_bboxes_from_scoremaps(scoremap / 255.0, BOXES["thresholds"], multi)
+        boxes, counts = evaluation.compute_bboxes_from_scoremaps(
+            scoremap / 255.0, BOXES["thresholds"], multi
+        )
         assert sorted_boxes(boxes) == theirs and counts == [len(b) for b in theirs]
 
 
 def test_boxes_from_small_scoremaps() -> None:
     for scoremap, theirs in zip(BOXES["small_u8"], from_json(BOXES["small_boxes"]), strict=True):
-        boxes, _ = evaluation.compute_bboxes_from_scoremaps(scoremap / 255.0, BOXES["thresholds"], True)
+        boxes, _ = evaluation.compute_bboxes_from_scoremaps(
+            scoremap / 255.0, BOXES["thresholds"], True
+        )
         assert sorted_boxes(boxes) == theirs
 
 
 def test_iou_and_resize_bbox() -> None:
     close(evaluation.calculate_multiple_iou(BOXES["iou_a"], BOXES["iou_b"]), BOXES["iou"], 1e-9)
-    for row, theirs in zip(BOXES["resize_bbox_in"].tolist(), BOXES["resize_bbox_out"].tolist(), strict=True):
+    for row, theirs in zip(
+        BOXES["resize_bbox_in"].tolist(), BOXES["resize_bbox_out"].tolist(), strict=True
+    ):
         assert list(evaluation.resize_bbox(row[:4], row[4:6], row[6:])) == theirs
 
 
@@ -121,8 +140,12 @@ def test_box_evaluator(tmp_path: Path, multi: bool) -> None:
         if key.startswith("meta/"):
             (tmp_path / key[5:]).write_text(text(BOXES[key]))
     metadata = data_loaders.configure_metadata(tmp_path)
-    evaluator = evaluation.BoxEvaluator(metadata, "CUB", "test", BOXES["thresholds"], [30, 50, 70], "", multi)
-    for image_id, scoremap in zip(data_loaders.get_image_ids(metadata), BOXES["maps_u8"], strict=True):
+    evaluator = evaluation.BoxEvaluator(
+        metadata, "CUB", "test", BOXES["thresholds"], [30, 50, 70], "", multi
+    )
+    for image_id, scoremap in zip(
+        data_loaders.get_image_ids(metadata), BOXES["maps_u8"], strict=True
+    ):
         evaluator.accumulate(scoremap / 255.0, image_id)
     assert np.array_equal(evaluator.compute(), BOXES[f"eval/{multi}/maxboxacc"])
     assert np.array_equal(list(evaluator.num_correct.values()), BOXES[f"eval/{multi}/num_correct"])
@@ -130,10 +153,12 @@ def test_box_evaluator(tmp_path: Path, multi: bool) -> None:
 
 def test_mask_paths_and_wsol_scoremap(tmp_path: Path) -> None:
     (tmp_path / "localization.txt").write_text(text(BOXES["maskmeta"]))
-    assert list(data_loaders.get_mask_paths(data_loaders.configure_metadata(tmp_path))) == from_json(
-        BOXES["maskmeta_out"]
+    assert list(
+        data_loaders.get_mask_paths(data_loaders.configure_metadata(tmp_path))
+    ) == from_json(BOXES["maskmeta_out"])
+    maps = np.stack(
+        [evaluation.wsol_scoremap(cam, (224, 224))[::7, ::7] for cam in BOXES["wsol_cam"]]
     )
-    maps = np.stack([evaluation.wsol_scoremap(cam, (224, 224))[::7, ::7] for cam in BOXES["wsol_cam"]])
     assert maps.dtype == np.float64
     close(maps, BOXES["wsol_map_sub"], 1e-4)
 
@@ -147,7 +172,9 @@ def test_cub_attributes_and_pairs(cub: tuple[Path, dict[str, np.ndarray]]) -> No
     folder, arrays = cub
     trait = CUBTrait(folder)
     assert sorted(trait.class2attribute) == [1, 2, 3, 4, 5]
-    assert np.array_equal([trait.class2attribute[c] for c in range(1, 6)], arrays["class2attribute"])
+    assert np.array_equal(
+        [trait.class2attribute[c] for c in range(1, 6)], arrays["class2attribute"]
+    )
     ours = {str(n): [list(p) for p in pairs] for n, pairs in trait.diff2class_pair_dict.items()}
     assert {k: v for k, v in ours.items() if k != "0"} == from_json(arrays["diff2class_pair"])
 
@@ -174,4 +201,6 @@ def test_cub_metadata(cub: tuple[Path, dict[str, np.ndarray]], tmp_path: Path) -
     build_cub_metadata(folder, tmp_path)
     for key in arrays:
         if key.startswith("metadata/"):
-            assert (tmp_path / key[9:]).read_text().splitlines() == text(arrays[key]).splitlines(), key
+            assert (tmp_path / key[9:]).read_text().splitlines() == text(
+                arrays[key]
+            ).splitlines(), key

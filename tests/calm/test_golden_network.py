@@ -114,14 +114,17 @@ def test_official_checkpoints_have_our_keys(variant: str) -> None:
     entry = KEYS[KEYS[variant].get("same_as", variant)]
     with torch.device("meta"):
         model = network.ARCHITECTURES[name](
-            num_classes=entry["num_classes"], large_feature_map=large == "True", use_bn=use_bn == "True"
+            num_classes=entry["num_classes"],
+            large_feature_map=large == "True",
+            use_bn=use_bn == "True",
         )
     ours = {key: list(value.shape) for key, value in model.state_dict().items()}
     assert ours == entry["state_dict"]
 
 
 @pytest.mark.parametrize(
-    "name", ["backprop", "input_grad", "integrated_grad", "smooth_grad", "smooth_grad_square", "var_grad"]
+    "name",
+    ["backprop", "input_grad", "integrated_grad", "smooth_grad", "smooth_grad_square", "var_grad"],
 )
 @pytest.mark.parametrize("pixels", [1, 2 * 2 * 16 * 16, 10**9])
 def test_gradient_maps(name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +133,8 @@ def test_gradient_maps(name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) 
     model, images = StandIn(arrays), torch.from_numpy(arrays["images"])
     before = images.clone()
     settings = {
-        key: arrays[key].item() for key in ("integrated_grad_nr_iter", "smooth_grad_nr_iter", "smooth_grad_sigma")
+        key: arrays[key].item()
+        for key in ("integrated_grad_nr_iter", "smooth_grad_nr_iter", "smooth_grad_sigma")
     }
 
     def call() -> torch.Tensor:

@@ -43,23 +43,33 @@ def cut(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_an_unreadable_image_is_named_before_the_first_step(own_birds: Path, tmp_path: Path, split: str) -> None:
+def test_an_unreadable_image_is_named_before_the_first_step(
+    own_birds: Path, tmp_path: Path, split: str
+) -> None:
     damaged = listed(own_birds, split)[1]
     cut(damaged)
-    with pytest.raises(UserError, match=f"{damaged.name}: unreadable image.* 1 of .*the {split} list"):
+    with pytest.raises(
+        UserError, match=f"{damaged.name}: unreadable image.* 1 of .*the {split} list"
+    ):
         train(own_birds, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
-def test_a_missing_image_is_an_error_also_with_skip_corrupt(own_birds: Path, tmp_path: Path) -> None:
+def test_a_missing_image_is_an_error_also_with_skip_corrupt(
+    own_birds: Path, tmp_path: Path
+) -> None:
     gone = listed(own_birds, "test")[0]
     gone.unlink()
-    with pytest.raises(UserError, match=f"the test list: 1 of .* listed images are not there.*{gone.name}"):
+    with pytest.raises(
+        UserError, match=f"the test list: 1 of .* listed images are not there.*{gone.name}"
+    ):
         train(own_birds, tmp_path / "r", "--skip_corrupt")
     assert not (tmp_path / "r").exists()
 
 
-def test_unreadable_test_images_are_left_out_and_counted(own_birds: Path, tmp_path: Path, capsys) -> None:
+def test_unreadable_test_images_are_left_out_and_counted(
+    own_birds: Path, tmp_path: Path, capsys
+) -> None:
     damaged = listed(own_birds, "test")[:2]
     for path in damaged:
         cut(path)
@@ -73,7 +83,9 @@ def test_unreadable_test_images_are_left_out_and_counted(own_birds: Path, tmp_pa
     assert correct == round(correct)  # a share of the images that were read
 
 
-def test_damage_in_the_middle_of_a_test_image_is_counted_too(own_birds: Path, tmp_path: Path) -> None:
+def test_damage_in_the_middle_of_a_test_image_is_counted_too(
+    own_birds: Path, tmp_path: Path
+) -> None:
     """A look at the ends of the file does not see it; the decoder does."""
     damaged = listed(own_birds, "test")[3]
     ends_well = Image.new("RGB", (40, 40)).tobytes()
@@ -121,16 +133,23 @@ def test_a_failed_evaluation_costs_no_step(own_birds: Path, tmp_path: Path, monk
     assert steps == [0, STEPS // 2]
 
     timed = ("wall_seconds", "images_per_second")
-    assert {k: v for k, v in resumed.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}
+    assert {k: v for k, v in resumed.items() if k not in timed} == {
+        k: v for k, v in whole.items() if k not in timed
+    }
     ours = state(tmp_path / "r")["state"]["model"]
-    assert all(torch.equal(value, ours[name]) for name, value in state(tmp_path / "whole")["state"]["model"].items())
+    assert all(
+        torch.equal(value, ours[name])
+        for name, value in state(tmp_path / "whole")["state"]["model"].items()
+    )
 
 
 def test_a_segmentation_that_is_gone_is_told_before_the_maps(
     own_birds: Path, save_root: Path, tmp_path: Path, monkeypatch
 ) -> None:
     test = listed(own_birds, "test")[0]
-    mask = (own_birds / "CUB_200_2011/segmentations" / test.parent.name / test.name).with_suffix(".png")
+    mask = (own_birds / "CUB_200_2011/segmentations" / test.parent.name / test.name).with_suffix(
+        ".png"
+    )
     mask.unlink()
     given = [*flags(own_birds, save_root, *JOINT), "--output_dir", str(tmp_path / "out")]
 
@@ -153,10 +172,14 @@ def test_an_image_without_a_box_is_told_before_the_maps(
     boxes.write_text("\n".join(lines[1:]))
     monkeypatch.setattr("calm.tester.Tester.batches", lambda self: pytest.fail("too late"))
     with pytest.raises(UserError, match="no line of"):
-        eval_wsol.main([*flags(own_birds, save_root, *JOINT), "--output_dir", str(tmp_path / "out")])
+        eval_wsol.main(
+            [*flags(own_birds, save_root, *JOINT), "--output_dir", str(tmp_path / "out")]
+        )
 
 
-def test_evaluation_scripts_count_what_they_leave_out(own_birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
+def test_evaluation_scripts_count_what_they_leave_out(
+    own_birds: Path, save_root: Path, tmp_path: Path, capsys
+) -> None:
     cut(listed(own_birds, "test")[0])
     given = [*flags(own_birds, save_root, *JOINT), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(UserError, match="unreadable image"):
@@ -164,7 +187,10 @@ def test_evaluation_scripts_count_what_they_leave_out(own_birds: Path, save_root
     eval_wsol.main([*given, "--skip_corrupt", "--overwrite"])
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["eval_skipped"] == 1
-    assert "eval_skipped 1: 1 unreadable images are left out of these numbers" in capsys.readouterr().out
+    assert (
+        "eval_skipped 1: 1 unreadable images are left out of these numbers"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "1", "I;16", "LA"])
@@ -193,17 +219,31 @@ def test_explain_reads_a_picture_of_any_shape(
     birds: Path, save_root: Path, tmp_path: Path, width: int, height: int
 ) -> None:
     Image.new("RGB", (width, height), (10, 200, 30)).save(tmp_path / "mine.png")
-    given = ["--load_checkpoint", str(save_root / "em"), "--output_dir", str(tmp_path / "r"), "--cpu"]
+    given = [
+        "--load_checkpoint",
+        str(save_root / "em"),
+        "--output_dir",
+        str(tmp_path / "r"),
+        "--cpu",
+    ]
     explain.main(["--image", str(tmp_path / "mine.png"), *given])
     assert (tmp_path / "r/figures/explain.png").is_file()
 
 
-def test_explain_shows_a_phone_picture_upright(birds: Path, save_root: Path, tmp_path: Path, monkeypatch) -> None:
+def test_explain_shows_a_phone_picture_upright(
+    birds: Path, save_root: Path, tmp_path: Path, monkeypatch
+) -> None:
     seen = []
     monkeypatch.setattr(explain, "draw", lambda figure, image, *rest: seen.append(image.size))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (40, 90)).save(tmp_path / "phone.jpg", exif=exif)
-    given = ["--load_checkpoint", str(save_root / "em"), "--output_dir", str(tmp_path / "r"), "--cpu"]
+    given = [
+        "--load_checkpoint",
+        str(save_root / "em"),
+        "--output_dir",
+        str(tmp_path / "r"),
+        "--cpu",
+    ]
     explain.main(["--image", str(tmp_path / "phone.jpg"), *given])
     assert seen == [(90, 40)]

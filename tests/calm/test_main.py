@@ -66,7 +66,9 @@ def plain(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     ],
     ids=" ".join,
 )
-def test_each_switch_changes_the_outcome(birds: Path, tmp_path: Path, plain: dict, flags: list[str]) -> None:
+def test_each_switch_changes_the_outcome(
+    birds: Path, tmp_path: Path, plain: dict, flags: list[str]
+) -> None:
     train(birds, tmp_path / "r", *flags)
     after = state(tmp_path / "r")["state"]["model"]
     assert not same(after, plain["model"])
@@ -83,7 +85,9 @@ def test_bf16(birds: Path, tmp_path: Path, plain: dict) -> None:
     assert not same(after, plain["model"]) and after["conv_last.weight"].dtype == torch.float32
 
 
-@pytest.mark.parametrize("flags", [["--workers", "2"], ["--cache_images=False"], ["--logger_type", "tensorboard"]])
+@pytest.mark.parametrize(
+    "flags", [["--workers", "2"], ["--cache_images=False"], ["--logger_type", "tensorboard"]]
+)
 def test_these_change_nothing(birds: Path, tmp_path: Path, plain: dict, flags: list[str]) -> None:
     train(birds, tmp_path / "r", *flags)
     assert same(state(tmp_path / "r")["state"]["model"], plain["model"])
@@ -91,7 +95,9 @@ def test_these_change_nothing(birds: Path, tmp_path: Path, plain: dict, flags: l
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("teacher", ["none", "ema"])
-def test_resume_is_exact(birds: Path, tmp_path: Path, plain: dict, steps: int, teacher: str) -> None:
+def test_resume_is_exact(
+    birds: Path, tmp_path: Path, plain: dict, steps: int, teacher: str
+) -> None:
     flags = ["--em_teacher", teacher]
     if teacher == "ema":
         if steps != 2:
@@ -109,7 +115,9 @@ def test_resume_is_exact(birds: Path, tmp_path: Path, plain: dict, steps: int, t
         )
 
 
-def test_a_signal_in_evaluation_resumes_exactly(birds: Path, tmp_path: Path, plain: dict, monkeypatch) -> None:
+def test_a_signal_in_evaluation_resumes_exactly(
+    birds: Path, tmp_path: Path, plain: dict, monkeypatch
+) -> None:
     real, calls = entry.classify, []
 
     def classify(*args: object):
@@ -123,24 +131,41 @@ def test_a_signal_in_evaluation_resumes_exactly(birds: Path, tmp_path: Path, pla
         train(birds, tmp_path / "r")
     assert stop.value.code == 143
     train(birds, tmp_path / "r", "--resume")
-    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (plain["folder"] / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (
+        plain["folder"] / "metrics.jsonl"
+    ).read_bytes()
     assert same(state(tmp_path / "r")["state"], state(plain["folder"])["state"])
 
 
 def test_kill_9_and_resume(birds: Path, tmp_path: Path, plain: dict) -> None:
     """The process dies right after a save in the middle of epoch 2; the same command with --resume goes on."""
-    flags = [*TRAIN, "--data_root", str(birds), "--output_dir", str(tmp_path / "r"), "--checkpoint_every", "1"]
+    flags = [
+        *TRAIN,
+        "--data_root",
+        str(birds),
+        "--output_dir",
+        str(tmp_path / "r"),
+        "--checkpoint_every",
+        "1",
+    ]
     code = (
         "import os, signal, sys; from common.run import Run; from calm import main; save = Run.save\n"
         "def dying(self, path=None):\n save(self, path)\n"
         " if self.progress.step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Run.save = dying; main.main(sys.argv[1:])"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as in this process: sums depend on it
-    dead = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, timeout=300, env=environment)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # as many as in this process: sums depend on it
+    dead = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, timeout=300, env=environment
+    )
     assert dead.returncode == -signal.SIGKILL
     train(birds, tmp_path / "r", "--resume")
-    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (plain["folder"] / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == (
+        plain["folder"] / "metrics.jsonl"
+    ).read_bytes()
     assert same(state(tmp_path / "r")["state"], state(plain["folder"])["state"])
 
 
@@ -161,13 +186,24 @@ def test_folders_and_resume_errors(birds: Path, save_root: Path, tmp_path: Path)
 
 
 def test_override_cache_moves_the_old_run_aside(birds: Path, tmp_path: Path) -> None:
-    flags = [*TRAIN, "--data_root", str(birds), "--save_root", str(tmp_path), "--experiment_name=a", "--max_steps", "1"]
+    flags = [
+        *TRAIN,
+        "--data_root",
+        str(birds),
+        "--save_root",
+        str(tmp_path),
+        "--experiment_name=a",
+        "--max_steps",
+        "1",
+    ]
     entry.main(flags)
     entry.main([*flags, "--override_cache=True"])
     assert (tmp_path / "a.old-1" / "checkpoints" / "last.pt").is_file()
 
 
-def test_start_from_a_checkpoint_and_evaluate_only(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:
+def test_start_from_a_checkpoint_and_evaluate_only(
+    birds: Path, save_root: Path, tmp_path: Path, capsys
+) -> None:
     flags = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--attribution_method=CALM_EM",
              "--use_load_checkpoint=True", "--load_checkpoint=em/", "--epochs", "2", "--crop_size", "64"]  # fmt: skip
     entry.main([*flags, "--is_train=False"])
@@ -177,10 +213,14 @@ def test_start_from_a_checkpoint_and_evaluate_only(birds: Path, save_root: Path,
     assert not list((save_root / "result").rglob("*.pth.tar"))
     entry.main([*flags, "--output_dir", str(tmp_path / "r"), "--max_steps", "1", "--lr", "1e-9"])
     first = state(save_root / "em")["state"]["model"]["conv_last.weight"]
-    assert torch.allclose(state(tmp_path / "r")["state"]["model"]["conv_last.weight"], first, atol=1e-6)
+    assert torch.allclose(
+        state(tmp_path / "r")["state"]["model"]["conv_last.weight"], first, atol=1e-6
+    )
 
 
-def test_evaluation_takes_the_experiments_own_checkpoint_or_fails(birds: Path, save_root: Path, capsys) -> None:
+def test_evaluation_takes_the_experiments_own_checkpoint_or_fails(
+    birds: Path, save_root: Path, capsys
+) -> None:
     flags = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--attribution_method=CALM_EM",
              "--crop_size", "64", "--is_train=False"]  # fmt: skip
     before = (save_root / "em" / "last_checkpoint.pth.tar").stat().st_mtime_ns
@@ -188,10 +228,15 @@ def test_evaluation_takes_the_experiments_own_checkpoint_or_fails(birds: Path, s
         entry.main([*flags, *named])
         accuracy = json.loads((save_root / "em" / "summary.json").read_text())["test_accuracy"]
         out = capsys.readouterr().out
-        assert f"test accuracy {accuracy:.2f} %" in out and f"results: {save_root}/em/main_evaluate" in out
+        assert (
+            f"test accuracy {accuracy:.2f} %" in out
+            and f"results: {save_root}/em/main_evaluate" in out
+        )
     assert (save_root / "em" / "last_checkpoint.pth.tar").stat().st_mtime_ns == before
     assert not list((save_root / "em").glob("main_evaluate*/*.pth.tar"))
-    with pytest.raises(UserError, match=f"tried {save_root}/nothing, {save_root}/nothing/checkpoints/last.pt"):
+    with pytest.raises(
+        UserError, match=f"tried {save_root}/nothing, {save_root}/nothing/checkpoints/last.pt"
+    ):
         entry.main([*flags, "--experiment_name=nothing"])
 
 
@@ -205,7 +250,9 @@ def test_learning_rates_and_groups(birds: Path, save_root: Path) -> None:
     args.param_groups = "clean"
     assert low_rate_names(args, names) == set(names[:5])
     args.architecture, args.param_groups, args.is_different_checkpoint = "vgg16", "released", False
-    assert low_rate_names(args, ["features.0.weight", "conv6.weight", "bn6.bias"]) == {"features.0.weight"}
+    assert low_rate_names(args, ["features.0.weight", "conv6.weight", "bn6.bias"]) == {
+        "features.0.weight"
+    }
     args.architecture = "inception_v3"
     assert low_rate_names(args, ["Mixed_5b.x", "Conv2d_4a_3x3.x", "A3_1b.0.weight"]) == {
         "Mixed_5b.x",
@@ -222,7 +269,9 @@ def test_learning_rates_and_groups(birds: Path, save_root: Path) -> None:
         trainer.adjust_learning_rate(epoch)
         rates[epoch] = [group["lr"] for group in trainer.optimizer.param_groups]
     assert rates[29] == rates[1] == [0.1, 1.0]
-    assert rates[30] == rates[59] == pytest.approx([0.01, 0.1]) and rates[60] == pytest.approx([0.001, 0.01])
+    assert rates[30] == rates[59] == pytest.approx([0.01, 0.1]) and rates[60] == pytest.approx(
+        [0.001, 0.01]
+    )
 
 
 @pytest.mark.slow
@@ -239,7 +288,13 @@ def test_two_processes_train_and_resume_exactly(birds: Path, tmp_path: Path) -> 
     launch("whole")
     launch("r", "--max_steps", "2")
     launch("r", "--resume")
-    assert (tmp_path / "r/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert (tmp_path / "r/metrics.jsonl").read_bytes() == (
+        tmp_path / "whole/metrics.jsonl"
+    ).read_bytes()
     assert same(state(tmp_path / "r")["state"], state(tmp_path / "whole")["state"])
-    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["split"] == "test" and (lines[-1]["accuracy"] * 18 / 100) % 1 == pytest.approx(0, abs=1e-9)
+    lines = [
+        json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+    ]
+    assert lines[-1]["split"] == "test" and (lines[-1]["accuracy"] * 18 / 100) % 1 == pytest.approx(
+        0, abs=1e-9
+    )

@@ -19,7 +19,9 @@ from common.cli import UserError, run_main
 from tests.calm.training_runs import state, train
 
 
-def test_dead_attention_warns_once_a_run(birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_attention_warns_once_a_run(
+    birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dead(args: object, checkpoint: Path | None = None):
         model = build_model(args, checkpoint)
         model.attention[0].weight.data.zero_()
@@ -31,7 +33,9 @@ def test_dead_attention_warns_once_a_run(birds: Path, tmp_path: Path, monkeypatc
         warnings.simplefilter("always")
         train(birds, tmp_path / "r", "--prior_activation", "relu")
     told = [str(w.message) for w in caught if "attention" in str(w.message)]
-    assert len(told) == 1 and "the attention of 30 of 30 images" in told[0]  # val, after the first epoch
+    assert (
+        len(told) == 1 and "the attention of 30 of 30 images" in told[0]
+    )  # val, after the first epoch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         eval_pixel_perturb.main(["--cpu", "--data_root", str(birds), "--output_dir", str(tmp_path / "r"),
@@ -46,21 +50,29 @@ def test_a_loss_that_is_not_finite_ends_with_status_1(birds: Path, tmp_path: Pat
         run_main(lambda: train(birds, tmp_path / "r", "--lr", "1e30"))
     error = capsys.readouterr().err
     assert stop.value.code == 1 and "samples" in error and "last good checkpoint" in error
-    assert ".jpg: loss nan, attention sums to" in error or ".jpg: loss inf, attention sums to" in error
+    assert (
+        ".jpg: loss nan, attention sums to" in error or ".jpg: loss inf, attention sums to" in error
+    )
 
 
 def test_corrupt_and_missing_images(birds: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(birds, tmp_path / "birds")
-    configure(["--data_root", str(tmp_path / "birds")])  # the lists name the images while they are whole
+    configure(
+        ["--data_root", str(tmp_path / "birds")]
+    )  # the lists name the images while they are whole
     images = tmp_path / "birds/CUB_200_2011/images"
     cut, gone = (next(images.glob(f"{c}.*/*_0002_*.jpg")) for c in ("001", "002"))
     content = cut.read_bytes()
     cut.write_bytes(content[:300])
-    with pytest.raises(UserError, match=f"{cut.name}: unreadable image.*1 of 18 images of the train list"):
+    with pytest.raises(
+        UserError, match=f"{cut.name}: unreadable image.*1 of 18 images of the train list"
+    ):
         train(tmp_path / "birds", tmp_path / "r")
     cut.write_bytes(content)
     gone.unlink()
-    with pytest.raises(UserError, match=f"the train list: 1 of 18 listed images are not there.*{gone.name}"):
+    with pytest.raises(
+        UserError, match=f"the train list: 1 of 18 listed images are not there.*{gone.name}"
+    ):
         train(tmp_path / "birds", tmp_path / "g")
     for path in (cut, gone):
         path.write_bytes(content[:300])
@@ -88,7 +100,9 @@ def test_an_empty_list_is_refused_at_the_start(birds: Path, tmp_path: Path, spli
 def stored(folder: Path) -> Path:
     """A checkpoint of the sample's network, untrained."""
     model = network.small(num_classes=6, attribution_method="CALM-EM")
-    torch.save({"architecture": "small", "state_dict": model.state_dict()}, folder / "small.pth.tar")
+    torch.save(
+        {"architecture": "small", "state_dict": model.state_dict()}, folder / "small.pth.tar"
+    )
     return folder / "small.pth.tar"
 
 

@@ -70,7 +70,9 @@ def test_the_map_of_an_image_alone_and_beside_a_bright_neighbour(
 
 
 @pytest.mark.parametrize("process", ["captum_smoothgrad", "captum_vargrad"])
-def test_captums_noise_has_the_deviation_of_each_image(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captums_noise_has_the_deviation_of_each_image(
+    process: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from captum.attr import NoiseTunnel
 
     used = []
@@ -84,7 +86,9 @@ def test_captums_noise_has_the_deviation_of_each_image(process: str, monkeypatch
     model = network.small(num_classes=3).eval().requires_grad_(False)
     images = torch.cat([*pictures(), torch.full((1, 3, 32, 32), 0.5)])
     before = torch.get_rng_state()
-    maps = GRADIENT_PROCESSES[process](model=model, images=images, targets=torch.tensor([0, 1, 2]), **SETTINGS)
+    maps = GRADIENT_PROCESSES[process](
+        model=model, images=images, targets=torch.tensor([0, 1, 2]), **SETTINGS
+    )
     assert used == pytest.approx([float(i.max() - i.min()) / 4.0 for i in images])
     assert maps.shape == (3, 32, 32) and maps.isfinite().all()
     assert not torch.equal(torch.get_rng_state(), before)  # the next batch meets other noise
@@ -113,7 +117,9 @@ def test_masks_smoothing_sizes_and_normalisation_are_those_of_the_map() -> None:
         "smoothing": lambda m: erasing.smoothing(m, 5),
         "resize": lambda m: resize_scoremaps(m, "tensor", (50, 40)),
         "difference": lambda m: map_difference(m, m.flip(1), (50, 40)),
-        "wsol": lambda m: torch.from_numpy(np.stack([wsol_scoremap(one, (50, 40)) for one in m.numpy()])),
+        "wsol": lambda m: torch.from_numpy(
+            np.stack([wsol_scoremap(one, (50, 40)) for one in m.numpy()])
+        ),
     }
     for kind in NORM_TYPES:
         forms[kind] = lambda m, kind=kind: normalize_maps(m, kind)
@@ -137,6 +143,10 @@ def test_erasing_and_the_curves_are_those_of_the_image() -> None:
     maps = both.mean(1, keepdim=True)
     for how in ("topk", "random"):
         for kind in erasing.BASELINES:
-            whole = erase_and_classify(model, both, labels, maps, [0.2, 0.8], how, kind, index=index)
-            single = erase_and_classify(model, usual, labels[:1], maps[:1], [0.2, 0.8], how, kind, index=index[:1])
+            whole = erase_and_classify(
+                model, both, labels, maps, [0.2, 0.8], how, kind, index=index
+            )
+            single = erase_and_classify(
+                model, usual, labels[:1], maps[:1], [0.2, 0.8], how, kind, index=index[:1]
+            )
             assert {k: v[:1] for k, v in whole.items()} == single

@@ -37,7 +37,10 @@ def test_masks_and_evaluators(tmp_path: Path) -> None:
     Image.fromarray(np.eye(30, dtype=np.uint8)).save(tmp_path / "m.png")
     assert load_mask_image(tmp_path / "m.png", (20, 10)).shape == (10, 20)
     assert load_mask_image(tmp_path / "m.png").shape == (224, 224)
-    assert eval_cue_location.MaskEvaluator is evaluation.MaskEvaluator and eval_cue_location.NUM_DIFF_LIST == [1, 2, 3]
+    assert (
+        eval_cue_location.MaskEvaluator is evaluation.MaskEvaluator
+        and eval_cue_location.NUM_DIFF_LIST == [1, 2, 3]
+    )
 
 
 def test_keyword_names() -> None:
@@ -55,18 +58,27 @@ def test_a_mask_evaluator_wants_its_data_set_and_masks_of_the_maps_shape() -> No
             evaluation.MaskEvaluator(None, "ILSVRC", "test", [0.0, 0.5])
     scoremap, mask = np.random.default_rng(0).random((4, 6)), np.eye(4, 6, dtype=np.uint8)
     plain, turned = (evaluation.MaskEvaluator(None, "CUB", "test", [0.0, 0.5]) for _ in range(2))
-    with pytest.raises(ValueError, match=r"bird.jpg: a mask of shape \(6, 4\) for a map of shape \(4, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"bird.jpg: a mask of shape \(6, 4\) for a map of shape \(4, 6\)"
+    ):
         plain.accumulate(scoremap, "bird.jpg", mask.T)
     plain.accumulate(scoremap, "", mask)
     turned.accumulate(scoremap[::-1, ::-1], "", mask[::-1, ::-1])
     assert plain.compute()[0] == turned.compute()[0] and plain.gt_true_score_hist.sum() == 4
-    assert np.array_equal(resize_scoremap(scoremap[::-1], (8, 6)), resize_scoremap(scoremap[::-1].copy(), (8, 6)))
+    assert np.array_equal(
+        resize_scoremap(scoremap[::-1], (8, 6)), resize_scoremap(scoremap[::-1].copy(), (8, 6))
+    )
 
 
 def test_masks_of_one_image_and_no_pixel() -> None:
     mu = torch.arange(12.0).view(1, 1, 3, 4)
-    assert get_topk_to_zero_mask(mu, 0.0, "cpu").sum() == 12 and get_topk_to_zero_mask(mu, 1.0, "cpu").sum() == 0
-    assert get_topk_to_zero_mask(mu.double(), 0.25, "cpu").flatten().tolist() == [1.0] * 9 + [0.0] * 3
+    assert (
+        get_topk_to_zero_mask(mu, 0.0, "cpu").sum() == 12
+        and get_topk_to_zero_mask(mu, 1.0, "cpu").sum() == 0
+    )
+    assert (
+        get_topk_to_zero_mask(mu.double(), 0.25, "cpu").flatten().tolist() == [1.0] * 9 + [0.0] * 3
+    )
     drawn = random_mask_generator(torch.zeros(2, 3, 5, 4), "cpu", 0.3)
     assert drawn.shape == (2, 1, 5, 4) and drawn.sum((1, 2, 3)).tolist() == [14.0, 14.0]
 
@@ -82,7 +94,9 @@ def test_validity_of_a_score_map() -> None:
 def test_scoremaps_of_a_tester(birds: Path, save_root: Path) -> None:
     images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 5])
     for process, shape in (("jointll", (2, 16, 16)), ("input_grad", (2, 64, 64))):
-        tested = tester.Tester(configure(flags(birds, save_root, "--score_map_process", process)), "maps")
+        tested = tester.Tester(
+            configure(flags(birds, save_root, "--score_map_process", process)), "maps"
+        )
         maps = get_scoremaps(tested, images, labels, "CUB")
         assert maps.shape == shape and maps.dtype == np.float32
         assert np.allclose(maps, tested.mapper(images, labels).numpy(), atol=1e-6)

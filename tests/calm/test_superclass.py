@@ -12,7 +12,12 @@ from tests.calm.conftest import flags, newest
 
 
 def test_last_word() -> None:
-    names = {0: "001.Black_footed_Albatross", 1: "002.Laysan_Albatross", 2: "004.Groove_billed_Ani", 3: "005.Albatross"}
+    names = {
+        0: "001.Black_footed_Albatross",
+        1: "002.Laysan_Albatross",
+        2: "004.Groove_billed_Ani",
+        3: "005.Albatross",
+    }
     assert group_by_last_word(names) == {0: [0, 1, 3], 1: [0, 1, 3], 2: [2], 3: [0, 1, 3]}
 
 
@@ -21,7 +26,12 @@ def test_nearest_shared_ancestor() -> None:
     is_a = [("canine", "dog"), ("canine", "wolf"), ("pet", "dog"), ("feline", "cat"), ("carnivore", "canine"),
             ("carnivore", "feline"), ("carnivore", "carnivore"), ("pet", "cat")]  # fmt: skip
     groups = group_by_ancestor({0: "dog", 1: "wolf", 2: "cat", 3: "rock"}, is_a)
-    assert groups == {0: [0, 1], 1: [0, 1], 2: [0, 2], 3: [3]}  # of dog's parents the first of equals
+    assert groups == {
+        0: [0, 1],
+        1: [0, 1],
+        2: [0, 2],
+        3: [3],
+    }  # of dog's parents the first of equals
 
 
 def test_names_and_command(birds: Path, save_root: Path, tmp_path: Path, capsys) -> None:

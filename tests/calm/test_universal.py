@@ -9,7 +9,9 @@ from torch import nn
 from calm.network.universal import DeadAttention, UniversalProcess, log_sum, safe_log, scale_to_unit
 
 
-def make(method: str = "CALM-EM", gradient: str = "detach", activation: type = nn.ReLU, seed: int = 0):
+def make(
+    method: str = "CALM-EM", gradient: str = "detach", activation: type = nn.ReLU, seed: int = 0
+):
     generator = torch.Generator().manual_seed(seed)
     f = torch.randn(3, 5, 4, 6, generator=generator, dtype=torch.float64).mul_(3).requires_grad_()
     features = torch.randn(3, 7, 4, 6, generator=generator, dtype=torch.float64).requires_grad_()
@@ -29,18 +31,23 @@ def test_the_probabilities_sum_to_one() -> None:
     process, f, features, labels = make()
     p, _ = process._likelihood(f, features)
     assert torch.allclose(process._latent_prior(features).sum((2, 3)), torch.ones(3, 1).double())
-    assert torch.allclose(process._joint_likelihood(f, features).sum((1, 2, 3)), torch.ones(3).double())
+    assert torch.allclose(
+        process._joint_likelihood(f, features).sum((1, 2, 3)), torch.ones(3).double()
+    )
     rows = torch.arange(3)
     joint = process.get_cam(f, features, labels, None, "jointll")
     assert torch.allclose(joint.sum((1, 2)), p[rows, labels, 0, 0])
     posterior = process.get_cam(f, features, labels, None, "gtcond")
-    assert torch.allclose(posterior.sum((1, 2)), p[rows, labels, 0, 0] / (p[rows, labels, 0, 0] + 1e-10))
+    assert torch.allclose(
+        posterior.sum((1, 2)), p[rows, labels, 0, 0] / (p[rows, labels, 0, 0] + 1e-10)
+    )
 
 
 def test_logarithms_agree_with_the_plain_forms() -> None:
     process, f, features, _ = make(activation=nn.Softplus)
     assert torch.allclose(
-        process._joint_likelihood(f, features, log=True).exp(), process._joint_likelihood(f, features)
+        process._joint_likelihood(f, features, log=True).exp(),
+        process._joint_likelihood(f, features),
     )
     g = process._latent_prior(features)
     assert torch.allclose(log_sum(f.log_softmax(1), g), (f.softmax(1) * g).sum((2, 3)).log())
@@ -64,7 +71,9 @@ def test_the_full_prior_is_the_derivative_and_the_detached_one_only_pushes_up() 
 
 def test_input_gradients_of_the_logits_go_through_the_whole_prior() -> None:
     process, f, features, _ = make("CALM-ML", "detach", nn.Softplus)
-    assert torch.autograd.gradcheck(lambda a, b: process.input_for_loss(a, b)["logits"], (f, features))
+    assert torch.autograd.gradcheck(
+        lambda a, b: process.input_for_loss(a, b)["logits"], (f, features)
+    )
 
 
 def test_another_models_posterior_changes_the_e_step() -> None:
@@ -105,7 +114,10 @@ def test_classes_can_be_permuted() -> None:
     process, f, features, labels = make()
     order = torch.tensor([3, 0, 4, 1, 2])
     place = order.argsort()
-    before, after = process.input_for_loss(f, features), process.input_for_loss(f[:, order], features)
+    before, after = (
+        process.input_for_loss(f, features),
+        process.input_for_loss(f[:, order], features),
+    )
     for key in ("inputs", "probs", "logits"):
         assert torch.allclose(before[key][:, order], after[key])
     assert torch.allclose(
@@ -150,9 +162,13 @@ def test_channels_last_and_scores() -> None:
     process, f, features, labels = make()
     process.conv_last = nn.Conv2d(7, 5, 1).double()
     ours, attention = process.scores(features)
-    assert torch.allclose(ours, process.conv_last(features)) and torch.allclose(attention, process.attention(features))
+    assert torch.allclose(ours, process.conv_last(features)) and torch.allclose(
+        attention, process.attention(features)
+    )
     last = [t.detach().contiguous(memory_format=torch.channels_last) for t in (f, features)]
-    assert torch.allclose(process.loss(*last, labels)["loss"], process.loss(f, features, labels)["loss"])
+    assert torch.allclose(
+        process.loss(*last, labels)["loss"], process.loss(f, features, labels)["loss"]
+    )
 
 
 def test_constant_maps_contribute_nothing() -> None:

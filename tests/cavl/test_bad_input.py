@@ -24,12 +24,23 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     out = capsys.readouterr().out
     wrong = np.flatnonzero(pd.read_csv(tmp_path / "r/selected.csv")["true_label"] != sets.argmax(1))
     assert "every set holds one label" in out
-    assert f"not a candidate in {len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}" in out
+    assert (
+        f"not a candidate in {len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}"
+        in out
+    )
     assert np.array_equal(np.load(tmp_path / "r/candidates.npy"), sets)
-    faults = {"shape": sets[:5], "values": sets * 2, "empty": np.where(np.arange(1300)[:, None] == 7, 0, sets)}
+    faults = {
+        "shape": sets[:5],
+        "values": sets * 2,
+        "empty": np.where(np.arange(1300)[:, None] == 7, 0, sets),
+    }
     for name, matrix in faults.items():
         np.savez(tmp_path / f"{name}.npz", matrix)
-        message = {"shape": r"\(5, 10\)", "values": "not 0 or 1", "empty": r"empty.npz: 1 samples .*\[7\]"}[name]
+        message = {
+            "shape": r"\(5, 10\)",
+            "values": "not 0 or 1",
+            "empty": r"empty.npz: 1 samples .*\[7\]",
+        }[name]
         with pytest.raises(UserError, match=message):
             run(tmp_path / name, "-partial_file", str(tmp_path / f"{name}.npz"), "-ep", "1")
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04" + b"x" * 100)
@@ -38,7 +49,10 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     np.save(tmp_path / "pickled.npy", np.array([[1, "x"]], object))
     np.savez(tmp_path / "pickled.npz", np.array([[1, "x"]], object))
     faults = {name: "cannot be read" for name in ("junk.npz", "junk.npy", "nothing.npy")}
-    faults |= {name: r"cannot be read .*\(it holds pickled objects\)" for name in ("pickled.npy", "pickled.npz")}
+    faults |= {
+        name: r"cannot be read .*\(it holds pickled objects\)"
+        for name in ("pickled.npy", "pickled.npz")
+    }
     np.savez(tmp_path / "two.npz", a=sets, b=sets)
     faults["two.npz"] = "expected a single array, it holds 2: a, b"
     np.savez(tmp_path / "none.npz")
@@ -46,7 +60,10 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     np.save(tmp_path / "words.npy", sets.astype(str))
     np.save(tmp_path / "fields.npy", np.zeros((1300, 10), [("a", "u1")]))
     np.save(tmp_path / "complex.npy", sets.astype(complex))
-    faults |= {name: "an array of .*, expected numbers" for name in ("words.npy", "fields.npy", "complex.npy")}
+    faults |= {
+        name: "an array of .*, expected numbers"
+        for name in ("words.npy", "fields.npy", "complex.npy")
+    }
     np.save(tmp_path / "nan.npy", np.where(sets == 1, np.nan, 0))
     faults["nan.npy"] = "1300 values not 0 or 1"
     for name, message in faults.items():
@@ -76,7 +93,10 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-gpu", "0,1"], "accelerate launch"),
         (["-bs", "0"], "at least 1"),
         (["-partial_type", "file"], "-partial_file"),
-        (["-ds", "lost", "-fold", "0", "-partial_file", __file__], "lost comes with its own candidate sets"),
+        (
+            ["-ds", "lost", "-fold", "0", "-partial_file", __file__],
+            "lost comes with its own candidate sets",
+        ),
         (["-mo", "resnet", "-select", "cam", "-temperature", "1"], "softens the CAV"),
         (["-mo", "resnet", "-select", "cam", "-cav_forward", "before"], "a forward of their own"),
         (["-selection_curve", "-5"], "negative"),
@@ -85,7 +105,10 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-warmup", "x"], "at least 0 or 'auto', not 'x'"),
         (["-seeds", "a"], "integers"),
         (["-compare", "cavl,magic"], "unknown method"),
-        (["-ds", "msrcv2"], "no offline sample, these have one: mnist, kmnist, fashion, cifar10, lost"),
+        (
+            ["-ds", "msrcv2"],
+            "no offline sample, these have one: mnist, kmnist, fashion, cifar10, lost",
+        ),
         (["-compare", "cavl,rc,cavl"], "cavl stands there twice"),
         (["-seeds", "0,1,0"], "each seed once"),
         (["--released", "-partial_type", "fps"], "--released: means"),
@@ -93,7 +116,10 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["--released", "-cav_forward", "before"], "--released: means"),
         (["-ca", "01", "-partial_file", __file__], "one of the two"),
         (["-ca", "01", "-partial_type", "fps"], "-ca is for -partial_type case, not fps"),
-        (["-partial_file", __file__, "-partial_type", "fps"], "-partial_file is for -partial_type file, not fps"),
+        (
+            ["-partial_file", __file__, "-partial_type", "fps"],
+            "-partial_file is for -partial_type file, not fps",
+        ),
         (["-rate", "0.1"], "-rate is for -partial_type instance, not uss"),
         (["-ds", "lost", "-partial_type", "fps"], "lost comes with its own candidate sets"),
         (["-ds", "lost", "-ca", "01"], "lost comes with its own candidate sets"),
@@ -116,30 +142,60 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
         (["-mo", "resnet", "-cam_vis", "201"], "-cam_vis: must be at most 200"),
         (["-gpu", "\N{SUPERSCRIPT TWO}"], "one index"),
         (["-folds", "5"], "-folds 5: mnist has a test part of its own"),
-        (["-standardize", "all"], "-standardize is for the features of .mat sets; mnist holds images"),
+        (
+            ["-standardize", "all"],
+            "-standardize is for the features of .mat sets; mnist holds images",
+        ),
         (["-depth", "20"], "-depth is for -mo resnet, not mlp"),
         (["-mo", "convnet", "-depth", "20"], "-depth is for -mo resnet, not convnet"),
         (["-method", "rc", "-cav", "softmax"], "-cav: with -method rc -select cav no CAV is taken"),
-        (["-mo", "resnet", "-select", "cam", "-cav", "softmax"], "-cav: with -method cavl -select cam no CAV is taken"),
-        (["-method", "rc", "-mask", "product"], "-mask: with -method rc -select cav no CAV is masked"),
-        (["-mo", "resnet", "-select", "cam", "-mask", "product"], "-mask: with -method cavl -select cam"),
-        (["-method", "uniform", "-smoothing", "0.1"], "-smoothing is for -method cavl, not uniform"),
+        (
+            ["-mo", "resnet", "-select", "cam", "-cav", "softmax"],
+            "-cav: with -method cavl -select cam no CAV is taken",
+        ),
+        (
+            ["-method", "rc", "-mask", "product"],
+            "-mask: with -method rc -select cav no CAV is masked",
+        ),
+        (
+            ["-mo", "resnet", "-select", "cam", "-mask", "product"],
+            "-mask: with -method cavl -select cam",
+        ),
+        (
+            ["-method", "uniform", "-smoothing", "0.1"],
+            "-smoothing is for -method cavl, not uniform",
+        ),
         (["-method", "rc", "-temperature", "1"], "-temperature is for -method cavl, not rc"),
-        (["-method", "rc", "-mo", "resnet", "-select", "cam"], "-select is for -method cavl, not rc"),
+        (
+            ["-method", "rc", "-mo", "resnet", "-select", "cam"],
+            "-select is for -method cavl, not rc",
+        ),
         (["-compare", "rc,cc", "-warmup", "5"], "-warmup is for -method cavl, not rc, cc"),
         (["-method", "rc", "--released"], "-released is for -method cavl, not rc"),
-        (["-method", "proden", "-cav_forward", "after"], "-cav_forward is for -method cavl, rc and lws, not proden"),
-        (["-method", "cc", "-cav_forward", "before"], "-cav_forward is for -method cavl, rc and lws, not cc"),
+        (
+            ["-method", "proden", "-cav_forward", "after"],
+            "-cav_forward is for -method cavl, rc and lws, not proden",
+        ),
+        (
+            ["-method", "cc", "-cav_forward", "before"],
+            "-cav_forward is for -method cavl, rc and lws, not cc",
+        ),
         (["-method", "rc", "-cav_forward", "before"], "that is -method proden"),
         (["-lw_weight", "1"], "-lw_weight is for -method lws, not cavl"),
         (["-lw_weight0", "1"], "-lw_weight0 is for -method lws, not cavl"),
         (["-compare", "cavl,rc", "-method", "rc"], "-method: -compare names the methods"),
         (["-seeds", "0,1", "-seed", "0"], "-seed: -seeds names the seeds"),
         (["-gpu", "0"], "-gpu: -cpu stays off the GPU"),
-        (["-mo", "resnet", "-mask", "product", "-temperature", "1"], "soft selection needs -mask candidates"),
+        (
+            ["-mo", "resnet", "-mask", "product", "-temperature", "1"],
+            "soft selection needs -mask candidates",
+        ),
         (["-temperature", "1", "-mask", "product"], "soft selection needs -mask candidates"),
         (["--data_dir", "data"], "--sample and --data_dir data: give one of the two"),
-        (["--released", "-ca", "01"], "--released: means -partial_type uss, which -ca and -partial_file are not"),
+        (
+            ["--released", "-ca", "01"],
+            "--released: means -partial_type uss, which -ca and -partial_file are not",
+        ),
         (["-lr", "nan"], "-lr: must be a finite number, not nan"),
         (["-wd", "inf"], "-wd: must be a finite number, not inf"),
         (["-lw_weight", "-1", "-method", "lws"], "-lw_weight: must not be negative"),
@@ -160,10 +216,14 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, flags, message):
 def test_given_data_dir_without_data_and_damaged_files(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.MNIST", None)
     with pytest.raises(UserError, match="--sample"):
-        entry.main(["-ds", "lost", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "r")])
+        entry.main(
+            ["-ds", "lost", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "r")]
+        )
     scipy.io.savemat(tmp_path / "lost.mat", {"data": np.zeros((3, 2))})
     with pytest.raises((UserError, ValueError), match="partial_target"):
-        entry.main(["-ds", "lost", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "r")])
+        entry.main(
+            ["-ds", "lost", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "r")]
+        )
     folder = samples.draw("MNIST", tmp_path / "data")
     images = next(folder.rglob("train-images-idx3-ubyte"))
     images.write_bytes(images.read_bytes()[:1000])
@@ -180,7 +240,9 @@ def test_cifar_pickles_are_read_without_executing_code(tmp_path):
 
     (folder / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(Malice()))
     with pytest.raises(UserError, match="data_batch_1"):
-        entry.main(["-ds", "cifar10", "--data_dir", str(folder), "--output_dir", str(tmp_path / "r")])
+        entry.main(
+            ["-ds", "cifar10", "--data_dir", str(folder), "--output_dir", str(tmp_path / "r")]
+        )
     assert not (tmp_path / "owned").exists()
 
 
@@ -190,7 +252,18 @@ def test_plcifar_reads_union_and_longest(tmp_path):
     (folder / "plcifar10").mkdir()
     (folder / "plcifar10" / "plcifar10.pkl").write_bytes(pickle.dumps(answers))
     for name, expected in (("aggregate", [0, 1, 2, 3]), ("vaguest", [1, 2, 3])):
-        flags = ["-ds", f"plcifar10_{name}", "-mo", "mlp", "-ep", "1", "--max_steps", "1", "--data_dir", str(folder)]
+        flags = [
+            "-ds",
+            f"plcifar10_{name}",
+            "-mo",
+            "mlp",
+            "-ep",
+            "1",
+            "--max_steps",
+            "1",
+            "--data_dir",
+            str(folder),
+        ]
         entry.main([*flags, "--output_dir", str(tmp_path / name)])
         assert np.flatnonzero(np.load(tmp_path / name / "candidates.npy")[0]).tolist() == expected
 

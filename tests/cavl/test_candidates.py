@@ -34,7 +34,9 @@ GENERATORS = {
     "case": lambda y, g: generate_uniform_cv_candidate_labels_case(None, y, "04", generator=g),
     "flip": lambda y, g: generate_flip_candidate_labels(y, 0.3, generator=g),
     "instance": lambda y, g: generate_instance_dependent_candidate_labels(
-        torch.rand(len(y), 10, generator=torch.Generator().manual_seed(0)).softmax(1), y, generator=g
+        torch.rand(len(y), 10, generator=torch.Generator().manual_seed(0)).softmax(1),
+        y,
+        generator=g,
     ),
 }
 
@@ -64,7 +66,11 @@ def test_set_sizes_follow_the_law(law, stream):
     labels = draw_labels(60_000, 10)
     np.random.seed(1)  # noqa: NPY002
     generator = rng(1) if stream == "generator" else None
-    sizes = generate_uniform_cv_candidate_labels(None, labels, law=law, generator=generator).sum(1).long()
+    sizes = (
+        generate_uniform_cv_candidate_labels(None, labels, law=law, generator=generator)
+        .sum(1)
+        .long()
+    )
     observed = torch.bincount(sizes, minlength=10)[1:10].numpy()
     K = 10
     law_of_size = {
@@ -73,7 +79,9 @@ def test_set_sizes_follow_the_law(law, stream):
     }[law]
     assert observed.sum() == 60_000
     assert scipy.stats.chisquare(observed, 60_000 * np.array(law_of_size)).pvalue > 1e-3
-    assert sizes.float().mean().item() == pytest.approx({"released": 5.0, "exact": 5.49}[law], abs=0.03)
+    assert sizes.float().mean().item() == pytest.approx(
+        {"released": 5.0, "exact": 5.49}[law], abs=0.03
+    )
 
 
 @pytest.mark.parametrize("law", ["released", "exact"])
@@ -83,7 +91,9 @@ def test_every_set_of_a_size_is_equally_likely(law, stream):
     labels = torch.full((n,), 2)
     np.random.seed(2)  # noqa: NPY002
     generator = rng(2) if stream == "generator" else None
-    sets = generate_uniform_cv_candidate_labels(None, labels, law=law, num_classes=K, generator=generator)
+    sets = generate_uniform_cv_candidate_labels(
+        None, labels, law=law, num_classes=K, generator=generator
+    )
     codes = (sets.long() * 2 ** torch.arange(K)).sum(1)
     counts = torch.bincount(codes, minlength=2**K).numpy()
     p_size = candidate_set_size_probabilities(K, law)
@@ -137,9 +147,13 @@ def test_labels_are_shifted_checked_and_may_lack_a_class():
     from_zero = generate_uniform_cv_candidate_labels(None, labels, generator=rng())
     from_one = generate_uniform_cv_candidate_labels(None, labels + 1, generator=rng())
     assert torch.equal(from_zero, from_one)
-    assert torch.equal(from_zero, generate_uniform_cv_candidate_labels(None, labels.numpy(), generator=rng()))
+    assert torch.equal(
+        from_zero, generate_uniform_cv_candidate_labels(None, labels.numpy(), generator=rng())
+    )
 
-    given = generate_uniform_cv_candidate_labels(None, torch.tensor([1, 2]), num_classes=6, generator=rng())
+    given = generate_uniform_cv_candidate_labels(
+        None, torch.tensor([1, 2]), num_classes=6, generator=rng()
+    )
     assert given.shape == (2, 6) and given[0, 1] == 1 and given[1, 2] == 1
     for bad, options in (
         (labels + 2, {}),
@@ -187,7 +201,10 @@ def test_flips_join_independently():
     expected = 30_000 * scipy.stats.binom.pmf(np.arange(10), 9, 0.3)
     keep = expected > 5
     observed = np.append(false_counts[keep], false_counts[~keep].sum())
-    assert scipy.stats.chisquare(observed, np.append(expected[keep], expected[~keep].sum())).pvalue > 1e-3
+    assert (
+        scipy.stats.chisquare(observed, np.append(expected[keep], expected[~keep].sum())).pvalue
+        > 1e-3
+    )
     assert torch.equal(generate_flip_candidate_labels(labels, 0.0).sum(1), torch.ones(30_000))
     assert generate_flip_candidate_labels(labels[:9], 0.5, num_classes=12).shape == (9, 12)
     for q in (-0.1, 1.0, float("nan")):
@@ -226,7 +243,9 @@ def test_instance_dependent_flips():
     torch.testing.assert_close(P[i], (0.3 * false / (false.sum() / 6)).clamp(max=1))
 
     permutation = torch.randperm(6, generator=g)
-    permuted = instance_dependent_flip_probability(probs[:, permutation], permutation.argsort()[labels], 0.3)
+    permuted = instance_dependent_flip_probability(
+        probs[:, permutation], permutation.argsort()[labels], 0.3
+    )
     torch.testing.assert_close(permuted, P[:, permutation])
 
     many = generate_instance_dependent_candidate_labels(

@@ -95,7 +95,10 @@ def new_row(method, z, s):
     if method in ("rc", "proden"):
         inside = sum(p[k] for k in s)
         return [p[k] / inside if k in s else 0.0 for k in range(len(z))]
-    inside, outside = (sum(p[k] + 1e-8 if (k in s) == of_s else 1e-8 for k in range(len(z))) for of_s in (True, False))
+    inside, outside = (
+        sum(p[k] + 1e-8 if (k in s) == of_s else 1e-8 for k in range(len(z)))
+        for of_s in (True, False)
+    )
     return [p[k] / (inside if k in s else outside) for k in range(len(z))]
 
 
@@ -119,7 +122,11 @@ def plain_run(method, x, y, sets, x_test, y_test, classes):
             seen = logits.tolist() if method == "proden" else model(x[index]).tolist()
             for i, z in zip(rows, seen, strict=True):
                 table[i] = new_row(method, z, sets[i])
-        tests.append(np.mean([z.index(max(z)) == t for z, t in zip(model(x_test).tolist(), y_test, strict=True)]))
+        tests.append(
+            np.mean(
+                [z.index(max(z)) == t for z, t in zip(model(x_test).tolist(), y_test, strict=True)]
+            )
+        )
 
     outputs = model(x).tolist()
     covered, approximated = statistics(outputs, sets)
@@ -128,7 +135,9 @@ def plain_run(method, x, y, sets, x_test, y_test, classes):
         "test_accuracy_last10_mean": sum(tests[-10:]) / 10,
         "test_accuracy_final": tests[-1],
         "test_accuracy_best_oracle": max(tests),
-        "train_accuracy_final": np.mean([z.index(max(z)) == t for z, t in zip(outputs, y, strict=True)]),
+        "train_accuracy_final": np.mean(
+            [z.index(max(z)) == t for z, t in zip(outputs, y, strict=True)]
+        ),
         "covering_rate": covered,
         "approximated_accuracy": approximated,
         "disambiguation": None if method == "cc" else np.mean(hits),
@@ -148,7 +157,19 @@ def statistics(outputs, sets):
 
 
 def run(folder, method, *flags):
-    own = ["-method", method, "-ep", str(EPOCHS), "-bs", str(BATCH), "-lr", str(LR), "-seed", str(SEED), "--cpu"]
+    own = [
+        "-method",
+        method,
+        "-ep",
+        str(EPOCHS),
+        "-bs",
+        str(BATCH),
+        "-lr",
+        str(LR),
+        "-seed",
+        str(SEED),
+        "--cpu",
+    ]
     entry.main([*own, *flags, "--output_dir", str(folder)])
     return json.loads((folder / "summary.json").read_text())
 
@@ -164,16 +185,22 @@ def assert_same_numbers(summary, expected):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_on_images_gives_the_numbers_of_the_plain_loop(tmp_path, images, method):
     folder, (x, y, x_test, y_test) = images
-    weight = ("-lw_weight", "1") if method == "lws" else ()  # with 2 it predicts one class throughout
+    weight = (
+        ("-lw_weight", "1") if method == "lws" else ()
+    )  # with 2 it predicts one class throughout
     summary = run(tmp_path / "r", method, "--data_dir", str(folder), *weight)
     sets = drawn_sets(y, SEED)
     saved = np.load(tmp_path / "r" / "candidates.npy")
     assert [set(np.flatnonzero(row).tolist()) for row in saved] == sets
 
-    pixels, test_pixels = (torch.tensor(part / np.float32(255), dtype=torch.float32) for part in (x, x_test))
+    pixels, test_pixels = (
+        torch.tensor(part / np.float32(255), dtype=torch.float32) for part in (x, x_test)
+    )
     expected, _ = plain_run(method, pixels, y, sets, test_pixels, y_test, K)
     assert_same_numbers(summary, expected)
-    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert len({line["accuracy"] for line in lines if line["split"] == "test"}) > 1
 
 
@@ -200,7 +227,9 @@ def test_a_fold_of_features_gives_the_numbers_of_the_plain_loop(tmp_path):
             scaled[:, j] = (x[:, j] - mean) / deviation
     scaled = torch.tensor(scaled, dtype=torch.float32)
     part = [sets[i] for i in train]
-    expected, model = plain_run("cavl", scaled[train], y[train], part, scaled[test], y[test], classes)
+    expected, model = plain_run(
+        "cavl", scaled[train], y[train], part, scaled[test], y[test], classes
+    )
     outside = [sets[i] for i in test]
     covered, approximated = statistics(model(scaled[test]).tolist(), outside)
     expected |= {"test_covering_rate": covered, "test_approximated_accuracy": approximated}
@@ -209,7 +238,18 @@ def test_a_fold_of_features_gives_the_numbers_of_the_plain_loop(tmp_path):
 
 def test_the_rule_that_picks_the_true_label_is_counted_as_in_the_plain_loop(tmp_path, images):
     folder, (x, y, *_) = images
-    flags = ("-mo", "resnet", "-depth", "8", "-selection_curve", str(N), "--data_dir", str(folder), "-ep", "2")
+    flags = (
+        "-mo",
+        "resnet",
+        "-depth",
+        "8",
+        "-selection_curve",
+        str(N),
+        "--data_dir",
+        str(folder),
+        "-ep",
+        "2",
+    )
     summary = run(tmp_path / "r", "cavl", *flags)
     model = resnet(8, K, in_channels=1)
     model.load_state_dict(state(tmp_path / "r")["state"]["model"])

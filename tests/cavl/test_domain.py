@@ -35,13 +35,21 @@ OF_SETS = {
     "lws": lambda y: utils_algo.update_from_outputs(Z, y, "lws"),
     "uniform": lambda y: utils_algo.update_from_outputs(Z, y, "uniform"),
     "confidence_update": lambda y: utils_algo.confidence_update(MODEL, TABLE.clone(), Z, y, INDEX),
-    "confidence_update_rc": lambda y: utils_algo.confidence_update_rc(MODEL, TABLE.clone(), Z, y, INDEX),
-    "confidence_update_lw": lambda y: utils_algo.confidence_update_lw(MODEL, TABLE.clone(), Z, y, INDEX),
+    "confidence_update_rc": lambda y: utils_algo.confidence_update_rc(
+        MODEL, TABLE.clone(), Z, y, INDEX
+    ),
+    "confidence_update_lw": lambda y: utils_algo.confidence_update_lw(
+        MODEL, TABLE.clone(), Z, y, INDEX
+    ),
     "is_covered": lambda y: utils_algo.is_covered(Z, y),
     "approximated_hit": lambda y: utils_algo.approximated_hit(Z, y),
     "selection_accuracy": lambda y: utils_algo.selection_accuracy(Z, y, TRUE, MAPS),
-    "accuracy_check_train": lambda y: utils_algo.accuracy_check_train([(Z, y, TRUE, INDEX)], MODEL, "cpu"),
-    "accuracy_check_cam": lambda y: utils_algo.accuracy_check_cam([(Z, y, TRUE, INDEX)], MODEL, "cpu"),
+    "accuracy_check_train": lambda y: utils_algo.accuracy_check_train(
+        [(Z, y, TRUE, INDEX)], MODEL, "cpu"
+    ),
+    "accuracy_check_cam": lambda y: utils_algo.accuracy_check_cam(
+        [(Z, y, TRUE, INDEX)], MODEL, "cpu"
+    ),
     "average_loss": lambda y: utils_loss.average_loss(Z, y),
     "cc_loss": lambda y: utils_loss.cc_loss(Z, y),
     "lws_loss": lambda y: utils_loss.lws_loss(Z, y, TABLE, INDEX, 2, 1),
@@ -60,7 +68,9 @@ BAD_SETS = {
 @pytest.mark.parametrize("name", OF_SETS)
 def test_candidate_matrices_are_of_0_and_1_without_an_empty_row(name, bad):
     OF_SETS[name](SETS)
-    with pytest.raises(ValueError, match="no candidate" if bad == "an empty row" else "expected 0 or 1"):
+    with pytest.raises(
+        ValueError, match="no candidate" if bad == "an empty row" else "expected 0 or 1"
+    ):
         OF_SETS[name](BAD_SETS[bad])
 
 
@@ -137,12 +147,20 @@ def test_functions_are_traced_without_a_look_at_the_values():
     bad = BAD_SETS["2"]
     grad = torch.func.grad(lambda z: utils_loss.average_loss(z, bad))(Z)
     assert torch.equal(
-        grad, torch.compile(torch.func.grad(lambda z: utils_loss.average_loss(z, bad)), backend="eager")(Z)
+        grad,
+        torch.compile(torch.func.grad(lambda z: utils_loss.average_loss(z, bad)), backend="eager")(
+            Z
+        ),
     )
-    for call in (lambda z: utils_loss.cc_loss(z, bad), lambda z: utils_algo.update_from_outputs(z, bad, "rc").sum()):
+    for call in (
+        lambda z: utils_loss.cc_loss(z, bad),
+        lambda z: utils_algo.update_from_outputs(z, bad, "rc").sum(),
+    ):
         compiled = torch.compile(call, backend="eager", fullgraph=True)
         assert torch.isfinite(compiled(Z))
-    rows = torch.func.vmap(lambda z, y: utils_algo.update_from_outputs(z[None], y[None], "rc")[0])(Z, SETS)
+    rows = torch.func.vmap(lambda z, y: utils_algo.update_from_outputs(z[None], y[None], "rc")[0])(
+        Z, SETS
+    )
     assert torch.allclose(rows, utils_algo.update_from_outputs(Z, SETS, "rc"))
 
 
@@ -151,7 +169,13 @@ def test_a_row_does_not_depend_on_its_neighbours(method):
     z = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     sets = torch.eye(5)[torch.tensor([0, 1, 2, 3, 4, 0])]
     sets[:, 2] = 1
-    for options in ({}, {"smoothing": 0.1}, {"temperature": 0.5}, {"cav": "softmax"}, {"cav": "grad"}):
+    for options in (
+        {},
+        {"smoothing": 0.1},
+        {"temperature": 0.5},
+        {"cav": "softmax"},
+        {"cav": "grad"},
+    ):
         whole = utils_algo.update_from_outputs(z, sets, method, **options)
         beside_a_bright_one = torch.cat([z[:1], 1000 * z[1:]])
         alone = utils_algo.update_from_outputs(beside_a_bright_one, sets, method, **options)
@@ -160,7 +184,11 @@ def test_a_row_does_not_depend_on_its_neighbours(method):
 
 def test_statistics_and_maps_of_a_sample_do_not_depend_on_its_neighbours():
     others = torch.cat([Z[:1], 100 * Z[1:]])
-    for function in (utils_algo.is_covered, utils_algo.approximated_hit, utils_algo.selected_labels):
+    for function in (
+        utils_algo.is_covered,
+        utils_algo.approximated_hit,
+        utils_algo.selected_labels,
+    ):
         assert torch.equal(function(Z, SETS)[0], function(others, SETS)[0])
     bright = torch.cat([MAPS[:1], 100 * MAPS[1:]])
     assert utils_algo.select_by_cam(MAPS, SETS)[0] == utils_algo.select_by_cam(bright, SETS)[0]

@@ -28,14 +28,19 @@ def run(tmp_path_factory):
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "photo.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(
+        path
+    )
     return path
 
 
 def test_a_picture_of_any_size_is_explained_among_the_candidates(run, picture, capsys):
     explain.main(["--run", str(run), "--image", str(picture), "--candidates", "3", "5"])
     told = capsys.readouterr().out.splitlines()
-    assert told[-2].startswith("of the candidates 3, 5 the class activation value picks ") and told[-2][-1] in "35"
+    assert (
+        told[-2].startswith("of the candidates 3, 5 the class activation value picks ")
+        and told[-2][-1] in "35"
+    )
     assert told[-1] == f"picture: {run / 'figures' / 'explain.png'}"
     assert Image.open(run / "figures" / "explain.png").size[0] > 300
 
@@ -50,7 +55,9 @@ def test_the_network_is_the_runs_and_the_picture_in_its_scale(run, picture):
     assert grey.shape == (1, 1, 24, 20) and 0 <= grey.min() < grey.max() <= 1
 
 
-def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(tmp_path, picture, capsys):
+def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(
+    tmp_path, picture, capsys
+):
     """Images of 20x20 and 4 classes: the tables of the data sets would say 28x28 and 10."""
     root = tmp_path / "data"
     root.mkdir()
@@ -59,7 +66,19 @@ def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(tmp_
         write_idx(root / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (12, 20, 20)))
         write_idx(root / f"{part}-labels-idx1-ubyte", np.arange(12) % 10)
     folder = tmp_path / "run"
-    flags = ("-mo", "resnet", "-depth", "8", "-ep", "1", "-mask", "product", "-cam_vis", "1", "--cpu")
+    flags = (
+        "-mo",
+        "resnet",
+        "-depth",
+        "8",
+        "-ep",
+        "1",
+        "-mask",
+        "product",
+        "-cam_vis",
+        "1",
+        "--cpu",
+    )
     main.main([*flags, "--data_dir", str(root), "--output_dir", str(folder)])
     settings, model, input_format = explain.load_run(folder)
     assert input_format == InputFormat((1, 20, 20), 10)
@@ -68,10 +87,15 @@ def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(tmp_
 
     explain.main(["--run", str(folder), "--image", str(picture)])
     said = capsys.readouterr().out.splitlines()[0]
-    assert said == "resnet of depth 8 trained on mnist: input 1x20x20, 10 classes, -cav logit, -mask product"
+    assert (
+        said
+        == "resnet of depth 8 trained on mnist: input 1x20x20, 10 classes, -cav logit, -mask product"
+    )
 
 
-def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(run, picture, tmp_path, capsys, monkeypatch):
+def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(
+    run, picture, tmp_path, capsys, monkeypatch
+):
     """Under -mask product a class outside the candidates wins where all their values are negative."""
     folder = shutil.copytree(run, tmp_path / "run")
     saved = checkpoint.load(folder / "checkpoints" / "last.pt")
@@ -88,7 +112,10 @@ def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(run, picture,
     for settings, expected in (
         ({"mask": "candidates", "select": "cav"}, ["picks 5"]),
         ({"mask": "product", "select": "cav"}, ["picks 0"]),
-        ({"mask": "candidates", "select": "cam"}, ["by which the run selects, is that of 3", "picks 5"]),
+        (
+            {"mask": "candidates", "select": "cam"},
+            ["by which the run selects, is that of 3", "picks 5"],
+        ),
     ):
         saved["settings"].update(settings)
         checkpoint.save(folder / "checkpoints" / "last.pt", saved)
@@ -122,7 +149,9 @@ def test_mistakes_are_named(run, picture, tmp_path):
         ("--out", "photo.png", "is the picture itself"),
     ],
 )
-def test_flags_that_cannot_be_are_one_line_and_touch_nothing(run, picture, capsys, monkeypatch, flag, value, message):
+def test_flags_that_cannot_be_are_one_line_and_touch_nothing(
+    run, picture, capsys, monkeypatch, flag, value, message
+):
     monkeypatch.chdir(picture.parent)
     (picture.parent / "folder.png").mkdir()
     Image.open(picture).save("photo.png")
@@ -150,7 +179,11 @@ def changed(path, *keys, value):
     [
         ((), [1], "not a checkpoint of main.py of this paper"),
         (("settings",), {"mo": "resnet"}, "not a checkpoint of main.py of this paper"),
-        (("settings", "mo"), "mlp", "has no class activation maps; convnet, resnet, densenet have them"),
+        (
+            ("settings", "mo"),
+            "mlp",
+            "has no class activation maps; convnet, resnet, densenet have them",
+        ),
         (("settings", "cav"), "x", "its checkpoint holds cav 'x', which is no value of -cav"),
         (("settings", "mask"), 3, "holds mask 3"),
         (("settings", "select"), None, "holds select None"),
@@ -158,7 +191,11 @@ def changed(path, *keys, value):
         (("settings", "depth"), 9, "holds depth 9"),
         (("settings", "depth"), 14, "does not fit"),
         (("state",), {}, "holds several runs, a folder each; name one of them"),
-        (("state", "model"), {"x": torch.zeros(2)}, "its weights are not those of convnet, resnet, densenet"),
+        (
+            ("state", "model"),
+            {"x": torch.zeros(2)},
+            "its weights are not those of convnet, resnet, densenet",
+        ),
         (("state", "model", "fc.bias"), torch.full((10,), torch.nan), "fc.bias holds NaN"),
         (("state", "input", "shape"), 3, "the format of its input is"),
         (("state", "input", "shape"), [3, -1, 32], "the format of its input is"),
@@ -172,7 +209,9 @@ def changed(path, *keys, value):
     ],
     ids=str,
 )
-def test_what_stands_in_a_checkpoint_is_looked_at(run, picture, tmp_path, capsys, keys, value, message):
+def test_what_stands_in_a_checkpoint_is_looked_at(
+    run, picture, tmp_path, capsys, keys, value, message
+):
     folder = shutil.copytree(run, tmp_path / "run")
     file = folder / "checkpoints" / "last.pt"
     if keys:
@@ -214,24 +253,35 @@ def rotated():
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_of_any_kind_is_explained(run, tmp_path, capsys, name):
     PICTURES[name](tmp_path / name)
-    explain.main(["--run", str(run), "--image", str(tmp_path / name), "--out", str(tmp_path / "out.png")])
+    explain.main(
+        ["--run", str(run), "--image", str(tmp_path / name), "--out", str(tmp_path / "out.png")]
+    )
     assert "picks" in capsys.readouterr().out
     assert Image.open(tmp_path / "out.png").size[0] > 300
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"no picture"], ids=["empty", "cut", "text"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8\xff", b"no picture"], ids=["empty", "cut", "text"]
+)
 def test_a_file_that_is_no_picture_is_named(run, tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(UserError, match="x.jpg: unreadable picture"):
         explain.main(["--run", str(run), "--image", str(tmp_path / "x.jpg")])
 
 
-@pytest.mark.parametrize("mo, ds, channels, classes", [("convnet", "mnist", 1, 10), ("densenet", "cifar100", 3, 100)])
-def test_a_checkpoint_without_its_format_takes_channels_and_classes_from_the_weights(mo, ds, channels, classes):
+@pytest.mark.parametrize(
+    "mo, ds, channels, classes", [("convnet", "mnist", 1, 10), ("densenet", "cifar100", 3, 100)]
+)
+def test_a_checkpoint_without_its_format_takes_channels_and_classes_from_the_weights(
+    mo, ds, channels, classes
+):
     shape = (0, channels, explain.SIZES["idx" if channels == 1 else "cifar"], 32)
     data = PartialData(ds, *[torch.empty(shape)] * 4, classes, is_sample=False)
     weights = build_model(Namespace(mo=mo, ds=ds, depth=8), data).state_dict()
     for saved in ({}, {"state": {}}, [1]):
         read = explain.input_format_of(saved, ds, weights)
-        assert read.shape == (channels, *[28 if channels == 1 else 32] * 2) and read.num_classes == classes
+        assert (
+            read.shape == (channels, *[28 if channels == 1 else 32] * 2)
+            and read.num_classes == classes
+        )
         assert (read.mean is None) == (channels == 1)

@@ -46,7 +46,9 @@ I = torch.nn.Identity()  # noqa: E741
 def load(name):
     """The arrays of one golden file, numeric ones as tensors."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(v) if v.dtype.kind in "biuf" else v for key, v in arrays.items()}
+        return {
+            key: torch.from_numpy(v) if v.dtype.kind in "biuf" else v for key, v in arrays.items()
+        }
 
 
 def assert_close(actual, expected, tolerance):
@@ -74,7 +76,9 @@ def test_class_dependent_candidates_repeat_the_global_stream(name):
 
 def test_instance_dependent_flip_probability():
     golden = load("instance_dependent")
-    actual = instance_dependent_flip_probability(golden["probs"], golden["labels"], golden["rate"].item())
+    actual = instance_dependent_flip_probability(
+        golden["probs"], golden["labels"], golden["rate"].item()
+    )
     assert actual.dtype == torch.float64
     assert_close(actual, golden["flip_probability"], 1e-6)
 
@@ -100,7 +104,10 @@ def test_cc_loss():
 @pytest.mark.parametrize("name", ["lws_loss_1", "lws_loss_2"])
 def test_lws_loss(name):
     golden = load(name)
-    arguments = (golden[key] for key in ("outputs", "partialY", "confidence", "index", "lw_weight", "lw_weight0"))
+    arguments = (
+        golden[key]
+        for key in ("outputs", "partialY", "confidence", "index", "lw_weight", "lw_weight0")
+    )
     for actual, key in zip(lws_loss(*arguments, None), ("loss", "part", "nonpart"), strict=True):
         assert_close(actual, golden[key], 1e-5)
 
@@ -116,7 +123,9 @@ def test_class_activation_value(kind):
 def test_confidence_update(name, mask):
     golden = load(name)
     table = golden["before"].clone()
-    updated = confidence_update(I, table, golden["outputs"], golden["batchY"], golden["index"], mask=mask)
+    updated = confidence_update(
+        I, table, golden["outputs"], golden["batchY"], golden["index"], mask=mask
+    )
     assert updated is table
     assert torch.equal(updated, golden["after"])
     selected = selected_labels(golden["outputs"], golden["batchY"], mask=mask)
@@ -143,7 +152,9 @@ def test_confidence_update_lw():
 
 def test_label_smoothing():
     golden = load("label_smoothing")
-    assert_close(label_smoothing(golden["onehot"], golden["epsion"].item()), golden["smoothed"], 1e-6)
+    assert_close(
+        label_smoothing(golden["onehot"], golden["epsion"].item()), golden["smoothed"], 1e-6
+    )
 
 
 class OutputsAndCam(torch.nn.Module):
@@ -170,7 +181,9 @@ def test_accuracies():
     train = accuracy_check_train(loader(outputs, Y, true, index), I, "cpu")
     assert train == pytest.approx(golden["accuracy_check_train"].item(), abs=1e-9)
     images = torch.cat([outputs, golden["cam"]], 1)
-    both = accuracy_check_cam(loader(images, Y, true, index), OutputsAndCam(), "cpu", restrict=False)
+    both = accuracy_check_cam(
+        loader(images, Y, true, index), OutputsAndCam(), "cpu", restrict=False
+    )
     assert both == pytest.approx(golden["accuracy_check_cam_unrestricted"].tolist(), abs=1e-9)
 
 
@@ -204,7 +217,9 @@ def test_four_epochs_of_training(mask):
     fill_hashed_weights(model, ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"])
     model.fc2.weight.data *= golden["fc2_scale"].item()
     confidence = Y / Y.sum(1, keepdim=True)
-    optimiser = torch.optim.Adam(model.parameters(), lr=golden["lr"].item(), weight_decay=golden["wd"].item())
+    optimiser = torch.optim.Adam(
+        model.parameters(), lr=golden["lr"].item(), weight_decay=golden["wd"].item()
+    )
     losses = []
     for order in golden["orders"]:
         for index in order.split(batch):

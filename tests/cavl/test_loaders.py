@@ -8,7 +8,10 @@ import pytest
 import torch
 import torchvision
 
-from cavl.utils.utils_data import prepare_cv_datasets, prepare_train_loaders_for_uniform_cv_candidate_labels
+from cavl.utils.utils_data import (
+    prepare_cv_datasets,
+    prepare_train_loaders_for_uniform_cv_candidate_labels,
+)
 from common import samples
 from common.cli import UserError
 
@@ -30,7 +33,9 @@ def mnist_root(tmp_path):
 
 
 def test_prepare_cv_datasets(mnist_root):
-    full, train, test, train_set, test_set, num_classes = prepare_cv_datasets("mnist", 8, data_root=mnist_root)
+    full, train, test, train_set, test_set, num_classes = prepare_cv_datasets(
+        "mnist", 8, data_root=mnist_root
+    )
     assert num_classes == 10 and len(train_set) == 30 and len(test_set) == 20
     image, label = train_set[3]
     assert image.shape == (1, 28, 28) and image.dtype == torch.float32 and label == 3
@@ -75,7 +80,9 @@ def test_only_image_sets():
 
 @pytest.mark.parametrize("root", [None, "elsewhere"])
 @pytest.mark.parametrize("dataname", ["mnist", "cifar10", "cifar100"])
-def test_a_set_that_is_not_there_is_an_error_and_never_the_sample(tmp_path, monkeypatch, capsys, dataname, root):
+def test_a_set_that_is_not_there_is_an_error_and_never_the_sample(
+    tmp_path, monkeypatch, capsys, dataname, root
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"{dataname}"):
         prepare_cv_datasets(dataname, 8, data_root=root and tmp_path / root)

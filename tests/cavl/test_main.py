@@ -28,14 +28,19 @@ def tiny_cifar(tmp_path_factory) -> Path:
     root, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
     (root / "cifar-10-batches-py").mkdir()
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-        content = {"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": rng.integers(0, 10, 2).tolist()}
+        content = {
+            "data": rng.integers(0, 256, (2, 3072), dtype=np.uint8),
+            "labels": rng.integers(0, 10, 2).tolist(),
+        }
         (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
     return root
 
 
 def test_plain_parser_keeps_the_references_defaults():
     args = build_parser().parse_args([])
-    expected = dict(lr=1e-3, bs=64, ds="mnist", mo="mlp", ep=250, wd=1e-3, seed=0, gpu="0", op="adam", ca=None)
+    expected = dict(
+        lr=1e-3, bs=64, ds="mnist", mo="mlp", ep=250, wd=1e-3, seed=0, gpu="0", op="adam", ca=None
+    )
     assert {k: getattr(args, k) for k in expected} == expected
     args = parse_args([*SAMPLE])
     assert (args.method, args.partial_type, args.cav, args.mask, args.cav_forward) == (
@@ -44,17 +49,29 @@ def test_plain_parser_keeps_the_references_defaults():
 
 
 def test_one_dash_and_two_are_the_same_and_given_flags_win_over_the_samples_defaults():
-    assert build_parser().parse_args(["-ep", "3"]).ep == build_parser().parse_args(["--ep", "3"]).ep == 3
+    assert (
+        build_parser().parse_args(["-ep", "3"]).ep
+        == build_parser().parse_args(["--ep", "3"]).ep
+        == 3
+    )
     assert parse_args([*SAMPLE]).ep == 60
     assert parse_args([*SAMPLE, "-ep", "250"]).ep == 250
 
 
 def test_a_run_leaves_what_design_lists(tmp_path, capsys):
     summary = run(tmp_path / "r", "-ep", "2")
-    for name in ("config.json", "metrics.jsonl", "candidates.npy", "selected.csv", "figures/curves.png"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "candidates.npy",
+        "selected.csv",
+        "figures/curves.png",
+    ):
         assert (tmp_path / "r" / name).is_file(), name
     assert any((tmp_path / "r" / "tensorboard").iterdir())
-    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["split"] for line in lines] == ["start", "train", "test", "train", "test"]
     assert summary["offline_sample"] and summary["test_accuracy_last10_mean"] == pytest.approx(
         np.mean([line["accuracy"] for line in lines if line["split"] == "test"])
@@ -85,10 +102,15 @@ def test_uniform_has_no_rows_to_change_and_cavl_leaves_no_candidate_set(tmp_path
 
 
 @pytest.mark.parametrize("method", ["cc", "uniform", "lws"])
-def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_its_own(tmp_path, method):
+def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_its_own(
+    tmp_path, method
+):
     flags = ("-method", method, "-ep", "2")
     run(tmp_path / "r", *flags)
-    selected, sets = pd.read_csv(tmp_path / "r/selected.csv"), np.load(tmp_path / "r/candidates.npy")
+    selected, sets = (
+        pd.read_csv(tmp_path / "r/selected.csv"),
+        np.load(tmp_path / "r/candidates.npy"),
+    )
     assert (sets[selected["index"], selected["selected"]] == 1).all()
     if method != "lws":
         args = parse_args([*SAMPLE, *flags])
@@ -104,9 +126,26 @@ def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_i
     "flags",
     [
         *(["-cav", "softmax"], ["-cav", "grad"], ["-mask", "product"], ["-cav_forward", "before"]),
-        *(["-smoothing", "0.1"], ["-temperature", "0.5"], ["-warmup", "1"], ["-op", "sgd"], ["-lr", "0.01"]),
-        *(["-wd", "0.1"], ["-bs", "32"], ["-seed", "1"], ["-partial_type", "uss_exact"], ["-partial_type", "fps"]),
-        *(["-ca", "04"], ["-partial_type", "case"], ["-partial_type", "fps", "-q", "0.1"], ["-mo", "linear"]),
+        *(
+            ["-smoothing", "0.1"],
+            ["-temperature", "0.5"],
+            ["-warmup", "1"],
+            ["-op", "sgd"],
+            ["-lr", "0.01"],
+        ),
+        *(
+            ["-wd", "0.1"],
+            ["-bs", "32"],
+            ["-seed", "1"],
+            ["-partial_type", "uss_exact"],
+            ["-partial_type", "fps"],
+        ),
+        *(
+            ["-ca", "04"],
+            ["-partial_type", "case"],
+            ["-partial_type", "fps", "-q", "0.1"],
+            ["-mo", "linear"],
+        ),
         *(["-mo", "lenet"], ["-augment"], ["-schedule", "cosine"]),
     ],
     ids=" ".join,
@@ -126,14 +165,18 @@ def test_the_weights_of_lws_and_the_depth_of_a_resnet_act(tmp_path):
     for depth in ("8", "14"):
         flags = ("-mo", "resnet", "-depth", depth, "-bs", "128", "--max_steps", "1")
         run(tmp_path / depth, *flags)
-        blocks = [key for key in state(tmp_path / depth)["state"]["model"] if key.endswith("conv1.weight")]
+        blocks = [
+            key for key in state(tmp_path / depth)["state"]["model"] if key.endswith("conv1.weight")
+        ]
         assert len(blocks) == 1 + (int(depth) - 2) // 2
 
 
 def test_the_mask_acts_in_the_selection_curve_too(tmp_path, monkeypatch):
     seen = []
     original = report.selection_accuracy
-    monkeypatch.setattr(report, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k))
+    monkeypatch.setattr(
+        report, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k)
+    )
     run(tmp_path / "r", "-mask", "product", "-selection_curve", "100", "-ep", "1")
     assert seen == ["product"]
 
@@ -163,7 +206,10 @@ def test_hard_labels_as_indices_equal_the_confidence_table(tmp_path):
 
 def test_host_resident_images_give_the_same_run(tmp_path, default_state):
     run(tmp_path / "host", "-ep", "2", "-resident_gb", "0.001")
-    assert all(torch.allclose(state(tmp_path / "host")["state"]["model"][k], default_state[k]) for k in default_state)
+    assert all(
+        torch.allclose(state(tmp_path / "host")["state"]["model"][k], default_state[k])
+        for k in default_state
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 20, 21, 22, 40])
@@ -172,13 +218,17 @@ def test_stopped_after_any_step_and_resumed_equals_uninterrupted(tmp_path, steps
     run(tmp_path / "whole", *flags)
     run(tmp_path / "parts", *flags, "--max_steps", str(steps))
     run(tmp_path / "parts", *flags, "--resume")
-    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "parts/metrics.jsonl").read_bytes()
+    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (
+        tmp_path / "parts/metrics.jsonl"
+    ).read_bytes()
     a, b = state(tmp_path / "whole"), state(tmp_path / "parts")
     assert same(a["state"], b["state"]) and same(a["random"], b["random"])
 
 
 @pytest.mark.parametrize(
-    "flags", [("-method", "rc"), ("-method", "lws"), ("-op", "sgd"), ("-schedule", "cosine")], ids=" ".join
+    "flags",
+    [("-method", "rc"), ("-method", "lws"), ("-op", "sgd"), ("-schedule", "cosine")],
+    ids=" ".join,
 )
 def test_resume_is_exact_for_tables_and_schedules(tmp_path, flags):
     flags = (*flags, "-ep", "2")
@@ -189,7 +239,19 @@ def test_resume_is_exact_for_tables_and_schedules(tmp_path, flags):
 
 
 def test_resume_is_exact_for_dropout_and_batch_statistics(tmp_path, tiny_cifar):
-    flags = ["-ds", "cifar10", "-mo", "convnet", "-bs", "4", "-ep", "2", "--data_dir", str(tiny_cifar), "--cpu"]
+    flags = [
+        "-ds",
+        "cifar10",
+        "-mo",
+        "convnet",
+        "-bs",
+        "4",
+        "-ep",
+        "2",
+        "--data_dir",
+        str(tiny_cifar),
+        "--cpu",
+    ]
     entry.main([*flags, "--output_dir", str(tmp_path / "whole")])
     for steps in (["--max_steps", "2"], ["--resume"]):
         entry.main([*flags, "--output_dir", str(tmp_path / "parts"), *steps])
@@ -217,18 +279,46 @@ def test_sigterm_saves_and_exits_143(tmp_path, monkeypatch):
 
 
 def test_models_with_maps_select_by_cam_draw_cams_and_the_selection_curve(tmp_path):
-    flags = ("-mo", "resnet", "-depth", "8", "-ep", "1", "-select", "cam", "-cam_vis", "2", "-selection_curve", "200")
+    flags = (
+        "-mo",
+        "resnet",
+        "-depth",
+        "8",
+        "-ep",
+        "1",
+        "-select",
+        "cam",
+        "-cam_vis",
+        "2",
+        "-selection_curve",
+        "200",
+    )
     summary = run(tmp_path / "r", *flags, "-bs", "128")
-    assert (tmp_path / "r/figures/cams.png").is_file() and (tmp_path / "r/figures/selection.png").is_file()
+    assert (tmp_path / "r/figures/cams.png").is_file() and (
+        tmp_path / "r/figures/selection.png"
+    ).is_file()
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     rates = next(line for line in lines if line["split"] == "selection")
     for rule in ("logit", "cav", "cam_area", "cam_sum"):
         assert 0 <= rates[rule] <= 1
-        assert summary[f"selection_{rule}_first"] == summary[f"selection_{rule}_final"] == rates[rule]
+        assert (
+            summary[f"selection_{rule}_first"] == summary[f"selection_{rule}_final"] == rates[rule]
+        )
 
 
 def test_densenet_on_colour(tmp_path, tiny_cifar):
-    flags = ["-ds", "cifar10", "-mo", "densenet", "-ep", "1", "-augment", "--data_dir", str(tiny_cifar), "--cpu"]
+    flags = [
+        "-ds",
+        "cifar10",
+        "-mo",
+        "densenet",
+        "-ep",
+        "1",
+        "-augment",
+        "--data_dir",
+        str(tiny_cifar),
+        "--cpu",
+    ]
     entry.main([*flags, "--output_dir", str(tmp_path / "d")])
     assert state(tmp_path / "d")["progress"]["step"] == 1
 
@@ -239,12 +329,24 @@ def test_instance_dependent_sets_and_their_oracle(tmp_path):
     run(tmp_path / "j", "-partial_type", "instance", "-ep", "1", "-oracle", str(oracle))
     sets = [np.load(tmp_path / k / "candidates.npy") for k in "ij"]
     assert np.array_equal(*sets) and 1.5 < sets[0].sum(1).mean() < 6
-    run(tmp_path / "k", "-partial_type", "instance", "-ep", "1", "-oracle", str(oracle), "-rate", "0.1")
+    run(
+        tmp_path / "k",
+        "-partial_type",
+        "instance",
+        "-ep",
+        "1",
+        "-oracle",
+        str(oracle),
+        "-rate",
+        "0.1",
+    )
     assert np.load(tmp_path / "k/candidates.npy").sum() < sets[0].sum()
 
 
 @pytest.mark.parametrize(("what", "status"), [("signal", 143), ("loss", 1)])
-def test_a_signal_or_a_bad_loss_ends_the_oracles_training(tmp_path, monkeypatch, capsys, what, status):
+def test_a_signal_or_a_bad_loss_ends_the_oracles_training(
+    tmp_path, monkeypatch, capsys, what, status
+):
     steps = []
 
     def optimizer_of(args, model):
@@ -267,17 +369,37 @@ def test_a_signal_or_a_bad_loss_ends_the_oracles_training(tmp_path, monkeypatch,
     assert not (tmp_path / "r/oracle.pt").exists()
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state": {"model": 3}}], ids=["tensor", "list", "number"])
+@pytest.mark.parametrize(
+    "content", [torch.zeros(3), [1, 2], {"state": {"model": 3}}], ids=["tensor", "list", "number"]
+)
 def test_an_oracle_file_without_weights_is_named(tmp_path, content):
     torch.save(content, tmp_path / "o.pt")
     with pytest.raises(UserError, match="o.pt: not a checkpoint of main.py"):
-        run(tmp_path / "r", "-partial_type", "instance", "-oracle", str(tmp_path / "o.pt"), "-ep", "1")
+        run(
+            tmp_path / "r",
+            "-partial_type",
+            "instance",
+            "-oracle",
+            str(tmp_path / "o.pt"),
+            "-ep",
+            "1",
+        )
 
 
 @pytest.mark.slow
 def test_cavl_beats_averaging_on_the_sample_over_three_seeds(tmp_path):
     """Spec f: cavl above uniform by about 40 points under USS; the mean over three seeds is what is promised."""
-    entry.main([*SAMPLE, "-compare", "cavl,uniform,rc", "-seeds", "0,1,2", "--output_dir", str(tmp_path / "r")])
+    entry.main(
+        [
+            *SAMPLE,
+            "-compare",
+            "cavl,uniform,rc",
+            "-seeds",
+            "0,1,2",
+            "--output_dir",
+            str(tmp_path / "r"),
+        ]
+    )
     summary = json.loads((tmp_path / "r/summary.json").read_text())
     assert summary["cavl_mean"] - summary["uniform_mean"] > 0.35
     assert summary["rc_mean"] > summary["cavl_mean"]

@@ -16,7 +16,9 @@ DTYPES = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?")
 
 
 def save(path, **content):
-    scipy.io.savemat(path, {"data": np.ones((12, 4)), "partial_target": TARGET, "target": TARGET, **content})
+    scipy.io.savemat(
+        path, {"data": np.ones((12, 4)), "partial_target": TARGET, "target": TARGET, **content}
+    )
     return path
 
 
@@ -44,7 +46,9 @@ def test_matrices_are_those_that_scipy_reads(tmp_path, dtype, compressed):
         if key in ("text", "cells", "record", "imaginary"):
             assert found[key] is None
             continue
-        one, two = (m.toarray() if scipy.sparse.issparse(m) else m for m in (found[key], expected[key]))
+        one, two = (
+            m.toarray() if scipy.sparse.issparse(m) else m for m in (found[key], expected[key])
+        )
         assert np.array_equal(one, two) and one.shape == two.shape
 
 
@@ -55,7 +59,11 @@ def test_files_of_version_4_and_of_the_other_byte_order(tmp_path):
     def element(kind, data):
         return struct.pack(">II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
 
-    parts = element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">ii", 1, 2)) + element(1, b"name")
+    parts = (
+        element(6, struct.pack(">II", 6, 0))
+        + element(5, struct.pack(">ii", 1, 2))
+        + element(1, b"name")
+    )
     parts += element(9, struct.pack(">dd", 1.5, -2))
     header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(">H", 0x0100) + b"MI"
     (tmp_path / "y.mat").write_bytes(header + element(14, parts))

@@ -73,7 +73,9 @@ def test_he_initialisation(make):
             assert (layer.weight == 1).all() and (layer.bias == 0).all()
 
 
-@pytest.mark.parametrize(("depth", "blocks", "expansion"), [(8, 1, 1), (32, 5, 1), (38, 6, 1), (44, 7, 4)])
+@pytest.mark.parametrize(
+    ("depth", "blocks", "expansion"), [(8, 1, 1), (32, 5, 1), (38, 6, 1), (44, 7, 4)]
+)
 def test_resnet_depths(depth, blocks, expansion):
     model = ResNet(depth, 10)
     assert [len(stage) for stage in (model.layer1, model.layer2, model.layer3)] == [blocks] * 3

@@ -18,7 +18,11 @@ pytestmark = pytest.mark.slow
 
 def start(folder: Path, *command: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -36,7 +40,10 @@ def test_python_main_py_runs_verbatim_offline(tmp_path):
     """`python main.py` without data: the sample serves and is announced."""
     out = finish(start(tmp_path, str(SCRIPT)))
     assert "offline sample" in out.split("before training")[0]
-    assert "cavl (offline sample): test accuracy" in out and (tmp_path / "save/mnist_mlp_cavl/summary.json").is_file()
+    assert (
+        "cavl (offline sample): test accuracy" in out
+        and (tmp_path / "save/mnist_mlp_cavl/summary.json").is_file()
+    )
 
 
 def test_killed_at_any_moment_and_resumed_gives_the_same_numbers(tmp_path):
@@ -57,7 +64,9 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_numbers(tmp_path):
         ends.append(process.returncode)
     assert ends[0] == -signal.SIGKILL
     finish(start(tmp_path, *flags, "--output_dir", "killed", "--resume"))
-    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "killed/metrics.jsonl").read_bytes()
+    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (
+        tmp_path / "killed/metrics.jsonl"
+    ).read_bytes()
     whole, killed = final(tmp_path / "whole"), final(tmp_path / "killed")
     assert torch.equal(whole["labels"]["selected"], killed["labels"]["selected"])
     assert all(torch.equal(whole["model"][k], killed["model"][k]) for k in whole["model"])

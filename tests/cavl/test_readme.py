@@ -15,5 +15,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
 def test_the_command_is_taken(tmp_path, monkeypatch, argv):
-    monkeypatch.setattr(options, "locate_dataset", lambda ds, given, want_sample: Location(tmp_path, want_sample))
+    monkeypatch.setattr(
+        options, "locate_dataset", lambda ds, given, want_sample: Location(tmp_path, want_sample)
+    )
     options.parse_args(argv)

@@ -10,9 +10,15 @@ from tests.short_names import program_for, run_inside
 FOLDER = Path(cavl.__file__).parent
 # `cifar_models.resnet` and `.densenet` come last: as attributes these are the package's functions.
 MODULES = ["utils", "cifar_models", "main", "explain"]
-MODULES += [f"utils.{path.stem}" for path in sorted((FOLDER / "utils").glob("*.py")) if path.stem != "__init__"]
 MODULES += [
-    f"cifar_models.{path.stem}" for path in sorted((FOLDER / "cifar_models").glob("*.py")) if path.stem != "__init__"
+    f"utils.{path.stem}"
+    for path in sorted((FOLDER / "utils").glob("*.py"))
+    if path.stem != "__init__"
+]
+MODULES += [
+    f"cifar_models.{path.stem}"
+    for path in sorted((FOLDER / "cifar_models").glob("*.py"))
+    if path.stem != "__init__"
 ]
 
 

@@ -59,7 +59,9 @@ def steps_of(monkeypatch):
 
 
 @pytest.mark.parametrize("measurement", [3, 4, 5, 6])
-def test_after_an_evaluation_that_failed_no_step_is_repeated(tmp_path, monkeypatch, whole, measurement):
+def test_after_an_evaluation_that_failed_no_step_is_repeated(
+    tmp_path, monkeypatch, whole, measurement
+):
     """Two measurements before the first step, and two after each epoch."""
     monkeypatch.setattr(report, "measure", at_call(report.measure, measurement, fail))
     with pytest.raises(UserError):
@@ -83,12 +85,18 @@ def test_a_signal_in_an_evaluation_ends_it_between_two_batches(
 
     def kill():
         os.kill(os.getpid(), number)
-        monkeypatch.setattr(entry.torch.nn.Module, "__call__", lambda *a, **k: evaluated.append(1) or predict(*a, **k))
+        monkeypatch.setattr(
+            entry.torch.nn.Module,
+            "__call__",
+            lambda *a, **k: evaluated.append(1) or predict(*a, **k),
+        )
 
     monkeypatch.setattr(report, "evaluate", at_call(report.evaluate, measurement, kill))
     with pytest.raises(SystemExit) as stop:
         run_main(lambda: run(tmp_path / "r", *FLAGS))
-    assert stop.value.code == status and len(evaluated) == 3  # the network and its two layers, for one batch
+    assert (
+        stop.value.code == status and len(evaluated) == 3
+    )  # the network and its two layers, for one batch
     assert "go on with --resume" in capsys.readouterr().out
     monkeypatch.undo()
     run(tmp_path / "r", *FLAGS, "--resume")
@@ -122,16 +130,23 @@ def test_an_oracle_of_another_start_is_trained_again(tmp_path, monkeypatch):
     shutil.copy(tmp_path / "old/oracle.pt", tmp_path / "r/oracle.pt")
     run(tmp_path / "r", *flags, "-seed", "1")
     assert same(state(tmp_path / "r")["state"], state(tmp_path / "fresh")["state"])
-    assert np.array_equal(np.load(tmp_path / "r/candidates.npy"), np.load(tmp_path / "fresh/candidates.npy"))
+    assert np.array_equal(
+        np.load(tmp_path / "r/candidates.npy"), np.load(tmp_path / "fresh/candidates.npy")
+    )
 
-    monkeypatch.setattr(draw, "_train_oracle", lambda *args: pytest.fail("a resumed run has its oracle"))
+    monkeypatch.setattr(
+        draw, "_train_oracle", lambda *args: pytest.fail("a resumed run has its oracle")
+    )
     run(tmp_path / "r", *flags, "-seed", "1", "--resume")
 
 
 def test_bad_input_leaves_the_run_that_overwrite_would_move(tmp_path, whole):
     folder = shutil.copytree(whole, tmp_path / "r")
     np.save(tmp_path / "sets.npy", np.ones((3, 10)))
-    for flags in (("-partial_file", str(tmp_path / "sets.npy")), ("-ds", "cifar10", "-mo", "lenet")):
+    for flags in (
+        ("-partial_file", str(tmp_path / "sets.npy")),
+        ("-ds", "cifar10", "-mo", "lenet"),
+    ):
         with pytest.raises(UserError):
             run(folder, *flags, "--overwrite")
     assert_equal(whole, folder)
@@ -154,7 +169,12 @@ def test_bad_input_leaves_the_run_that_overwrite_would_move(tmp_path, whole):
         ((), ("labels", "candidates"), "x", "labels candidates is 'x', expected a tensor"),
         ((), ("warmup", "best"), float("nan"), "warmup does not fit"),
         ((), ("warmup", "risen"), 3, "warmup does not fit"),
-        (("-method", "rc"), ("labels", "table"), torch.full((1300, 10), torch.nan), "labels table: nan"),
+        (
+            ("-method", "rc"),
+            ("labels", "table"),
+            torch.full((1300, 10), torch.nan),
+            "labels table: nan",
+        ),
         (("-method", "rc"), ("labels", "table"), torch.ones(10), r"labels table: shape \(10,\)"),
     ],
     ids=str,
@@ -174,7 +194,9 @@ def test_a_comparison_that_is_cut_in_its_first_run_is_a_run(tmp_path, monkeypatc
     flags = ("-compare", "cavl,cc", "-ep", "1")
     folder = tmp_path / "c"
     second_look = entry.second_look
-    monkeypatch.setattr(entry, "second_look", at_call(second_look, 5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(
+        entry, "second_look", at_call(second_look, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    )
     with pytest.raises(SystemExit) as stop:
         run(folder, *flags)
     assert stop.value.code == 143
@@ -184,8 +206,12 @@ def test_a_comparison_that_is_cut_in_its_first_run_is_a_run(tmp_path, monkeypatc
         run(folder, *flags)
     shutil.copytree(folder, tmp_path / "copy")
     run(folder, *flags, "--resume")
-    run(tmp_path / "copy", *flags, "-seed", "1", "--overwrite")  # another seed: nothing of the cut run is in its way
-    one, two = (json.loads((path / "summary.json").read_text()) for path in (folder, tmp_path / "copy"))
+    run(
+        tmp_path / "copy", *flags, "-seed", "1", "--overwrite"
+    )  # another seed: nothing of the cut run is in its way
+    one, two = (
+        json.loads((path / "summary.json").read_text()) for path in (folder, tmp_path / "copy")
+    )
     assert one["runs"] == two["runs"] == 2
     assert (tmp_path / "copy.old-1/cavl-seed0/checkpoints/last.pt").is_file()
 

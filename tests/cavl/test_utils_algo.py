@@ -59,7 +59,9 @@ def test_rows_sum_to_one_and_stay_in_the_set(name, scale):
 
 
 def test_lws_rows_sum_to_one_on_either_side():
-    outputs, Y = batch(scale=0.5)  # larger outputs leave parts of p that the 1e-8 of the denominator outweighs
+    outputs, Y = batch(
+        scale=0.5
+    )  # larger outputs leave parts of p that the 1e-8 of the denominator outweighs
     rows = rows_of("lws", outputs, Y)
     torch.testing.assert_close((rows * Y).sum(1), torch.ones(len(rows)), atol=1e-4, rtol=0)
     has_outside = (Y == 0).any(1)
@@ -70,7 +72,9 @@ def test_lws_rows_sum_to_one_on_either_side():
 def test_permuting_the_classes_permutes_the_rows(name):
     outputs, Y = batch()
     order = torch.randperm(7, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(rows_of(name, outputs[:, order], Y[:, order]), rows_of(name, outputs, Y)[:, order])
+    torch.testing.assert_close(
+        rows_of(name, outputs[:, order], Y[:, order]), rows_of(name, outputs, Y)[:, order]
+    )
 
 
 def test_shape_of_the_class_activation_value():
@@ -111,7 +115,9 @@ def test_selection_stays_in_the_set_where_the_value_overflows(dtype):
 def test_hard_labels_are_the_one_hot_rows(mask):
     outputs, Y = batch()
     rows = update_from_outputs(outputs, Y, "cavl", mask=mask)
-    assert torch.equal(rows, torch.nn.functional.one_hot(selected_labels(outputs, Y, mask=mask), 7).float())
+    assert torch.equal(
+        rows, torch.nn.functional.one_hot(selected_labels(outputs, Y, mask=mask), 7).float()
+    )
 
 
 def test_smoothing_and_temperature():
@@ -145,7 +151,9 @@ def test_updates_write_the_batch_rows_in_place_without_gradient(update):
     index = torch.randperm(50, generator=torch.Generator().manual_seed(1))[:20]
     result = update(weight, table, outputs, Y, index)
     assert result is table and not result.requires_grad
-    method = {confidence_update: "cavl", confidence_update_rc: "rc", confidence_update_lw: "lws"}[update]
+    method = {confidence_update: "cavl", confidence_update_rc: "rc", confidence_update_lw: "lws"}[
+        update
+    ]
     assert torch.equal(table[index], update_from_outputs(weight(outputs).detach(), Y, method))
     untouched = torch.ones(50, dtype=torch.bool).index_fill(0, index, False)
     assert (table[untouched] == 0.25).all()
@@ -177,7 +185,9 @@ def test_covering_rate_and_approximated_accuracy():
     candidates = torch.tensor([[1, 1, 0], [1, 1, 0]], dtype=torch.uint8)
     assert is_covered(outputs, candidates).tolist() == [True, False]
     p = torch.tensor(1.0).exp() / (torch.tensor(1.0).exp() + 1)
-    torch.testing.assert_close(approximated_hit(outputs, candidates), torch.stack([p, torch.tensor(0.0)]))
+    torch.testing.assert_close(
+        approximated_hit(outputs, candidates), torch.stack([p, torch.tensor(0.0)])
+    )
 
 
 def test_selection_accuracy():

@@ -20,7 +20,9 @@ from common.cli import UserError
 
 
 def test_initial_confidence():
-    sets = generate_flip_candidate_labels(torch.arange(10).repeat(5), 0.5, generator=np.random.default_rng(0))
+    sets = generate_flip_candidate_labels(
+        torch.arange(10).repeat(5), 0.5, generator=np.random.default_rng(0)
+    )
     confidence = initial_confidence(sets)
     torch.testing.assert_close(confidence.sum(1), torch.ones(50))
     assert ((confidence > 0) == (sets > 0)).all()
@@ -60,7 +62,9 @@ def save_mat(path, **content):
     return path
 
 
-@pytest.mark.parametrize("keys", [("data", "partial_target", "target"), ("features", "p_labels", "logitlabels")])
+@pytest.mark.parametrize(
+    "keys", [("data", "partial_target", "target"), ("features", "p_labels", "logitlabels")]
+)
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("transposed", [True, False])
 def test_load_pll_mat(tmp_path, keys, sparse, transposed):
@@ -82,7 +86,9 @@ def test_load_pll_mat_standardizes(tmp_path):
     path = save_mat(tmp_path / "set.mat", data=data, partial_target=partial.T, target=target.T)
     X, _, _ = load_pll_mat(str(path))
     torch.testing.assert_close(X.mean(0), torch.zeros(3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(X.std(0, correction=0), torch.tensor([1.0, 0.0, 1.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        X.std(0, correction=0), torch.tensor([1.0, 0.0, 1.0]), atol=1e-6, rtol=0
+    )
     assert (X[:, 1] == 0).all()
 
 

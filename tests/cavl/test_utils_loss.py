@@ -72,14 +72,20 @@ def test_rc_with_one_hot_rows_is_cross_entropy(batch):
 
 def test_the_averaged_loss_is_rc_with_equal_confidences(batch):
     outputs, Y, *_ = batch
-    torch.testing.assert_close(average_loss(outputs, Y), rc_loss(outputs, initial_confidence(Y), torch.arange(B)))
+    torch.testing.assert_close(
+        average_loss(outputs, Y), rc_loss(outputs, initial_confidence(Y), torch.arange(B))
+    )
 
 
 def test_cc_of_a_single_candidate_is_cross_entropy_and_of_all_is_zero(batch):
     outputs = batch[0]
     labels = torch.arange(B) % K
-    torch.testing.assert_close(cc_loss(outputs, F.one_hot(labels, K)), F.cross_entropy(outputs, labels))
-    torch.testing.assert_close(cc_loss(outputs, torch.ones(B, K)), torch.zeros((), dtype=torch.float64))
+    torch.testing.assert_close(
+        cc_loss(outputs, F.one_hot(labels, K)), F.cross_entropy(outputs, labels)
+    )
+    torch.testing.assert_close(
+        cc_loss(outputs, torch.ones(B, K)), torch.zeros((), dtype=torch.float64)
+    )
 
 
 def test_losses_stay_finite_at_extreme_outputs():
@@ -87,7 +93,9 @@ def test_losses_stay_finite_at_extreme_outputs():
     Y = torch.tensor([[0, 1, 1], [1, 0, 0]], dtype=torch.uint8)
     confidence = Y / Y.sum(1, keepdim=True)
     index = torch.arange(2)
-    assert cc_loss(outputs[:1], Y[:1]).item() == pytest.approx(120 - torch.log(torch.tensor(2.0)).item())
+    assert cc_loss(outputs[:1], Y[:1]).item() == pytest.approx(
+        120 - torch.log(torch.tensor(2.0)).item()
+    )
     for loss in losses(outputs, Y, confidence, index).values():
         (gradient,) = torch.autograd.grad(loss, outputs, retain_graph=True)
         assert loss.isfinite() and gradient.isfinite().all()

@@ -17,7 +17,11 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def clean_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variables of the user's shell; the signal handlers and the denormal mode as before the test."""
-    for name in ("WSL_DATA_DIR", "WSL_OFFLINE", *(name for name in os.environ if name.startswith("ACCELERATE_"))):
+    for name in (
+        "WSL_DATA_DIR",
+        "WSL_OFFLINE",
+        *(name for name in os.environ if name.startswith("ACCELERATE_")),
+    ):
         monkeypatch.delenv(name, raising=False)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield

@@ -26,7 +26,9 @@ def package(tmp_path, monkeypatch):
     (folder / "nets").mkdir(parents=True)
     (folder / "__init__.py").touch()
     (folder / "settings.py").write_text(BODY.format(full="paper.settings"))
-    (folder / "nets" / "deep.py").write_text(BODY.format(full="paper.nets.deep") + "\n\ndef deep():\n    pass\n")
+    (folder / "nets" / "deep.py").write_text(
+        BODY.format(full="paper.nets.deep") + "\n\ndef deep():\n    pass\n"
+    )
     imports = "from paper.nets.deep import deep\n"
     (folder / "nets" / "__init__.py").write_text(imports + BODY.format(full="paper.nets"))
     monkeypatch.syspath_prepend(str(tmp_path))

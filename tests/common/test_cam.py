@@ -14,9 +14,8 @@ from common.cam import (
     normalize_scoremap,
     overlay,
     resize_maps,
-    save_curves,
-    save_grid,
 )
+from common.plots import save_curves, save_grid
 
 # --- maps ---
 
@@ -43,7 +42,9 @@ def test_the_mean_of_a_map_is_the_logit_of_a_pooled_head():
 def test_maps_are_differentiable_and_resized_without_aligned_corners():
     features = torch.rand(1, 2, 2, 2, requires_grad=True)
     maps = resize_maps(class_activation_map(features, torch.ones(1, 2)), (4, 4))
-    wanted = nn.functional.interpolate(features.sum(1, keepdim=True), size=(4, 4), mode="bilinear", align_corners=False)
+    wanted = nn.functional.interpolate(
+        features.sum(1, keepdim=True), size=(4, 4), mode="bilinear", align_corners=False
+    )
     torch.testing.assert_close(maps, wanted)
     maps.sum().backward()
     assert features.grad.abs().sum() > 0
@@ -58,7 +59,11 @@ M = np.array([[-1.0, 0.0], [1.0, 4.0]], dtype=np.float32)
 
 @pytest.mark.parametrize(
     "kind, wanted",
-    [("max", [[0, 0], [0.25, 1]]), ("minmax", [[0, 0.2], [0.4, 1]]), ("clipping", [[0, 0], [1, 1]])],
+    [
+        ("max", [[0, 0], [0.25, 1]]),
+        ("minmax", [[0, 0.2], [0.4, 1]]),
+        ("clipping", [[0, 0], [1, 1]]),
+    ],
 )
 def test_normalisations(kind, wanted):
     given = M.copy()
@@ -84,18 +89,31 @@ def test_max_of_a_negative_map_flips_the_sign_and_warns_once():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for _ in range(2):
-            assert (normalize_scoremap(np.array([[-4.0, -2.0]]), "max") == 1).all()  # as in the original
+            assert (
+                normalize_scoremap(np.array([[-4.0, -2.0]]), "max") == 1
+            ).all()  # as in the original
     assert [str(w.message)[:13] for w in caught] == ["norm_type max"]
 
 
 @pytest.mark.parametrize("norm_type", ["max", "minmax", "clipping"])
 def test_maps_of_a_batch_are_normalised_each_by_itself(norm_type):
     rng = np.random.default_rng(0)
-    maps = np.stack([rng.normal(size=(5, 4)), np.full((5, 4), 2.0), rng.random((5, 4)) * 3, rng.normal(size=(5, 4))])
+    maps = np.stack(
+        [
+            rng.normal(size=(5, 4)),
+            np.full((5, 4), 2.0),
+            rng.random((5, 4)) * 3,
+            rng.normal(size=(5, 4)),
+        ]
+    )
     maps[3, 0, 0] = np.nan
     before = maps.copy()
-    for ours, one in zip(normalize_maps(torch.from_numpy(maps), norm_type).numpy(), maps, strict=True):
-        assert np.array_equal(ours, normalize_scoremap(map=one[:, ::-1], norm_type=norm_type)[:, ::-1])
+    for ours, one in zip(
+        normalize_maps(torch.from_numpy(maps), norm_type).numpy(), maps, strict=True
+    ):
+        assert np.array_equal(
+            ours, normalize_scoremap(map=one[:, ::-1], norm_type=norm_type)[:, ::-1]
+        )
     assert np.array_equal(maps, before, equal_nan=True)
 
 
@@ -122,30 +140,7 @@ def test_overlay_keeps_the_aspect_and_mixes_by_alpha():
     hot = overlay(image, np.ones((3, 4)), alpha=1.0)
     cold = overlay(image, np.zeros((3, 4)), alpha=1.0)
     assert hot.shape == (6, 8, 3) and hot.dtype == np.uint8
-    assert hot[0, 0, 0] > hot[0, 0, 2] and cold[0, 0, 2] > cold[0, 0, 0]  # RGB: red is high, blue low
+    assert (
+        hot[0, 0, 0] > hot[0, 0, 2] and cold[0, 0, 2] > cold[0, 0, 0]
+    )  # RGB: red is high, blue low
     assert (overlay(image, np.full((3, 4), 9.0), alpha=1.0) == hot).all()  # clipped
-
-
-def test_figures_are_png_and_the_same_each_time(tmp_path):
-    rows = [[np.zeros((5, 5, 3), np.uint8), np.eye(5) * 255], [np.ones((5, 5, 3), np.uint8)]]
-    for name in ("a", "b"):
-        save_grid(tmp_path / f"grid-{name}.png", rows, [["one", "two"], ["three"]], suptitle="all")
-        curves = {"train": [0.5, None, 0.7], "test": [0.4, 0.5, float("nan")]}
-        save_curves(tmp_path / f"curves-{name}.png", curves, xlabel="epoch", ylabel="accuracy")
-    for figure in ("grid", "curves"):
-        one, two = tmp_path / f"{figure}-a.png", tmp_path / f"{figure}-b.png"
-        assert one.read_bytes() == two.read_bytes()
-        with Image.open(one) as image:
-            assert image.format == "PNG" and min(image.size) > 50
-
-
-def test_a_spread_draws_a_band_as_high_as_it_says(tmp_path):
-    for name, half in (("none", None), ("narrow", 0.1), ("wide", 0.3)):
-        spread = None if half is None else {"a": [half, half]}
-        save_curves(tmp_path / f"{name}.png", {"a": [1.0, 1.0]}, xlabel="", ylabel="", spread=spread)
-    tinted = {}
-    for name in ("none", "narrow", "wide"):
-        with Image.open(tmp_path / f"{name}.png") as image:
-            pixels = np.asarray(image.convert("RGB")).astype(int)
-        tinted[name] = (pixels[..., 2] - pixels[..., 0] > 20).sum()  # bluish: the curve and its band
-    assert tinted["none"] < tinted["narrow"] and tinted["none"] < tinted["wide"]

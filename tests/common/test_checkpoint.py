@@ -26,7 +26,9 @@ from tests.equality import same
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(OrderedDict(features=nn.Linear(4, 3), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2)))
+    return nn.Sequential(
+        OrderedDict(features=nn.Linear(4, 3), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2))
+    )
 
 
 # --- written whole ---
@@ -49,8 +51,12 @@ def test_a_write_that_dies_half_way_leaves_the_old_file(tmp_path):
 def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, monkeypatch):
     events = []
     sync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("folder" if _is_folder(fd) else "file"), sync(fd)))
-    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (events.append("folder" if _is_folder(fd) else "file"), sync(fd))
+    )
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1]
+    )
     checkpoint.atomic_write(tmp_path / "a.json", b"{}")
     assert events == ["file", "rename", "folder"]
 
@@ -131,7 +137,9 @@ def dead_process() -> int:
         ("dead", 3600, "a.json.b", False),
     ],
 )
-def test_a_save_clears_what_a_killed_one_of_the_same_file_left(tmp_path, process, age, name, is_cleared):
+def test_a_save_clears_what_a_killed_one_of_the_same_file_left(
+    tmp_path, process, age, name, is_cleared
+):
     number = dead_process() if process == "dead" else os.getppid()
     part = tmp_path / f".{name}.{number}.part"
     part.write_bytes(b"half")
@@ -174,8 +182,12 @@ def test_a_malicious_checkpoint_executes_nothing(tmp_path, form):
     if form == "plain pickle":
         path.write_bytes(pickle.dumps(Payload(target), protocol=2))
     else:
-        torch.save({"state": Payload(target)}, path, _use_new_zipfile_serialization=form == "torch zip")
-    with pytest.raises(UserError, match="evil.pt: not a checkpoint .*: it holds posix.mkdir; .*never executed"):
+        torch.save(
+            {"state": Payload(target)}, path, _use_new_zipfile_serialization=form == "torch zip"
+        )
+    with pytest.raises(
+        UserError, match="evil.pt: not a checkpoint .*: it holds posix.mkdir; .*never executed"
+    ):
         checkpoint.load(path)
     assert not target.exists()
 
@@ -220,7 +232,9 @@ def test_a_plain_pickle_says_what_it_holds_whatever_its_protocol(tmp_path, proto
 )
 def test_a_download_that_went_wrong_says_what_it_is(tmp_path, content, message):
     (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(UserError, match=f"a.pth: not a checkpoint of tensors and plain data: .*{message}"):
+    with pytest.raises(
+        UserError, match=f"a.pth: not a checkpoint of tensors and plain data: .*{message}"
+    ):
         checkpoint.load(tmp_path / "a.pth")
 
 
@@ -230,8 +244,12 @@ def test_a_damaged_file_is_named(tmp_path, damage, zipped):
     path = tmp_path / "last.pt"
     torch.save({"x": torch.randn(1000)}, path, _use_new_zipfile_serialization=zipped)
     data = path.read_bytes()
-    path.write_bytes({"text": b"hello", "cut": data[: len(data) // 2], "flipped": b"X" + data[1:-40]}[damage])
-    with pytest.raises(UserError, match="last.pt: not a checkpoint .*: the file is damaged or cut short"):
+    path.write_bytes(
+        {"text": b"hello", "cut": data[: len(data) // 2], "flipped": b"X" + data[1:-40]}[damage]
+    )
+    with pytest.raises(
+        UserError, match="last.pt: not a checkpoint .*: the file is damaged or cut short"
+    ):
         checkpoint.load(path)
 
 
@@ -249,15 +267,30 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
 # --- NumPy beside the weights ---
 
 NUMBERS = [
-    *(np.float64(0.5), np.float32(0.5), np.float16(0.5), np.int64(-3), np.int32(3), np.uint8(3), np.bool_(True)),
+    *(
+        np.float64(0.5),
+        np.float32(0.5),
+        np.float16(0.5),
+        np.int64(-3),
+        np.int32(3),
+        np.uint8(3),
+        np.bool_(True),
+    ),
     *(np.complex64(1j), np.str_("text"), np.bytes_(b"bytes")),
-    *(np.arange(6.0).reshape(2, 3), np.arange(3, dtype=np.int16), np.array([True, False]), np.array(["a", "bc"])),
+    *(
+        np.arange(6.0).reshape(2, 3),
+        np.arange(3, dtype=np.int16),
+        np.array([True, False]),
+        np.array(["a", "bc"]),
+    ),
     *(np.zeros((0, 3), dtype=np.uint8), np.asfortranarray(np.eye(3)), np.arange(3, dtype=">i4")),
 ]
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("value", NUMBERS, ids=lambda value: f"{type(value).__name__}-{value.dtype}")
+@pytest.mark.parametrize(
+    "value", NUMBERS, ids=lambda value: f"{type(value).__name__}-{value.dtype}"
+)
 def test_numpy_numbers_and_arrays_beside_the_weights_load(tmp_path, value, zipped):
     state = {"model": {"w": torch.ones(2)}, "best": value, "history": [value, {"last": value}]}
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
@@ -295,7 +328,14 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 
 def test_plain_data_comes_back_as_it_was(tmp_path):
-    state = {"x": torch.arange(3), "n": 1, "f": 0.1, "t": "a", "l": [1, None, True], "d": {1: (2, 3)}}
+    state = {
+        "x": torch.arange(3),
+        "n": 1,
+        "f": 0.1,
+        "t": "a",
+        "l": [1, None, True],
+        "d": {1: (2, 3)},
+    }
     checkpoint.save(tmp_path / "a.pt", state)
     assert same(checkpoint.load(tmp_path / "a.pt"), state)
 
@@ -303,9 +343,14 @@ def test_plain_data_comes_back_as_it_was(tmp_path):
 # --- fits, or says what does not ---
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
 def test_prefixes_of_parallel_and_compiled_modules_do_not_matter(model, prefix):
-    wanted = {key: torch.randn_like(v) if v.is_floating_point() else v + 5 for key, v in model.state_dict().items()}
+    wanted = {
+        key: torch.randn_like(v) if v.is_floating_point() else v + 5
+        for key, v in model.state_dict().items()
+    }
     checkpoint.load_into(model, {prefix + key: value for key, value in wanted.items()}, "x.pt")
     assert same(dict(model.state_dict()), wanted)
 
@@ -329,7 +374,9 @@ def test_compiled_and_plain_modules_exchange_checkpoints(model):
     compiled = Compiled(model)
     assert checkpoint.unwrap(compiled) is model
     assert checkpoint.collect({"model": compiled})["model"].keys() == model.state_dict().keys()
-    checkpoint.load_into(compiled, {key: torch.ones_like(v) for key, v in model.state_dict().items()}, "x.pt")
+    checkpoint.load_into(
+        compiled, {key: torch.ones_like(v) for key, v in model.state_dict().items()}, "x.pt"
+    )
     assert (model.head.weight == 1).all()
 
 
@@ -401,7 +448,13 @@ def test_label_tensors_are_filled_in_place(tmp_path):
 
 
 def draws() -> list[float]:
-    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]  # noqa: NPY002
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        np.random.rand(),
+        np.random.randn(),
+        torch.rand(()).item(),
+    ]  # noqa: NPY002
 
 
 def test_random_states_survive_a_safe_file(tmp_path):

@@ -60,7 +60,8 @@ def test_a_seed_list_is_read_in_its_order():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "integers"), ("0,", "integers"), ("0,-1", "integers from 0"), ("1,01", "each seed once")]
+    ("text", "message"),
+    [("", "integers"), ("0,", "integers"), ("0,-1", "integers from 0"), ("1,01", "each seed once")],
 )
 def test_a_bad_seed_list_is_refused(text, message):
     with pytest.raises(argparse.ArgumentTypeError, match=message):
@@ -82,26 +83,37 @@ def test_calm_keeps_no_seed_and_evaluation_has_no_skip_corrupt():
 
 
 def test_resume_alone_with_a_path_and_absent_are_three_things():
-    assert [parser().parse_args(argv).resume for argv in ([], ["--resume"], ["--resume", "a.pt"])] == [None, "", "a.pt"]
+    assert [
+        parser().parse_args(argv).resume for argv in ([], ["--resume"], ["--resume", "a.pt"])
+    ] == [None, "", "a.pt"]
 
 
 def test_resume_takes_a_path_in_the_users_home(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parser().parse_args(["--resume=~/a.pt"]).resume == f"{tmp_path}/a.pt"
-    status, err = ends(lambda: parser().parse_args(["--resume", "~nobody-of-that-name/a.pt"]), capsys)
+    status, err = ends(
+        lambda: parser().parse_args(["--resume", "~nobody-of-that-name/a.pt"]), capsys
+    )
     assert status == 2 and "there is no user 'nobody-of-that-name'" in err
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
 def test_one_dash_and_two_are_the_same(dash):
-    args = parser().parse_args([f"{dash}seed", "7", f"{dash}output_dir", "x", f"{dash}sample", f"{dash}max_steps", "5"])
+    args = parser().parse_args(
+        [f"{dash}seed", "7", f"{dash}output_dir", "x", f"{dash}sample", f"{dash}max_steps", "5"]
+    )
     assert (args.seed, args.output_dir, args.sample, args.max_steps) == (7, Path("x"), True, 5)
 
 
 @pytest.mark.parametrize(
     "argv",
     [
-        *(["--max_steps", "0"], ["--checkpoint_every", "0"], ["--checkpoint_every", "-1"], ["--max_steps", "many"]),
+        *(
+            ["--max_steps", "0"],
+            ["--checkpoint_every", "0"],
+            ["--checkpoint_every", "-1"],
+            ["--max_steps", "many"],
+        ),
         *(["--mixed_precision", "fp8"], ["--unknown"], ["--epo", "3"], ["--seed"]),
     ],
 )
@@ -115,7 +127,11 @@ def test_help_shows_groups_and_defaults(capsys):
     with pytest.raises(SystemExit) as caught:
         parser().parse_args(["--help"])
     out = capsys.readouterr().out
-    assert caught.value.code == 0 and "run (the same in all five papers)" in out and "(default: 250)" in out
+    assert (
+        caught.value.code == 0
+        and "run (the same in all five papers)" in out
+        and "(default: 250)" in out
+    )
 
 
 def test_positive_int_names_the_value():
@@ -126,7 +142,15 @@ def test_positive_int_names_the_value():
 
 def test_the_settings_that_design_frees_are_free():
     assert FREE_SETTINGS >= {
-        *("output_dir", "resume", "overwrite", "max_steps", "checkpoint_every", "workers", "num_workers"),
+        *(
+            "output_dir",
+            "resume",
+            "overwrite",
+            "max_steps",
+            "checkpoint_every",
+            "workers",
+            "num_workers",
+        ),
         *("cpu", "device", "print_freq", "print_ratio"),
     }
     assert not FREE_SETTINGS & {"seed", "sample", "mixed_precision", "skip_corrupt", "lr", "epochs"}
@@ -197,10 +221,15 @@ def test_a_readable_file_is_there_and_a_file(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     assert readable_file("~/list.txt") == tmp_path / "list.txt"
     assert refused(readable_file, str(tmp_path)) == f"{tmp_path}: a folder, expected a file"
-    assert refused(readable_file, str(tmp_path / "pipe")) == f"{tmp_path}/pipe: a FIFO, expected a file"
+    assert (
+        refused(readable_file, str(tmp_path / "pipe"))
+        == f"{tmp_path}/pipe: a FIFO, expected a file"
+    )
     assert refused(readable_file, "/dev/null") == "/dev/null: a device, expected a file"
     assert refused(readable_file, str(tmp_path / "no")) == f"{tmp_path}/no: no such file"
-    assert refused(readable_file, "~nobody-of-that-name/x").endswith("there is no user 'nobody-of-that-name'")
+    assert refused(readable_file, "~nobody-of-that-name/x").endswith(
+        "there is no user 'nobody-of-that-name'"
+    )
     assert refused(readable_file, "") == "the path is empty"
 
 
@@ -210,9 +239,17 @@ def test_a_folder_may_be_new_but_not_something_else(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     assert folder_path("~/new/one") == tmp_path / "new" / "one"
     assert folder_path(str(tmp_path)) == tmp_path
-    assert refused(folder_path, str(tmp_path / "file")) == f"{tmp_path}/file: a file, expected a folder"
-    assert refused(folder_path, str(tmp_path / "pipe")) == f"{tmp_path}/pipe: a FIFO, expected a folder"
-    assert refused(folder_path, "~nobody-of-that-name").endswith("there is no user 'nobody-of-that-name'")
+    assert (
+        refused(folder_path, str(tmp_path / "file"))
+        == f"{tmp_path}/file: a file, expected a folder"
+    )
+    assert (
+        refused(folder_path, str(tmp_path / "pipe"))
+        == f"{tmp_path}/pipe: a FIFO, expected a folder"
+    )
+    assert refused(folder_path, "~nobody-of-that-name").endswith(
+        "there is no user 'nobody-of-that-name'"
+    )
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe"])
@@ -220,7 +257,12 @@ def test_an_output_dir_that_is_no_folder_is_refused_by_the_parser(tmp_path, kind
     (tmp_path / "file").write_text("a")
     os.mkfifo(tmp_path / "pipe")
     status, err = ends(lambda: parser().parse_args(["--output_dir", str(tmp_path / kind)]), capsys)
-    assert status == 2 and err.count("\n") == 1 and "--output_dir" in err and "expected a folder" in err
+    assert (
+        status == 2
+        and err.count("\n") == 1
+        and "--output_dir" in err
+        and "expected a folder" in err
+    )
 
 
 # --- what the user set ---
@@ -250,7 +292,13 @@ def test_what_is_given_is_known_also_where_it_equals_the_default():
     argv = [*REQUIRED, "--epochs=40", "--no-nesterov", "--name", "a", "--name", "b", "--data"]
     defaults, given = parse_given(rich_parser, argv)
     assert defaults == {
-        **{"picture": Path("none.png"), "epochs": 40, "checkpoint": None, "nesterov": True, "cpu": False},
+        **{
+            "picture": Path("none.png"),
+            "epochs": 40,
+            "checkpoint": None,
+            "nesterov": True,
+            "cpu": False,
+        },
         **{"name": None, "data": "there", "left": None, "right": None, "hidden": 7},
     }
     assert given == {
@@ -274,7 +322,9 @@ def test_a_parser_that_is_shared_comes_back_as_it_was():
         made.parse_args([])  # what was required is required
 
 
-@pytest.mark.parametrize("argv", [[], ["--left", "1"], ["--checkpoint", "a"], [*REQUIRED, "--epochs", "x"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["--left", "1"], ["--checkpoint", "a"], [*REQUIRED, "--epochs", "x"]]
+)
 def test_parse_given_refuses_as_the_parser_does(argv, capsys):
     status, err = ends(lambda: parse_given(rich_parser, argv), capsys)
     assert status == 2 and err.startswith("rich.py: error: ") and err.count("\n") == 1
@@ -314,7 +364,9 @@ def test_a_layer_with_an_unknown_name_is_a_mistake_of_the_program():
 @pytest.mark.parametrize("as_function", [False, True])
 def test_sample_defaults_act_on_sample_runs_and_given_flags_win(argv, expected, as_function):
     defaults = {"epochs": 5, "bs": 32}
-    chosen = (lambda first: {**defaults, "bs": 32 if first.sample else 0}) if as_function else defaults
+    chosen = (
+        (lambda first: {**defaults, "bs": 32 if first.sample else 0}) if as_function else defaults
+    )
     args = parse_with_sample_defaults(parser, argv, lambda args: args.sample, chosen)
     assert (args.epochs, args.bs) == expected
     assert args._given == {flag.removeprefix("--") for flag in argv if flag.startswith("--")}
@@ -340,15 +392,43 @@ def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
             2,
             "error: m.jsonl: No space left; free space and go on with --resume\n",
         ),
-        (PermissionError(errno.EACCES, "Denied", "D/x"), 2, "error: D/x: Denied; check the permissions\n"),
-        (OSError(errno.EIO, "Input/output error", "a.csv"), 2, "error: a.csv: Input/output error\n"),
-        (FileNotFoundError(errno.ENOENT, "No such file", b"a.csv"), 2, "error: a.csv: No such file\n"),
-        (IsADirectoryError(errno.EISDIR, "Is a directory", Path("D")), 2, "error: D: Is a directory\n"),
+        (
+            PermissionError(errno.EACCES, "Denied", "D/x"),
+            2,
+            "error: D/x: Denied; check the permissions\n",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "a.csv"),
+            2,
+            "error: a.csv: Input/output error\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", b"a.csv"),
+            2,
+            "error: a.csv: No such file\n",
+        ),
+        (
+            IsADirectoryError(errno.EISDIR, "Is a directory", Path("D")),
+            2,
+            "error: D: Is a directory\n",
+        ),
         (OSError(12345, "Something new", "D/x"), 2, "error: D/x: Something new\n"),
-        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b"), 2, "error: a: Cross-device link\n"),
-        (OSError(errno.ENOSPC, "No space"), 2, "error: writing: No space; free space and go on with --resume\n"),
+        (
+            OSError(errno.EXDEV, "Cross-device link", "a", None, "b"),
+            2,
+            "error: a: Cross-device link\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space"),
+            2,
+            "error: writing: No space; free space and go on with --resume\n",
+        ),
         (OSError(errno.EIO, "Input/output error"), 2, "error: writing: Input/output error\n"),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 2, "error: the output is closed: Broken pipe\n"),
+        (
+            BrokenPipeError(errno.EPIPE, "Broken pipe"),
+            2,
+            "error: the output is closed: Broken pipe\n",
+        ),
     ],
 )
 def test_errors_end_in_one_line_and_their_status(error, status, text, capsys):
@@ -369,11 +449,20 @@ def test_every_error_with_a_path_is_one_line_whatever_its_number(number, capsys)
         raise OSError(number, os.strerror(number), "some/file")
 
     status, err = ends(lambda: run_main(main), capsys)
-    assert status == 2 and err.startswith(f"error: some/file: {os.strerror(number)}") and err.count("\n") == 1
+    assert (
+        status == 2
+        and err.startswith(f"error: some/file: {os.strerror(number)}")
+        and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(
-    "bug", [ZeroDivisionError(), OSError("no number and no path"), OSError(errno.EBADF, "Bad file descriptor")]
+    "bug",
+    [
+        ZeroDivisionError(),
+        OSError("no number and no path"),
+        OSError(errno.EBADF, "Bad file descriptor"),
+    ],
 )
 def test_a_bug_keeps_its_traceback(bug):
     def main() -> None:
@@ -399,7 +488,10 @@ def test_an_error_in_a_loader_worker_is_one_line_too(capsys):
     def main() -> None:
         list(DataLoader(Broken(), num_workers=1))
 
-    assert ends(lambda: run_main(main), capsys) == (2, "error: some/image.png: unreadable image (cut short)\n")
+    assert ends(lambda: run_main(main), capsys) == (
+        2,
+        "error: some/image.png: unreadable image (cut short)\n",
+    )
 
 
 class Denied(Broken):
@@ -418,11 +510,13 @@ def test_an_error_of_the_system_in_a_loader_worker_is_one_line_too(capsys):
 
 
 def test_a_reader_that_goes_away_is_one_line(tmp_path):
-    code = (
-        "from common.cli import run_main\nrun_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
-    )
+    code = "from common.cli import run_main\nrun_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
     script = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     script.stdout.readline()
     script.stdout.close()
@@ -451,7 +545,12 @@ run_main(main)
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
     ("ending", "status", "error"),
-    [("", 0, ""), ("sys.exit(143)", 143, ""), ("sys.exit()", 0, ""), ("raise UserError('no')", 2, "error: no\n")],
+    [
+        ("", 0, ""),
+        ("sys.exit(143)", 143, ""),
+        ("sys.exit()", 0, ""),
+        ("raise UserError('no')", 2, "error: no\n"),
+    ],
 )
 def test_one_of_several_processes_ends_without_teardown(processes, ending, status, error):
     done = subprocess.run(

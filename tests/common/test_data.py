@@ -19,10 +19,16 @@ from common.data import read_idx, read_mnist
 
 
 def idx(array: np.ndarray, code: int = 8) -> bytes:
-    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, code, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
-@pytest.mark.parametrize("code, dtype", [(8, ">u1"), (9, ">i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8")])
+@pytest.mark.parametrize(
+    "code, dtype", [(8, ">u1"), (9, ">i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8")]
+)
 def test_every_type_of_the_format_is_read(tmp_path, code, dtype):
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     (tmp_path / "x-ubyte").write_bytes(idx(array, code))
@@ -33,7 +39,11 @@ def test_every_type_of_the_format_is_read(tmp_path, code, dtype):
 def test_a_packed_file_is_found_by_either_name_and_the_plain_one_comes_first(tmp_path):
     one, two = np.arange(3, dtype=np.uint8), np.arange(5, dtype=np.uint8)
     (tmp_path / "x-ubyte.gz").write_bytes(gzip.compress(idx(one)))
-    assert read_idx(tmp_path / "x-ubyte").tolist() == read_idx(tmp_path / "x-ubyte.gz").tolist() == [0, 1, 2]
+    assert (
+        read_idx(tmp_path / "x-ubyte").tolist()
+        == read_idx(tmp_path / "x-ubyte.gz").tolist()
+        == [0, 1, 2]
+    )
     (tmp_path / "x-ubyte").write_bytes(idx(two))
     assert len(read_idx(tmp_path / "x-ubyte")) == 5 and len(read_idx(tmp_path / "x-ubyte.gz")) == 3
 
@@ -63,7 +73,13 @@ def test_a_damaged_idx_file_is_named_with_what_was_expected(tmp_path, content, m
 
 def test_a_damaged_archive_and_a_missing_file_are_named(tmp_path):
     whole = gzip.compress(idx(np.random.default_rng(0).integers(0, 255, 5000, dtype=np.uint8)))
-    damaged = [whole[:100], b"no gzip", whole[:50] + b"\xff" * 200 + whole[250:], whole[:-8] + bytes(8), b""]
+    damaged = [
+        whole[:100],
+        b"no gzip",
+        whole[:50] + b"\xff" * 200 + whole[250:],
+        whole[:-8] + bytes(8),
+        b"",
+    ]
     for content in damaged:
         (tmp_path / "x-ubyte.gz").write_bytes(content)
         with pytest.raises(UserError, match="x-ubyte.*: "):
@@ -92,9 +108,16 @@ def mnist(folder: Path, *, train: int = 3, labels: int = 3) -> Path:
 
 
 def test_mnist_is_four_files_that_belong_together(tmp_path):
-    assert [a.shape for a in read_mnist(mnist(tmp_path / "a"))] == [(3, 28, 28), (3,), (2, 28, 28), (2,)]
+    assert [a.shape for a in read_mnist(mnist(tmp_path / "a"))] == [
+        (3, 28, 28),
+        (3,),
+        (2, 28, 28),
+        (2,),
+    ]
     assert data.holds_idx(tmp_path / "a")
-    with pytest.raises(UserError, match=r"images \(3, 28, 28\) and labels \(4,\) do not belong together"):
+    with pytest.raises(
+        UserError, match=r"images \(3, 28, 28\) and labels \(4,\) do not belong together"
+    ):
         read_mnist(mnist(tmp_path / "b", labels=4))
     file = tmp_path / "a" / data.IDX_FILES[1]
     file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
@@ -136,19 +159,27 @@ def test_pipes_and_folders_are_no_idx_files(tmp_path):
         read_idx(tmp_path / "y-ubyte")
 
 
-@pytest.mark.parametrize("place, part", [(0, "training"), (1, "training"), (2, "test"), (3, "test")])
+@pytest.mark.parametrize(
+    "place, part", [(0, "training"), (1, "training"), (2, "test"), (3, "test")]
+)
 @pytest.mark.parametrize("shape", [(0, 28, 28), (3, 0, 0), (0,)])
 def test_empty_files_are_refused(tmp_path, place, part, shape):
     path = mnist(tmp_path) / data.IDX_FILES[place]
     path.write_bytes(idx(np.zeros(shape, np.uint8)))
-    with pytest.raises(UserError, match=rf"^{tmp_path}: holds no {part} images \({data.IDX_FILES[place // 2 * 2]}: "):
+    with pytest.raises(
+        UserError,
+        match=rf"^{tmp_path}: holds no {part} images \({data.IDX_FILES[place // 2 * 2]}: ",
+    ):
         read_mnist(tmp_path)
 
 
 def test_other_types_and_shapes_are_refused(tmp_path):
     images, labels, *_ = (mnist(tmp_path) / name for name in data.IDX_FILES)
     images.write_bytes(idx(np.zeros((3, 28, 28), ">f4"), 13))
-    with pytest.raises(UserError, match="train-images-idx3-ubyte: images of float32, labels of uint8, expected uint8"):
+    with pytest.raises(
+        UserError,
+        match="train-images-idx3-ubyte: images of float32, labels of uint8, expected uint8",
+    ):
         read_mnist(tmp_path)
     images.write_bytes(idx(np.zeros((3, 784), np.uint8)))
     with pytest.raises(UserError, match="do not belong together"):
@@ -180,7 +211,15 @@ def mixed_folder(tmp_path: Path) -> tuple[Path, list[str]]:
     (folder / "flipped.npz").write_bytes(packed[:60] + b"\xff" * 9 + packed[69:])
     np.save(folder / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
     (folder / "notes.txt").write_text("not an image")
-    bad = ["cut.png", "text.JPEG", "t10k-images-idx3-ubyte", "empty.npy", "cut.npy", "cut.npz", "flipped.npz"]
+    bad = [
+        "cut.png",
+        "text.JPEG",
+        "t10k-images-idx3-ubyte",
+        "empty.npy",
+        "cut.npy",
+        "cut.npz",
+        "flipped.npz",
+    ]
     return folder, [*bad, "pickled.npy"]
 
 
@@ -226,7 +265,14 @@ def test_check_leaves_hidden_files_out_follows_links_and_opens_no_pipe(tmp_path,
     assert data.main(["check", str(folder)]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     names = [str(Path(line.split(": ")[0]).relative_to(folder)) for line in lines]
-    assert names == ["a/bad.jpg", "link/bad.jpg", "pipe-ubyte", "pipe.jpg", "pipe.npy", "train.idx3-ubyte"]
+    assert names == [
+        "a/bad.jpg",
+        "link/bad.jpg",
+        "pipe-ubyte",
+        "pipe.jpg",
+        "pipe.npy",
+        "train.idx3-ubyte",
+    ]
     assert last == "6 unreadable files"
 
 

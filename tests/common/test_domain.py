@@ -15,7 +15,15 @@ from common.domain import (
     require_weights,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.uint8, torch.int64, torch.bool]
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.float16,
+    torch.uint8,
+    torch.int64,
+    torch.bool,
+]
 
 
 def test_the_error_is_a_value_error_and_one_line_for_a_user():

@@ -23,7 +23,16 @@ PIP_NAME = {  # of conda-forge's packages that have another name
     "matplotlib-base": "matplotlib",
     "tensorboardx": "tensorboardX",
 }
-USER_NAMED = {"torch", "torchvision", "numpy", "opencv-python", "pandas", "tensorboardX", "matplotlib", "scipy"}
+USER_NAMED = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python",
+    "pandas",
+    "tensorboardX",
+    "matplotlib",
+    "scipy",
+}
 
 
 def split(requirement: str) -> tuple[str, str]:
@@ -41,9 +50,15 @@ def conda() -> list:
 
 
 def test_names_and_bounds_are_equal():
-    wanted = dict(map(split, [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]))
+    wanted = dict(
+        map(split, [*project()["dependencies"], *project()["optional-dependencies"]["dev"]])
+    )
     packages = dict(map(split, (line for line in conda() if isinstance(line, str))))
-    given = {PIP_NAME.get(name, name): bounds for name, bounds in packages.items() if name not in ("python", "pip")}
+    given = {
+        PIP_NAME.get(name, name): bounds
+        for name, bounds in packages.items()
+        if name not in ("python", "pip")
+    }
     assert given == wanted
     assert packages["python"] == project()["requires-python"].replace(" ", "")
 

@@ -14,12 +14,16 @@ from common.guard import FiniteGuard, StopSignals
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_loss_that_is_not_finite_names_epoch_step_samples_and_the_last_good_checkpoint(tmp_path, value):
+def test_a_loss_that_is_not_finite_names_epoch_step_samples_and_the_last_good_checkpoint(
+    tmp_path, value
+):
     guard = FiniteGuard(tmp_path / "last.pt")
     guard.add(1, 1, torch.tensor(0.5), torch.tensor([1, 2]))
     with pytest.raises(NonFiniteError) as caught:
         guard.add(2, 7, torch.tensor(value), torch.tensor([4, 9, 11]))
-    expected = f"epoch 2, step 7: the loss is {value} (samples 4, 9, 11); last good checkpoint: none yet"
+    expected = (
+        f"epoch 2, step 7: the loss is {value} (samples 4, 9, 11); last good checkpoint: none yet"
+    )
     assert str(caught.value) == expected
 
 
@@ -61,7 +65,9 @@ class OnDevice:
 def test_on_a_device_losses_are_read_together_every_twenty_steps_and_on_demand(tmp_path):
     guard, reads = FiniteGuard(tmp_path / "last.pt"), []
     for step in range(1, 20):
-        guard.add(1, step, OnDevice(float("nan") if step == 3 else 0.0, reads), torch.tensor([step]))
+        guard.add(
+            1, step, OnDevice(float("nan") if step == 3 else 0.0, reads), torch.tensor([step])
+        )
     assert not reads
     with pytest.raises(NonFiniteError, match=r"step 3: .*\(samples 3\)"):
         guard.add(1, 20, OnDevice(0.0, reads), torch.tensor([20]))
@@ -76,8 +82,12 @@ def test_weights_are_checked_by_name(tmp_path):
     guard = FiniteGuard(tmp_path / "last.pt")
     good = {"model": {"w": torch.ones(2), "n": torch.tensor(3)}, "optimizer": {"param_groups": []}}
     guard.check_weights(1, good)
-    with pytest.raises(NonFiniteError, match="step 5: model b is not finite; last good checkpoint: none yet"):
-        guard.check_weights(5, {**good, "model": {"w": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}})
+    with pytest.raises(
+        NonFiniteError, match="step 5: model b is not finite; last good checkpoint: none yet"
+    ):
+        guard.check_weights(
+            5, {**good, "model": {"w": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}}
+        )
 
 
 # --- signals ---

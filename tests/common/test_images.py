@@ -53,18 +53,30 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- which files are pictures ---
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "x/b.Jpeg", "c.png", "d.tif", "e.ppm", "f.pgm", "g.GIF", "h.webp"])
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.JPG", "x/b.Jpeg", "c.png", "d.tif", "e.ppm", "f.pgm", "g.GIF", "h.webp"]
+)
 def test_pictures_are_known_by_their_suffix_in_any_case(name):
     assert is_image(name) and is_image(Path(name))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "jpg", ".jpg", "._a.jpg", ".a.png", "a.jpg.part", "a.npy"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a", "jpg", ".jpg", "._a.jpg", ".a.png", "a.jpg.part", "a.npy"]
+)
 def test_other_files_and_hidden_ones_are_none(name):
     assert not is_image(name)
 
 
 def test_what_systems_leave_behind_is_hidden(tmp_path):
-    left = [".DS_Store", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "Thumbs.db", "thumbs.DB", "desktop.ini"]
+    left = [
+        ".DS_Store",
+        ".ipynb_checkpoints",
+        "__MACOSX",
+        "@eaDir",
+        "Thumbs.db",
+        "thumbs.DB",
+        "desktop.ini",
+    ]
     assert all(is_hidden(tmp_path / name) for name in left)
     assert not any(is_hidden(name) for name in ("a.jpg", "cat", "@home", "_a", "thumbs.jpg"))
     for name in (*left, "bee", "ant"):
@@ -73,7 +85,16 @@ def test_what_systems_leave_behind_is_hidden(tmp_path):
 
 
 def test_pictures_of_a_folder_and_of_its_folders(tmp_path):
-    for name in ("b.JPG", "a.png", "notes.txt", "x/c.tif", "x/y/d.gif", ".hidden/e.png", "@eaDir/f.jpg", "x/.g.png"):
+    for name in (
+        "b.JPG",
+        "a.png",
+        "notes.txt",
+        "x/c.tif",
+        "x/y/d.gif",
+        ".hidden/e.png",
+        "@eaDir/f.jpg",
+        "x/.g.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
@@ -228,7 +249,9 @@ def test_floating_point_pictures_are_not_black(tmp_path):
     share = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     for white in (1, 255, 65535):
         Image.fromarray(share * np.float32(white)).save(tmp_path / "a.tif")
-        assert np.asarray(read_image(tmp_path / "a.tif"))[..., 0].ravel().tolist() == list(range(256))
+        assert np.asarray(read_image(tmp_path / "a.tif"))[..., 0].ravel().tolist() == list(
+            range(256)
+        )
     share[0, 0] = np.nan
     Image.fromarray(share).save(tmp_path / "a.tif")
     assert np.asarray(read_image(tmp_path / "a.tif"))[0, 0].tolist() == [0, 0, 0]
@@ -258,7 +281,9 @@ def test_every_cut_picture_is_corrupt_and_named(tmp_path, suffix):
         message = refused(read_image, bad, kind=CorruptImage)
         assert message.startswith(f"{bad}: unreadable image (") and "--skip_corrupt" in message
         message = refused(read_own_picture, bad, kind=CorruptImage)
-        assert message.startswith(f"{bad}: unreadable picture (") and "--skip_corrupt" not in message
+        assert (
+            message.startswith(f"{bad}: unreadable picture (") and "--skip_corrupt" not in message
+        )
         assert refused(read_mask, bad, kind=CorruptImage).startswith(f"{bad}: unreadable mask (")
 
 
@@ -296,7 +321,13 @@ def test_the_machines_own_trouble_is_not_a_corrupt_file(tmp_path, monkeypatch):
 # --- masks ---
 
 IDS = np.array([[0, 1, 2, 255], [20, 15, 0, 7]], np.uint8)
-VOC_OF_THE_DEVKIT = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 7: (128, 128, 128)}
+VOC_OF_THE_DEVKIT = {
+    0: (0, 0, 0),
+    1: (128, 0, 0),
+    2: (0, 128, 0),
+    3: (128, 128, 0),
+    7: (128, 128, 128),
+}
 VOC_OF_THE_DEVKIT |= {8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
 
 
@@ -342,24 +373,35 @@ def test_a_mask_is_not_turned(tmp_path):
 def test_masks_that_fit_nothing_are_named(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(IDS).save(path)
-    assert refused(read_mask, path, (2, 4)) == f"{path}: the mask is 4 x 2, its picture 2 x 4 pixels"
+    assert (
+        refused(read_mask, path, (2, 4)) == f"{path}: the mask is 4 x 2, its picture 2 x 4 pixels"
+    )
     message = refused(read_mask, path, highest=15)
-    assert message == f"{path}: the mask holds 20 at row 1, column 0; expected 0 to 15, or 255 for void"
+    assert (
+        message
+        == f"{path}: the mask holds 20 at row 1, column 0; expected 0 to 15, or 255 for void"
+    )
 
     Image.fromarray(np.full((2, 2), 128, np.uint8)).save(path)
-    assert "the mask holds 128 at row 0, column 0; expected 0 to 20" in refused(read_mask, path, highest=20)
+    assert "the mask holds 128 at row 0, column 0; expected 0 to 20" in refused(
+        read_mask, path, highest=20
+    )
     Image.fromarray(np.array([[0, 300]], np.uint16)).save(path)
     assert "the mask holds 300 at row 0, column 1; expected 0 to 255" in refused(read_mask, path)
 
     Image.fromarray(np.array([[[0, 0, 0], [128, 0, 1]]], np.uint8)).save(path)
     message = refused(read_mask, path)
-    assert message.startswith(f"{path}: the colour (128, 0, 1) at row 0, column 1 is no class of the palette")
+    assert message.startswith(
+        f"{path}: the colour (128, 0, 1) at row 0, column 1 is no class of the palette"
+    )
     assert "a mask in colours; expected class ids" in refused(read_mask, path, palette=None)
 
 
 def test_a_palette_of_ones_own(tmp_path):
     Image.fromarray(np.array([[[9, 9, 9], [1, 2, 3]]], np.uint8)).save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png", palette=np.array([[1, 2, 3], [9, 9, 9]])).tolist() == [[1, 0]]
+    assert read_mask(tmp_path / "a.png", palette=np.array([[1, 2, 3], [9, 9, 9]])).tolist() == [
+        [1, 0]
+    ]
 
 
 # --- lists ---
@@ -370,7 +412,10 @@ def listed(tmp_path: Path, cache: Path) -> list[Path]:
     """Six pictures of several formats."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    paths = [folder / f"{k}{suffix}" for k, suffix in enumerate((".jpg", ".png", ".jpg", ".gif", ".bmp", ".JPEG"))]
+    paths = [
+        folder / f"{k}{suffix}"
+        for k, suffix in enumerate((".jpg", ".png", ".jpg", ".gif", ".bmp", ".JPEG"))
+    ]
     for k, path in enumerate(paths):
         noise(seed=k).save(path)
     return paths
@@ -417,7 +462,9 @@ def test_missing_files_are_an_error_in_any_case(listed, skip_corrupt):
     listed[2].unlink()
     listed[5].unlink()
     message = refused(check_images, listed, what="the split val", skip_corrupt=skip_corrupt)
-    assert message.startswith(f"the split val: 2 of 6 listed images are not there, the first is {listed[2]}")
+    assert message.startswith(
+        f"the split val: 2 of 6 listed images are not there, the first is {listed[2]}"
+    )
 
 
 @pytest.mark.parametrize("skip_corrupt", [False, True])
@@ -425,7 +472,9 @@ def test_folders_and_pipes_in_a_list_are_refused(listed, tmp_path, skip_corrupt)
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, reason in (("folder.jpg", "is a folder"), ("pipe.jpg", "is a pipe")):
-        assert reason in refused(check_images, [*listed, tmp_path / name], what="val", skip_corrupt=skip_corrupt)
+        assert reason in refused(
+            check_images, [*listed, tmp_path / name], what="val", skip_corrupt=skip_corrupt
+        )
 
 
 def test_what_was_readable_is_not_looked_into_again(listed, cache, opened):
@@ -458,7 +507,9 @@ def test_a_file_of_the_same_size_and_another_time_is_looked_into(listed, opened)
     assert check_images(listed, what="val", skip_corrupt=True).tolist() == [0]
 
 
-def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(listed, cache, tmp_path, monkeypatch):
+def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(
+    listed, cache, tmp_path, monkeypatch
+):
     check_images(listed, what="val")
     (kept,) = cache.glob("*.npy")
     for content in (b"", b"junk", kept.read_bytes()[:-3]):
@@ -486,7 +537,9 @@ def test_what_a_killed_process_left_in_the_cache_is_removed(listed, cache):
     assert [path.suffix for path in cache.iterdir()] == [".npy"]
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".webp", ".bmp", ".ppm", ".pgm", ".tif"])
+@pytest.mark.parametrize(
+    "suffix", [".jpg", ".png", ".gif", ".webp", ".bmp", ".ppm", ".pgm", ".tif"]
+)
 @pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.9])
 def test_cut_files_are_found(tmp_path, cache, suffix, share):
     path = tmp_path / f"a{suffix}"
@@ -497,7 +550,9 @@ def test_cut_files_are_found(tmp_path, cache, suffix, share):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif"])
-@pytest.mark.parametrize("trailer", [b"\0" * 700, b"\r\n", b"SEFT" + b"x" * 300, b"\xff\xd9" + b"\0" * 90])
+@pytest.mark.parametrize(
+    "trailer", [b"\0" * 700, b"\r\n", b"SEFT" + b"x" * 300, b"\xff\xd9" + b"\0" * 90]
+)
 def test_bytes_behind_the_end_are_no_damage(tmp_path, cache, suffix, trailer):
     path = tmp_path / f"a{suffix}"
     noise().save(path)
@@ -533,7 +588,9 @@ def test_a_png_without_pixels_is_not_whole(tmp_path, cache):
     chunks = [(b"IHDR", header), (b"IEND", b"")]
     content = b"\x89PNG\r\n\x1a\n"
     for name, data in chunks:
-        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        content += (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
     (tmp_path / "a.png").write_bytes(content)
     assert check_images([tmp_path / "a.png"], what="val", skip_corrupt=True).tolist() == [0]
 

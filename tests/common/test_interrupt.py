@@ -185,7 +185,9 @@ def entry_scripts() -> list[str]:
 
 def test_every_entry_script_imports_it_first():
     names = entry_scripts()
-    assert {"cavl/main.py", "csl/train.py", "calm/main.py", "mile/MILe.py", "compare.py"} <= set(names)
+    assert {"cavl/main.py", "csl/train.py", "calm/main.py", "mile/MILe.py", "compare.py"} <= set(
+        names
+    )
     for name in names:
         imports = (node for node in ast.parse((ROOT / name).read_text()).body if _is_import(node))
         assert ast.unparse(next(imports)) == "import common.interrupt", name

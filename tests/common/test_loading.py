@@ -92,9 +92,12 @@ def test_shards_cover_every_sample_once_without_padding(world, drop_last):
     for n in range(1, 42):
         for batch in (1, 2, 5, 16):
             ranks = [
-                walk(EpochSampler(n, batch, seed=1, rank=r, world=world, drop_last=drop_last), 0) for r in range(world)
+                walk(EpochSampler(n, batch, seed=1, rank=r, world=world, drop_last=drop_last), 0)
+                for r in range(world)
             ]
-            assert len({len(batches) for batches in ranks}) == 1  # nobody waits for a step that others do not take
+            assert (
+                len({len(batches) for batches in ranks}) == 1
+            )  # nobody waits for a step that others do not take
             rest = n % (batch * world)
             left_out = rest if drop_last or rest < world else 0
             seen = [i for batches in ranks for b in batches for i in b]
@@ -174,7 +177,9 @@ def test_walking_a_loader_leaves_the_global_generators_alone():
 
 
 def test_training_skips_and_counts_when_asked_to():
-    loader = train_loader(Noisy(10, corrupt=(1, 4, 5)), 4, seed=0, accelerator=process(), skip_corrupt=True)
+    loader = train_loader(
+        Noisy(10, corrupt=(1, 4, 5)), 4, seed=0, accelerator=process(), skip_corrupt=True
+    )
     batches = list(loader)
     assert sum(b.skipped for b in batches) == 3
     assert sorted(i for b in batches for i in b.index.tolist()) == [0, 2, 3, 6, 7, 8, 9]
@@ -182,7 +187,9 @@ def test_training_skips_and_counts_when_asked_to():
 
 
 def test_a_batch_without_a_readable_image_is_empty():
-    loader = train_loader(Noisy(2, corrupt=(0, 1)), 2, seed=0, accelerator=process(), skip_corrupt=True)
+    loader = train_loader(
+        Noisy(2, corrupt=(0, 1)), 2, seed=0, accelerator=process(), skip_corrupt=True
+    )
     (batch,) = loader
     assert batch.data is None and batch.skipped == 2
     assert batch.index.shape == (0,) and batch.index.dtype == torch.int64
@@ -193,7 +200,9 @@ def test_a_batch_without_a_readable_image_is_empty():
 def test_evaluation_skips_and_counts_when_asked_to(world, workers):
     data, batches = Noisy(10, corrupt=(1, 4, 5, 6, 8)), []
     for rank in range(world):
-        loader = eval_loader(data, 2, accelerator=process(rank, world), workers=workers, skip_corrupt=True)
+        loader = eval_loader(
+            data, 2, accelerator=process(rank, world), workers=workers, skip_corrupt=True
+        )
         batches += list(loader)
     assert sum(b.skipped for b in batches) == 5
     assert sorted(i for b in batches for i in b.index.tolist()) == [0, 2, 3, 7, 9]
@@ -203,9 +212,12 @@ def test_evaluation_skips_and_counts_when_asked_to(world, workers):
 
 def test_what_is_skipped_does_not_change_the_rest():
     loaders = [
-        eval_loader(Noisy(6, corrupt=corrupt), 2, accelerator=process(), skip_corrupt=True) for corrupt in ((), (2,))
+        eval_loader(Noisy(6, corrupt=corrupt), 2, accelerator=process(), skip_corrupt=True)
+        for corrupt in ((), (2,))
     ]
-    whole, rest = ({int(i): b.data[1][k] for b in loader for k, i in enumerate(b.index)} for loader in loaders)
+    whole, rest = (
+        {int(i): b.data[1][k] for b in loader for k, i in enumerate(b.index)} for loader in loaders
+    )
     assert sorted(rest) == [0, 1, 3, 4, 5] and all(torch.equal(rest[i], whole[i]) for i in rest)
 
 
@@ -225,11 +237,15 @@ def test_without_the_flag_an_unreadable_image_is_an_error_in_evaluation_too():
 def test_evaluation_counts_each_sample_once_whatever_the_sizes(world):
     for n in range(1, 42):
         for batch in range(1, 17):
-            loaders = [eval_loader(range(n), batch, accelerator=process(r, world)) for r in range(world)]
+            loaders = [
+                eval_loader(range(n), batch, accelerator=process(r, world)) for r in range(world)
+            ]
             keys = [[key for rows in loader.batch_sampler for key in rows] for loader in loaders]
             assert sorted(i for rank in keys for _, i in rank) == list(range(n))
             assert all(rank == sorted(rank) for rank in keys)
-            assert all(1 <= len(rows) <= batch for loader in loaders for rows in loader.batch_sampler)
+            assert all(
+                1 <= len(rows) <= batch for loader in loaders for rows in loader.batch_sampler
+            )
 
 
 @pytest.mark.parametrize("n, batch", [(1, 1), (1, 16), (7, 3), (41, 16)])

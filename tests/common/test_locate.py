@@ -44,7 +44,9 @@ def find(**changed: object) -> data.Location:
     return locate("MNIST", **{**settings, **changed})
 
 
-def test_the_flag_comes_before_the_variable_before_the_default(working_directory, cached, monkeypatch):
+def test_the_flag_comes_before_the_variable_before_the_default(
+    working_directory, cached, monkeypatch
+):
     here = working_directory
     flag, default = put(here / "flag"), put(here / "data" / "mnist")
     inside, root = put(here / "env" / "mnist"), here / "env"
@@ -60,7 +62,9 @@ def test_the_flag_comes_before_the_variable_before_the_default(working_directory
     assert find() == (cached, True)
 
 
-def test_the_sample_says_what_is_missing_where_it_belongs_and_the_flag(working_directory, cached, capsys):
+def test_the_sample_says_what_is_missing_where_it_belongs_and_the_flag(
+    working_directory, cached, capsys
+):
     find(flag="--data_dir")
     first, second = capsys.readouterr().out.splitlines()
     assert first == (
@@ -114,7 +118,9 @@ def test_every_message_fits_two_lines_however_long_the_advice_is(working_directo
             message = f"error: {caught.value}"
             assert len(message) <= 240 and "\n" not in message and "wanted one of" not in message
             assert ("unpack it there" in message) == (how != long and "want_sample" not in changed)
-            assert "--sample" in message or "sample of it" in message or "no offline sample" in message
+            assert (
+                "--sample" in message or "sample of it" in message or "no offline sample" in message
+            )
 
 
 def test_the_sample_is_named_shortly_where_space_is_short(working_directory, cached):
@@ -129,9 +135,13 @@ def test_want_sample_uses_it_even_where_real_data_exists(working_directory, cach
     assert find(want_sample=True, given=flag) == (cached, True)
 
 
-def test_a_given_path_that_is_missing_or_empty_is_an_error_and_never_the_sample(working_directory, cached):
+def test_a_given_path_that_is_missing_or_empty_is_an_error_and_never_the_sample(
+    working_directory, cached
+):
     (working_directory / "empty").mkdir()
-    with pytest.raises(UserError, match=r"gone does not exist \(MNIST\); get it from example.org.* --sample"):
+    with pytest.raises(
+        UserError, match=r"gone does not exist \(MNIST\); get it from example.org.* --sample"
+    ):
         find(given=working_directory / "gone")
     with pytest.raises(UserError, match=r"^--data gone does not exist \(MNIST\); "):
         find(given="gone", flag="--data")
@@ -153,7 +163,8 @@ def test_a_set_without_a_sample_names_those_that_have_one(working_directory):
 
 def test_a_library_does_not_fall_back(working_directory, cached):
     with pytest.raises(
-        UserError, match="^MNIST is not in data/mnist.*a sample of it: python -m common.samples MNIST DIR"
+        UserError,
+        match="^MNIST is not in data/mnist.*a sample of it: python -m common.samples MNIST DIR",
     ):
         find(may_fall_back=False)
     assert find(may_fall_back=False, want_sample=True) == (cached, True)
@@ -193,8 +204,12 @@ def test_nothing_is_downloaded_offline(working_directory, cached, monkeypatch):
     assert find(download=lambda path: pytest.fail("a download")) == (cached, True)
 
 
-def test_the_home_of_nobody_is_a_path_that_does_not_exist(working_directory, cached, monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="^~nosuchuser/mnist does not exist: there is no home ~nosuchuser$"):
+def test_the_home_of_nobody_is_a_path_that_does_not_exist(
+    working_directory, cached, monkeypatch, tmp_path
+):
+    with pytest.raises(
+        UserError, match="^~nosuchuser/mnist does not exist: there is no home ~nosuchuser$"
+    ):
         find(given="~nosuchuser/mnist")
     monkeypatch.setenv("WSL_DATA_DIR", "~nosuchuser")
     with pytest.raises(UserError, match="^~nosuchuser does not exist"):
@@ -213,9 +228,17 @@ def test_nothing_is_downloaded_for_a_sample_run_or_where_the_set_is(working_dire
 
 
 @pytest.mark.parametrize(
-    "error", [URLError(OSError("unreachable")), RuntimeError("bad checksum"), TimeoutError("late"), IncompleteRead(b"")]
+    "error",
+    [
+        URLError(OSError("unreachable")),
+        RuntimeError("bad checksum"),
+        TimeoutError("late"),
+        IncompleteRead(b""),
+    ],
 )
-def test_a_failing_download_falls_back_only_from_the_default(working_directory, cached, error, capsys):
+def test_a_failing_download_falls_back_only_from_the_default(
+    working_directory, cached, error, capsys
+):
     def fails(path: Path) -> None:
         (path / "MNIST" / "raw").mkdir(parents=True)
         raise error
@@ -225,7 +248,10 @@ def test_a_failing_download_falls_back_only_from_the_default(working_directory, 
     with pytest.raises(UserError, match="other does not exist"):
         find(given="other", download=fails)
     assert socket.getdefaulttimeout() is None
-    assert not (working_directory / "data" / "mnist").exists() and not (working_directory / "other").exists()
+    assert (
+        not (working_directory / "data" / "mnist").exists()
+        and not (working_directory / "other").exists()
+    )
 
 
 def test_a_failing_download_leaves_a_folder_as_it_was(working_directory):
@@ -240,7 +266,9 @@ def test_a_failing_download_leaves_a_folder_as_it_was(working_directory):
     assert list((working_directory / "given").iterdir()) == [kept.parent] and kept.is_dir()
 
 
-def test_a_default_folder_that_is_closed_to_us_falls_back_to_the_sample(working_directory, cached, monkeypatch):
+def test_a_default_folder_that_is_closed_to_us_falls_back_to_the_sample(
+    working_directory, cached, monkeypatch
+):
     def closed(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 

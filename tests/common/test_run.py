@@ -20,7 +20,13 @@ from tests.equality import same
 
 
 def test_a_run_leaves_what_the_design_lists(whole):
-    for name in ("config.json", "metrics.jsonl", "summary.json", "checkpoints/last.pt", "checkpoints/best.pt"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+    ):
         assert (whole / name).stat().st_size > 0, name
     assert any((whole / "tensorboard").iterdir())
     assert strict((whole / "config.json").read_text())["settings"]["lr"] == 0.1
@@ -29,7 +35,9 @@ def test_a_run_leaves_what_the_design_lists(whole):
 
 def test_every_metrics_line_has_step_epoch_split_and_null_where_undefined(whole):
     lines = [strict(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    expected = [(PER_EPOCH * e, e, split) for e in range(1, EPOCHS + 1) for split in ("train", "test")]
+    expected = [
+        (PER_EPOCH * e, e, split) for e in range(1, EPOCHS + 1) for split in ("train", "test")
+    ]
     assert [(line["step"], line["epoch"], line["split"]) for line in lines] == expected
     assert set(lines[0]) == {"step", "epoch", "split", "loss", "nothing", "draw"}
     assert lines[0]["nothing"] is None and math.isfinite(lines[0]["loss"])
@@ -51,8 +59,18 @@ def test_checkpoints_count_and_best_is_the_first_with_the_highest_score(whole):
         **{"epoch": EPOCHS, "batch": 0, "step": STEPS, "images": SAMPLES * EPOCHS, "skipped": 0},
         **{"best": max(scores), "finished": True},
     }
-    assert best["progress"]["epoch"] == scores.index(max(scores)) + 1 and not best["progress"]["finished"]
-    assert set(last["state"]) == {"model", "teacher", "optimizer", "scheduler", "confidence", "mean_loss"}
+    assert (
+        best["progress"]["epoch"] == scores.index(max(scores)) + 1
+        and not best["progress"]["finished"]
+    )
+    assert set(last["state"]) == {
+        "model",
+        "teacher",
+        "optimizer",
+        "scheduler",
+        "confidence",
+        "mean_loss",
+    }
 
 
 def test_the_location_is_printed_at_the_end(tmp_path, capsys):
@@ -80,7 +98,9 @@ def test_evaluation_writes_the_same_kind_of_directory(tmp_path):
     run.finish(mAP=0.5, empty=float("nan"))
     assert strict((tmp_path / "run" / "metrics.jsonl").read_text())["mAP"] == 0.5
     found = strict((tmp_path / "run" / "summary.json").read_text())
-    assert (found["mAP"], found["empty"]) == (0.5, None) and not (tmp_path / "run" / "checkpoints").exists()
+    assert (found["mAP"], found["empty"]) == (0.5, None) and not (
+        tmp_path / "run" / "checkpoints"
+    ).exists()
     with pytest.raises(UserError, match="holds a run"):
         evaluation(tmp_path / "run")
 
@@ -88,7 +108,9 @@ def test_evaluation_writes_the_same_kind_of_directory(tmp_path):
 def test_a_directory_may_be_named_by_another_flag(tmp_path):
     args = settings(None)
     for _ in range(2):
-        run = start_run(args, tmp_path / "default", make_accelerator(args), named=tmp_path / "experiment")
+        run = start_run(
+            args, tmp_path / "default", make_accelerator(args), named=tmp_path / "experiment"
+        )
         assert run.folder == tmp_path / "experiment"
         run.close()
     run.log("val", mAP=0.5)
@@ -99,7 +121,10 @@ def test_a_directory_may_be_named_by_another_flag(tmp_path):
 
 def test_a_default_directory_is_relative_to_the_working_directory_and_numbered(working_directory):
     folders = [train(settings(None, epochs=1)).folder for _ in range(2)]
-    assert folders == [Path("toy"), Path("toy-2")] and (working_directory / "toy-2" / "summary.json").is_file()
+    assert (
+        folders == [Path("toy"), Path("toy-2")]
+        and (working_directory / "toy-2" / "summary.json").is_file()
+    )
 
 
 # --- exact resume ---
@@ -166,7 +191,9 @@ def test_a_kill_right_after_any_save_loses_nothing(whole, tmp_path, monkeypatch)
 
 def test_checkpoint_every_saves_at_those_steps(tmp_path, monkeypatch):
     steps, save = [], Run.save
-    monkeypatch.setattr(Run, "save", lambda run, path=None: (steps.append(run.progress.step), save(run, path)))
+    monkeypatch.setattr(
+        Run, "save", lambda run, path=None: (steps.append(run.progress.step), save(run, path))
+    )
     train(settings(tmp_path / "a", checkpoint_every=3))
     assert {3, 6, 9} <= set(steps)
     steps.clear()
@@ -174,7 +201,9 @@ def test_checkpoint_every_saves_at_those_steps(tmp_path, monkeypatch):
     assert set(steps) == {PER_EPOCH * e for e in range(1, EPOCHS + 1)}
 
 
-def test_resume_from_a_path_into_another_folder_keeps_the_old_run_and_takes_the_best_along(whole, tmp_path):
+def test_resume_from_a_path_into_another_folder_keeps_the_old_run_and_takes_the_best_along(
+    whole, tmp_path
+):
     old, new = tmp_path / "old", tmp_path / "new"
     train(settings(old, max_steps=STEPS - 1))
     before = {p: p.read_bytes() for p in old.rglob("*") if p.is_file()}
@@ -183,9 +212,13 @@ def test_resume_from_a_path_into_another_folder_keeps_the_old_run_and_takes_the_
     assert {p: p.read_bytes() for p in old.rglob("*") if p.is_file()} == before
 
 
-def test_resume_without_a_checkpoint_starts_anew_says_so_first_and_equals_a_new_run(whole, tmp_path, capsys):
+def test_resume_without_a_checkpoint_starts_anew_says_so_first_and_equals_a_new_run(
+    whole, tmp_path, capsys
+):
     train(settings(tmp_path / "run", resume=""))
-    assert capsys.readouterr().out.startswith(f"--resume: no checkpoint in {tmp_path / 'run'}; starting anew\n")
+    assert capsys.readouterr().out.startswith(
+        f"--resume: no checkpoint in {tmp_path / 'run'}; starting anew\n"
+    )
     assert_equal_runs(whole, tmp_path / "run")
 
 
@@ -208,7 +241,9 @@ def test_other_settings_are_named_and_change_nothing(finished):
 
 def test_free_settings_may_differ(whole, tmp_path):
     train(settings(tmp_path / "run", max_steps=2, print_freq=10, device="cpu", num_workers=3))
-    args = settings(tmp_path / "run", resume=str(tmp_path / "run"), max_steps=900, checkpoint_every=2)
+    args = settings(
+        tmp_path / "run", resume=str(tmp_path / "run"), max_steps=900, checkpoint_every=2
+    )
     train(args)
     assert_equal_runs(whole, tmp_path / "run")
     launches = strict((tmp_path / "run" / "config.json").read_text())["launches"]
@@ -219,7 +254,10 @@ def test_free_settings_may_differ(whole, tmp_path):
 def test_a_checkpoint_of_something_else_is_an_error(tmp_path, content):
     path = tmp_path / "official.pth"
     torch.save({"a": torch.ones(1)} if content == "weights" else [1], path)
-    with pytest.raises(UserError, match="official.pth: not a checkpoint of a run; --resume wants checkpoints/last.pt"):
+    with pytest.raises(
+        UserError,
+        match="official.pth: not a checkpoint of a run; --resume wants checkpoints/last.pt",
+    ):
         train(settings(tmp_path / "run", resume=str(path)))
 
 
@@ -253,8 +291,22 @@ def damaged(folder: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("epoch", "x"), ("epoch", -1), ("epoch", 1.5), ("epoch", None), ("epoch", True), ("epoch", 2**70)),
-        *(("batch", "x"), ("batch", -1), ("batch", 10**6), ("step", "x"), ("step", -3), ("images", [1])),
+        *(
+            ("epoch", "x"),
+            ("epoch", -1),
+            ("epoch", 1.5),
+            ("epoch", None),
+            ("epoch", True),
+            ("epoch", 2**70),
+        ),
+        *(
+            ("batch", "x"),
+            ("batch", -1),
+            ("batch", 10**6),
+            ("step", "x"),
+            ("step", -3),
+            ("images", [1]),
+        ),
         *(("skipped", {}), ("seconds", "long"), ("seconds", float("nan")), ("seconds", -1.0)),
         *(("best", "x"), ("best", [0.5]), ("finished", "no"), ("finished", 1)),
     ],
@@ -262,7 +314,9 @@ def damaged(folder: Path, change) -> Path:
 def test_a_value_that_cannot_be_is_named_before_anything_is_changed(finished, name, value):
     path = damaged(finished, lambda saved: saved["progress"].update({name: value}))
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match=rf"last\.pt: not a whole checkpoint of a run \({name} is ") as caught:
+    with pytest.raises(
+        UserError, match=rf"last\.pt: not a whole checkpoint of a run \({name} is "
+    ) as caught:
         train(settings(finished, resume=""))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
@@ -277,13 +331,18 @@ def test_a_value_that_is_missing_is_named(finished):
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_an_epoch_behind_the_last_is_an_error(finished, is_finished):
     damaged(finished, lambda saved: saved["progress"].update(epoch=99, finished=is_finished))
-    told = rf"last\.pt: not a whole checkpoint of a run \(99 epochs are done, the run has {EPOCHS}\)"
+    told = (
+        rf"last\.pt: not a whole checkpoint of a run \(99 epochs are done, the run has {EPOCHS}\)"
+    )
     with pytest.raises(UserError, match=told):
         train(settings(finished, resume=""))
 
 
 def test_a_batch_behind_the_last_is_an_error(finished):
-    damaged(finished, lambda saved: saved["progress"].update(epoch=1, batch=PER_EPOCH + 1, finished=False))
+    damaged(
+        finished,
+        lambda saved: saved["progress"].update(epoch=1, batch=PER_EPOCH + 1, finished=False),
+    )
     told = rf"last\.pt: not a whole checkpoint of a run \({PER_EPOCH + 1} batches are done, the epoch has {PER_EPOCH}\)"
     with pytest.raises(UserError, match=told):
         train(settings(finished, resume=""))
@@ -292,7 +351,13 @@ def test_a_batch_behind_the_last_is_an_error(finished):
 @pytest.mark.parametrize(
     "line",
     [
-        *("text", None, ["split", "test"], {"split": "test"}, {"step": 1, "epoch": 1, "split": None}),
+        *(
+            "text",
+            None,
+            ["split", "test"],
+            {"split": "test"},
+            {"step": 1, "epoch": 1, "split": None},
+        ),
         *({"step": "x", "epoch": 1, "split": "test"}, {"step": 1, "epoch": -1, "split": "test"}),
         {"step": 1, "epoch": 1, "split": "test", "accuracy": torch.ones(1)},
         {"step": 1, "epoch": 1, "split": "test", "accuracy": float("nan")},
@@ -300,7 +365,9 @@ def test_a_batch_behind_the_last_is_an_error(finished):
 )
 def test_a_line_of_metrics_that_cannot_be_is_named(finished, line):
     damaged(finished, lambda saved: saved["metrics"].insert(2, line))
-    with pytest.raises(UserError, match=r"last\.pt: not a whole checkpoint of a run \(line 3 of the metrics is "):
+    with pytest.raises(
+        UserError, match=r"last\.pt: not a whole checkpoint of a run \(line 3 of the metrics is "
+    ):
         train(settings(finished, resume=""))
 
 
@@ -313,11 +380,26 @@ def test_a_setting_that_cannot_be_compared_is_another_one(finished):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda state: state["optimizer"]["param_groups"][0].update(lr="x"), "optimizer param_groups 0 lr is 'x'"),
-        (lambda state: state["optimizer"].update(state=[]), r"optimizer state is \[\], expected named values"),
-        (lambda state: state["optimizer"].update(param_groups=7), "optimizer param_groups is 7, expected a list"),
-        (lambda state: state["scheduler"].update(last_epoch="x"), "scheduler last_epoch is 'x', expected a number"),
-        (lambda state: state.update(mean_loss={"sums": 3}), "mean_loss sums is 3, expected a tensor"),
+        (
+            lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
+            "optimizer param_groups 0 lr is 'x'",
+        ),
+        (
+            lambda state: state["optimizer"].update(state=[]),
+            r"optimizer state is \[\], expected named values",
+        ),
+        (
+            lambda state: state["optimizer"].update(param_groups=7),
+            "optimizer param_groups is 7, expected a list",
+        ),
+        (
+            lambda state: state["scheduler"].update(last_epoch="x"),
+            "scheduler last_epoch is 'x', expected a number",
+        ),
+        (
+            lambda state: state.update(mean_loss={"sums": 3}),
+            "mean_loss sums is 3, expected a tensor",
+        ),
         (lambda state: state.update(mean_loss=[]), r"mean_loss is \[\], expected named values"),
         (lambda state: state.update(mean_loss={}), "mean_loss does not fit"),
         (
@@ -389,7 +471,10 @@ def test_numpy_values_beside_the_weights_do_not_stop_a_resume(whole, tmp_path):
 
 @pytest.mark.parametrize(
     "damage, told",
-    [(torch.ones(15, 3, dtype=torch.float64), "torch.float64, expected torch.float32"), (torch.ones(15), r"\(15,\)")],
+    [
+        (torch.ones(15, 3, dtype=torch.float64), "torch.float64, expected torch.float32"),
+        (torch.ones(15), r"\(15,\)"),
+    ],
 )
 def test_label_state_of_another_kind_is_an_error(finished, damage, told):
     path = finished / "checkpoints" / "last.pt"
@@ -413,7 +498,9 @@ def test_a_finished_run_stands_and_writes_a_missing_summary(whole, finished, cap
 
 
 def test_a_named_run_is_refused_and_overwrite_starts_over(whole, finished):
-    with pytest.raises(UserError, match="holds a run; go on with --resume, start over with --overwrite"):
+    with pytest.raises(
+        UserError, match="holds a run; go on with --resume, start over with --overwrite"
+    ):
         train(settings(finished))
     assert_equal_runs(whole, finished)
     train(settings(finished, overwrite=True, max_steps=1))

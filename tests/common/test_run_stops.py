@@ -71,20 +71,26 @@ def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_that_nobody_polls_ends_the_program_when_all_is_saved(whole, tmp_path, number, status, capsys):
+def test_a_signal_that_nobody_polls_ends_the_program_when_all_is_saved(
+    whole, tmp_path, number, status, capsys
+):
     """While the figures of the final report are drawn, say."""
     folder = tmp_path / "run"
 
     def main() -> None:
         with pytest.MonkeyPatch.context() as patch:
             speed = Run.images_per_second  # `finish` asks for it first
-            patch.setattr(Run, "images_per_second", lambda run: os.kill(os.getpid(), number) or speed(run))
+            patch.setattr(
+                Run, "images_per_second", lambda run: os.kill(os.getpid(), number) or speed(run)
+            )
             train(settings(folder))
 
     with pytest.raises(SystemExit) as caught:
         run_main(main)
     assert caught.value.code == status
-    assert f"stopped by signal {int(number)}; everything was saved before" in capsys.readouterr().out
+    assert (
+        f"stopped by signal {int(number)}; everything was saved before" in capsys.readouterr().out
+    )
     assert state(folder)["progress"]["finished"]
     assert_equal_runs(whole, folder)
 
@@ -93,7 +99,9 @@ def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, t
     """A final evaluation that polls: what it has logged is not saved, for the resumed run logs it again."""
     folder = tmp_path / "run"
     run = train(settings(folder, max_steps=STEPS))
-    run = train(settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5))
+    run = train(
+        settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5)
+    )
     lines = run.lines
     folder = tmp_path / "stopped"
 
@@ -105,7 +113,12 @@ def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, t
     for _ in range(2):  # the second time it is resumed right into the report
         with pytest.raises(SystemExit):
             train(settings(folder, resume=""), before_finish=report)
-    assert train(settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5)).lines == lines
+    assert (
+        train(
+            settings(folder, resume=""), before_finish=lambda run: run.log("final", accuracy=0.5)
+        ).lines
+        == lines
+    )
 
 
 @pytest.mark.slow
@@ -114,7 +127,9 @@ def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers
     code += "import torch; torch.set_num_threads(1); slow = lambda run: print('step', flush=True) or time.sleep(0.3)\n"
     code += "run_main(lambda: train(settings(Path(sys.argv[1]), workers=2), after_step=slow) and 0)"
     command = [sys.executable, "-c", f"import time; {code}", str(tmp_path / "run")]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    run = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
     assert run.stdout.readline() == b"step\n"
     os.killpg(run.pid, signal.SIGTERM)
     _, err = run.communicate(timeout=300)
@@ -129,7 +144,10 @@ def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers
 def resumed_steps(folder, **changed) -> list[int]:
     """The steps that the resumed run takes."""
     steps = []
-    train(settings(folder, resume="", **changed), after_step=lambda run: steps.append(run.progress.step + 1))
+    train(
+        settings(folder, resume="", **changed),
+        after_step=lambda run: steps.append(run.progress.step + 1),
+    )
     return steps
 
 
@@ -161,15 +179,21 @@ def test_it_repeats_no_step_with_max_steps_either(whole, tmp_path, limit):
     folder = tmp_path / "run"
     with contextlib.suppress(CorruptImage):
         train(settings(folder, max_steps=limit), in_evaluation=failing(0))
-    done = min(limit, PER_EPOCH)  # where the first evaluation comes before the limit, it stops the run
+    done = min(
+        limit, PER_EPOCH
+    )  # where the first evaluation comes before the limit, it stops the run
     assert state(folder)["progress"]["step"] == (limit if limit == PER_EPOCH else done)
-    assert resumed_steps(folder, max_steps=2 * PER_EPOCH) == list(range(done + 1, 2 * PER_EPOCH + 1))
+    assert resumed_steps(folder, max_steps=2 * PER_EPOCH) == list(
+        range(done + 1, 2 * PER_EPOCH + 1)
+    )
     assert resumed_steps(folder) == list(range(2 * PER_EPOCH + 1, STEPS + 1))
     assert_equal_runs(whole, folder)
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_in_an_evaluation_keeps_the_state_from_before_it(whole, tmp_path, number, status, capsys):
+def test_a_signal_in_an_evaluation_keeps_the_state_from_before_it(
+    whole, tmp_path, number, status, capsys
+):
     """By then lines are logged and means are taken: saved once more, the resumed run would do it twice."""
     folder = tmp_path / "run"
 
@@ -196,12 +220,17 @@ def test_an_evaluation_script_has_nothing_to_save(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_checkpoint(tmp_path, value, capsys):
+def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_checkpoint(
+    tmp_path, value, capsys
+):
     folder, kept = tmp_path / "run", {}
 
     def spoil(loss: torch.Tensor, run: Run) -> torch.Tensor:
         if run.progress.step + 1 == PER_EPOCH + 2:
-            kept["last"], kept["model"] = run.last.read_bytes(), checkpoint.collect(run.stateful)["model"]
+            kept["last"], kept["model"] = (
+                run.last.read_bytes(),
+                checkpoint.collect(run.stateful)["model"],
+            )
             kept["model"] = {key: tensor.clone() for key, tensor in kept["model"].items()}
             kept["run"] = run
             return loss * value
@@ -218,7 +247,9 @@ def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_c
     assert (folder / "checkpoints" / "last.pt").read_bytes() == kept["last"]
     after = kept["run"].stateful["model"].state_dict()
     weights = [key for key in after if "running" not in key and "num_batches" not in key]
-    assert all(torch.equal(after[key], kept["model"][key]) for key in weights)  # never updated by such a loss
+    assert all(
+        torch.equal(after[key], kept["model"][key]) for key in weights
+    )  # never updated by such a loss
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):

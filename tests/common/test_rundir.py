@@ -14,7 +14,16 @@ import torch
 
 from common import rundir
 from common.cli import UserError
-from common.rundir import claim, describe_launch, holds_run, lock, make_accelerator, plain, seed_everything, settings_of
+from common.rundir import (
+    claim,
+    describe_launch,
+    holds_run,
+    lock,
+    make_accelerator,
+    plain,
+    seed_everything,
+    settings_of,
+)
 from tests.common.toy import settings
 
 
@@ -39,7 +48,9 @@ def test_a_directory_holds_a_run_once_it_has_a_checkpoint_or_a_metrics_line(tmp_
 
 def test_a_named_directory_that_holds_a_run_is_never_overwritten(tmp_path):
     folder = make_run(tmp_path / "mine")
-    with pytest.raises(UserError, match="mine holds a run; go on with --resume, start over with --overwrite"):
+    with pytest.raises(
+        UserError, match="mine holds a run; go on with --resume, start over with --overwrite"
+    ):
         claim(settings(folder), tmp_path / "default", folder)
     assert (folder / "checkpoints" / "last.pt").read_bytes() == b"weights"
     assert claim(settings(None), tmp_path / "default", tmp_path / "new") == (tmp_path / "new", None)
@@ -49,7 +60,10 @@ def test_overwrite_moves_the_old_run_aside_each_time(tmp_path, capsys):
     folder = tmp_path / "mine"
     for number in (1, 2):
         make_run(folder) if number == 1 else (folder / "metrics.jsonl").write_text("second\n")
-        assert claim(settings(folder, overwrite=True), tmp_path / "default", folder) == (folder, None)
+        assert claim(settings(folder, overwrite=True), tmp_path / "default", folder) == (
+            folder,
+            None,
+        )
         assert f"the run in {folder} was moved to {folder}.old-{number}" in capsys.readouterr().out
         assert not holds_run(folder) and holds_run(tmp_path / f"mine.old-{number}")
     assert (tmp_path / "mine.old-1" / "checkpoints" / "last.pt").read_bytes() == b"weights"
@@ -61,7 +75,10 @@ def test_without_a_name_a_second_run_gets_a_numbered_folder_and_says_so(tmp_path
     default = tmp_path / "save" / name
     for number in (1, 2, 3):
         folder, source = claim(settings(None), default, None)
-        assert folder == (default if number == 1 else default.with_name(f"{name}-{number}")) and source is None
+        assert (
+            folder == (default if number == 1 else default.with_name(f"{name}-{number}"))
+            and source is None
+        )
         out = capsys.readouterr().out
         assert out == ("" if number == 1 else f"{default} holds a run; this one goes to {folder}\n")
         (folder / "metrics.jsonl").write_text("{}\n")
@@ -72,7 +89,16 @@ def test_without_a_name_a_second_run_gets_a_numbered_folder_and_says_so(tmp_path
 
 
 def test_siblings_are_counted_and_those_moved_aside_or_named_alike_are_not(tmp_path):
-    for name in ("toy-2", "toy-10", "toy-9", "toy.old-1", "toy-10.old-1", "toy-x", "toyota", "toy-11-b"):
+    for name in (
+        "toy-2",
+        "toy-10",
+        "toy-9",
+        "toy.old-1",
+        "toy-10.old-1",
+        "toy-x",
+        "toyota",
+        "toy-11-b",
+    ):
         make_run(tmp_path / name)
     assert claim(settings(None, resume=""), tmp_path / "toy", None)[0] == tmp_path / "toy-10"
 
@@ -107,7 +133,9 @@ def test_resume_from_a_path_goes_on_in_its_own_run_or_in_the_named_folder(tmp_pa
             last,
         )
     other = make_run(tmp_path / "other")
-    with pytest.raises(UserError, match="other holds another run than .*last.pt; name another --output_dir"):
+    with pytest.raises(
+        UserError, match="other holds another run than .*last.pt; name another --output_dir"
+    ):
         claim(settings(None, resume=str(last)), tmp_path / "default", other)
     (tmp_path / "moved.pt").write_bytes(b"weights")
     moved = claim(settings(None, resume=str(tmp_path / "moved.pt")), tmp_path / "default", None)
@@ -243,9 +271,19 @@ def test_a_fifo_in_place_of_a_run_directory_is_refused(tmp_path):
 
 
 def test_settings_leave_out_what_may_differ_and_are_plain_data():
-    args = settings(Path("x"), _location=object(), folders=[Path("a"), Path("b")], pair=(Path("c"), 1))
+    args = settings(
+        Path("x"), _location=object(), folders=[Path("a"), Path("b")], pair=(Path("c"), 1)
+    )
     found = settings_of(args)
-    assert not set(found) & {"output_dir", "resume", "overwrite", "max_steps", "checkpoint_every", "workers", "cpu"}
+    assert not set(found) & {
+        "output_dir",
+        "resume",
+        "overwrite",
+        "max_steps",
+        "checkpoint_every",
+        "workers",
+        "cpu",
+    }
     assert "_location" not in found
     assert found["data"] == "somewhere" and found["sizes"] == [3, 4]
     assert found["folders"] == ["a", "b"] and found["pair"] == ["c", 1]
@@ -258,16 +296,36 @@ def test_config_says_how_the_run_was_made(tmp_path, monkeypatch):
     describe_launch(tmp_path, args, make_accelerator(args))
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["settings"] == {
-        **{"checkpoint_every": None, "cpu": True, "data": "somewhere", "epochs": 3, "lr": 0.1, "max_steps": None},
-        **{"mixed_precision": None, "output_dir": str(tmp_path), "overwrite": False, "resume": None, "seed": 0},
+        **{
+            "checkpoint_every": None,
+            "cpu": True,
+            "data": "somewhere",
+            "epochs": 3,
+            "lr": 0.1,
+            "max_steps": None,
+        },
+        **{
+            "mixed_precision": None,
+            "output_dir": str(tmp_path),
+            "overwrite": False,
+            "resume": None,
+            "seed": 0,
+        },
         **{"sizes": [3, 4], "workers": 0},
     }
     assert config["command"] == "train.py --seed 0"
     assert config["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", config["commit"])
-    assert config["packages"]["torch"] == torch.__version__.split("+")[0] or config["packages"]["torch"]
+    assert (
+        config["packages"]["torch"] == torch.__version__.split("+")[0]
+        or config["packages"]["torch"]
+    )
     assert config["python"].startswith("3.") and config["hardware"]["processes"] == 1
     assert config["hardware"]["mixed_precision"] == "no" and config["hardware"]["device"]
-    assert len(config["launches"]) == 1 and set(config["launches"][0]) == {"command", "commit", "time"}
+    assert len(config["launches"]) == 1 and set(config["launches"][0]) == {
+        "command",
+        "commit",
+        "time",
+    }
 
 
 def test_a_second_launch_is_added_only_where_a_run_goes_on(tmp_path):
@@ -291,7 +349,13 @@ def test_outside_a_repository_there_is_no_commit(tmp_path, monkeypatch):
 
 def test_undefined_is_null_and_numbers_are_plain():
     value = {
-        **{"nan": float("nan"), "inf": -np.inf, "np": np.float32(0.5), "torch": torch.tensor(2.0), "n": 3},
+        **{
+            "nan": float("nan"),
+            "inf": -np.inf,
+            "np": np.float32(0.5),
+            "torch": torch.tensor(2.0),
+            "n": 3,
+        },
         **{"path": Path("a"), "list": (1, [np.nan]), "yes": True, "none": None, 5: {"text": "t"}},
     }
     assert json.dumps(plain(value), allow_nan=False) == (
@@ -333,13 +397,27 @@ def test_precision_on_a_cpu_is_no_unless_asked_for(monkeypatch):
         ("ACCELERATE_USE_DEEPSPEED", "1", "DeepSpeed is not supported"),
         ("ACCELERATE_USE_MEGATRON_LM", "True", "Megatron-LM is not supported"),
         ("ACCELERATE_USE_TP", "true", "tensor parallelism is not supported"),
-        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "context or sequence parallelism is not supported"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "accumulation of gradients is not supported"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "auto", "accumulation of gradients is not supported"),
+        (
+            "ACCELERATE_USE_PARALLELISM_CONFIG",
+            "true",
+            "context or sequence parallelism is not supported",
+        ),
+        (
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+            "4",
+            "accumulation of gradients is not supported",
+        ),
+        (
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+            "auto",
+            "accumulation of gradients is not supported",
+        ),
         ("ACCELERATE_MIXED_PRECISION", "fp8", "choose from no, fp16, bf16"),
     ],
 )
-def test_what_accelerate_is_asked_for_and_the_five_do_not_support_is_refused(monkeypatch, variable, value, told):
+def test_what_accelerate_is_asked_for_and_the_five_do_not_support_is_refused(
+    monkeypatch, variable, value, told
+):
     monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=f"^{variable}.*: .*{told}"):
         make_accelerator(settings(None))
@@ -357,7 +435,12 @@ def test_what_accelerate_launch_sets_by_default_is_not_refused(monkeypatch):
 
 @pytest.mark.parametrize(
     "cpu, has_bf16, asked, wanted",
-    [(False, True, None, "bf16"), (False, False, None, "no"), (True, True, None, "no"), (False, True, "fp16", "fp16")],
+    [
+        (False, True, None, "bf16"),
+        (False, False, None, "no"),
+        (True, True, None, "no"),
+        (False, True, "fp16", "fp16"),
+    ],
 )
 def test_precision_on_a_gpu_is_bf16_where_it_has_it(monkeypatch, cpu, has_bf16, asked, wanted):
     asked_of_accelerate = {}

@@ -36,7 +36,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> str:
     """A sample whose drawing fails half way."""
-    monkeypatch.setitem(samples.REGISTRY, "BROKEN", samples.Sample(__name__, "draw_broken", 1, "fails"))
+    monkeypatch.setitem(
+        samples.REGISTRY, "BROKEN", samples.Sample(__name__, "draw_broken", 1, "fails")
+    )
     return "BROKEN"
 
 
@@ -46,12 +48,19 @@ def draw_broken(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "common.samples", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "common.samples", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -94,7 +103,11 @@ def test_pll_has_the_layout_of_lost(drawn: Path) -> None:
     assert data.shape == (600, 64) and data.dtype == np.float64
     assert (data.std(axis=0) == 0).sum() == 1
     for matrix in (candidates, target):
-        assert isinstance(matrix, csc_matrix) and matrix.shape == (11, 600) and matrix.dtype == np.float64
+        assert (
+            isinstance(matrix, csc_matrix)
+            and matrix.shape == (11, 600)
+            and matrix.dtype == np.float64
+        )
     candidates, target = candidates.toarray(), target.toarray()
     assert (target.sum(axis=0) == 1).all() and (candidates >= target).all()
     assert (target.sum(axis=1) == 0).sum() == 1 and (candidates.sum(axis=1) > 0).all()
@@ -112,7 +125,11 @@ def test_two_draws_are_byte_identical(drawn: Path, tmp_path: Path, name: str) ->
 def test_marker(drawn: Path) -> None:
     marker = json.loads((drawn / "CIFAR10" / "SAMPLE.json").read_text())
     assert list(marker) == ["name", "version", "seed", "description", "counts"]
-    assert marker["name"] == "CIFAR10" and marker["counts"] == {"train": 2000, "test": 500, "classes": 10}
+    assert marker["name"] == "CIFAR10" and marker["counts"] == {
+        "train": 2000,
+        "test": 500,
+        "classes": 10,
+    }
 
 
 def test_is_sample(drawn: Path, tmp_path: Path) -> None:
@@ -142,7 +159,10 @@ def test_draw_restores_its_own_sample(tmp_path: Path) -> None:
 
 def test_another_seed_draws_other_pictures(drawn: Path, tmp_path: Path) -> None:
     other = samples.draw("PLL", tmp_path / "other", seed=10)
-    assert files_of(samples.draw("PLL", other, seed=10))["lost.mat"] != files_of(drawn / "PLL")["lost.mat"]
+    assert (
+        files_of(samples.draw("PLL", other, seed=10))["lost.mat"]
+        != files_of(drawn / "PLL")["lost.mat"]
+    )
     assert json.loads((other / "SAMPLE.json").read_text())["seed"] == 10
     with pytest.raises(UserError, match="seed 0"):
         samples.draw("PLL", other)
@@ -179,7 +199,9 @@ def test_what_a_killed_draw_left_is_replaced(cache: Path) -> None:
     assert not leftover.exists()
 
 
-def test_what_killed_draws_of_other_samples_left_is_removed_unless_one_is_being_drawn(cache: Path) -> None:
+def test_what_killed_draws_of_other_samples_left_is_removed_unless_one_is_being_drawn(
+    cache: Path,
+) -> None:
     for name in (".PLL-v0.part", ".MNIST-v1.part", ".CUB-v9.part"):
         (cache / name).mkdir(parents=True)
     with (cache / ".CUB-v9.lock").open("a") as lock:
@@ -190,7 +212,9 @@ def test_what_killed_draws_of_other_samples_left_is_removed_unless_one_is_being_
     assert list(cache.glob(".*.part")) == []
 
 
-def test_a_draw_that_was_killed_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_that_was_killed_is_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copyfile, copied = samples.shutil.copyfile, []
 
     def killed(source: Path, target: Path) -> None:
@@ -236,7 +260,9 @@ def test_ensure_removes_nothing_of_the_users(cache: Path) -> None:
 
 def test_two_processes_at_once_draw_one_sample(cache: Path) -> None:
     script = "from common.samples import ensure; ensure('MNIST_clean')"
-    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)
+    ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum(output.count(b"\n") for output in outputs) == 1
@@ -255,9 +281,16 @@ def test_unwritable_cache_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_command(tmp_path: Path) -> None:
     listing = command()
-    assert listing.returncode == 0 and [line.split()[0] for line in listing.stdout.splitlines()] == samples.names()
+    assert (
+        listing.returncode == 0
+        and [line.split()[0] for line in listing.stdout.splitlines()] == samples.names()
+    )
     unknown = command("MNSIT", str(tmp_path))
-    assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1 and "MNIST_clean" in unknown.stderr
+    assert (
+        unknown.returncode == 2
+        and unknown.stderr.count("\n") == 1
+        and "MNIST_clean" in unknown.stderr
+    )
     assert command("PLL").returncode == 2
     negative = command("PLL", str(tmp_path / "pll"), "--seed", "-1")
     assert negative.returncode == 2 and "Traceback" not in negative.stderr
@@ -276,8 +309,14 @@ def test_train_and_val_share_no_digit() -> None:
 
 def test_class_glyphs() -> None:
     for class_id in range(60):
-        glyphs = [canvas.class_glyph(class_id, np.random.default_rng(3), "val", size=20) for _ in range(2)]
-        assert np.array_equal(*glyphs) and glyphs[0].shape == (20, 20) and glyphs[0].dtype == np.float32
+        glyphs = [
+            canvas.class_glyph(class_id, np.random.default_rng(3), "val", size=20) for _ in range(2)
+        ]
+        assert (
+            np.array_equal(*glyphs)
+            and glyphs[0].shape == (20, 20)
+            and glyphs[0].dtype == np.float32
+        )
         assert 0 <= glyphs[0].min() and glyphs[0].max() <= 1
     with pytest.raises(ValueError, match="class 60"):
         canvas.class_glyph(60, np.random.default_rng(3), "val")

@@ -16,13 +16,25 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.cli import UserError
-from common.sync_bn import SynchronisedBatchNorm, normalise_over_processes, sum_over_processes, synchronised
+from common.sync_bn import (
+    SynchronisedBatchNorm,
+    normalise_over_processes,
+    sum_over_processes,
+    synchronised,
+)
 from tests.common.two_norms import CASES, SHARES, batches, make, walk
 
 ROOT = Path(__file__).parents[2]
 ONE = SimpleNamespace(num_processes=1)
 TWO = SimpleNamespace(num_processes=2)
-NETWORKS = ("efficientnet_b0", "mobilenetv3_small_050", "regnetx_002", "regnety_002", "convnext_atto", "resnet10t")
+NETWORKS = (
+    "efficientnet_b0",
+    "mobilenetv3_small_050",
+    "regnetx_002",
+    "regnety_002",
+    "convnext_atto",
+    "resnet10t",
+)
 
 
 def assert_equal(found, wanted):
@@ -62,15 +74,21 @@ def test_timms_networks_stay_what_they_are_bit_by_bit(name):
 
 @pytest.mark.parametrize("case", CASES[:-1])
 def test_every_setting_of_a_norm_bit_by_bit(case):
-    assert_equal(walk(synchronised(make(case), ONE), batches(case)), walk(make(case), batches(case)))
+    assert_equal(
+        walk(synchronised(make(case), ONE), batches(case)), walk(make(case), batches(case))
+    )
 
 
 def test_a_norm_keeps_its_parameters_its_mode_and_its_names():
     shared = nn.BatchNorm2d(4)
-    model = nn.Sequential(nn.Conv2d(4, 4, 1), shared, nn.Sequential(shared), nn.BatchNorm1d(4).eval(), nn.LayerNorm(4))
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 1), shared, nn.Sequential(shared), nn.BatchNorm1d(4).eval(), nn.LayerNorm(4)
+    )
     weight, keys = shared.weight, list(model.state_dict())
     assert synchronised(model, TWO) is model
-    assert model[1] is model[2][0] and model[1].weight is weight and list(model.state_dict()) == keys
+    assert (
+        model[1] is model[2][0] and model[1].weight is weight and list(model.state_dict()) == keys
+    )
     assert model[1].training and not model[3].training and type(model[4]) is nn.LayerNorm
     assert synchronised(model, TWO)[1] is model[1]  # nothing is left to do
     assert isinstance(synchronised(nn.SyncBatchNorm(4), TWO), SynchronisedBatchNorm)
@@ -92,14 +110,18 @@ def test_layers_of_another_kind_are_refused_by_name_only_where_there_are_several
 
 @pytest.fixture
 def group():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("mean", [0.0, 1000.0, -30000.0])
 def test_two_passes_keep_the_variance_far_from_zero(group, mean):
-    x = (torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + mean).requires_grad_()
+    x = (
+        torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + mean
+    ).requires_grad_()
     weight, bias = torch.tensor([0.5, 1, 2]), torch.tensor([1.0, 0, -1])
     y, m, s, count = normalise_over_processes(x, weight, bias, 1e-5)
     exact = x.detach().double()
@@ -114,8 +136,12 @@ def test_two_passes_keep_the_variance_far_from_zero(group, mean):
 def test_gradients_by_differences(group, affine):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator).requires_grad_()
-    parts = [torch.rand(2, dtype=torch.float64, generator=generator).requires_grad_() if affine else None] * 2
-    assert torch.autograd.gradcheck(lambda v, w, b: normalise_over_processes(v, w, b, 1e-5)[0], (x, *parts))
+    parts = [
+        torch.rand(2, dtype=torch.float64, generator=generator).requires_grad_() if affine else None
+    ] * 2
+    assert torch.autograd.gradcheck(
+        lambda v, w, b: normalise_over_processes(v, w, b, 1e-5)[0], (x, *parts)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -147,7 +173,9 @@ def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("norms")
     command = [sys.executable, "-m", "tests.common.two_norms"]
     started = [
-        subprocess.Popen([*command, str(rank), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
         for rank in range(2)
     ]
     for process in started:
@@ -156,7 +184,11 @@ def processes(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-PAIRS = [(case, share) for case, share in itertools.product(CASES, SHARES) if (case, share) != ("network", "empty")]
+PAIRS = [
+    (case, share)
+    for case, share in itertools.product(CASES, SHARES)
+    if (case, share) != ("network", "empty")
+]
 
 
 @pytest.mark.slow

@@ -70,7 +70,10 @@ def test_only_line_ends_end_a_line(file):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("eins\nzwei\nfünf".encode("latin-1"), "line 3: not UTF-8 (byte 0xfc); save the file as UTF-8"),
+        (
+            "eins\nzwei\nfünf".encode("latin-1"),
+            "line 3: not UTF-8 (byte 0xfc); save the file as UTF-8",
+        ),
         ("a\r\nb\r\nfünf".encode("latin-1"), "line 3: not UTF-8"),
         ("a\rfünf".encode("cp1252"), "line 2: not UTF-8"),
         ("a\nb".encode("utf-16"), "line 1: UTF-16, not UTF-8; save the file as UTF-8"),
@@ -158,7 +161,20 @@ def test_a_large_file_is_read_in_blocks_with_the_same_numbers(file, monkeypatch)
 
 
 def test_whatever_is_written_comes_back(file):
-    names = ["plain", "a,b", 'c"d', "e\nf", "g\rh", "i\r\nj", " k ", "", "'", '"', "größe", "\ufeffl"]
+    names = [
+        "plain",
+        "a,b",
+        'c"d',
+        "e\nf",
+        "g\rh",
+        "i\r\nj",
+        " k ",
+        "",
+        "'",
+        '"',
+        "größe",
+        "\ufeffl",
+    ]
     rows = [[name, "1"] for name in names]
     path = file("old")
     write_csv(path, rows)
@@ -173,7 +189,9 @@ def test_whatever_is_written_comes_back(file):
 
 
 def test_json_is_read_with_a_mark_too(file):
-    assert read_json(file('\ufeff{"a": [1, 2.5, null, true, "x"]}\r\n')) == {"a": [1, 2.5, None, True, "x"]}
+    assert read_json(file('\ufeff{"a": [1, 2.5, null, true, "x"]}\r\n')) == {
+        "a": [1, 2.5, None, True, "x"]
+    }
     assert read_json(file("[]"), list) == []
     assert read_json(file("null"), (dict, type(None))) is None
 
@@ -186,7 +204,10 @@ def test_json_is_read_with_a_mark_too(file):
         ("{} {}", "line 1, column 4: not json (Extra data)"),
         ("[" * 100_000, "not readable json (nested too deep)"),
         ("[" * 100_000 + "]" * 100_000, "not readable json (nested too deep)"),
-        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', "not readable json (the key 'c' stands twice in one object)"),
+        (
+            '{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}',
+            "not readable json (the key 'c' stands twice in one object)",
+        ),
         ("[" + "1" * 5000 + "]", "not readable json (Exceeds the limit"),
     ],
 )
@@ -243,11 +264,17 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;&x;">]>\n<a>&y
         ("<a>\n<b></a>", "line 2, column 6: not xml (mismatched tag)"),
         ("", "line 1, column 1: not xml (no element found)"),
         ("<a>fünf</a>".encode("latin-1"), "line 1, column 5: not xml"),
-        ('<?xml version="1.0" encoding="klingon"?><a/>', "line 1: not readable xml (unknown encoding: klingon)"),
+        (
+            '<?xml version="1.0" encoding="klingon"?><a/>',
+            "line 1: not readable xml (unknown encoding: klingon)",
+        ),
         ('<?xml version="1.0" encoding="utf-7"?><a/>', "line 1"),
         ('<?xml version="1.0" encoding="gb18030"?><a/>', "line 1: not readable xml"),
         (BOMB, "line 1: an entity of its own (x); write it out"),
-        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "line 1: an entity of its own (x)"),
+        (
+            '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>',
+            "line 1: an entity of its own (x)",
+        ),
         ('<!DOCTYPE a SYSTEM "gone.dtd">\n<a>&x;</a>', "line 2: an entity of its own (x)"),
         ("<a>\n&x;</a>", "line 2, column 1: not xml (undefined entity)"),
         (b"<a>\0</a>", "line 1, column 4: not xml"),
@@ -266,19 +293,25 @@ def test_deep_xml_is_read(file):
 # --- what files hold ---
 
 
-@pytest.mark.parametrize("value, number", [("12", 12), (" 1.2e+01 ", 12), ("-0.5", -0.5), (3, 3), (2.5, 2.5)])
+@pytest.mark.parametrize(
+    "value, number", [("12", 12), (" 1.2e+01 ", 12), ("-0.5", -0.5), (3, 3), (2.5, 2.5)]
+)
 def test_decimal_numbers(value, number):
     result = decimal(value, "here")
     assert result == number and type(result) is float
 
 
-@pytest.mark.parametrize("value", ["", "x", "nan", "inf", "-inf", "1e999", "1_0", "1,5", None, True, [], float("nan")])
+@pytest.mark.parametrize(
+    "value", ["", "x", "nan", "inf", "-inf", "1e999", "1_0", "1,5", None, True, [], float("nan")]
+)
 @pytest.mark.parametrize("convert", [decimal, whole])
 def test_what_is_no_finite_number_is_named(convert, value):
     assert refused(convert, value, "a.csv: line 3").startswith("a.csv: line 3: expected a ")
 
 
-@pytest.mark.parametrize("value, number", [("12", 12), ("12.0", 12), ("1.2e+01", 12), (12.0, 12), ("-3", -3), (7, 7)])
+@pytest.mark.parametrize(
+    "value, number", [("12", 12), ("12.0", 12), ("1.2e+01", 12), (12.0, 12), ("-3", -3), (7, 7)]
+)
 def test_whole_numbers(value, number):
     result = whole(value, "here")
     assert result == number and type(result) is int
@@ -293,21 +326,29 @@ def test_halves_are_no_whole_numbers_unless_they_may_be_rounded():
     assert len(refused(whole, "x" * 5000, "box")) < 120
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "train/a.jpg", "./a.jpg", "a/./b", "..a/b..", "a b", "größe", Path("x/y")])
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "train/a.jpg", "./a.jpg", "a/./b", "..a/b..", "a b", "größe", Path("x/y")]
+)
 def test_names_inside_a_folder(tmp_path, name):
     path = inside(tmp_path, name, "list")
     assert path == tmp_path / name and path.resolve().is_relative_to(tmp_path.resolve())
 
 
-@pytest.mark.parametrize("name", ["../a", "a/../../b", "..", "/etc/passwd", "", ".", "a//b", "a/", "//a", "./."])
+@pytest.mark.parametrize(
+    "name", ["../a", "a/../../b", "..", "/etc/passwd", "", ".", "a//b", "a/", "//a", "./."]
+)
 def test_names_that_lead_out_are_refused(tmp_path, name):
-    assert refused(inside, tmp_path, name, "a.json: image 3").startswith(f"a.json: image 3: the name {name!r} may")
+    assert refused(inside, tmp_path, name, "a.json: image 3").startswith(
+        f"a.json: image 3: the name {name!r} may"
+    )
 
 
 @pytest.mark.parametrize("name", [None, 3, ["a"], {}, True, "a\0b", "\ud800"])
 def test_what_is_no_name_is_refused(tmp_path, name):
     message = refused(inside, tmp_path, name, "a.json: image 3")
-    assert message.startswith("a.json: image 3: ") and re.search("expected the name of a file|no file can", message)
+    assert message.startswith("a.json: image 3: ") and re.search(
+        "expected the name of a file|no file can", message
+    )
     message.encode()
 
 

@@ -27,7 +27,13 @@ def settings(folder: Path | None, **changed: Any) -> Namespace:
         **{
             **{"output_dir": folder, "resume": None, "overwrite": False, "max_steps": None},
             **{"checkpoint_every": None, "seed": 0, "cpu": True, "mixed_precision": None},
-            **{"epochs": EPOCHS, "lr": 0.1, "workers": 0, "data": Path("somewhere"), "sizes": (3, 4)},
+            **{
+                "epochs": EPOCHS,
+                "lr": 0.1,
+                "workers": 0,
+                "data": Path("somewhere"),
+                "sizes": (3, 4),
+            },
             **changed,
         }
     )
@@ -61,13 +67,17 @@ def train(
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
     run = start_run(args, default_dir, accelerator)
-    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)
+    )
     network = accelerator.prepare(model)
     teacher = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, weight_decay=1e-3)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=STEPS)
     confidence, mean_loss = torch.full((SAMPLES, 3), 1 / 3), Meter(accelerator)
-    loader = train_loader(Points(), BATCH, seed=args.seed, accelerator=accelerator, workers=args.workers)
+    loader = train_loader(
+        Points(), BATCH, seed=args.seed, accelerator=accelerator, workers=args.workers
+    )
     tests = eval_loader(Points(), BATCH, accelerator=accelerator)
     run.restore(
         **{"model": network, "teacher": teacher, "optimizer": optimizer, "scheduler": scheduler},
@@ -85,7 +95,9 @@ def train(
             optimizer.step()
             scheduler.step()
             teacher.update_parameters(model)
-            where, rows = gather_in_order(index, logits.detach().softmax(1), accelerator=accelerator)
+            where, rows = gather_in_order(
+                index, logits.detach().softmax(1), accelerator=accelerator
+            )
             confidence[where] = 0.7 * confidence[where] + 0.3 * rows
             mean_loss.add(loss, len(index))
             after_step(run)

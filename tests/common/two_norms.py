@@ -35,7 +35,9 @@ def make(case: str) -> nn.Module:
         "with_activation": lambda: BatchNormAct2d(3, act_layer=nn.SiLU),
         "with_parameter": lambda: BatchNormAct2d(3, act_layer=nn.PReLU, inplace=False),
         "evaluation": lambda: nn.BatchNorm2d(3).eval(),
-        "network": lambda: timm.create_model("mobilenetv3_small_050", num_classes=4, drop_rate=0.0).double(),
+        "network": lambda: timm.create_model(
+            "mobilenetv3_small_050", num_classes=4, drop_rate=0.0
+        ).double(),
     }
     model = makers[case]()
     with torch.no_grad():
@@ -45,7 +47,16 @@ def make(case: str) -> nn.Module:
 
 
 CASES = (
-    *("plain", "far_from_zero", "double", "cumulative", "no_statistics", "not_affine", "vectors", "sequences"),
+    *(
+        "plain",
+        "far_from_zero",
+        "double",
+        "cumulative",
+        "no_statistics",
+        "not_affine",
+        "vectors",
+        "sequences",
+    ),
     *("volumes", "with_activation", "with_parameter", "evaluation", "network"),
 )
 SHAPES = {"vectors": (3,), "sequences": (3, 5), "volumes": (3, 2, 3, 2), "network": (3, 32, 32)}

@@ -35,25 +35,45 @@ Reproduces [the paper](https://example.org/{name}).
 """
 
 
-def ours_row(method: str, mean: object, std: object = "", n: object = 3, **cells: object) -> dict[str, object]:
+def ours_row(
+    method: str, mean: object, std: object = "", n: object = 3, **cells: object
+) -> dict[str, object]:
     """A row of ours.csv; MNIST, USS, test accuracy by default."""
     base = dict.fromkeys(OURS, "")
-    base.update(dataset="MNIST", setting="USS", metric="test accuracy %", protocol="last-10 mean", seeds="0 1 2")
-    base.update(command="python main.py -seeds 0,1,2", commit="abc1234", device="x86_64 1x1 threads", torch="2.13.0")
+    base.update(
+        dataset="MNIST",
+        setting="USS",
+        metric="test accuracy %",
+        protocol="last-10 mean",
+        seeds="0 1 2",
+    )
+    base.update(
+        command="python main.py -seeds 0,1,2",
+        commit="abc1234",
+        device="x86_64 1x1 threads",
+        torch="2.13.0",
+    )
     return {**base, "method": method, "mean": mean, "std": std, "n": n, **cells}
 
 
 def paper_row(method: str, value: object, **cells: object) -> dict[str, object]:
     """A row of paper.csv for the same task."""
     base = dict.fromkeys(PAPER, "")
-    base.update(dataset="MNIST", setting="USS", metric="test accuracy %", protocol="last-10 mean", table="table 1")
+    base.update(
+        dataset="MNIST",
+        setting="USS",
+        metric="test accuracy %",
+        protocol="last-10 mean",
+        table="table 1",
+    )
     return {**base, "method": method, "value": value, **cells}
 
 
 def png(path: Path, width: int = 60, height: int = 40) -> None:
     """A small PNG without any package: a gradient."""
     rows = b"".join(
-        b"\0" + bytes((x * 4, y * 6, 120)[k] for x in range(width) for k in range(3)) for y in range(height)
+        b"\0" + bytes((x * 4, y * 6, 120)[k] for x in range(width) for k in range(3))
+        for y in range(height)
     )
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
@@ -61,26 +81,43 @@ def png(path: Path, width: int = 60, height: int = 40) -> None:
         (b"IEND", b""),
     )
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
-def run_folder(root: Path, method: str, seed: int, values: list[float], fold: int | None = None) -> Path:
+def run_folder(
+    root: Path, method: str, seed: int, values: list[float], fold: int | None = None
+) -> Path:
     """A finished cavl run: test accuracy by epoch, the last one in summary.json."""
     folder = root / (f"{method}-seed{seed}" + ("" if fold is None else f"-fold{fold}"))
     folder.mkdir(parents=True)
-    settings = {"method": method, "seed": seed, "fold": fold, "ds": "mnist", "partial_type": "uss", "sample": False}
+    settings = {
+        "method": method,
+        "seed": seed,
+        "fold": fold,
+        "ds": "mnist",
+        "partial_type": "uss",
+        "sample": False,
+    }
     config = {
         "settings": settings,
         "launches": [{"command": f"main.py -method {method} --seed {seed}"}],
         "commit": "abc",
     }
     (folder / "config.json").write_text(json.dumps(config))
-    lines = [{"step": e, "epoch": e, "split": "test", "accuracy": v} for e, v in enumerate(values, 1)]
+    lines = [
+        {"step": e, "epoch": e, "split": "test", "accuracy": v} for e, v in enumerate(values, 1)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    summary = {"disambiguation": 0.5, "accuracy": values[-1], "wall_seconds": 60.0, "offline_sample": False}
+    summary = {
+        "disambiguation": 0.5,
+        "accuracy": values[-1],
+        "wall_seconds": 60.0,
+        "offline_sample": False,
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
@@ -92,21 +129,47 @@ def make_repository(root: Path) -> Path:
         (root / name / "README.md").write_text(README.format(title=title, name=name))
     runs = "cavl-seed0 cavl-seed1 cavl-seed2"
     cavl = [
-        ours_row("cavl", "97.0000", "1.0000", run=runs, data_sha="d1", date="2030-01-01", minutes="3.0"),
+        ours_row(
+            "cavl", "97.0000", "1.0000", run=runs, data_sha="d1", date="2030-01-01", minutes="3.0"
+        ),
         ours_row("uniform", "93.0000", "1.0000", run=runs.replace("cavl", "uniform")),
         ours_row("rc", "97.5000", "1.0000"),
-        ours_row("cavl", "84.2000", "0.5000", dataset="MNIST (offline sample)", command="python main.py --sample"),
-        ours_row("uniform", "61.3000", "0.5000", dataset="MNIST (offline sample)", command="python main.py --sample"),
+        ours_row(
+            "cavl",
+            "84.2000",
+            "0.5000",
+            dataset="MNIST (offline sample)",
+            command="python main.py --sample",
+        ),
+        ours_row(
+            "uniform",
+            "61.3000",
+            "0.5000",
+            dataset="MNIST (offline sample)",
+            command="python main.py --sample",
+        ),
     ]
     write(root / "cavl" / "results" / "ours.csv", cavl)
-    write(root / "cavl" / "results" / "paper.csv", [paper_row("cavl", "", note="could not be read")], PAPER)
+    write(
+        root / "cavl" / "results" / "paper.csv",
+        [paper_row("cavl", "", note="could not be read")],
+        PAPER,
+    )
     task = {c: ours_row("cavl", "")[c] for c in SEEDS[1:5]}
     by_seed = {"cavl": (96.0, 97.0, 98.0), "uniform": (92.0, 93.0, 94.0)}
-    seeds = [{**task, "method": m, "seed": s, "value": v} for m, own in by_seed.items() for s, v in enumerate(own)]
+    seeds = [
+        {**task, "method": m, "seed": s, "value": v}
+        for m, own in by_seed.items()
+        for s, v in enumerate(own)
+    ]
     write(root / "cavl" / "results" / "seeds.csv", seeds, SEEDS)
     points = {"cavl": (50.0, 97.0), "uniform": (40.0, 93.0)}
     drawn = {"dataset": "MNIST", "setting": "USS", "curve": "test/accuracy", "std": 1.0, "n": 3}
-    curves = [{**drawn, "method": m, "epoch": e, "mean": v} for m, own in points.items() for e, v in enumerate(own, 1)]
+    curves = [
+        {**drawn, "method": m, "epoch": e, "mean": v}
+        for m, own in points.items()
+        for e, v in enumerate(own, 1)
+    ]
     write(root / "cavl" / "results" / "curves.csv", curves, CURVES)
     coco = dict(dataset="COCO", setting="FPC 1000", metric="mAP %", protocol="last epoch")
     csl = [ours_row("CSL", "82.9000", "0.3000", **coco)]

@@ -18,10 +18,14 @@ import pytest
 import compare
 from tests.compare.conftest import make_repository, run_folder
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not BROWSER and "REQUIRE_BROWSER" not in os.environ, reason="no Chromium on this machine"),
+    pytest.mark.skipif(
+        not BROWSER and "REQUIRE_BROWSER" not in os.environ, reason="no Chromium on this machine"
+    ),
 ]
 
 
@@ -30,13 +34,21 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     for seed in range(2):
         run_folder(root / "save", "cavl", seed, [0.5, 0.8, 0.9 + seed / 100])
-    compare.main(["--root", str(make_repository(root)), "--out", str(root / "page.html"), str(root / "save")])
+    compare.main(
+        ["--root", str(make_repository(root)), "--out", str(root / "page.html"), str(root / "save")]
+    )
     return root / "page.html"
 
 
 def dump(page: Path, fragment: str, *flags: str) -> tuple[str, str]:
     """The document after its scripts ran, and what the browser logged."""
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+    ]
     command += [
         "--enable-logging=stderr",
         "--v=0",
@@ -44,7 +56,10 @@ def dump(page: Path, fragment: str, *flags: str) -> tuple[str, str]:
         "--virtual-time-budget=5000",
     ]
     done = subprocess.run(
-        [*command, *flags, "--dump-dom", f"{page.as_uri()}#{fragment}"], capture_output=True, text=True, timeout=120
+        [*command, *flags, "--dump-dom", f"{page.as_uri()}#{fragment}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, done.stderr
@@ -59,16 +74,22 @@ def console(log: str) -> list[str]:
 def test_no_error_no_request_pictures_load_links_resolve(page, size):
     document, log = dump(page, "selfcheck", f"--window-size={size}")
     assert console(log) == []
-    report = json.loads(html.unescape(re.search(r'id="selfcheck"[^>]*>([^<]+)<', document).group(1)))
+    report = json.loads(
+        html.unescape(re.search(r'id="selfcheck"[^>]*>([^<]+)<', document).group(1))
+    )
     assert report["errors"] == report["broken"] == report["dangling"] == report["requests"] == []
     assert report["pictures"] == 2 and report["links"] > 10
-    assert report["width"] == int(size.split(",")[0]) and report["overflow"] <= 0  # nothing runs off a phone's edge
+    assert (
+        report["width"] == int(size.split(",")[0]) and report["overflow"] <= 0
+    )  # nothing runs off a phone's edge
 
 
 def cells(document: str, table: str, column: int) -> list[str]:
     """The column of a table's body, as text, in the order it stands in."""
     body = document[document.index(f'id="{table}"') :].split("<tbody>")[1].split("</tbody>")[0]
-    rows = [re.findall(r"<td.*?</td>", row, re.S) for row in re.findall(r"<tr>.*?</tr>", body, re.S)]
+    rows = [
+        re.findall(r"<td.*?</td>", row, re.S) for row in re.findall(r"<tr>.*?</tr>", body, re.S)
+    ]
     return [re.sub(r"<[^>]+>", "", row[column]).strip() for row in rows]
 
 
@@ -94,5 +115,7 @@ def test_the_console_is_really_read(page, tmp_path):
     document, log = dump(broken, "selfcheck")
     assert any("nothing is not defined" in line for line in console(log))
     assert any("Content Security Policy" in line for line in console(log))
-    report = json.loads(html.unescape(re.search(r'id="selfcheck"[^>]*>([^<]+)<', document).group(1)))
+    report = json.loads(
+        html.unescape(re.search(r'id="selfcheck"[^>]*>([^<]+)<', document).group(1))
+    )
     assert report["broken"] == ["x"]

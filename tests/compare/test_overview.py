@@ -41,7 +41,9 @@ def test_mistakes_are_one_line(figure, argument):
         overview.strip(argument.format(figure))
 
 
-@pytest.mark.parametrize("out, message", [("x.jpg", "the picture is a PNG"), ("no/such/x.png", "no such folder")])
+@pytest.mark.parametrize(
+    "out, message", [("x.jpg", "the picture is a PNG"), ("no/such/x.png", "no such folder")]
+)
 def test_a_place_that_cannot_be_is_one_line(figure, tmp_path, out, message):
     with pytest.raises(UserError, match=message):
         overview.main(["--out", str(tmp_path / out), f"cavl={figure}"])

@@ -47,7 +47,9 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def html(repository, run_folders, capsys):
-    compare.main(["--root", str(repository), "--out", str(repository / "page.html"), str(run_folders)])
+    compare.main(
+        ["--root", str(repository), "--out", str(repository / "page.html"), str(run_folders)]
+    )
     capsys.readouterr()
     return (repository / "page.html").read_text(encoding="utf-8")
 
@@ -70,7 +72,9 @@ def test_headings_landmarks_and_words_for_those_who_do_not_see(html):
     levels = [int(tag[1]) for tag in names if re.fullmatch("h[1-6]", tag)]
     assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
     assert reader.all("html") == [{"lang": "en"}]
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in reader.all("meta")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in reader.all(
+        "meta"
+    )
     assert [i["alt"] for i in reader.all("img")] == ["cavl: selected maps", "csl: selected maps"]
     assert all(s.get("aria-label") for s in reader.all("svg") if s.get("role") == "img")
     assert names.count("caption") == names.count("table") > 5
@@ -86,10 +90,17 @@ def test_ids_are_unique_and_in_page_links_resolve(html):
 
 
 def test_every_claim_is_there_with_its_computed_verdict(html, repository):
-    rows = re.findall(r"<tr>.*?</tr>", html[html.index('id="claims-table"') : html.index('id="rule"')])[1:]
+    rows = re.findall(
+        r"<tr>.*?</tr>", html[html.index('id="claims-table"') : html.index('id="rule"')]
+    )[1:]
     assert len(rows) == len(register.CLAIMS)
     judged = claims.judge_all(records.load(repository), register.CLAIMS)
-    assert {j.verdict for j in judged} >= {"reproduced", "not reproduced", "not run", "not enough seeds"}
+    assert {j.verdict for j in judged} >= {
+        "reproduced",
+        "not reproduced",
+        "not run",
+        "not enough seeds",
+    }
     for row, judgement in zip(rows, judged, strict=True):
         assert judgement.claim.name in row and f"</span> {judgement.verdict}</span>" in row
 
@@ -123,7 +134,9 @@ def test_a_fraction_beside_percent_has_no_difference(repository, capsys):
     edit(results / "ours.csv", "82.9000,0.3000", "0.8290,0.0030")
     argv = ["--root", str(repository), "--out", str(repository / "page.html")]
     compare.main(argv)
-    assert re.search(r"83\.44 +0\.8290 ± 0\.0030 \(n 3\)\n", capsys.readouterr().out)  # no difference after it
+    assert re.search(
+        r"83\.44 +0\.8290 ± 0\.0030 \(n 3\)\n", capsys.readouterr().out
+    )  # no difference after it
     html = (repository / "page.html").read_text()
     assert "one looks like percent, the other like a fraction" in html and "-82.6" not in html
 
@@ -147,7 +160,9 @@ def test_undecided_pairs_are_counted_apart(repository):
 def test_provenance_is_on_hover_and_folds_out(html):
     reader = Reader(html)
     titles = [attrs["title"] for _, attrs in reader.tags if "title" in attrs]
-    assert any("command python main.py -seeds 0,1,2; commit abc1234; data_sha d1" in t for t in titles)
+    assert any(
+        "command python main.py -seeds 0,1,2; commit abc1234; data_sha d1" in t for t in titles
+    )
     assert "<dt>data sha</dt><dd><code>d1</code></dd>" in html
     assert "values by seed</dt><dd>0: 96, 1: 97, 2: 98</dd>" in html  # from the run directories
     assert "paired t over 3 seeds" in html
@@ -157,25 +172,35 @@ def test_the_deviations_register_is_the_readmes(html):
     block = html[html.index('id="cavl-deviations"') : html.index('id="csl-deviations"')]
     assert "<code>CAV</code> times <strong>Y</strong> &lt;b&gt;" in block
     assert "<code>-mask product|candidates</code>" in block
-    assert block.count("<tr>") == 3  # header and two rows: the table of another section is not taken
+    assert (
+        block.count("<tr>") == 3
+    )  # header and two rows: the table of another section is not taken
 
 
 def test_downloads_hold_every_row(html, repository):
     files = {}
-    for name, data in re.findall(r'download="([\w.]+)" href="data:text/csv;charset=utf-8;base64,([^"]+)"', html):
+    for name, data in re.findall(
+        r'download="([\w.]+)" href="data:text/csv;charset=utf-8;base64,([^"]+)"', html
+    ):
         files[name] = list(csv.DictReader(io.StringIO(base64.b64decode(data).decode())))
-    assert len(files["numbers.csv"]) == sum(len(p.ours) + len(p.published) for p in records.load(repository))
+    assert len(files["numbers.csv"]) == sum(
+        len(p.ours) + len(p.published) for p in records.load(repository)
+    )
     assert {r["source"] for r in files["numbers.csv"]} > {"ours", "offline sample"}
     pair = files["claims.csv"][0]
     told = [pair[c] for c in ("better_method", "worse_method", "pair", "data")]
     assert told == ["cavl", "uniform", "reproduced", "real data"]
     assert pair["why"] == "interval excludes zero"
-    assert all(None not in row and None not in row.values() for rows in files.values() for row in rows)
+    assert all(
+        None not in row and None not in row.values() for rows in files.values() for row in rows
+    )
 
 
 def test_text_from_the_files_cannot_become_markup(repository):
     readme = repository / "cavl" / "README.md"
-    readme.write_text(readme.read_text().replace("CAVL: partial labels", "<script>alert(1)</script>"))
+    readme.write_text(
+        readme.read_text().replace("CAVL: partial labels", "<script>alert(1)</script>")
+    )
     html = page.build(records.load(repository), [])
     assert "<script>alert" not in html and "&lt;script&gt;alert" in html
     assert markup.markdown("a `<b>` [x](https://e.org/?a=1) **b** [y](javascript:1)") == (
@@ -207,7 +232,9 @@ def test_contrast_of_text_and_lines(scheme):
     block = (page.HERE / "page.css").read_text().split(":root {")[1 + scheme].split("}")[0]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     for name in ("ink", "soft", "link"):
-        assert all(contrast(colours[name], colours[behind]) >= 4.5 for behind in ("paper", "card", "tint")), name
+        assert all(
+            contrast(colours[name], colours[behind]) >= 4.5 for behind in ("paper", "card", "tint")
+        ), name
     for name in ("yes", "no", "partly", "open"):
         assert contrast(colours[name], colours[f"{name}-bg"]) >= 4.5, name
     assert all(contrast(colours[name], colours["card"]) >= 4.5 for name in ("yes", "no"))
@@ -224,7 +251,9 @@ def test_a_curve_is_the_mean_over_seeds_with_its_deviation(run_folders):
     assert list(own) == [label, label.replace("cavl", "uniform")]
     curve = curves.curve("cavl", own[label], "test", "accuracy")
     assert (curve.epochs, curve.runs) == ([1, 2, 3, 4], 3)
-    assert curve.mean == pytest.approx([0.5, 0.8, 0.9, 0.97]) and curve.std == pytest.approx([0, 0, 0, 0.01])
+    assert curve.mean == pytest.approx([0.5, 0.8, 0.9, 0.97]) and curve.std == pytest.approx(
+        [0, 0, 0, 0.01]
+    )
 
 
 def test_there_is_no_curve_of_what_no_run_has(run_folders):
@@ -261,7 +290,9 @@ def test_neighbouring_ticks_never_read_the_same(low, high, expected):
     assert [float(told) for told in expected] == pytest.approx(values)
 
 
-@pytest.mark.parametrize("values", [[0.5], [0.5] * 3, [1e20] * 2, [0.0], [-1e-9] * 2, [1e90, -1e90], [1e-300, 0.0]])
+@pytest.mark.parametrize(
+    "values", [[0.5], [0.5] * 3, [1e20] * 2, [0.0], [-1e-9] * 2, [1e90, -1e90], [1e-300, 0.0]]
+)
 def test_charts_of_flat_tiny_and_huge_curves_can_be_drawn(tmp_path, values):
     run_folder(tmp_path, "cavl", 0, values)
     found, _ = runs.find([tmp_path])
@@ -277,9 +308,12 @@ def test_charts_of_flat_tiny_and_huge_curves_can_be_drawn(tmp_path, values):
 def test_the_terminal_shows_a_table_for_each_paper_and_the_claims(repository, capsys):
     compare.main(["--root", str(repository), "--out", str(repository / "page.html")])
     out = capsys.readouterr().out
-    assert re.search(r"COCO +FPC 1000 +CSL +mAP % +last epoch +83\.44 +82\.90 ± 0\.30 \(n 3\) +-0\.54\n", out)
     assert re.search(
-        r"offline sample \(not comparable to the paper\)\n.*\n.*\nMNIST \(offline sample\) +USS +cavl", out
+        r"COCO +FPC 1000 +CSL +mAP % +last epoch +83\.44 +82\.90 ± 0\.30 \(n 3\) +-0\.54\n", out
+    )
+    assert re.search(
+        r"offline sample \(not comparable to the paper\)\n.*\n.*\nMNIST \(offline sample\) +USS +cavl",
+        out,
     )
     assert re.search(r"cavl +better than averaging +1 of 1 +reproduced +1 of 1\n", out)
     assert "not there: oass/" in out
@@ -293,21 +327,35 @@ def test_the_tally_counts_every_verdict_in_the_rules_order():
 def test_the_repositorys_readme_has_the_claims_table_of_its_results_files():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     judgements = claims.judge_all(records.load(ROOT), register.CLAIMS)
-    assert terminal.with_claims(text, judgements) == text  # else: python compare.py --readme README.md
+    assert (
+        terminal.with_claims(text, judgements) == text
+    )  # else: python compare.py --readme README.md
 
 
 def test_the_readme_gets_its_claims_table_between_the_markers(repository, capsys):
     readme = repository / "README.md"
     readme.write_text(f"# top\n{terminal.BEGIN}\nold\n{terminal.END}\nend\n")
-    argv = ["--root", str(repository), "--out", str(repository / "page.html"), "--readme", str(readme)]
+    argv = [
+        "--root",
+        str(repository),
+        "--out",
+        str(repository / "page.html"),
+        "--readme",
+        str(readme),
+    ]
     compare.main(argv)
     first = readme.read_text()
     assert first.startswith("# top\n") and first.endswith("\nend\n") and "old" not in first
-    assert "97.00 ± 1.00 against 93.00 ± 1.00 (uniform; MNIST, USS, test accuracy %) | **reproduced**" in first
+    assert (
+        "97.00 ± 1.00 against 93.00 ± 1.00 (uniform; MNIST, USS, test accuracy %) | **reproduced**"
+        in first
+    )
     compare.main(argv)
     assert readme.read_text() == first
     readme.write_text("no markers")
-    with pytest.raises(UserError, match="needs <!-- claims:begin --> and <!-- claims:end --> once each"):
+    with pytest.raises(
+        UserError, match="needs <!-- claims:begin --> and <!-- claims:end --> once each"
+    ):
         compare.main(argv)
 
 
@@ -320,21 +368,43 @@ def test_the_claims_of_one_paper_do_not_replace_those_of_all(repository):
 
 
 def test_a_paper_named_twice_is_shown_once(repository, capsys):
-    argv = ["--root", str(repository), "--out", str(repository / "page.html"), "--paper", "csl", "--paper", "csl"]
+    argv = [
+        "--root",
+        str(repository),
+        "--out",
+        str(repository / "page.html"),
+        "--paper",
+        "csl",
+        "--paper",
+        "csl",
+    ]
     compare.main(argv)
     assert capsys.readouterr().out.count("== CSL") == 1
-    ids = [attrs["id"] for _, attrs in Reader((repository / "page.html").read_text()).tags if "id" in attrs]
+    ids = [
+        attrs["id"]
+        for _, attrs in Reader((repository / "page.html").read_text()).tags
+        if "id" in attrs
+    ]
     assert len(ids) == len(set(ids))
 
 
 def test_ids_that_come_twice_are_numbered():
     html = '<i id="a"></i><i id="a-2"></i><i id="a"></i><i data-id="a"></i>'
-    assert markup.unique_ids(html) == '<i id="a"></i><i id="a-2"></i><i id="a-3"></i><i data-id="a"></i>'
+    assert (
+        markup.unique_ids(html)
+        == '<i id="a"></i><i id="a-2"></i><i id="a-3"></i><i data-id="a"></i>'
+    )
     assert markup.slug("±!") == "unnamed"
 
 
 @pytest.mark.parametrize(
-    "argv", [["--out", "no/such/folder/x.html"], ["--root", "nowhere"], ["nowhere"], ["--readme", "nowhere"]]
+    "argv",
+    [
+        ["--out", "no/such/folder/x.html"],
+        ["--root", "nowhere"],
+        ["nowhere"],
+        ["--readme", "nowhere"],
+    ],
 )
 def test_mistakes_are_one_line(argv, repository, capsys):
     base = ["--root", str(repository), "--out", str(repository / "page.html")]

@@ -74,7 +74,10 @@ def test_a_cell_that_is_not_a_number_is_named(tmp_path, cells, message):
         (HEADER + b",why\n", "line 1: columns why are not known"),
         (HEADER + b"\n1,2\n", "line 2: has 2 cells, expected 17"),
         (HEADER + b"\n\n" + b"," * 20 + b"x\n", "line 3: has 21 cells, expected 17"),
-        (HEADER + ROW + b"\n" + ROW + b"\n", r"line 4: a second row for m, d, s, k, p \(the first: line 2\)"),
+        (
+            HEADER + ROW + b"\n" + ROW + b"\n",
+            r"line 4: a second row for m, d, s, k, p \(the first: line 2\)",
+        ),
         (HEADER + b'\n"m\nm,d', "line 2: not a row of csv"),
         (HEADER + b"\nm\xe9,d", r"line 2: not UTF-8 \(byte 0xe9\)"),
         (HEADER + b"\n\0", "line 2: a NUL"),
@@ -89,7 +92,15 @@ def test_a_file_that_is_not_a_results_file_is_one_line(tmp_path, body, message):
 
 
 @pytest.mark.parametrize(
-    "value, told", [(97.0, "97"), (97.123, "97.12"), (0.84206, "0.8421"), (-0.5, "-0.5"), (0, "0"), (1234.5, "1234.5")]
+    "value, told",
+    [
+        (97.0, "97"),
+        (97.123, "97.12"),
+        (0.84206, "0.8421"),
+        (-0.5, "-0.5"),
+        (0, "0"),
+        (1234.5, "1234.5"),
+    ],
 )
 def test_numbers_for_reading(value, told):
     assert records.show(value) == told
@@ -121,21 +132,66 @@ def test_a_folder_or_a_pipe_in_the_place_of_a_file_is_refused(repository, name):
     "name, cell, other, message",
     [
         ("paper.csv", "76.46", "76,46", "paper.csv: line 3: has 11 cells, expected 10"),
-        ("paper.csv", "76.46", "about 76", "paper.csv: line 3: value: expected a finite number, found 'about 76'"),
-        ("curves.csv", "97.0", "high", "curves.csv: line 3: mean: expected a finite number, found 'high'"),
-        ("curves.csv", ",1.0,3", ",-1.0,3", "curves.csv: line 2: std: expected no number below zero"),
-        ("curves.csv", "accuracy,2", "accuracy,1", "curves.csv: line 3: a second point at epoch 1 for MNIST, USS"),
-        ("seeds.csv", "97.0", "many", "seeds.csv: line 3: value: expected a finite number, found 'many'"),
-        ("seeds.csv", "mean,1,97.0", "mean,0,97.0", "seeds.csv: line 3: a second value of seed 0 for cavl, MNIST"),
-        ("seeds.csv", "mean,1,97.0", "mean,x,97.0", "seeds.csv: line 3: seed: expected a whole number, found 'x'"),
+        (
+            "paper.csv",
+            "76.46",
+            "about 76",
+            "paper.csv: line 3: value: expected a finite number, found 'about 76'",
+        ),
+        (
+            "curves.csv",
+            "97.0",
+            "high",
+            "curves.csv: line 3: mean: expected a finite number, found 'high'",
+        ),
+        (
+            "curves.csv",
+            ",1.0,3",
+            ",-1.0,3",
+            "curves.csv: line 2: std: expected no number below zero",
+        ),
+        (
+            "curves.csv",
+            "accuracy,2",
+            "accuracy,1",
+            "curves.csv: line 3: a second point at epoch 1 for MNIST, USS",
+        ),
+        (
+            "seeds.csv",
+            "97.0",
+            "many",
+            "seeds.csv: line 3: value: expected a finite number, found 'many'",
+        ),
+        (
+            "seeds.csv",
+            "mean,1,97.0",
+            "mean,0,97.0",
+            "seeds.csv: line 3: a second value of seed 0 for cavl, MNIST",
+        ),
+        (
+            "seeds.csv",
+            "mean,1,97.0",
+            "mean,x,97.0",
+            "seeds.csv: line 3: seed: expected a whole number, found 'x'",
+        ),
         (
             "seeds.csv",
             "97.0",
             "79.0",
             "seeds.csv: line 2: the mean over the seeds is 91 for cavl.*ours.csv has 97.0000",
         ),
-        ("seeds.csv", "mean,1,97.0", "mean,7,97.0", "seeds.csv: line 2: seeds 0 2 7 for cavl.*ours.csv has 0 1 2"),
-        ("seeds.csv", "uniform", "averaging", "seeds.csv: line 5: ours.csv has no row with these first five columns"),
+        (
+            "seeds.csv",
+            "mean,1,97.0",
+            "mean,7,97.0",
+            "seeds.csv: line 2: seeds 0 2 7 for cavl.*ours.csv has 0 1 2",
+        ),
+        (
+            "seeds.csv",
+            "uniform",
+            "averaging",
+            "seeds.csv: line 5: ours.csv has no row with these first five columns",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_results_file_is_one_line(repository, name, cell, other, message):
@@ -160,7 +216,11 @@ def test_pictures_that_are_none_are_told_and_hidden_ones_left_alone(repository):
     os.mkfifo(figures / "pipe.png")
     cavl = records.load(repository)[0]
     assert [path.name for path, _ in cavl.pictures] == ["maps.png"]
-    assert [told.rpartition("/")[2] for told in cavl.missing] == ["folder.png", "half.png", "pipe.png"]
+    assert [told.rpartition("/")[2] for told in cavl.missing] == [
+        "folder.png",
+        "half.png",
+        "pipe.png",
+    ]
 
 
 def test_deviations_come_from_their_section_only(repository):
@@ -176,7 +236,11 @@ def test_deviations_come_from_their_section_only(repository):
 
 def test_rows_know_their_values_by_seed_and_others_are_not_given_any(repository):
     cavl, uniform, rc = records.load(repository)[0].ours[:3]
-    assert cavl.by_seed == {0: 96.0, 1: 97.0, 2: 98.0} and uniform.by_seed == {0: 92.0, 1: 93.0, 2: 94.0}
+    assert cavl.by_seed == {0: 96.0, 1: 97.0, 2: 98.0} and uniform.by_seed == {
+        0: 92.0,
+        1: 93.0,
+        2: 94.0,
+    }
     assert rc.by_seed is None
 
 
@@ -198,4 +262,6 @@ def test_the_repositorys_seeds_belong_to_rows_and_have_their_mean(paper):
     for row in loaded.ours:
         if row.by_seed:
             assert sorted(map(str, row.by_seed)) == sorted(row.cells["seeds"].split())
-            assert statistics.fmean(row.by_seed.values()) == pytest.approx(row.value, rel=1e-4, abs=1e-4)
+            assert statistics.fmean(row.by_seed.values()) == pytest.approx(
+                row.value, rel=1e-4, abs=1e-4
+            )

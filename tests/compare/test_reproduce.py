@@ -31,7 +31,9 @@ if "--long" in sys.argv and not (folder / "half").exists():
 
 def git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    done = subprocess.run(["git", "-C", str(root), *identity, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", "-C", str(root), *identity, *arguments], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -66,7 +68,11 @@ def listed(root: Path, out: Path, capsys, *argv: str) -> str:
     "command, expected, by_hand",
     [
         ("python main.py -ep 5 --output_dir save/x --resume", "main.py -ep 5", False),
-        ("../.venv/bin/python main.py --resume save/x/last.pt -bs 4 --overwrite -q 0.1", "main.py -bs 4 -q 0.1", False),
+        (
+            "../.venv/bin/python main.py --resume save/x/last.pt -bs 4 --overwrite -q 0.1",
+            "main.py -bs 4 -q 0.1",
+            False,
+        ),
         ("accelerate launch --num_processes 2 main.py --output_dir=save/x", "main.py", False),
         ("cavl/main.py --sample   # the sample", "main.py --sample", False),
         ("python main.py --data_dir DATA", "main.py --data_dir DATA", False),
@@ -75,7 +81,11 @@ def listed(root: Path, out: Path, capsys, *argv: str) -> str:
         ("cd cavl && python main.py", None, True),
         ("python main.py --weights $your_dir", None, True),
         ("python main.py --weights backbone:PRETRAINED", None, True),
-        ("python main.py --weights backbone:DATA/w.pt", "main.py --weights backbone:DATA/w.pt", False),
+        (
+            "python main.py --weights backbone:DATA/w.pt",
+            "main.py --weights backbone:DATA/w.pt",
+            False,
+        ),
         ("python main.py --tag 'open", None, True),
         ("python -m cavl", None, True),
     ],
@@ -93,7 +103,9 @@ def test_rows_of_one_command_are_one_experiment_and_a_seed_flag_makes_one_each(r
     ours(
         root,
         ours_row("cavl", 1, command=together, minutes="30", run="a"),
-        ours_row("cavl", 1, command=together, minutes="30", run="a", metric="F1"),  # the same runs, another figure
+        ours_row(
+            "cavl", 1, command=together, minutes="30", run="a", metric="F1"
+        ),  # the same runs, another figure
         ours_row("rc", 1, command=together, minutes="40", run="a"),  # other runs of the same names
         ours_row("cavl", 1, command=each, minutes="90", run="c", seeds="0 2 10", dataset="other"),
         ours_row("pico", "", "", "", command="", dataset="not run"),
@@ -109,7 +121,11 @@ def test_rows_of_one_command_are_one_experiment_and_a_seed_flag_makes_one_each(r
 def test_a_row_of_the_sample_knows_its_scale_minutes_and_commit(root):
     ours(root, ours_row("cavl", 1, command="main.py --sample", minutes="0.3", run="x"))
     (experiment,) = reproduce.experiments(root)
-    assert (experiment.scale, experiment.minutes, experiment.commits) == ("sample", 0.3, ("abc1234",))
+    assert (experiment.scale, experiment.minutes, experiment.commits) == (
+        "sample",
+        0.3,
+        ("abc1234",),
+    )
 
 
 # --- what is left out ---
@@ -135,20 +151,40 @@ def test_what_ours_csv_measured_at_this_commit_is_left_out(root, tmp_path, capsy
     ours(root, ours_row("cavl", 1, command="main.py --sample", minutes="1", commit=first))
     out = listed(root, tmp_path / "out", capsys, "--dry_run")
     assert "[measured at this commit]" in out and "0 of 1 to run" in out and "--again" in out
-    assert "1 of 1 to run, about 1 min" in listed(root, tmp_path / "out", capsys, "--dry_run", "--again")
+    assert "1 of 1 to run, about 1 min" in listed(
+        root, tmp_path / "out", capsys, "--dry_run", "--again"
+    )
     (root / "cavl" / "main.py").write_text(SCRIPT + "\n# changed\n")
     assert "[run]" in listed(root, tmp_path / "out", capsys, "--dry_run")
 
 
 def test_data_scales_papers_and_indices(root, tmp_path, capsys):
-    rows = [("main.py --data_dir DATA", "10"), ("main.py --data_dir DATA -ep 500", "600"), ("gone.py", "1")]
-    ours(root, *[ours_row(f"m{k}", 1, command=c, minutes=m, run=f"r{k}") for k, (c, m) in enumerate(rows)])
+    rows = [
+        ("main.py --data_dir DATA", "10"),
+        ("main.py --data_dir DATA -ep 500", "600"),
+        ("gone.py", "1"),
+    ]
+    ours(
+        root,
+        *[ours_row(f"m{k}", 1, command=c, minutes=m, run=f"r{k}") for k, (c, m) in enumerate(rows)],
+    )
     small = listed(root, tmp_path / "out", capsys, "--dry_run", "--scale", "small")
     assert "[needs --data]" in small and "-ep 500" not in small and "[no cavl/gone.py]" in small
-    full = listed(root, tmp_path / "out", capsys, "--dry_run", "--scale", "full", "--data", str(tmp_path))
+    full = listed(
+        root, tmp_path / "out", capsys, "--dry_run", "--scale", "full", "--data", str(tmp_path)
+    )
     assert "-ep 500  [run]" in full and "2 of 3 to run, about 610 min" in full
     one = listed(
-        root, tmp_path / "out", capsys, "--dry_run", "--scale", "full", "--data", str(tmp_path), "--index", "1"
+        root,
+        tmp_path / "out",
+        capsys,
+        "--dry_run",
+        "--scale",
+        "full",
+        "--data",
+        str(tmp_path),
+        "--index",
+        "1",
     )
     assert "-ep 500  [run]" in one and "1 of 1 to run" in one
     assert "0 of 0 to run" in listed(root, tmp_path / "out", capsys, "--paper", "csl")
@@ -159,10 +195,16 @@ def test_data_scales_papers_and_indices(root, tmp_path, capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--launcher", "accelerate 'launch"], "--launcher .*cannot be split into words .No closing quotation"),
+        (
+            ["--launcher", "accelerate 'launch"],
+            "--launcher .*cannot be split into words .No closing quotation",
+        ),
         (["--launcher", 'a "b'], "--launcher .*cannot be split into words"),
         (["--launcher", "a\\"], "--launcher .*cannot be split into words"),
-        (["--launcher", "no-such-program launch"], "--launcher 'no-such-program launch': no program 'no-such-program'"),
+        (
+            ["--launcher", "no-such-program launch"],
+            "--launcher 'no-such-program launch': no program 'no-such-program'",
+        ),
         (["--launcher", "./no/such"], "no program './no/such'"),
         (["--index", "1"], "--index 1: no such experiment; there are 0 to 0"),
         (["--index", "999999999999999999999"], "no such experiment; there are 0 to 0"),
@@ -227,14 +269,21 @@ def test_data_that_is_not_there_is_named_and_the_others_run(root, tmp_path, caps
     rows = [
         ours_row("a", 1, command="main.py --data_dir DATA/VOC", minutes="1", run="a"),
         ours_row("b", 1, command="main.py --weights backbone:DATA/w.pt", minutes="1", run="b"),
-        ours_row("c", 1, command="main.py --pic 'DATA/*.jpg' --model DATA/net", minutes="1", run="c"),
+        ours_row(
+            "c", 1, command="main.py --pic 'DATA/*.jpg' --model DATA/net", minutes="1", run="c"
+        ),
     ]
     ours(root, *rows)
     data = tmp_path / "sets"
     data.mkdir()
     (data / "net.pth").write_text("")
-    out = listed(root, tmp_path / "out", capsys, "--dry_run", "--scale", "small", "--data", str(data))
-    assert f"[needs {data}/VOC, which is not there]" in out and f"[needs {data}/w.pt, which is not there]" in out
+    out = listed(
+        root, tmp_path / "out", capsys, "--dry_run", "--scale", "small", "--data", str(data)
+    )
+    assert (
+        f"[needs {data}/VOC, which is not there]" in out
+        and f"[needs {data}/w.pt, which is not there]" in out
+    )
     assert "1 of 3 to run" in out
 
 
@@ -258,7 +307,11 @@ def test_a_launcher_is_found_from_where_one_stands(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "my launcher").symlink_to(sys.executable)
-    assert reproduce.launcher_words("'bin/my launcher' -X utf8") == [f"{tmp_path}/bin/my launcher", "-X", "utf8"]
+    assert reproduce.launcher_words("'bin/my launcher' -X utf8") == [
+        f"{tmp_path}/bin/my launcher",
+        "-X",
+        "utf8",
+    ]
     assert reproduce.launcher_words("  ") == [sys.executable]
 
 
@@ -272,7 +325,9 @@ def test_runs_once_then_not_again_until_the_code_changes(root, tmp_path, capsys)
     (log,) = out.rglob("*.log")
     folder = log.with_suffix("")
     assert (folder / "summary.json").is_file()
-    assert f"calls: ['--sample', '--output_dir', '{folder.resolve()}', '--resume']" in log.read_text()
+    assert (
+        f"calls: ['--sample', '--output_dir', '{folder.resolve()}', '--resume']" in log.read_text()
+    )
     assert "[measured here]" in listed(root, out, capsys, "--dry_run")
     (root / "cavl" / "main.py").write_text(SCRIPT + "\n# changed\n")
     assert "[start over]" in listed(root, out, capsys)
@@ -291,7 +346,11 @@ def test_the_data_folder_and_the_launcher_are_put_in(root, tmp_path, capsys):
 
 
 def test_a_failure_is_told_and_the_others_run(root, tmp_path, capsys):
-    ours(root, ours_row("a", 1, command="main.py --fail --sample"), ours_row("b", 1, command="main.py --sample -x"))
+    ours(
+        root,
+        ours_row("a", 1, command="main.py --fail --sample"),
+        ours_row("b", 1, command="main.py --sample -x"),
+    )
     status = reproduce.main(["--root", str(root), "--out", str(tmp_path / "out")])
     captured = capsys.readouterr()
     assert status == 1 and "1 done, 1 failed" in captured.out
@@ -302,7 +361,9 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(root, tmp_path, cap
     ours(root, ours_row("a", 1, command="main.py --long --sample"))
     argv = ["--root", str(root), "--out", str(tmp_path / "out"), "--index", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen([sys.executable, str(ROOT / "scripts" / "reproduce.py"), *argv], env=environment)
+    child = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *argv], env=environment
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").rglob("half")) and time.monotonic() < deadline:
         time.sleep(0.05)

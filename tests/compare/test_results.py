@@ -10,11 +10,18 @@ import pytest
 from common.cli import UserError
 from sidebyside import results
 
-FIELDS = dict(method="CAVL", dataset="MNIST", setting="q 0.1", metric="accuracy", protocol="last epoch")
+FIELDS = dict(
+    method="CAVL", dataset="MNIST", setting="q 0.1", metric="accuracy", protocol="last epoch"
+)
 
 
 def run_folder(
-    root: Path, name: str, seed: int | None, value: float | None, fold: int | None = None, **settings: object
+    root: Path,
+    name: str,
+    seed: int | None,
+    value: float | None,
+    fold: int | None = None,
+    **settings: object,
 ) -> Path:
     """A finished run's config.json and summary.json."""
     folder = root / name
@@ -37,7 +44,10 @@ def run_folder(
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
-    return [run_folder(tmp_path, f"run-{k}", s, v) for k, (s, v) in enumerate([(2, 0.9), (None, 0.8), (1, 0.7)])]
+    return [
+        run_folder(tmp_path, f"run-{k}", s, v)
+        for k, (s, v) in enumerate([(2, 0.9), (None, 0.8), (1, 0.7)])
+    ]
 
 
 # --- the files ---
@@ -47,12 +57,19 @@ def test_the_columns_are_those_of_the_design():
     assert ",".join(results.OURS) == (
         "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,torch,minutes,date,run"
     )
-    assert ",".join(results.PAPER) == "method,dataset,setting,metric,protocol,value,std,n,table,note"
+    assert (
+        ",".join(results.PAPER) == "method,dataset,setting,metric,protocol,value,std,n,table,note"
+    )
 
 
 def test_rows_survive_the_file_whatever_they_hold(tmp_path):
     rows = [
-        {**dict.fromkeys(results.OURS, ""), **FIELDS, "mean": "0.5", "command": 'main.py -a "x, y"'},
+        {
+            **dict.fromkeys(results.OURS, ""),
+            **FIELDS,
+            "mean": "0.5",
+            "command": 'main.py -a "x, y"',
+        },
         {**dict.fromkeys(results.OURS, ""), **FIELDS, "setting": "two\nlines, ±", "std": "0.1"},
     ]
     results.write(tmp_path / "new" / "ours.csv", rows)
@@ -81,7 +98,9 @@ def test_adding_a_row_again_replaces_it_where_it_stood(tmp_path, runs):
 @pytest.mark.parametrize("header", ["", "method,dataset", ",".join(reversed(results.OURS))])
 def test_other_columns_are_an_error(tmp_path, header):
     (tmp_path / "ours.csv").write_text(header + "\n")
-    with pytest.raises(UserError, match="ours.csv: line 1: .*columns.*; expected method,dataset,setting"):
+    with pytest.raises(
+        UserError, match="ours.csv: line 1: .*columns.*; expected method,dataset,setting"
+    ):
         results.read(tmp_path / "ours.csv", results.OURS)
 
 
@@ -99,13 +118,22 @@ def test_mean_and_sample_deviation_over_runs(runs):
     assert float(row["std"]) == pytest.approx(statistics.stdev(values))  # ddof 1
     assert (row["n"], row["seeds"], row["minutes"]) == (3, "0 1 2", "4.5")
     assert (row["command"], row["commit"], row["torch"]) == ("main.py --seed 1", "abc123", "2.13.0")
-    assert (row["device"], row["date"], row["run"]) == ("x86_64 1x2 threads", "2030-01-02", "run-0 run-1 run-2")
+    assert (row["device"], row["date"], row["run"]) == (
+        "x86_64 1x2 threads",
+        "2030-01-02",
+        "run-0 run-1 run-2",
+    )
     assert set(row) == set(results.OURS)
 
 
 def test_one_run_has_no_deviation_and_one_command_may_stand_for_several(runs):
     row = row_of(runs[:1], command="main.py -seeds 0,1,2")
-    assert (row["mean"], row["std"], row["n"], row["command"]) == ("0.9000", "", 1, "main.py -seeds 0,1,2")
+    assert (row["mean"], row["std"], row["n"], row["command"]) == (
+        "0.9000",
+        "",
+        1,
+        "main.py -seeds 0,1,2",
+    )
 
 
 def test_missing_and_undefined_numbers_and_unfinished_runs_are_errors(tmp_path, runs):
@@ -120,7 +148,9 @@ def test_missing_and_undefined_numbers_and_unfinished_runs_are_errors(tmp_path, 
 
 def test_folds_of_a_seed_are_one_value_of_that_seed(tmp_path):
     values = [(0, 0, 1.0), (0, 1, 3.0), (5, 0, 4.0), (5, 1, 8.0)]
-    folds = [run_folder(tmp_path, f"{seed}-{fold}", seed, value, fold) for seed, fold, value in values]
+    folds = [
+        run_folder(tmp_path, f"{seed}-{fold}", seed, value, fold) for seed, fold, value in values
+    ]
     assert results.values_by_seed(folds, "accuracy") == {0: [1.0, 3.0], 5: [4.0, 8.0]}
     results.add(tmp_path, folds, key="accuracy", **FIELDS)
     (row,) = results.read(tmp_path / "ours.csv", results.OURS)
@@ -136,23 +166,37 @@ def altered(folder: Path, **entries: object) -> Path:
 
 def test_runs_that_are_no_seeds_of_one_experiment_have_no_mean(tmp_path, runs):
     other = run_folder(tmp_path, "other", 7, 0.5, lr=0.2)
-    with pytest.raises(UserError, match="run-0 and .*other are no seeds of one experiment: lr is 0.1 and 0.2"):
+    with pytest.raises(
+        UserError, match="run-0 and .*other are no seeds of one experiment: lr is 0.1 and 0.2"
+    ):
         results.add(tmp_path, [*runs, other], key="accuracy", **FIELDS)
     again = run_folder(tmp_path, "again", 1, 0.5)
-    with pytest.raises(UserError, match="again: seed 1 is that of .*run-2 too; a mean counts each seed once"):
+    with pytest.raises(
+        UserError, match="again: seed 1 is that of .*run-2 too; a mean counts each seed once"
+    ):
         results.add(tmp_path, [*runs, again], key="accuracy", **FIELDS)
     (tmp_path / "link").symlink_to(runs[0])
     with pytest.raises(UserError, match="link: this run is given twice"):
         results.add(tmp_path, [*runs, tmp_path / "link"], key="accuracy", **FIELDS)
     folds = [run_folder(tmp_path, f"fold-{s}{k}", s, 0.5, k) for s, k in ((0, 0), (0, 1), (1, 0))]
-    with pytest.raises(UserError, match="not every seed has all its folds: 2 of seed 0, 1 of seed 1"):
+    with pytest.raises(
+        UserError, match="not every seed has all its folds: 2 of seed 0, 1 of seed 1"
+    ):
         results.add(tmp_path, folds, key="accuracy", **FIELDS)
     assert not (tmp_path / "ours.csv").exists()
 
 
 def test_seeds_may_have_data_checkpoints_and_names_of_their_own(tmp_path):
     own = [
-        run_folder(tmp_path, f"r{s}", s, 0.5, data_root=f"birds/{s}", load_checkpoint=f"save/em-{s}", tag=f"t{s}")
+        run_folder(
+            tmp_path,
+            f"r{s}",
+            s,
+            0.5,
+            data_root=f"birds/{s}",
+            load_checkpoint=f"save/em-{s}",
+            tag=f"t{s}",
+        )
         for s in range(3)
     ]
     assert results.values_by_seed(own, "accuracy") == {0: [0.5], 1: [0.5], 2: [0.5]}
@@ -194,7 +238,9 @@ def test_a_config_that_is_no_runs_is_one_line(tmp_path, runs, entries, message):
         results.add(tmp_path, runs, key="accuracy", **FIELDS)
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"accuracy": "high"}', '{"accuracy": NaN}', '{"accuracy": 1}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"accuracy": "high"}', '{"accuracy": NaN}', '{"accuracy": 1}']
+)
 def test_a_damaged_summary_is_one_line(tmp_path, runs, text):
     (runs[1] / "summary.json").write_text(text)
     with pytest.raises(UserError, match="run-1/summary.json: "):
@@ -214,7 +260,11 @@ def test_a_damaged_line_stops_a_curve_before_anything_is_written(tmp_path, runs)
 @pytest.mark.parametrize(
     "metric, scale, message",
     [
-        ("accuracy %", None, "the values lie within 0 and 1; --scale 100 for fractions, --scale 1 for percent"),
+        (
+            "accuracy %",
+            None,
+            "the values lie within 0 and 1; --scale 100 for fractions, --scale 1 for percent",
+        ),
         ("accuracy %", 1000.0, "900 is more than all; is --scale right"),
         ("accuracy %", 100.0, None),
         ("accuracy %", 1.0, None),
@@ -248,8 +298,17 @@ def test_a_scale_that_is_none_is_one_line(scale, capsys):
 
 
 def test_a_curve_is_the_mean_over_runs_where_all_have_the_epoch(tmp_path, runs):
-    lines = {0: [(1, 0.1), (2, 0.4), (2, 0.2)], 1: [(1, 0.3), (2, 0.4)], 2: [(1, 0.5), (2, 0.6), (3, 1.0)]}
-    for k, points in lines.items():  # epoch 2 of the first run was logged again after a resume: the later one counts
+    lines = {
+        0: [(1, 0.1), (2, 0.4), (2, 0.2)],
+        1: [(1, 0.3), (2, 0.4)],
+        2: [(1, 0.5), (2, 0.6), (3, 1.0)],
+    }
+    for (
+        k,
+        points,
+    ) in (
+        lines.items()
+    ):  # epoch 2 of the first run was logged again after a resume: the later one counts
         told = [{"step": e, "epoch": e, "split": "test", "acc": v} for e, v in points]
         (runs[k] / "metrics.jsonl").write_text("".join(json.dumps(l) + "\n" for l in told))
     results.add(tmp_path, runs, key="accuracy", curve="test/acc", **FIELDS)
@@ -271,7 +330,10 @@ def test_the_data_checksum_sees_names_and_contents(tmp_path):
     (folder / "sub" / "a.npy").rename(folder / "sub" / "b.npy")
     second = results.data_sha(folder)
     (folder / "sub" / "b.npy").write_bytes(b"2")
-    assert len({first, second, results.data_sha(folder), results.data_sha(folder / "sub" / "b.npy")}) == 4
+    assert (
+        len({first, second, results.data_sha(folder), results.data_sha(folder / "sub" / "b.npy")})
+        == 4
+    )
 
 
 # --- tables ---
@@ -280,7 +342,9 @@ def test_the_data_checksum_sees_names_and_contents(tmp_path):
 def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch, capsys):
     root = tmp_path / "repository"
     (root / "cavl").mkdir(parents=True)
-    (root / "cavl" / "README.md").write_text(f"# CAVL\n\n{results.BEGIN}\nold\n{results.END}\n\nmore\n")
+    (root / "cavl" / "README.md").write_text(
+        f"# CAVL\n\n{results.BEGIN}\nold\n{results.END}\n\nmore\n"
+    )
     monkeypatch.setattr(results, "ROOT", root)
     argv = ["add", "cavl", "--key", "accuracy", "--scale", "100", *map(str, runs)]
     argv += [part for name, value in FIELDS.items() for part in (f"--{name}", value)]
@@ -288,9 +352,14 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
     (row,) = results.read(root / "cavl" / "results" / "ours.csv", results.OURS)
     assert (row["mean"], row["std"], row["n"]) == ("80.0000", "10.0000", "3")
     text = (root / "cavl" / "README.md").read_text()
-    assert text.startswith("# CAVL\n\n") and text.endswith(f"{results.END}\n\nmore\n") and "old" not in text
     assert (
-        "**MNIST, q 0.1** (last epoch; n = 3)\n\n| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |" in text
+        text.startswith("# CAVL\n\n")
+        and text.endswith(f"{results.END}\n\nmore\n")
+        and "old" not in text
+    )
+    assert (
+        "**MNIST, q 0.1** (last epoch; n = 3)\n\n| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |"
+        in text
     )
     assert text.count("main.py --seed 1") == 1
     assert results.update_readmes(root) == []  # already as the CSV says
@@ -346,7 +415,9 @@ def test_several_protocols_of_a_setting_are_one_table_with_a_column_a_method():
     ]
 
 
-@pytest.mark.parametrize("readme", ["", results.BEGIN, f"{results.BEGIN}{results.END}{results.BEGIN}"])
+@pytest.mark.parametrize(
+    "readme", ["", results.BEGIN, f"{results.BEGIN}{results.END}{results.BEGIN}"]
+)
 def test_a_readme_without_its_markers_is_an_error(readme):
     with pytest.raises(UserError, match="a README needs .* once each"):
         results.with_table(readme, [])
@@ -355,10 +426,18 @@ def test_a_readme_without_its_markers_is_an_error(readme):
 @pytest.mark.parametrize("paper", results.PAPERS)
 def test_the_repositorys_own_files_have_the_columns_and_the_table(paper):
     folder = results.ROOT / paper
-    files = {"ours": results.OURS, "paper": results.PAPER, "seeds": results.SEEDS, "curves": results.CURVES}
+    files = {
+        "ours": results.OURS,
+        "paper": results.PAPER,
+        "seeds": results.SEEDS,
+        "curves": results.CURVES,
+    }
     for name, columns in files.items():
         if (folder / "results" / f"{name}.csv").is_file():
             results.read(folder / "results" / f"{name}.csv", columns)
     if (folder / "README.md").is_file() and (folder / "results" / "ours.csv").is_file():
         text = (folder / "README.md").read_text()
-        assert results.with_table(text, results.read(folder / "results" / "ours.csv", results.OURS)) == text
+        assert (
+            results.with_table(text, results.read(folder / "results" / "ours.csv", results.OURS))
+            == text
+        )

@@ -83,7 +83,12 @@ def test_long_curves_are_marked_at_their_end_only(tmp_path):
 def test_runs_of_several_papers_are_each_named_and_drawn(tmp_path, capsys):
     cavl = run_folder(tmp_path / "a", "cavl", 0, [0.5, 0.8])
     csl = run_folder(tmp_path / "b", "ignore_ce", 0, [0.3, 0.4])
-    settings = {"recipe": "ignore_ce", "partial_loss_mode": "ignore", "seed": 0, "data": "/data/COCO_2014/"}
+    settings = {
+        "recipe": "ignore_ce",
+        "partial_loss_mode": "ignore",
+        "seed": 0,
+        "data": "/data/COCO_2014/",
+    }
     rewrite(csl, settings=settings)
     own = run_folder(tmp_path / "c", "mine", 0, [0.1, 0.2])
     rewrite(own, settings={"method": "mine", "seed": 0})
@@ -100,7 +105,15 @@ def test_runs_of_several_papers_are_each_named_and_drawn(tmp_path, capsys):
 
 def test_runs_are_drawn_whatever_paper_the_tables_are_of(tmp_path, capsys, repository):
     folder = run_folder(tmp_path / "save", "cavl", 0, [0.5, 0.8])
-    argv = ["--root", str(repository), "--out", str(tmp_path / "page.html"), "--paper", "csl", str(folder)]
+    argv = [
+        "--root",
+        str(repository),
+        "--out",
+        str(tmp_path / "page.html"),
+        "--paper",
+        "csl",
+        str(folder),
+    ]
     compare.main(argv)
     assert "cavl-seed0: cavl" in (tmp_path / "page.html").read_text()
     capsys.readouterr()
@@ -111,14 +124,20 @@ def test_settings_in_which_runs_differ_are_told(tmp_path):
         folder = run_folder(tmp_path / name, "cavl", 0, [0.5, 0.8])
         change(folder, "config.json", lr=lr)
     own, _ = runs.find([tmp_path])
-    assert set(runs.groups(own)) == {"slow/cavl-seed0: cavl, lr 0.1", "fast/cavl-seed0: cavl, lr 0.2"}
+    assert set(runs.groups(own)) == {
+        "slow/cavl-seed0: cavl, lr 0.1",
+        "fast/cavl-seed0: cavl, lr 0.2",
+    }
 
 
 def test_a_setting_that_only_the_second_run_has_tells_them_apart(tmp_path):
     run_folder(tmp_path / "a", "cavl", 0, [0.5, 0.8])
     change(run_folder(tmp_path / "b", "cavl", 0, [0.5, 0.8]), "config.json", warmup=5)
     own, _ = runs.find([tmp_path])
-    assert set(runs.groups(own)) == {"a/cavl-seed0: cavl, warmup None", "b/cavl-seed0: cavl, warmup 5"}
+    assert set(runs.groups(own)) == {
+        "a/cavl-seed0: cavl, warmup None",
+        "b/cavl-seed0: cavl, warmup 5",
+    }
 
 
 def test_runs_of_the_same_name_are_told_apart_by_the_folders_above(tmp_path, capsys):
@@ -142,7 +161,10 @@ def test_a_seed_that_is_there_twice_is_no_second_seed(tmp_path):
         run_folder(tmp_path / place, "cavl", 0, [0.5, 0.8])
     run_folder(tmp_path / "a", "cavl", 1, [0.7, 0.9])
     own, _ = runs.find([tmp_path])
-    grouped = [[run.path.relative_to(tmp_path).as_posix() for run in group] for group in runs.groups(own).values()]
+    grouped = [
+        [run.path.relative_to(tmp_path).as_posix() for run in group]
+        for group in runs.groups(own).values()
+    ]
     assert grouped == [["a/cavl-seed0", "a/cavl-seed1"], ["b/cavl-seed0"]]
 
 
@@ -208,7 +230,9 @@ def test_a_mean_that_ends_where_the_shortest_run_ends_says_so(tmp_path):
         run_folder(tmp_path, "cavl", seed, values)
     own, _ = runs.find([tmp_path])
     curve = curves.curve("cavl", own, "test", "accuracy")
-    assert curve.epochs == [1, 2] and curve.label == "cavl (to epoch 2, where the first of them ends)"
+    assert (
+        curve.epochs == [1, 2] and curve.label == "cavl (to epoch 2, where the first of them ends)"
+    )
 
 
 # --- real data or the sample ---
@@ -289,9 +313,18 @@ DEEP = "[" * 100_000
 
 # what the run is left out for
 UNREADABLE = {
-    "config not utf-8": (write("config.json", b'{"settings": "\xe9"}'), "config.json: line 1: not UTF-8"),
-    "config utf-16": (write("config.json", '{"settings": {}}'.encode("utf-16")), "UTF-16, not UTF-8"),
-    "config cut off": (write("config.json", '{"settings": {'), "config.json: line 1, column 15: not json"),
+    "config not utf-8": (
+        write("config.json", b'{"settings": "\xe9"}'),
+        "config.json: line 1: not UTF-8",
+    ),
+    "config utf-16": (
+        write("config.json", '{"settings": {}}'.encode("utf-16")),
+        "UTF-16, not UTF-8",
+    ),
+    "config cut off": (
+        write("config.json", '{"settings": {'),
+        "config.json: line 1, column 15: not json",
+    ),
     "config empty": (write("config.json", ""), "config.json: line 1, column 1: not json"),
     "config zeros": (write("config.json", b"\0" * 512), "config.json: line 1: a NUL"),
     "config a list": (write("config.json", "[]"), "expected an object, found a list"),
@@ -301,41 +334,107 @@ UNREADABLE = {
     "settings a list": (write("config.json", '{"settings": [1]}'), "config.json: no settings"),
     "settings null": (write("config.json", '{"settings": null}'), "config.json: no settings"),
     "config too deep": (write("config.json", DEEP), "config.json: not readable json"),
-    "config huge number": (write("config.json", '{"settings": {"seed": 1' + "0" * 5000 + "}}"), "not readable json"),
+    "config huge number": (
+        write("config.json", '{"settings": {"seed": 1' + "0" * 5000 + "}}"),
+        "not readable json",
+    ),
     "config a pipe": (pipe("config.json"), "config.json: is a pipe or a device"),
     "config a folder": (directory("config.json"), "config.json: is a folder"),
     "config gone": (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
 }
 # what is left out of a run that is shown
 PARTLY = {
-    "metrics half a line": (append("metrics.jsonl", '{"step": 3, "ep'), "metrics.jsonl: line 3: not json"),
-    "metrics zeros": (append("metrics.jsonl", b"\0" * 64 + b"\n"), "metrics.jsonl: line 3: holds a NUL"),
-    "metrics not utf-8": (append("metrics.jsonl", b'{"split": "\xe9"}\n'), "metrics.jsonl: line 3: not UTF-8"),
-    "metrics list line": (append("metrics.jsonl", "[1, 2]\n"), "metrics.jsonl: line 3: not an object"),
-    "metrics number line": (append("metrics.jsonl", "7\nnull\n"), "line 3: not an object and 1 more"),
-    "metrics without split": (append("metrics.jsonl", '{"epoch": 3}\n'), "metrics.jsonl: line 3: has no split"),
-    "metrics split a list": (append("metrics.jsonl", line(split=["a"])), "metrics.jsonl: line 3: has no split"),
-    "metrics without epoch": (append("metrics.jsonl", '{"split": "test"}\n'), "metrics.jsonl: line 3: has no epoch"),
-    "metrics epoch text": (append("metrics.jsonl", line(epoch="3")), "metrics.jsonl: line 3: has no epoch"),
-    "metrics epoch nan": (append("metrics.jsonl", line(epoch=float("nan"))), "line 3: has no epoch"),
-    "metrics epoch true": (append("metrics.jsonl", line(epoch=True)), "metrics.jsonl: line 3: has no epoch"),
-    "metrics nan": (append("metrics.jsonl", line(accuracy=float("nan"))), "line 3: accuracy is no finite number"),
-    "metrics inf": (append("metrics.jsonl", line(loss=float("-inf"))), "line 3: loss is no finite number"),
-    "metrics huge": (append("metrics.jsonl", line(accuracy=10**400)), "line 3: accuracy is no finite number"),
+    "metrics half a line": (
+        append("metrics.jsonl", '{"step": 3, "ep'),
+        "metrics.jsonl: line 3: not json",
+    ),
+    "metrics zeros": (
+        append("metrics.jsonl", b"\0" * 64 + b"\n"),
+        "metrics.jsonl: line 3: holds a NUL",
+    ),
+    "metrics not utf-8": (
+        append("metrics.jsonl", b'{"split": "\xe9"}\n'),
+        "metrics.jsonl: line 3: not UTF-8",
+    ),
+    "metrics list line": (
+        append("metrics.jsonl", "[1, 2]\n"),
+        "metrics.jsonl: line 3: not an object",
+    ),
+    "metrics number line": (
+        append("metrics.jsonl", "7\nnull\n"),
+        "line 3: not an object and 1 more",
+    ),
+    "metrics without split": (
+        append("metrics.jsonl", '{"epoch": 3}\n'),
+        "metrics.jsonl: line 3: has no split",
+    ),
+    "metrics split a list": (
+        append("metrics.jsonl", line(split=["a"])),
+        "metrics.jsonl: line 3: has no split",
+    ),
+    "metrics without epoch": (
+        append("metrics.jsonl", '{"split": "test"}\n'),
+        "metrics.jsonl: line 3: has no epoch",
+    ),
+    "metrics epoch text": (
+        append("metrics.jsonl", line(epoch="3")),
+        "metrics.jsonl: line 3: has no epoch",
+    ),
+    "metrics epoch nan": (
+        append("metrics.jsonl", line(epoch=float("nan"))),
+        "line 3: has no epoch",
+    ),
+    "metrics epoch true": (
+        append("metrics.jsonl", line(epoch=True)),
+        "metrics.jsonl: line 3: has no epoch",
+    ),
+    "metrics nan": (
+        append("metrics.jsonl", line(accuracy=float("nan"))),
+        "line 3: accuracy is no finite number",
+    ),
+    "metrics inf": (
+        append("metrics.jsonl", line(loss=float("-inf"))),
+        "line 3: loss is no finite number",
+    ),
+    "metrics huge": (
+        append("metrics.jsonl", line(accuracy=10**400)),
+        "line 3: accuracy is no finite number",
+    ),
     "metrics huger": (append("metrics.jsonl", '{"x": 1' + "0" * 5000 + "}\n"), "line 3: not json"),
-    "metrics text": (append("metrics.jsonl", line(accuracy="0.9")), "line 3: accuracy is text, not a number"),
+    "metrics text": (
+        append("metrics.jsonl", line(accuracy="0.9")),
+        "line 3: accuracy is text, not a number",
+    ),
     "metrics too deep": (append("metrics.jsonl", DEEP + "\n"), "metrics.jsonl: line 3: not json"),
-    "metrics utf-16": (write("metrics.jsonl", line().encode("utf-16")), "metrics.jsonl: line 1: holds a NUL"),
+    "metrics utf-16": (
+        write("metrics.jsonl", line().encode("utf-16")),
+        "metrics.jsonl: line 1: holds a NUL",
+    ),
     "metrics a pipe": (pipe("metrics.jsonl"), "metrics.jsonl: is a pipe or a device"),
     "metrics a folder": (directory("metrics.jsonl"), "metrics.jsonl: is a folder"),
-    "summary cut off": (write("summary.json", '{"accuracy": 0.'), "summary.json: line 1, column 15: not json"),
-    "summary a list": (write("summary.json", "[]"), "summary.json: expected an object, found a list"),
+    "summary cut off": (
+        write("summary.json", '{"accuracy": 0.'),
+        "summary.json: line 1, column 15: not json",
+    ),
+    "summary a list": (
+        write("summary.json", "[]"),
+        "summary.json: expected an object, found a list",
+    ),
     "summary empty": (write("summary.json", ""), "summary.json: line 1, column 1: not json"),
     "summary a pipe": (pipe("summary.json"), "summary.json: is a pipe or a device"),
     "summary a folder": (directory("summary.json"), "summary.json: is a folder"),
-    "seed a text": (lambda folder: change(folder, "config.json", seed="x"), "config.json: the seed is no whole number"),
-    "seed a list": (lambda folder: change(folder, "config.json", seed=[0]), "config.json: the seed is no whole number"),
-    "both": (lambda f: [write("summary.json", "x")(f), append("metrics.jsonl", "x")(f)], "not json; summary.json: "),
+    "seed a text": (
+        lambda folder: change(folder, "config.json", seed="x"),
+        "config.json: the seed is no whole number",
+    ),
+    "seed a list": (
+        lambda folder: change(folder, "config.json", seed=[0]),
+        "config.json: the seed is no whole number",
+    ),
+    "both": (
+        lambda f: [write("summary.json", "x")(f), append("metrics.jsonl", "x")(f)],
+        "not json; summary.json: ",
+    ),
 }
 # what is no damage
 SOUND = {
@@ -343,12 +442,16 @@ SOUND = {
         (f / name).write_bytes(b"\xef\xbb\xbf" + (f / name).read_bytes())
         for name in ("config.json", "metrics.jsonl", "summary.json")
     ],
-    "crlf": lambda f: (f / "metrics.jsonl").write_bytes((f / "metrics.jsonl").read_bytes().replace(b"\n", b"\r\n")),
+    "crlf": lambda f: (f / "metrics.jsonl").write_bytes(
+        (f / "metrics.jsonl").read_bytes().replace(b"\n", b"\r\n")
+    ),
     "metrics empty": write("metrics.jsonl", ""),
     "metrics blank lines": append("metrics.jsonl", "\n\n  \n"),
     "metrics without a last line end": append("metrics.jsonl", line().rstrip()),
     "metrics undefined": append("metrics.jsonl", line(accuracy=None)),
-    "metrics nested values": append("metrics.jsonl", line(per_class=[0.1, {"x": 2}], classes={"cat": 0.5})),
+    "metrics nested values": append(
+        "metrics.jsonl", line(per_class=[0.1, {"x": 2}], classes={"cat": 0.5})
+    ),
     "metrics a note": append("metrics.jsonl", line(note="warm-up", selecting=True)),
     "metrics a line of megabytes": append("metrics.jsonl", line(note="x" * 3_000_000)),
     "metrics very large numbers": append("metrics.jsonl", line(loss=1e90)),
@@ -356,12 +459,22 @@ SOUND = {
     "launches a number": lambda folder: rewrite(folder, launches=7, commit=["x"]),
     "launches of texts": lambda folder: rewrite(folder, launches=["x"]),
     "launch without command": lambda folder: rewrite(folder, launches=[{"time": "x"}]),
-    "settings nested": lambda folder: change(folder, "config.json", ds={"a": [1]}, method=["x"], mo=None),
-    "settings with markup": lambda folder: change(folder, "config.json", ds="<script>x</script>", lr='"><i>'),
-    "settings with a NUL": lambda folder: change(folder, "config.json", data_dir="/a\0b/c", ds="\x1b[31m"),
+    "settings nested": lambda folder: change(
+        folder, "config.json", ds={"a": [1]}, method=["x"], mo=None
+    ),
+    "settings with markup": lambda folder: change(
+        folder, "config.json", ds="<script>x</script>", lr='"><i>'
+    ),
+    "settings with a NUL": lambda folder: change(
+        folder, "config.json", data_dir="/a\0b/c", ds="\x1b[31m"
+    ),
     "seed beyond 64 bits": lambda folder: change(folder, "config.json", seed=2**70),
-    "summary nested": lambda folder: change(folder, "summary.json", test={"a": [1]}, ap=[0.1, None]),
-    "summary nan": write("summary.json", '{"accuracy": NaN, "f1": Infinity, "offline_sample": false}'),
+    "summary nested": lambda folder: change(
+        folder, "summary.json", test={"a": [1]}, ap=[0.1, None]
+    ),
+    "summary nan": write(
+        "summary.json", '{"accuracy": NaN, "f1": Infinity, "offline_sample": false}'
+    ),
 }
 
 
@@ -376,7 +489,9 @@ def broken(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_a_run_that_cannot_be_read_is_one_line_and_the_others_are_shown(tmp_path, capsys, good, broken, kind):
+def test_a_run_that_cannot_be_read_is_one_line_and_the_others_are_shown(
+    tmp_path, capsys, good, broken, kind
+):
     damage, message = UNREADABLE[kind]
     damage(broken)
     table, errors, html = shown(tmp_path, capsys, broken, good)
@@ -458,13 +573,18 @@ def test_a_folder_of_runs_tells_each_damaged_one(tmp_path, capsys):
         if seed in (1, 3):
             write("config.json", "{")(folder)
     table, errors, _ = shown(tmp_path, capsys, tmp_path / "save")
-    assert [re.search(r"cavl-seed\d", told).group() for told in errors] == ["cavl-seed1", "cavl-seed3"]
+    assert [re.search(r"cavl-seed\d", told).group() for told in errors] == [
+        "cavl-seed1",
+        "cavl-seed3",
+    ]
     assert re.findall(r"cavl-seed\d", table) == ["cavl-seed0", "cavl-seed2"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json"])
 def test_a_file_that_may_not_be_read_is_one_line(tmp_path, capsys, good, broken, name, monkeypatch):
-    def read_bytes(path: Path) -> bytes:  # the superuser, who runs tests in containers, may read everything
+    def read_bytes(
+        path: Path,
+    ) -> bytes:  # the superuser, who runs tests in containers, may read everything
         if path == broken / name:
             raise PermissionError(13, "Permission denied", str(path))
         return path.open("rb").read()
@@ -505,7 +625,9 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, capsys, good, broke
 )
 def test_strange_names_of_folders_are_shown_as_text(tmp_path, capsys, name, told):
     for seed in range(2):
-        run_folder(tmp_path / name, "cavl", seed, [0.5, 0.8]).rename(tmp_path / name / f"{name[:100]}{seed}")
+        run_folder(tmp_path / name, "cavl", seed, [0.5, 0.8]).rename(
+            tmp_path / name / f"{name[:100]}{seed}"
+        )
     table, errors, html = shown(tmp_path, capsys, tmp_path / name)
     assert errors == [] and len(table.splitlines()) == 5 + 1
     assert told[:90].replace("two lines", "two\nlines") in html
@@ -546,7 +668,13 @@ def _mentions(paper: str, word: str) -> bool:
 def program(tmp_path: Path, *folders: Path) -> subprocess.CompletedProcess:
     """compare.py as a program of its own, on a terminal that only knows ASCII."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "compare.py"), "--out", str(tmp_path / "page.html"), *map(str, folders)]
+    command = [
+        sys.executable,
+        str(ROOT / "compare.py"),
+        "--out",
+        str(tmp_path / "page.html"),
+        *map(str, folders),
+    ]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -558,9 +686,15 @@ def test_a_terminal_that_is_not_utf_8_is_no_error(tmp_path):
 def test_exit_status_and_lines_of_the_program(tmp_path, good, broken):
     write("config.json", "[]")(broken)
     done = program(tmp_path, good, broken)
-    assert done.returncode == 0 and done.stderr.startswith("warning: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 0
+        and done.stderr.startswith("warning: ")
+        and done.stderr.count("\n") == 1
+    )
     done = program(tmp_path, broken)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    )
     assert done.stdout == ""
 
 

@@ -27,7 +27,9 @@ def test_the_quantiles_are_those_of_the_tables():
 def test_paired_interval_by_hand():
     interval = verdict.paired([3, 5, 7], [2, 3, 4])
     half = T2 / math.sqrt(3)
-    assert (interval.difference, interval.low, interval.high) == pytest.approx((2, 2 - half, 2 + half))
+    assert (interval.difference, interval.low, interval.high) == pytest.approx(
+        (2, 2 - half, 2 + half)
+    )
     assert interval.how == "paired t over 3 seeds"
 
 
@@ -67,7 +69,9 @@ def test_pairing_uses_the_shared_seeds_only_and_wins_over_welch():
 def test_welch_by_hand_equal_sides():
     interval = verdict.welch(Sample(10, 1, 3), Sample(7, 1, 3))
     half = T4 * math.sqrt(2 / 3)  # 2.267
-    assert (interval.difference, interval.low, interval.high) == pytest.approx((3, 3 - half, 3 + half))
+    assert (interval.difference, interval.low, interval.high) == pytest.approx(
+        (3, 3 - half, 3 + half)
+    )
 
 
 def test_welch_by_hand_unequal_sides():
@@ -78,7 +82,9 @@ def test_welch_by_hand_unequal_sides():
     assert at_end.pvalue == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("gap, expected", [(2.26, NOT_REPRODUCED), (2.27, REPRODUCED), (-2.27, NOT_REPRODUCED)])
+@pytest.mark.parametrize(
+    "gap, expected", [(2.26, NOT_REPRODUCED), (2.27, REPRODUCED), (-2.27, NOT_REPRODUCED)]
+)
 def test_welch_verdicts(gap, expected):
     assert verdict.compare(Sample(gap, 1, 3), Sample(0, 1, 3))[0] == expected
 
@@ -92,33 +98,54 @@ def test_where_lower_is_better_the_interval_speaks_for_the_claim():
     result, interval = verdict.compare(Sample(0.2, 0.01, 3), Sample(0.5, 0.01, 3), higher=False)
     assert result == REPRODUCED
     assert interval.difference == pytest.approx(0.3) and 0 < interval.low < 0.3 < interval.high
-    assert verdict.compare(Sample(0.5, 0.01, 3), Sample(0.2, 0.01, 3), higher=False)[0] == NOT_REPRODUCED
+    assert (
+        verdict.compare(Sample(0.5, 0.01, 3), Sample(0.2, 0.01, 3), higher=False)[0]
+        == NOT_REPRODUCED
+    )
 
 
 @pytest.mark.parametrize(
-    "better, worse", [((9, None, 1), (1, 0.1, 3)), ((9, 0.1, 3), (1, None, 1)), ((9, 0.1, 3), (1, None, 3))]
+    "better, worse",
+    [((9, None, 1), (1, 0.1, 3)), ((9, 0.1, 3), (1, None, 1)), ((9, 0.1, 3), (1, None, 3))],
 )
 def test_too_few_seeds_on_either_side(better, worse):
     assert verdict.compare(Sample(*better), Sample(*worse)) == (NOT_ENOUGH, None)
 
 
 def test_ten_folds_of_one_seed_are_one_seed():
-    assert verdict.compare(Sample(9, 1, 10, seeds=1), Sample(1, 1, 10, seeds=3)) == (NOT_ENOUGH, None)
+    assert verdict.compare(Sample(9, 1, 10, seeds=1), Sample(1, 1, 10, seeds=3)) == (
+        NOT_ENOUGH,
+        None,
+    )
     assert verdict.compare(Sample(9, 1, 20, seeds=2), Sample(1, 1, 30, seeds=3))[0] == REPRODUCED
 
 
 def test_reasons():
-    told = [verdict.reason(*verdict.compare(Sample(g, 1, 3), Sample(0, 1, 3))) for g in (3, 1, -1, -3)]
-    assert told == ["interval excludes zero", "interval includes zero", "interval includes zero", "the opposite holds"]
+    told = [
+        verdict.reason(*verdict.compare(Sample(g, 1, 3), Sample(0, 1, 3))) for g in (3, 1, -1, -3)
+    ]
+    assert told == [
+        "interval excludes zero",
+        "interval includes zero",
+        "interval includes zero",
+        "the opposite holds",
+    ]
     one, three = Sample(1, None, 1), Sample(1, None, 3)
-    assert verdict.reason(NOT_ENOUGH, None, one, Sample(1, 1, 3)) == "fewer than two seeds on a side"
-    assert verdict.reason(NOT_ENOUGH, None, three, Sample(1, 1, 3)) == "no deviation known on a side"
+    assert (
+        verdict.reason(NOT_ENOUGH, None, one, Sample(1, 1, 3)) == "fewer than two seeds on a side"
+    )
+    assert (
+        verdict.reason(NOT_ENOUGH, None, three, Sample(1, 1, 3)) == "no deviation known on a side"
+    )
 
 
 def test_an_interval_without_any_spread_says_so():
     _, interval = verdict.compare(Sample(2, 0, 3), Sample(1, 0, 3))
     assert interval.how == "Welch t, n 3 and 3, no spread on either side"
-    assert verdict.paired([1.5, 2.5], [1.0, 2.0]).how == "paired t over 2 seeds, the same difference in each"
+    assert (
+        verdict.paired([1.5, 2.5], [1.0, 2.0]).how
+        == "paired t over 2 seeds, the same difference in each"
+    )
 
 
 def test_the_interval_of_a_mean():
@@ -144,14 +171,24 @@ def test_a_claim_from_its_pairs(pairs, expected):
 
 # --- claims on rows ---
 
-BETTER = Claim("cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"metric": "test acc.*"})
+BETTER = Claim(
+    "cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"metric": "test acc.*"}
+)
 
 
 def test_a_claim_is_judged_on_real_rows_and_apart_from_them_on_the_sample(repository):
     judgement = judge(BETTER, load(repository, ["cavl"])[0])
     (real,), (sample,) = judgement.real, judgement.sample
-    assert (real.better.value, real.worse.value, judgement.verdict) == (97.0, 93.0, REPRODUCED)  # 4 +- 2.27
-    assert (sample.better.value, sample.worse.value, judgement.on_sample) == (84.2, 61.3, REPRODUCED)
+    assert (real.better.value, real.worse.value, judgement.verdict) == (
+        97.0,
+        93.0,
+        REPRODUCED,
+    )  # 4 +- 2.27
+    assert (sample.better.value, sample.worse.value, judgement.on_sample) == (
+        84.2,
+        61.3,
+        REPRODUCED,
+    )
     assert judgement.commands == ["python main.py -seeds 0,1,2"] and judgement.published == []
 
 
@@ -160,7 +197,9 @@ def test_rows_of_another_protocol_are_never_compared(repository):
     claim = Claim("csl", "better", "s", {"method": "CSL"}, {"method": "ignore.*"})
     judgement = judge(claim, paper)
     assert judgement.verdict == NOT_ENOUGH  # the baseline ran once
-    assert [(b.value, w.value) for b, w in judgement.published] == [(83.44, 76.46)]  # not the best-epoch row
+    assert [(b.value, w.value) for b, w in judgement.published] == [
+        (83.44, 76.46)
+    ]  # not the best-epoch row
     assert {b.cells["protocol"] for b, _ in judgement.published} == {"last epoch"}
 
 
@@ -172,16 +211,26 @@ def change(repository, old: str, new: str) -> None:
 
 
 def test_rows_measured_on_other_data_are_not_compared(repository):
-    change(repository, '"python main.py -seeds 0,1,2",abc1234,,x86', '"python main.py -seeds 0,1,2",abc1234,d2,x86')
+    change(
+        repository,
+        '"python main.py -seeds 0,1,2",abc1234,,x86',
+        '"python main.py -seeds 0,1,2",abc1234,d2,x86',
+    )
     judgement = judge(BETTER, load(repository, ["cavl"])[0])
     (real,) = judgement.real
-    assert (real.verdict, real.why, judgement.verdict) == (NOT_ENOUGH, "measured on other data (d1 and d2)", NOT_ENOUGH)
+    assert (real.verdict, real.why, judgement.verdict) == (
+        NOT_ENOUGH,
+        "measured on other data (d1 and d2)",
+        NOT_ENOUGH,
+    )
 
 
 def test_rows_measured_with_another_torch_or_device_say_so(repository):
     path = repository / "cavl" / "results" / "ours.csv"
     lines = path.read_text().splitlines()
-    lines[2] = lines[2].replace("2.13.0", "2.14.1").replace("x86_64 1x1 threads", "H200 1x8 threads")
+    lines[2] = (
+        lines[2].replace("2.13.0", "2.14.1").replace("x86_64 1x1 threads", "H200 1x8 threads")
+    )
     path.write_text("\n".join(lines) + "\n")
     (real,) = judge(BETTER, load(repository, ["cavl"])[0]).real
     assert real.verdict == REPRODUCED
@@ -214,15 +263,23 @@ def test_a_pair_of_a_fraction_and_percent_is_not_decided(repository):
     change(repository, "test accuracy %", "test accuracy")
     change(repository, "93.0000,1.0000", "0.9300,0.0100")
     (repository / "cavl" / "results" / "seeds.csv").unlink()
-    claim = Claim("cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"dataset": "MNIST"})
+    claim = Claim(
+        "cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"dataset": "MNIST"}
+    )
     (real,) = judge(claim, load(repository, ["cavl"])[0]).real
-    assert (real.verdict, real.why) == (NOT_ENOUGH, "one looks like percent, the other like a fraction")
+    assert (real.verdict, real.why) == (
+        NOT_ENOUGH,
+        "one looks like percent, the other like a fraction",
+    )
 
 
 def test_seeds_are_paired_as_numbers(repository):
     text = "seed,value\n"
     task = "MNIST,USS,test accuracy %,last-10 mean"
-    for method, values in (("cavl", {10: 97.0, 9: 96.0, 2: 98.0}), ("uniform", {2: 94.0, 9: 92.0, 10: 93.0})):
+    for method, values in (
+        ("cavl", {10: 97.0, 9: 96.0, 2: 98.0}),
+        ("uniform", {2: 94.0, 9: 92.0, 10: 93.0}),
+    ):
         text += "".join(f"{method},{task},{seed},{value}\n" for seed, value in values.items())
     path = repository / "cavl" / "results" / "seeds.csv"
     path.write_text(path.read_text().split("seed,value")[0] + text)
@@ -234,9 +291,15 @@ def test_seeds_are_paired_as_numbers(repository):
 def test_a_claim_without_rows_was_not_run_and_tells_its_command(repository):
     claim = Claim("csl", "c", "s", {"method": "x"}, {"method": "y"}, command="python train.py")
     judgement = judge(claim, load(repository, ["csl"])[0])
-    assert (judgement.verdict, judgement.on_sample, judgement.commands) == (NOT_RUN, NOT_RUN, ["python train.py"])
+    assert (judgement.verdict, judgement.on_sample, judgement.commands) == (
+        NOT_RUN,
+        NOT_RUN,
+        ["python train.py"],
+    )
 
 
 def test_a_claim_on_settings_compares_rows_that_agree_in_the_other_columns(repository):
     claim = Claim("csl", "c", "s", {"protocol": "best.*"}, {"protocol": "last.*"})
-    assert [(b.key[0], w.key[0]) for b, w in judge(claim, load(repository, ["csl"])[0]).published] == [("CSL", "CSL")]
+    assert [
+        (b.key[0], w.key[0]) for b, w in judge(claim, load(repository, ["csl"])[0]).published
+    ] == [("CSL", "CSL")]

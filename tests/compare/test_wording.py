@@ -38,7 +38,8 @@ def test_a_number_that_is_not_zero_never_reads_as_zero(value, told):
 
 
 @pytest.mark.parametrize(
-    "value, told", [(0.54, "+0.54"), (-82.6, "-82.6"), (0.0, "0"), (1e-6, "+1e-06"), (1250.0, "+1250")]
+    "value, told",
+    [(0.54, "+0.54"), (-82.6, "-82.6"), (0.0, "0"), (1e-6, "+1e-06"), (1250.0, "+1250")],
 )
 def test_differences_have_a_sign(value, told):
     assert wording.signed(value) == told
@@ -67,7 +68,9 @@ def test_a_spread_that_is_not_zero_never_reads_as_zero(mean, std, told):
 
 @pytest.mark.parametrize("number", [85.3253149, 0.00005, 3.1e-9, 1234.5, 0.0, -0.004, 0.0099999])
 def test_what_a_results_file_holds_is_close_to_what_was_measured(number):
-    assert float(wording.exact(number)) == pytest.approx(number, rel=1e-4, abs=5e-5 if abs(number) >= 0.01 else 0)
+    assert float(wording.exact(number)) == pytest.approx(
+        number, rel=1e-4, abs=5e-5 if abs(number) >= 0.01 else 0
+    )
 
 
 @pytest.mark.parametrize(

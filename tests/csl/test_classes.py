@@ -77,7 +77,10 @@ def test_categories_with_other_ids_are_matched_by_name(coco, capsys):
     _, val_set = opened(coco)
     assert np.array_equal(targets_of(val_set), before)
     told = capsys.readouterr().err
-    assert "5 categories have other ids than in" in told and "'person' with 5 and 1; matched by name" in told
+    assert (
+        "5 categories have other ids than in" in told
+        and "'person' with 5 and 1; matched by name" in told
+    )
 
 
 def test_a_subset_of_the_categories_in_val(coco, capsys):
@@ -100,7 +103,10 @@ def test_a_subset_of_the_categories_in_val(coco, capsys):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"name": "zebra"}, r"1 of its 5 categories are no class of .*train2014.json: 2 is 'zebra' here and 'bicycle'"),
+        (
+            {"name": "zebra"},
+            r"1 of its 5 categories are no class of .*train2014.json: 2 is 'zebra' here and 'bicycle'",
+        ),
         ({"name": "Bicycle"}, r"2 is 'Bicycle' here and 'bicycle' there"),
         ({"name": "zebra", "id": 50}, r"1 of its 5 categories .*: 50 'zebra'"),
     ],
@@ -123,12 +129,20 @@ def test_lvis_categories_in_another_order(tmp_path):
     first = LVISDetection(tmp_path, tmp_path / "a.json")
     second = LVISDetection(tmp_path, tmp_path / "b.json", columns=first.columns)
     assert np.array_equal(first.targets_all.matrix, second.targets_all.matrix)
-    assert np.array_equal(first.targets_all.matrix, np.load(GOLDEN / "lvis_tiny_expected.npz")["targets"])
+    assert np.array_equal(
+        first.targets_all.matrix, np.load(GOLDEN / "lvis_tiny_expected.npz")["targets"]
+    )
 
 
 def test_a_trained_network_is_scored_on_categories_in_another_order(coco, tmp_path, capsys):
     train.main(arguments(coco, tmp_path / "run", "--epochs", "1"))
-    flags = ["--model_path", str(tmp_path / "run" / "checkpoints" / "best_ema.pth"), "--cpu", "--workers", "0"]
+    flags = [
+        "--model_path",
+        str(tmp_path / "run" / "checkpoints" / "best_ema.pth"),
+        "--cpu",
+        "--workers",
+        "0",
+    ]
     args = validate.parse_args([*flags, "--data", str(coco), "--output_dir", str(tmp_path / "a")])
     expected = validate.validate(args)
     for split in ("train", "val"):  # as whoever downloads another copy may have it
@@ -154,13 +168,21 @@ def test_a_network_whose_names_are_others(coco, tmp_path, capsys):
     assert np.array_equal(targets_of(scored(["a", "b", "c", "d", "e"])), expected)
     assert "no class of it has a name of" in capsys.readouterr().err
     assert np.array_equal(targets_of(scored(NAMES[::-1])), expected[:, ::-1])
-    with pytest.raises(ValueError, match=r"1 of its 5 categories are no class of .*w.pth: 5 'airplane'"):
+    with pytest.raises(
+        ValueError, match=r"1 of its 5 categories are no class of .*w.pth: 5 'airplane'"
+    ):
         scored([*NAMES[:4], "plane"])
 
 
 DUPLICATES = {
-    "image id": (lambda c: c["images"][4].update(id=2), r"image ids: 2 stands there twice .entries 2 and 5."),
-    "category id": (lambda c: c["categories"][3].update(id=1), r"category ids: 1 stands there twice .entries 1 and 4."),
+    "image id": (
+        lambda c: c["images"][4].update(id=2),
+        r"image ids: 2 stands there twice .entries 2 and 5.",
+    ),
+    "category id": (
+        lambda c: c["categories"][3].update(id=1),
+        r"category ids: 1 stands there twice .entries 1 and 4.",
+    ),
     "category name": (
         lambda c: c["categories"][3].update(name="car"),
         r"category names: 'car' stands there twice .entries 3 and 4.",
@@ -169,8 +191,14 @@ DUPLICATES = {
         lambda c: c["categories"].append({"id": 99, "name": "car"}),
         r"category names: 'car' stands there twice .entries 3 and 6.",
     ),
-    "cut off id": (lambda c: c["images"][2].update(id=2.5), r"images, entry 3, id: expected a whole number, found 2.5"),
-    "id true": (lambda c: c["images"][2].update(id=True), r"images, entry 3, id: expected a whole number"),
+    "cut off id": (
+        lambda c: c["images"][2].update(id=2.5),
+        r"images, entry 3, id: expected a whole number, found 2.5",
+    ),
+    "id true": (
+        lambda c: c["images"][2].update(id=True),
+        r"images, entry 3, id: expected a whole number",
+    ),
     "cut off image": (
         lambda c: c["annotations"][0].update(image_id=1.5),
         r"annotations, entry 1, image_id: expected a whole number, found 1.5",
@@ -181,8 +209,14 @@ DUPLICATES = {
     ),
     "no categories": (lambda c: c.update(categories=[], annotations=[]), "holds no category"),
     "no list": (lambda c: c.update(images={"id": 1}), "no list 'images'"),
-    "no file name": (lambda c: c["images"][3].pop("file_name"), "image 4: expected the name of a file, found null"),
-    "way out": (lambda c: c["images"][3].update(file_name="../x.png"), "image 4: the name '../x.png' may lead out"),
+    "no file name": (
+        lambda c: c["images"][3].pop("file_name"),
+        "image 4: expected the name of a file, found null",
+    ),
+    "way out": (
+        lambda c: c["images"][3].update(file_name="../x.png"),
+        "image 4: the name '../x.png' may lead out",
+    ),
 }
 
 
@@ -211,7 +245,13 @@ def test_whole_numbers_in_other_spellings_are_ids(coco):
 def test_boxes_do_not_decide_the_labels_of_an_image(coco):
     """Crowds, boxes of no width, areas of 0, boxes as text or not at all: the category is annotated."""
     before = targets_of(opened(coco)[0])
-    kinds = [{"bbox": [5, 5, 0, 9]}, {"bbox": ["1.2e+01", "3", "4", "5"]}, {"bbox": None}, {"area": 0}, {"iscrowd": 1}]
+    kinds = [
+        {"bbox": [5, 5, 0, 9]},
+        {"bbox": ["1.2e+01", "3", "4", "5"]},
+        {"bbox": None},
+        {"area": 0},
+        {"iscrowd": 1},
+    ]
 
     def bend(content):
         for k, annotation in enumerate(content["annotations"]):
@@ -271,19 +311,28 @@ def test_names_with_commas_quotes_and_backslashes_are_classes(tmp_path):
 def test_an_image_that_stands_twice_in_open_images_lists(tmp_path, capsys):
     first, second = ("a.jpg", ["x"], ["y"], "train"), ("a.jpg", ["y"], [], "train")
     write_open_images(tmp_path, [first, ("b.jpg", ["x"], [], "val"), second])
-    with pytest.raises(ValueError, match=r"data.csv: row 3: the image 'a.jpg' of train stands in row 1 already"):
+    with pytest.raises(
+        ValueError, match=r"data.csv: row 3: the image 'a.jpg' of train stands in row 1 already"
+    ):
         read_openimages_csv(tmp_path / "data.csv")
-    write_open_images(tmp_path, [("a.jpg", ["x", "y"], ["y"], "train"), ("b.jpg", ["x"], ["y"], "val")])
+    write_open_images(
+        tmp_path, [("a.jpg", ["x", "y"], ["y"], "train"), ("b.jpg", ["x"], ["y"], "val")]
+    )
     train_set, _ = opened(tmp_path)
     assert targets_of(train_set).tolist() == [[1, 1]]
-    assert "1 labels are positive and negative of one image; they are positive" in capsys.readouterr().err
+    assert (
+        "1 labels are positive and negative of one image; they are positive"
+        in capsys.readouterr().err
+    )
 
 
 def test_several_rows_of_an_image_are_the_long_form(tmp_path, capsys):
     text = "ImageID,Source,LabelName,Confidence\n"
     rows = "a,verification,/m/2,1\na,crowd,/m/2,0\na,verification,/m/1,0\n"
     (tmp_path / "oidv6-train-annotations-human-imagelabels.csv").write_text(text + rows)
-    (tmp_path / "validation-annotations-human-imagelabels.csv").write_text(text + "v,verification,/m/2,1\n")
+    (tmp_path / "validation-annotations-human-imagelabels.csv").write_text(
+        text + "v,verification,/m/2,1\n"
+    )
     for name in ("a", "v"):
         grey(tmp_path / f"{name}.jpg")
     train_set, _ = opened(tmp_path)
@@ -337,7 +386,11 @@ def test_open_images_networks_are_scored_in_their_own_columns(tmp_path, capsys):
     write_open_images(tmp_path, [*rows, ("c.jpg", ["/m/1"], [], "val")])
     flags = ["--dataset", "openimages", "--epochs", "1", "--batch_size", "1"]
     at = [f for f in arguments(tmp_path, tmp_path / "run", *flags)]
-    at = [f for f in at if f not in ("--simulate_partial_type", "rps", "--simulate_partial_param", "0.4")]
+    at = [
+        f
+        for f in at
+        if f not in ("--simulate_partial_type", "rps", "--simulate_partial_param", "0.4")
+    ]
     train.main(at)
     best = tmp_path / "run" / "checkpoints" / "best_ema.pth"
     recorded = torch.load(best, weights_only=True)
@@ -346,10 +399,21 @@ def test_open_images_networks_are_scored_in_their_own_columns(tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
     last = ("c.jpg", ["/m/2"], [], "val")
-    write_open_images(other, [("a.jpg", ["/m/0"], [], "train"), ("b.jpg", ["/m/9", "/m/3"], ["/m/2"], "val"), last])
+    write_open_images(
+        other,
+        [("a.jpg", ["/m/0"], [], "train"), ("b.jpg", ["/m/9", "/m/3"], ["/m/2"], "val"), last],
+    )
 
     def labels(weights, *more):
-        arguments_of = ["--model_path", str(weights), "--data", str(other), "--dataset", "openimages", *more]
+        arguments_of = [
+            "--model_path",
+            str(weights),
+            "--data",
+            str(other),
+            "--dataset",
+            "openimages",
+            *more,
+        ]
         return targets_of(validate.open_scored(validate.parse_args(arguments_of))[3]).tolist()
 
     assert labels(best) == [[-1, 0, 1], [-1, 1, -1]]
@@ -357,7 +421,9 @@ def test_open_images_networks_are_scored_in_their_own_columns(tmp_path, capsys):
     (tmp_path / "list.txt").write_text("/m/3\n/m/2\n/m/1\n")
     assert labels(best, "--class_list", str(tmp_path / "list.txt")) == [[-1, 0, 1], [-1, 1, -1]]
     (tmp_path / "list.txt").write_text("/m/3\n/m/2\n/m/9\n")
-    with pytest.raises(ValueError, match="--class_list: other classes than .*best_ema.pth, such as /m/9"):
+    with pytest.raises(
+        ValueError, match="--class_list: other classes than .*best_ema.pth, such as /m/9"
+    ):
         labels(best, "--class_list", str(tmp_path / "list.txt"))
 
     del recorded["class_keys"]
@@ -405,7 +471,9 @@ def test_classes_without_a_positive_are_named_and_counted(coco, tmp_path, capsys
     """The mAP counts them 0, as released; console and summary say which, how many, and what the others reach."""
 
     def drop(content):
-        content["annotations"] = [a for a in content["annotations"] if a["category_id"] not in (2, 5)]
+        content["annotations"] = [
+            a for a in content["annotations"] if a["category_id"] not in (2, 5)
+        ]
 
     edited(coco, "val", drop)
     train.main(arguments(coco, tmp_path / "run", "--epochs", "1"))
@@ -419,7 +487,13 @@ def test_classes_without_a_positive_are_named_and_counted(coco, tmp_path, capsys
     line = "2 of 5 classes have no positive and count 0 in the mAP, as released: bicycle, airplane; over the other 3 "
     assert f"{line}the mAP is {others:.2f}" in told
 
-    flags = ["--model_path", str(tmp_path / "run" / "checkpoints" / "best_ema.pth"), "--cpu", "--workers", "0"]
+    flags = [
+        "--model_path",
+        str(tmp_path / "run" / "checkpoints" / "best_ema.pth"),
+        "--cpu",
+        "--workers",
+        "0",
+    ]
     args = validate.parse_args([*flags, "--data", str(coco), "--output_dir", str(tmp_path / "v")])
     scored = validate.validate(args)
     assert scored["classes_without_positives"] == 2
@@ -443,7 +517,10 @@ def test_partial_labels_name_the_classes_that_are_not_counted():
     metrics = metrics_of(targets, np.random.default_rng(0).random((2, 5)))
     assert metrics["classes_counted"] == 2 == (~cannot).sum()
     told = describe_uncounted(list("abcde"), targets)
-    assert told == "3 of 5 classes are not in the mAP, they have no positive or no negative label: b, c, d"
+    assert (
+        told
+        == "3 of 5 classes are not in the mAP, they have no positive or no negative label: b, c, d"
+    )
     assert describe_uncounted(["a"], np.array([[1], [0]])) is None
 
 
@@ -469,11 +546,17 @@ def test_empty_sets_are_refused_at_the_start(coco, tmp_path):
 
 def test_partial_labels_that_cannot_be_scored(tmp_path):
     """A positive and a negative of every class that counts: here no class has both."""
-    rows = [("a.jpg", ["x"], ["y"], "train"), ("b.jpg", ["x"], [], "val"), ("c.jpg", [], ["y"], "val")]
+    rows = [
+        ("a.jpg", ["x"], ["y"], "train"),
+        ("b.jpg", ["x"], [], "val"),
+        ("c.jpg", [], ["y"], "val"),
+    ]
     write_open_images(tmp_path, rows)
     flags = arguments(tmp_path, tmp_path / "run", "--dataset", "openimages")
     at = flags.index("--simulate_partial_type")
-    with pytest.raises(UserError, match="no class has a positive and a negative label in 2 test images"):
+    with pytest.raises(
+        UserError, match="no class has a positive and a negative label in 2 test images"
+    ):
         train.main([*flags[:at], *flags[at + 4 :]])
 
 
@@ -489,7 +572,8 @@ def test_names_that_share_nothing():
     assert match_categories({7: "b", 3: "a"}, columns, "here") == {7: 1, 3: 0}
     assert columns.has_nothing_of(["c"]) and not columns.has_nothing_of(["c", "a"])
     with pytest.raises(
-        ValueError, match=re.escape("here: 6 of its 7 categories are no class of there: 1 'n1'; 2 'n2'")
+        ValueError,
+        match=re.escape("here: 6 of its 7 categories are no class of there: 1 'n1'; 2 'n2'"),
     ):
         match_categories({0: "a"} | {k: f"n{k}" for k in range(1, 7)}, columns, "here")
 

@@ -54,9 +54,18 @@ def empty_folder(tmp_path, monkeypatch, coco_sample):
 def test_the_parser_shows_the_released_defaults():
     args = vars(train.parser.parse_args([]))
     assert {k: args[k] for k in RELEASED} == RELEASED
-    assert (args["data"], args["metadata"], args["path_dest"]) == ("./data", "./data/COCO_2014", "./outputs")
+    assert (args["data"], args["metadata"], args["path_dest"]) == (
+        "./data",
+        "./data/COCO_2014",
+        "./outputs",
+    )
     v = vars(validate.parser.parse_args([]))
-    assert (v["model_name"], v["num_classes"], v["image_size"], v["thre"]) == ("tresnet_l", 80, 448, 0.8)
+    assert (v["model_name"], v["num_classes"], v["image_size"], v["thre"]) == (
+        "tresnet_l",
+        80,
+        448,
+        0.8,
+    )
     assert (v["model_path"], v["batch_size"], v["workers"]) == ("./TRresNet_L_448_86.6.pth", 32, 8)
     assert (v["data"], v["positional_data"]) == ("./data", None)
     i = vars(infer.parser.parse_args([]))
@@ -66,7 +75,9 @@ def test_the_parser_shows_the_released_defaults():
 
 
 def test_hyphens_and_underscores():
-    dashed = train.parser.parse_args("--model-name=tresnet_l --gamma-pos 1 --image-size=8 -b 3 -j 1".split())
+    dashed = train.parser.parse_args(
+        "--model-name=tresnet_l --gamma-pos 1 --image-size=8 -b 3 -j 1".split()
+    )
     assert (dashed.model_name, dashed.gamma_pos, dashed.image_size) == ("tresnet_l", 1, 8)
     assert (dashed.batch_size, dashed.workers) == (3, 1)
     assert train.parser.parse_args(["--model_path=a-b/--c"]).model_path == "a-b/--c"
@@ -76,9 +87,14 @@ def test_hyphens_and_underscores():
 def test_printed_commands_without_data_run_on_the_sample(command, empty_folder, capsys):
     train.main([*shlex.split(command), "--max_steps", "2", "--cpu"])
     told = capsys.readouterr().out
-    assert told.startswith("COCO 2014 is not in data:") and "this run uses the offline sample" in told.split("\n")[0]
+    assert (
+        told.startswith("COCO 2014 is not in data:")
+        and "this run uses the offline sample" in told.split("\n")[0]
+    )
     assert "results: outputs/COCO_2014_tresnet_tiny_selective" in told
-    config = json.loads((empty_folder / "outputs/COCO_2014_tresnet_tiny_selective/config.json").read_text())
+    config = json.loads(
+        (empty_folder / "outputs/COCO_2014_tresnet_tiny_selective/config.json").read_text()
+    )
     settings = config["settings"]
     assert (settings["image_size"], settings["epochs"], settings["model_path"]) == (64, 12, None)
     if "likelihood_topk" in command:  # given flags win over the sample's
@@ -91,9 +107,13 @@ def test_printed_commands_without_data_run_on_the_sample(command, empty_folder, 
 def test_recipes_are_the_rows_of_the_table(data, tmp_path):
     for name, recipe in RECIPES.items():
         args = parse_args(train.parser, arguments(data, tmp_path, "--recipe", name))
-        wanted = {k: v for k, v in recipe.items() if k != "likelihood_topk"}  # the flags give that one
+        wanted = {
+            k: v for k, v in recipe.items() if k != "likelihood_topk"
+        }  # the flags give that one
         assert {k: getattr(args, k) for k in wanted} == wanted
-    args = parse_args(train.parser, arguments(data, tmp_path, "--recipe", "csl_fpc", "--gamma_neg", "2"))
+    args = parse_args(
+        train.parser, arguments(data, tmp_path, "--recipe", "csl_fpc", "--gamma_neg", "2")
+    )
     assert (args.gamma_neg, args.gamma_unann, args.partial_loss_mode) == (2, 4, "selective")
 
 
@@ -101,17 +121,32 @@ TRAIN_MISTAKES = {
     "no layout": ("--data {empty}", "COCO 2014 is not in --data "),
     "no such folder": ("--data {empty}/nowhere", "does not exist"),
     "class count": ("--num_classes 80", "the data have 5 classes"),
-    "rps wants a share": ("--simulate_partial_type rps --simulate_partial_param 1000", "rps wants the share"),
-    "fpc wants a count": ("--simulate_partial_type fpc --simulate_partial_param 0.5", "fpc wants the labels kept"),
-    "fpc of nan": ("--simulate_partial_type fpc --simulate_partial_param nan", "fpc wants the labels kept"),
-    "fpc of inf": ("--simulate_partial_type fpc --simulate_partial_param inf", "fpc wants the labels kept"),
+    "rps wants a share": (
+        "--simulate_partial_type rps --simulate_partial_param 1000",
+        "rps wants the share",
+    ),
+    "fpc wants a count": (
+        "--simulate_partial_type fpc --simulate_partial_param 0.5",
+        "fpc wants the labels kept",
+    ),
+    "fpc of nan": (
+        "--simulate_partial_type fpc --simulate_partial_param nan",
+        "fpc wants the labels kept",
+    ),
+    "fpc of inf": (
+        "--simulate_partial_type fpc --simulate_partial_param inf",
+        "fpc wants the labels kept",
+    ),
     "image size": ("--image_size 30", "such as 28 or 32"),
     "small image": ("--image_size 12", "from 20 on, such as 20 or 24"),
     "weights that are a folder": ("--model_path .", "no such file"),
     "weights that are the root": ("--model_path /", "no such file"),
     "given weights are missing": ("--model_path {empty}/w", ".safetensors"),
     "unknown model": ("--model_name resnet50", "tresnet_l_v2"),
-    "binary prior": ("--prior_path {data}/train2014/COCO_train2014_000000000002.png", "save it as UTF-8"),
+    "binary prior": (
+        "--prior_path {data}/train2014/COCO_train2014_000000000002.png",
+        "save it as UTF-8",
+    ),
     "prior is missing": ("--prior_path {empty}/p.csv", "--estimate_prior"),
     "two priors": ("--prior_path x.csv --estimate_prior 2", "leave --prior_path out"),
     "two schemes": ("--partial_labels x.npz", "replaces the simulation"),
@@ -125,7 +160,9 @@ TRAIN_MISTAKES = {
 def test_mistakes_end_in_one_line(case, data, tmp_path, capsys):
     flags, expected = TRAIN_MISTAKES[case]
     (tmp_path / "empty").mkdir()
-    given = arguments(data, tmp_path / "run", *flags.format(empty=tmp_path / "empty", data=data).split())
+    given = arguments(
+        data, tmp_path / "run", *flags.format(empty=tmp_path / "empty", data=data).split()
+    )
     with pytest.raises(SystemExit) as stopped:
         run_main(lambda: train.main(given))
     assert stopped.value.code == 2
@@ -147,7 +184,9 @@ def test_missing_and_corrupt_images(tmp_path, capsys):
         train.main(arguments(data, tmp_path / "a"))
     files[4].write_bytes(b"not an image")
     flags = arguments(data, tmp_path / "b", "--skip_missing", "--epochs", "1")
-    with pytest.raises(UserError, match=rf"{files[4].name}.*instances_train2014.json.*--skip_corrupt"):
+    with pytest.raises(
+        UserError, match=rf"{files[4].name}.*instances_train2014.json.*--skip_corrupt"
+    ):
         train.main(flags)
     train.main([*flags, "--skip_corrupt", "--overwrite"])
     progress = torch.load(tmp_path / "b" / "checkpoints" / "last.pt", weights_only=True)["progress"]
@@ -160,7 +199,14 @@ def test_warnings_of_labels_that_make_a_mode_useless(data, tmp_path, capsys):
     train.main([*flags[:at], *flags[at + 4 :], "--partial_loss_mode", "selective"])
     assert "all labels are annotated" in capsys.readouterr().err
     train.main(
-        [*flags[:at], *flags[at + 4 :], "--output_dir", str(tmp_path / "b"), "--partial_loss_mode", "ignore"]
+        [
+            *flags[:at],
+            *flags[at + 4 :],
+            "--output_dir",
+            str(tmp_path / "b"),
+            "--partial_loss_mode",
+            "ignore",
+        ]
         + ["--simulate_partial_type", "fpc", "--simulate_partial_param", "1000"]
     )
     assert "drops only 0.00 %" in capsys.readouterr().err
@@ -169,21 +215,40 @@ def test_warnings_of_labels_that_make_a_mode_useless(data, tmp_path, capsys):
 def test_partial_labels_of_one_run_serve_another(data, tmp_path):
     train.main(arguments(data, tmp_path / "a", "--max_steps", "1"))
     flags = arguments(
-        data, tmp_path / "b", "--max_steps", "1", "--partial_labels", str(tmp_path / "a/partial_labels.npz")
+        data,
+        tmp_path / "b",
+        "--max_steps",
+        "1",
+        "--partial_labels",
+        str(tmp_path / "a/partial_labels.npz"),
     )
     at = flags.index("--simulate_partial_type")
     train.main([*flags[:at], *flags[at + 4 :]])
-    a, b = (json.loads((tmp_path / name / "summary.json").read_text())["partial_labels_sha256"] for name in "ab")
+    a, b = (
+        json.loads((tmp_path / name / "summary.json").read_text())["partial_labels_sha256"]
+        for name in "ab"
+    )
     assert a == b and len(a) == 64
 
 
 def test_infer_on_a_folder(data, tmp_path, capsys):
     train.main(arguments(data, tmp_path / "run", "--epochs", "1"))
     weights = str(tmp_path / "run" / "checkpoints" / "best_ema.pth")
-    common = ["--model_path", weights, "--input_size", "32", "--dataset_type", "MS-COCO", "--cpu", "--th", "0.01"]
+    common = [
+        "--model_path",
+        weights,
+        "--input_size",
+        "32",
+        "--dataset_type",
+        "MS-COCO",
+        "--cpu",
+        "--th",
+        "0.01",
+    ]
     out, table = str(tmp_path / "out"), tmp_path / "t.json"
     args = infer.parse_args(
-        infer.parser, [*common, "--pic_path", str(data / "val2014" / "*0[1-3].png"), "--output_dir", out]
+        infer.parser,
+        [*common, "--pic_path", str(data / "val2014" / "*0[1-3].png"), "--output_dir", out],
     )
     args.json, args.top_k = table, 3
     records = infer.infer(args)
@@ -193,7 +258,9 @@ def test_infer_on_a_folder(data, tmp_path, capsys):
         assert record["scores"] == sorted(record["scores"], reverse=True)
     assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == 3
     told = capsys.readouterr().out
-    assert "is a tresnet_tiny, not a tresnet_m" in told and "COCO_val2014_000000000001.png: " in told
+    assert (
+        "is a tresnet_tiny, not a tresnet_m" in told and "COCO_val2014_000000000001.png: " in told
+    )
     again = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert again["images_per_second"] > 0
     with pytest.raises(UserError, match="no picture there.*PartialLabelingCSL"):
@@ -232,10 +299,25 @@ def test_a_data_path_that_is_given_and_holds_nothing(flags, empty_folder):
 
 
 def test_threshold_zero_and_no_weights_are_said(data, tmp_path, capsys):
-    (tmp_path / "p.csv").write_text("Classes,avg_pred\n" + "".join(f"{name},0.9\n" for name in NAMES))
-    prior = ["--partial_loss_mode", "selective", "--prior_path", str(tmp_path / "p.csv"), "--max_steps", "1"]
+    (tmp_path / "p.csv").write_text(
+        "Classes,avg_pred\n" + "".join(f"{name},0.9\n" for name in NAMES)
+    )
+    prior = [
+        "--partial_loss_mode",
+        "selective",
+        "--prior_path",
+        str(tmp_path / "p.csv"),
+        "--max_steps",
+        "1",
+    ]
     train.main(arguments(data, tmp_path / "a", *prior, "--prior_threshold", "0"))
     told = capsys.readouterr().err
-    assert "warning: --prior_threshold 0: the prior is not used" in told and "random initialisation" in told
+    assert (
+        "warning: --prior_threshold 0: the prior is not used" in told
+        and "random initialisation" in told
+    )
     train.main(arguments(data, tmp_path / "b", *prior))
-    assert f"5 of 5 classes are dropped where un-annotated: {', '.join(NAMES)}\n" in capsys.readouterr().out
+    assert (
+        f"5 of 5 classes are dropped where un-annotated: {', '.join(NAMES)}\n"
+        in capsys.readouterr().out
+    )

@@ -44,7 +44,16 @@ from tests.csl.tiny import NAMES, arguments, write_coco
 SIZE = 40
 LOSS = {"gamma_pos": 0.0, "gamma_neg": 1.0, "gamma_unann": 4.0}
 PRIOR = {"person": 0.2, "bicycle": 0.1, "car": 0.9, "motorcycle": 0.3, "airplane": 0.4}
-FLAGS = ("--image_size", str(SIZE), "--augment", "none", "--partial_loss_mode", "selective", "--prior_threshold", "0.5")
+FLAGS = (
+    "--image_size",
+    str(SIZE),
+    "--augment",
+    "none",
+    "--partial_loss_mode",
+    "selective",
+    "--prior_threshold",
+    "0.5",
+)
 
 
 def read(path):
@@ -65,7 +74,9 @@ def coco_labels(root, split):
             rows[image] = [0] * len(columns)
         rows[image][columns.index(annotation["category_id"])] = 1
     file_of = {image["id"]: image["file_name"] for image in content["images"]}
-    return [root / f"{split}2014" / file_of[image] for image in order], np.array([rows[image] for image in order])
+    return [root / f"{split}2014" / file_of[image] for image in order], np.array(
+        [rows[image] for image in order]
+    )
 
 
 def probabilities(weights, paths, averaged=True):
@@ -77,7 +88,9 @@ def probabilities(weights, paths, averaged=True):
 
 
 def mean_ap(labels, scores):
-    return 100 * statistics.mean(literal(scores[:, c], labels[:, c] == 1) for c in range(labels.shape[1]))
+    return 100 * statistics.mean(
+        literal(scores[:, c], labels[:, c] == 1) for c in range(labels.shape[1])
+    )
 
 
 def f1_scores(labels, scores, threshold):
@@ -106,7 +119,9 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prior_csv(tmp_path_factory):
     path = tmp_path_factory.mktemp("prior") / "p.csv"
-    path.write_text("Classes,avg_pred\n" + "".join(f"{name},{value}\n" for name, value in PRIOR.items()))
+    path.write_text(
+        "Classes,avg_pred\n" + "".join(f"{name},{value}\n" for name, value in PRIOR.items())
+    )
     return path
 
 
@@ -140,23 +155,39 @@ def test_map_of_complete_labels(run, data, tmp_path):
         assert logged[f"mAP_{which}"] == pytest.approx(expected, abs=1e-4)
         assert summary[f"mAP_{which}_final"] == logged[f"mAP_{which}"]
         cf1, of1 = f1_scores(labels, scores, 0.8)
-        assert (logged[f"CF1_{which}"], logged[f"OF1_{which}"]) == pytest.approx((cf1, of1), abs=1e-4)
+        assert (logged[f"CF1_{which}"], logged[f"OF1_{which}"]) == pytest.approx(
+            (cf1, of1), abs=1e-4
+        )
     scores = probabilities(last, paths)
     rows = list(csv.DictReader((run / "per_class.csv").open()))
     for c, row in enumerate(rows):
         assert row["class"] == NAMES[c] and int(row["test_positives"]) == labels[:, c].sum()
-        assert float(row["AP"]) == pytest.approx(100 * literal(scores[:, c], labels[:, c] == 1), abs=0.01)
+        assert float(row["AP"]) == pytest.approx(
+            100 * literal(scores[:, c], labels[:, c] == 1), abs=0.01
+        )
 
 
 def test_validation_of_complete_labels(run, data, tmp_path):
     paths, labels = coco_labels(data, "val")
     scores = probabilities(run / "checkpoints" / "last.pt", paths)
     threshold = float(np.median(scores))
-    flags = ["--data", str(data), "--model_path", str(run / "checkpoints" / "last.pt"), "--cpu", "-j", "0"]
-    args = validate.parse_args([*flags, "--thre", str(threshold), "--calibrate", "--output_dir", str(tmp_path / "v")])
+    flags = [
+        "--data",
+        str(data),
+        "--model_path",
+        str(run / "checkpoints" / "last.pt"),
+        "--cpu",
+        "-j",
+        "0",
+    ]
+    args = validate.parse_args(
+        [*flags, "--thre", str(threshold), "--calibrate", "--output_dir", str(tmp_path / "v")]
+    )
     found = validate.validate(args)
     assert found["mAP"] == pytest.approx(mean_ap(labels, scores), abs=1e-3)
-    assert (found["CF1"], found["OF1"]) == pytest.approx(f1_scores(labels, scores, threshold), abs=1e-3)
+    assert (found["CF1"], found["OF1"]) == pytest.approx(
+        f1_scores(labels, scores, threshold), abs=1e-3
+    )
 
     top3 = np.full_like(scores, -1)
     for row, values in enumerate(scores):
@@ -166,7 +197,9 @@ def test_validation_of_complete_labels(run, data, tmp_path):
     assert (found["CF1_top3"], found["OF1_top3"]) == pytest.approx(expected, abs=1e-3)
 
     calibrated = np.zeros_like(scores)
-    for c in range(5):  # every cut through the ranking of a class, the first of the best ones from above
+    for c in range(
+        5
+    ):  # every cut through the ranking of a class, the first of the best ones from above
         best = -1.0
         for cut in [*sorted(scores[:, c], reverse=True), -1.0]:
             predicted = scores[:, c] > cut
@@ -188,14 +221,18 @@ def test_map_of_partial_labels(tmp_path):
     rows, whole = [], []
     for k, (known, every) in enumerate(zip(partial, complete, strict=True)):
         split = "train" if k < 12 else "val"
-        Image.fromarray(rng.integers(0, 255, (36, 44, 3), dtype=np.uint8)).save(tmp_path / f"{k}.png")
+        Image.fromarray(rng.integers(0, 255, (36, 44, 3), dtype=np.uint8)).save(
+            tmp_path / f"{k}.png"
+        )
         for target, labels in ((rows, known), (whole, every)):
             lists = [[names[c] for c in np.flatnonzero(labels == value)] for value in (1, 0)]
             target.append([f"{k}.png", *lists, split])
     for name, table in (("data.csv", rows), ("val_complete.csv", whole)):
         with (tmp_path / name).open("w", newline="") as file:
             csv.writer(file).writerows(table)
-    flags = arguments(tmp_path, tmp_path / "run", *FLAGS, "--epochs", "1", "--dataset", "openimages")
+    flags = arguments(
+        tmp_path, tmp_path / "run", *FLAGS, "--epochs", "1", "--dataset", "openimages"
+    )
     at = flags.index("--simulate_partial_type")
     train.main([*flags[:at], *flags[at + 4 :]])
 
@@ -204,7 +241,9 @@ def test_map_of_partial_labels(tmp_path):
     for table, into in (("data.csv", targets), ("val_complete.csv", truth)):
         for path, positive, negative, split in csv.reader((tmp_path / table).open(newline="")):
             if split == "val":
-                of = {name: 1 for name in ast.literal_eval(positive)} | dict.fromkeys(ast.literal_eval(negative), 0)
+                of = {name: 1 for name in ast.literal_eval(positive)} | dict.fromkeys(
+                    ast.literal_eval(negative), 0
+                )
                 into.append([of.get(name, -1) for name in order])
                 paths += [tmp_path / path] if table == "data.csv" else []
     targets, truth = np.array(targets), np.array(truth)
@@ -220,7 +259,9 @@ def test_map_of_partial_labels(tmp_path):
     assert logged["classes_counted_ema"] == len(aps) == 4
     weighted = sum(a * w for a, w in zip(aps, weights, strict=True)) / sum(weights)
     assert logged["mAP_weighted_ema"] == pytest.approx(weighted, abs=1e-4)
-    assert logged["mAP_unannotated_as_negative_ema"] == pytest.approx(mean_ap(targets, scores), abs=1e-4)
+    assert logged["mAP_unannotated_as_negative_ema"] == pytest.approx(
+        mean_ap(targets, scores), abs=1e-4
+    )
     assert logged["mAP_complete_ema"] == pytest.approx(mean_ap(truth, scores), abs=1e-4)
 
 
@@ -236,7 +277,9 @@ def test_the_rows_of_the_table_are_the_losses_of_their_names():
     logits, targets = batch(7, 6)
     as_negative = targets.clamp(min=0)
     every = F.binary_cross_entropy_with_logits(logits, as_negative.float(), reduction="none")
-    assert recipe_loss("negative_ce", logits, targets) == pytest.approx(every.sum().item(), rel=1e-5)
+    assert recipe_loss("negative_ce", logits, targets) == pytest.approx(
+        every.sum().item(), rel=1e-5
+    )
     annotated = every[targets != -1].sum().item()
     assert recipe_loss("ignore_ce", logits, targets) == pytest.approx(annotated, rel=1e-5)
     asl = AsymmetricLoss(gamma_neg=4, gamma_pos=1, clip=0)(logits, as_negative).item()
@@ -249,7 +292,9 @@ def test_the_rows_of_the_table_are_the_losses_of_their_names():
 
 def dropped_by_likelihood(logits, targets, k):
     """The K * B un-annotated entries of the batch that the network believes in most."""
-    unannotated = [(b, c) for b in range(len(targets)) for c in range(targets.shape[1]) if targets[b, c] == -1]
+    unannotated = [
+        (b, c) for b in range(len(targets)) for c in range(targets.shape[1]) if targets[b, c] == -1
+    ]
     ranked = sorted(unannotated, key=lambda place: -float(logits[place].detach()))
     return set(ranked[: k * len(targets)])
 
@@ -306,10 +351,17 @@ class Plain:
         self.model = create_model(Namespace(model_name="tresnet_tiny", num_classes=5))
         self.model.to(memory_format=torch.channels_last)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
-        decayed = [p for name, p in self.model.named_parameters() if p.dim() != 1 and not name.endswith(".bias")]
-        others = [p for name, p in self.model.named_parameters() if p.dim() == 1 or name.endswith(".bias")]
+        decayed = [
+            p
+            for name, p in self.model.named_parameters()
+            if p.dim() != 1 and not name.endswith(".bias")
+        ]
+        others = [
+            p for name, p in self.model.named_parameters() if p.dim() == 1 or name.endswith(".bias")
+        ]
         self.optimizer = torch.optim.Adam(
-            [{"params": others, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 1e-4}], lr=5e-3
+            [{"params": others, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 1e-4}],
+            lr=5e-3,
         )
         self.losses, self.probabilities, self.counts = [], [], {}
 
@@ -321,7 +373,10 @@ class Plain:
         for epoch in range(epochs):
             order = epoch_order(n, 0, epoch)
             self.losses.append([])
-            self.probabilities, self.counts = [], dict.fromkeys(("unannotated", "dropped", "dropped_positive"), 0)
+            self.probabilities, self.counts = (
+                [],
+                dict.fromkeys(("unannotated", "dropped", "dropped_positive"), 0),
+            )
             for start in range(0, n, size):
                 self.step(order[start : start + size], *next(rates), step)
                 step += 1
@@ -359,7 +414,10 @@ def spearman(a, b):
 
     def ranks(values):
         order = sorted(values)
-        return [statistics.mean(k for k, other in enumerate(order) if other == value) for value in values]
+        return [
+            statistics.mean(k for k, other in enumerate(order) if other == value)
+            for value in values
+        ]
 
     return statistics.correlation(ranks(list(a)), ranks(list(b)))
 
@@ -368,12 +426,17 @@ def test_training_from_the_seed_to_weights_prior_and_drops(run, data):
     plain = Plain(data, run)
     plain.train()
     saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["state"]
-    for found, expected in ((saved["model"], plain.model.state_dict()), (saved["ema"]["module"], plain.average)):
+    for found, expected in (
+        (saved["model"], plain.model.state_dict()),
+        (saved["ema"]["module"], plain.average),
+    ):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-4, msg=name)
     logged = [line["loss"] for line in lines_of(run, "train")]
-    assert logged == pytest.approx([sum(losses) / len(plain.images) for losses in plain.losses], rel=1e-4)
+    assert logged == pytest.approx(
+        [sum(losses) / len(plain.images) for losses in plain.losses], rel=1e-4
+    )
 
     prior = np.array(plain.probabilities).mean(0)
     rows = list(csv.DictReader((run / "train_avg_preds.csv").open()))
@@ -381,9 +444,15 @@ def test_training_from_the_seed_to_weights_prior_and_drops(run, data):
     assert [float(row["avg_pred"]) for row in rows] == pytest.approx(prior.tolist(), abs=1e-4)
     summary, counts = summary_of(run), plain.counts
     frequencies = plain.complete.mean(0)
-    assert summary["prior_rank_correlation"] == pytest.approx(spearman(prior, frequencies), abs=1e-9)
-    assert summary["dropped_share"] == pytest.approx(100 * counts["dropped"] / counts["unannotated"])
-    assert summary["drop_precision"] == pytest.approx(100 * counts["dropped_positive"] / counts["dropped"])
+    assert summary["prior_rank_correlation"] == pytest.approx(
+        spearman(prior, frequencies), abs=1e-9
+    )
+    assert summary["dropped_share"] == pytest.approx(
+        100 * counts["dropped"] / counts["unannotated"]
+    )
+    assert summary["drop_precision"] == pytest.approx(
+        100 * counts["dropped_positive"] / counts["dropped"]
+    )
     missed = plain.complete[plain.labels.numpy() == -1].mean()
     assert summary["missed_positive_rate"] == pytest.approx(100 * missed)
 
@@ -404,11 +473,16 @@ def test_mean_and_deviation_of_the_table(data, tmp_path, capsys):
         return {"mAP_ema_final": value, "mAP_model_final": value - 1, "classes": 5}
 
     found = phases.compare(args, scored)
-    assert {entry[:2] for entry in asked} == {("ignore_ce", "ignore_ce"), ("csl", "csl_rps")} and len(asked) == 6
+    assert {entry[:2] for entry in asked} == {
+        ("ignore_ce", "ignore_ce"),
+        ("csl", "csl_rps"),
+    } and len(asked) == 6
     assert {entry[3:] for entry in asked if entry[0] == "csl"} == {("selective", 4.0)}
     told = capsys.readouterr().out
     for row, values in scores.items():
         mean, deviation = statistics.mean(values), statistics.stdev(values)
-        assert (found[f"rps_{row}_mean"], found[f"rps_{row}_std"]) == pytest.approx((mean, deviation))
+        assert (found[f"rps_{row}_mean"], found[f"rps_{row}_std"]) == pytest.approx(
+            (mean, deviation)
+        )
         line = rf"rps +{row} +{mean:.2f} +{deviation:.2f} +3 +{mean - 1:.2f}\n"
         assert re.search(line, told)

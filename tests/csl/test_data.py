@@ -23,7 +23,13 @@ from tests.csl.tiny import arguments, write_coco
 
 
 def settings(root, **changed):
-    values = {"data": root, "metadata": root, "debug_mode": "auto", "dataset": "auto", "sample": False}
+    values = {
+        "data": root,
+        "metadata": root,
+        "debug_mode": "auto",
+        "dataset": "auto",
+        "sample": False,
+    }
     values |= {"image_size": 32, "batch_size": 4, "workers": 0, "seed": 0, "augment": "none"}
     args = Namespace(**(values | changed))
     args._found = locate_data(args, is_given=True)
@@ -43,7 +49,12 @@ def grey(path, value=90):
 def test_official_coco_and_hyperml_are_the_same(tmp_path, capsys):
     root = write_coco(tmp_path / "a")
     (train_loader, val_loader), (images, targets) = first_batch(settings(root))
-    assert images.shape == (4, 3, 32, 32) and 0 <= images.min() and images.max() <= 1 and targets.shape == (4, 5)
+    assert (
+        images.shape == (4, 3, 32, 32)
+        and 0 <= images.min()
+        and images.max() <= 1
+        and targets.shape == (4, 5)
+    )
     assert "train: 44 of 45 images" in capsys.readouterr().out
     assert list(train_loader.dataset.classes) == list(range(5)) == list(val_loader.dataset.classes)
     metadata = tmp_path / "meta"
@@ -74,14 +85,20 @@ def test_lvis_trains_and_validates_with_the_partial_metric(tmp_path, capsys):
     train.main([*flags[:at], *flags[at + 4 :], "--partial_loss_mode", "selective"])
     assert "classes; un-annotated as negative " in capsys.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert "mAP_unannotated_as_negative_ema_final" in summary and summary["classes_counted_ema_final"] >= 1
+    assert (
+        "mAP_unannotated_as_negative_ema_final" in summary
+        and summary["classes_counted_ema_final"] >= 1
+    )
     best = str(tmp_path / "run" / "checkpoints" / "best_ema.pth")
     weights = ["--model_path", best, "--output_dir", str(tmp_path / "v")]
     capsys.readouterr()
     validate.main([str(root), *weights, "--image_size", "32", "--workers", "0", "--cpu"])
     told = capsys.readouterr().out
     counted = f"{summary['classes_counted_ema_final']} of {summary['classes']} classes"
-    assert f"mAP (annotated labels only, {counted}): " in told and "un-annotated as negative: mAP " in told
+    assert (
+        f"mAP (annotated labels only, {counted}): " in told
+        and "un-annotated as negative: mAP " in told
+    )
     with pytest.raises(UserError, match="complete labels"):
         train.main([*flags, "--overwrite"])
 
@@ -93,11 +110,20 @@ def openimages(tmp_path_factory):
 
 def test_openimages_sample_measures_both_ways(openimages, tmp_path):
     """-1 as negative would say something else than the annotated labels; val_complete.csv tells the truth."""
-    flags = arguments(openimages, tmp_path / "run", "--epochs", "1", "--stop_epoch", "1", "--batch_size", "64")
+    flags = arguments(
+        openimages, tmp_path / "run", "--epochs", "1", "--stop_epoch", "1", "--batch_size", "64"
+    )
     at = flags.index("--simulate_partial_type")
-    train.main([*flags[:at], *flags[at + 4 :], "--do_bottleneck_head", "--partial_loss_mode", "selective"])
+    train.main(
+        [*flags[:at], *flags[at + 4 :], "--do_bottleneck_head", "--partial_loss_mode", "selective"]
+    )
     test = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"mAP_ema", "mAP_weighted_ema", "mAP_unannotated_as_negative_ema", "mAP_complete_ema"} <= set(test)
+    assert {
+        "mAP_ema",
+        "mAP_weighted_ema",
+        "mAP_unannotated_as_negative_ema",
+        "mAP_complete_ema",
+    } <= set(test)
     assert test["mAP_unannotated_as_negative_ema"] < test["mAP_ema"]
 
 
@@ -132,12 +158,17 @@ def test_a_subset_of_open_images_classes(openimages, tmp_path, capsys):
 def test_coco_sample_is_that_of_the_spec(tmp_path):
     root = samples.draw("COCO_2014", tmp_path / "COCO")
     data = {
-        s: CocoDetection(root / f"{s}2014", root / "annotations" / f"instances_{s}2014.json") for s in ("train", "val")
+        s: CocoDetection(root / f"{s}2014", root / "annotations" / f"instances_{s}2014.json")
+        for s in ("train", "val")
     }
     labels = data["train"].targets_all.matrix
     assert labels.shape == (1200, 20) and len(data["val"]) == 450
-    assert labels.mean(0).max() == pytest.approx(0.52, abs=0.04) and labels.sum(1).mean() == pytest.approx(3.4, abs=0.2)
-    official = [(c["id"], c["name"]) for c in json.loads((GOLDEN / "coco_categories.json").read_text())[:20]]
+    assert labels.mean(0).max() == pytest.approx(0.52, abs=0.04) and labels.sum(
+        1
+    ).mean() == pytest.approx(3.4, abs=0.2)
+    official = [
+        (c["id"], c["name"]) for c in json.loads((GOLDEN / "coco_categories.json").read_text())[:20]
+    ]
     assert list(zip(data["train"].cat2cat, data["train"].classes.values(), strict=True)) == official
     image, _ = data["val"][0]
     assert image.size == (64, 64)
@@ -148,7 +179,9 @@ def test_google_long_form(tmp_path):
     (tmp_path / "oidv6-train-annotations-human-imagelabels.csv").write_text(
         text + "a,verification,/m/2,1\na,verification,/m/1,0\nb,crowd,/m/1,0.7\n"
     )
-    (tmp_path / "validation-annotations-human-imagelabels.csv").write_text(text + "v,verification,/m/2,1\n")
+    (tmp_path / "validation-annotations-human-imagelabels.csv").write_text(
+        text + "v,verification,/m/2,1\n"
+    )
     for name in ("train/a", "b", "validation/v"):
         grey(tmp_path / f"{name}.jpg")
     (train_loader, val_loader), (_, targets) = first_batch(settings(tmp_path))
@@ -211,7 +244,9 @@ def test_names_of_open_images_and_a_corrupt_picture(tmp_path):
     (loader, _), _ = first_batch(settings(tmp_path))
     assert loader.dataset.classes == {0: "Dog", 1: "Cat"}
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"a.jpg: unreadable.*1 of 1 images of train \(data.csv\).*--skip_corrupt"):
+    with pytest.raises(
+        UserError, match=r"a.jpg: unreadable.*1 of 1 images of train \(data.csv\).*--skip_corrupt"
+    ):
         first_batch(settings(tmp_path))
     torch.save([1], tmp_path / "mid_to_classes.pth")
     with pytest.raises(UserError, match="not names by MID"):
@@ -222,7 +257,9 @@ def test_unknown_negatives_of_lvis_and_a_category_without_a_name(tmp_path):
     content = json.loads((GOLDEN / "lvis_tiny.json").read_text())
     content["images"][0]["neg_category_ids"] = [99]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="1 neg_category_ids of unknown categories, the first of 99"):
+    with pytest.raises(
+        ValueError, match="1 neg_category_ids of unknown categories, the first of 99"
+    ):
         LVISDetection(tmp_path, tmp_path / "a.json")
     content["categories"][0].pop("name")
     (tmp_path / "a.json").write_text(json.dumps(content))
@@ -271,7 +308,11 @@ def test_randaugment_applies_each_of_two_operations_half_of_the_time():
     assert 0.2 < unchanged < 0.42  # both left out: 1/4, and a few that change nothing
     assert len(OPERATIONS) == 15
     rotate, least, most = OPERATIONS["Rotate"]
-    assert (least, most) == (0, 30) and OPERATIONS["Posterize"][1:] == (8, 4) and OPERATIONS["Solarize"][1:] == (256, 0)
+    assert (
+        (least, most) == (0, 30)
+        and OPERATIONS["Posterize"][1:] == (8, 4)
+        and OPERATIONS["Solarize"][1:] == (256, 0)
+    )
     corner = [np.asarray(rotate(picture((30, 30)), 30))[0, 0].tolist() for _ in range(5)]
     assert corner == [[128, 128, 128]] * 5  # one direction only
 

@@ -73,7 +73,9 @@ def test_every_given_flag_wins_over_the_sample(name, sample):
     assert others == {other: value for other, value in SAMPLE_DEFAULTS.items() if other != name}
 
 
-@pytest.mark.parametrize("name", ["model_name", "image_size", "epochs", "lr", "likelihood_topk", "augment"])
+@pytest.mark.parametrize(
+    "name", ["model_name", "image_size", "epochs", "lr", "likelihood_topk", "augment"]
+)
 def test_a_given_flag_wins_where_it_equals_the_released_default(name, sample):
     released = train.parser.get_default(name)
     assert released != SAMPLE_DEFAULTS[name]
@@ -82,7 +84,9 @@ def test_a_given_flag_wins_where_it_equals_the_released_default(name, sample):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_given_flag_wins_over_the_recipe(recipe, data):
-    assert {name: getattr(parsed(data, "--recipe", recipe), name) for name in RECIPES[recipe]} == RECIPES[recipe]
+    assert {
+        name: getattr(parsed(data, "--recipe", recipe), name) for name in RECIPES[recipe]
+    } == RECIPES[recipe]
     for name, value in RECIPES[recipe].items():
         other = "negative" if name == "partial_loss_mode" and value != "negative" else "selective"
         if name != "partial_loss_mode":
@@ -105,8 +109,20 @@ def test_the_simulation_of_a_sample(sample):
 
 
 def test_given_flags_win_in_every_row_of_a_comparison(sample, tmp_path):
-    flags = ("--compare", "all", "--schemes", "fpc,rps", "--likelihood_topk", "3", "--prior_threshold", "0.2")
-    rows = plan(parsed(sample, *flags, "--simulate_partial_type", "fpc", "--simulate_partial_param", "9"), tmp_path)
+    flags = (
+        "--compare",
+        "all",
+        "--schemes",
+        "fpc,rps",
+        "--likelihood_topk",
+        "3",
+        "--prior_threshold",
+        "0.2",
+    )
+    rows = plan(
+        parsed(sample, *flags, "--simulate_partial_type", "fpc", "--simulate_partial_param", "9"),
+        tmp_path,
+    )
     assert len(rows) == 8
     for row in rows:
         assert (row.likelihood_topk, row.prior_threshold, row.epochs) == (3, 0.2, 12)
@@ -121,7 +137,11 @@ def test_given_flags_win_in_validate_and_infer(sample):
         return args.image_size, args.workers, args.model_name
 
     assert of_validate() == (64, 0, "tresnet_tiny")
-    assert of_validate("--image_size", "448", "-j", "3", "--model_name", "tresnet_l") == (448, 3, "tresnet_l")
+    assert of_validate("--image_size", "448", "-j", "3", "--model_name", "tresnet_l") == (
+        448,
+        3,
+        "tresnet_l",
+    )
 
     def of_infer(*flags):
         args = infer.parse_args(infer.parser, [*flags])
@@ -148,7 +168,9 @@ def test_the_sample_of_infer_stands_in_for_what_was_not_given(data, weights, tmp
     flags = ["--sample", "--cpu", "--output_dir"]
 
     def names(*more):
-        args = infer.parse_args(infer.parser, [*flags, str(tmp_path / str(len(list(tmp_path.iterdir())))), *more])
+        args = infer.parse_args(
+            infer.parser, [*flags, str(tmp_path / str(len(list(tmp_path.iterdir())))), *more]
+        )
         return [record["picture"] for record in infer.infer(args)]
 
     assert names() == pictures[:1] and trained == [("tresnet_tiny", 64)]
@@ -206,7 +228,8 @@ PARSERS["infer"] = (infer.parser, OF_INFER)
 
 
 @pytest.mark.parametrize(
-    ("script", "flag"), [(script, flag) for script, (_, bounds) in PARSERS.items() for flag in bounds]
+    ("script", "flag"),
+    [(script, flag) for script, (_, bounds) in PARSERS.items() for flag in bounds],
 )
 def test_values_outside_their_bounds(script, flag, capsys):
     parser, bounds = PARSERS[script]
@@ -275,7 +298,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("flags", REFUSED)
-def test_contradictions_are_refused_before_anything_is_read(flags, data, tmp_path, monkeypatch, capsys):
+def test_contradictions_are_refused_before_anything_is_read(
+    flags, data, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     given = flags.format(data=data).split()
     if "--sample" not in given and "--metadata" not in given[:1]:
@@ -308,10 +333,16 @@ def test_what_belongs_together_is_accepted(flags, data):
 
 
 def test_flags_of_other_layouts(openimages):
-    for flags in ("--simulate_partial_type fpc", "--compare csl --schemes fpc", "--partial_labels p.npz"):
+    for flags in (
+        "--simulate_partial_type fpc",
+        "--compare csl --schemes fpc",
+        "--partial_labels p.npz",
+    ):
         with pytest.raises(ValueError, match="wants complete labels"):
             parsed(openimages, *flags.split())
-    with pytest.raises(ValueError, match="--keep_empty: only of COCO's layout; .* every row of the csv is an image"):
+    with pytest.raises(
+        ValueError, match="--keep_empty: only of COCO's layout; .* every row of the csv is an image"
+    ):
         parsed(openimages, "--keep_empty")
     with pytest.raises(ValueError, match="--keep_empty: only of COCO's layout"):
         validate.parse_args([str(openimages), "--leave_empty"])
@@ -323,7 +354,9 @@ def test_released_flags_without_effect_are_told(data, capsys):
     assert "note: --likelihood_topk: no effect in --partial_loss_mode negative\n" in told
     assert "note: --prior_threshold: no effect" in told and told.count("\n") == 2
     parsed(data, "--partial_loss_mode", "ignore", "--gamma_unann", "3", "--gamma_neg", "2")
-    assert capsys.readouterr().err == "note: --gamma_unann: no effect in --partial_loss_mode ignore\n"
+    assert (
+        capsys.readouterr().err == "note: --gamma_unann: no effect in --partial_loss_mode ignore\n"
+    )
     flags = "--likelihood_topk 2 --likelihood_share 0.1 --prior_path p --prior_quantile 0.5 --prior_threshold 0.1"
     parsed(data, *SELECTIVE.split(), *flags.split())
     told = capsys.readouterr().err
@@ -336,7 +369,9 @@ def test_released_flags_without_effect_are_told(data, capsys):
 def test_metadata_that_is_given_is_the_layout_that_is_read(data, tmp_path):
     """Beside the official COCO layout, which was taken before."""
     for split in ("train", "val"):
-        shutil.copy(data / "annotations" / f"instances_{split}2014.json", tmp_path / f"{split}.json")
+        shutil.copy(
+            data / "annotations" / f"instances_{split}2014.json", tmp_path / f"{split}.json"
+        )
     assert parsed(data)._found.layout == "coco"
     found = parsed(data, "--metadata", str(tmp_path))._found
     assert found.layout == "hyperml" and found.files.val == tmp_path / "val.json"
@@ -361,7 +396,9 @@ def test_flags_of_training_in_scripts_that_train_nothing(flags, data):
 
 def test_precision_of_scripts_that_score_in_float32(data):
     for script in (validate.parse_args, lambda flags: infer.parse_args(infer.parser, flags)):
-        with pytest.raises(UserError, match="--mixed_precision bf16: scores are computed in float32"):
+        with pytest.raises(
+            UserError, match="--mixed_precision bf16: scores are computed in float32"
+        ):
             script(["--mixed_precision", "bf16"])
     infer.parse_args(infer.parser, ["--mixed_precision", "no"])
 
@@ -372,7 +409,9 @@ def test_two_data_paths(data, tmp_path):
     assert validate.parse_args([str(data), "--data", str(data)]).data == str(data)
 
 
-@pytest.mark.parametrize("flag", ["--data", "--metadata", "--model_path", "--prior_path", "--partial_labels"])
+@pytest.mark.parametrize(
+    "flag", ["--data", "--metadata", "--model_path", "--prior_path", "--partial_labels"]
+)
 def test_the_home_of_nobody(flag, data, tmp_path, capsys):
     flags = arguments(data, tmp_path / "run", f"{flag}=~nobody_of_this_name/x")
     if flag == "--partial_labels":
@@ -390,7 +429,11 @@ def test_the_home_of_nobody_elsewhere(script, data, capsys):
     nobody = "~nobody_of_this_name/x"
     flags = {
         "validate": (["--data", nobody], ["--data", str(data), "--model_path", nobody]),
-        "infer": (["--model_path", nobody], ["--pic_path", nobody, "--sample"], ["--class_description_path", nobody]),
+        "infer": (
+            ["--model_path", nobody],
+            ["--pic_path", nobody, "--sample"],
+            ["--class_description_path", nobody],
+        ),
     }
     main = {"validate": validate.main, "infer": infer.main}[script]
     for given in flags[script]:
@@ -402,20 +445,33 @@ def test_the_home_of_nobody_elsewhere(script, data, capsys):
 
 def test_where_infer_writes_json(data, weights, tmp_path):
     (tmp_path / "file").write_text("")
-    for path, match in ((tmp_path, "is a folder; name a file in it"), (tmp_path / "file" / "x", "cannot be written")):
+    for path, match in (
+        (tmp_path, "is a folder; name a file in it"),
+        (tmp_path / "file" / "x", "cannot be written"),
+    ):
         with pytest.raises(UserError, match=f"--json .*{match}"):
             infer.parse_args(infer.parser, ["--json", str(path)])
     for path in (tmp_path / "new" / "deep" / "x.json", tmp_path / "file"):
         assert infer.parse_args(infer.parser, ["--json", str(path)]).json == path
     picture = str(sorted((data / "val2014").iterdir())[0])
     table = tmp_path / "new" / "deep" / "x.json"
-    flags = ["--model_path", weights, "--pic_path", picture, "--output_dir", str(tmp_path / "i"), "--cpu"]
+    flags = [
+        "--model_path",
+        weights,
+        "--pic_path",
+        picture,
+        "--output_dir",
+        str(tmp_path / "i"),
+        "--cpu",
+    ]
     infer.main([*flags, "--json", str(table)])
     assert [record["picture"] for record in json.loads(table.read_text())] == [picture]
 
 
 def test_class_descriptions_that_were_given(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--class_description_path .*none.csv: no such file"):
+    with pytest.raises(
+        FileNotFoundError, match="--class_description_path .*none.csv: no such file"
+    ):
         infer.parse_args(infer.parser, ["--class_description_path", str(tmp_path / "none.csv")])
 
 

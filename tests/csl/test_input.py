@@ -40,7 +40,9 @@ def run(data, tmp_path_factory):
 
 
 def validated(data, weights, out, *flags):
-    args = validate.parse_args(["--data", str(data), "--model_path", str(weights), "--output_dir", str(out), *flags])
+    args = validate.parse_args(
+        ["--data", str(data), "--model_path", str(weights), "--output_dir", str(out), *flags]
+    )
     args.workers, args.cpu = 0, True
     return validate.validate(args)
 
@@ -68,7 +70,9 @@ def test_validate_finds_the_score_of_the_run_without_any_flag(run, data, tmp_pat
     told = capsys.readouterr().out
     assert summary["mAP"] == pytest.approx(best, abs=1e-3) and summary["image_size"] == 40
     assert f"mAP: {best:.2f}  " in told
-    assert "tresnet_tiny, plain head, 5 classes; input: 40 pixels, bilinear, not normalised\n" in told
+    assert (
+        "tresnet_tiny, plain head, 5 classes; input: 40 pixels, bilinear, not normalised\n" in told
+    )
     config = json.loads((tmp_path / "a" / "config.json").read_text())["settings"]
     assert config["image_size"] == 40
     for which in ("model", "ema"):
@@ -83,8 +87,13 @@ def test_the_defaults_of_a_sample_do_not_outrank_the_checkpoint(run, data, tmp_p
     args = validate.parse_args(["--data", str(sample), "--model_path", "x"])
     assert args._found.is_sample and args.image_size == 64
     summary = validated(sample, run / "checkpoints" / "best_ema.pth", tmp_path / "a")
-    assert summary["mAP"] == pytest.approx(max(logged(run, "mAP_ema")), abs=1e-3) and summary["image_size"] == 40
-    given = validated(sample, run / "checkpoints" / "best_ema.pth", tmp_path / "b", "--image_size", "64")
+    assert (
+        summary["mAP"] == pytest.approx(max(logged(run, "mAP_ema")), abs=1e-3)
+        and summary["image_size"] == 40
+    )
+    given = validated(
+        sample, run / "checkpoints" / "best_ema.pth", tmp_path / "b", "--image_size", "64"
+    )
     assert given["image_size"] == 64
 
 
@@ -105,11 +114,17 @@ def scored_pixels(data, weights, *flags):
 def test_published_files_keep_the_defaults_of_the_flags(run, data, tmp_path):
     """A published file says nothing of its input: 448, bilinear; of our own runs, of any version, what they say."""
     names = ("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty")
-    published = changed(run, tmp_path / "published.pth", **dict.fromkeys((*names, "do_bottleneck_head")))
+    published = changed(
+        run, tmp_path / "published.pth", **dict.fromkeys((*names, "do_bottleneck_head"))
+    )
     assert scored_pixels(data, published) == Pixels(448, "bilinear", None)
     assert scored_pixels(data, published, "--image_size", "32") == Pixels(32, "bilinear", None)
-    recorded = changed(run, tmp_path / "r.pth", interpolation="bicubic", mean=[0.5] * 3, std=[0.25] * 3)
-    assert scored_pixels(data, recorded) == Pixels(40, "bicubic", Statistics((0.5,) * 3, (0.25,) * 3))
+    recorded = changed(
+        run, tmp_path / "r.pth", interpolation="bicubic", mean=[0.5] * 3, std=[0.25] * 3
+    )
+    assert scored_pixels(data, recorded) == Pixels(
+        40, "bicubic", Statistics((0.5,) * 3, (0.25,) * 3)
+    )
 
     last = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     for name in names[1:]:
@@ -181,7 +196,10 @@ def plain_scores(weights, picture, size, statistics=None):
 def inferred(weights, pictures, out, *flags):
     fixed = ["--cpu", "--dataset_type", "MS-COCO", "--th", "0", "--output_dir", str(out)]
     return infer.infer(
-        infer.parse_args(infer.parser, ["--model_path", str(weights), "--pic_path", str(pictures), *fixed, *flags])
+        infer.parse_args(
+            infer.parser,
+            ["--model_path", str(weights), "--pic_path", str(pictures), *fixed, *flags],
+        )
     )
 
 
@@ -193,7 +211,9 @@ def test_infer_reads_pictures_as_the_network_was_trained(run, data, tmp_path, ca
         expected = plain_scores(weights, read_image(picture), size).sort(descending=True)
         assert record["classes"] == [NAMES[k] for k in expected.indices.tolist()]
         assert record["scores"] == pytest.approx(expected.values.tolist(), abs=1e-4)
-        assert f"5 classes; input: {size} pixels, bilinear, not normalised" in capsys.readouterr().out
+        assert (
+            f"5 classes; input: {size} pixels, bilinear, not normalised" in capsys.readouterr().out
+        )
 
 
 def test_statistics_are_those_of_the_networks_own_configuration():
@@ -213,7 +233,9 @@ def test_training_and_test_pictures_are_normalised(data, augment):
         [batch for loader in loaders for batch in loader]
         for loaders in (
             get_data(settings(data, augment=augment), Accelerator(cpu=True)),
-            get_data(settings(data, augment=augment, model_name="timm/resnet18"), Accelerator(cpu=True)),
+            get_data(
+                settings(data, augment=augment, model_name="timm/resnet18"), Accelerator(cpu=True)
+            ),
         )
     )
     mean, std = (torch.tensor(part)[:, None, None] for part in IMAGENET)
@@ -237,25 +259,47 @@ def test_a_timm_network_from_training_to_inference(data, tmp_path, capsys):
     picture = sorted((data / "val2014").iterdir())[0]
     (record,) = inferred(weights, picture, tmp_path / "i")
     expected = plain_scores(weights, read_image(picture), 32, HALVES)
-    assert record["scores"] == pytest.approx(expected.sort(descending=True).values.tolist(), abs=1e-4)
+    assert record["scores"] == pytest.approx(
+        expected.sort(descending=True).values.tolist(), abs=1e-4
+    )
 
     # a file that timm or another program wrote: the network's own configuration again
     state = torch.load(weights, weights_only=True)["model"]
     torch.save({"state_dict": state, "num_classes": 5}, tmp_path / "bare.pth")
     (again,) = inferred(
-        tmp_path / "bare.pth", picture, tmp_path / "j", "--model_name", "timm/test_resnet", "--input_size", "32"
+        tmp_path / "bare.pth",
+        picture,
+        tmp_path / "j",
+        "--model_name",
+        "timm/test_resnet",
+        "--input_size",
+        "32",
     )
     assert again["scores"] == pytest.approx(record["scores"], abs=1e-6)
     # a run of a version that did not normalise
-    torch.save({"model": state, "num_classes": 5, "model_name": "timm/test_resnet"}, tmp_path / "earlier.pth")
+    torch.save(
+        {"model": state, "num_classes": 5, "model_name": "timm/test_resnet"},
+        tmp_path / "earlier.pth",
+    )
     (earlier,) = inferred(tmp_path / "earlier.pth", picture, tmp_path / "k", "--input_size", "32")
     expected = plain_scores(tmp_path / "earlier.pth", read_image(picture), 32)
-    assert earlier["scores"] == pytest.approx(expected.sort(descending=True).values.tolist(), abs=1e-4)
+    assert earlier["scores"] == pytest.approx(
+        expected.sort(descending=True).values.tolist(), abs=1e-4
+    )
 
 
 def test_the_prior_is_estimated_from_normalised_pictures(data, tmp_path):
     """One step over everything, no augmentation: the written prior is the mean of the first network's probabilities."""
-    flags = ("--model_name", "timm/test_resnet", "--augment", "none", "--batch_size", "44", "--epochs", "1")
+    flags = (
+        "--model_name",
+        "timm/test_resnet",
+        "--augment",
+        "none",
+        "--batch_size",
+        "44",
+        "--epochs",
+        "1",
+    )
     train.main(arguments(data, tmp_path / "run", *flags))
     torch.manual_seed(0)
     args = settings(data, model_name="timm/test_resnet", batch_size=44)
@@ -271,7 +315,14 @@ def test_the_prior_is_estimated_from_normalised_pictures(data, tmp_path):
 
 
 def test_the_temporary_network_of_phase_1_reads_pictures_as_the_target_network(data, tmp_path):
-    flags = ("--model_name", "timm/test_resnet", "--partial_loss_mode", "selective", "--estimate_prior", "3")
+    flags = (
+        "--model_name",
+        "timm/test_resnet",
+        "--partial_loss_mode",
+        "selective",
+        "--estimate_prior",
+        "3",
+    )
     args = parse_args(train.parser, arguments(data, tmp_path / "run", *flags))
     children = []
 
@@ -291,7 +342,9 @@ def test_inference_of_a_network_at_hand_takes_its_own_statistics():
     torch.manual_seed(0)
     model = create_model(Namespace(model_name="timm/test_resnet", num_classes=2)).eval()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    _, scores, _ = infer.inference(image, model, ["a", "b"], Namespace(input_size=32, th=0.0, top_k=5))
+    _, scores, _ = infer.inference(
+        image, model, ["a", "b"], Namespace(input_size=32, th=0.0, top_k=5)
+    )
     values = (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - 0.5) / 0.5
     with torch.inference_mode():
         expected = model(values[None]).sigmoid()[0]
@@ -308,7 +361,9 @@ def test_pictures_are_drawn_as_they_look():
 def test_a_converted_file_keeps_what_makes_it_comparable(run, data, tmp_path):
     from csl.src.models.utils import convert
 
-    convert.main([str(run / "checkpoints" / "best_ema.pth"), str(tmp_path / "o.pth"), "--to", "official"])
+    convert.main(
+        [str(run / "checkpoints" / "best_ema.pth"), str(tmp_path / "o.pth"), "--to", "official"]
+    )
     assert scored_pixels(data, tmp_path / "o.pth") == Pixels(40, "bilinear", None)
     model, _ = network_of(tmp_path / "o.pth", "tresnet_tiny")
     torch.save(official(model.state_dict(), num_classes=5), tmp_path / "p.pth")

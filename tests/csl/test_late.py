@@ -116,7 +116,10 @@ def dangling(path):
 
 
 OTHERS = {
-    "missing": (lambda path: path.unlink(), "1 of 13 images of .* are not there, the first: .*; .*--skip_missing"),
+    "missing": (
+        lambda path: path.unlink(),
+        "1 of 13 images of .* are not there, the first: .*; .*--skip_missing",
+    ),
     "a link that leads nowhere": (dangling, "1 of 13 images of .* are not there"),
     "a pipe": (fifo, "is a pipe or a device"),
     "a folder": (folder, "is a folder"),
@@ -156,7 +159,10 @@ def test_a_set_beyond_the_limit_is_looked_up_by_name_only(data, monkeypatch, cap
     monkeypatch.setattr(checked, "LARGE", 20)
     cut(picture(data, "train", 5))
     get_data(settings(data), Accelerator(cpu=True))
-    assert "train (instances_train2014.json): 44 images are there; so many are not" in capsys.readouterr().err
+    assert (
+        "train (instances_train2014.json): 44 images are there; so many are not"
+        in capsys.readouterr().err
+    )
     picture(data, "train", 6).unlink()
     with pytest.raises(UserError, match="1 of 44 images"):
         get_data(settings(data), Accelerator(cpu=True))
@@ -208,7 +214,16 @@ def test_folders_are_listed_once_and_links_followed(tmp_path):
 def test_a_prior_of_a_later_row_is_looked_at_before_the_first_step(data, tmp_path):
     """The rows without a prior come first: they may take days."""
     path = tmp_path / "prior.csv"
-    flags = arguments(data, tmp_path / "c", "--epochs", "1", "--compare", "negative_ce,csl", "--prior_path", str(path))
+    flags = arguments(
+        data,
+        tmp_path / "c",
+        "--epochs",
+        "1",
+        "--compare",
+        "negative_ce,csl",
+        "--prior_path",
+        str(path),
+    )
     with pytest.raises(UserError, match="prior.csv: no such file"):
         train.main(flags)
     path.write_text("Classes,avg_pred\nperson,0.5\n")
@@ -234,9 +249,13 @@ def test_skip_corrupt_scores_the_other_test_images_and_says_so(data, tmp_path, c
     flags = ("--epochs", "1", "--skip_corrupt")
     train.main(arguments(data, tmp_path / "run", *flags))
     told = capsys.readouterr()
-    assert "val (instances_val2014.json): 2 of 13 images cannot be read and are left out: " in told.err
+    assert (
+        "val (instances_val2014.json): 2 of 13 images cannot be read and are left out: " in told.err
+    )
     assert picture(data, "val", 5).name in told.err and "val: 11 of 13 images" in told.out
-    assert "(eval_skipped 2)  " in next(line for line in told.out.splitlines() if line.startswith("epoch 1/1"))
+    assert "(eval_skipped 2)  " in next(
+        line for line in told.out.splitlines() if line.startswith("epoch 1/1")
+    )
     assert summary_of(tmp_path / "run")["eval_skipped"] == 2
     assert "eval_skipped_final" not in summary_of(tmp_path / "run")
     assert lines_of(tmp_path / "run", "test")[0]["eval_skipped"] == 2
@@ -262,7 +281,9 @@ def test_damage_inside_a_file_is_left_out_and_counted_too(data, tmp_path, capsys
     train.main(arguments(data, tmp_path / "run", "--epochs", "1", "--skip_corrupt"))
     assert summary_of(tmp_path / "run")["eval_skipped"] == 1
     assert "(eval_skipped 1)" in capsys.readouterr().out
-    with pytest.raises(CorruptImage, match=f"{path.name}.*it is image 5 of .*instances_val2014.json"):
+    with pytest.raises(
+        CorruptImage, match=f"{path.name}.*it is image 5 of .*instances_val2014.json"
+    ):
         train.main(arguments(data, tmp_path / "without", "--epochs", "1"))
 
 
@@ -304,7 +325,9 @@ def test_training_images_that_cannot_be_read_stay_on_the_list(data, tmp_path, ca
     cut(picture(data, "train", 5))
     flags = arguments(data, tmp_path / "run", "--epochs", "1", "--skip_corrupt")
     train.main(flags)
-    assert "train (instances_train2014.json): 1 of 44 images cannot be read" in capsys.readouterr().err
+    assert (
+        "train (instances_train2014.json): 1 of 44 images cannot be read" in capsys.readouterr().err
+    )
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["progress"]
     assert (saved["skipped"], saved["images"]) == (1, 44)
     assert summary_of(tmp_path / "run")["eval_skipped"] == 0
@@ -312,7 +335,14 @@ def test_training_images_that_cannot_be_read_stay_on_the_list(data, tmp_path, ca
 
 def test_validate_leaves_out_and_counts(weights, data, tmp_path, capsys):
     def validated(name, *flags):
-        given = ["--data", str(data), "--model_path", str(weights), "--output_dir", str(tmp_path / name)]
+        given = [
+            "--data",
+            str(data),
+            "--model_path",
+            str(weights),
+            "--output_dir",
+            str(tmp_path / name),
+        ]
         args = validate.parse_args([*given, "--workers", "0", "--cpu", *flags])
         return validate.validate(args)
 
@@ -332,7 +362,9 @@ def test_validate_leaves_out_and_counts(weights, data, tmp_path, capsys):
 
 def test_compare_shows_what_its_rows_are_measured_without(data, tmp_path, capsys):
     cut(picture(data, "val", 5))
-    flags = arguments(data, tmp_path / "c", "--epochs", "1", "--skip_corrupt", "--compare", "negative_ce")
+    flags = arguments(
+        data, tmp_path / "c", "--epochs", "1", "--skip_corrupt", "--compare", "negative_ce"
+    )
     train.main(flags)
     table = capsys.readouterr().out
     assert "count  eval_skipped  model_mean\n" in table
@@ -353,7 +385,11 @@ def test_a_test_image_that_breaks_during_the_run_costs_no_step(data, good, tmp_p
         calls.append(1)
         if len(calls) == 2:
             damaged_inside(path)
-            args[2].dataset.dataset.read.kept = None  # pictures of small sets are kept after their first reading
+            args[
+                2
+            ].dataset.dataset.read.kept = (
+                None  # pictures of small sets are kept after their first reading
+            )
         return score(*args)
 
     monkeypatch.setattr(train, "score_both", breaking)
@@ -406,10 +442,16 @@ def test_signals_while_the_prior_is_estimated(number, status, good, tmp_path, mo
         train.main(flags)
     assert stopped.value.code == status
     monkeypatch.undo()
-    saved = torch.load(tmp_path / "run" / "phase1" / "checkpoints" / "last.pt", weights_only=True)["progress"]
+    saved = torch.load(tmp_path / "run" / "phase1" / "checkpoints" / "last.pt", weights_only=True)[
+        "progress"
+    ]
     assert (saved["epoch"], saved["batch"], saved["step"]) == (0, 6, 6)
     train.main([*flags, "--resume"])
-    assert summary_of(tmp_path / "run" / "phase1")["epochs"] == summary_of(tmp_path / "run")["epochs"] == 1
+    assert (
+        summary_of(tmp_path / "run" / "phase1")["epochs"]
+        == summary_of(tmp_path / "run")["epochs"]
+        == 1
+    )
 
 
 @pytest.mark.slow
@@ -439,7 +481,16 @@ def test_signals_within_a_comparison(number, status, good, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_while_a_checkpoint_is_scored(number, status, weights, good, tmp_path, monkeypatch):
-    given = ["--data", str(good), "--model_path", str(weights), "--output_dir", str(tmp_path / "v"), "--workers", "0"]
+    given = [
+        "--data",
+        str(good),
+        "--model_path",
+        str(weights),
+        "--output_dir",
+        str(tmp_path / "v"),
+        "--workers",
+        "0",
+    ]
     predict = validate.predict_rows
 
     def interrupted(*args, **options):
@@ -468,12 +519,16 @@ def test_signals_while_the_data_are_read(number, status, good, tmp_path, monkeyp
     assert stopped.value.code == status
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"epochs": "2"}', '{"other": 2}', "\0", '{"epochs": true}'])
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"epochs": "2"}', '{"other": 2}', "\0", '{"epochs": true}']
+)
 def test_a_damaged_summary_of_phase_1_is_not_a_finished_one(content, tmp_path):
     (tmp_path / "summary.json").write_text(content)
     assert not phases._is_done(tmp_path / "summary.json", 1)
     (tmp_path / "summary.json").write_text('{"epochs": 2}')
-    assert phases._is_done(tmp_path / "summary.json", 2) and not phases._is_done(tmp_path / "summary.json", 3)
+    assert phases._is_done(tmp_path / "summary.json", 2) and not phases._is_done(
+        tmp_path / "summary.json", 3
+    )
 
 
 # ---- pictures ---------------------------------------------------------------------------------------
@@ -515,7 +570,15 @@ def test_odd_pictures_through_training_evaluation_and_inference(data, weights, t
         path.write_text(json.dumps(content))
     train.main(arguments(data, tmp_path / "run", "--epochs", "1"))
     assert 0 < summary_of(tmp_path / "run")["mAP_model_final"] <= 100
-    given = ["--data", str(data), "--model_path", str(weights), "--output_dir", str(tmp_path / "v"), "--cpu"]
+    given = [
+        "--data",
+        str(data),
+        "--model_path",
+        str(weights),
+        "--output_dir",
+        str(tmp_path / "v"),
+        "--cpu",
+    ]
     assert validate.validate(validate.parse_args([*given, "--workers", "0"]))["images"] == 13
 
     own = tmp_path / "own"
@@ -526,8 +589,12 @@ def test_odd_pictures_through_training_evaluation_and_inference(data, weights, t
     flags = ["--model_path", str(weights), "--dataset_type", "MS-COCO", "--cpu", "--th", "0"]
     infer.main([*flags, "--pic_path", str(own), "--output_dir", str(tmp_path / "i")])
     records = json.loads((tmp_path / "i" / "predictions.json").read_text())
-    assert sorted(record["picture"] for record in records) == sorted(str(own / name) for name in names)
-    assert all(len(record["classes"]) == 5 and np.isfinite(record["scores"]).all() for record in records)
+    assert sorted(record["picture"] for record in records) == sorted(
+        str(own / name) for name in names
+    )
+    assert all(
+        len(record["classes"]) == 5 and np.isfinite(record["scores"]).all() for record in records
+    )
     assert len(list((tmp_path / "i" / "figures").iterdir())) == len(names)
 
 
@@ -537,8 +604,20 @@ def test_own_pictures_that_cannot_be_read(weights, good, tmp_path, capsys):
     files = sorted(own.iterdir())
     cut(files[3])
     damaged_inside(files[5])
-    flags = ["--model_path", str(weights), "--dataset_type", "MS-COCO", "--cpu", "-b", "1", "--pic_path", str(own)]
-    with pytest.raises(CorruptImage, match=rf"{files[3].name}.*1 of 13 images of --pic_path.*--skip_corrupt"):
+    flags = [
+        "--model_path",
+        str(weights),
+        "--dataset_type",
+        "MS-COCO",
+        "--cpu",
+        "-b",
+        "1",
+        "--pic_path",
+        str(own),
+    ]
+    with pytest.raises(
+        CorruptImage, match=rf"{files[3].name}.*1 of 13 images of --pic_path.*--skip_corrupt"
+    ):
         infer.main([*flags, "--output_dir", str(tmp_path / "a")])
     assert not (tmp_path / "a").exists()
     infer.main([*flags, "--skip_corrupt", "--output_dir", str(tmp_path / "b")])
@@ -556,7 +635,16 @@ def test_names_of_files_that_no_terminal_can_show_and_long_ones(weights, good, t
     source = picture(good, "val", 1)
     for name in (b"odd\xff.png", b"x" * 250 + b".png", "\u00e9".encode() * 120 + b".png"):
         shutil.copy(source, os.fsencode(own) + b"/" + name)
-    flags = ["--model_path", str(weights), "--dataset_type", "MS-COCO", "--cpu", "--pic_path", str(own), str(own)]
+    flags = [
+        "--model_path",
+        str(weights),
+        "--dataset_type",
+        "MS-COCO",
+        "--cpu",
+        "--pic_path",
+        str(own),
+        str(own),
+    ]
     infer.main([*flags, "--output_dir", str(tmp_path / "i")])
     assert len(json.loads((tmp_path / "i" / "predictions.json").read_text())) == 3
     assert len(list((tmp_path / "i" / "figures").iterdir())) == 3
@@ -576,7 +664,9 @@ def test_names_of_categories_that_are_none(name, data):
         CocoDetection(data / "val2014", path)
 
 
-@pytest.mark.parametrize("name", ["../train2014/x.png", "/etc/passwd", "a//b.png", "", 5, None, "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../train2014/x.png", "/etc/passwd", "a//b.png", "", 5, None, "a\0b"]
+)
 def test_file_names_that_lead_out_are_refused_before_the_first_step(name, data, tmp_path):
     path = data / "annotations" / "instances_val2014.json"
     content = json.loads(path.read_text())
@@ -601,7 +691,11 @@ def weights_file(tmp_path, state=None, **entries):
     [
         ({"head.fc.weight": torch.tensor(3.0)}, {}, "a head of shape"),
         ({"head.fc.weight": torch.zeros(5, 512).to_sparse()}, {}, "head.fc.weight is sparse"),
-        ({"head.fc.weight": torch.zeros(5, 512, dtype=torch.int64)}, {}, "holds int64, expected floating-point"),
+        (
+            {"head.fc.weight": torch.zeros(5, 512, dtype=torch.int64)},
+            {},
+            "holds int64, expected floating-point",
+        ),
         ({"head.fc.weight": torch.zeros(5, 512, dtype=torch.complex64)}, {}, "holds complex64"),
         ({"head.fc.bias": torch.full((5,), torch.nan)}, {}, "head.fc.bias is not finite"),
         ({}, {"model_name": 5}, "model_name 5 is no text"),
@@ -639,9 +733,15 @@ def test_what_a_refused_file_holds(suffix, content, match, tmp_path):
 @pytest.mark.parametrize("kind", ["U1", "complex64", "M8[s]", [("a", "i4")]])
 def test_partial_labels_that_are_no_numbers(kind, tmp_path):
     path = tmp_path / "l.npz"
-    np.savez(path, ids=np.array(["1"]), targets=np.zeros((1, 2), kind), classes=np.array(["a", "b"]))
-    data = type("Data", (), {"targets_all": {"1": np.zeros(2, np.int8)}, "classes": {0: "a", 1: "b"}})
-    with pytest.raises(ValueError, match=r"l.npz: targets hold .*, expected the numbers 1, 0 and -1"):
+    np.savez(
+        path, ids=np.array(["1"]), targets=np.zeros((1, 2), kind), classes=np.array(["a", "b"])
+    )
+    data = type(
+        "Data", (), {"targets_all": {"1": np.zeros(2, np.int8)}, "classes": {0: "a", 1: "b"}}
+    )
+    with pytest.raises(
+        ValueError, match=r"l.npz: targets hold .*, expected the numbers 1, 0 and -1"
+    ):
         load_partial_labels(path, data)
 
 
@@ -680,11 +780,20 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(tmp_path, monk
         ("--partial_loss_mode=selective --max_steps 1 --cpu", None),
         ("--data {empty}", "COCO 2014 is not in --data {empty}; unpack train2014.zip"),
         ("--data {empty} --dataset lvis", "LVIS is not in --data {empty}; put lvis_v1"),
-        ("--data {empty}/x --dataset openimages", "--data {empty}/x does not exist (Open Images); put data.csv"),
+        (
+            "--data {empty}/x --dataset openimages",
+            "--data {empty}/x does not exist (Open Images); put data.csv",
+        ),
         ("--dataset lvis", "LVIS is not in data; put lvis_v1"),
-        ("--metadata {empty}", "--metadata {empty}: train.json and val.json of COCO's form not there"),
+        (
+            "--metadata {empty}",
+            "--metadata {empty}: train.json and val.json of COCO's form not there",
+        ),
         ("--data=~nouser/x", "--data ~nouser/x does not exist: there is no home ~nouser"),
-        ("--sample --dataset lvis", "LVIS has no offline sample, these have one: --dataset coco, --dataset openimages"),
+        (
+            "--sample --dataset lvis",
+            "LVIS has no offline sample, these have one: --dataset coco, --dataset openimages",
+        ),
     ],
 )
 def test_missing_data_are_told_in_two_lines(flags, wanted, tmp_path, monkeypatch, capsys):
@@ -699,7 +808,9 @@ def test_missing_data_are_told_in_two_lines(flags, wanted, tmp_path, monkeypatch
     if wanted is None:
         assert stopped.value.code == 0
         lines = told.out.splitlines()
-        assert lines[0].startswith("COCO 2014 is not in data: put it there, or give its folder with --data; this run ")
+        assert lines[0].startswith(
+            "COCO 2014 is not in data: put it there, or give its folder with --data; this run "
+        )
         assert len(lines[0]) <= 120
         return
     assert stopped.value.code == 2

@@ -70,7 +70,13 @@ def assert_same_run(a, b):
 
 
 def test_what_a_run_leaves(whole, data, tmp_path, capsys):
-    for name in ("config.json", "summary.json", "per_class.csv", "partial_labels.npz", "train_avg_preds.csv"):
+    for name in (
+        "config.json",
+        "summary.json",
+        "per_class.csv",
+        "partial_labels.npz",
+        "train_avg_preds.csv",
+    ):
         assert (whole / name).is_file()
     for name in ("curves", "class_frequency", "examples"):
         assert (whole / "figures" / f"{name}.png").stat().st_size > 1000
@@ -95,7 +101,17 @@ def test_published_form_and_validate(whole, data, tmp_path):
     assert content["num_classes"] == 5 and list(content["idx_to_class"].values()) == list(NAMES)
     model, found = network_of(whole / "checkpoints" / "best_ema.pth", "tresnet_m")
     assert found.architecture == "tresnet_tiny" and found.head == "plain" and model.num_classes == 5
-    flags = ["--data", str(data), "--image_size", "32", "--workers", "0", "--cpu", "--batch_size", "5"]
+    flags = [
+        "--data",
+        str(data),
+        "--image_size",
+        "32",
+        "--workers",
+        "0",
+        "--cpu",
+        "--batch_size",
+        "5",
+    ]
     path = ["--model_path", str(whole / "checkpoints" / "best_ema")]  # the suffix is found
     args = validate.parse_args([*flags, *path, "--output_dir", str(tmp_path / "v"), "--calibrate"])
     summary = validate.validate(args)
@@ -106,13 +122,25 @@ def test_published_form_and_validate(whole, data, tmp_path):
         last = ["--model_path", str(whole / "checkpoints" / "last.pt"), "--which", which]
         args = validate.parse_args([*flags, *last, "--output_dir", str(tmp_path / which)])
         lines = (whole / "metrics.jsonl").read_text().splitlines()
-        assert validate.validate(args)["mAP"] == pytest.approx(json.loads(lines[-1])[f"mAP_{which}"], abs=1e-3)
+        assert validate.validate(args)["mAP"] == pytest.approx(
+            json.loads(lines[-1])[f"mAP_{which}"], abs=1e-3
+        )
 
 
 def test_numbers_of_classes_that_disagree(whole, data, tmp_path):
-    flags = ["--data", str(data), "--cpu", "--model_path", str(whole / "checkpoints" / "best_ema.pth")]
-    with pytest.raises(UserError, match=r"disagree: 5 of .*best_ema.pth, 5 of .*val2014.json, 7 of --num_classes"):
-        validate.validate(validate.parse_args([*flags, "--num_classes", "7", "--output_dir", str(tmp_path / "v")]))
+    flags = [
+        "--data",
+        str(data),
+        "--cpu",
+        "--model_path",
+        str(whole / "checkpoints" / "best_ema.pth"),
+    ]
+    with pytest.raises(
+        UserError, match=r"disagree: 5 of .*best_ema.pth, 5 of .*val2014.json, 7 of --num_classes"
+    ):
+        validate.validate(
+            validate.parse_args([*flags, "--num_classes", "7", "--output_dir", str(tmp_path / "v")])
+        )
 
 
 def test_weights_of_another_network_than_the_named_one(whole, data, tmp_path):
@@ -130,7 +158,9 @@ def test_resume_after_max_steps_is_exact(whole, data, prior_csv, tmp_path, stop)
     assert_same_run(whole, tmp_path / "run")
 
 
-def test_resume_after_sigterm_in_the_evaluation_is_exact(whole, data, prior_csv, tmp_path, monkeypatch):
+def test_resume_after_sigterm_in_the_evaluation_is_exact(
+    whole, data, prior_csv, tmp_path, monkeypatch
+):
     flags = arguments(data, tmp_path / "run", *SELECTIVE, "--prior_path", str(prior_csv))
     score_both, calls = train.score_both, []
 
@@ -160,7 +190,9 @@ def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path
     flags = arguments(data, tmp_path / "a", *SELECTIVE, "--estimate_prior", "1", "--epochs", "1")
     train.main(flags)
     told = capsys.readouterr().out
-    assert "phase 1" in told and "top 10 by the estimated prior" in told and "rank correlation" in told
+    assert (
+        "phase 1" in told and "top 10 by the estimated prior" in told and "rank correlation" in told
+    )
     first = json.loads((tmp_path / "a" / "phase1" / "config.json").read_text())["settings"]
     assert (first["partial_loss_mode"], first["epochs"], first["gamma_unann"]) == ("ignore", 1, 0.0)
     again = [str(tmp_path / "b") if f == str(tmp_path / "a") else f for f in flags]
@@ -174,8 +206,13 @@ def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path
 
 def test_a_loss_that_is_not_finite_names_its_parts(data, tmp_path):
     """An alpha with which the sum over N overflows: the message has the step, the samples and the sets."""
-    folder, flags = tmp_path / "bad", arguments(data, tmp_path / "bad", *SELECTIVE, "--alpha_neg", "3e38")
-    with pytest.raises(NonFiniteError, match=r"step 1: the loss is inf \(samples .*its parts: P [\d.]+, N inf, U"):
+    folder, flags = (
+        tmp_path / "bad",
+        arguments(data, tmp_path / "bad", *SELECTIVE, "--alpha_neg", "3e38"),
+    )
+    with pytest.raises(
+        NonFiniteError, match=r"step 1: the loss is inf \(samples .*its parts: P [\d.]+, N inf, U"
+    ):
         train.main(flags)
     assert not (folder / "checkpoints").exists()
 
@@ -183,11 +220,15 @@ def test_a_loss_that_is_not_finite_names_its_parts(data, tmp_path):
 @pytest.mark.parametrize("mode", ["selective", "ignore"])
 def test_a_last_batch_of_one_image_whose_last_map_is_1x1(data, tmp_path, mode):
     """44 images, batches of 43 and 1, a map of 1x1 after layer 4: batch norm has no variance to take."""
-    flags = arguments(data, tmp_path / "run", "--partial_loss_mode", mode, "--epochs", "1", "--batch_size", "43")
+    flags = arguments(
+        data, tmp_path / "run", "--partial_loss_mode", mode, "--epochs", "1", "--batch_size", "43"
+    )
     train.main([*flags, "--image_size", "32"])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["epochs"] == 1 and summary["mAP_model_final"] > 0
-    images = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["progress"]["images"]
+    images = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)[
+        "progress"
+    ]["images"]
     assert images == 44
 
 
@@ -197,15 +238,24 @@ def test_validate_multi_reads_plain_pairs(capsys):
     nn.init.eye_(model[1].weight)
     ema = ModelEma(model)
     nn.init.constant_(ema.module[1].weight, 0)  # all scores equal: the later row ranks first
-    pairs = [(torch.tensor([[[[3.0]], [[1.0]], [[0.0]]], [[[0.0]], [[2.0]], [[0.0]]]]), torch.tensor([[1, 0], [0, 1]]))]
+    pairs = [
+        (
+            torch.tensor([[[[3.0]], [[1.0]], [[0.0]]], [[[0.0]], [[2.0]], [[0.0]]]]),
+            torch.tensor([[1, 0], [0, 1]]),
+        )
+    ]
     assert train.validate_multi(pairs * 2, model, ema) == pytest.approx(100)
     assert train.validate_multi(pairs * 2, ema.module, ModelEma(model)) == pytest.approx(100)
-    assert train.validate_multi(pairs * 2, model, ema, best="ema") == pytest.approx(100 * (1 / 2 + 5 / 6) / 2)
+    assert train.validate_multi(pairs * 2, model, ema, best="ema") == pytest.approx(
+        100 * (1 / 2 + 5 / 6) / 2
+    )
     assert "mAP score regular 100.00, mAP score EMA" in capsys.readouterr().out
 
 
 def test_prior_quantile_drops_the_most_frequent_classes(data, prior_csv, tmp_path, capsys):
-    flags = arguments(data, tmp_path / "q", *SELECTIVE, "--prior_path", str(prior_csv), "--prior_quantile", "0.8")
+    flags = arguments(
+        data, tmp_path / "q", *SELECTIVE, "--prior_path", str(prior_csv), "--prior_quantile", "0.8"
+    )
     train.main([*flags, "--max_steps", "1"])
     assert f"1 of 5 classes are dropped where un-annotated: {NAMES[2]}" in capsys.readouterr().out
     with pytest.raises(UserError, match="of which prior"):
@@ -218,9 +268,17 @@ def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
     rows = (tmp_path / "c" / "results.csv").read_text().splitlines()
     told = capsys.readouterr().out
     assert len(rows) == 5 and "fpc-csl-seed3" in told and "count  model_mean\n" in told
-    settings = json.loads((tmp_path / "c" / "rps-csl-seed3" / "config.json").read_text())["settings"]
-    assert settings["partial_loss_mode"] == "selective" and settings["gamma_neg"] == 1.0 and settings["seed"] == 3
-    baseline = json.loads((tmp_path / "c" / "rps-negative_ce-seed3" / "config.json").read_text())["settings"]
+    settings = json.loads((tmp_path / "c" / "rps-csl-seed3" / "config.json").read_text())[
+        "settings"
+    ]
+    assert (
+        settings["partial_loss_mode"] == "selective"
+        and settings["gamma_neg"] == 1.0
+        and settings["seed"] == 3
+    )
+    baseline = json.loads((tmp_path / "c" / "rps-negative_ce-seed3" / "config.json").read_text())[
+        "settings"
+    ]
     assert baseline["partial_loss_mode"] == "negative" and baseline["gamma_unann"] == 0.0
     summary = json.loads((tmp_path / "c" / "summary.json").read_text())
     assert summary["images_per_second"] is None  # the runs below have theirs
@@ -231,7 +289,9 @@ def test_compare_shows_published_numbers_beside_coco(data, tmp_path, capsys, mon
     """Five classes stand for COCO's eighty here; with any other number the column is not there (the test above)."""
     assert phases.paper_numbers()["fpc", "csl"] == 83.44 and len(phases.paper_numbers()) == 8
     monkeypatch.setattr(phases, "COCO_CLASSES", 5)
-    train.main([*arguments(data, tmp_path / "d", "--epochs", "1"), "--compare", "csl", "--schemes", "rps"])
+    train.main(
+        [*arguments(data, tmp_path / "d", "--epochs", "1"), "--compare", "csl", "--schemes", "rps"]
+    )
     assert re.search(r"model_mean +paper\n +rps +csl .* 85\.21\n", capsys.readouterr().out)
 
 

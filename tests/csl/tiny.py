@@ -6,7 +6,9 @@ import numpy as np
 from PIL import Image
 
 NAMES = ("person", "bicycle", "car", "motorcycle", "airplane")
-COLOURS = np.array([(250, 40, 40), (40, 250, 40), (60, 60, 250), (250, 250, 40), (250, 60, 250)], np.uint8)
+COLOURS = np.array(
+    [(250, 40, 40), (40, 250, 40), (60, 60, 250), (250, 250, 40), (250, 60, 250)], np.uint8
+)
 
 
 def write_coco(root, train=45, val=13, size=32):
@@ -22,8 +24,14 @@ def write_coco(root, train=45, val=13, size=32):
             for c in classes:
                 y, x = rng.integers(0, size - 10, 2)
                 pixels[y : y + 10, x : x + 10] = COLOURS[c]
-                annotation = {"id": len(annotations) + 1, "image_id": i + 1, "category_id": int(c) + 1}
-                annotations.append(annotation | {"bbox": [int(x), int(y), 10, 10], "area": 100, "iscrowd": 0})
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": int(c) + 1,
+                }
+                annotations.append(
+                    annotation | {"bbox": [int(x), int(y), 10, 10], "area": 100, "iscrowd": 0}
+                )
             name = f"COCO_{split}2014_{i + 1:012d}.png"
             Image.fromarray(pixels).save(root / f"{split}2014" / name)
             images.append({"id": i + 1, "file_name": name, "width": size, "height": size})
@@ -37,4 +45,14 @@ def arguments(data, out, *more):
     """Flags of a small run on `data`: 6 steps an epoch."""
     fixed = "--model_name tresnet_tiny --image_size 32 --batch_size 8 --workers 0 --lr 5e-3 --epochs 2 --cpu"
     labels = "--simulate_partial_type rps --simulate_partial_param 0.4 --likelihood_topk 1 --augment paper"
-    return [*fixed.split(), *labels.split(), "--data", str(data), "--output_dir", str(out), "--model_path", "", *more]
+    return [
+        *fixed.split(),
+        *labels.split(),
+        "--data",
+        str(data),
+        "--output_dir",
+        str(out),
+        "--model_path",
+        "",
+        *more,
+    ]

@@ -65,7 +65,9 @@ def _stop_after_parsing() -> None:
     """End with status 0 as soon as a parser has taken the command line; one asked for its defaults goes on."""
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_and_stop(self: argparse.ArgumentParser, args: object = None, namespace: object = None) -> object:
+    def parse_and_stop(
+        self: argparse.ArgumentParser, args: object = None, namespace: object = None
+    ) -> object:
         result = parse(self, args, namespace)
         if args is None or args or not sys.argv[1:]:
             raise SystemExit(0)

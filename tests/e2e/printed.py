@@ -14,7 +14,9 @@ READMES = ["README.md", *(f"{paper}/README.md" for paper in PAPERS)]
 FOLDERS = [*PAPERS, "common", "sidebyside", "scripts", "benchmarks"]
 
 # What starts a command; a script alone may stand for `python SCRIPT`.
-_START = re.compile(r"(?:\S*/)?python3?\b|accelerate launch\b|torchrun\b|make\b|pip\b|conda\b|[\w./]+\.py\s+\S")
+_START = re.compile(
+    r"(?:\S*/)?python3?\b|accelerate launch\b|torchrun\b|make\b|pip\b|conda\b|[\w./]+\.py\s+\S"
+)
 _LAUNCHERS = re.compile(r"^(\S*python3?|accelerate launch|torchrun)(?=\s)")
 _TARGETS = "|".join(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split())
 _STARTS = rf"python3? (?:-m )?[\w./]+|accelerate launch [^\s`]+|torchrun -[^\s`]+|make (?:{_TARGETS})(?![\w-])"
@@ -74,7 +76,11 @@ class Command:
     @property
     def flags(self) -> set[str]:
         """Its flags, those inside of quotes too; a hyphen and an underscore are the same."""
-        found = [flag for word in self.arguments for flag in re.findall(r"(?:^|(?<=\s))--?[A-Za-z][\w-]*", word)]
+        found = [
+            flag
+            for word in self.arguments
+            for flag in re.findall(r"(?:^|(?<=\s))--?[A-Za-z][\w-]*", word)
+        ]
         return {_underscored(flag) for flag in found}
 
 
@@ -96,7 +102,9 @@ def of_readme(path: str, text: str | None = None) -> list[Command]:
     found = []
     lines = text.splitlines()
     for line, code, is_block in _pieces(text):
-        row = re.match(rf"\| ({'|'.join(PAPERS)}) \|", lines[line - 1])  # of a table that names the folder first
+        row = re.match(
+            rf"\| ({'|'.join(PAPERS)}) \|", lines[line - 1]
+        )  # of a table that names the folder first
         here = row[1] if row else folder
         for number, whole in _joined(code) if is_block else [(0, " ".join(code.split()))]:
             assigned = re.fullmatch(r"\s*([A-Z]+)=\"(.*)\"\s*", whole)
@@ -110,7 +118,9 @@ def of_readme(path: str, text: str | None = None) -> list[Command]:
 def of_docstrings() -> list[Command]:
     """The commands in the module docstrings: lines that begin with one."""
     found = []
-    for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")) + [ROOT / "compare.py"]:
+    for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")) + [
+        ROOT / "compare.py"
+    ]:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         source = path.relative_to(ROOT).as_posix()
         folder = source.split("/")[0] if source.split("/")[0] in PAPERS else "."
@@ -152,7 +162,11 @@ def _pieces(text: str) -> Iterator[tuple[int, str, bool]]:
     lines = [*text.splitlines(), ""]
     for number, line in enumerate(lines, 1):
         is_fence = re.match(r" {0,3}(```+|~~~+)", line)
-        is_indented = not fence and re.match(r"(    |\t)", line) and not (prose and prose[-1].strip() and not block)
+        is_indented = (
+            not fence
+            and re.match(r"(    |\t)", line)
+            and not (prose and prose[-1].strip() and not block)
+        )
         if is_fence and (not fence or is_fence[1].startswith(fence)):
             if fence:
                 yield start, "\n".join(block), True

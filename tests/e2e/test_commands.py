@@ -18,12 +18,16 @@ pytestmark = pytest.mark.slow
 
 CALM = "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM --dataset=CUB"
 CALM += " --use_bn=True --large_feature_map=True"
-CALM_MAPS = "--use_load_checkpoint=True --score_map_process=jointll --norm_type=clipping --load_checkpoint="
+CALM_MAPS = (
+    "--use_load_checkpoint=True --score_map_process=jointll --norm_type=clipping --load_checkpoint="
+)
 OASS = "--architecture resnet50 --alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5"
 CSL_RPS = "--gamma_pos=0 --gamma_neg=1 --gamma_unann=4 --simulate_partial_type=rps --simulate_partial_param=0.5"
 CSL_FPC = "--gamma_pos=0 --gamma_neg=3 --gamma_unann=4 --simulate_partial_type=fpc --simulate_partial_param=1000"
 CSL = "--partial_loss_mode=selective --likelihood_topk=5 --prior_threshold=0.5"
-CSL_FILES = "--model-path=models/pretrain/mtresnet_21k --prior_path=./outputs/priors/prior_fpc_1000.csv"
+CSL_FILES = (
+    "--model-path=models/pretrain/mtresnet_21k --prior_path=./outputs/priors/prior_fpc_1000.csv"
+)
 INFER = "python infer.py --dataset_type=OpenImages --model_name=tresnet_m"
 INFER += " --model_path=./models_local/mtresnet_opim_86.72.pth --pic_path=./pics/10162266293_c7634cbda9_o.jpg"
 INFER += " --input_size=224"
@@ -33,7 +37,9 @@ INFER += " --input_size=224"
 def clone(tmp_path_factory) -> Path:
     """A copy of the tracked files, as a fresh clone has them."""
     folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
@@ -50,7 +56,12 @@ def shell(clone, tmp_path_factory):
 
     def run(paper: str, line: str, status: int = 0) -> subprocess.CompletedProcess:
         done = subprocess.run(
-            ["bash", "-c", line], cwd=clone / paper, env=environment, capture_output=True, text=True, timeout=1200
+            ["bash", "-c", line],
+            cwd=clone / paper,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=1200,
         )
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-2000:]
         assert "Traceback" not in done.stdout + done.stderr
@@ -68,13 +79,27 @@ def results(clone: Path, paper: str, output: str) -> dict:
 @pytest.mark.parametrize(
     "paper, line, says",
     [
-        ("csl", f"python train.py --data=/datasets/COCO/COCO_2014 {CSL_RPS} {CSL} {CSL_FILES}", "COCO_2014"),
-        ("csl", f"python train.py --data=/mnt/datasets/COCO/COCO_2014 {CSL_FPC} {CSL} {CSL_FILES}", "COCO_2014"),
+        (
+            "csl",
+            f"python train.py --data=/datasets/COCO/COCO_2014 {CSL_RPS} {CSL} {CSL_FILES}",
+            "COCO_2014",
+        ),
+        (
+            "csl",
+            f"python train.py --data=/mnt/datasets/COCO/COCO_2014 {CSL_FPC} {CSL} {CSL_FILES}",
+            "COCO_2014",
+        ),
         ("csl", INFER, "mtresnet_opim_86.72.pth"),
-        ("calm", f"python eval_pixel_perturb.py {CALM} {CALM_MAPS}checkpoint_name/", "checkpoint_name"),
+        (
+            "calm",
+            f"python eval_pixel_perturb.py {CALM} {CALM_MAPS}checkpoint_name/",
+            "checkpoint_name",
+        ),
     ],
 )
-def test_what_only_the_user_has_is_asked_for_in_one_line(shell, paper, line, says):  # before a run leaves one
+def test_what_only_the_user_has_is_asked_for_in_one_line(
+    shell, paper, line, says
+):  # before a run leaves one
     told = shell(paper, line, status=2).stderr.strip().splitlines()
     assert len(told) == 1 and says in told[0]
 
@@ -88,9 +113,18 @@ def test_what_only_the_user_has_is_asked_for_in_one_line(shell, paper, line, say
         ("csl", f"python train.py {CSL_FPC} {CSL}"),
         ("mile", "python MILe.py"),
         ("oass", f"python3 train_classification_with_puzzle_max.py {OASS} --tag ResNet50_Max"),
-        ("oass", f"python3 train_classification_with_puzzle_cMax_ema.py {OASS} --tag ResNet50_cMax"),
-        ("oass", f"python3 train_classification_with_puzzle_cTopk_ema.py {OASS} --tag ResNet50_cTopk"),
-        ("oass", f"python3 train_classification_with_puzzle_cTopk_w_ema.py {OASS} --tag ResNet50_cTopk_w"),
+        (
+            "oass",
+            f"python3 train_classification_with_puzzle_cMax_ema.py {OASS} --tag ResNet50_cMax",
+        ),
+        (
+            "oass",
+            f"python3 train_classification_with_puzzle_cTopk_ema.py {OASS} --tag ResNet50_cTopk",
+        ),
+        (
+            "oass",
+            f"python3 train_classification_with_puzzle_cTopk_w_ema.py {OASS} --tag ResNet50_cTopk_w",
+        ),
     ],
 )
 def test_a_training_command_runs_on_the_sample_and_says_so(clone, shell, paper, line):
@@ -106,9 +140,12 @@ def test_a_devkit_that_is_given_is_taken(clone, shell):
 
 
 def test_calm_trains_and_both_evaluations_run_side_by_side(clone, shell):
-    assert results(clone, "calm", shell("calm", f"python main.py {CALM}").stdout)["wall_seconds"] > 0
+    assert (
+        results(clone, "calm", shell("calm", f"python main.py {CALM}").stdout)["wall_seconds"] > 0
+    )
     erase, cues = (
-        f"python eval_{name}.py {CALM} {CALM_MAPS}save/experiment_name/" for name in ("pixel_perturb", "cue_location")
+        f"python eval_{name}.py {CALM} {CALM_MAPS}save/experiment_name/"
+        for name in ("pixel_perturb", "cue_location")
     )
     both = f"{erase} > erase.txt & first=$!; {cues} --threshold_type=log > cues.txt & wait $first && wait $!"
     shell("calm", both)

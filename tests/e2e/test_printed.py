@@ -51,7 +51,9 @@ torchrun --nproc_per_node 4 i.py
 
 
 def test_commands_are_found_in_blocks_tables_and_prose():
-    found = [(c.line, c.folder, " ".join(c.words)) for c in printed.of_readme("mile/README.md", TEXT)]
+    found = [
+        (c.line, c.folder, " ".join(c.words)) for c in printed.of_readme("mile/README.md", TEXT)
+    ]
     assert found == [
         (3, "mile", "python a.py --one"),
         (3, "mile", "python b.py --two 2"),
@@ -88,7 +90,9 @@ def test_what_runs_is_known():
 
 
 def test_flags_are_those_inside_quotes_too():
-    command = printed.Command("x", 1, ".", 'python a.py --list "gap,max --alpha_re 0.3" -b -1 --image-size=4 [--tag T]')
+    command = printed.Command(
+        "x", 1, ".", 'python a.py --list "gap,max --alpha_re 0.3" -b -1 --image-size=4 [--tag T]'
+    )
     assert command.flags == {"--list", "--alpha_re", "-b", "--image_size", "--tag"}
     assert printed.told_flags("  --image-size N, -b N   what (see --other_flag)") == {
         "--image_size",
@@ -109,7 +113,11 @@ def test_no_command_of_a_readme_is_missed(readme):
 
 def test_a_command_outside_of_code_would_be_missed_and_is_seen():
     text = "Run python main.py --sample, or make demo; make yours as `python x.py` does.\n"
-    assert [mark for _, mark in printed.marks(text)] == ["python main.py", "make demo", "python x.py"]
+    assert [mark for _, mark in printed.marks(text)] == [
+        "python main.py",
+        "make demo",
+        "python x.py",
+    ]
     assert [c.text for c in printed.of_readme("cavl/README.md", text)] == ["python x.py"]
 
 
@@ -152,7 +160,9 @@ def test_python_files_that_a_readme_names_are_there(readme):
     home = (ROOT / readme).parent
     missing = []
     for name in printed.scripts(text) - {"X.py"}:
-        is_there = (home / name).is_file() or (ROOT / name).is_file() or any(home.rglob(Path(name).name))
+        is_there = (
+            (home / name).is_file() or (ROOT / name).is_file() or any(home.rglob(Path(name).name))
+        )
         if not is_there:
             missing.append(name)
     assert missing == []

@@ -34,7 +34,11 @@ def key_of(command: printed.Command) -> Key:
 def is_ours(command: printed.Command) -> bool:
     """Whether it starts a script or module of this repository."""
     kind, name = command.program
-    return kind in ("file", "module") and name != "venv" and not (command.is_pattern and not command.is_short)
+    return (
+        kind in ("file", "module")
+        and name != "venv"
+        and not (command.is_pattern and not command.is_short)
+    )
 
 
 OURS: dict[Key, printed.Command] = {}  # each once, in the order in which they are printed
@@ -90,7 +94,9 @@ def test_a_flag_or_value_that_a_script_does_not_know_is_seen():
         ("csl", "file", "train.py", ("--epochs", "many")): "--epochs",
     }
     jobs = [job_of(key, list(key[3]), stop=True) for key in wrong]
-    for (status, output), message in zip(forked(jobs, ROOT, dict(os.environ)), wrong.values(), strict=True):
+    for (status, output), message in zip(
+        forked(jobs, ROOT, dict(os.environ)), wrong.values(), strict=True
+    ):
         assert status == 2 and message in output
 
 
@@ -104,7 +110,11 @@ def _takes_long(key: Key) -> bool:
 
 
 STARTED = {key: command for key, command in OURS.items() if command.source in printed.READMES}
-STARTED = {key: command for key, command in STARTED.items() if not command.is_short and not _takes_long(key)}
+STARTED = {
+    key: command
+    for key, command in STARTED.items()
+    if not command.is_short and not _takes_long(key)
+}
 # Training scripts: they are cut after two steps.
 CUT = {
     "cavl": {"main.py"},
@@ -125,11 +135,19 @@ NOT_THERE = re.compile(
 def started(tmp_path_factory) -> Callable[[Key], tuple[int, str]]:
     """Every command of the READMEs, in their order, in one copy of the repository where no data set is."""
     root = tmp_path_factory.mktemp("printed") / "clone"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, root / name)
-    for picture in ("cavl/cat.png", "calm/bird.jpg", "oass/my.jpg", "csl/cat.jpg", "csl/pics/a.jpg"):
+    for picture in (
+        "cavl/cat.png",
+        "calm/bird.jpg",
+        "oass/my.jpg",
+        "csl/cat.jpg",
+        "csl/pics/a.jpg",
+    ):
         (root / picture).parent.mkdir(exist_ok=True)
         Image.radial_gradient("L").convert("RGB").save(root / picture)
 

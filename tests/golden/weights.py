@@ -43,7 +43,9 @@ def fill_hashed_weights(model: nn.Module, keys: list[str]) -> None:
     state = model.state_dict()
     model.load_state_dict(
         {
-            key: torch.from_numpy(hashed_entry(key, tuple(state[key].shape), j)).to(state[key].dtype)
+            key: torch.from_numpy(hashed_entry(key, tuple(state[key].shape), j)).to(
+                state[key].dtype
+            )
             for j, key in enumerate(keys)
         }
     )

@@ -12,7 +12,13 @@ from tests.equality import same
 
 # A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
 TINY = {
-    **{"dataset": "mnist", "mnist_grids": 90, "mnist_test_grids": 40, "batch_size": 16, "mnist_size": 28},
+    **{
+        "dataset": "mnist",
+        "mnist_grids": 90,
+        "mnist_test_grids": 40,
+        "batch_size": 16,
+        "mnist_size": 28,
+    },
     **{"k_t": 3, "k_s": 2, "warmup": 1, "total_steps": 11},
 }
 
@@ -24,7 +30,11 @@ def conf_of(**settings):
 
 def flags(**settings):
     """Settings as flags; True as a switch."""
-    return [part for k, v in settings.items() for part in ([f"--{k}"] if v is True else [f"--{k}", str(v)])]
+    return [
+        part
+        for k, v in settings.items()
+        for part in ([f"--{k}"] if v is True else [f"--{k}", str(v)])
+    ]
 
 
 def tiny(settings: dict) -> dict:
@@ -33,12 +43,21 @@ def tiny(settings: dict) -> dict:
     is_grids = settings.get("dataset", "mnist") == "mnist"
     imitates = settings.get("schema", "MILe") == "MILe"
     idle = {*(() if is_grids else of_grids), *(() if imitates else ("k_t", "k_s", "warmup"))}
-    return {name: value for name, value in TINY.items() if name not in idle and name not in settings}
+    return {
+        name: value for name, value in TINY.items() if name not in idle and name not in settings
+    }
 
 
 def run(folder: Path, *more: str, **settings) -> dict:
     """Run MILe.py on the sample in process; the summary."""
-    own = ["--sample", "--cpu", "--output_dir", str(folder), "--checkpoint_path", str(folder.parent / "weights")]
+    own = [
+        "--sample",
+        "--cpu",
+        "--output_dir",
+        str(folder),
+        "--checkpoint_path",
+        str(folder.parent / "weights"),
+    ]
     entry.main([*own, *flags(**tiny(settings), **settings), *more])
     return json.loads((folder / "summary.json").read_text())
 
@@ -55,8 +74,20 @@ def write_folders(root: Path, classes: list[str], train: int = 4, val: int = 2) 
 
 def run_folders(root: Path, folder: Path, *more: str, **settings) -> dict:
     """Two steps of MILe.py on the class folders of `root`; the summary."""
-    own = {"dataset": "folder", "data_path": root / "train", "val_path": root / "val", "num_workers": 0}
-    own |= {"model": "small", "image_size": 8, "batch_size": 4, "k_t": 1, "k_s": 1, "total_steps": 2}
+    own = {
+        "dataset": "folder",
+        "data_path": root / "train",
+        "val_path": root / "val",
+        "num_workers": 0,
+    }
+    own |= {
+        "model": "small",
+        "image_size": 8,
+        "batch_size": 4,
+        "k_t": 1,
+        "k_s": 1,
+        "total_steps": 2,
+    }
     places = {"output_dir": folder, "checkpoint_path": folder.parent / "weights"}
     entry.main(["--cpu", *flags(**own | places | settings), *more])
     return json.loads((folder / "summary.json").read_text())

@@ -32,7 +32,9 @@ def test_a_run_leaves_what_design_lists(tmp_path, capsys):
     for name in (*names, *(f"figures/{figure}.png" for figure in FIGURES)):
         assert (folder / name).is_file(), name
     assert any((folder / "tensorboard").iterdir())
-    splits = [json.loads(line)["split"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    splits = [
+        json.loads(line)["split"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert splits == ["interactive", "imitation", "test"] * 2
     imitation = lines_of(folder, "imitation")[-1]
     keys = {"loss", "lr", "rho", "labels_per_image", "pseudo_empty", "y_kept", "new_labels"}
@@ -83,7 +85,9 @@ class TestRuns:
         if settings.get("protocol") == "unofficial":
             settings = {**settings, "mnist_size": 28}
         run(tmp_path / "r", **settings)
-        assert not same(state(tmp_path / "r")["state"]["learner"], default_state["state"]["learner"])
+        assert not same(
+            state(tmp_path / "r")["state"]["learner"], default_state["state"]["learner"]
+        )
 
     def test_the_same_seed_gives_the_same_numbers(self, tmp_path, default_state):
         run(tmp_path / "r")
@@ -98,7 +102,12 @@ class TestRuns:
 
     def test_the_class_edited_by_hand_is_the_experiment(self, tmp_path, monkeypatch):
         """As the README of the original tells: edit config.py, run python MILe.py without a flag."""
-        edits = {**TINY, "schema": "sigmoid", "device": "cpu", "checkpoint_path": str(tmp_path / "c")}
+        edits = {
+            **TINY,
+            "schema": "sigmoid",
+            "device": "cpu",
+            "checkpoint_path": str(tmp_path / "c"),
+        }
         edits["mnist_path"] = str(samples.ensure("MNIST_clean"))
         for name, value in edits.items():
             monkeypatch.setattr(config, name, value)
@@ -113,7 +122,11 @@ class TestRuns:
         frame = pd.read_csv(tmp_path / "c" / "results.csv")
         assert len(frame) == 6 and set(frame.steps) == {11}
         table = (tmp_path / "c" / "table.txt").read_text()
-        assert "offline sample" in table and "one right label" in table and table in capsys.readouterr().out
+        assert (
+            "offline sample" in table
+            and "one right label" in table
+            and table in capsys.readouterr().out
+        )
         assert (tmp_path / "c" / "MILe-seed1" / "weights" / "SmallNet" / "MILe_1.pth").is_file()
         assert (tmp_path / "c" / "figures" / "compare.png").is_file()
         with pytest.raises(UserError, match="give --total_steps"):
@@ -150,7 +163,9 @@ class TestRuns:
             for name in ("acc_final", "real_f1_final", "label_coverage_final", "mAP", "best_f1"):
                 assert summary[name] == trained[name] is not None, name
             assert lines_of(folder, "test")[0]["acc"] == summary["acc_final"]
-            assert (folder / "output.txt").read_text() == lines[-1].replace("epoch:1", "epoch:0") + "\n"
+            assert (folder / "output.txt").read_text() == lines[-1].replace(
+                "epoch:1", "epoch:0"
+            ) + "\n"
         before = (folder / "metrics.jsonl").read_bytes()
         run(folder, "--eval_only", "--resume", pretrained=file)
         assert (folder / "metrics.jsonl").read_bytes() == before
@@ -167,13 +182,17 @@ class TestRuns:
         with pytest.warns(UserWarning, match="no image has a ReaL label"):
             summary = run_folders(root, tmp_path / "r")
         undefined = ("real_f1_final", "mAP", "best_f1", "best_f1_threshold", "best_f1_coverage")
-        assert [summary[name] for name in undefined] == [None] * 5 and summary["acc_final"] is not None
+        assert [summary[name] for name in undefined] == [None] * 5 and summary[
+            "acc_final"
+        ] is not None
         with pytest.warns(UserWarning, match="no image has a ReaL label"):
             run_folders(root, tmp_path / "c", seeds="0,1")
         run_folders(root, tmp_path / "cut", "--max_steps", "1", seeds="0,1", schema="softmax")
         assert "at threshold -" in (out := capsys.readouterr().out) and "nan" not in out
 
-    def test_exported_sets_are_those_of_the_rho_trained_with_and_can_be_read_back(self, tmp_path, monkeypatch):
+    def test_exported_sets_are_those_of_the_rho_trained_with_and_can_be_read_back(
+        self, tmp_path, monkeypatch
+    ):
         used, original = [], report.label_sets
 
         def recorded(*args):
@@ -188,7 +207,12 @@ class TestRuns:
         path = tmp_path / "f" / "label_sets.json"
         table = json.loads(path.read_text())
         assert "cat/cat_t0.png" in table and len(table) == 8
-        assert run_folders(root, tmp_path / "g", val_path=root / "train", real_path=path)["generations"] == 1
+        assert (
+            run_folders(root, tmp_path / "g", val_path=root / "train", real_path=path)[
+                "generations"
+            ]
+            == 1
+        )
 
     def test_f1_by_threshold_is_taken_at_rho_itself(self, tmp_path):
         summary = run(tmp_path / "r", eval_rho=0.1049)
@@ -206,9 +230,14 @@ class TestRuns:
 
     @pytest.mark.parametrize(
         ("settings", "message"),
-        [({"rho": 0.001}, "collapsed to 10.0 of 10 labels"), ({"rho": 0.9999}, "collapsed to nothing")],
+        [
+            ({"rho": 0.001}, "collapsed to 10.0 of 10 labels"),
+            ({"rho": 0.9999}, "collapsed to nothing"),
+        ],
     )
-    def test_collapsed_pseudo_labels_warn_or_with_strict_end_the_run(self, tmp_path, capsys, settings, message):
+    def test_collapsed_pseudo_labels_warn_or_with_strict_end_the_run(
+        self, tmp_path, capsys, settings, message
+    ):
         run(tmp_path / "r", **settings)
         out = capsys.readouterr().out
         assert f"warning: generation 1, imitation phase: the pseudo labels have {message}" in out
@@ -226,7 +255,9 @@ class TestRuns:
             return original(learner, batch)
 
         monkeypatch.setattr(entry, "one_step", poisoned)
-        with pytest.raises(NonFiniteError, match=r"imitation phase, epoch 1, step 5: .*samples \d+.*last.pt"):
+        with pytest.raises(
+            NonFiniteError, match=r"imitation phase, epoch 1, step 5: .*samples \d+.*last.pt"
+        ):
             run(tmp_path / "r", "--resume")
         assert (tmp_path / "r" / "checkpoints" / "last.pt").read_bytes() == good
 
@@ -251,19 +282,34 @@ class TestRuns:
         (root / "google").symlink_to(sample / "train")
         (root / "val_images").symlink_to(sample / "train")
         names = ["/".join(path.parts[-2:]) for path in images]
-        for name, start in (("train_filelist_flickr", "flickr/"), ("train_filelist_google", "google/")):
+        for name, start in (
+            ("train_filelist_flickr", "flickr/"),
+            ("train_filelist_google", "google/"),
+        ):
             lines = [f"{start}{name} {i % 7}\n" for i, name in enumerate(names)]
             (root / "info" / f"{name}.txt").write_text("".join(lines))
         lines = [f"{name} {i % 7}\n" for i, name in enumerate(names)]
         (root / "info" / "val_filelist.txt").write_text("".join(lines))
-        summary = run_folders(root, tmp_path / "r", dataset="webvision", data_path=root, val_path=sample / "val")
+        summary = run_folders(
+            root, tmp_path / "r", dataset="webvision", data_path=root, val_path=sample / "val"
+        )
         assert 0 <= summary["acc_final"] <= summary["acc5_final"] <= 1
         assert 0 <= summary["imagenet_acc"] <= summary["imagenet_acc5"] <= 1
 
     def test_a_path_that_points_at_a_sample_makes_a_sample_run(self, tmp_path, capsys):
         root = samples.ensure("ImageNet")
-        paths = {"data_path": root / "train", "val_path": root / "val", "output_dir": tmp_path / "r"}
-        entry.main([*flags(**paths, checkpoint_path=tmp_path / "w", device="cpu", seed=3), "--max_steps", "2"])
+        paths = {
+            "data_path": root / "train",
+            "val_path": root / "val",
+            "output_dir": tmp_path / "r",
+        }
+        entry.main(
+            [
+                *flags(**paths, checkpoint_path=tmp_path / "w", device="cpu", seed=3),
+                "--max_steps",
+                "2",
+            ]
+        )
         settings = json.loads((tmp_path / "r" / "config.json").read_text())["settings"]
         assert settings["model"] == "small" and settings["total_steps"] == 500
 
@@ -277,9 +323,18 @@ def test_errors_are_one_line_and_status_2(tmp_path, capsys):
         return error
 
     (tmp_path / "file").touch()
-    unwritable = ["--checkpoint_path", str(tmp_path / "file" / "c"), "--output_dir", str(tmp_path / "r")]
-    assert "cannot be written" in end("--sample", "--cpu", "--dataset", "mnist", "--mnist_grids", "90", *unwritable)
-    assert "nowhere" in end("--cpu", "--data_path", str(tmp_path / "nowhere"), "--checkpoint_path", str(tmp_path))
+    unwritable = [
+        "--checkpoint_path",
+        str(tmp_path / "file" / "c"),
+        "--output_dir",
+        str(tmp_path / "r"),
+    ]
+    assert "cannot be written" in end(
+        "--sample", "--cpu", "--dataset", "mnist", "--mnist_grids", "90", *unwritable
+    )
+    assert "nowhere" in end(
+        "--cpu", "--data_path", str(tmp_path / "nowhere"), "--checkpoint_path", str(tmp_path)
+    )
     assert "batch_size 100" in end(
         "--sample", "--cpu", "--dataset", "mnist", "--mnist_grids", "90", "--batch_size", "100"
     )

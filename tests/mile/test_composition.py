@@ -31,7 +31,12 @@ class Smooth(torch.nn.Sequential):
     """A network without ReLU: at a kink a difference in the last digit becomes one in the third."""
 
     def __init__(self, num_classes):
-        layers = [torch.nn.AdaptiveAvgPool2d(6), torch.nn.Flatten(), torch.nn.BatchNorm1d(108), torch.nn.Tanh()]
+        layers = [
+            torch.nn.AdaptiveAvgPool2d(6),
+            torch.nn.Flatten(),
+            torch.nn.BatchNorm1d(108),
+            torch.nn.Tanh(),
+        ]
         super().__init__(*layers, torch.nn.Linear(108, num_classes))
 
 
@@ -79,7 +84,12 @@ def grids_of(x, y, seed):
         for cell, digit in enumerate(nine):
             top, left = SIDE * (cell // 3), SIDE * (cell % 3)
             canvas[top : top + SIDE, left : left + SIDE] = x[digit]
-        inputs.append([(canvas / 255 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)])
+        inputs.append(
+            [
+                (canvas / 255 - mean) / deviation
+                for mean, deviation in zip(MEAN, DEVIATION, strict=True)
+            ]
+        )
         single.append(int(y[nine[cell_of(u[g])]]))
         sets.append({int(y[digit]) for digit in nine})
     return torch.tensor(np.array(inputs), dtype=torch.float32), single, sets
@@ -115,7 +125,9 @@ def trained(schema, x, y):
     network = Smooth(10)
     if schema != "softmax":
         torch.nn.init.constant_(network[-1].bias, -math.log(10))
-    optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(
+        network.parameters(), LR, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
     stream = stream_of(len(y))
 
     def step(loss):
@@ -198,7 +210,13 @@ def measured(schema, network, x, y, sets):
 @pytest.mark.parametrize("schema", ["MILe", "sigmoid", "softmax"])
 def test_a_run_on_grids_gives_the_numbers_of_the_plain_loop(tmp_path, digits, schema):
     folder, train, test = digits
-    own = {"dataset": "mnist", "mnist_path": folder, "model": "small-10", "mnist_size": 3 * SIDE, "seed": SEED}
+    own = {
+        "dataset": "mnist",
+        "mnist_path": folder,
+        "model": "small-10",
+        "mnist_size": 3 * SIDE,
+        "seed": SEED,
+    }
     own |= {"batch_size": BATCH, "lr": LR, "lr_schedule": "constant", "schema": schema, "rho": RHO}
     own |= {"epoch_num": GENERATIONS if schema == "MILe" else PASSES}
     if schema == "MILe":
@@ -215,7 +233,10 @@ def test_a_run_on_grids_gives_the_numbers_of_the_plain_loop(tmp_path, digits, sc
     expected = measured(schema, network, *grids_of(*test, 20220619))
     for name, value in expected.items():
         assert summary[name] == pytest.approx(value, abs=1e-6), name
-    assert summary["mAP_classes"] == len(set(test[1])) and summary["images_with_labels"] == len(test[1]) // 9
+    assert (
+        summary["mAP_classes"] == len(set(test[1]))
+        and summary["images_with_labels"] == len(test[1]) // 9
+    )
 
 
 def test_the_way_from_a_picture_to_the_accuracy_is_that_of_torchvisions_transforms(tmp_path):
@@ -231,15 +252,28 @@ def test_the_way_from_a_picture_to_the_accuracy_is_that_of_torchvisions_transfor
                 Image.fromarray(pixels).save(root / part / name / f"{name}{i}.png")
     names = [path.name for path in (root / "val").rglob("*.png")]
     (root / "real.json").write_text(json.dumps(dict.fromkeys(names, ["cat"])))
-    own = {"dataset": "folder", "data_path": root / "train", "val_path": root / "val", "model": "small"}
-    own |= {"image_size": 32, "batch_size": 4, "epoch_num": 2, "schema": "sigmoid", "num_workers": 0}
+    own = {
+        "dataset": "folder",
+        "data_path": root / "train",
+        "val_path": root / "val",
+        "model": "small",
+    }
+    own |= {
+        "image_size": 32,
+        "batch_size": 4,
+        "epoch_num": 2,
+        "schema": "sigmoid",
+        "num_workers": 0,
+    }
     places = {"output_dir": tmp_path / "r", "checkpoint_path": tmp_path / "w"}
     entry.main(["--cpu", *flags(**own, **places)])
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
 
     network = Smooth(2)
     weights = state(tmp_path / "r")["state"]["learner"]
-    network.load_state_dict({name.removeprefix("student."): v for name, v in weights.items() if name[:8] == "student."})
+    network.load_state_dict(
+        {name.removeprefix("student."): v for name, v in weights.items() if name[:8] == "student."}
+    )
     look = torchvision.transforms.Compose(
         [
             torchvision.transforms.Resize(round(32 * 256 / 224), antialias=True),
@@ -253,7 +287,9 @@ def test_the_way_from_a_picture_to_the_accuracy_is_that_of_torchvisions_transfor
     with torch.no_grad():
         top = [int(network(image[None]).argmax()) for image, _ in dataset]
     labels = [label for _, label in dataset]
-    assert summary["acc_final"] == pytest.approx(np.mean([t == y for t, y in zip(top, labels, strict=True)]))
+    assert summary["acc_final"] == pytest.approx(
+        np.mean([t == y for t, y in zip(top, labels, strict=True)])
+    )
     assert summary["real_acc_final"] == pytest.approx(np.mean([t == 0 for t in top]))
     line = lines_of(tmp_path / "r", "test")[-1]
     assert (line["n"], line["n_real"]) == (6, 6)

@@ -10,7 +10,13 @@ from common.cli import UserError
 from mile.config import config, parse_config, setting
 from mile.locate import choose_device, locate_data
 from mile.models import build_model, load_weights
-from mile.provenance import ClassNames, describe_evaluation, read, require_same_classes, take_from_weights
+from mile.provenance import (
+    ClassNames,
+    describe_evaluation,
+    read,
+    require_same_classes,
+    take_from_weights,
+)
 from mile.schedule import Plan
 from mile.settings import PRESETS, SAMPLE_DEFAULTS, SETTINGS
 
@@ -33,7 +39,9 @@ def test_delivered_values_are_those_of_the_readme():
 @pytest.mark.parametrize("protocol", ["authors", "unofficial"])
 def test_protocols_fill_what_is_none_and_explicit_settings_win(protocol, monkeypatch):
     conf = parse_config(["--protocol", protocol, "--lr", "0.2"])
-    assert {name: getattr(conf, name) for name in PRESETS} == {n: v[protocol] for n, v in PRESETS.items()}
+    assert {name: getattr(conf, name) for name in PRESETS} == {
+        n: v[protocol] for n, v in PRESETS.items()
+    }
     assert conf.lr == 0.2
     monkeypatch.setattr(config, "reduction", "mean")
     assert parse_config(["--protocol", protocol]).reduction == "mean"
@@ -57,7 +65,9 @@ def test_eval_rho_is_rho_where_it_is_not_given():
         assert (conf.rho, conf.eval_rho) == (0.1, expected)
 
 
-def test_help_shows_defaults_as_edited_and_the_command_line_is_the_default_argv(monkeypatch, capsys):
+def test_help_shows_defaults_as_edited_and_the_command_line_is_the_default_argv(
+    monkeypatch, capsys
+):
     monkeypatch.setattr(config, "k_t", 123)
     with pytest.raises(SystemExit):
         parse_config(["--help"])
@@ -198,7 +208,9 @@ def located(*flags):
 
 @pytest.mark.parametrize("how", ["flag", "edit"])
 @pytest.mark.parametrize(("schema", "steps"), [("MILe", 150 + 20 + 20), ("sigmoid", 23)])
-def test_epochs_that_were_set_outrank_the_samples_fixed_number_of_steps(monkeypatch, how, schema, steps):
+def test_epochs_that_were_set_outrank_the_samples_fixed_number_of_steps(
+    monkeypatch, how, schema, steps
+):
     """One generation is 150 steps of warm-up and 20 + 20; one pass over the 1,500 images is 23 batches of 64."""
     if how == "edit":
         monkeypatch.setattr(config, "epoch_num", 1)
@@ -257,7 +269,9 @@ def test_what_the_sample_sets_is_said():
     conf = parse_config(["--sample", "--dataset", "mnist", "--lr", "0.1"])
     locate_data(conf, said.append)
     assert len(said) == 1 and max(map(len, said[0].splitlines())) <= 120
-    assert "model small-10, mnist_size 30, total_steps 600, batch_size 64, rho 0.1" in " ".join(said[0].split())
+    assert "model small-10, mnist_size 30, total_steps 600, batch_size 64, rho 0.1" in " ".join(
+        said[0].split()
+    )
 
 
 def test_a_path_given_at_its_delivered_value_is_given(tmp_path, monkeypatch):
@@ -277,7 +291,10 @@ def test_a_path_given_at_its_delivered_value_is_given(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--compare", "MILe,sigmoid", "--schema", "MILe"], "--schema: --compare names the schemas"),
+        (
+            ["--compare", "MILe,sigmoid", "--schema", "MILe"],
+            "--schema: --compare names the schemas",
+        ),
         (["--seeds", "0,1", "--seed", "0"], "--seed: --seeds names the seeds"),
         (["--device", "cuda", "--cpu"], "--device cuda and --cpu: give one of the two"),
     ],
@@ -303,22 +320,37 @@ MNIST = ["--dataset", "mnist"]
         (["--mnist_test_grids", "9"], "--mnist_test_grids is for mnist, not imagenet"),
         (["--no-mnist_redraw"], "--mnist_redraw is for mnist, not imagenet"),
         ([*MNIST, "--augment", "none"], "--augment is for image folders"),
-        ([*MNIST, "--image_size", "32"], "--image_size is for image folders; mnist has --mnist_size"),
+        (
+            [*MNIST, "--image_size", "32"],
+            "--image_size is for image folders; mnist has --mnist_size",
+        ),
         ([*MNIST, "--train_frac", "0.1"], "--train_frac is for image folders; --mnist_grids N"),
         ([*MNIST, "--subset_file", __file__], "--subset_file is for image folders"),
         ([*MNIST, "--reweight", "uniform"], "--reweight is for image folders"),
         ([*MNIST, "--real_path", __file__], "--real_path is for imagenet and folder, not mnist"),
         (["--subset_seed", "1"], "--subset_seed is for --train_frac below 1"),
-        (["--subset_seed", "1", "--train_frac", "0.5", "--subset_file", __file__], "--subset_seed is for"),
+        (
+            ["--subset_seed", "1", "--train_frac", "0.5", "--subset_file", __file__],
+            "--subset_seed is for",
+        ),
         (["--schema", "sigmoid", "--warmup", "5"], "--warmup is for schema MILe, not sigmoid"),
-        (["--schema", "sigmoid", "--rho_start", "0.5"], "--rho_start is for schema MILe, not sigmoid"),
-        (["--schema", "softmax", "--rho_cover", "0.5"], "--rho_cover is for schema MILe, not softmax"),
+        (
+            ["--schema", "sigmoid", "--rho_start", "0.5"],
+            "--rho_start is for schema MILe, not sigmoid",
+        ),
+        (
+            ["--schema", "softmax", "--rho_cover", "0.5"],
+            "--rho_cover is for schema MILe, not softmax",
+        ),
         (["--schema", "sigmoid", "--threshold_on", "prob"], "--threshold_on is for schema MILe"),
         (["--schema", "sigmoid", "--student_init", "own"], "--student_init is for schema MILe"),
         (["--compare", "sigmoid,softmax", "--keep_ground_truth"], "not sigmoid, softmax"),
         (["--schema", "softmax", "--reduction", "sum"], "--reduction is for sigmoid outputs"),
         (["--schema", "softmax", "--bias_init", "prior"], "--bias_init is for sigmoid outputs"),
-        (["--lr_schedule", "cosine", "--lr_milestones", "3"], "--lr_milestones is for --lr_schedule step, not cosine"),
+        (
+            ["--lr_schedule", "cosine", "--lr_milestones", "3"],
+            "--lr_milestones is for --lr_schedule step, not cosine",
+        ),
     ],
 )
 def test_a_flag_that_could_do_nothing_is_refused(flags, message):
@@ -327,13 +359,24 @@ def test_a_flag_that_could_do_nothing_is_refused(flags, message):
 
 
 def test_flags_that_act_in_one_of_several_schemas_are_taken():
-    conf = located("--compare", "softmax,sigmoid,MILe", "--warmup", "5", "--reduction", "sum", "--bias_init", "prior")
+    conf = located(
+        "--compare",
+        "softmax,sigmoid,MILe",
+        "--warmup",
+        "5",
+        "--reduction",
+        "sum",
+        "--bias_init",
+        "prior",
+    )
     assert conf.warmup == 5
 
 
 def test_total_steps_take_the_place_of_epoch_num_which_is_said():
     said = []
-    conf = parse_config(["--sample", "--dataset", "mnist", "--total_steps", "6", "--epoch_num", "2"])
+    conf = parse_config(
+        ["--sample", "--dataset", "mnist", "--total_steps", "6", "--epoch_num", "2"]
+    )
     locate_data(conf, said.append)
     assert conf.total_steps == 6 and said[-1] == "set, but without effect here: epoch_num"
 
@@ -368,7 +411,14 @@ def evaluated(*flags):
 
 
 def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags_win(tmp_path):
-    path = weights_of(tmp_path, schema="sigmoid", protocol="unofficial", eval_rho=0.4, rho=0.3, mnist_test_grids=50)
+    path = weights_of(
+        tmp_path,
+        schema="sigmoid",
+        protocol="unofficial",
+        eval_rho=0.4,
+        rho=0.3,
+        mnist_test_grids=50,
+    )
     conf = evaluated("--pretrained", str(path), "--sample")
     expected = {
         "dataset": "mnist",
@@ -385,9 +435,13 @@ def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags
         "schema sigmoid, protocol unofficial, threshold 0.4 (as the weights say)"
     )
 
-    conf = evaluated("--pretrained", str(path), "--sample", "--mnist_size", "56", "--eval_rho", "0.1")
+    conf = evaluated(
+        "--pretrained", str(path), "--sample", "--mnist_size", "56", "--eval_rho", "0.1"
+    )
     assert (conf.mnist_size, conf.eval_rho, conf.schema) == (56, 0.1, "sigmoid")
-    assert describe_evaluation(conf, 10).endswith("(as the weights say, but mnist_size, eval_rho as given)")
+    assert describe_evaluation(conf, 10).endswith(
+        "(as the weights say, but mnist_size, eval_rho as given)"
+    )
 
 
 def test_weights_alone_are_evaluated_with_the_settings_at_hand_which_is_said(tmp_path):
@@ -458,7 +512,9 @@ def test_home_is_spelled_out_in_flags_and_attributes(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(config, "checkpoint_path", "~/weights")
     conf = parse_config(["--data_path", "~/train"])
-    assert conf.checkpoint_path == str(tmp_path / "weights") and conf.data_path == str(tmp_path / "train")
+    assert conf.checkpoint_path == str(tmp_path / "weights") and conf.data_path == str(
+        tmp_path / "train"
+    )
 
 
 @pytest.mark.parametrize(
@@ -486,9 +542,15 @@ def test_what_is_missing_is_said_in_two_lines_at_most(tmp_path, monkeypatch, fla
 
 def test_numpy_numbers_in_a_weight_file_are_numbers(tmp_path):
     path = tmp_path / "w.pth"
-    torch.save({"settings": {"rho": np.float64(0.4), "image_size": np.int64(32)}, "state": {}}, path)
+    torch.save(
+        {"settings": {"rho": np.float64(0.4), "image_size": np.int64(32)}, "state": {}}, path
+    )
     settings, _ = read(path)
-    assert settings["rho"] == 0.4 and settings["image_size"] == 32 and type(settings["image_size"]) is int
+    assert (
+        settings["rho"] == 0.4
+        and settings["image_size"] == 32
+        and type(settings["image_size"]) is int
+    )
 
 
 @pytest.mark.parametrize("classes", ["cat", [1, 2], [["cat"]]])

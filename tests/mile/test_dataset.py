@@ -45,15 +45,21 @@ def imagenet(tmp_path):
             folder.mkdir(parents=True)
             for i in range(count):
                 number += part == "val"
-                name = f"{wnid}_{i}.JPEG" if part == "train" else f"ILSVRC2012_val_{number:08d}.JPEG"
-                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name)
+                name = (
+                    f"{wnid}_{i}.JPEG" if part == "train" else f"ILSVRC2012_val_{number:08d}.JPEG"
+                )
+                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(
+                    folder / name
+                )
     (tmp_path / "real.json").write_text(json.dumps([[0], [0, 217], [217], [], [482], [482, 999]]))
     return tmp_path
 
 
 def folder_conf(root, *more):
     paths = ["--data_path", str(root / "train"), "--val_path", str(root / "val")]
-    conf = parse_config([*paths, "--image_size", "32", "--batch_size", "4", "--num_workers", "0", *more])
+    conf = parse_config(
+        [*paths, "--image_size", "32", "--batch_size", "4", "--num_workers", "0", *more]
+    )
     locate_data(conf)
     return conf
 
@@ -63,7 +69,11 @@ def test_labels_are_indices_in_the_full_imagenet(imagenet):
     train = ImageNetTrain(imagenet / "train", "resnet18", conf)
     assert sorted({label for _, label in train.dataset.samples}) == [0, 217, 482]
     image, label = next(iter(train.getDataloader()))
-    assert image.shape == (4, 3, 32, 32) and image.dtype == torch.float32 and label.dtype == torch.int64
+    assert (
+        image.shape == (4, 3, 32, 32)
+        and image.dtype == torch.float32
+        and label.dtype == torch.int64
+    )
     val = ImageNetReal(imagenet / "val", imagenet / "real.json")
     assert len(val) == 6 and val[1]["real_label"] == [0, 217] and val[1]["original_label"] == 0
     assert val[1]["image"].shape == (3, 224, 224)
@@ -145,7 +155,12 @@ def test_batches_must_fit(imagenet):
 
 def test_the_bundled_real_labels_have_the_released_statistics():
     sizes = torch.tensor([len(labels) for labels in read_real_labels(BUNDLED)])
-    assert (len(sizes), int((sizes == 0).sum()), int((sizes == 1).sum()), int(sizes.max())) == (50000, 3163, 39394, 9)
+    assert (len(sizes), int((sizes == 0).sum()), int((sizes == 1).sum()), int(sizes.max())) == (
+        50000,
+        3163,
+        39394,
+        9,
+    )
 
 
 def test_the_samples_wnids_are_imagenets():
@@ -185,7 +200,16 @@ def test_webvision_lists(imagenet, tmp_path):
     (tmp_path / "val_images").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "val_images" / "v.jpg")
     (tmp_path / "info" / "val_filelist.txt").write_text("v.jpg 3\n")
-    flags = ["--dataset", "webvision", "--data_path", str(tmp_path), "--image_size", "32", "--num_workers", "0"]
+    flags = [
+        "--dataset",
+        "webvision",
+        "--data_path",
+        str(tmp_path),
+        "--image_size",
+        "32",
+        "--num_workers",
+        "0",
+    ]
     conf = parse_config([*flags, "--batch_size", "4", "--reweight", "uniform"])
     locate_data(conf)
     with pytest.warns(UserWarning, match="6 training images stand twice in the lists; each counts"):
@@ -195,7 +219,9 @@ def test_webvision_lists(imagenet, tmp_path):
     assert source.train_size == 12 and batch.weight.tolist() == pytest.approx([1 / 6] * 4)
     assert next(source.evaluation()).real == [[3]]
     conf._paths["imagenet"] = imagenet / "val"  # its own validation set, and ImageNet's
-    second = torch.cat([batch.label for batch in open_source(conf, Accelerator(cpu=True)).second_evaluation()])
+    second = torch.cat(
+        [batch.label for batch in open_source(conf, Accelerator(cpu=True)).second_evaluation()]
+    )
     assert second.tolist() == [0, 0, 217, 217, 482, 482]
     for line in ("v.jpg", "v.jpg 1000", "v.jpg -1", "v.jpg ²"):
         (tmp_path / "info" / "val_filelist.txt").write_text(f"v.jpg 999\n\n{line}\n")
@@ -228,9 +254,14 @@ def test_the_images_set_aside_are_never_trained_on(imagenet):
 
 
 def test_tiny_imagenets_validation_listing(tmp_path):
-    (tmp_path / "val_annotations.txt").write_text("val_0.JPEG\tn2\t0\t32\t44\t62\nval_1.JPEG\tn1\t0\t0\t1\t1\n")
+    (tmp_path / "val_annotations.txt").write_text(
+        "val_0.JPEG\tn2\t0\t32\t44\t62\nval_1.JPEG\tn1\t0\t0\t1\t1\n"
+    )
     images = str(tmp_path / "images")
-    assert list_validation(tmp_path, {"n1": 0, "n2": 1}) == [(f"{images}/val_0.JPEG", 1), (f"{images}/val_1.JPEG", 0)]
+    assert list_validation(tmp_path, {"n1": 0, "n2": 1}) == [
+        (f"{images}/val_0.JPEG", 1),
+        (f"{images}/val_1.JPEG", 0),
+    ]
     with pytest.raises(UserError, match="class 'n2' has no folder"):
         list_validation(tmp_path, {"n1": 0})
 
@@ -286,7 +317,9 @@ def test_a_folder_of_hidden_files_alone_holds_no_class(tmp_path):
         class_folders(tmp_path, "the training images")
 
 
-def test_images_of_every_suffix_in_any_case_and_in_folders_below_are_listed_in_imagefolders_order(tmp_path):
+def test_images_of_every_suffix_in_any_case_and_in_folders_below_are_listed_in_imagefolders_order(
+    tmp_path,
+):
     for name in ("b.JPG", "a.png", "below/c.Jpeg", "below/deeper/d.webp"):
         picture(tmp_path / "cat" / name)
     ours = list_images(tmp_path, {"cat": 0})
@@ -370,7 +403,9 @@ def test_two_validation_images_of_one_number_are_refused(imagenet):
 
 def test_a_class_that_a_label_set_lists_twice_counts_once_and_is_said(imagenet):
     (imagenet / "real.json").write_text(json.dumps([[0, 0], [1], [2, 3, 2], [], [5], [6]]))
-    with pytest.warns(UserWarning, match="real.json: 2 label sets list a class twice; it counts once"):
+    with pytest.warns(
+        UserWarning, match="real.json: 2 label sets list a class twice; it counts once"
+    ):
         real = ImageNetReal(imagenet / "val", imagenet / "real.json")
     assert real.real[0] == [0] and real.real[2] == [2, 3]
 
@@ -394,7 +429,10 @@ def test_a_faulty_validation_listing_is_named(tmp_path, lines, message):
 def test_empty_lists_and_names_that_lead_out_of_webvision_are_refused(tmp_path, empty):
     (tmp_path / "info").mkdir()
     names = ("train_filelist_flickr", "train_filelist_google", "val_filelist")
-    contents = {name: "a.png 1\n" if name.startswith("val") == (empty != "val_filelist") else "" for name in names}
+    contents = {
+        name: "a.png 1\n" if name.startswith("val") == (empty != "val_filelist") else ""
+        for name in names
+    }
     for name, content in contents.items():
         (tmp_path / "info" / f"{name}.txt").write_text(content)
     part = "validation" if empty == "val_filelist" else "training"
@@ -434,7 +472,16 @@ def test_fewer_digits_than_a_grid_has_cells_are_refused_at_the_start(tmp_path, p
         write_idx(tmp_path / f"{name}-images-idx3-ubyte", np.zeros((n, 28, 28)))
         write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(n) % 10)
     conf = parse_config(
-        ["--dataset", "mnist", "--mnist_path", str(tmp_path), "--model", "small-10", "--batch_size", "2"]
+        [
+            "--dataset",
+            "mnist",
+            "--mnist_path",
+            str(tmp_path),
+            "--model",
+            "small-10",
+            "--batch_size",
+            "2",
+        ]
     )
     locate_data(conf)
     with pytest.raises(UserError, match="8 digits, a grid needs 9"):
@@ -447,6 +494,8 @@ def test_class_folders_without_a_training_image_are_named(tmp_path, capsys):
         picture(tmp_path / part / "dog" / "b.png")
     for name in ("hen", "cow"):
         (tmp_path / "train" / name).mkdir()
-    source = open_source(folder_conf(tmp_path, "--dataset", "folder", "--batch_size", "2"), Accelerator(cpu=True))
+    source = open_source(
+        folder_conf(tmp_path, "--dataset", "folder", "--batch_size", "2"), Accelerator(cpu=True)
+    )
     assert source.num_classes == 4
     assert "warning: 2 of 4 classes have no training image: cow, hen" in capsys.readouterr().out

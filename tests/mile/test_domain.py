@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from mile.config import setting
-from mile.dataset import balanced_subset, compose_grids, eval_transform, mnist_preprocess, train_transform
+from mile.dataset import (
+    balanced_subset,
+    compose_grids,
+    eval_transform,
+    mnist_preprocess,
+    train_transform,
+)
 from mile.folders import class_weights
 from mile.learning import IteratedLearning, bce_loss, pseudo_labels
 from mile.models import build_model
@@ -186,4 +192,6 @@ def test_the_teacher_labels_an_image_alike_in_any_batch():
     whole = taught.target[0]
     taught.imitation_step(torch.cat([x[:1], 50 * x[1:]]))
     assert torch.equal(whole, taught.target[0])
-    assert all(torch.equal(value, frozen[name]) for name, value in taught.teacher.state_dict().items())
+    assert all(
+        torch.equal(value, frozen[name]) for name, value in taught.teacher.state_dict().items()
+    )

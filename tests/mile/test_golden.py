@@ -20,7 +20,9 @@ RHOS = (0.1, 0.25, 0.5, 0.75)
 def load(name):
     """The arrays of one golden file, numeric ones as tensors."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(v) if v.dtype.kind in "biuf" else v for key, v in arrays.items()}
+        return {
+            key: torch.from_numpy(v) if v.dtype.kind in "biuf" else v for key, v in arrays.items()
+        }
 
 
 def close(actual, expected, tolerance):
@@ -39,7 +41,9 @@ def test_pseudo_labels(rho):
     assert plain.dtype == torch.float32
     assert torch.equal(plain, golden[f"target_{rho}_no"].float())
     assert torch.equal(pseudo_labels(logits, rho, label=label), golden[f"target_{rho}_gt"].float())
-    assert torch.equal(pseudo_labels(logits, rho, threshold_on="logit"), golden[f"target_logit_{rho}"].float())
+    assert torch.equal(
+        pseudo_labels(logits, rho, threshold_on="logit"), golden[f"target_logit_{rho}"].float()
+    )
 
 
 @pytest.mark.parametrize("kind", ["no", "gt"])
@@ -48,7 +52,11 @@ def test_imitation_loss(reduction, kind):
     golden = load("pseudo_labels")
     for rho in RHOS:
         target = golden[f"target_{rho}_{kind}"].float()
-        close(bce_loss(golden["student_logits"], target, reduction), golden[f"loss_{reduction}_{rho}_{kind}"], 1e-5)
+        close(
+            bce_loss(golden["student_logits"], target, reduction),
+            golden[f"loss_{reduction}_{rho}_{kind}"],
+            1e-5,
+        )
 
 
 def test_interactive_losses():
@@ -56,14 +64,18 @@ def test_interactive_losses():
     logits, onehot = golden["student_logits"], F.one_hot(golden["label"], 10).float()
     close(bce_loss(logits, onehot), golden["interactive_sum"], 1e-5)
     close(bce_loss(logits, onehot, "mean"), golden["interactive_mean"], 1e-5)
-    close(bce_loss(logits, onehot, weight=golden["weights"]), golden["interactive_sum_weighted"], 1e-5)
+    close(
+        bce_loss(logits, onehot, weight=golden["weights"]), golden["interactive_sum_weighted"], 1e-5
+    )
 
 
 # ---- metrics --------------------------------------------------------------------------------------
 
 
 def metrics_of(golden, schema, rho, protocol, batch=29):
-    metrics = RealMetrics(golden["logits"].shape[1], schema=schema, rho=rho, protocol=protocol, top5=True)
+    metrics = RealMetrics(
+        golden["logits"].shape[1], schema=schema, rho=rho, protocol=protocol, top5=True
+    )
     columns = golden["logits"], golden["label"], golden["real"].bool()
     for logits, label, real in zip(*(column.split(batch) for column in columns), strict=True):
         metrics.update(logits, label, real)
@@ -81,8 +93,16 @@ def test_metrics_of_the_authors(number):
         assert abs(ours["acc5"] - expected["val_acc_5"]) <= 3 / ours["n"]
         close(ours["real_acc"], expected["val_real_acc"], 1e-6)
         close(ours["real_f1"], expected["val_real_acc_f1"], 1e-6)
-        close(metrics_of(golden, schema, 0.5, "authors")["real_f1"], expected["val_real_acc_f1_05"], 1e-6)
-        close(metrics_of(golden, schema, 0.25, "authors")["real_f1"], expected["val_real_acc_f1_025"], 1e-6)
+        close(
+            metrics_of(golden, schema, 0.5, "authors")["real_f1"],
+            expected["val_real_acc_f1_05"],
+            1e-6,
+        )
+        close(
+            metrics_of(golden, schema, 0.25, "authors")["real_f1"],
+            expected["val_real_acc_f1_025"],
+            1e-6,
+        )
         if schema != "softmax":
             close(ours["any_hit"], expected["val_real_acc_05"], 1e-6)
 
@@ -109,7 +129,10 @@ def test_metrics_of_the_unofficial_code(number):
 
         size = int(golden["batch_size"])
         starts = range(0, len(lists), size)
-        loader = [(golden["logits"][i : i + size], golden["label"][i : i + size], lists[i : i + size]) for i in starts]
+        loader = [
+            (golden["logits"][i : i + size], golden["label"][i : i + size], lists[i : i + size])
+            for i in starts
+        ]
         result = eval(Logits(), loader, conf)
         close(result[:4], row[:4], 1e-6)
         assert np.allclose([round(v, 3) for v in result[:4]], row[4:], atol=5e-4)
@@ -124,7 +147,9 @@ def test_grids():
     assert torch.equal(grids, golden["grid"])
     assert torch.equal(single, golden["single"])
     assert torch.equal(real, golden["real9"].bool())
-    assert (real.int() - golden["real8"].int()).min() >= 0  # the unofficial code forgets the ninth cell
+    assert (
+        real.int() - golden["real8"].int()
+    ).min() >= 0  # the unofficial code forgets the ninth cell
 
 
 def test_preprocessing_at_224():
@@ -188,7 +213,9 @@ def test_subset(number):
     golden = load("subset")
     classes, frac, seed = golden[f"arg_{number}"].tolist()
     samples = [
-        (f"n{c:08d}_{i:04d}.JPEG", c) for c, n in enumerate(golden[f"counts_{number}"].tolist()) for i in range(n)
+        (f"n{c:08d}_{i:04d}.JPEG", c)
+        for c, n in enumerate(golden[f"counts_{number}"].tolist())
+        for i in range(n)
     ]
     chosen = balanced_subset(samples, frac, int(seed), int(classes))
     assert [name for name, _ in chosen] == golden[f"files_{number}"].tolist()
@@ -248,7 +275,9 @@ def test_plain_passes_of_the_unofficial_code(schema):
     )  # fmt: skip
     losses = []
     for epoch in range(int(golden["epochs"])):
-        losses += [learner.interactive_step(x, y) for x, y in zip(golden["x"], golden["y"], strict=True)]
+        losses += [
+            learner.interactive_step(x, y) for x, y in zip(golden["x"], golden["y"], strict=True)
+        ]
         assert_state(learner.student, golden, f"student{epoch}")
     close(torch.stack(losses), golden["losses"], 2e-4)
 

@@ -19,11 +19,15 @@ def test_network(name):
     filled = {}
     for i, (key, shape, _) in enumerate(described):
         r = np.random.RandomState(i).standard_normal(int(np.prod(shape)))  # noqa: NPY002
-        filled[key] = torch.from_numpy(golden_weight(key, r, shape).reshape(shape)).to(state[key].dtype)
+        filled[key] = torch.from_numpy(golden_weight(key, r, shape).reshape(shape)).to(
+            state[key].dtype
+        )
     model.load_state_dict(filled)
     n, size = int(golden["n"]), int(golden["size"])
     flat = np.arange(n * 3 * size * size)
-    x = torch.from_numpy(np.sin(0.01 * flat + float(golden["phase"])).reshape(n, 3, size, size)).float()
+    x = torch.from_numpy(
+        np.sin(0.01 * flat + float(golden["phase"])).reshape(n, 3, size, size)
+    ).float()
     with torch.no_grad():
         error = (model(x) - golden["logits"]).abs().max() / golden["logits"].abs().max()
     assert error <= 1e-4

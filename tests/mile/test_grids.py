@@ -26,7 +26,9 @@ def index_of(loader, number):
 
 
 def test_composition_by_hand():
-    grids, single, real = compose_grids(DIGITS[:20], LABELS[:20], torch.tensor([0.5, 0.95], dtype=torch.float64))
+    grids, single, real = compose_grids(
+        DIGITS[:20], LABELS[:20], torch.tensor([0.5, 0.95], dtype=torch.float64)
+    )
     assert grids.shape == (2, 6, 9) and grids.dtype == torch.uint8
     assert grids[0, ::2, ::3].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]  # row by row
     assert single.tolist() == [4, 6]  # the centre; cell 7 of the second grid (digits 9..17)
@@ -43,13 +45,19 @@ def test_cells_are_named_with_the_published_probabilities():
 
 
 def test_preprocessing_has_three_equal_channels_before_normalising():
-    grids = torch.randint(0, 256, (2, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    grids = torch.randint(
+        0, 256, (2, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     for size in (84, 224, 30):
         x = mnist_preprocess(grids, size)
         assert x.shape == (2, 3, size, size) and x.dtype == torch.float32
         grey = x * std.view(3, 1, 1) + mean.view(3, 1, 1)
-        assert torch.allclose(grey[:, 0], grey[:, 1], atol=1e-5) and grey.min() > -1e-3 and grey.max() < 1.001
+        assert (
+            torch.allclose(grey[:, 0], grey[:, 1], atol=1e-5)
+            and grey.min() > -1e-3
+            and grey.max() < 1.001
+        )
     assert torch.allclose(mnist_preprocess(grids)[:, 0] * 0.229 + 0.485, grids / 255, atol=1e-5)
 
 
@@ -95,7 +103,10 @@ def test_processes_share_each_batch_and_each_test_grid_is_seen_once():
 
 def test_test_grids_do_not_depend_on_the_seed(tmp_path):
     write_mnist(tmp_path, 60)
-    one, two = (MultilabelMNIST(tmp_path, "resnet18-10", conf_of(seed=s)).getDataloader(False) for s in (0, 1))
+    one, two = (
+        MultilabelMNIST(tmp_path, "resnet18-10", conf_of(seed=s)).getDataloader(False)
+        for s in (0, 1)
+    )
     assert torch.equal(one.table, two.table) and len(one) == 1
     x, single, real = next(iter(one))
     assert x.shape == (6, 3, 84, 84) and real.shape == (6, 10) and real.dtype == torch.bool
@@ -135,7 +146,9 @@ def test_faulty_mnist_files_are_named(tmp_path):
         with pytest.raises(UserError, match=message):
             MultilabelMNIST(tmp_path)
     images.write_bytes(good)
-    (raw / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\1" + struct.pack(">I", 29) + b"\0" * 29)
+    (raw / "train-labels-idx1-ubyte").write_bytes(
+        b"\0\0\x08\1" + struct.pack(">I", 29) + b"\0" * 29
+    )
     with pytest.raises(UserError, match="do not belong together"):
         MultilabelMNIST(tmp_path)
     with pytest.raises(UserError, match="no MNIST/raw"):
@@ -160,7 +173,9 @@ def test_digits_set_aside_are_in_no_training_grid(tmp_path):
 @pytest.mark.parametrize("size", [30, 84, 224])
 def test_half_precision_grids_are_resized_and_normalised_in_float32(dtype, size):
     """Grey levels up to 255 are exact in both types."""
-    pixels = torch.randint(0, 256, (2, 84, 84), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (2, 84, 84), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     half = mnist_preprocess(pixels.to(dtype), size)
     assert half.dtype == torch.float32
     assert torch.equal(half, mnist_preprocess(pixels, size))

@@ -55,12 +55,16 @@ def spoil_the_middle(path):
 def test_an_unreadable_image_ends_the_run_before_its_first_step(root, tmp_path, part):
     path = cut(root / part / "dog" / f"dog_{part[0]}1.png")
     count = {"train": "1 of 12 images of train", "val": "1 of 6 images of val"}[part]
-    with pytest.raises(CorruptImage, match=f"{path}: unreadable image .*{count}; replace, or --skip_corrupt"):
+    with pytest.raises(
+        CorruptImage, match=f"{path}: unreadable image .*{count}; replace, or --skip_corrupt"
+    ):
         run_folders(root, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
-def test_with_skip_corrupt_unreadable_evaluation_images_are_left_out_by_name_and_counted(root, tmp_path, capsys):
+def test_with_skip_corrupt_unreadable_evaluation_images_are_left_out_by_name_and_counted(
+    root, tmp_path, capsys
+):
     whole = run_folders(root, tmp_path / "whole")
     out = capsys.readouterr().out
     assert whole["eval_skipped"] == 0
@@ -71,7 +75,9 @@ def test_with_skip_corrupt_unreadable_evaluation_images_are_left_out_by_name_and
     out = capsys.readouterr().out
     assert (summary["eval_skipped"], summary["images"], summary["skipped"]) == (1, 5, 0)
     assert f"val: 1 of 6 images cannot be read and are left out: {path}" in out
-    assert out.count("without 1 unreadable image") == 2  # the generation's line and below the last lines
+    assert (
+        out.count("without 1 unreadable image") == 2
+    )  # the generation's line and below the last lines
     assert "all of these are without 1 unreadable image of the 6" in out
     assert lines_of(tmp_path / "r", "test")[0]["eval_skipped"] == 1
     assert (tmp_path / "r" / "output.txt").read_text().endswith(" eval_skipped:1\n")
@@ -98,7 +104,10 @@ def test_damage_in_the_middle_of_an_evaluation_image(root, tmp_path, capsys):
     summary = run_folders(root, tmp_path / "s", "--skip_corrupt")
     assert (summary["eval_skipped"], summary["images"]) == (1, 5)
     out = capsys.readouterr().out
-    assert out.count(f"left out of the evaluation: {path}") == 1 and "without 1 unreadable image" in out
+    assert (
+        out.count(f"left out of the evaluation: {path}") == 1
+        and "without 1 unreadable image" in out
+    )
     path.unlink()
     without = run_folders(root, tmp_path / "t")
     assert summary["acc_final"] == without["acc_final"] and summary["mAP"] == without["mAP"]
@@ -114,10 +123,18 @@ def test_an_evaluation_of_nothing_is_one_line():
 def test_figures_show_the_images_that_were_evaluated(root, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(report, "draw_label_sets", figures.draw_label_sets)
-    monkeypatch.setattr(figures, "save_grid", lambda path, rows, titles, **more: shown.extend(sum(titles, [])))
+    monkeypatch.setattr(
+        figures, "save_grid", lambda path, rows, titles, **more: shown.extend(sum(titles, []))
+    )
     spoil_the_middle(root / "val" / "cat" / "cat_v0.png")
     run_folders(root, tmp_path / "r", "--skip_corrupt", total_steps=4)
-    assert [title.split("\n")[0] for title in shown] == ["y cat", "y dog", "y dog", "y hen", "y hen"]
+    assert [title.split("\n")[0] for title in shown] == [
+        "y cat",
+        "y dog",
+        "y dog",
+        "y hen",
+        "y hen",
+    ]
     history = state(tmp_path / "r")["state"]["history"]
     assert history.shape == (2, 6, 3) and not history[:, 0].any() and history[:, 1:].all()
 
@@ -130,10 +147,14 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(root, tmp_path, part):
         run_folders(root, tmp_path / "r", "--skip_corrupt")
 
 
-def test_training_images_are_left_out_by_name_and_of_the_exported_label_sets(root, tmp_path, capsys):
+def test_training_images_are_left_out_by_name_and_of_the_exported_label_sets(
+    root, tmp_path, capsys
+):
     path = cut(root / "train" / "dog" / "dog_t0.png")
     summary = run_folders(root, tmp_path / "r", "--skip_corrupt", "--export_labels", total_steps=6)
-    assert f"train: 1 of 12 images cannot be read and are left out: {path}" in capsys.readouterr().out
+    assert (
+        f"train: 1 of 12 images cannot be read and are left out: {path}" in capsys.readouterr().out
+    )
     assert summary["skipped"] > 0 and summary["eval_skipped"] == 0
     table = json.loads((tmp_path / "r" / "label_sets.json").read_text())
     assert len(table) == 11 and "dog/dog_t0.png" not in table
@@ -143,27 +164,40 @@ def test_an_evaluation_alone_does_not_look_at_training_images(root, tmp_path):
     run_folders(root, tmp_path / "r")
     weights = tmp_path / "r" / "checkpoints" / "last.pt"
     cut(root / "train" / "dog" / "dog_t0.png")
-    own = {"dataset": "folder", "data_path": root / "train", "val_path": root / "val", "num_workers": 0}
+    own = {
+        "dataset": "folder",
+        "data_path": root / "train",
+        "val_path": root / "val",
+        "num_workers": 0,
+    }
     own |= {"batch_size": 4, "pretrained": weights, "checkpoint_path": tmp_path / "w"}
     entry.main(["--cpu", "--eval_only", *flags(**own, output_dir=tmp_path / "e")])
     with pytest.raises(CorruptImage, match="dog_t0.png"):
-        entry.main(["--cpu", "--eval_only", "--export_labels", *flags(**own, output_dir=tmp_path / "f")])
+        entry.main(
+            ["--cpu", "--eval_only", "--export_labels", *flags(**own, output_dir=tmp_path / "f")]
+        )
 
 
 def test_the_images_held_out_to_choose_rho_are_looked_at_too(root, tmp_path):
-    source = open_source(folder_conf(root, "--dataset", "folder", "--rho_cover", "0.9"), Accelerator(cpu=True))
+    source = open_source(
+        folder_conf(root, "--dataset", "folder", "--rho_cover", "0.9"), Accelerator(cpu=True)
+    )
     held = source._held_out.samples
     assert len(held) == 1
     cut(root / held[0][0])
     with pytest.raises(UserError, match="none of the images held out can be read"):
         open_source(
-            folder_conf(root, "--dataset", "folder", "--rho_cover", "0.9", "--skip_corrupt"), Accelerator(cpu=True)
+            folder_conf(root, "--dataset", "folder", "--rho_cover", "0.9", "--skip_corrupt"),
+            Accelerator(cpu=True),
         )
 
 
 def test_a_listed_image_that_is_not_there_is_an_error_also_with_skip_corrupt(imagenet, tmp_path):  # noqa: F811
     (tmp_path / "info").mkdir()
-    names = [path.relative_to(tmp_path).as_posix() for path in sorted((imagenet / "train").rglob("*.JPEG"))]
+    names = [
+        path.relative_to(tmp_path).as_posix()
+        for path in sorted((imagenet / "train").rglob("*.JPEG"))
+    ]
     for part, lines in (
         ("train_filelist_flickr", names),
         ("train_filelist_google", ["google/a.jpg"]),
@@ -174,21 +208,28 @@ def test_a_listed_image_that_is_not_there_is_an_error_also_with_skip_corrupt(ima
     val = next((imagenet / "val").rglob("*.JPEG")).relative_to(imagenet / "val")
     (tmp_path / "info" / "val_filelist.txt").write_text(f"{val} 1\n")
     conf = ["--dataset", "webvision", "--data_path", str(tmp_path)]
-    with pytest.raises(UserError, match="train: 1 of 19 listed images are not there, the first is .*google/a.jpg"):
+    with pytest.raises(
+        UserError, match="train: 1 of 19 listed images are not there, the first is .*google/a.jpg"
+    ):
         open_source(folder_conf(imagenet, *conf, "--skip_corrupt"), Accelerator(cpu=True))
 
 
 def test_tables_of_several_runs_say_what_they_are_without(root, tmp_path):
     cut(root / "val" / "cat" / "cat_v0.png")
     run_folders(root, tmp_path / "c", "--skip_corrupt", seeds="0,1")
-    assert "measured without 1 unreadable image of the evaluation set" in (tmp_path / "c" / "table.txt").read_text()
+    assert (
+        "measured without 1 unreadable image of the evaluation set"
+        in (tmp_path / "c" / "table.txt").read_text()
+    )
     assert pd.read_csv(tmp_path / "c" / "results.csv").eval_skipped.tolist() == [1, 1]
 
 
 # ---- an evaluation that fails costs no step ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["in the first generation", "in the second generation", "rho_cover"])
+@pytest.mark.parametrize(
+    "when", ["in the first generation", "in the second generation", "rho_cover"]
+)
 def test_after_a_failed_evaluation_resume_repeats_no_step(root, tmp_path, monkeypatch, when):
     own = {"total_steps": 8, "k_t": 3, "k_s": 1}
     if when == "rho_cover":
@@ -220,7 +261,9 @@ def test_after_a_failed_evaluation_resume_repeats_no_step(root, tmp_path, monkey
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
-def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(root, tmp_path, monkeypatch, capsys):
+def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(
+    root, tmp_path, monkeypatch, capsys
+):
     """By the command line: status 2 and one line, then the numbers of a run that was never stopped."""
     own = {"total_steps": 4, "k_t": 1, "k_s": 1}
     run_folders(root, tmp_path / "whole", **own)
@@ -310,7 +353,9 @@ def test_pictures_of_every_kind_are_trained_on_and_evaluated(root, tmp_path, aug
     for part in ("train", "val"):
         for name, content in PICTURES.items():
             (root / part / "cat" / name).write_bytes(content())
-    summary = run_folders(root, tmp_path / "r", image_size=16, augment=augment, total_steps=6, batch_size=10)
+    summary = run_folders(
+        root, tmp_path / "r", image_size=16, augment=augment, total_steps=6, batch_size=10
+    )
     assert summary["images"] == 6 + len(PICTURES) and summary["eval_skipped"] == 0
 
 
@@ -328,7 +373,9 @@ def test_long_and_narrow_pictures_are_cut_to_their_middle_before_they_are_enlarg
     original = Image.Image.resize
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            Image.Image, "resize", lambda self, size, *a, **k: seen.append(size) or original(self, size, *a, **k)
+            Image.Image,
+            "resize",
+            lambda self, size, *a, **k: seen.append(size) or original(self, size, *a, **k),
         )
         look(Image.new("RGB", (1, 5000)))
     assert max(seen[0]) <= 40 * 256

@@ -20,7 +20,9 @@ X, Y = torch.randn(12, 3, 12, 12, generator=torch.Generator().manual_seed(0)), t
 def learner_of(kind, **more):
     torch.manual_seed(0)
     student = None if kind == "teacher" else build_model("small-10")
-    return IteratedLearning(build_model("small-10"), student, num_classes=10, student_init=kind, lr=0.1, **more)
+    return IteratedLearning(
+        build_model("small-10"), student, num_classes=10, student_init=kind, lr=0.1, **more
+    )
 
 
 def snapshot(network):
@@ -49,7 +51,9 @@ def test_bce_loss_sums_over_classes_and_passes_gradcheck():
     assert torch.allclose(bce_loss(z, torch.ones(2, 3), weight=weight), expected)
     z, target = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.rand(3, 4) > 0.5
     for reduction in ("sum", "mean"):
-        assert torch.autograd.gradcheck(lambda z, r=reduction: bce_loss(z, target, r, torch.tensor([1.0, 2, 3])), z)
+        assert torch.autograd.gradcheck(
+            lambda z, r=reduction: bce_loss(z, target, r, torch.tensor([1.0, 2, 3])), z
+        )
     with pytest.raises(ValueError, match="'none': sum or mean"):
         bce_loss(logits, torch.ones(4, 6), "none")
     with pytest.raises(ValueError, match="'p': prob or logit"):
@@ -95,7 +99,9 @@ def test_keep_ground_truth_adds_y():
     learner = learner_of("teacher", keep_ground_truth=True, rho=0.99)
     learner.begin_imitation()
     learner.imitation_step(X, Y)
-    assert torch.equal(learner.target.argmax(1), Y) and torch.equal(learner.target.sum(1), torch.ones(12))
+    assert torch.equal(learner.target.argmax(1), Y) and torch.equal(
+        learner.target.sum(1), torch.ones(12)
+    )
 
 
 @pytest.mark.parametrize("schema", ["sigmoid", "softmax"])
@@ -189,8 +195,14 @@ def test_learning_rate_schedules():
     rates = LearningRate(conf, [optimizer], Plan(conf, 10))
     assert rates.factor(299) == 1 and rates.factor(300) == 0.1
     conf = conf_of(k_t=3, k_s=2, warmup=7, epoch_num=4, lr_schedule="step", lr_milestones="1,3,0.9")
-    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [12, 22, 24]  # borders of generations
-    conf = conf_of(schema="sigmoid", epoch_num=110, total_steps=25, lr_schedule="step", lr_milestones="2")
+    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [
+        12,
+        22,
+        24,
+    ]  # borders of generations
+    conf = conf_of(
+        schema="sigmoid", epoch_num=110, total_steps=25, lr_schedule="step", lr_milestones="2"
+    )
     assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [20]
     conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="cosine")
     rates = LearningRate(conf, [optimizer], Plan(conf, 10))
@@ -212,7 +224,10 @@ def test_bias_starts_at_the_prior():
         last = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
         assert torch.allclose(last.bias.sigmoid(), torch.full((classes,), 1 / (classes + 1)))
     assert build_model("small-10", bias_init="default")[-1].bias.std() > 0
-    assert build_model("resnet50d", 7)(torch.zeros(1, 3, 32, 32).expand(2, 3, 32, 32)).shape == (2, 7)
+    assert build_model("resnet50d", 7)(torch.zeros(1, 3, 32, 32).expand(2, 3, 32, 32)).shape == (
+        2,
+        7,
+    )
     with pytest.raises(UserError, match="resnet9000"):
         build_model("resnet9000")
 
@@ -221,8 +236,12 @@ def test_weight_files_of_all_kinds_load_and_others_are_named(tmp_path):
     torch.manual_seed(1)
     source, state = build_model("small-10"), None
     state = source.state_dict()
-    authors = {"backbone.module." + k: v for k, v in state.items()} | {"teacher.module.x": torch.zeros(1)}
-    for number, content in enumerate((state, {"module." + k: v for k, v in state.items()}, {"state_dict": authors})):
+    authors = {"backbone.module." + k: v for k, v in state.items()} | {
+        "teacher.module.x": torch.zeros(1)
+    }
+    for number, content in enumerate(
+        (state, {"module." + k: v for k, v in state.items()}, {"state_dict": authors})
+    ):
         path = tmp_path / f"{number}.pth"
         torch.save(content, path)
         model = build_model("small-10")

@@ -82,7 +82,9 @@ def test_sigterm_saves_and_exits_143(tmp_path, whole, monkeypatch, phase):
     assert_same_run(whole("teacher"), tmp_path / "r")
 
 
-def test_a_signal_during_evaluation_is_answered_and_the_evaluation_repeated(tmp_path, whole, monkeypatch):
+def test_a_signal_during_evaluation_is_answered_and_the_evaluation_repeated(
+    tmp_path, whole, monkeypatch
+):
     original, calls = entry.evaluate, []
 
     def kill_in_the_first(*args):
@@ -130,7 +132,13 @@ def test_other_settings_are_refused_and_a_finished_run_stands(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("phase", "resting"), ("generation", -1), ("rho", float("nan")), ("rho", "x"), ("optimizers", [])],
+    [
+        ("phase", "resting"),
+        ("generation", -1),
+        ("rho", float("nan")),
+        ("rho", "x"),
+        ("optimizers", []),
+    ],
 )
 def test_a_checkpoint_with_a_value_that_none_can_be_is_refused_in_one_line(tmp_path, name, value):
     run(tmp_path / "r", "--max_steps", "2")
@@ -169,10 +177,15 @@ def test_kill_9_in_the_imitation_phase_of_an_image_folder_run(tmp_path):
         places = {"output_dir": tmp_path / folder, "checkpoint_path": tmp_path / "weights"}
         command = [sys.executable, "MILe.py", "--sample", "--cpu", *flags(**own, **places), *more]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, cwd=ROOT / "mile", env=environment, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, cwd=ROOT / "mile", env=environment, stdout=subprocess.DEVNULL
+        )
 
     assert start("whole").wait() == 0
-    killed, last = start("killed", "--checkpoint_every", "1"), tmp_path / "killed" / "checkpoints" / "last.pt"
+    killed, last = (
+        start("killed", "--checkpoint_every", "1"),
+        tmp_path / "killed" / "checkpoints" / "last.pt",
+    )
     while killed.poll() is None:
         if last.is_file() and state(tmp_path / "killed")["progress"]["step"] >= 13:
             killed.kill()
@@ -191,7 +204,14 @@ def test_two_processes_equal_one(tmp_path):
     short = {"warmup": 0, "k_t": 2, "k_s": 1, "total_steps": 3}
     command = [*TORCHRUN, "MILe.py", "--sample", "--cpu", *flags(**{**TINY, **short, **places})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=ROOT / "mile", env=environment, check=True, stdout=subprocess.DEVNULL, timeout=600)
+    subprocess.run(
+        command,
+        cwd=ROOT / "mile",
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=600,
+    )
     run(tmp_path / "one", **short)
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     for key, value in one["state"]["learner"].items():

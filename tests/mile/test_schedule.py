@@ -46,7 +46,9 @@ def test_a_run_has_exactly_its_steps_and_no_empty_generation(steps, schema):
 def test_every_schedule_is_finite_positive_and_never_above_its_start(steps, kind):
     for milestones in MILESTONES:
         for settings in ({"schema": "sigmoid"}, {"k_t": 3, "k_s": 2, "warmup": 1}):
-            conf = conf_of(lr_schedule=kind, lr_milestones=milestones, total_steps=steps, **settings)
+            conf = conf_of(
+                lr_schedule=kind, lr_milestones=milestones, total_steps=steps, **settings
+            )
             plan, used = walk(conf, pass_steps=4)
             assert len(used) == plan.steps == steps
             assert all(math.isfinite(rate) and 0 < rate <= 0.1 for rate in used)
@@ -56,7 +58,9 @@ def test_every_schedule_is_finite_positive_and_never_above_its_start(steps, kind
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_milestones_that_are_shares_fall_where_the_share_of_the_steps_is_over(steps):
-    conf = conf_of(lr_schedule="step", lr_milestones="0.6,0.85", total_steps=steps, schema="sigmoid")
+    conf = conf_of(
+        lr_schedule="step", lr_milestones="0.6,0.85", total_steps=steps, schema="sigmoid"
+    )
     _, used = walk(conf, pass_steps=4)
     borders = [round(0.6 * steps), round(0.85 * steps)]
     by_hand = [0.1 * 0.1 ** sum(step >= border for border in borders) for step in range(steps)]

@@ -7,7 +7,9 @@ import pytest
 import mile
 from tests.short_names import program_for, run_inside
 
-MODULES = sorted(path.stem for path in Path(mile.__file__).parent.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    path.stem for path in Path(mile.__file__).parent.glob("*.py") if path.stem != "__init__"
+)
 
 EDIT = """
     import torch

@@ -34,8 +34,18 @@ def metrics_of(logits=LOGITS, label=LABEL, real=REAL, **more):
 
 
 def test_prediction_sets_by_hand():
-    assert prediction_set(LOGITS, 0.5).int().tolist() == [[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]]
-    assert prediction_set(LOGITS, 0.5, "softmax").int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert prediction_set(LOGITS, 0.5).int().tolist() == [
+        [1, 1, 0],
+        [0, 1, 0],
+        [1, 1, 1],
+        [1, 0, 0],
+    ]
+    assert prediction_set(LOGITS, 0.5, "softmax").int().tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+        [1, 0, 0],
+    ]
     assert prediction_set(LOGITS, 0.5, "MILe", "unofficial")[1].sum() == 0  # may be empty
 
 
@@ -88,7 +98,11 @@ def test_a_label_listed_twice_counts_once():
 
 def test_renaming_classes_changes_nothing():
     g = torch.Generator().manual_seed(1)
-    logits, label, real = torch.randn(30, 6, generator=g), torch.arange(30) % 6, torch.rand(30, 6, generator=g) < 0.3
+    logits, label, real = (
+        torch.randn(30, 6, generator=g),
+        torch.arange(30) % 6,
+        torch.rand(30, 6, generator=g) < 0.3,
+    )
     order = torch.randperm(6, generator=g)
     renamed = metrics_of(logits[:, order], torch.argsort(order)[label], real[:, order])
     assert renamed == pytest.approx(metrics_of(logits, label, real))
@@ -105,7 +119,12 @@ def test_eval_puts_the_model_in_evaluation_mode_and_uses_the_config(monkeypatch)
     torch.manual_seed(0)
     model = build_model("small-10").train()
     result = eval(model, [(torch.randn(4, 3, 30, 30), torch.arange(4), [[0], [], [1, 2], [3]])])
-    assert not model.training and result._fields[:4] == ("acc", "real_f1", "real_acc", "label_coverage")
+    assert not model.training and result._fields[:4] == (
+        "acc",
+        "real_f1",
+        "real_acc",
+        "label_coverage",
+    )
     assert result.n == 4 and result.n_real == 3
 
 
@@ -149,15 +168,21 @@ def test_threshold_study_equals_the_metric_at_every_threshold(protocol):
 
 def test_the_study_of_softmax_is_by_threshold_where_its_set_by_protocol_is_the_top_class():
     p = torch.tensor([[0.6, 0.3, 0.1]])
-    study = threshold_study(p.log(), torch.tensor([[True, True, False]]), "softmax", grid=[0.05, 0.2, 0.7])
-    assert study.coverage.tolist() == [3, 2, 1] and study.f1.tolist() == pytest.approx([0.8, 1, 2 / 3])
+    study = threshold_study(
+        p.log(), torch.tensor([[True, True, False]]), "softmax", grid=[0.05, 0.2, 0.7]
+    )
+    assert study.coverage.tolist() == [3, 2, 1] and study.f1.tolist() == pytest.approx(
+        [0.8, 1, 2 / 3]
+    )
     assert study.best == {"best_f1": 1, "best_f1_threshold": 0.2, "best_f1_coverage": 2}
 
 
 def test_mean_average_precision_skips_classes_without_a_positive_and_images_without_a_label():
     p = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.2, 0.4], [0.1, 0.9, 0.3]])
     real = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 0]]).bool()
-    expected = np.mean([average_precision_score([1, 0], [0.9, 0.8]), average_precision_score([0, 1], [0.1, 0.2])])
+    expected = np.mean(
+        [average_precision_score([1, 0], [0.9, 0.8]), average_precision_score([0, 1], [0.1, 0.2])]
+    )
     assert mean_average_precision(p, real) == pytest.approx(expected)
 
 
@@ -170,18 +195,32 @@ def test_trivial_answers():
 
 def test_the_threshold_that_covers_y_stays_between_prior_and_second_label():
     p = torch.tensor([[0.9, 0.5, 0.0], [0.6, 0.8, 0.1], [0.7, 0.2, 0.4], [0.1, 0.0, 0.9]])
-    y = torch.tensor([1, 0, 2, 0])  # p of y: 0.5, 0.6, 0.4, 0.1; second highest 0.5, 0.6, 0.4, 0.1; prior 1/3
+    y = torch.tensor(
+        [1, 0, 2, 0]
+    )  # p of y: 0.5, 0.6, 0.4, 0.1; second highest 0.5, 0.6, 0.4, 0.1; prior 1/3
     assert covering_rho(p, y, 2 / 3) == pytest.approx(0.4)
     assert covering_rho(p, y, 0.99) == pytest.approx(1 / 3)  # not below the prior
-    assert covering_rho(p[:3], y[[0, 0, 0]], 0.99) == pytest.approx(1 / 3)  # of all classes, whichever occur
+    assert covering_rho(p[:3], y[[0, 0, 0]], 0.99) == pytest.approx(
+        1 / 3
+    )  # of all classes, whichever occur
     assert covering_rho(p, y, 0.01) == pytest.approx(p.topk(2).values[:, 1].median().item())
 
 
 def test_label_sets_for_export():
     conf = parse_config([])
-    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]]
+    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [
+        [1, 1, 0],
+        [0, 0, 0],
+        [1, 1, 1],
+        [1, 0, 0],
+    ]
     conf.keep_ground_truth = True
-    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 1]]
+    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [
+        [1, 1, 0],
+        [0, 1, 0],
+        [1, 1, 1],
+        [1, 0, 1],
+    ]
     conf.schema = "softmax"
     assert torch.equal(label_sets(LOGITS, LABEL, 0.5, conf), prediction_set(LOGITS, 0.5, "softmax"))
 
@@ -193,7 +232,9 @@ def test_published_weights_from_the_cache_or_one_line(tmp_path, monkeypatch):
     def build(classes, **settings):
         return build_network(conf_of(pretrained="imagenet", **settings), classes, accelerator)
 
-    with pytest.raises(UserError, match=r"download failed \(.*WSL_OFFLINE is set.*give a weight file"):
+    with pytest.raises(
+        UserError, match=r"download failed \(.*WSL_OFFLINE is set.*give a weight file"
+    ):
         build(1000, model="resnet18")
     with pytest.raises(UserError, match="no published weights of small"):
         build(10, model="small")
@@ -201,7 +242,9 @@ def test_published_weights_from_the_cache_or_one_line(tmp_path, monkeypatch):
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(theirs.state_dict(), folder / "resnet18-f37072fd.pth")
     state = theirs.state_dict()
-    assert all(torch.equal(v, state[k]) for k, v in build(1000, model="resnet18").state_dict().items())
+    assert all(
+        torch.equal(v, state[k]) for k, v in build(1000, model="resnet18").state_dict().items()
+    )
     seven = build(7, model="resnet18", bias_init="prior")
     assert torch.equal(seven.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
     assert seven.fc.bias.sigmoid().allclose(torch.tensor(1 / 8))

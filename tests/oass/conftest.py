@@ -51,7 +51,12 @@ def devkit(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("devkit")
     with pytest.MonkeyPatch.context() as patch:
-        for name, count in {"NUM_TRAIN": 10, "NUM_TRAIN_AUG": 24, "NUM_VAL": 10, "NUM_TEST": 3}.items():
+        for name, count in {
+            "NUM_TRAIN": 10,
+            "NUM_TRAIN_AUG": 24,
+            "NUM_VAL": 10,
+            "NUM_TEST": 3,
+        }.items():
             patch.setattr(voc, name, count)
         voc.draw_voc(folder, np.random.default_rng(0))
     return folder

@@ -51,7 +51,12 @@ def test_pictures_masks_and_boxes_agree_and_the_seed_decides(compose, tiny_image
         assert set(np.unique(mask)) - {0} == {c + 1 for c in np.flatnonzero(data.split.labels[i])}
         for o in data.split.objects[i]:  # boxes count from 1
             ys, xs = np.nonzero(mask == CLASS_DIC[o.name] + 1)
-            assert o.box == (xs.min() + 1, ys.min() + 1, min(xs.max() + 1, 63), min(ys.max() + 1, 63))
+            assert o.box == (
+                xs.min() + 1,
+                ys.min() + 1,
+                min(xs.max() + 1, 63),
+                min(ys.max() + 1, 63),
+            )
 
 
 def test_whole_photographs(compose, tiny_imagenet, tmp_path):
@@ -59,7 +64,9 @@ def test_whole_photographs(compose, tiny_imagenet, tmp_path):
     assert (data.split.labels.sum(0)[:4] == 2).all() and (data.split.labels.sum(1) == 1).all()
     assert data.split.objects[0][0].box == (6, 6, 51, 61)
     photo = Image.open(next((tiny_imagenet / "train").glob(f"{compose.FIRST[0]}/images/*_0.JPEG")))
-    assert np.abs(np.asarray(data.image(0), int) - np.asarray(photo, int)).mean() < 30  # JPEG once more
+    assert (
+        np.abs(np.asarray(data.image(0), int) - np.asarray(photo, int)).mean() < 30
+    )  # JPEG once more
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,9 @@ def test_bounds_are_one_line_and_leave_no_folder(compose, tiny_imagenet, tmp_pat
 
 
 @pytest.mark.parametrize("missing", ["words.txt", "train", "a word"])
-def test_an_incomplete_tiny_imagenet_is_named_and_leaves_no_folder(compose, tiny_imagenet, tmp_path, missing):
+def test_an_incomplete_tiny_imagenet_is_named_and_leaves_no_folder(
+    compose, tiny_imagenet, tmp_path, missing
+):
     for source in tiny_imagenet.iterdir():
         if source.name != missing:
             (tmp_path / source.name).symlink_to(source)

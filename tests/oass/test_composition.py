@@ -44,7 +44,9 @@ def read(path):
 def plain_input(image, side, scale=1.0, flip=False):
     """The network's input (1,3,side,side): picture at the top left, the mean colour around it."""
     if scale != 1:
-        image = image.resize([max(1, round(v * scale)) for v in image.size], Image.Resampling.BICUBIC)
+        image = image.resize(
+            [max(1, round(v * scale)) for v in image.size], Image.Resampling.BICUBIC
+        )
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = (np.asarray(image, np.float64) / 255 - MEAN) / STD
@@ -187,7 +189,12 @@ def run(devkit, tmp_path_factory):
 VIEWS = {
     "": [(1.0, False, 64)],
     "--flip": [(1.0, False, 64), (1.0, True, 64)],
-    "--scales 0.5,1.3 --flip": [(0.5, False, 64), (0.5, True, 64), (1.3, False, 96), (1.3, True, 96)],
+    "--scales 0.5,1.3 --flip": [
+        (0.5, False, 64),
+        (0.5, True, 64),
+        (1.3, False, 96),
+        (1.3, True, 96),
+    ],
     "--scales 1.0,2": [(1.0, False, 64), (2.0, False, 128)],
 }
 
@@ -209,7 +216,9 @@ def test_every_number_of_an_evaluation(flags, run, devkit, tmp_path):
     assert summary["pointing"] == pytest.approx(wanted["pointing"], abs=1e-9)
 
 
-def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its_teacher(run, devkit):
+def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its_teacher(
+    run, devkit
+):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     trained = Trained(run / "checkpoints" / "last.pt", argparse.Namespace())
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
@@ -231,10 +240,16 @@ def test_the_gap_baselines_numbers_are_those_of_its_pooled_maps(small, devkit, t
     pooled = []
     for i in range(len(data)):
         with torch.no_grad():
-            pooled.append(model.class_maps(plain_input(data.image(i), SIDE))[0].mean((1, 2)).tolist())
+            pooled.append(
+                model.class_maps(plain_input(data.image(i), SIDE))[0].mean((1, 2)).tolist()
+            )
     aps = [plain_ap([z[c] for z in pooled], data.split.labels[:, c]) for c in range(20)]
-    assert summary["map"] == pytest.approx(100 * statistics.mean(ap for ap in aps if ap is not None), rel=1e-3)
-    assert summary["pointing"] == pytest.approx(plain_numbers(model, data, VIEWS[""])["pointing"], abs=1e-9)
+    assert summary["map"] == pytest.approx(
+        100 * statistics.mean(ap for ap in aps if ap is not None), rel=1e-3
+    )
+    assert summary["pointing"] == pytest.approx(
+        plain_numbers(model, data, VIEWS[""])["pointing"], abs=1e-9
+    )
 
 
 # --- one step of training ---
@@ -248,8 +263,14 @@ def plain_keypoint(cam, strategy, k=5, distance=2):
     if up.max() <= 0:
         y, x = SIDE // 2, SIDE // 2
     if strategy in ("cTopk", "cTopk-w"):
-        peaks = (maximum_filter(up, 2 * distance + 1, mode="constant", cval=-np.inf) == up) & (up > up.min())
-        places = [(r, c) for r, c in np.argwhere(peaks) if distance <= min(r, c) and max(r, c) < SIDE - distance]
+        peaks = (maximum_filter(up, 2 * distance + 1, mode="constant", cval=-np.inf) == up) & (
+            up > up.min()
+        )
+        places = [
+            (r, c)
+            for r, c in np.argwhere(peaks)
+            if distance <= min(r, c) and max(r, c) < SIDE - distance
+        ]
         accepted = []
         for r, c in sorted(places, key=lambda place: -up[place]):
             if all(max(abs(r - a), abs(c - b)) >= distance for a, b in accepted):
@@ -259,7 +280,10 @@ def plain_keypoint(cam, strategy, k=5, distance=2):
         if accepted:
             weights = [1.0 if strategy == "cTopk" else float(up[place]) for place in accepted]
             y, x = (
-                math.floor(sum(w * place[axis] for w, place in zip(weights, accepted, strict=True)) / sum(weights))
+                math.floor(
+                    sum(w * place[axis] for w, place in zip(weights, accepted, strict=True))
+                    / sum(weights)
+                )
                 for axis in (0, 1)
             )
     return [min(max(int(v), cell), SIDE - cell) for v in (y, x)]
@@ -275,7 +299,9 @@ def plain_step(student, teacher, images, labels, strategy):
     with torch.no_grad():
         logits, maps = copy.deepcopy(student).train()(images, with_cam=True)
     cell = SIDE // maps.shape[-1]
-    cl = statistics.mean(softmargin(z.double(), y.double()).item() for z, y in zip(logits, labels, strict=True))
+    cl = statistics.mean(
+        softmargin(z.double(), y.double()).item() for z, y in zip(logits, labels, strict=True)
+    )
     pcl, re = [], []
     for b, y in enumerate(labels):
         cams = plain_cam(maps[b])
@@ -283,10 +309,17 @@ def plain_step(student, teacher, images, labels, strategy):
         if strategy == "uniform":
             pairs = [([SIDE // 2, SIDE // 2], y)]
         elif strategy == "max":
-            highest = torch.stack([cams[c] for c in present]).amax(0) if present else torch.zeros_like(cams[0])
+            highest = (
+                torch.stack([cams[c] for c in present]).amax(0)
+                if present
+                else torch.zeros_like(cams[0])
+            )
             pairs = [(plain_keypoint(highest, strategy), y)]
         else:
-            pairs = [(plain_keypoint(cams[c], strategy), F.one_hot(torch.tensor(c), 20).float()) for c in present]
+            pairs = [
+                (plain_keypoint(cams[c], strategy), F.one_hot(torch.tensor(c), 20).float())
+                for c in present
+            ]
         for (row, column), target in pairs:
             tiles = loop_tiles(images[b], row, column, SIDE // 2)
             with torch.no_grad():
@@ -335,7 +368,9 @@ def test_the_logged_loss_of_a_baseline(strategy, small, tmp_path):
     with torch.no_grad():
         logits, maps = student(images, with_cam=True)
     scores = maps.mean((2, 3)) if strategy == "gap" else logits
-    wanted = statistics.mean(softmargin(z.double(), y.double()).item() for z, y in zip(scores, labels, strict=True))
+    wanted = statistics.mean(
+        softmargin(z.double(), y.double()).item() for z, y in zip(scores, labels, strict=True)
+    )
     dead = [float(maps[b, c].max() <= 1e-5) for b, c in torch.nonzero(labels).tolist()]
     assert [line["loss"], line["class_loss"]] == pytest.approx([wanted, wanted], rel=1e-5)
     assert line["p_class_loss"] == line["re_loss"] == line["num_pairs"] == 0
@@ -377,7 +412,9 @@ def test_the_ablations_means_and_deviations(small, tmp_path, monkeypatch, capsys
         return {"map": score, "best_map": score + 1, "pointing": score / 100, "dead_cam": None}
 
     monkeypatch.setattr(ablation, "train", fake_train)
-    ablation.main([*small, "--strategies", "none", "--seeds", "0,1,2", "--output_dir", str(tmp_path)])
+    ablation.main(
+        [*small, "--strategies", "none", "--seeds", "0,1,2", "--output_dir", str(tmp_path)]
+    )
     row = next(csv.DictReader((tmp_path / "ablation.csv").open()))
     assert (row["map"], row["map_std"], row["best_map"]) == ("40.0", "10.0", "41.0")
     assert (row["pointing"], row["pointing_std"], row["dead_cam"], row["each"]) == (
@@ -401,7 +438,10 @@ def test_the_precision_of_nearest_instances():
             own = instances[i, c]
             others = [j for j in range(12) if j != i]
             cosines = {
-                j: float(own @ instances[j, c] / np.linalg.norm(own) / np.linalg.norm(instances[j, c])) for j in others
+                j: float(
+                    own @ instances[j, c] / np.linalg.norm(own) / np.linalg.norm(instances[j, c])
+                )
+                for j in others
             }
             nearest = sorted(others, key=lambda j: -cosines[j])[:5]
             shares.append(sum(labels[j, c] for j in nearest) / 5)

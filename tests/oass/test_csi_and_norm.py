@@ -38,7 +38,8 @@ def head(C=5, K=7):
 def loop_logits(x, cams, BN, stage6):
     """The released way: one gated copy of the feature map for each class."""
     columns = [
-        conv(bn(x * cams[:, c : c + 1])).mean((1, 2, 3)) for c, (bn, conv) in enumerate(zip(BN, stage6, strict=True))
+        conv(bn(x * cams[:, c : c + 1])).mean((1, 2, 3))
+        for c, (bn, conv) in enumerate(zip(BN, stage6, strict=True))
     ]
     return torch.stack(columns, 1)
 
@@ -51,14 +52,21 @@ def test_closed_form_equals_the_loop(training):
     x = torch.rand(3, 7, 4, 4).requires_grad_()
     f = torch.randn(3, 5, 4, 4).requires_grad_()
     x2, f2 = x.detach().clone().requires_grad_(), f.detach().clone().requires_grad_()
-    ours, theirs = csi_logits(x, make_cam(f), BN, stage6, training), loop_logits(x2, make_cam(f2), BN2, stage62)
+    ours, theirs = (
+        csi_logits(x, make_cam(f), BN, stage6, training),
+        loop_logits(x2, make_cam(f2), BN2, stage62),
+    )
     close = dict(rtol=2e-5, atol=2e-5)
     torch.testing.assert_close(ours, theirs, **close)
     ours.sin().sum().backward()
     theirs.sin().sum().backward()
     torch.testing.assert_close(x.grad, x2.grad, **close)
     torch.testing.assert_close(f.grad, f2.grad, **close)
-    for a, b in zip([*BN.parameters(), *stage6.parameters()], [*BN2.parameters(), *stage62.parameters()], strict=True):
+    for a, b in zip(
+        [*BN.parameters(), *stage6.parameters()],
+        [*BN2.parameters(), *stage62.parameters()],
+        strict=True,
+    ):
         torch.testing.assert_close(a.grad, b.grad, **close)
     for (name, a), b in zip(BN.named_buffers(), BN2.buffers(), strict=True):
         torch.testing.assert_close(a, b, **close, msg=name)
@@ -101,13 +109,17 @@ def test_the_view_for_gpus_equals_the_chunks():
     nn.init.normal_(bn.weight)
     chunks = torch.cat([bn(part) for part in x.split(4)])
     torch.testing.assert_close(grouped_in_one_call(bn, x), chunks)
-    torch.testing.assert_close(grouped_in_one_call(bn, x.contiguous(memory_format=torch.channels_last)), chunks)
+    torch.testing.assert_close(
+        grouped_in_one_call(bn, x.contiguous(memory_format=torch.channels_last)), chunks
+    )
 
 
 def test_modes_batch_and_eval():
     model, tiles = tiny(), torch.randn(2, 4, 3, 32, 32)
     flat = tiles.flatten(0, 1)
-    torch.testing.assert_close(tile_class_maps(model, tiles, mode="batch").flatten(0, 1), tiny().class_maps(flat))
+    torch.testing.assert_close(
+        tile_class_maps(model, tiles, mode="batch").flatten(0, 1), tiny().class_maps(flat)
+    )
     model.eval()
     want = model.class_maps(flat)
     model.train()
@@ -117,9 +129,17 @@ def test_modes_batch_and_eval():
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet18", "resnest50"])
 def test_eval_within_the_convolutions_equals_eval(name):
     torch.manual_seed(0)
-    model, tiles = Classifier(name, 5, pretrained=False).requires_grad_(False), torch.randn(2, 4, 3, 64, 64)
+    model, tiles = (
+        Classifier(name, 5, pretrained=False).requires_grad_(False),
+        torch.randn(2, 4, 3, 64, 64),
+    )
     for bn in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
-        for values, low in ((bn.running_mean, -0.2), (bn.running_var, 0.5), (bn.weight, 0.5), (bn.bias, -0.2)):
+        for values, low in (
+            (bn.running_mean, -0.2),
+            (bn.running_var, 0.5),
+            (bn.weight, 0.5),
+            (bn.bias, -0.2),
+        ):
             values.uniform_(low, low + 1)
     before = {name: vars(m).get("forward") for name, m in model.named_modules()}
     with torch.no_grad():
@@ -160,7 +180,9 @@ def two_halves(monkeypatch):
     def pretend(others):
         waiting = iter(others)
         monkeypatch.setattr("oass.core.csi.world_size", lambda: 2)
-        monkeypatch.setattr("oass.core.csi.sum_over_processes", lambda values: values + next(waiting))
+        monkeypatch.setattr(
+            "oass.core.csi.sum_over_processes", lambda values: values + next(waiting)
+        )
 
     return pretend
 
@@ -173,12 +195,16 @@ def test_the_heads_statistics_are_those_of_all_images_of_both_processes(two_halv
     wanted = csi_logits(x, cams, whole, stage6, True)[:5]
     moments = instance_moments(x[5:], cams[5:])
     two_halves([torch.tensor([3.0, 3 * 16]), torch.stack([moments.v.sum(0), 3 * moments.second])])
-    torch.testing.assert_close(csi_logits(x[:5], cams[:5], parts, stage6, True), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        csi_logits(x[:5], cams[:5], parts, stage6, True), wanted, rtol=1e-5, atol=1e-5
+    )
     for (name, a), b in zip(parts.named_buffers(), whole.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("name", ["timm:efficientnet_b0", "timm:mobilenetv3_small_050", "timm:regnetx_002"])
+@pytest.mark.parametrize(
+    "name", ["timm:efficientnet_b0", "timm:mobilenetv3_small_050", "timm:regnetx_002"]
+)
 def test_timms_networks_keep_their_activation_under_sync_bn_and_on_tiles(name):
     """Whole step, tiles in groups of four included; the activation lies inside timm's norm layers."""
     torch.manual_seed(0)
@@ -186,23 +212,36 @@ def test_timms_networks_keep_their_activation_under_sync_bn_and_on_tiles(name):
     images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)
     labels[0, 2] = labels[1, 5] = labels[1, 7] = 1
     found = {}
-    for kind, model in (("plain", copy.deepcopy(plain)), ("synced", synchronised(copy.deepcopy(plain), ONE))):
+    for kind, model in (
+        ("plain", copy.deepcopy(plain)),
+        ("synced", synchronised(copy.deepcopy(plain), ONE)),
+    ):
         torch.manual_seed(1)  # of dropped paths
         out = object_aware_losses(model, None, images, labels, "max")
         sum(out[key] for key in ("class_loss", "p_class_loss", "re_loss")).backward()
-        found[kind] = {key: out[key].detach() for key in ("class_loss", "p_class_loss", "re_loss", "features")}
-        found[kind] |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}  # its head has none
+        found[kind] = {
+            key: out[key].detach() for key in ("class_loss", "p_class_loss", "re_loss", "features")
+        }
+        found[kind] |= {
+            name: p.grad for name, p in model.named_parameters() if p.grad is not None
+        }  # its head has none
         found[kind] |= dict(model.named_buffers())
     assert list(found["plain"]) == list(found["synced"])
     for key, value in found["plain"].items():
         assert torch.equal(found["synced"][key], value), key
 
 
-@pytest.mark.parametrize("settings", [{"momentum": None}, {"track_running_stats": False}, {"affine": False}])
+@pytest.mark.parametrize(
+    "settings", [{"momentum": None}, {"track_running_stats": False}, {"affine": False}]
+)
 @pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
 def test_tiles_of_a_norm_of_any_setting_equal_one_call_per_pair(kind, settings):
     torch.manual_seed(0)
-    loop, batched, x = kind(5, **settings), nn.Sequential(kind(5, **settings)), torch.randn(12, 5, 3, 3)
+    loop, batched, x = (
+        kind(5, **settings),
+        nn.Sequential(kind(5, **settings)),
+        torch.randn(12, 5, 3, 3),
+    )
     wanted = torch.cat([loop(part) for part in x.split(4)])
     with tile_statistics(batched, "group", update=True):
         torch.testing.assert_close(batched(x.clone()), wanted)
@@ -264,13 +303,19 @@ def test_p_loss_full_classifies_the_whole_image_and_leaves_the_tiles_logits(stra
     torch.testing.assert_close(full["tile_logits"], plain["tile_logits"])
 
 
-@pytest.mark.parametrize(("p_loss", "plain"), [("teacher", "class_loss"), ("full", "class_loss p_class_loss")])
+@pytest.mark.parametrize(
+    ("p_loss", "plain"), [("teacher", "class_loss"), ("full", "class_loss p_class_loss")]
+)
 def test_means_over_pairs_are_weighted_by_the_processes_pairs(p_loss, plain):
     names = ("class_loss", "p_class_loss", "re_loss", "conf_loss")
     found = {**dict.fromkeys(names, torch.tensor(1.0)), "num_pairs": torch.tensor(2.0)}
-    both = SimpleNamespace(num_processes=2, reduce=lambda pairs, how: pairs + 6)  # the other process has six pairs
+    both = SimpleNamespace(
+        num_processes=2, reduce=lambda pairs, how: pairs + 6
+    )  # the other process has six pairs
     weight_by_pairs(found, terms_of("cMax", p_loss, "cl_pcl_re_conf"), both)
-    assert {name: float(found[name]) for name in names} == {n: 1.0 if n in plain.split() else 0.5 for n in names}
+    assert {name: float(found[name]) for name in names} == {
+        n: 1.0 if n in plain.split() else 0.5 for n in names
+    }
 
 
 def test_out_of_memory_halves_the_tile_pass_once_and_for_good(monkeypatch, capsys):
@@ -305,17 +350,25 @@ def test_options_of_the_reconstruction_loss():
     full, merged = torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)
     mask = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0.0]])
     difference = (full - merged).abs().mean((2, 3))
-    torch.testing.assert_close(reconstruction_loss(full, merged, mask, option="none"), difference.mean())
+    torch.testing.assert_close(
+        reconstruction_loss(full, merged, mask, option="none"), difference.mean()
+    )
     torch.testing.assert_close(reconstruction_loss(full, merged, mask), (difference * mask).mean())
     selected = (difference[0, 0] + difference[1, :2].mean()) / 2
-    torch.testing.assert_close(reconstruction_loss(full, merged, mask, option="selection"), selected)
+    torch.testing.assert_close(
+        reconstruction_loss(full, merged, mask, option="selection"), selected
+    )
     squares = ((full - merged) ** 2).mean((2, 3))
-    torch.testing.assert_close(reconstruction_loss(full, merged, mask, "L2_Loss"), (squares * mask).mean())
+    torch.testing.assert_close(
+        reconstruction_loss(full, merged, mask, "L2_Loss"), (squares * mask).mean()
+    )
 
 
 def test_no_label_at_all():
     model, teacher = tiny(), tiny().requires_grad_(False)
-    out = object_aware_losses(model, teacher, torch.randn(2, 3, 64, 64), torch.zeros(2, 20), "cTopk")
+    out = object_aware_losses(
+        model, teacher, torch.randn(2, 3, 64, 64), torch.zeros(2, 20), "cTopk"
+    )
     assert out["re_loss"].item() == 0 and out["p_class_loss"].item() == 0
     (out["class_loss"] + out["re_loss"]).backward()
     assert model.model.conv1.weight.grad.any()

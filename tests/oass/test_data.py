@@ -14,7 +14,12 @@ from common.data import CorruptImage
 from oass import prepare_voc
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.core.cam_quality import label_map
-from oass.core.datasets import Iterator, VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, locate_voc
+from oass.core.datasets import (
+    Iterator,
+    VOC_Dataset_For_Classification,
+    VOC_Dataset_For_Testing_CAM,
+    locate_voc,
+)
 from oass.core.evaluate import Scores, measure
 from oass.core.keypoints import upsample_cams
 from oass.core.report import describe_data
@@ -37,7 +42,9 @@ def write_devkit(folder, xml, name="2008_000001", size=(20, 10)):
 
 
 def xml_object(name, box, difficult=0):
-    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    corners = "".join(
+        f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
     return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>"
 
 
@@ -48,7 +55,9 @@ def annotation(*objects, size="<size><width>20</width><height>10</height></size>
 def test_boxes_are_numbers_of_any_notation(tmp_path):
     """1.2e+01 is 12: read as 1 the box would lie elsewhere, or have no width and lose its label."""
     bird = xml_object("bird", ("1.2e+01", "3.0e+00", "1.9e+01", "4.0E1"))
-    root = write_devkit(tmp_path, annotation(bird, xml_object("cat", (" 2 ", "-0.5", "7.99", "+5"))))
+    root = write_devkit(
+        tmp_path, annotation(bird, xml_object("cat", (" 2 ", "-0.5", "7.99", "+5")))
+    )
     path = root / "Annotations/2008_000001.xml"
     assert [o.box for o in read_objects(path)] == [(12, 3, 19, 9), (2, 0, 7, 5)]
     assert read_xml(path)[1] == ["bird", "cat"]
@@ -59,16 +68,28 @@ def test_boxes_are_numbers_of_any_notation(tmp_path):
 
 
 def test_a_box_without_width_or_height_keeps_its_label_and_is_said(tmp_path, capsys):
-    dog, cow = xml_object("dog", (3, 3, 3, 8), 1), xml_object("cow", (25, 1, 30, 9))  # no width; beside the picture
+    dog, cow = (
+        xml_object("dog", (3, 3, 3, 8), 1),
+        xml_object("cow", (25, 1, 30, 9)),
+    )  # no width; beside the picture
     ox = xml_object("sheep", (9, 2, 4, 8))  # from right to left
     root = write_devkit(tmp_path, annotation(xml_object("cat", (1, 1, 5, 5)), dog, cow, ox))
     data = VOC_Dataset_For_Classification(root, "train")
     present = {CLASS_NAMES[c] for c in np.flatnonzero(data.split.labels[0])}
-    assert present == {"cat", "dog", "cow", "sheep"} and data.split.only_difficult[0, CLASS_NAMES.index("dog")]
+    assert (
+        present == {"cat", "dog", "cow", "sheep"}
+        and data.split.only_difficult[0, CLASS_NAMES.index("dog")]
+    )
     flat = ("2008_000001 (dog)", "2008_000001 (cow)", "2008_000001 (sheep)")
     assert data.split.without_area == flat
-    assert "labels count: 3, 2008_000001 (dog), 2008_000001 (cow), 2008_000001 (sheep)" in describe_data(data)
-    assert read_xml(root / "Annotations/2008_000001.xml")[1] == ["cat", "sheep"]  # the released function, as it was
+    assert (
+        "labels count: 3, 2008_000001 (dog), 2008_000001 (cow), 2008_000001 (sheep)"
+        in describe_data(data)
+    )
+    assert read_xml(root / "Annotations/2008_000001.xml")[1] == [
+        "cat",
+        "sheep",
+    ]  # the released function, as it was
 
     peaks = torch.full((1, 20, 2), 2, dtype=torch.int64)  # in the cat's box: one pair, one hit
     scores = Scores(torch.zeros(1, 20), peaks, torch.ones(1, 20, dtype=torch.bool))
@@ -78,7 +99,9 @@ def test_a_box_without_width_or_height_keeps_its_label_and_is_said(tmp_path, cap
 def test_an_id_that_comes_twice_is_refused_by_name(devkit, tmp_path):
     own = tmp_path / "mine.txt"
     own.write_text("2008_000003 1\n\n2008_000004 1\n2008_000003 -1\n")
-    with pytest.raises(UserError, match=r"mine.txt: '2008_000003' stands there twice \(lines 1 and 4\)"):
+    with pytest.raises(
+        UserError, match=r"mine.txt: '2008_000003' stands there twice \(lines 1 and 4\)"
+    ):
         VOC_Dataset_For_Classification(devkit, own)
 
 
@@ -96,7 +119,17 @@ def test_training_images_without_any_object_are_refused_at_the_start(small, tmp_
     own = tmp_path / "odd.txt"
     own.write_text("2008_000001\n")  # the sample's picture without an object
     with pytest.raises(UserError, match="odd.txt: none of its 1 images has an object"):
-        cmax.main([*small, "--train_domain", str(own), "--batch_size", "1", "--output_dir", str(tmp_path / "run")])
+        cmax.main(
+            [
+                *small,
+                "--train_domain",
+                str(own),
+                "--batch_size",
+                "1",
+                "--output_dir",
+                str(tmp_path / "run"),
+            ]
+        )
 
 
 def test_a_mask_of_another_value_is_named(tmp_path):
@@ -154,7 +187,10 @@ def test_the_root_may_lie_two_levels_down_and_a_path_may_be_the_domain(devkit, t
         data = VOC_Dataset_For_Classification(root, "train_aug")
         assert data.root == kit and len(data) == 24
     image, label = data[3]
-    assert image.size == (80, 48) and data[4][0].size == (48, 80)  # the landscape and the portrait picture
+    assert image.size == (80, 48) and data[4][0].size == (
+        48,
+        80,
+    )  # the landscape and the portrait picture
     assert label.dtype == torch.float32 and label.shape == (20,)
     assert data.split.labels[0].sum() == 0 and data.split.only_difficult[1].sum() == 1
     assert (data.split.labels.sum(0) > 0).sum() >= 15
@@ -193,16 +229,22 @@ def test_missing_files_are_counted_before_training(devkit, tmp_path):
     with pytest.raises(UserError, match=r"2 files .* are missing, first .*2008_000007.jpg"):
         VOC_Dataset_For_Classification(kit, "train_aug")
     write_devkit(tmp_path / "x", annotation(xml_object("unicorn", (1, 1, 5, 5))))
-    with pytest.raises(UserError, match=r"2008_000001.xml: unknown class 'unicorn'; known are aeroplane"):
+    with pytest.raises(
+        UserError, match=r"2008_000001.xml: unknown class 'unicorn'; known are aeroplane"
+    ):
         VOC_Dataset_For_Classification(tmp_path / "x", "train")
     with pytest.raises(UserError, match="nowhere does not exist.*VOCtrainval_11-May-2012.tar"):
         VOC_Dataset_For_Classification(tmp_path / "nowhere", "train")
 
 
 def test_a_wrong_data_dir_is_answered_in_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="^--data_dir .*nowhere does not exist.*VOCtrainval.*--sample") as nowhere:
+    with pytest.raises(
+        UserError, match="^--data_dir .*nowhere does not exist.*VOCtrainval.*--sample"
+    ) as nowhere:
         locate_voc(str(tmp_path / "nowhere"), False)
-    with pytest.raises(UserError, match="^VOC2012 is not in --data_dir .*VOCtrainval.*--sample") as empty:
+    with pytest.raises(
+        UserError, match="^VOC2012 is not in --data_dir .*VOCtrainval.*--sample"
+    ) as empty:
         locate_voc(str(tmp_path), False)
     for found in (nowhere, empty):
         assert len(f"error: {found.value}") - len(str(tmp_path)) <= 160
@@ -253,7 +295,9 @@ def test_bytes_normalised_on_the_device_equal_the_float_pipeline(side):
         got = normalise(Picture(pixels[None], inside[None]), torch.device("cpu"))[0]
         torch.testing.assert_close(got, torch.from_numpy(wanted), rtol=1e-5, atol=1e-6)
     data = {"image": image, "mask": np.zeros(side, np.int64)}
-    data = A.Transpose_For_Segmentation()(A.Top_Left_Crop_For_Segmentation(64)(A.Normalize_For_Segmentation()(data)))
+    data = A.Transpose_For_Segmentation()(
+        A.Top_Left_Crop_For_Segmentation(64)(A.Normalize_For_Segmentation()(data))
+    )
     got = normalise(Picture(*(t[None] for t in EvalTransform(64)(image))), torch.device("cpu"))[0]
     torch.testing.assert_close(got, torch.from_numpy(data["image"]), rtol=1e-5, atol=1e-6)
 
@@ -298,7 +342,9 @@ def test_ap_takes_tensors_of_any_kind_and_small_integers():
     for kind in (torch.float32, torch.bfloat16, torch.float16, torch.uint8):
         ap = E.average_precision(scores.to(kind), labels.to(kind))
         assert ap.dtype == torch.float64 and ap.item() == pytest.approx(want)
-    assert E.average_precision(scores.requires_grad_(), labels.requires_grad_()).item() == pytest.approx(want)
+    assert E.average_precision(
+        scores.requires_grad_(), labels.requires_grad_()
+    ).item() == pytest.approx(want)
     scores, labels = scores.detach().numpy().astype(np.uint8), labels.detach()
     for function in (E.average_precision, E.average_precision_voc2010):
         assert function(scores, labels) == function(scores.astype(float), labels)
@@ -318,7 +364,9 @@ def test_measure_counts_pointing_difficult_and_whole_batches(devkit):
     dead = measure(Scores(logits, peaks, torch.zeros(n, C, dtype=torch.bool)), split, drop_last=4)
     assert dead["pointing"] == 0 and dead["classes"] == int((split.labels[:8].sum(0) > 0).sum())
     doubtful = split._replace(only_difficult=split.labels > 0)
-    assert np.isnan(measure(Scores(logits, peaks, peaks[..., 0] >= 0), doubtful, difficult="ignore")["map"])
+    assert np.isnan(
+        measure(Scores(logits, peaks, peaks[..., 0] >= 0), doubtful, difficult="ignore")["map"]
+    )
 
 
 def test_mask_iou_by_hand():
@@ -343,7 +391,11 @@ def test_small_functions(tmp_path):
     assert torch.equal(a.weight, b.weight) and T.calculate_parameters(a) == 6e-6
     T.set_seed(3)
     assert T.get_numpy_from_tensor(torch.ones(2, requires_grad=True)).tolist() == [1, 1]
-    assert META["classes"] == 20 == len(CLASS_NAMES) and META["color_dict"]["aeroplane"] == [128, 0, 0]
+    assert META["classes"] == 20 == len(CLASS_NAMES) and META["color_dict"]["aeroplane"] == [
+        128,
+        0,
+        0,
+    ]
 
 
 def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys, monkeypatch):
@@ -357,7 +409,9 @@ def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys, monkeypatch):
     assert ids[-2:] == ["2012_8", "2012_9"] and len(ids) == 12 and "2009_000001" not in ids
     assert "not the official 10582" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="does not exist"):  # an unset $your_dir leaves the bare flag
+    with pytest.raises(
+        UserError, match="does not exist"
+    ):  # an unset $your_dir leaves the bare flag
         prepare_voc.main(["--to", str(tmp_path / "lists"), "--data_dir"])
     with pytest.raises(UserError, match="no train.txt"):
         prepare_voc.main([*flags, "--sbd", str(tmp_path)])
@@ -368,7 +422,11 @@ def test_official_lists_are_known_by_count_and_sum():
         "train": 1464, "val": 1449, "test": 1456, "train_aug": 10582,
     }  # fmt: skip
     assert all(len(known) == 64 for _, known in prepare_voc.KNOWN.values())
-    assert prepare_voc.digest(["b", "a"]) == prepare_voc.digest(["a", "b"]) != prepare_voc.digest(["a"])
+    assert (
+        prepare_voc.digest(["b", "a"])
+        == prepare_voc.digest(["a", "b"])
+        != prepare_voc.digest(["a"])
+    )
 
 
 def test_the_sample_is_an_official_devkit(tmp_path):
@@ -377,7 +435,12 @@ def test_the_sample_is_an_official_devkit(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         from common.samples import voc
 
-        for name, count in {"NUM_TRAIN": 5, "NUM_TRAIN_AUG": 6, "NUM_VAL": 4, "NUM_TEST": 2}.items():
+        for name, count in {
+            "NUM_TRAIN": 5,
+            "NUM_TRAIN_AUG": 6,
+            "NUM_VAL": 4,
+            "NUM_TEST": 2,
+        }.items():
             patch.setattr(voc, name, count)
         folder = samples.draw("VOC2012", tmp_path / "s")
     assert json.loads((folder / "SAMPLE.json").read_text())["name"] == "VOC2012"

@@ -24,11 +24,16 @@ def test_the_readme_explains_every_number():
     found = set()
     for first, last in re.findall(r"D(\d+)(?:-(\d+))?", " ".join(cells)):
         found |= set(range(int(first), int(last or first) + 1))
-    assert found == set(range(1, 32))  # 29 of the paper's code, the clipped gradient, boxes without an area
+    assert found == set(
+        range(1, 32)
+    )  # 29 of the paper's code, the clipped gradient, boxes without an area
 
 
 def test_d1_the_four_scripts_import_without_scikit_image():
-    scripts = (f"oass.train_classification_with_puzzle_{n}" for n in ("max", "cMax_ema", "cTopk_ema", "cTopk_w_ema"))
+    scripts = (
+        f"oass.train_classification_with_puzzle_{n}"
+        for n in ("max", "cMax_ema", "cTopk_ema", "cTopk_w_ema")
+    )
     names = ", ".join(scripts)
     code = f"import sys; sys.modules['skimage'] = sys.modules['imageio'] = None; import {names}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -39,14 +44,18 @@ def test_d2_every_size_follows_from_the_image():
 
 
 def test_d3_d17_the_momentum_is_printed_and_few_steps_are_enough(small, tmp_path, capsys):
-    cmax.main([*small, "--output_dir", str(tmp_path), "--max_epoch", "1", "--print_ratio", "0.1"])  # 0.3 steps a line
+    cmax.main(
+        [*small, "--output_dir", str(tmp_path), "--max_epoch", "1", "--print_ratio", "0.1"]
+    )  # 0.3 steps a line
     out = capsys.readouterr().out
     assert "SGD's momentum is 0.0001 as released" in out and out.count("step ") == 3
 
 
 def test_d11_an_object_cut_by_the_border_has_no_peak_unless_asked():
     cams = torch.zeros(1, 1, 16, 16)
-    cams[0, 0, 8, 0] = 0.9  # its peak lies 8 pixels from the left border at 256 pixels, min_distance is 10
+    cams[0, 0, 8, 0] = (
+        0.9  # its peak lies 8 pixels from the left border at 256 pixels, min_distance is 10
+    )
     labels = torch.ones(1, 1)
     kept = detect_keypoints(cams, labels, "cTopk", 256).keypoints
     asked = detect_keypoints(cams, labels, "cTopk", 256, exclude_border=False).keypoints
@@ -71,10 +80,14 @@ def test_d20_warm_up_counts_true_steps(flags, steps, devkit):
 
 
 def test_d25_d29_the_teacher_starts_as_a_copy_and_is_averaged_without_warnings(devkit):
-    args = parse_args("cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none".split())
+    args = parse_args(
+        "cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none".split()
+    )
     student = build_student(args)
     teacher = build_teacher(student)
-    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True)
+    )
     assert teacher.training and not any(p.requires_grad for p in teacher.parameters())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -27,7 +27,12 @@ from oass.core.losses import (
     reconstruction_loss,
 )
 from oass.core.networks import Classifier
-from oass.core.puzzle_utils import merge_at_keypoints, merge_features, tile_at_keypoints, tile_features
+from oass.core.puzzle_utils import (
+    merge_at_keypoints,
+    merge_features,
+    tile_at_keypoints,
+    tile_features,
+)
 from oass.core.views import views_of
 from oass.tools.ai import augment_utils as A
 from oass.tools.ai import evaluate_utils as E
@@ -201,7 +206,9 @@ def test_whole_numbers_of_any_kind_are_fine():
 @pytest.mark.parametrize("warmup", [0, 1, 2, 5])
 def test_the_polynomial_schedule_of_short_runs(steps, warmup):
     for per_epoch in {1, max(1, steps // 2), steps}:
-        optimizer = poly(max_step=steps, warmup_epoch=warmup, steps_per_epoch=per_epoch, nesterov=True)
+        optimizer = poly(
+            max_step=steps, warmup_epoch=warmup, steps_per_epoch=per_epoch, nesterov=True
+        )
         for step in range(steps + 2):
             optimizer.param_groups[0]["params"][0].grad = torch.ones(2)
             optimizer.step()
@@ -247,7 +254,9 @@ def test_maps_keypoints_peaks_and_instances_of_an_image_do_not_depend_on_its_nei
         for rule in ("paper", "released"):
             together = detect_keypoints(cams, labels, strategy, 64, rule=rule)
             for b in range(4):
-                alone = detect_keypoints(T.make_cam(features[b : b + 1]), labels[b : b + 1], strategy, 64, rule=rule)
+                alone = detect_keypoints(
+                    T.make_cam(features[b : b + 1]), labels[b : b + 1], strategy, 64, rule=rule
+                )
                 mine = together.keypoints[together.image_index == b]
                 assert torch.equal(mine, alone.keypoints)
     for b in range(4):
@@ -267,6 +276,10 @@ def test_measure_of_scores_that_are_all_there(devkit):
 
     split = VOC_Dataset_For_Classification(devkit, "val").split
     n, C = split.labels.shape
-    scores = Scores(torch.full((n, C), math.nan), torch.zeros(n, C, 2, dtype=torch.int64), torch.ones(n, C).bool())
+    scores = Scores(
+        torch.full((n, C), math.nan),
+        torch.zeros(n, C, 2, dtype=torch.int64),
+        torch.ones(n, C).bool(),
+    )
     with pytest.raises(ValueError, match="scores: NaN"):
         measure(scores, split)

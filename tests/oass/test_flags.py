@@ -69,19 +69,54 @@ TRAINED_OTHERWISE = [
 ]
 # The same, but only what is said, evaluated or written differs; see the tests below.
 OTHERWISE = {
-    *("val_domain", "difficult", "drop_last_eval", "eval_ema", "pictures", "print_ratio", "tag", "num_workers"),
+    *(
+        "val_domain",
+        "difficult",
+        "drop_last_eval",
+        "eval_ema",
+        "pictures",
+        "print_ratio",
+        "tag",
+        "num_workers",
+    ),
     *("tile_chunk", "sync_bn", "weights", "data_dir", "num_pieces", "h_co", "w_co"),
 }
 IN_TEST_TRAINING = {  # EFFECTS of test_training.py
-    *("level", "re_loss", "re_loss_option", "teacher_bn", "p_loss", "p_target", "loss_option", "alpha_re"),
-    *("alpha_schedule_re", "alpha_p", "alpha_ema", "sgd_momentum", "nesterov", "wd", "warmup_epoch", "augment", "lr"),
+    *(
+        "level",
+        "re_loss",
+        "re_loss_option",
+        "teacher_bn",
+        "p_loss",
+        "p_target",
+        "loss_option",
+        "alpha_re",
+    ),
+    *(
+        "alpha_schedule_re",
+        "alpha_p",
+        "alpha_ema",
+        "sgd_momentum",
+        "nesterov",
+        "wd",
+        "warmup_epoch",
+        "augment",
+        "lr",
+    ),
     *("keypoint_rule", "clip_grad"),
 }
 
 
 def test_no_flag_of_training_is_forgotten():
-    changed = {word.removeprefix("--") for *_, flags in TRAINED_OTHERWISE for word in flags.split() if word[:2] == "--"}
-    assert flags_of(build_parser("cMax")) - SHARED == (changed - SHARED) | OTHERWISE | IN_TEST_TRAINING
+    changed = {
+        word.removeprefix("--")
+        for *_, flags in TRAINED_OTHERWISE
+        for word in flags.split()
+        if word[:2] == "--"
+    }
+    assert (
+        flags_of(build_parser("cMax")) - SHARED == (changed - SHARED) | OTHERWISE | IN_TEST_TRAINING
+    )
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +181,9 @@ def test_the_readmes_flags_are_taken_by_every_script_and_what_has_no_gradient_is
      ("max", "--released", "--tile_bn_stats with --sync_bn"),
      ("cMax", "--released", None), ("max", "", None)],
 )  # fmt: skip
-def test_what_contradicts_sync_bn_is_refused_for_several_processes_only(strategy, flags, message, devkit):
+def test_what_contradicts_sync_bn_is_refused_for_several_processes_only(
+    strategy, flags, message, devkit
+):
     from types import SimpleNamespace
 
     args = parse_args(strategy, ["--data_dir", str(devkit), "--sync_bn", *flags.split()])
@@ -163,7 +200,9 @@ def go(small, tmp_path):
     """Run an epoch with flags into a folder; its evaluation."""
 
     def call(name, flags=""):
-        cmax.main([*small, "--max_epoch", "1", "--output_dir", str(tmp_path / name), *flags.split()])
+        cmax.main(
+            [*small, "--max_epoch", "1", "--output_dir", str(tmp_path / name), *flags.split()]
+        )
         return lines_of(tmp_path / name, "Evaluation")[-1]
 
     return call
@@ -173,21 +212,32 @@ def test_flags_of_evaluation_act(go, tmp_path):
     plain = go("plain")
     for name, flags in {"whole": "--drop_last_eval", "train": "--val_domain train"}.items():
         changed = go(name, flags)
-        assert changed["map"] != plain["map"] and changed["eval class loss"] != plain["eval class loss"], name
-    assert go("same", "--tile_chunk 2 --num_workers 1 --sync_bn")["map"] == pytest.approx(plain["map"])
+        assert (
+            changed["map"] != plain["map"]
+            and changed["eval class loss"] != plain["eval class loss"]
+        ), name
+    assert go("same", "--tile_chunk 2 --num_workers 1 --sync_bn")["map"] == pytest.approx(
+        plain["map"]
+    )
     assert digest(tmp_path / "same") == pytest.approx(digest(tmp_path / "plain"), rel=1e-5)
 
 
 def test_flags_of_files_act(go, tmp_path, capsys):
     go("plain")
     go("all", "--eval_ema --pictures 1 --tag T --print_ratio 1")
-    assert lines_of(tmp_path / "all", "Evaluation_ema") and not lines_of(tmp_path / "plain", "Evaluation_ema")
-    assert read(tmp_path / "all")["map_ema"] == lines_of(tmp_path / "all", "Evaluation_ema")[-1]["map"]
+    assert lines_of(tmp_path / "all", "Evaluation_ema") and not lines_of(
+        tmp_path / "plain", "Evaluation_ema"
+    )
+    assert (
+        read(tmp_path / "all")["map_ema"] == lines_of(tmp_path / "all", "Evaluation_ema")[-1]["map"]
+    )
     assert "map of the teacher" in capsys.readouterr().out
     assert (tmp_path / "all/figures/puzzle_epoch_001.png").is_file()
     assert not (tmp_path / "plain/figures/puzzle_epoch_001.png").is_file()
     assert (tmp_path / "all/data/T.json").is_file()
-    assert len(lines_of(tmp_path / "all", "Train")) == 1 < len(lines_of(tmp_path / "plain", "Train"))
+    assert (
+        len(lines_of(tmp_path / "all", "Train")) == 1 < len(lines_of(tmp_path / "plain", "Train"))
+    )
     go("loaded", f"--weights {tmp_path}/all/checkpoints/last.pt")
     assert digest(tmp_path / "loaded") != digest(tmp_path / "plain")
 
@@ -216,7 +266,11 @@ def test_difficult_acts_on_every_map(small, devkit, tmp_path):
         found[choice] = lines_of(tmp_path / choice, "Evaluation")[-1]
     for name in ("map", "map voc2010", "map ties", "ap"):
         assert found["include"][name] != found["ignore"][name], name
-    for name in ("map without difficult", "eval class loss", "pointing"):  # what its help does not name
+    for name in (
+        "map without difficult",
+        "eval class loss",
+        "pointing",
+    ):  # what its help does not name
         assert found["include"][name] == found["ignore"][name], name
     assert found["ignore"]["map"] == found["ignore"]["map without difficult"]
 
@@ -228,9 +282,7 @@ def test_difficult_acts_on_every_map(small, devkit, tmp_path):
 def run(devkit, tmp_path_factory):
     """A finished run of six steps with a teacher of its own."""
     folder = tmp_path_factory.mktemp("flags") / "run"
-    flags = (
-        f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --pictures 0 --lr 0.02"
-    )
+    flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --pictures 0 --lr 0.02"
     flags += " --min_image_size 48 --max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --alpha_ema 0.9"
     cmax.main([*flags.split(), "--output_dir", str(folder)])
     return folder
@@ -240,9 +292,7 @@ def run(devkit, tmp_path_factory):
 def infer(run, devkit, tmp_path):
     def call(flags="", data=devkit, checkpoint=run):
         folder = tmp_path / f"inference{len(list(tmp_path.glob('inference*')))}"
-        argv = (
-            f"--checkpoint {checkpoint} --data_dir {data} --cpu --num_workers 0 --output_dir {folder} {flags}".split()
-        )
+        argv = f"--checkpoint {checkpoint} --data_dir {data} --cpu --num_workers 0 --output_dir {folder} {flags}".split()
         inference_classification.main(argv)
         return folder
 
@@ -250,16 +300,34 @@ def infer(run, devkit, tmp_path):
 
 
 EVERYTHING = "--cam_iou --neighbours --export_instances"
-CHANGES_EVERYTHING = ("--scales 0.5,1.0", "--flip", "--network teacher", "--mixed_precision bf16", "--image_size 96")
+CHANGES_EVERYTHING = (
+    "--scales 0.5,1.0",
+    "--flip",
+    "--network teacher",
+    "--mixed_precision bf16",
+    "--image_size 96",
+)
 TESTED_BELOW = {
-    *("checkpoint", "data_dir", "domain", "batch_size", "num_workers", "difficult", "drop_last_eval", "server_files"),
+    *(
+        "checkpoint",
+        "data_dir",
+        "domain",
+        "batch_size",
+        "num_workers",
+        "difficult",
+        "drop_last_eval",
+        "server_files",
+    ),
     *("neighbours", "export_instances", "cam_iou", "architecture"),
 }
 
 
 def test_no_flag_of_inference_is_forgotten():
     changed = {flags.split()[0].removeprefix("--") for flags in CHANGES_EVERYTHING}
-    assert flags_of(inference_classification.build_parser()) - SHARED == (changed - SHARED) | TESTED_BELOW
+    assert (
+        flags_of(inference_classification.build_parser()) - SHARED
+        == (changed - SHARED) | TESTED_BELOW
+    )
 
 
 def outputs(folder, instances):
@@ -281,7 +349,9 @@ def any_precision():
 
 
 @pytest.mark.parametrize("flags", CHANGES_EVERYTHING)
-def test_what_changes_the_network_or_the_picture_changes_every_output(flags, infer, tmp_path, any_precision):
+def test_what_changes_the_network_or_the_picture_changes_every_output(
+    flags, infer, tmp_path, any_precision
+):
     """None acts on the mAP and not on the maps, their peaks, their masks, the instances."""
     plain = outputs(infer(f"{EVERYTHING} {tmp_path}/a.npz"), tmp_path / "a.npz")
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -291,13 +361,20 @@ def test_what_changes_the_network_or_the_picture_changes_every_output(flags, inf
     assert not np.array_equal(plain["instances"], changed["instances"])
 
 
-@pytest.mark.parametrize("flags", ["--batch_size 3", "--num_workers 1", "--scales 1", "--scales 1.0,1.0"])
+@pytest.mark.parametrize(
+    "flags", ["--batch_size 3", "--num_workers 1", "--scales 1", "--scales 1.0,1.0"]
+)
 def test_what_is_only_a_way_changes_no_output(flags, infer, tmp_path):
     plain = outputs(infer(f"{EVERYTHING} {tmp_path}/a.npz"), tmp_path / "a.npz")
     same = outputs(infer(f"{EVERYTHING} {tmp_path}/b.npz {flags}"), tmp_path / "b.npz")
     np.testing.assert_allclose(plain.pop("instances"), same.pop("instances"), atol=1e-5)
     predictions = [
-        np.array([[float(v) for v in row.split(",")[1:]] for row in found.pop("predictions").splitlines()[1:]])
+        np.array(
+            [
+                [float(v) for v in row.split(",")[1:]]
+                for row in found.pop("predictions").splitlines()[1:]
+            ]
+        )
         for found in (plain, same)
     ]
     np.testing.assert_allclose(*predictions, atol=2e-6)
@@ -349,9 +426,13 @@ def test_data_dir_counts_as_given_also_where_it_equals_the_default(run, tmp_path
     default = "../VOCtrainval_11-May-2012/"
     commands = {
         "training": lambda argv: parse_args("cMax", argv),
-        "inference": lambda argv: inference_classification.main(["--checkpoint", str(run), "--cpu", *argv]),
+        "inference": lambda argv: inference_classification.main(
+            ["--checkpoint", str(run), "--cpu", *argv]
+        ),
         "lists": prepare_voc.main,
-        "ablation": lambda argv: ablation.main([*argv, "--strategies", "none", "--output_dir", str(tmp_path / "a")]),
+        "ablation": lambda argv: ablation.main(
+            [*argv, "--strategies", "none", "--output_dir", str(tmp_path / "a")]
+        ),
     }
     for name, call in commands.items():
         for argv in (["--data_dir", default], [f"--data_dir={default}"]):
@@ -386,20 +467,37 @@ def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
 
     def draw(name, flags="", pictures=("a",)):
         files = [str(tmp_path / f"{picture}.png") for picture in pictures]
-        argv = ["--image", *files, "--checkpoint", str(run), "--cpu", "--output_dir", str(tmp_path / name)]
+        argv = [
+            "--image",
+            *files,
+            "--checkpoint",
+            str(run),
+            "--cpu",
+            "--output_dir",
+            str(tmp_path / name),
+        ]
         explain.main([*argv, *flags.split()])
         return cv2.imread(str(tmp_path / name / "figures/explain.png"))
 
     some = "--classes aeroplane bird boat cat"
     plain = draw("plain", some)
-    for name, flags in {"strategy": "--strategy cTopk", "size": "--image_size 96", "before": f"--before {run}"}.items():
+    for name, flags in {
+        "strategy": "--strategy cTopk",
+        "size": "--image_size 96",
+        "before": f"--before {run}",
+    }.items():
         changed = draw(name, f"{some} {flags}")
         assert changed.shape != plain.shape or (changed != plain).any(), name
     assert draw("classes", "--classes bird").shape[0] < plain.shape[0]
     both = draw("both", some, ("a", "b"))
-    assert np.array_equal(both[: len(plain)], plain)  # an image's row does not depend on its neighbours
+    assert np.array_equal(
+        both[: len(plain)], plain
+    )  # an image's row does not depend on its neighbours
     out = capsys.readouterr().out
-    assert "cMax, resnet_tiny, instance head, 20 classes, 64 px, pixels normalised by 0.485 0.456 0.406" in out
+    assert (
+        "cMax, resnet_tiny, instance head, 20 classes, 64 px, pixels normalised by 0.485 0.456 0.406"
+        in out
+    )
     assert "other than in training: --image_size 96 (trained with 64)" in out
     for flags, message in {
         "--sample": "--sample: the pictures are those of --image",
@@ -426,7 +524,9 @@ def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_
     trained = Trained(run, args)
     model = trained.network()
     for name, side in (("a", 64), ("b", 64)):
-        pixels = np.random.default_rng(len(name) + ord(name)).integers(0, 255, (side, side, 3), np.uint8)
+        pixels = np.random.default_rng(len(name) + ord(name)).integers(
+            0, 255, (side, side, 3), np.uint8
+        )
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     labels = torch.zeros(2, 20)
     labels[:, 3] = 1
@@ -435,9 +535,13 @@ def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_
         args.teacher_bn = mode
         for name, count in (("one", 1), ("two", 2)):
             picture = explain.read_pictures([tmp_path / "a.png", tmp_path / "b.png"][:count], 64)
-            draw_puzzles(tmp_path / f"{name}.png", model, model, picture, labels[:count], args, accelerator)
+            draw_puzzles(
+                tmp_path / f"{name}.png", model, model, picture, labels[:count], args, accelerator
+            )
             figures[mode, name] = cv2.imread(str(tmp_path / f"{name}.png"))
-        assert np.array_equal(figures[mode, "one"], figures[mode, "two"][: len(figures[mode, "one"])])
+        assert np.array_equal(
+            figures[mode, "one"], figures[mode, "two"][: len(figures[mode, "one"])]
+        )
     assert (figures["group", "one"] != figures["eval", "one"]).any()
 
 
@@ -462,7 +566,9 @@ def test_an_ablation_refuses_what_it_would_ignore(flags, message, small, tmp_pat
         ablation.main([*small, *words, "--output_dir", str(tmp_path / "a")])
 
 
-def test_shared_flags_go_where_they_act_and_are_named_where_not(small, tmp_path, monkeypatch, capsys):
+def test_shared_flags_go_where_they_act_and_are_named_where_not(
+    small, tmp_path, monkeypatch, capsys
+):
     seen = {}
 
     def fake_train(args, strategy):
@@ -472,11 +578,33 @@ def test_shared_flags_go_where_they_act_and_are_named_where_not(small, tmp_path,
     monkeypatch.setattr(ablation, "train", fake_train)
     flags = "--alpha_re 3 --p_loss full --alpha_p 0.5 --eval_ema --alpha_ema 0.9 --keypoint_rule released --radius 9"
     names = "gap,none,uniform,max,cMax,cTopk"
-    ablation.main([*small, *flags.split(), "--strategies", names, "--seeds", "4", "--output_dir", str(tmp_path)])
+    ablation.main(
+        [
+            *small,
+            *flags.split(),
+            "--strategies",
+            names,
+            "--seeds",
+            "4",
+            "--output_dir",
+            str(tmp_path),
+        ]
+    )
     out = capsys.readouterr().out
     assert [a.seed for a in seen.values()] == [4] * 6
-    assert {n: a.alpha_re for n, a in seen.items() if a.alpha_re == 3}.keys() == {"uniform", "max", "cMax", "cTopk"}
-    assert {n for n, a in seen.items() if a.p_loss == "full"} == {"none", "uniform", "max", "cMax", "cTopk"}
+    assert {n: a.alpha_re for n, a in seen.items() if a.alpha_re == 3}.keys() == {
+        "uniform",
+        "max",
+        "cMax",
+        "cTopk",
+    }
+    assert {n for n, a in seen.items() if a.p_loss == "full"} == {
+        "none",
+        "uniform",
+        "max",
+        "cMax",
+        "cTopk",
+    }
     assert {n for n, a in seen.items() if a.eval_ema} == {"cMax", "cTopk"}
     assert {n for n, a in seen.items() if a.radius == 9} == {"cTopk"}
     for line in (

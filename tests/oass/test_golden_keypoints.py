@@ -9,12 +9,18 @@ from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
 from oass.tools.ai.torch_utils import make_cam
 from tests.oass.conftest import load_golden, relative_error
 
-KEYPOINTS, TILES, LOSSES = load_golden("keypoints"), load_golden("tile_merge"), load_golden("losses")
+KEYPOINTS, TILES, LOSSES = (
+    load_golden("keypoints"),
+    load_golden("tile_merge"),
+    load_golden("losses"),
+)
 CASES = sorted({key.split("__")[0] for key in KEYPOINTS})
 
 
 def keypoint_case(name):
-    fields = {key.split("__")[1]: value for key, value in KEYPOINTS.items() if key.startswith(name + "__")}
+    fields = {
+        key.split("__")[1]: value for key, value in KEYPOINTS.items() if key.startswith(name + "__")
+    }
     return fields, make_cam(fields["features"])
 
 
@@ -23,12 +29,18 @@ def keypoint_case(name):
 def test_released_keypoints(case, strategy):
     g, cams = keypoint_case(case)
     size, distance = int(g["image_size"]), int(g["min_distance"])
-    found = detect_keypoints(cams, g["labels"], strategy, size, min_distance=distance, rule="released")
+    found = detect_keypoints(
+        cams, g["labels"], strategy, size, min_distance=distance, rule="released"
+    )
     assert torch.equal(found.keypoints, g[f"keypoints_{strategy.replace('-', '_')}"])
     if strategy == "max":
-        assert found.image_index.tolist() == list(range(len(cams))) and (found.class_index == -1).all()
+        assert (
+            found.image_index.tolist() == list(range(len(cams))) and (found.class_index == -1).all()
+        )
     else:
-        assert torch.equal(found.image_index, g["image_index"]) and torch.equal(found.class_index, g["class_index"])
+        assert torch.equal(found.image_index, g["image_index"]) and torch.equal(
+            found.class_index, g["class_index"]
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -45,7 +57,9 @@ def test_peaks(case):
 def test_tiles_and_merge_bit_exact(size):
     g = {key.split("__")[1]: value for key, value in TILES.items() if key.startswith(f"s{size}__")}
     which, keypoints = g["image_index"], g["keypoints"]
-    images = torch.rand(int(which.max()) + 1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(
+        int(which.max()) + 1, 3, size, size, generator=torch.Generator().manual_seed(0)
+    )
     rows, columns = g["tile_rows"].long(), g["tile_cols"].long()
     tiles = tile_at_keypoints(images, which, keypoints)
     for p in range(len(which)):
@@ -72,15 +86,26 @@ def test_make_cam_and_its_gradient():
 @pytest.mark.parametrize("re_loss", ["L1_Loss", "L2_Loss"])
 @pytest.mark.parametrize("strategy", ["max", "cMax"])
 def test_puzzle_losses_and_gradients(strategy, re_loss):
-    g = {key.removeprefix(f"{strategy}__"): v for key, v in LOSSES.items() if key.startswith(strategy)}
+    g = {
+        key.removeprefix(f"{strategy}__"): v
+        for key, v in LOSSES.items()
+        if key.startswith(strategy)
+    }
     labels, size = LOSSES["labels"].float(), int(LOSSES["image_size"])
-    features, tiles = g["features"].clone().requires_grad_(), g["tile_features"].clone().requires_grad_()
+    features, tiles = (
+        g["features"].clone().requires_grad_(),
+        g["tile_features"].clone().requires_grad_(),
+    )
     merged = merge_at_keypoints(tiles, g["keypoints"], size)
-    p_class_loss, loss = puzzle_losses(features, merged, labels, g["image_index"], g["class_index"], re_loss)
+    p_class_loss, loss = puzzle_losses(
+        features, merged, labels, g["image_index"], g["class_index"], re_loss
+    )
     (p_class_loss + 2 * loss).backward()
     assert relative_error(p_class_loss.detach(), g[f"{re_loss}__p_class_loss"]) < 1e-5
     assert relative_error(loss.detach(), g[f"{re_loss}__re_loss"]) < 1e-5
-    assert relative_error(class_loss(g["logits"], labels).mean(), g[f"{re_loss}__class_loss"]) < 1e-5
+    assert (
+        relative_error(class_loss(g["logits"], labels).mean(), g[f"{re_loss}__class_loss"]) < 1e-5
+    )
     assert relative_error(features.grad, g[f"{re_loss}__grad_features"]) < 1e-4
     assert relative_error(tiles.grad, g[f"{re_loss}__grad_tile_features"]) < 1e-4
 

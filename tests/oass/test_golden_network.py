@@ -16,7 +16,8 @@ from tests.golden.oass.weights import fill, image
 from tests.oass.conftest import GOLDEN, load_golden, relative_error
 
 KEYS = {
-    n: json.loads((GOLDEN / f"{n}_keys.json").read_text()) for n in ("resnet50", "resnet101", "resnest50", "resnest101")
+    n: json.loads((GOLDEN / f"{n}_keys.json").read_text())
+    for n in ("resnet50", "resnet101", "resnest50", "resnest101")
 }
 
 
@@ -24,11 +25,18 @@ KEYS = {
 def test_official_names_and_groups(architecture):
     with torch.device("meta"):
         model = Classifier(architecture, 20, pretrained=False)
-    assert [[name, list(value.shape)] for name, value in model.state_dict().items()] == KEYS[architecture]["keys"]
+    assert [[name, list(value.shape)] for name, value in model.state_dict().items()] == KEYS[
+        architecture
+    ]["keys"]
     groups = model.get_parameter_groups(print_fn=None)
     assert [len(group) for group in groups] == KEYS[architecture]["groups"]
     if architecture == "resnet50":
-        assert [sum(p.numel() for p in group) for group in groups] == [23_481_472, 26_560, 122_880, 40_960]
+        assert [sum(p.numel() for p in group) for group in groups] == [
+            23_481_472,
+            26_560,
+            122_880,
+            40_960,
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,10 @@ def test_network_forward_backward_and_statistics(resnet50):
     with torch.no_grad():
         logits, features = model(x, with_cam=True)
         assert relative_error(model(x), g["eval_logits_plain"]) < 1e-3
-    assert relative_error(logits, g["eval_logits"]) < 1e-3 and relative_error(features, g["eval_features"]) < 1e-3
+    assert (
+        relative_error(logits, g["eval_logits"]) < 1e-3
+        and relative_error(features, g["eval_features"]) < 1e-3
+    )
 
     model.train().zero_grad()
     logits, features = model(x, with_cam=True)
@@ -73,12 +84,21 @@ def run_step(g, strategy, student, **options):
     student.zero_grad()
     teacher = None
     if strategy != "max":
-        teacher = fill(Classifier("resnet50", 20, pretrained=False), keys, int(g["teacher_phase"])).train()
+        teacher = fill(
+            Classifier("resnet50", 20, pretrained=False), keys, int(g["teacher_phase"])
+        ).train()
         teacher.requires_grad_(False)
     name = strategy.replace("-", "_")
     x = image(int(g["batch"]), int(g["image_size"]), int(g[f"{name}__image_stream"]))
     return object_aware_losses(
-        student, teacher, x, g[f"{name}__labels"], strategy, rule="released", min_distance=5, **options
+        student,
+        teacher,
+        x,
+        g[f"{name}__labels"],
+        strategy,
+        rule="released",
+        min_distance=5,
+        **options,
     )
 
 
@@ -109,19 +129,27 @@ def test_tile_statistics_move_as_released(resnet50):
     state = resnet50.state_dict()
     for key, value in g.items():
         if key.startswith("max__after_released__"):
-            assert relative_error(state[key.removeprefix("max__after_released__")], value) < 1e-3, key
+            assert relative_error(state[key.removeprefix("max__after_released__")], value) < 1e-3, (
+                key
+            )
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_poly_optimizer(number):
-    g = {key.split("__")[1]: v for key, v in load_golden("optim").items() if key.startswith(f"opt{number}")}
+    g = {
+        key.split("__")[1]: v
+        for key, v in load_golden("optim").items()
+        if key.startswith(f"opt{number}")
+    }
     lr, decay, warmup, max_step, nesterov = g["args"].tolist()
     parameters = [torch.nn.Parameter(p.clone()) for p in g["p0"]]
     groups = [
         {"params": [p], "lr": lr * scale, "weight_decay": wd}
         for p, scale, wd in zip(parameters, (1, 2, 10, 20), (decay, 0, decay, 0), strict=True)
     ]
-    optimizer = PolyOptimizer(groups, lr, decay, int(warmup), int(max_step), nesterov=bool(nesterov))
+    optimizer = PolyOptimizer(
+        groups, lr, decay, int(warmup), int(max_step), nesterov=bool(nesterov)
+    )
     assert all(group["momentum"] == float(g["sgd_momentum"]) for group in optimizer.param_groups)
     rates = []
     for i in range(len(g["lrs"])):
@@ -130,8 +158,13 @@ def test_poly_optimizer(number):
         optimizer.step()
         rates.append([group["lr"] for group in optimizer.param_groups])
         if i < 8:
-            assert relative_error(torch.stack([p.detach() for p in parameters]), g["params"][i]) < 1e-5
-    assert ((torch.tensor(rates, dtype=torch.float64) - g["lrs"]).abs() <= 1e-9 * g["lrs"].abs() + 1e-300).all()
+            assert (
+                relative_error(torch.stack([p.detach() for p in parameters]), g["params"][i]) < 1e-5
+            )
+    assert (
+        (torch.tensor(rates, dtype=torch.float64) - g["lrs"]).abs()
+        <= 1e-9 * g["lrs"].abs() + 1e-300
+    ).all()
 
 
 def test_ema_and_ramp():
@@ -144,18 +177,26 @@ def test_ema_and_ramp():
         update_ema_variables(student, teacher, float(g["ema__alpha"]), step)
         assert relative_error(teacher.weight.detach(), g["ema__teachers"][k + 1]) < 1e-5
     assert not teacher.running_mean.any()
-    for (alpha, schedule), wanted in zip(g["ramp__alpha_schedule"].tolist(), g["ramp__values"].tolist(), strict=True):
+    for (alpha, schedule), wanted in zip(
+        g["ramp__alpha_schedule"].tolist(), g["ramp__values"].tolist(), strict=True
+    ):
         for i, value in zip(g["ramp__iterations"].tolist(), wanted, strict=True):
-            assert re_loss_weight(alpha, schedule, i, int(g["ramp__max_iteration"])) == pytest.approx(value, rel=1e-12)
+            assert re_loss_weight(
+                alpha, schedule, i, int(g["ramp__max_iteration"])
+            ) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("case", "abcd")
 def test_average_precision(case):
     g = load_golden("map")
     scores, labels = g[f"{case}__scores"], g[f"{case}__labels"]
-    assert relative_error(average_precision(scores.numpy(), labels.numpy()), g[f"{case}__ap"]) < 1e-6
+    assert (
+        relative_error(average_precision(scores.numpy(), labels.numpy()), g[f"{case}__ap"]) < 1e-6
+    )
     assert relative_error(average_precision(scores, labels), g[f"{case}__ap"]) < 1e-6
-    assert mean_average_precision(scores, labels) == pytest.approx(float(g[f"{case}__map"]), rel=1e-6)
+    assert mean_average_precision(scores, labels) == pytest.approx(
+        float(g[f"{case}__map"]), rel=1e-6
+    )
 
 
 def test_transforms():

@@ -4,8 +4,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from oass.core.keypoints import STRATEGIES, detect_keypoints, positive_pairs, topk_peaks, upsample_cams
-from oass.core.puzzle_utils import merge_at_keypoints, merge_features, tile_at_keypoints, tile_features
+from oass.core.keypoints import (
+    STRATEGIES,
+    detect_keypoints,
+    positive_pairs,
+    topk_peaks,
+    upsample_cams,
+)
+from oass.core.puzzle_utils import (
+    merge_at_keypoints,
+    merge_features,
+    tile_at_keypoints,
+    tile_features,
+)
 
 
 def two_peaks(values=((3, 4, 1.0), (12, 10, 0.5))):
@@ -42,14 +53,19 @@ def test_paper_centres_of_two_peaks():
 def test_void_maps_give_the_centre_and_paper_clips_by_one_cell(strategy):
     void = torch.zeros(1, 1, 16, 16)
     for rule in ("paper", "released"):
-        assert detect_keypoints(void, torch.ones(1, 1), strategy, 256, rule=rule).keypoints.tolist() == [[128, 128]]
+        assert detect_keypoints(
+            void, torch.ones(1, 1), strategy, 256, rule=rule
+        ).keypoints.tolist() == [[128, 128]]
     corner, labels = two_peaks(((0, 15, 1.0),))
     (y, x) = detect_keypoints(corner, labels, strategy, 256, rule="paper").keypoints[0].tolist()
     assert (y, x) == ((16, 240) if strategy in ("max", "cMax") else (128, 128))
 
 
 def test_pairs_are_row_major_and_images_without_labels_yield_none():
-    cams, labels = torch.rand(3, 4, 8, 8), torch.tensor([[0, 1, 0, 1.0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    cams, labels = (
+        torch.rand(3, 4, 8, 8),
+        torch.tensor([[0, 1, 0, 1.0], [0, 0, 0, 0], [1, 0, 0, 0]]),
+    )
     found = detect_keypoints(cams, labels, "cMax", 64)
     assert found.image_index.tolist() == [0, 0, 2] and found.class_index.tolist() == [1, 3, 0]
     again = detect_keypoints(cams, labels, "cMax", 64, pairs=positive_pairs(labels))
@@ -81,7 +97,9 @@ def test_unknown_strategy_or_rule():
 def loop_tiles(image, y, x, patch):
     """The released way: four slices, each resized by itself."""
     parts = (image[:, :y, :x], image[:, :y, x:], image[:, y:, :x], image[:, y:, x:])
-    return torch.stack([F.interpolate(part[None], (patch, patch), mode="nearest")[0] for part in parts])
+    return torch.stack(
+        [F.interpolate(part[None], (patch, patch), mode="nearest")[0] for part in parts]
+    )
 
 
 def loop_merge(tiles, y, x, size, G):
@@ -89,7 +107,10 @@ def loop_merge(tiles, y, x, size, G):
     cell = size // G
     y, x = min(max(y // cell, 1), G - 1), min(max(x // cell, 1), G - 1)
     shapes = ((y, x), (y, G - x), (G - y, x), (G - y, G - x))
-    a, b, c, d = (F.interpolate(t[None], shape, mode="nearest")[0] for t, shape in zip(tiles, shapes, strict=True))
+    a, b, c, d = (
+        F.interpolate(t[None], shape, mode="nearest")[0]
+        for t, shape in zip(tiles, shapes, strict=True)
+    )
     return torch.cat([torch.cat([a, b], 2), torch.cat([c, d], 2)], 1)
 
 
@@ -98,11 +119,16 @@ def test_any_size_equals_the_loop_over_cuts(size):
     generator = torch.Generator().manual_seed(size)
     images = torch.rand(3, 3, size, size, generator=generator)
     keypoints = torch.randint(1, size, (20, 2), generator=generator)
-    keypoints[:4] = torch.tensor([[1, 1], [size - 1, size - 1], [1, size - 1], [size // 2, size // 2]])
+    keypoints[:4] = torch.tensor(
+        [[1, 1], [size - 1, size - 1], [1, size - 1], [size // 2, size // 2]]
+    )
     which = torch.arange(20) % 3
     G, h = size // 16, size // 32
     maps = torch.rand(20, 4, 2, h, h, generator=generator)
-    tiles, merged = tile_at_keypoints(images, which, keypoints), merge_at_keypoints(maps, keypoints, size)
+    tiles, merged = (
+        tile_at_keypoints(images, which, keypoints),
+        merge_at_keypoints(maps, keypoints, size),
+    )
     for p, (y, x) in enumerate(keypoints.tolist()):
         assert torch.equal(tiles[p], loop_tiles(images[which[p]], y, x, size // 2))
         assert torch.equal(merged[p], loop_merge(maps[p], y, x, size, G))

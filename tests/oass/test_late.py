@@ -19,7 +19,11 @@ from oass import ablation, explain, inference_classification
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.core import pretrain, train
 from oass.core.backbones import build_backbone
-from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, read_split
+from oass.core.datasets import (
+    VOC_Dataset_For_Classification,
+    VOC_Dataset_For_Testing_CAM,
+    read_split,
+)
 from oass.core.terms import terms_of
 from oass.core.train import count_together, weight_by_images
 from oass.tools.ai.demo_utils import save_png
@@ -61,7 +65,9 @@ def spoil(path):
     """A picture whose beginning and end look right and that cannot be decoded."""
     with Image.open(path) as image:
         width, height = image.size
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)).save(path, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)).save(
+        path, "PNG"
+    )
     content = bytearray(path.read_bytes())
     content[200:260] = bytes(60)
     path.write_bytes(content)
@@ -79,7 +85,9 @@ def lines_of(folder):
 
 
 @pytest.mark.parametrize("split", ["train_aug", "val"])
-def test_an_unreadable_picture_of_either_split_is_found_before_the_first_step(split, small, kit, tmp_path):
+def test_an_unreadable_picture_of_either_split_is_found_before_the_first_step(
+    split, small, kit, tmp_path
+):
     name = ids_of(kit, split)[VAL_IMAGE]
     cut(kit / "JPEGImages" / f"{name}.jpg")
     with pytest.raises(CorruptImage, match=f"{name}.jpg: unreadable.*of {split}; .*--skip_corrupt"):
@@ -173,7 +181,9 @@ def infer(trained, kit, output, *more):
 
 
 @pytest.mark.parametrize("kind", MASKS)
-def test_a_mask_that_cannot_be_compared_is_named_before_anything_is_scored(kind, trained, kit, tmp_path):
+def test_a_mask_that_cannot_be_compared_is_named_before_anything_is_scored(
+    kind, trained, kit, tmp_path
+):
     name = ids_of(kit)[VAL_IMAGE]
     damage_mask(kit / "SegmentationClass" / f"{name}.png", kind)
     with pytest.raises(UserError, match=f"{name}.png: {MASKS[kind]}"):
@@ -185,7 +195,9 @@ def test_a_mask_that_cannot_be_compared_is_named_before_anything_is_scored(kind,
 
 
 @pytest.mark.parametrize("damage", [cut, spoil])
-def test_unreadable_evaluation_images_are_left_out_and_counted(damage, small, kit, tmp_path, capsys):
+def test_unreadable_evaluation_images_are_left_out_and_counted(
+    damage, small, kit, tmp_path, capsys
+):
     """The numbers are those of a list without them, and say so."""
     ids = ids_of(kit)
     name = ids.pop(VAL_IMAGE)
@@ -194,14 +206,21 @@ def test_unreadable_evaluation_images_are_left_out_and_counted(damage, small, ki
     own.write_text("\n".join(ids))
     once = ("--max_epoch", "1", "--pictures", "1", "--eval_ema")
     cmax.main(flags_of(small, kit, tmp_path / "short", *once, "--val_domain", str(own)))
-    assert "eval_skipped" not in capsys.readouterr().out + (tmp_path / "short/summary.json").read_text()
+    assert (
+        "eval_skipped"
+        not in capsys.readouterr().out + (tmp_path / "short/summary.json").read_text()
+    )
 
     cmax.main(flags_of(small, kit, tmp_path / "run", *once, "--skip_corrupt"))
     told = capsys.readouterr().out
-    assert f"val: 1 of 10 images cannot be read and are left out: {kit}/JPEGImages/{name}.jpg" in told
+    assert (
+        f"val: 1 of 10 images cannot be read and are left out: {kit}/JPEGImages/{name}.jpg" in told
+    )
     assert told.count("eval_skipped 1") == 2  # the line of the epoch, and the last one
     found, want = (lines_of(tmp_path / run) for run in ("run", "short"))
-    assert all(line.pop("eval_skipped") == 1 for line in found if line["split"].startswith("Evaluation"))
+    assert all(
+        line.pop("eval_skipped") == 1 for line in found if line["split"].startswith("Evaluation")
+    )
     assert found == want
     assert summary_of(tmp_path / "run")["eval_skipped"] == 1
 
@@ -217,9 +236,13 @@ def test_inference_leaves_unreadable_images_out_everywhere(damage, trained, kit,
     if damage is cut:
         with pytest.raises(CorruptImage, match=f"{name}.jpg: unreadable"):
             infer(trained, kit, tmp_path / "refused")
-    want = infer(trained, kit, tmp_path / "short", *everything, str(tmp_path / "a.npz"), "--domain", str(own))
+    want = infer(
+        trained, kit, tmp_path / "short", *everything, str(tmp_path / "a.npz"), "--domain", str(own)
+    )
     capsys.readouterr()
-    found = infer(trained, kit, tmp_path / "out", *everything, str(tmp_path / "b.npz"), "--skip_corrupt")
+    found = infer(
+        trained, kit, tmp_path / "out", *everything, str(tmp_path / "b.npz"), "--skip_corrupt"
+    )
     assert "eval_skipped 1" in capsys.readouterr().out and found.pop("eval_skipped") == 1
     differing = ("domain", "wall_seconds", "images_per_second")
     assert all(found[key] == want[key] for key in want if key not in differing)
@@ -240,7 +263,9 @@ def test_a_folder_for_the_instances_is_refused_by_the_parser(trained, kit, tmp_p
     with pytest.raises(SystemExit) as stop:
         infer(trained, kit, tmp_path / "out", "--export_instances", str(tmp_path))
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and "expected the name of a file" in error and error.count("\n") == 1
+    assert (
+        stop.value.code == 2 and "expected the name of a file" in error and error.count("\n") == 1
+    )
 
 
 def test_a_figure_that_cannot_be_written_is_no_silence(tmp_path):
@@ -279,7 +304,11 @@ def test_uneven_batches_weigh_by_their_images():
     each = torch.rand(7)
     total = 0
     for part in (each[:4], each[4:]):
-        losses = {"class_loss": part.mean(), "p_class_loss": part.mean(), "re_loss": torch.tensor(1.0)}
+        losses = {
+            "class_loss": part.mean(),
+            "p_class_loss": part.mean(),
+            "re_loss": torch.tensor(1.0),
+        }
         weight_by_images(losses, terms_of("cMax", "full", "cl_pcl_re"), len(part) * 2 / 7)
         assert losses["re_loss"] == 1  # over pairs
         assert losses["class_loss"] == losses["p_class_loss"]
@@ -292,7 +321,16 @@ def test_uneven_batches_weigh_by_their_images():
 def test_two_processes_go_on_where_one_reads_nothing(batch, small, kit, tmp_path):
     """Batches of 4 and 3 images equal one of 7; one image for each process, and one unreadable: both skip the step."""
     cut(kit / "JPEGImages" / f"{ids_of(kit, 'train_aug')[VAL_IMAGE]}.jpg")
-    more = ("--skip_corrupt", "--sync_bn", "--max_epoch", "1", "--print_ratio", "0.4", "--batch_size", str(batch))
+    more = (
+        "--skip_corrupt",
+        "--sync_bn",
+        "--max_epoch",
+        "1",
+        "--print_ratio",
+        "0.4",
+        "--batch_size",
+        str(batch),
+    )
     script = ROOT / "oass" / "train_classification_with_puzzle_cMax_ema.py"
     done = subprocess.run(
         [*TORCHRUN, str(script), *flags_of(small, kit, tmp_path / "two", *more)],
@@ -315,7 +353,9 @@ def test_two_processes_go_on_where_one_reads_nothing(batch, small, kit, tmp_path
 
 def assert_same_run(one, two):
     assert lines_of(one) == lines_of(two)
-    states = [torch.load(run / "checkpoints/last.pt", weights_only=True)["state"] for run in (one, two)]
+    states = [
+        torch.load(run / "checkpoints/last.pt", weights_only=True)["state"] for run in (one, two)
+    ]
     assert same(*states)
 
 
@@ -357,7 +397,9 @@ def test_a_failed_evaluation_repeats_no_step(number, small, kit, tmp_path, monke
 
 
 @pytest.mark.parametrize(("received", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_an_evaluation_costs_no_step(received, status, small, kit, tmp_path, monkeypatch, capsys):
+def test_a_signal_in_an_evaluation_costs_no_step(
+    received, status, small, kit, tmp_path, monkeypatch, capsys
+):
     cmax.main(flags_of(small, kit, tmp_path / "whole"))
     flags = flags_of(small, kit, tmp_path / "parts")
     with monkeypatch.context() as patch:
@@ -451,7 +493,9 @@ def test_pictures_of_every_kind_are_trained_on_scored_and_explained(small, train
             (kit / "SegmentationClass" / f"{name}.png").unlink(missing_ok=True)
     cmax.main(flags_of(small, kit, tmp_path / "run", "--max_epoch", "1", "--pictures", "9"))
     assert 0 <= summary_of(tmp_path / "run")["map"] <= 100
-    found = infer(trained, kit, tmp_path / "out", "--cam_iou", "--neighbours", "--flip", "--scales", "0.5,1")
+    found = infer(
+        trained, kit, tmp_path / "out", "--cam_iou", "--neighbours", "--flip", "--scales", "0.5,1"
+    )
     assert 0 <= found["cam_miou"] <= 100
     argv = f"--checkpoint {trained} --cpu --output_dir {tmp_path / 'explained'} --image".split()
     explain.main([*argv, *map(str, sorted(odd.iterdir()))])
@@ -470,7 +514,9 @@ def test_a_picture_of_ones_own_that_is_none_ends_in_a_line(kind, trained, tmp_pa
         path.unlink()
         path.mkdir() if kind == "folder" else os.mkfifo(path)
     with pytest.raises(UserError, match=f"^{path}: "):
-        explain.main(f"--image {path} --checkpoint {trained} --cpu --output_dir {tmp_path / 'out'}".split())
+        explain.main(
+            f"--image {path} --checkpoint {trained} --cpu --output_dir {tmp_path / 'out'}".split()
+        )
 
 
 # --- networks and checkpoints ---
@@ -517,7 +563,9 @@ def test_values_in_a_checkpoint_are_checked(part, name, value, message, trained,
 def test_a_file_without_a_classifier_says_what_it_holds(kit, tmp_path):
     for content, told in (([1], "a list"), ({"epoch": 3}, "a int under the name 'epoch'")):
         torch.save(content, tmp_path / "odd.pt")
-        with pytest.raises(UserError, match=f"odd.pt: holds no classifier's state dict, but {told}"):
+        with pytest.raises(
+            UserError, match=f"odd.pt: holds no classifier's state dict, but {told}"
+        ):
             infer(tmp_path / "odd.pt", kit, tmp_path / "out")
 
 
@@ -526,4 +574,6 @@ def test_masks_of_left_out_images_leave_with_them(kit):
     before = data.mask(VAL_IMAGE + 1)
     data.leave_out([data.split.ids[VAL_IMAGE]])
     assert data.skipped == 1 and len(data) == 9 and (data.mask(VAL_IMAGE) == before).all()
-    assert len(VOC_Dataset_For_Testing_CAM(kit, "val")) == 10  # readers of a list share it, and one leaves it whole
+    assert (
+        len(VOC_Dataset_For_Testing_CAM(kit, "val")) == 10
+    )  # readers of a list share it, and one leaves it whole

@@ -38,18 +38,23 @@ def test_released_flags_and_defaults(strategy):
     for name, value in RELEASED.items():
         assert args[name] == value, name
     assert ("alpha_ema" in args) == (strategy != "max")
-    assert build_parser(strategy).parse_args(["--data_dir"]).data_dir == RELEASED["data_dir"]  # an unset $your_dir
+    assert (
+        build_parser(strategy).parse_args(["--data_dir"]).data_dir == RELEASED["data_dir"]
+    )  # an unset $your_dir
 
 
 def test_the_parser_needs_no_torch():
-    code = (
-        "import sys; from oass.core.options import build_parser; build_parser('max'); assert 'torch' not in sys.modules"
-    )
+    code = "import sys; from oass.core.options import build_parser; build_parser('max'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_scripts_differ_by_a_strategy_and_export_the_average():
-    assert [s.STRATEGY for s in (puzzle_max, cmax, ctopk, ctopk_w)] == ["max", "cMax", "cTopk", "cTopk-w"]
+    assert [s.STRATEGY for s in (puzzle_max, cmax, ctopk, ctopk_w)] == [
+        "max",
+        "cMax",
+        "cTopk",
+        "cTopk-w",
+    ]
     assert all(s.update_ema_variables is update_ema_variables for s in (cmax, ctopk, ctopk_w))
 
 
@@ -107,7 +112,9 @@ TERMS = [  # strategy, --p_loss, --loss_option: terms there are, those with a gr
 ]
 
 
-@pytest.mark.parametrize(("strategy", "p_loss", "option", "present", "trained", "over_pairs"), TERMS)
+@pytest.mark.parametrize(
+    ("strategy", "p_loss", "option", "present", "trained", "over_pairs"), TERMS
+)
 def test_the_terms_of_a_loss(strategy, p_loss, option, present, trained, over_pairs):
     terms = terms_of(strategy, p_loss, option)
     assert terms == tuple(frozenset(names.split()) for names in (present, trained, over_pairs))
@@ -158,7 +165,9 @@ def test_real_runs_keep_the_released_defaults_and_released_sets_every_switch(dev
     assert args.image_size == 512 and args.weights == "imagenet" and args.keypoint_rule == "paper"
     assert "unused" in capsys.readouterr().out
     args = parse_args("cMax", ["--data_dir", str(devkit), "--released"])
-    assert {name: getattr(args, name) for name in SWITCHES} == {name: value for name, (value, _) in SWITCHES.items()}
+    assert {name: getattr(args, name) for name in SWITCHES} == {
+        name: value for name, (value, _) in SWITCHES.items()
+    }
     assert differences(args) == []
     args = parse_args("cMax", ["--data_dir", str(devkit), "--released", "--p_loss", "full"])
     assert args.keypoint_rule == "released" and args.p_loss == "full"  # what was given wins
@@ -170,20 +179,34 @@ def test_sample_defaults_lose_against_flags(tmp_path):
     (tmp_path / "SAMPLE.json").write_text("{}")
     args = parse_args("max", ["--data_dir", str(tmp_path), "--alpha_re", "2"])
     assert (args.architecture, args.image_size, args.weights) == ("resnet_tiny", 64, "sample")
-    assert args.alpha_re == 2 and args.alpha_schedule_re == sample_defaults("max", None)["alpha_schedule_re"]
+    assert (
+        args.alpha_re == 2
+        and args.alpha_schedule_re == sample_defaults("max", None)["alpha_schedule_re"]
+    )
     strong = sample_defaults("cTopk-w", None)  # a steep ramp throws the network (README, results)
     assert (strong["alpha_re"], strong["alpha_schedule_re"], strong["alpha_p"]) == (1.0, 0.5, 0.5)
     args = parse_args("max", ["--data_dir", str(tmp_path), "--architecture", "resnet50"])
-    assert (args.architecture, args.max_epoch, args.weights, args.train_domain) == ("resnet50", 1, "none", "train")
+    assert (args.architecture, args.max_epoch, args.weights, args.train_domain) == (
+        "resnet50",
+        1,
+        "none",
+        "train",
+    )
 
 
 def test_optimizer_groups_and_momentum(devkit):
-    args = parse_args("cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none --wd 1e-3".split())
+    args = parse_args(
+        "cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none --wd 1e-3".split()
+    )
     model = build_student(args)
     groups = build_optimizer(args, model, 10).param_groups
     assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.2, 1.0, 2.0])
-    assert [g["weight_decay"] for g in groups] == [1e-3, 0, 1e-3, 0] and groups[0]["momentum"] == 1e-3
-    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in model.parameters())
+    assert [g["weight_decay"] for g in groups] == [1e-3, 0, 1e-3, 0] and groups[0][
+        "momentum"
+    ] == 1e-3
+    assert sum(p.numel() for g in groups for p in g["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnest50", "timm:resnet10t", "timm:convnext_atto"])
@@ -210,7 +233,9 @@ def test_checkpoints_of_every_kind_load(tmp_path, capsys):
     kinds = {
         "official": whole,
         "prefixed": {f"module.{k}": v for k, v in whole.items()},
-        "no_aliases": {k: v for k, v in whole.items() if not k.startswith(("stage1.", "stage2.", "stage5."))},
+        "no_aliases": {
+            k: v for k, v in whole.items() if not k.startswith(("stage1.", "stage2.", "stage5."))
+        },
         "puzzlecam": plain,
         "run": {"state": {"model": whole}},
     }
@@ -218,14 +243,19 @@ def test_checkpoints_of_every_kind_load(tmp_path, capsys):
         checkpoint.save(tmp_path / f"{name}.pth", state)
         model = Classifier("resnet18", 20, pretrained=tmp_path / f"{name}.pth")
         assert torch.equal(model.model.conv1.weight, source.model.conv1.weight), name
-        assert torch.equal(model.stage5[0][1].conv2.weight, source.model.layer4[1].conv2.weight), name
+        assert torch.equal(model.stage5[0][1].conv2.weight, source.model.layer4[1].conv2.weight), (
+            name
+        )
         assert torch.equal(model.BN[3].running_mean, source.BN[3].running_mean)
     assert "no instance head" in capsys.readouterr().out
     with pytest.raises(
-        UserError, match=r"of another shape|missing.*looks like --architecture resnet18 with 20 classes"
+        UserError,
+        match=r"of another shape|missing.*looks like --architecture resnet18 with 20 classes",
     ):
         load_classifier(Classifier("resnet34", 20, pretrained=False), tmp_path / "official.pth")
-    with pytest.raises(UserError, match=r"looks like --architecture resnet18 with 20 classes, this is resnet18, 3"):
+    with pytest.raises(
+        UserError, match=r"looks like --architecture resnet18 with 20 classes, this is resnet18, 3"
+    ):
         load_classifier(Classifier("resnet18", 3, pretrained=False), tmp_path / "official.pth")
     checkpoint.save(tmp_path / "other.pth", {"step": 3})
     with pytest.raises(UserError, match="no classifier's state dict"):
@@ -234,13 +264,22 @@ def test_checkpoints_of_every_kind_load(tmp_path, capsys):
 
 def test_a_backbone_alone_loads_from_imagenet_files_and_from_runs(devkit, tmp_path, capsys):
     source = Classifier("resnet18", 20, pretrained=False)
-    own = {k: v for k, v in source.model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    own = {
+        k: v for k, v in source.model.state_dict().items() if not k.endswith("num_batches_tracked")
+    }
     checkpoint.save(
-        tmp_path / "imagenet.pth", {**own, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+        tmp_path / "imagenet.pth",
+        {**own, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)},
     )
     checkpoint.save(tmp_path / "run.pt", {"state": {"model": source.state_dict()}})
-    for weights in (f"{tmp_path}/imagenet.pth", f"backbone:{tmp_path}/imagenet.pth", f"backbone:{tmp_path}/run.pt"):
-        args = parse_args("cMax", f"--data_dir {devkit} --architecture resnet18 --weights {weights}".split())
+    for weights in (
+        f"{tmp_path}/imagenet.pth",
+        f"backbone:{tmp_path}/imagenet.pth",
+        f"backbone:{tmp_path}/run.pt",
+    ):
+        args = parse_args(
+            "cMax", f"--data_dir {devkit} --architecture resnet18 --weights {weights}".split()
+        )
         model = build_student(args)
         assert torch.equal(model.model.layer4[1].conv2.weight, source.model.layer4[1].conv2.weight)
         assert not torch.equal(model.classifier.weight, source.classifier.weight)
@@ -250,7 +289,9 @@ def test_a_backbone_alone_loads_from_imagenet_files_and_from_runs(devkit, tmp_pa
         build_student(args)
 
 
-def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(tmp_path, monkeypatch, capsys):
+def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(pretrain, "STEPS", 3)
     (tmp_path / "VOCdevkit").mkdir()
     (tmp_path / "SAMPLE.json").write_text("{}")
@@ -269,9 +310,13 @@ def test_a_runs_fresh_head_is_not_the_one_of_the_pretraining(seed, tmp_path, mon
     """Else the maps of that seed point at the objects before the first step."""
     heads = []
     monkeypatch.setattr(pretrain, "STEPS", 0)
-    monkeypatch.setattr(pretrain, "Classifier", lambda *a, **k: heads.append(Classifier(*a, **k)) or heads[-1])
+    monkeypatch.setattr(
+        pretrain, "Classifier", lambda *a, **k: heads.append(Classifier(*a, **k)) or heads[-1]
+    )
     monkeypatch.setattr(pretrain.torch.optim.lr_scheduler, "OneCycleLR", lambda *a: None)
     monkeypatch.setattr(pretrain.torch, "stack", lambda _: torch.zeros(1))
     pretrain.pretrain("resnet_tiny", tmp_path / "w.pt")
     torch.manual_seed(seed)
-    assert not torch.equal(heads[0].classifier.weight, Classifier("resnet_tiny", pretrained=False).classifier.weight)
+    assert not torch.equal(
+        heads[0].classifier.weight, Classifier("resnet_tiny", pretrained=False).classifier.weight
+    )

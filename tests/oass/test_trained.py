@@ -31,7 +31,9 @@ def infer(run, devkit, folder, flags=""):
 
 
 @pytest.mark.parametrize("strategy", ["cTopk-w", "gap"])
-def test_an_evaluation_without_flags_repeats_the_runs_own(strategy, small, devkit, tmp_path, capsys):
+def test_an_evaluation_without_flags_repeats_the_runs_own(
+    strategy, small, devkit, tmp_path, capsys
+):
     """Size, architecture, head, difficult, whole batches and their size, the list: all other than the defaults."""
     own = tmp_path / "mine.txt"
     own.write_text("".join(f"2009_{number:06d}\n" for number in range(1, 8)))
@@ -52,7 +54,9 @@ def test_an_evaluation_without_flags_repeats_the_runs_own(strategy, small, devki
     assert "mine: 7 images" in out or f"{own}: 7 images" in out
     assert "student, scale 1\n" in out
 
-    flags = "--image_size 64 --no-drop_last_eval --domain val --difficult include --scales 0.5,1 --flip"
+    flags = (
+        "--image_size 64 --no-drop_last_eval --domain val --difficult include --scales 0.5,1 --flip"
+    )
     other = infer(tmp_path / "run", devkit, tmp_path / "other", flags)
     assert other["images"] == 10 and other["image_size"] == 64 and other["map"] != summary["map"]
     out = capsys.readouterr().out
@@ -61,17 +65,23 @@ def test_an_evaluation_without_flags_repeats_the_runs_own(strategy, small, devki
         assert told in out, told
 
 
-def test_a_classifier_without_an_instance_head_is_measured_by_its_pooled_maps(devkit, tmp_path, capsys):
+def test_a_classifier_without_an_instance_head_is_measured_by_its_pooled_maps(
+    devkit, tmp_path, capsys
+):
     torch.manual_seed(0)
     state = Classifier("resnet_tiny", 20, pretrained=False).state_dict()
-    plain = {name: value for name, value in state.items() if not name.startswith(("BN.", "stage6."))}
+    plain = {
+        name: value for name, value in state.items() if not name.startswith(("BN.", "stage6."))
+    }
     checkpoint.save(tmp_path / "puzzlecam.pth", plain)
     flags = "--architecture resnet_tiny --image_size 64"
     summary = infer(tmp_path / "puzzlecam.pth", devkit, tmp_path / "a", flags)
     assert summary["head"] == "pooled" and "GAP of the class maps" in capsys.readouterr().out
     first = (tmp_path / "a/predictions.csv").read_text()
     infer(tmp_path / "puzzlecam.pth", devkit, tmp_path / "b", f"{flags} --seed 7")
-    assert (tmp_path / "b/predictions.csv").read_text() == first  # of a fresh instance head they would differ
+    assert (
+        tmp_path / "b/predictions.csv"
+    ).read_text() == first  # of a fresh instance head they would differ
     checkpoint.save(tmp_path / "official.pth", state)
     assert infer(tmp_path / "official.pth", devkit, tmp_path / "c", flags)["head"] == "instances"
 
@@ -93,30 +103,49 @@ def test_networks_get_the_pixels_that_their_weights_were_trained_with():
     assert Classifier("timm:tf_mobilenetv3_small_075", 3, pretrained=False).normalisation == halves
 
 
-def test_normalisation_acts_in_training_and_in_every_output(small, devkit, tmp_path, monkeypatch, capsys):
+def test_normalisation_acts_in_training_and_in_every_output(
+    small, devkit, tmp_path, monkeypatch, capsys
+):
     real = timm.get_pretrained_cfg
     flags = "--architecture timm:resnet10t --max_steps 1 --lr 0.05".split()
     runs = {}
     for name, mean in (("imagenet", None), ("halves", (0.5, 0.5, 0.5))):
         if mean is not None:
-            changed = lambda *a, **k: argparse.Namespace(mean=mean, std=mean) if a else real(*a, **k)  # noqa: B023, E731
+            changed = lambda *a, **k: (
+                argparse.Namespace(mean=mean, std=mean) if a else real(*a, **k)
+            )  # noqa: B023, E731
             monkeypatch.setattr(timm, "get_pretrained_cfg", changed)
         train(parse_args("cMax", [*small, *flags, "--output_dir", str(tmp_path / name)]), "cMax")
-        state = torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["state"]["model"]
+        state = torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["state"][
+            "model"
+        ]
         runs[name] = state["model.body.conv1.0.weight"]
     assert not torch.equal(runs["imagenet"], runs["halves"])
     found = {}
     for name, config in (("halves", timm.get_pretrained_cfg), ("imagenet", real)):
         monkeypatch.setattr(timm, "get_pretrained_cfg", config)
         extra = f"--cam_iou --export_instances {tmp_path}/{name}.npz"
-        summary = infer(tmp_path / "halves/checkpoints/last.pt", devkit, tmp_path / f"of_{name}", extra)
-        found[name] = (summary["eval_class_loss"], summary["cam_miou"], (tmp_path / f"{name}.npz").read_bytes())
+        summary = infer(
+            tmp_path / "halves/checkpoints/last.pt", devkit, tmp_path / f"of_{name}", extra
+        )
+        found[name] = (
+            summary["eval_class_loss"],
+            summary["cam_miou"],
+            (tmp_path / f"{name}.npz").read_bytes(),
+        )
     assert all(a != b for a, b in zip(found["halves"], found["imagenet"], strict=True))
     assert "pixels normalised by 0.5 0.5 0.5 / 0.5 0.5 0.5" in capsys.readouterr().out
 
 
 def test_views_hold_what_the_plain_one_holds():
-    assert [v.side for v in views_of(96, (0.5, 0.9, 1.0, 1.1, 1.5, 2.0))] == [64, 96, 96, 128, 160, 192]
+    assert [v.side for v in views_of(96, (0.5, 0.9, 1.0, 1.1, 1.5, 2.0))] == [
+        64,
+        96,
+        96,
+        128,
+        160,
+        192,
+    ]
     assert [v.side for v in views_of(512, (0.25, 0.9, 1.1, 1.25))] == [128, 480, 576, 640]
     for scale in (0.37, 0.5, 0.73, 1.01, 1.77):
         assert views_of(512, (scale,))[0].side >= round(512 * scale)
@@ -127,14 +156,26 @@ def test_views_hold_what_the_plain_one_holds():
 def test_classes_without_positives_are_named_where_an_map_is(small, devkit, tmp_path, capsys):
     few = tmp_path / "few.txt"
     few.write_text("2009_000001\n2009_000002\n")
-    argv = [*small, "--max_epoch", "2", "--val_domain", str(few), "--output_dir", str(tmp_path / "run")]
+    argv = [
+        *small,
+        "--max_epoch",
+        "2",
+        "--val_domain",
+        str(few),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
     train(parse_args("none", argv), "none")
     out = capsys.readouterr().out
     line = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
     told = left_out(line["ap"])
-    assert 0 < line["classes"] < 20 and told.startswith(f"mAP over {line['classes']} of 20 classes; without positives")
+    assert 0 < line["classes"] < 20 and told.startswith(
+        f"mAP over {line['classes']} of 20 classes; without positives"
+    )
     absent = told.rpartition(": ")[2].split(", ")
-    assert len(absent) == 20 - line["classes"] and out.count(told) == 2  # at the first evaluation, and at the end
+    assert (
+        len(absent) == 20 - line["classes"] and out.count(told) == 2
+    )  # at the first evaluation, and at the end
     infer(tmp_path / "run", devkit, tmp_path / "again")
     assert told in capsys.readouterr().out
     assert left_out([50.0] * 20) == ""
@@ -142,9 +183,13 @@ def test_classes_without_positives_are_named_where_an_map_is(small, devkit, tmp_
 
 def test_scores_that_are_nan_end_the_evaluation_with_a_name(small, devkit, tmp_path, monkeypatch):
     real = evaluate.look
-    monkeypatch.setattr(evaluate, "look", lambda *a, **k: (real(*a, **k)[0] * torch.nan, real(*a, **k)[1]))
+    monkeypatch.setattr(
+        evaluate, "look", lambda *a, **k: (real(*a, **k)[0] * torch.nan, real(*a, **k)[1])
+    )
     argv = [*small, "--max_epoch", "1", "--output_dir", str(tmp_path)]
-    with pytest.raises(NonFiniteError, match="val: the scores of 10 images are NaN, first 2009_000001"):
+    with pytest.raises(
+        NonFiniteError, match="val: the scores of 10 images are NaN, first 2009_000001"
+    ):
         train(parse_args("cMax", argv), "cMax")
     assert score_split is evaluate.score_split
 
@@ -154,7 +199,12 @@ def test_settings_of_a_checkpoint_fill_only_what_is_not_given(small, tmp_path):
     train(parse_args("cTopk", argv), "cTopk")
     args = argparse.Namespace(image_size=96, architecture=None)
     trained = Trained(tmp_path, args)
-    assert (args.image_size, args.architecture, args.topk, args.strategy) == (96, "resnet_tiny", 3, "cTopk")
+    assert (args.image_size, args.architecture, args.topk, args.strategy) == (
+        96,
+        "resnet_tiny",
+        3,
+        "cTopk",
+    )
     assert trained.overruled == ["--image_size 96 (trained with 64)"]
     with pytest.raises(UserError, match="--image_size 80: a multiple of 32"):
         Trained(tmp_path, argparse.Namespace(image_size=80))

@@ -32,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 
 def assert_same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
-    one, two = (torch.load(f / "checkpoints" / "last.pt", weights_only=True)["state"] for f in (a, b))
+    one, two = (
+        torch.load(f / "checkpoints" / "last.pt", weights_only=True)["state"] for f in (a, b)
+    )
     assert same(one, two)
 
 
@@ -47,23 +49,57 @@ def test_stopped_and_resumed_equals_uninterrupted(script, small, tmp_path):
         script.main([*small, "--output_dir", str(tmp_path / "parts"), *steps])
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     volatile = ("wall_seconds", "images_per_second")
-    one, two = ({k: v for k, v in read(tmp_path / f).items() if k not in volatile} for f in ("whole", "parts"))
+    one, two = (
+        {k: v for k, v in read(tmp_path / f).items() if k not in volatile}
+        for f in ("whole", "parts")
+    )
     assert one == two and one["steps"] == 6
-    has_teacher = "teacher" in torch.load(tmp_path / "whole/checkpoints/last.pt", weights_only=True)["state"]
+    has_teacher = (
+        "teacher" in torch.load(tmp_path / "whole/checkpoints/last.pt", weights_only=True)["state"]
+    )
     assert has_teacher == (script is ctopk_w)
 
 
 def test_files_and_metrics_of_a_run(small, tmp_path):
-    flags = [*small, "--output_dir", str(tmp_path), "--pictures", "2", "--eval_ema", "--tag", "T", "--max_epoch", "1"]
+    flags = [
+        *small,
+        "--output_dir",
+        str(tmp_path),
+        "--pictures",
+        "2",
+        "--eval_ema",
+        "--tag",
+        "T",
+        "--max_epoch",
+        "1",
+    ]
     cmax.main(flags)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     train_line = next(line for line in lines if line["split"] == "Train")
-    names = {"loss", "class_loss", "p_class_loss", "re_loss", "conf_loss", "learning_rate", "dead_cam"}
+    names = {
+        "loss",
+        "class_loss",
+        "p_class_loss",
+        "re_loss",
+        "conf_loss",
+        "learning_rate",
+        "dead_cam",
+    }
     assert names <= train_line.keys()
     evaluation = next(line for line in lines if line["split"] == "Evaluation")
-    assert {"map", "best map", "eval class loss", "pointing", "map without difficult"} <= evaluation.keys()
+    assert {
+        "map",
+        "best map",
+        "eval class loss",
+        "pointing",
+        "map without difficult",
+    } <= evaluation.keys()
     assert any(line["split"] == "Evaluation_ema" for line in lines)
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"map.png", "loss.png", "puzzle_epoch_001.png"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "map.png",
+        "loss.png",
+        "puzzle_epoch_001.png",
+    }
     assert set(read(tmp_path / "data", "T")) == {"train", "validation"}
     assert read(tmp_path)["classes"] <= 20 and len(read(tmp_path)["ap"]) == 20
 
@@ -91,11 +127,34 @@ def test_every_switch_runs(strategy, flags, small, tmp_path):
 
 
 EFFECTS = (
-    *("", "--level cam", "--re_loss L2_Loss", "--re_loss_option none", "--re_loss_option selection"),
+    *(
+        "",
+        "--level cam",
+        "--re_loss L2_Loss",
+        "--re_loss_option none",
+        "--re_loss_option selection",
+    ),
     *("--teacher_bn eval", "--teacher_bn batch", "--p_loss student", "--p_loss full"),
-    *("--p_loss student --p_target onehot", "--loss_option cl", "--alpha_re 0.2", "--alpha_schedule_re 0.1"),
-    *("--alpha_p 0.3 --p_loss full", "--alpha_ema 0.2", "--sgd_momentum 0.9", "--nesterov false", "--wd 0.1"),
-    *("--warmup_epoch 3", "--augment colorjitter", "--lr 0.05", "--keypoint_rule released", "--clip_grad 0.01"),
+    *(
+        "--p_loss student --p_target onehot",
+        "--loss_option cl",
+        "--alpha_re 0.2",
+        "--alpha_schedule_re 0.1",
+    ),
+    *(
+        "--alpha_p 0.3 --p_loss full",
+        "--alpha_ema 0.2",
+        "--sgd_momentum 0.9",
+        "--nesterov false",
+        "--wd 0.1",
+    ),
+    *(
+        "--warmup_epoch 3",
+        "--augment colorjitter",
+        "--lr 0.05",
+        "--keypoint_rule released",
+        "--clip_grad 0.01",
+    ),
 )
 
 
@@ -103,9 +162,19 @@ def test_the_switches_change_the_numbers(small, tmp_path):
     """No flag of the method is without effect."""
     found = {}
     for number, flags in enumerate(EFFECTS):
-        argv = [*small, "--output_dir", str(tmp_path / str(number)), "--max_steps", "3", "--print_ratio", "0.3"]
+        argv = [
+            *small,
+            "--output_dir",
+            str(tmp_path / str(number)),
+            "--max_steps",
+            "3",
+            "--print_ratio",
+            "0.3",
+        ]
         cmax.main([*argv, *flags.split()])
-        state = torch.load(tmp_path / str(number) / "checkpoints/last.pt", weights_only=True)["state"]
+        state = torch.load(tmp_path / str(number) / "checkpoints/last.pt", weights_only=True)[
+            "state"
+        ]
         found[flags] = round(float(sum(v.double().abs().sum() for v in state["model"].values())), 6)
     values = list(found.values())
     assert len(set(values)) == len(values), found
@@ -114,15 +183,28 @@ def test_the_switches_change_the_numbers(small, tmp_path):
 @pytest.mark.parametrize("strategy", ["none", "max", "uniform"])
 def test_p_loss_full_changes_every_strategy_that_takes_it(strategy, small, tmp_path):
     for name, flags in (("plain", []), ("full", ["--p_loss", "full"])):
-        argv = [*small, "--output_dir", str(tmp_path / name), "--max_steps", "1", "--print_ratio", "0.3", *flags]
+        argv = [
+            *small,
+            "--output_dir",
+            str(tmp_path / name),
+            "--max_steps",
+            "1",
+            "--print_ratio",
+            "0.3",
+            *flags,
+        ]
         train(parse_args(strategy, argv), strategy)
-    plain, full = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("plain", "full"))
+    plain, full = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("plain", "full")
+    )
     assert full["p_class_loss"] > 0 and full["p_class_loss"] != plain["p_class_loss"]
     assert full["class_loss"] == plain["class_loss"] and full["loss"] != plain["loss"]
 
 
 def test_the_first_lines_say_what_differs_from_the_release(small, tmp_path, capsys):
-    cmax.main([*small, "--output_dir", str(tmp_path / "a"), "--max_steps", "1", "--sgd_momentum", "0.9"])
+    cmax.main(
+        [*small, "--output_dir", str(tmp_path / "a"), "--max_steps", "1", "--sgd_momentum", "0.9"]
+    )
     line = next(x for x in capsys.readouterr().out.splitlines() if "differs from the release" in x)
     assert "--keypoint_rule paper (D8, D9, D10)" in line and "--sgd_momentum 0.9 (D3)" in line
     assert "tile_bn_stats" not in line and "p_loss" not in line  # no effect here; as released
@@ -144,7 +226,17 @@ def test_a_loss_that_is_not_finite_names_images_and_rate(small, tmp_path, monkey
 
 
 def test_dead_maps_are_named(small, tmp_path, capsys):
-    argv = [*small, "--output_dir", str(tmp_path), "--max_epoch", "1", "--alpha_re", "300", "--alpha_schedule_re", "0"]
+    argv = [
+        *small,
+        "--output_dir",
+        str(tmp_path),
+        "--max_epoch",
+        "1",
+        "--alpha_re",
+        "300",
+        "--alpha_schedule_re",
+        "0",
+    ]
     train(parse_args("max", [*argv, "--lr", "3"]), "max")
     assert "dead maps" in capsys.readouterr().out
 
@@ -166,13 +258,17 @@ def test_inference_uses_a_run(small, devkit, tmp_path, capsys):
     assert {"map", "cam_miou", "neighbour_precision", "pointing"} <= summary.keys()
     assert (tmp_path / "val/predictions.csv").read_text().count("\n") == 11
     assert (tmp_path / "val/figures/neighbours.png").is_file() and (tmp_path / "i.npz").is_file()
-    inference_classification.main([*argv, str(tmp_path / "test"), "--domain", "test", "--server_files"])
+    inference_classification.main(
+        [*argv, str(tmp_path / "test"), "--domain", "test", "--server_files"]
+    )
     written = sorted((tmp_path / "test/results/VOC2012/Main").iterdir())
     assert len(written) == 20 and written[0].name == "comp2_cls_test_aeroplane.txt"
     assert [len(line.split()) for line in written[0].read_text().splitlines()] == [2, 2, 2]
     inference_classification.main([*argv, str(tmp_path / "ema"), "--network", "teacher"])
     assert "no annotations" in capsys.readouterr().out
-    evaluation = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
+    evaluation = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][
+        -1
+    ]
     inference_classification.main([*argv, str(tmp_path / "again")])
     assert read(tmp_path / "again")["map"] == pytest.approx(evaluation["map"], rel=1e-9)
 
@@ -185,10 +281,14 @@ def test_scales_are_read_before_anything_is_scored(scales, tmp_path, capsys):
     assert stop.value.code == 2 and "--scales" in error and error.count("\n") == 1
 
 
-def test_a_gap_checkpoint_is_explained_by_its_pooled_maps_and_read_once(small, tmp_path, monkeypatch):
+def test_a_gap_checkpoint_is_explained_by_its_pooled_maps_and_read_once(
+    small, tmp_path, monkeypatch
+):
     argv = [*small, "--output_dir", str(tmp_path / "run"), "--max_steps", "1"]
     train(parse_args("gap", argv), "gap")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "my.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        tmp_path / "my.png"
+    )
     argv = f"--image {tmp_path}/my.png --checkpoint {tmp_path}/run --cpu --strategy cTopk --classes".split()
     real, loads = checkpoint.load, []
     monkeypatch.setattr(checkpoint, "load", lambda path: loads.append(path) or real(path))
@@ -197,13 +297,17 @@ def test_a_gap_checkpoint_is_explained_by_its_pooled_maps_and_read_once(small, t
     line = json.loads((tmp_path / "explain/metrics.jsonl").read_text())
     model = Classifier("resnet_tiny", pretrained=tmp_path / "run/checkpoints/last.pt").eval()
     with torch.no_grad():
-        pooled = model(normalise(explain.read_pictures([tmp_path / "my.png"], 64), torch.device("cpu"))).sigmoid()[0]
+        pooled = model(
+            normalise(explain.read_pictures([tmp_path / "my.png"], 64), torch.device("cpu"))
+        ).sigmoid()[0]
     assert [line[name] for name in CLASS_NAMES] == pytest.approx(pooled.tolist(), abs=1e-4)
 
 
 def test_explain_draws_the_puzzle_of_ones_own_picture(small, tmp_path, capsys):
     cmax.main([*small, "--output_dir", str(tmp_path / "run"), "--max_steps", "1"])
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), np.uint8)).save(tmp_path / "my.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), np.uint8)).save(
+        tmp_path / "my.png"
+    )
     argv = f"--image {tmp_path}/my.png {tmp_path}/my.png --checkpoint {tmp_path}/run --cpu --output_dir".split()
     explain.main([*argv, str(tmp_path / "a"), "--before", str(tmp_path / "run")])
     likeliest = cv2.imread(str(tmp_path / "a/figures/explain.png"))
@@ -214,12 +318,24 @@ def test_explain_draws_the_puzzle_of_ones_own_picture(small, tmp_path, capsys):
     with pytest.raises(UserError, match="choose from aeroplane"):
         explain.main([*argv, str(tmp_path / "c"), "--classes", "puppy"])
     with pytest.raises(UserError, match="no.png"):
-        explain.main(["--image", f"{tmp_path}/no.png", "--checkpoint", str(tmp_path / "run"), "--cpu"])
+        explain.main(
+            ["--image", f"{tmp_path}/no.png", "--checkpoint", str(tmp_path / "run"), "--cpu"]
+        )
 
 
 def test_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, capsys):
     names = "none,cMax --level cam"
-    argv = [*small, "--strategies", names, "--seeds", "0,1", "--output_dir", str(tmp_path), "--max_epoch", "1"]
+    argv = [
+        *small,
+        "--strategies",
+        names,
+        "--seeds",
+        "0,1",
+        "--output_dir",
+        str(tmp_path),
+        "--max_epoch",
+        "1",
+    ]
     ablation.main(argv)
     table = (tmp_path / "ablation.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in table] == ["strategy", *names.split(",")]
@@ -231,7 +347,9 @@ def test_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("flags", ["--alpha_ema 0.9 --eval_ema", "--alpha_ema=0.9"])
-def test_ablation_keeps_a_teachers_flags_from_strategies_without_one(flags, small, tmp_path, monkeypatch):
+def test_ablation_keeps_a_teachers_flags_from_strategies_without_one(
+    flags, small, tmp_path, monkeypatch
+):
     seen = {}
 
     def fake_train(args, strategy):
@@ -239,7 +357,16 @@ def test_ablation_keeps_a_teachers_flags_from_strategies_without_one(flags, smal
         return {"map": 1.0, "best_map": 1.0, "pointing": 1.0, "dead_cam": 0.0}
 
     monkeypatch.setattr(ablation, "train", fake_train)
-    argv = [*small, *flags.split(), "--strategies", "none,max,cMax", "--seeds", "0", "--output_dir", str(tmp_path)]
+    argv = [
+        *small,
+        *flags.split(),
+        "--strategies",
+        "none,max,cMax",
+        "--seeds",
+        "0",
+        "--output_dir",
+        str(tmp_path),
+    ]
     ablation.main([*argv, "--loss_option", "cl_pcl_re_conf"])
     assert set(seen) == {"none", "max", "cMax"} and seen["cMax"].alpha_ema == 0.9
     assert not seen["none"].eval_ema and seen["cMax"].eval_ema == ("--eval_ema" in flags)
@@ -258,7 +385,8 @@ def test_two_processes_equal_one(small, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (
-        [json.loads(x) for x in (tmp_path / f / "metrics.jsonl").read_text().splitlines()] for f in ("one", "two")
+        [json.loads(x) for x in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]
+        for f in ("one", "two")
     )
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
@@ -274,13 +402,22 @@ def test_killed_and_resumed_equals_uninterrupted(small, tmp_path):
     script = ROOT / "oass" / "train_classification_with_puzzle_cTopk_ema.py"
     argv = [*small, "--max_epoch", "4", "--checkpoint_every", "1"]
     command = [sys.executable, str(script), *argv, "--output_dir", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
     for line in process.stdout:
         if line.startswith("step 5/"):
             process.kill()
             break
     assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, "--resume"], env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        [*command, "--resume"],
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
     subprocess.run(
         [*command[:-1], str(tmp_path / "whole")],
         env=environment,

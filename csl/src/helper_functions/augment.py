@@ -41,7 +41,9 @@ class CutoutPIL:
         return out
 
 
-def _affine(image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
+def _affine(
+    image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling
+) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=GREY)
 
 
@@ -62,7 +64,10 @@ def _rotate(image: Image.Image, degrees: float) -> Image.Image:
 
 def _cutout(image: Image.Image, side: float) -> Image.Image:
     out, (width, height) = image.copy(), image.size
-    x0, y0 = max(0, random.uniform(0, width) - side / 2), max(0, random.uniform(0, height) - side / 2)
+    x0, y0 = (
+        max(0, random.uniform(0, width) - side / 2),
+        max(0, random.uniform(0, height) - side / 2),
+    )
     x1, y1 = min(width, x0 + side), min(height, y0 + side)
     ImageDraw.Draw(out).rectangle((x0, y0, x1, y1), fill=CUTOUT_COLOUR)
     return out
@@ -109,7 +114,9 @@ class RandAugment:
         require_number(probability, "probability", 0, 1)
         self.operations, self.probability = operations, probability
         self.names = list(OPERATIONS)
-        self.levels = {name: np.linspace(low, high, 10).tolist() for name, (_, low, high) in OPERATIONS.items()}
+        self.levels = {
+            name: np.linspace(low, high, 10).tolist() for name, (_, low, high) in OPERATIONS.items()
+        }
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The augmented RGB image, of the same size."""
@@ -131,6 +138,8 @@ class RandomShift:
     def __call__(self, image: Image.Image) -> Image.Image:
         """The shifted image, of the same size."""
         dx, dy = (random.randint(-self.pixels, self.pixels) for _ in range(2))
-        padded = np.pad(np.asarray(image), ((self.pixels,) * 2, (self.pixels,) * 2, (0, 0)), mode="edge")
+        padded = np.pad(
+            np.asarray(image), ((self.pixels,) * 2, (self.pixels,) * 2, (0, 0)), mode="edge"
+        )
         y, x = self.pixels + dy, self.pixels + dx
         return Image.fromarray(padded[y : y + image.height, x : x + image.width])

@@ -49,7 +49,9 @@ def leave_out_unusable(
     """
 
     def look() -> Looked:
-        return _look(data.paths(), f"{split} ({annotations.name})", annotations, skip_missing, skip_corrupt)
+        return _look(
+            data.paths(), f"{split} ({annotations.name})", annotations, skip_missing, skip_corrupt
+        )
 
     missing, unreadable = of_main_process(look, accelerator)
     data.unreadable = 0
@@ -75,7 +77,9 @@ def of_main_process(function: Callable[[], Any], accelerator: Accelerator) -> An
     return answer[0]
 
 
-def _look(paths: list[Path], what: str, annotations: Path, skip_missing: bool, skip_corrupt: bool) -> Looked:
+def _look(
+    paths: list[Path], what: str, annotations: Path, skip_missing: bool, skip_corrupt: bool
+) -> Looked:
     listing = FolderListing()
     there = np.array([path in listing for path in paths], bool)
     missing = np.flatnonzero(~there)
@@ -90,7 +94,9 @@ def _look(paths: list[Path], what: str, annotations: Path, skip_missing: bool, s
     present = np.flatnonzero(there)
     names = [paths[row] for row in present]
     if len(names) > LARGE:
-        _say(f"{what}: {len(names)} images are there; so many are not looked into before they are needed")
+        _say(
+            f"{what}: {len(names)} images are there; so many are not looked into before they are needed"
+        )
         return Looked(missing, missing[:0])
     with as_settings_errors():
         positions = check_images(names, what=what, skip_corrupt=skip_corrupt)

@@ -84,18 +84,29 @@ class Annotations:
         if isinstance(name, int) and not isinstance(name, bool):
             return str(name)
         if not isinstance(name, str) or not name.strip():
-            raise SettingsError(f"{self.path}: categories, entry {place}: expected a name, found {ascii(name)[:60]}")
-        if not name.isascii() and any("\ud800" <= mark <= "\udfff" for mark in name):  # half of a pair of surrogates
-            raise SettingsError(f"{self.path}: categories, entry {place}: the name {ascii(name)[:60]} is no text")
+            raise SettingsError(
+                f"{self.path}: categories, entry {place}: expected a name, found {ascii(name)[:60]}"
+            )
+        if not name.isascii() and any(
+            "\ud800" <= mark <= "\udfff" for mark in name
+        ):  # half of a pair of surrogates
+            raise SettingsError(
+                f"{self.path}: categories, entry {place}: the name {ascii(name)[:60]} is no text"
+            )
         return name
 
     def _whole_numbers(self, records: list, kind: str, key: str) -> np.ndarray:
         """record[key] of every record as int64; SettingsError where one is no whole number."""
         values = self._column(records, kind, key)
-        if set(map(type, values)) - {int}:  # 3.0 and "3" are numbers; 3.5 would be cut off to another id
+        if set(map(type, values)) - {
+            int
+        }:  # 3.0 and "3" are numbers; 3.5 would be cut off to another id
             where = f"{self.path}: {kind}"
             with as_settings_errors():
-                values = [whole(value, f"{where}, entry {place}, {key}") for place, value in enumerate(values, 1)]
+                values = [
+                    whole(value, f"{where}, entry {place}, {key}")
+                    for place, value in enumerate(values, 1)
+                ]
         try:
             return np.array(values, np.int64)
         except OverflowError as error:
@@ -134,7 +145,9 @@ class AnnotatedImages:
         its name. SettingsError names the categories that are none. Without it: the file's own, in its order.
         """
         self.root, self.transform, self.target_transform = Path(root), transform, target_transform
-        self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)  # as the annotators saw it
+        self.read: Callable[[Path], Image.Image] = partial(
+            read_image, upright=False
+        )  # as the annotators saw it
         self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
         self.unreadable = 0  # images that were left out because they cannot be read
         self.coco = Annotations(annFile)
@@ -188,7 +201,9 @@ class AnnotatedImages:
     def path(self, image_id: int) -> Path:
         """The file of an image; SettingsError for a name that leads out of root."""
         with as_settings_errors():
-            return inside(self.root, self.relative_path(image_id), f"{self.coco.path}: image {image_id}")
+            return inside(
+                self.root, self.relative_path(image_id), f"{self.coco.path}: image {image_id}"
+            )
 
     def paths(self) -> list[Path]:
         """The image files, in the order of the items."""
@@ -221,7 +236,11 @@ class LVISDetection(AnnotatedImages):
 
     def _choose_ids(self, keep_empty: bool) -> list[int]:
         annotated = set(self.coco.image_ids.tolist())
-        return [i for i, image in self.coco.imgs.items() if i in annotated or image.get("neg_category_ids")]
+        return [
+            i
+            for i, image in self.coco.imgs.items()
+            if i in annotated or image.get("neg_category_ids")
+        ]
 
     def _fill(self, matrix: np.ndarray, row_of: dict[int, int]) -> None:
         images = self.coco.imgs
@@ -232,7 +251,9 @@ class LVISDetection(AnnotatedImages):
             rows += [row] * len(negatives)
             categories += negatives
         negative_ids = np.array(categories, np.int64)
-        self.coco.require_known(negative_ids, self.cat2cat, "neg_category_ids of unknown categories")
+        self.coco.require_known(
+            negative_ids, self.cat2cat, "neg_category_ids of unknown categories"
+        )
         matrix[np.array(rows, np.int64), _lookup(negative_ids, self.cat2cat)] = 0
         super()._fill(matrix, row_of)
 
@@ -257,4 +278,6 @@ def _lookup(keys: np.ndarray, table: dict[int, int]) -> np.ndarray:
     """table[key] for an array of keys, at once."""
     known = np.fromiter(table, np.int64, len(table))
     order = np.argsort(known)
-    return np.fromiter(table.values(), np.int64, len(table))[order[np.searchsorted(known, keys, sorter=order)]]
+    return np.fromiter(table.values(), np.int64, len(table))[
+        order[np.searchsorted(known, keys, sorter=order)]
+    ]

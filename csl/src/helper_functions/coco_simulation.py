@@ -64,9 +64,9 @@ def simulate_coco(
         raise SettingsError(f"--simulate_partial_type {scheme}: the training set has no labels")
     complete = label_matrix(dataset_train.targets_all)
     rng = np.random.default_rng([int(getattr(args, "seed", 0) or 0), 20211021])
-    kept = {"fpc": _keep_per_class, "rps": _keep_at_random, "single_positive": _keep_one_positive}[scheme](
-        complete, param, rng
-    )
+    kept = {"fpc": _keep_per_class, "rps": _keep_at_random, "single_positive": _keep_one_positive}[
+        scheme
+    ](complete, param, rng)
     partial = np.where(kept, complete, np.int8(-1))
     dataset_train.targets_all = LabelTable(list(dataset_train.targets_all), partial)
     if verbose:
@@ -121,11 +121,18 @@ def _report(scheme: str, param: float, complete: np.ndarray, partial: np.ndarray
     def figures(labels: np.ndarray) -> str:
         return f"{100 * (labels >= 0).mean():.1f} % annotated, {(labels == 1).sum(1).mean():.2f} positives an image"
 
-    print(f"simulated {scheme} {param:g}: before {figures(complete)}; after {figures(partial)}", flush=True)
+    print(
+        f"simulated {scheme} {param:g}: before {figures(complete)}; after {figures(partial)}",
+        flush=True,
+    )
     dropped = (complete >= 0).sum() - (partial >= 0).sum()
     if dropped < 0.01 * complete.size:
         share = 100 * dropped / max(1, complete.size)
-        print(f"warning: {scheme} {param:g} drops only {share:.2f} % of the labels", file=sys.stderr, flush=True)
+        print(
+            f"warning: {scheme} {param:g} drops only {share:.2f} % of the labels",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str]) -> str:
@@ -149,8 +156,14 @@ def load_partial_labels(path: Path, dataset_train: Any) -> Any:
     missing = [i for i in wanted if str(i) not in rows]
     shape = label_matrix(dataset_train.targets_all).shape
     if missing or matrix.shape[1:] != shape[1:]:
-        what = f"lacks {len(missing)} images, first {missing[0]}" if missing else f"has {matrix.shape[1]} classes"
-        raise SettingsError(f"--partial_labels {path}: {what}; the data have {shape[0]} images, {shape[1]} classes")
+        what = (
+            f"lacks {len(missing)} images, first {missing[0]}"
+            if missing
+            else f"has {matrix.shape[1]} classes"
+        )
+        raise SettingsError(
+            f"--partial_labels {path}: {what}; the data have {shape[0]} images, {shape[1]} classes"
+        )
     names = getattr(dataset_train, "classes", None)
     if names is not None:
         matrix = matrix[:, _columns_by_name(path, classes, list(names.values()))]
@@ -166,13 +179,17 @@ def _read_partial_labels(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     except UserError as error:
         raise MissingFileError(f"--partial_labels {error}") from error
     except DAMAGE as error:
-        raise SettingsError(f"--partial_labels {path}: not a file of partial labels ({error})") from error
+        raise SettingsError(
+            f"--partial_labels {path}: not a file of partial labels ({error})"
+        ) from error
     where = f"--partial_labels {path}"
     if matrix.ndim != 2 or ids.shape != matrix.shape[:1] or classes.shape != matrix.shape[1:]:
         shapes = f"ids {ids.shape}, targets {matrix.shape}, classes {classes.shape}"
         raise SettingsError(f"{where}: {shapes} do not belong together; expected (N,), (N,C), (C,)")
     if matrix.dtype.kind not in "biuf":
-        raise SettingsError(f"{where}: targets hold {matrix.dtype}, expected the numbers 1, 0 and -1")
+        raise SettingsError(
+            f"{where}: targets hold {matrix.dtype}, expected the numbers 1, 0 and -1"
+        )
     require_labels(matrix, f"{where}: targets")
     with as_settings_errors():
         once(ids.tolist(), f"{where}: ids")
@@ -199,10 +216,14 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
     order = np.argsort(-positives, kind="stable")
     figure, axis = plt.subplots(figsize=(8, 3.5))
     axis.bar(range(len(order)), positives[order], label="annotated positives")
-    axis.plot(range(len(order)), negatives[order], ".", color="tab:orange", label="annotated negatives")
+    axis.plot(
+        range(len(order)), negatives[order], ".", color="tab:orange", label="annotated negatives"
+    )
     axis.set(ylabel="images", yscale="symlog", title="annotated labels per class")
     if len(order) <= 80:
-        axis.set_xticks(range(len(order)), [list(classes)[i] for i in order], rotation=90, fontsize=6)
+        axis.set_xticks(
+            range(len(order)), [list(classes)[i] for i in order], rotation=90, fontsize=6
+        )
     axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -22,7 +22,12 @@ class ModelEma:
     """
 
     def __init__(
-        self, model: nn.Module, decay: float = 0.9997, device: torch.device | None = None, *, warmup: bool = False
+        self,
+        model: nn.Module,
+        decay: float = 0.9997,
+        device: torch.device | None = None,
+        *,
+        warmup: bool = False,
     ) -> None:
         """SettingsError (a ValueError): a decay outside 0..1."""
         require_number(decay, "decay", 0, 1)
@@ -34,7 +39,9 @@ class ModelEma:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """One step of the average, in a few fused kernels."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        decay = (
+            min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        )
         self.updates += 1
         means, values = [], []
         for mean, value in self._pairs(model):
@@ -66,7 +73,9 @@ class ModelEma:
         self.updates = state["updates"]
 
 
-def add_weight_decay(model: nn.Module, weight_decay: float = 1e-4, skip_list: Collection[str] = ()) -> list[dict]:
+def add_weight_decay(
+    model: nn.Module, weight_decay: float = 1e-4, skip_list: Collection[str] = ()
+) -> list[dict]:
     """Two parameter groups: without decay 1-d parameters, biases and those of `skip_list`; with decay the rest.
 
     0-d parameters decay, frozen ones are left out (as released). SettingsError (a ValueError): a negative decay.
@@ -77,4 +86,7 @@ def add_weight_decay(model: nn.Module, weight_decay: float = 1e-4, skip_list: Co
         if parameter.requires_grad:
             plain = parameter.dim() == 1 or name.endswith(".bias") or name in skip_list
             (no_decay if plain else decay).append(parameter)
-    return [{"params": no_decay, "weight_decay": 0.0}, {"params": decay, "weight_decay": weight_decay}]
+    return [
+        {"params": no_decay, "weight_decay": 0.0},
+        {"params": decay, "weight_decay": weight_decay},
+    ]

@@ -37,4 +37,6 @@ def _names_in(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()}
+        return {
+            entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()
+        }

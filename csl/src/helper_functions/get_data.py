@@ -42,7 +42,9 @@ def train_transform(augment: str = "paper", pixels: Pixels | None = None) -> Cal
 
     Without `pixels` values are in 0..1, not normalised.
     """
-    steps = {"paper": [CutoutPIL(0.5), RandAugment()], "shift": [RandomShift(6)], "none": []}[augment]
+    steps = {"paper": [CutoutPIL(0.5), RandAugment()], "shift": [RandomShift(6)], "none": []}[
+        augment
+    ]
     return T.Compose([*steps, T.ToTensor() if pixels is None else pixels.tensor])
 
 
@@ -137,8 +139,12 @@ def _in_columns(
     if mids is None or chosen is None:
         return mids or chosen
     if set(mids) != set(chosen):
-        other = [name for name in chosen if name not in set(mids)] or [name for name in mids if name not in set(chosen)]
-        raise SettingsError(f"--class_list: other classes than {columns.source}, such as {listed(other)}")
+        other = [name for name in chosen if name not in set(mids)] or [
+            name for name in mids if name not in set(chosen)
+        ]
+        raise SettingsError(
+            f"--class_list: other classes than {columns.source}, such as {listed(other)}"
+        )
     return mids
 
 
@@ -190,7 +196,9 @@ def class_list(args: argparse.Namespace) -> list[str] | None:
 def refuse_class_list(args: argparse.Namespace, found: Found) -> None:
     """SettingsError where --class_list was given with another layout than Open Images'."""
     if getattr(args, "class_list", None) is not None and found.layout != "openimages":
-        raise SettingsError(f"--class_list: only with Open Images; {found.files.train} is of another layout")
+        raise SettingsError(
+            f"--class_list: only with Open Images; {found.files.train} is of another layout"
+        )
 
 
 def _complete_labels(path: Path, index: OpenImagesIndex) -> np.ndarray | None:
@@ -202,7 +210,9 @@ def _complete_labels(path: Path, index: OpenImagesIndex) -> np.ndarray | None:
     return whole.rows(row_of[name] for name in index.paths)
 
 
-def require_images(data: DataSet, split: str, found: Found, args: argparse.Namespace, accelerator: Accelerator) -> None:
+def require_images(
+    data: DataSet, split: str, found: Found, args: argparse.Namespace, accelerator: Accelerator
+) -> None:
     """`leave_out_unusable` as the flags --skip_missing and --skip_corrupt ask for it; all processes call it."""
     leave_out_unusable(
         data,
@@ -214,7 +224,9 @@ def require_images(data: DataSet, split: str, found: Found, args: argparse.Names
     )
 
 
-def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -> tuple[DataLoader, DataLoader]:
+def get_data(
+    args: argparse.Namespace, accelerator: Accelerator | None = None
+) -> tuple[DataLoader, DataLoader]:
     """The training and the test loader; `loader.dataset.classes` is the dict index -> name.
 
     Batches are `common.data.Batch`es whose data is (images (B,3,S,S) float32, targets (B,C) int8). With a
@@ -231,14 +243,27 @@ def get_data(args: argparse.Namespace, accelerator: Accelerator | None = None) -
         require_images(data, split, found, args, accelerator)
     if accelerator.is_main_process:
         for split, data in (("train", train), ("val", val)):
-            kept = f"{len(data)} of {data.num_all}" if isinstance(data, AnnotatedImages) else str(len(data))
-            print(f"{split}: {kept} images, {len(data.classes)} classes ({found.layout}, {found.root})", flush=True)
+            kept = (
+                f"{len(data)} of {data.num_all}"
+                if isinstance(data, AnnotatedImages)
+                else str(len(data))
+            )
+            print(
+                f"{split}: {kept} images, {len(data.classes)} classes ({found.layout}, {found.root})",
+                flush=True,
+            )
         absent = names_without_positives(val)
         if absent:
-            print(f"val: {len(absent)} of {len(val.classes)} classes have no positive: {listed(absent)}", flush=True)
+            print(
+                f"val: {len(absent)} of {len(val.classes)} classes have no positive: {listed(absent)}",
+                flush=True,
+            )
         print(f"input: {pixels}", flush=True)
         if "2017" in found.files.train.name and found.layout == "coco":
-            print("note: these are COCO 2017's lists; the paper's numbers are on COCO 2014", flush=True)
+            print(
+                "note: these are COCO 2017's lists; the paper's numbers are on COCO 2014",
+                flush=True,
+            )
     make_partial(args, train, verbose=accelerator.is_main_process)
 
     loaders = (
@@ -278,14 +303,18 @@ def scoring_loader(data: DataSet, args: argparse.Namespace, accelerator: Acceler
 def require_trainable(train: DataSet, found: Found) -> None:
     """SettingsError where nothing is annotated to train on."""
     if not classes_with(train, 0) and not classes_with(train, 1):
-        raise SettingsError(f"{found.files.train}: no annotated label is left in {len(train)} training images")
+        raise SettingsError(
+            f"{found.files.train}: no annotated label is left in {len(train)} training images"
+        )
 
 
 def require_scorable(val: DataSet, found: Found) -> None:
     """SettingsError where the test set has no positive; with partial labels, no class with both kinds of label."""
     positive = classes_with(val, 1)
     if not positive:
-        raise SettingsError(f"{found.files.val}: no positive label in {len(val)} test images: nothing can be scored")
+        raise SettingsError(
+            f"{found.files.val}: no positive label in {len(val)} test images: nothing can be scored"
+        )
     if not positive & classes_with(val, 0) and is_partial(val):
         raise SettingsError(
             f"{found.files.val}: no class has a positive and a negative label in {len(val)} test images: "
@@ -315,11 +344,16 @@ def is_partial(data: DataSet) -> bool:
 
 def make_partial(args: argparse.Namespace, train: DataSet, *, verbose: bool = True) -> None:
     """Simulate partial labels on the training set, or read them from a file, where `args` asks for it."""
-    scheme, file = getattr(args, "simulate_partial_type", None), getattr(args, "partial_labels", None)
+    scheme, file = (
+        getattr(args, "simulate_partial_type", None),
+        getattr(args, "partial_labels", None),
+    )
     if not scheme and not file:
         return
     if not isinstance(train, CocoDetection):
-        raise SettingsError("--simulate_partial_type and --partial_labels want complete labels (COCO's layout)")
+        raise SettingsError(
+            "--simulate_partial_type and --partial_labels want complete labels (COCO's layout)"
+        )
     train.complete = label_matrix(train.targets_all)
     if file:
         load_partial_labels(file, train)
@@ -334,4 +368,8 @@ def collate_of(data: DataSet) -> Callable[[list], Any]:
 
 def targets_of(data: DataSet) -> np.ndarray:
     """All labels (N,C) int8 of a data set, in the order of its items."""
-    return data.target_matrix() if isinstance(data, OpenImagesDataset) else label_matrix(data.targets_all)
+    return (
+        data.target_matrix()
+        if isinstance(data, OpenImagesDataset)
+        else label_matrix(data.targets_all)
+    )

@@ -43,15 +43,23 @@ def layouts_in(root: Path, metadata: Path | None = None) -> list[Layout]:
     """Every layout that could lie in `root`, in the order of preference."""
     found = []
     for year in (2014, 2017):
-        train, val = (root / "annotations" / f"instances_{split}{year}.json" for split in ("train", "val"))
+        train, val = (
+            root / "annotations" / f"instances_{split}{year}.json" for split in ("train", "val")
+        )
         found.append(Layout("coco", train, val, root / f"train{year}", root / f"val{year}"))
     for version in ("v1", "v0.5"):
         for folder in (root / "annotations", root):
             train, val = (folder / f"lvis_{version}_{split}.json" for split in ("train", "val"))
             found.append(Layout("lvis", train, val, root, root))
     found.append(Layout("openimages", root / "data.csv", root / "data.csv", root, root))
-    long = [root / f"oidv6-{split}-human-imagelabels.csv" for split in ("train-annotations", "validation-annotations")]
-    short = [root / f"{split}-annotations-human-imagelabels.csv" for split in ("oidv6-train", "validation")]
+    long = [
+        root / f"oidv6-{split}-human-imagelabels.csv"
+        for split in ("train-annotations", "validation-annotations")
+    ]
+    short = [
+        root / f"{split}-annotations-human-imagelabels.csv"
+        for split in ("oidv6-train", "validation")
+    ]
     found += [Layout("openimages", *pair, root, root) for pair in (long, short)]
     if metadata is not None:
         found.append(Layout("hyperml", metadata / "train.json", metadata / "val.json", root, root))
@@ -90,7 +98,13 @@ def locate_data(args: argparse.Namespace, *, is_given: bool) -> Found:
 
     UserError says what is missing, where it belongs, and whether the sample serves.
     """
-    sample = "OpenImages" if args.dataset == "openimages" else None if args.dataset == "lvis" else "COCO_2014"
+    sample = (
+        "OpenImages"
+        if args.dataset == "openimages"
+        else None
+        if args.dataset == "lvis"
+        else "COCO_2014"
+    )
     root = expanded(args.data, "--data")
     dataset = NAMES.get(args.dataset, "COCO 2014")
     location = locate(

@@ -61,7 +61,9 @@ def ap_per_class(targs: Array, preds: Array) -> np.ndarray:
     """AP in 0..1 of every class (C,) as `mAP` averages them."""
     scores, targets = _pair(preds, targs)
     scores, positive = np.ascontiguousarray(scores.T), np.ascontiguousarray((targets == 1).T)
-    return np.array([_average_precision(s, p) for s, p in zip(scores, positive, strict=True)], np.float64)
+    return np.array(
+        [_average_precision(s, p) for s, p in zip(scores, positive, strict=True)], np.float64
+    )
 
 
 def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, int, int, int]:
@@ -78,14 +80,25 @@ def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, in
     no_positive = ~no_label & (positives == 0)
     no_negative = ~no_label & ~no_positive & (negatives == 0)
     counted = ~(no_label | no_positive | no_negative)
-    ap = np.where(counted, [_average_precision(*column) for column in _annotated(scores, targets)], -1.0)
+    ap = np.where(
+        counted, [_average_precision(*column) for column in _annotated(scores, targets)], -1.0
+    )
     if counted.any():
         plain = 100 * ap[counted].mean()
         weighted = 100 * np.average(ap[counted], weights=positives[counted])
     else:
-        warnings.warn("no class has both positive and negative labels: the mean AP is nan", stacklevel=2)
+        warnings.warn(
+            "no class has both positive and negative labels: the mean AP is nan", stacklevel=2
+        )
         plain = weighted = np.nan
-    return ap, float(plain), float(weighted), int(no_label.sum()), int(no_negative.sum()), int(no_positive.sum())
+    return (
+        ap,
+        float(plain),
+        float(weighted),
+        int(no_label.sum()),
+        int(no_negative.sum()),
+        int(no_positive.sum()),
+    )
 
 
 def mAP_partial(targs: Array, preds: Array) -> float:
@@ -109,11 +122,16 @@ def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, floa
 
     def rates(hits: np.ndarray, found: np.ndarray, real: np.ndarray) -> list[np.ndarray]:
         some = hits > 0
-        p, r = (np.divide(hits, total, out=np.zeros_like(hits), where=some) for total in (found, real))
+        p, r = (
+            np.divide(hits, total, out=np.zeros_like(hits), where=some) for total in (found, real)
+        )
         return [p, r, np.divide(2 * p * r, p + r, out=np.zeros_like(hits), where=some)]
 
     per_class = [100 * float(values.mean()) for values in rates(tp, *sums)]
-    overall = [100 * float(value[0]) for value in rates(tp.sum(keepdims=True), *(s.sum(keepdims=True) for s in sums))]
+    overall = [
+        100 * float(value[0])
+        for value in rates(tp.sum(keepdims=True), *(s.sum(keepdims=True) for s in sums))
+    ]
     return dict(zip(("P_C", "R_C", "F_C", "P_O", "R_O", "F_O"), per_class + overall, strict=True))
 
 
@@ -160,7 +178,9 @@ def _pair(preds: Array, targs: Array, dimensions: int = 2) -> tuple[np.ndarray, 
     targets = as_array(targs)
     if scores.shape != targets.shape or scores.ndim != dimensions:
         wanted = "(N,C)" if dimensions == 2 else "(N,)"
-        raise SettingsError(f"targets {targets.shape} and scores {scores.shape}: both must be {wanted}, of one shape")
+        raise SettingsError(
+            f"targets {targets.shape} and scores {scores.shape}: both must be {wanted}, of one shape"
+        )
     require_labels(targets, "targets")
     return _require_scores(scores), targets
 

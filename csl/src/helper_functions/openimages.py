@@ -109,7 +109,11 @@ class OpenImagesIndex:
 
 
 def read_openimages_csv(
-    path: str | Path, split: str | None = None, classes: Sequence[str] | None = None, *, cache: bool = True
+    path: str | Path,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    cache: bool = True,
 ) -> OpenImagesIndex:
     """The labels of one split (None: all). Default classes: sorted names that occur anywhere in the file.
 
@@ -136,7 +140,9 @@ def read_openimages_csv(
         mask = known & wanted & (is_positive == value)
         csr += _compress(row_of[image_of[mask]], to_class[name_of[mask]], int(chosen.sum()))
     dropped = int((wanted & ~known).sum())
-    return OpenImagesIndex(paths[chosen].tolist(), list(classes), *csr, dropped, _conflicts(*csr, len(classes)), path)
+    return OpenImagesIndex(
+        paths[chosen].tolist(), list(classes), *csr, dropped, _conflicts(*csr, len(classes)), path
+    )
 
 
 def _conflicts(
@@ -148,7 +154,10 @@ def _conflicts(
 ) -> int:
     """How many labels stand in both compressed matrices."""
     cells = []
-    for indptr, indices in ((positive_indptr, positive_indices), (negative_indptr, negative_indices)):
+    for indptr, indices in (
+        (positive_indptr, positive_indices),
+        (negative_indptr, negative_indices),
+    ):
         rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         cells.append(rows * classes + indices)
     return len(np.intersect1d(*cells))
@@ -178,7 +187,9 @@ class _Labels:
     def flat(self) -> Flat:
         """The sorted names, and per label: index of its name, index of its image, whether positive."""
         names, place = np.unique(np.array(list(self.numbers), str), return_inverse=True)
-        name_of, image_of = (np.frombuffer(values, np.int32) for values in (self.name_of, self.image_of))
+        name_of, image_of = (
+            np.frombuffer(values, np.int32) for values in (self.name_of, self.image_of)
+        )
         return names, place.astype(np.int32)[name_of], image_of, np.frombuffer(self.positive, bool)
 
 
@@ -223,7 +234,11 @@ def _parse(path: Path) -> Parsed:
 
 def _is_header(row: list[str]) -> bool:
     """Whether a first row names columns: it holds no list and ends in no split."""
-    return bool(row) and row[-1].strip() not in SPLITS and not any(cell.strip()[:1] == "[" for cell in row)
+    return (
+        bool(row)
+        and row[-1].strip() not in SPLITS
+        and not any(cell.strip()[:1] == "[" for cell in row)
+    )
 
 
 def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
@@ -236,14 +251,20 @@ def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]])
     for number, row in rows:
         lists = [_names(cell) for cell in row[1 : min(3, len(row) - 1)]]
         if len(row) != columns or None in lists:
-            raise SettingsError(f"{path}: row {number} {','.join(row)[:60]!r}: no list of labels; accepted: {FORMS}")
+            raise SettingsError(
+                f"{path}: row {number} {','.join(row)[:60]!r}: no list of labels; accepted: {FORMS}"
+            )
         if row[-1].strip() not in SPLITS:
-            raise SettingsError(f"{path}: row {number}: unknown split {row[-1].strip()!r}; accepted: {FORMS}")
+            raise SettingsError(
+                f"{path}: row {number}: unknown split {row[-1].strip()!r}; accepted: {FORMS}"
+            )
         image = row[0].strip()
         split = SPLITS[row[-1].strip()]
         before = line_of.setdefault((image, split), number)
         if before != number:
-            raise SettingsError(f"{path}: row {number}: the image {image!r} of {split} stands in row {before} already")
+            raise SettingsError(
+                f"{path}: row {number}: the image {image!r} of {split} stands in row {before} already"
+            )
 
         for names, positive in zip(lists, (True, False), strict=False):
             for name in names:
@@ -254,7 +275,9 @@ def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]])
 
 
 # An item of a list: in quotes, between which anything but the same quote may stand, or plain up to the next comma.
-_ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^'",][^,]*)?)\s*(?:,|$)""", re.DOTALL)
+_ITEM = re.compile(
+    r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^'",][^,]*)?)\s*(?:,|$)""", re.DOTALL
+)
 
 
 def _names(cell: str) -> list[str] | None:
@@ -315,7 +338,9 @@ def _parse_long(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Parsed:
         if not 0 <= value <= 1:
             raise SettingsError(f"{path}: row {number}: Confidence {confidence} is not in 0..1")
         labels.add(images.setdefault(image, len(images)), name, value > 0.5)
-    split = next((SPLITS[word] for word in ("train", "validation", "test") if word in path.name), "train")
+    split = next(
+        (SPLITS[word] for word in ("train", "validation", "test") if word in path.name), "train"
+    )
     return [f"{image}.jpg" for image in images], [split] * len(images), labels
 
 
@@ -330,7 +355,9 @@ def read_class_names(root: Path, path: Path | None = None) -> dict[str, str]:
         if pickled.is_file():
             content = checkpoint.load(pickled)
             if not isinstance(content, Mapping):
-                raise SettingsError(f"{pickled}: holds a {type(content).__name__}, not names by MID")
+                raise SettingsError(
+                    f"{pickled}: holds a {type(content).__name__}, not names by MID"
+                )
             names = {str(mid): str(name) for mid, name in content.items()}
 
         places = [path] if path else [root / f"{name}.csv" for name in DESCRIPTIONS]
@@ -345,14 +372,21 @@ def _unique_names(mids: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """The display name of every class; where several share one, each with its MID."""
     shown = [names.get(mid, mid) for mid in mids]
     count = Counter(shown)
-    return [f"{name} ({mid})" if count[name] > 1 else name for mid, name in zip(mids, shown, strict=True)]
+    return [
+        f"{name} ({mid})" if count[name] > 1 else name
+        for mid, name in zip(mids, shown, strict=True)
+    ]
 
 
 class OpenImagesDataset:
     """Items (RGB image, transformed; row index): `collate` makes the labels of a batch from the index, as int8."""
 
     def __init__(
-        self, root: str | Path, index: OpenImagesIndex, transform: Callable | None = None, names: dict | None = None
+        self,
+        root: str | Path,
+        index: OpenImagesIndex,
+        transform: Callable | None = None,
+        names: dict | None = None,
     ) -> None:
         """`names`: MID -> display name, for `classes`; a name of several classes gets its MID behind it.
 
@@ -360,7 +394,9 @@ class OpenImagesDataset:
         """
         self.root, self.index, self.transform = Path(root), index, transform
         self.read: Callable[[Path], Image.Image] = partial(read_image, upright=False)
-        self.complete: np.ndarray | None = None  # all labels (N,C) int8, where a second csv has them
+        self.complete: np.ndarray | None = (
+            None  # all labels (N,C) int8, where a second csv has them
+        )
         self.unreadable = 0  # images that were left out because they cannot be read
         shown = _unique_names(index.classes, names or {})
         self.columns = Columns(shown, list(index.classes), str(index.source))
@@ -368,9 +404,13 @@ class OpenImagesDataset:
         self._require_inside()
         self.folder_of = self._folders()
         if index.dropped:
-            tell(f"{index.source}: {index.dropped} labels of classes outside the class list are dropped")
+            tell(
+                f"{index.source}: {index.dropped} labels of classes outside the class list are dropped"
+            )
         if index.conflicts:
-            tell(f"{index.source}: {index.conflicts} labels are positive and negative of one image; they are positive")
+            tell(
+                f"{index.source}: {index.conflicts} labels are positive and negative of one image; they are positive"
+            )
 
     def _require_inside(self) -> None:
         """SettingsError where a path of the csv leads out of the folder."""
@@ -394,7 +434,10 @@ class OpenImagesDataset:
         there = FolderListing()
 
         def folder_of(name: str) -> int:
-            return next((k for k, folder in enumerate(LONG_FOLDERS) if self.root / folder / name in there), 0)
+            return next(
+                (k for k, folder in enumerate(LONG_FOLDERS) if self.root / folder / name in there),
+                0,
+            )
 
         return np.fromiter(map(folder_of, self.index.paths), np.int8, len(self.index))
 

@@ -49,7 +49,9 @@ class AsymmetricLoss(nn.Module):
         other targets make the loss NaN.
         """
         if x.shape != y.shape:
-            raise SettingsError(f"logits {tuple(x.shape)} and targets {tuple(y.shape)}: both must be of one shape")
+            raise SettingsError(
+                f"logits {tuple(x.shape)} and targets {tuple(y.shape)}: both must be of one shape"
+            )
         if is_readable(y):
             require_labels(y, "targets", COMPLETE)
         p = torch.sigmoid(at_least_float32(x))
@@ -61,7 +63,9 @@ class AsymmetricLoss(nn.Module):
         negative = (y == 0).to(p.dtype)
         loss = positive * p.clamp(min=self.eps).log() + negative * q.clamp(min=self.eps).log()
         if self.gamma_neg > 0 or self.gamma_pos > 0:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.disable_torch_grad_focal_loss):
+            with torch.set_grad_enabled(
+                torch.is_grad_enabled() and not self.disable_torch_grad_focal_loss
+            ):
                 pt = p * positive + q * negative
                 focusing = (1 - pt) ** (self.gamma_pos * positive + self.gamma_neg * negative)
             loss = loss * focusing
@@ -90,7 +94,11 @@ class ASLSingleLabel(nn.Module):
     """
 
     def __init__(
-        self, gamma_pos: float = 0, gamma_neg: float = 4, eps: float = 0.1, reduction: str | None = "mean"
+        self,
+        gamma_pos: float = 0,
+        gamma_neg: float = 4,
+        eps: float = 0.1,
+        reduction: str | None = "mean",
     ) -> None:
         """SettingsError (a ValueError): a gamma below 0, eps outside 0..1, another reduction than mean and none."""
         super().__init__()
@@ -99,7 +107,12 @@ class ASLSingleLabel(nn.Module):
         require_number(eps, "eps", 0, 1)
         if reduction not in REDUCTIONS:
             raise SettingsError(f"reduction {reduction!r}: choose mean or none")
-        self.gamma_pos, self.gamma_neg, self.eps, self.reduction = gamma_pos, gamma_neg, eps, reduction
+        self.gamma_pos, self.gamma_neg, self.eps, self.reduction = (
+            gamma_pos,
+            gamma_neg,
+            eps,
+            reduction,
+        )
 
     def forward(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """logits (B,C), class indices (B,) -> a scalar mean, or (B,) where `reduction` is not "mean".

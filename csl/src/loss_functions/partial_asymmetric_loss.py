@@ -12,14 +12,25 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from common.aliases import one_module
-from csl.src.domain import is_readable, is_transformed, require_count, require_labels, require_number
+from csl.src.domain import (
+    is_readable,
+    is_transformed,
+    require_count,
+    require_labels,
+    require_number,
+)
 from csl.src.errors import SettingsError
 from csl.src.loss_functions.losses import at_least_float32, nan_outside
 from csl.src.loss_functions.prior import ComputePrior, match_prior, read_prior
 
 one_module(__name__, "csl.src.loss_functions.partial_asymmetric_loss")
 
-__all__ = ["ComputePrior", "PartialSelectiveLoss", "edit_targets_parital_labels", "negative_backprop_fun_jit"]
+__all__ = [
+    "ComputePrior",
+    "PartialSelectiveLoss",
+    "edit_targets_parital_labels",
+    "negative_backprop_fun_jit",
+]
 
 MODES = ("none", "negative", "ignore", "ignore_normalize_classes", "selective")
 SCOPES = ("batch", "sample")
@@ -93,7 +104,9 @@ class PartialSelectiveLoss(nn.Module):
         clip = self.args.clip
         slope = p - fixed.positive
         if clip:
-            slope = torch.where(targets == 1, slope, slope * (1 - p) / fixed.q * (1 - p + clip <= 1))
+            slope = torch.where(
+                targets == 1, slope, slope * (1 - p) / fixed.q * (1 - p + clip <= 1)
+            )
         if not self._is_stable():
             slope = slope.masked_fill(fixed.pt < EPS, 0)
         return fixed.weight * -log_pt, fixed.weight * slope, fixed.kept
@@ -148,7 +161,11 @@ class PartialSelectiveLoss(nn.Module):
         return bool(getattr(self.args, "stable_loss", False))
 
     def _weight(
-        self, base: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, unannotated: torch.Tensor
+        self,
+        base: torch.Tensor,
+        positive: torch.Tensor,
+        negative: torch.Tensor,
+        unannotated: torch.Tensor,
     ) -> torch.Tensor:
         """w * alpha * base^gamma (B,C), base = 1 - pt; the sets P, N and what is kept of U as 0/1 numbers (B,C)."""
         args = self.args
@@ -156,17 +173,26 @@ class PartialSelectiveLoss(nn.Module):
         weight = weight + focused(negative, base, args.alpha_neg, args.gamma_neg)
         mode = mode_of(args)
         if mode.startswith("ignore"):
-            return weight * normalisation(positive + negative) if mode == "ignore_normalize_classes" else weight
+            return (
+                weight * normalisation(positive + negative)
+                if mode == "ignore_normalize_classes"
+                else weight
+            )
         return weight + focused(unannotated, base, args.alpha_unann, args.gamma_unann)
 
     def parts(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
         """The loss of each set: annotated positives (P), annotated negatives (N), un-annotated (U)."""
         terms, *_ = self.terms(logits, targets)
-        return {name: terms[targets == value].sum().item() for name, value in (("P", 1), ("N", 0), ("U", -1))}
+        return {
+            name: terms[targets == value].sum().item()
+            for name, value in (("P", 1), ("N", 0), ("U", -1))
+        }
 
     def explain(self, logits: torch.Tensor, targets: torch.Tensor) -> str:
         """The parts as text, and how many labels are none, for the message of a loss that is not finite."""
-        told = "its parts: " + ", ".join(f"{k} {v:.4g}" for k, v in self.parts(logits.detach(), targets).items())
+        told = "its parts: " + ", ".join(
+            f"{k} {v:.4g}" for k, v in self.parts(logits.detach(), targets).items()
+        )
         unknown = int(((targets != 1) & (targets != 0) & (targets != -1)).sum())
         return told if not unknown else f"{told}; {unknown} targets are none of 1, 0, -1"
 
@@ -186,7 +212,9 @@ class _Known(torch.autograd.Function):
     """The sum of `terms` (B,C), functions of `z` (B,C) with known derivatives `slope` (B,C): one product backwards."""
 
     @staticmethod
-    def forward(ctx: Any, z: torch.Tensor, terms: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, z: torch.Tensor, terms: torch.Tensor, slope: torch.Tensor
+    ) -> torch.Tensor:
         ctx.slope = slope  # not an input or output that could change: nothing for save_for_backward to watch
         return terms.sum()
 
@@ -283,7 +311,10 @@ def _require_pair(targets: torch.Tensor, q: torch.Tensor) -> None:
 
 
 def selected(
-    args: Any, unannotated: torch.Tensor, q: torch.Tensor, prior: torch.Tensor | Mapping[str, float] | None
+    args: Any,
+    unannotated: torch.Tensor,
+    q: torch.Tensor,
+    prior: torch.Tensor | Mapping[str, float] | None,
 ) -> torch.Tensor:
     """What selective mode keeps of U, as 0/1 numbers (B,C) like `unannotated`, which is left alone; q (B,C)."""
     kept = unannotated
@@ -323,7 +354,9 @@ def negative_backprop_fun_jit(
     targets_weights.masked_fill_(kept < unannotated, 0)
 
 
-def without_first(unannotated: torch.Tensor, q: torch.Tensor, count: int, *, per_image: bool = False) -> torch.Tensor:
+def without_first(
+    unannotated: torch.Tensor, q: torch.Tensor, count: int, *, per_image: bool = False
+) -> torch.Tensor:
     """U without its `count` entries of smallest q (B,C), of the whole batch or of each image, as 0/1 numbers.
 
     Nothing looks at how many U has, which would wait for the device: where it is used up, entries outside are
@@ -334,16 +367,22 @@ def without_first(unannotated: torch.Tensor, q: torch.Tensor, count: int, *, per
     return along.scatter(1, first, 0).view_as(unannotated)
 
 
-def without_share(unannotated: torch.Tensor, q: torch.Tensor, share: float, *, per_image: bool = False) -> torch.Tensor:
+def without_share(
+    unannotated: torch.Tensor, q: torch.Tensor, share: float, *, per_image: bool = False
+) -> torch.Tensor:
     """As `without_first`, with a count of its own: this share (0..1) of U, of the whole batch or of each image."""
     along, order = _in_order(unannotated, q, per_image)
     count = (share * along.sum(1, keepdim=True)).round()
-    is_first = (torch.arange(along.shape[1], device=along.device) < count).to(along.dtype)  # in the order of `order`
+    is_first = (torch.arange(along.shape[1], device=along.device) < count).to(
+        along.dtype
+    )  # in the order of `order`
     dropped = torch.zeros_like(along).scatter(1, order.argsort(1), is_first)
     return (along * (1 - dropped)).view_as(unannotated)
 
 
-def _in_order(unannotated: torch.Tensor, q: torch.Tensor, per_image: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _in_order(
+    unannotated: torch.Tensor, q: torch.Tensor, per_image: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """U and its order, both (1,B*C) or, for each image, (B,C).
 
     The order is q, a probability, inside U, exactly, and 2 outside.

@@ -40,7 +40,9 @@ class ComputePrior:
         """
         twice = [name for name, count in Counter(classes.values()).items() if count > 1]
         if twice:
-            raise SettingsError(f"{len(twice)} class names occur more than once, the first: {twice[0]!r}")
+            raise SettingsError(
+                f"{len(twice)} class names occur more than once, the first: {twice[0]!r}"
+            )
         self.classes, self.path_dest = dict(classes), path_dest
         self.accelerator = accelerator
         self.reset()
@@ -55,13 +57,19 @@ class ComputePrior:
         SettingsError (a ValueError): another number of classes, and, in eager mode on the CPU, logits that are NaN.
         """
         if logits.dim() != 2 or logits.shape[1] != len(self.classes):
-            raise SettingsError(f"logits {tuple(logits.shape)}: the prior is of {len(self.classes)} classes")
+            raise SettingsError(
+                f"logits {tuple(logits.shape)}: the prior is of {len(self.classes)} classes"
+            )
         if is_readable(logits) and bool(logits.isnan().any()):
-            raise SettingsError(f"logits: {int(logits.isnan().sum())} values are nan, which no prior can be made of")
+            raise SettingsError(
+                f"logits: {int(logits.isnan().sum())} values are nan, which no prior can be made of"
+            )
         split = "train" if training else "val"
         p = torch.sigmoid(logits.detach().double())
         rows = torch.cat([p.sum(0), p.new_full((1,), len(p))])
-        self.sums[split] = rows if split not in self.sums else self.sums[split].to(rows.device) + rows
+        self.sums[split] = (
+            rows if split not in self.sums else self.sums[split].to(rows.device) + rows
+        )
 
     @property
     def avg_pred_train(self) -> torch.Tensor | None:
@@ -104,7 +112,9 @@ class ComputePrior:
         if self.accelerator is not None and self.accelerator.num_processes > 1:
             for split, rows in self.sums.items():
                 total = self.accelerator.reduce(rows, "sum")
-                self.sums[split] = total if self.accelerator.is_main_process else torch.zeros_like(total)
+                self.sums[split] = (
+                    total if self.accelerator.is_main_process else torch.zeros_like(total)
+                )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The sums and row counts, on the CPU."""
@@ -113,7 +123,10 @@ class ComputePrior:
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Put them back, on the main process only: they are the sums of all."""
         is_main = self.accelerator is None or self.accelerator.is_main_process
-        self.sums = {split: rows.clone() if is_main else torch.zeros_like(rows) for split, rows in state.items()}
+        self.sums = {
+            split: rows.clone() if is_main else torch.zeros_like(rows)
+            for split, rows in state.items()
+        }
 
 
 def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
@@ -147,10 +160,16 @@ def read_prior(path: str | Path) -> dict[str, float]:
     for number, row in rows[1:]:
         value = _value_of(row)
         if math.isnan(value):
-            print(f"{path}: row {number} ({row[0]}) has no value and is dropped", file=sys.stderr, flush=True)
+            print(
+                f"{path}: row {number} ({row[0]}) has no value and is dropped",
+                file=sys.stderr,
+                flush=True,
+            )
             continue
         if not 0 <= value <= 1:
-            raise SettingsError(f"{path}: row {number}, {row[0]}: {value} is outside 0..1 (columns {','.join(HEADER)})")
+            raise SettingsError(
+                f"{path}: row {number}, {row[0]}: {value} is outside 0..1 (columns {','.join(HEADER)})"
+            )
         if row[0] in prior:
             raise SettingsError(f"{path}: row {number}: class {row[0]} occurs twice")
         prior[row[0]] = value
@@ -167,7 +186,9 @@ def _value_of(row: Sequence[str]) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def match_prior(prior: Mapping[str, float], class_names: Sequence[str] | None, path: str | Path) -> torch.Tensor:
+def match_prior(
+    prior: Mapping[str, float], class_names: Sequence[str] | None, path: str | Path
+) -> torch.Tensor:
     """P(c) as (C,) float32: in the order of `class_names`, matched by name, or in file order without them.
 
     SettingsError lists up to five names that the file lacks; extra names are ignored with one notice.
@@ -181,5 +202,9 @@ def match_prior(prior: Mapping[str, float], class_names: Sequence[str] | None, p
         )
     extra = len(prior) - len(class_names)
     if extra:
-        print(f"{path}: {extra} classes that the data do not have are ignored", file=sys.stderr, flush=True)
+        print(
+            f"{path}: {extra} classes that the data do not have are ignored",
+            file=sys.stderr,
+            flush=True,
+        )
     return torch.tensor([prior[name] for name in class_names])

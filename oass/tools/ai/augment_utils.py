@@ -38,13 +38,19 @@ class RandomHorizontalFlip:
     """Mirror every other image."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if bool(random.getrandbits(1)) else image
+        return (
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            if bool(random.getrandbits(1))
+            else image
+        )
 
 
 class Normalize:
     """(v/255 - mean)/std of an RGB image, computed in float64, stored as float32 (H,W,3)."""
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
         self.mean, self.std = mean, std
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
@@ -55,11 +61,17 @@ class Normalize:
 class Normalize_For_Segmentation:
     """`Normalize` of data["image"]; data["mask"] becomes int64."""
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
         self.normalize = Normalize(mean, std)
 
     def __call__(self, data: Mapping[str, object]) -> dict[str, np.ndarray]:
-        return {**data, "image": self.normalize(data["image"]), "mask": np.asarray(data["mask"], np.int64)}
+        return {
+            **data,
+            "image": self.normalize(data["image"]),
+            "mask": np.asarray(data["mask"], np.int64),
+        }
 
 
 def draw_offsets(space: int) -> tuple[int, int]:
@@ -67,7 +79,9 @@ def draw_offsets(space: int) -> tuple[int, int]:
     return (0, random.randrange(space + 1)) if space > 0 else (random.randrange(-space + 1), 0)
 
 
-def paste_crop(image: np.ndarray, canvas: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+def paste_crop(
+    image: np.ndarray, canvas: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]
+) -> np.ndarray:
     """Copy what fits of `image` (H,W,...) into `canvas`, from source to destination offsets; returns the canvas."""
     h = min(image.shape[0] - rows[1], canvas.shape[0] - rows[0])
     w = min(image.shape[1] - columns[1], canvas.shape[1] - columns[0])
@@ -105,7 +119,11 @@ class Top_Left_Crop_For_Segmentation:
         side = (self.crop_size, self.crop_size)
         image, mask = data["image"], data["mask"]
         image = paste_crop(image, np.zeros((*side, *image.shape[2:]), image.dtype), (0, 0), (0, 0))
-        return {**data, "image": image, "mask": paste_crop(mask, np.full(side, IGNORED, mask.dtype), (0, 0), (0, 0))}
+        return {
+            **data,
+            "image": image,
+            "mask": paste_crop(mask, np.full(side, IGNORED, mask.dtype), (0, 0), (0, 0)),
+        }
 
 
 class Transpose:

@@ -28,7 +28,9 @@ def draw_cross(image: np.ndarray, y: int, x: int, colour: Sequence[int] = RED) -
     return image
 
 
-def draw_points(image: np.ndarray, points: Sequence[tuple[int, int]], colour: Sequence[int] = YELLOW) -> np.ndarray:
+def draw_points(
+    image: np.ndarray, points: Sequence[tuple[int, int]], colour: Sequence[int] = YELLOW
+) -> np.ndarray:
     """Rings at [y, x]."""
     image = np.ascontiguousarray(image)
     for y, x in points:
@@ -50,7 +52,9 @@ def mosaic(rows: Sequence[Sequence[np.ndarray]], gap: int = 3) -> np.ndarray:
     empty = np.zeros_like(rows[0][0])
     lines = []
     for row in rows:
-        cells = [np.pad(c, ((0, gap), (0, gap), (0, 0))) for c in [*row, *[empty] * (columns - len(row))]]
+        cells = [
+            np.pad(c, ((0, gap), (0, gap), (0, 0))) for c in [*row, *[empty] * (columns - len(row))]
+        ]
         lines.append(np.concatenate(cells, 1))
     return np.concatenate(lines)
 

@@ -50,7 +50,11 @@ def _checked(scores: Scores, labels: Scores) -> tuple[np.ndarray, np.ndarray]:
 
 def _float64(values: Scores) -> np.ndarray:
     """On the host and in float64: exact for all that is shorter, and negation does not wrap."""
-    return values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
+    return (
+        values.detach().cpu().double().numpy()
+        if isinstance(values, torch.Tensor)
+        else np.asarray(values, float)
+    )
 
 
 def mean_average_precision(scores: Scores, labels: Scores) -> float:
@@ -113,15 +117,21 @@ class Calculator_For_mIoU:
         ValueError for a truth that is no class, nor 255 (void), for a prediction that is none, and other shapes.
         """
         if pred_mask.shape != gt_mask.shape:
-            raise ValueError(f"pred_mask {pred_mask.shape} and gt_mask {gt_mask.shape}: expected equal shapes")
+            raise ValueError(
+                f"pred_mask {pred_mask.shape} and gt_mask {gt_mask.shape}: expected equal shapes"
+            )
         known = (gt_mask >= 0) & (gt_mask < self.classes)
         strange = ~known & (gt_mask != VOID)
         if strange.any():
-            raise ValueError(f"gt_mask: {gt_mask[strange][0]} is none of {self.classes} classes, nor {VOID} (void)")
+            raise ValueError(
+                f"gt_mask: {gt_mask[strange][0]} is none of {self.classes} classes, nor {VOID} (void)"
+            )
         if ((pred_mask < 0) | (pred_mask >= self.classes)).any():
             raise ValueError(f"pred_mask: holds values outside 0 .. {self.classes - 1}")
         joint = gt_mask[known].astype(np.int64) * self.classes + pred_mask[known]
-        self.confusion += np.bincount(joint, minlength=self.classes**2).reshape(self.classes, self.classes)
+        self.confusion += np.bincount(joint, minlength=self.classes**2).reshape(
+            self.classes, self.classes
+        )
 
     def iou(self) -> np.ndarray:
         """IoU of each class, background first, (C+1,) float64; NaN for one that occurs nowhere."""

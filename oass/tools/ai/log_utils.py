@@ -44,4 +44,6 @@ class Average_Meter:
 
 def log_line(values: Mapping[str, float | None], digits: int = 4) -> str:
     """`name 0.1234` for every value, two spaces between; undefined is `-`."""
-    return "  ".join(f"{key} {'-' if v is None or v != v else f'{v:.{digits}g}'}" for key, v in values.items())
+    return "  ".join(
+        f"{key} {'-' if v is None or v != v else f'{v:.{digits}g}'}" for key, v in values.items()
+    )

@@ -43,7 +43,9 @@ class PolyOptimizer(torch.optim.SGD):
         require_number(lr, "lr", 0)
         require_number(weight_decay, "weight_decay", 0)
         sgd_momentum = weight_decay if sgd_momentum is None else sgd_momentum
-        super().__init__(params, lr, momentum=sgd_momentum, weight_decay=weight_decay, nesterov=nesterov)
+        super().__init__(
+            params, lr, momentum=sgd_momentum, weight_decay=weight_decay, nesterov=nesterov
+        )
         self.global_step, self.max_step, self.power = 0, max_step, momentum
         self.warmup_epoch, self.steps_per_epoch = warmup_epoch, steps_per_epoch
         self._initial = [group["lr"] for group in self.param_groups]
@@ -74,7 +76,9 @@ class PolyOptimizer(torch.optim.SGD):
 
 
 @torch.no_grad()
-def update_ema_variables(model: nn.Module, ema_model: nn.Module, alpha: float, global_step: int) -> None:
+def update_ema_variables(
+    model: nn.Module, ema_model: nn.Module, alpha: float, global_step: int
+) -> None:
     """theta' <- a theta' + (1 - a) theta with a = min(1 - 1/(global_step + 1), alpha); step 0 copies the student.
 
     Parameters only: buffers (the running statistics) stay as they are, as in the released code.

@@ -22,7 +22,9 @@ def _enhance(kind: type) -> Operation:
 def _affine(coefficients: Callable[[Image.Image, float], tuple[float, ...]]) -> Operation:
     def apply(image: Image.Image, v: float) -> Image.Image:
         v = -v if random.random() < 0.5 else v
-        return image.transform(image.size, Image.Transform.AFFINE, coefficients(image, v), fillcolor=GREY)
+        return image.transform(
+            image.size, Image.Transform.AFFINE, coefficients(image, v), fillcolor=GREY
+        )
 
     return apply
 

@@ -24,7 +24,9 @@ def make_cam(x: torch.Tensor, epsilon: float = 1e-5) -> torch.Tensor:
     """
     require_number(epsilon, "epsilon", above=0)
     x = x.relu()
-    peak = x.flatten(-2).max(-1).values[..., None, None]  # amax would share the gradient among equal maxima
+    peak = (
+        x.flatten(-2).max(-1).values[..., None, None]
+    )  # amax would share the gradient among equal maxima
     return (x - epsilon).relu() / (peak + epsilon)
 
 
@@ -39,7 +41,9 @@ def L2_Loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def shannon_entropy_loss(
-    logits: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid, epsilon: float = 1e-5
+    logits: torch.Tensor,
+    activation: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid,
+    epsilon: float = 1e-5,
 ) -> torch.Tensor:
     """-sum_c p log(p + eps), p = activation(logits) (N,C), averaged over N (PuzzleCAM's `conf`); 0 for N = 0."""
     p = activation(logits)
@@ -82,7 +86,10 @@ def get_numpy_from_tensor(tensor: torch.Tensor) -> np.ndarray:
 
 
 def resize_for_tensors(
-    tensors: torch.Tensor, size: tuple[int, int], mode: str = "bilinear", align_corners: bool = False
+    tensors: torch.Tensor,
+    size: tuple[int, int],
+    mode: str = "bilinear",
+    align_corners: bool = False,
 ) -> torch.Tensor:
     """Maps (N,C,h,w) at (N,C,*size). Half precision on a CPU is interpolated in float32 and cast back."""
     is_half = tensors.dtype in (torch.float16, torch.bfloat16) and tensors.device.type == "cpu"

@@ -33,7 +33,11 @@ def require_devkit(path: str | Path) -> Path:
     """`devkit_root`, or UserError: there is no such folder, or it holds no JPEGImages."""
     root = devkit_root(path)
     if root is None:
-        problem = "holds no VOC devkit (JPEGImages)" if expanded(path).exists() else "does not exist (VOC devkit)"
+        problem = (
+            "holds no VOC devkit (JPEGImages)"
+            if expanded(path).exists()
+            else "does not exist (VOC devkit)"
+        )
         raise UserError(f"{path} {problem}; {HOW_TO_GET}")
     return root
 
@@ -46,13 +50,17 @@ def find_split(root: Path, name: str) -> tuple[Path, str]:
     lists = root / "ImageSets"
     aliases = {"train_aug": ("train_aug", "trainaug")}.get(name, (name,))
     places = [Path(name), PACKAGE_DATA / f"{name}.txt"]
-    places += [lists / kind / f"{alias}.txt" for kind in ("Segmentation", "Main") for alias in aliases]
+    places += [
+        lists / kind / f"{alias}.txt" for kind in ("Segmentation", "Main") for alias in aliases
+    ]
     for place in places:
         if place.is_file():
             return place, name
     if name == "train_aug":
         return find_split(root, "train")[0], "train"
-    raise UserError(f"there is no list {name!r}: expected a split of {lists}/{{Segmentation,Main}}, or a path")
+    raise UserError(
+        f"there is no list {name!r}: expected a split of {lists}/{{Segmentation,Main}}, or a path"
+    )
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -64,13 +72,17 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarr
     return images.read_mask(path, size, highest=len(CLASS_NAMES)).astype(np.int64)
 
 
-def write_server_files(folder: Path, ids: Sequence[str], scores: np.ndarray, test_set: str = "test") -> Path:
+def write_server_files(
+    folder: Path, ids: Sequence[str], scores: np.ndarray, test_set: str = "test"
+) -> Path:
     """The classification results as the VOC server takes them: Main/comp2_cls_SET_CLASS.txt, "ID score" lines.
 
     scores (N,C). Competition 2: training data of one's own choice (here ImageNet weights). Returns the folder.
     """
     main = create_directory(folder / "results" / "VOC2012" / "Main")
     for c, name in enumerate(CLASS_NAMES[: scores.shape[1]]):
-        lines = (f"{image} {score:.6f}" for image, score in zip(ids, scores[:, c].tolist(), strict=True))
+        lines = (
+            f"{image} {score:.6f}" for image, score in zip(ids, scores[:, c].tolist(), strict=True)
+        )
         write_lines(main / f"comp2_cls_{test_set}_{name}.txt", lines)
     return main

@@ -14,5 +14,7 @@ def create_directory(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be made ({error.strerror}); name another folder") from error
+        raise UserError(
+            f"{path}: cannot be made ({error.strerror}); name another folder"
+        ) from error
     return path

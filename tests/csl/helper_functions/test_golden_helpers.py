@@ -55,13 +55,17 @@ def test_coco_reader():
     g = load("coco_tiny_expected")
     data = CocoDetection("images", GOLDEN / "coco_tiny.json")
     assert data.ids == g["ids"].tolist()
-    assert torch.equal(torch.stack(list(data.targets_all.values())), torch.from_numpy(g["targets"]).to(torch.int8))
+    assert torch.equal(
+        torch.stack(list(data.targets_all.values())), torch.from_numpy(g["targets"]).to(torch.int8)
+    )
     assert list(data.cat2cat) == g["category_ids"].tolist()
     assert list(data.cat2cat.values()) == g["category_index"].tolist()
     assert list(data.classes.values()) == g["class_names"].tolist()
     assert data.coco.loadImgs(np.int64(data.ids[0])) == data.coco.loadImgs([data.ids[0]])
     kept = CocoDetection("images", GOLDEN / "coco_tiny.json", keep_empty=True)
-    assert kept.ids[: len(data.ids)] == data.ids and len(kept.ids) == data.num_all == len(data.ids) + 2
+    assert (
+        kept.ids[: len(data.ids)] == data.ids and len(kept.ids) == data.num_all == len(data.ids) + 2
+    )
     assert not torch.stack([kept.targets_all[i] for i in kept.ids[len(data.ids) :]]).any()
 
 
@@ -88,12 +92,18 @@ def test_openimages_reader(form, tmp_path):
             assert index.paths == list(expected)
         assert index.classes == g["classes"].tolist()
         for i, name in enumerate(index.paths):
-            wanted = np.where(expected[name] == 0, -1, expected[name]) if form == "positives" else expected[name]
+            wanted = (
+                np.where(expected[name] == 0, -1, expected[name])
+                if form == "positives"
+                else expected[name]
+            )
             assert index.target(i).tolist() == wanted.tolist()
             assert index.target(i).dtype == torch.int64
     if form != "long":
         val = read_openimages_csv(path, "val")
-        assert val.paths == [p for p, s in zip(g["paths"].tolist(), g["split"], strict=True) if s == "val"]
+        assert val.paths == [
+            p for p, s in zip(g["paths"].tolist(), g["split"], strict=True) if s == "val"
+        ]
         some = read_openimages_csv(path, classes=["/m/0b"])
         assert some.dropped > 0 and [some.target(i).item() for i in (0, 8)] == [1, 1]
 
@@ -103,7 +113,9 @@ class Labelled:
         self.targets_all = LabelTable(ids, targets)
 
 
-@pytest.mark.parametrize("name", ["fpc", "fix_per_class", "rps", "random_per_sample", "single_positive"])
+@pytest.mark.parametrize(
+    "name", ["fpc", "fix_per_class", "rps", "random_per_sample", "single_positive"]
+)
 def test_simulation(name, capsys):
     g = load("simulation")
     complete, ids = g["targets"], g["img_ids"].tolist()
@@ -146,7 +158,11 @@ def test_model_ema():
     keys = list(model.state_dict())
 
     def fill(prefix):
-        stored = {k: torch.from_numpy(np.asarray(g[f"{prefix}_{k}"])) for k in keys if f"{prefix}_{k}" in g}
+        stored = {
+            k: torch.from_numpy(np.asarray(g[f"{prefix}_{k}"]))
+            for k in keys
+            if f"{prefix}_{k}" in g
+        }
         model.load_state_dict(stored, strict=False)
         model[1].num_batches_tracked += 1
 
@@ -168,9 +184,16 @@ def test_model_ema():
 class Groups(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv, self.bn, self.fc = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Linear(4, 5)
+        self.conv, self.bn, self.fc = (
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.Linear(4, 5),
+        )
         self.scale, self.vec = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.ones(3))
-        self.tab, self.frozen = nn.Parameter(torch.ones(2, 2)), nn.Linear(2, 2).requires_grad_(False)
+        self.tab, self.frozen = (
+            nn.Parameter(torch.ones(2, 2)),
+            nn.Linear(2, 2).requires_grad_(False),
+        )
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -233,7 +256,9 @@ def test_one_cycle_of_a_few_steps(steps, by_epochs):
     assert found == [pytest.approx(pair, rel=1e-9) for pair in one_cycle(3e-3, steps)]
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0}, {"lr": -1}, {"lr": float("nan")}, {"lr": float("inf")}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"lr": 0}, {"lr": -1}, {"lr": float("nan")}, {"lr": float("inf")}, {"epochs": 0}]
+)
 def test_schedules_that_cannot_be(wrong):
     given = {"lr": 1e-3, "weight_decay": 0, "epochs": 1, "steps_per_epoch": 1} | wrong
     with pytest.raises(ValueError, match=next(iter(wrong))):

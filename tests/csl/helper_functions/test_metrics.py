@@ -44,12 +44,18 @@ def test_ties_and_the_two_ways_to_resolve_them(levels, dtype, monkeypatch):
         found = [average_precision(scores[:, c], targets[:, c]) for c in range(6)]
         assert found == pytest.approx(expected, abs=1e-12) and found[4] == 0
         assert mAP(targets, scores) == pytest.approx(100 * np.mean(expected))
-        assert AP_partial(targets, scores)[0].tolist() == pytest.approx([*partial, -1, -1], abs=1e-12)
+        assert AP_partial(targets, scores)[0].tolist() == pytest.approx(
+            [*partial, -1, -1], abs=1e-12
+        )
 
 
 def test_signed_zeros_are_equal_and_half_precision_is_read():
-    assert average_precision(np.array([0.0, -0.0], np.float32), np.array([1, 0])) == pytest.approx(0.5)
-    assert average_precision(np.array([0.0, -0.0], np.float32), np.array([0, 1])) == pytest.approx(1)
+    assert average_precision(np.array([0.0, -0.0], np.float32), np.array([1, 0])) == pytest.approx(
+        0.5
+    )
+    assert average_precision(np.array([0.0, -0.0], np.float32), np.array([0, 1])) == pytest.approx(
+        1
+    )
     scores, targets = torch.rand(50, 3).bfloat16(), torch.randint(0, 2, (50, 3))
     assert mAP(targets, scores) == mAP(targets.numpy(), scores.float().numpy())
 
@@ -111,6 +117,11 @@ def test_thresholds_and_counts_outside_their_range():
 
 @pytest.mark.parametrize("kind", [bool, np.int8, np.uint8, np.int64, np.float32])
 def test_labels_of_any_kind_of_number(kind):
-    targets, scores = np.array([[1, 0], [0, 1], [1, 1]]), np.array([[0.9, 0.1], [0.2, 0.3], [0.1, 0.4]])
+    targets, scores = (
+        np.array([[1, 0], [0, 1], [1, 1]]),
+        np.array([[0.9, 0.1], [0.2, 0.3], [0.1, 0.4]]),
+    )
     assert mAP(targets.astype(kind), scores) == mAP(targets, scores)
-    assert mAP(torch.from_numpy(targets.astype(kind)), torch.from_numpy(scores)) == mAP(targets, scores)
+    assert mAP(torch.from_numpy(targets.astype(kind)), torch.from_numpy(scores)) == mAP(
+        targets, scores
+    )

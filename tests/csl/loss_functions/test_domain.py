@@ -53,11 +53,15 @@ def spoiled(value):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("value", UNKNOWN)
 def test_an_unknown_target_is_an_error_on_the_cpu(mode, value):
-    with pytest.raises(ValueError, match=r"targets: \S+ at \[4, 3\] is no label; labels are 1 .positive., 0"):
+    with pytest.raises(
+        ValueError, match=r"targets: \S+ at \[4, 3\] is no label; labels are 1 .positive., 0"
+    ):
         loss_of(partial_loss_mode=mode)(*spoiled(value))
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.int64, torch.float16, torch.float64]
+)
 def test_an_unknown_target_of_any_dtype(dtype):
     logits, targets = batch()
     targets = targets.clamp(min=0).to(dtype)
@@ -87,7 +91,9 @@ def test_where_values_cannot_be_read_an_unknown_target_makes_the_loss_nan(mode, 
 
 
 def test_tensors_of_another_device_are_not_read():
-    assert domain.is_readable(torch.zeros(1)) and not domain.is_readable(torch.zeros(1, device="meta"))
+    assert domain.is_readable(torch.zeros(1)) and not domain.is_readable(
+        torch.zeros(1, device="meta")
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -157,7 +163,11 @@ def test_derivatives_of_torch_func_hold_the_weights_fixed():
     torch.testing.assert_close(diagonal, (weight * p * (1 - p)).nan_to_num(0))
 
 
-WEIGHTED = {"ignore": [[1.0, 0, 1]], "ignore_normalize_classes": [[4 / 3, 0, 4 / 3]], "selective": [[1.0, 0, 1]]}
+WEIGHTED = {
+    "ignore": [[1.0, 0, 1]],
+    "ignore_normalize_classes": [[4 / 3, 0, 4 / 3]],
+    "selective": [[1.0, 0, 1]],
+}
 
 
 @pytest.mark.parametrize("mode", WEIGHTED)
@@ -187,7 +197,9 @@ def test_the_asymmetric_losses_take_complete_labels_alone(kind):
     for value in (*UNKNOWN, -1.0):
         wrong = complete.clone()
         wrong[4, 3] = value
-        with pytest.raises(ValueError, match=r"at \[4, 3\] is no label; labels are 1 .positive. or 0 .negative."):
+        with pytest.raises(
+            ValueError, match=r"at \[4, 3\] is no label; labels are 1 .positive. or 0 .negative."
+        ):
             loss(logits, wrong)
         assert torch.func.grad_and_value(loss)(logits, wrong)[1].isnan()
         assert torch.func.vmap(loss)(logits[None], wrong[None]).isnan().all()
@@ -212,7 +224,9 @@ def test_the_single_label_loss_takes_class_indices_alone():
         wrong[2] = value
         with pytest.raises(ValueError, match=f"{value} is no class index; there are 0 to 8"):
             loss(logits, wrong)
-        assert torch.func.vmap(loss)(logits[None], wrong[None]).isnan().tolist() == [[False] * 2 + [True] + [False] * 3]
+        assert torch.func.vmap(loss)(logits[None], wrong[None]).isnan().tolist() == [
+            [False] * 2 + [True] + [False] * 3
+        ]
     for value in (0.9, float("nan")):
         wrong = targets.float()
         wrong[2] = value

@@ -20,18 +20,24 @@ def loss_and_gradient(loss, logits, targets):
     return value.item(), logits.grad.numpy()
 
 
-@pytest.mark.parametrize("index", range(len(SELECTIVE["cases"])), ids=[c["name"] for c in SELECTIVE["cases"]])
+@pytest.mark.parametrize(
+    "index", range(len(SELECTIVE["cases"])), ids=[c["name"] for c in SELECTIVE["cases"]]
+)
 def test_partial_selective_loss(index, tmp_path):
     case = SELECTIVE["cases"][index]
     args, data = Namespace(**case["args"]), case["data"]
     if case["prior"] is not None:
-        values = SELECTIVE[f"prior_{case['prior']}"] if isinstance(case["prior"], str) else case["prior"]
+        values = (
+            SELECTIVE[f"prior_{case['prior']}"] if isinstance(case["prior"], str) else case["prior"]
+        )
         args.prior_path = tmp_path / "prior.csv"
         rows = "".join(f"c{k},{v}\n" for k, v in enumerate(values))
         args.prior_path.write_text("Classes,avg_pred\n" + rows)
     targets = SELECTIVE[f"targets_{data}"]
     before = targets.copy()
-    value, gradient = loss_and_gradient(PartialSelectiveLoss(args), SELECTIVE[f"logits_{data}"], targets)
+    value, gradient = loss_and_gradient(
+        PartialSelectiveLoss(args), SELECTIVE[f"logits_{data}"], targets
+    )
     assert_close([value], [SELECTIVE["loss"][index]], 2e-5)
     assert_close(gradient, SELECTIVE[f"grad_{index}"], 2e-4)
     assert (targets == before).all()
@@ -59,14 +65,18 @@ def test_compute_prior(tmp_path):
     ours = [line.split(",") for line in (tmp_path / "train_avg_preds.csv").read_text().splitlines()]
     theirs = [line.split(",") for line in str(golden["csv"]).splitlines()]
     assert [row[0] for row in ours] == [row[0] for row in theirs] and ours[0] == theirs[0]
-    assert_close(np.array([r[1] for r in ours[1:]], float), np.array([r[1] for r in theirs[1:]], float), 1e-5)
+    assert_close(
+        np.array([r[1] for r in ours[1:]], float), np.array([r[1] for r in theirs[1:]], float), 1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["AsymmetricLoss", "AsymmetricLossOptimized", "ASLSingleLabel"])
 def test_half_precision_logits_are_computed_in_float32(name, dtype):
     logits = torch.tensor([[20.0, -6.0, 0.5], [-20.0, 3.0, 1.0]], dtype=dtype)
-    targets = torch.tensor([2, 0], dtype=torch.int32) if name == "ASLSingleLabel" else torch.zeros(2, 3)
+    targets = (
+        torch.tensor([2, 0], dtype=torch.int32) if name == "ASLSingleLabel" else torch.zeros(2, 3)
+    )
     loss = getattr(losses, name)()
     found, expected = (loss(x.requires_grad_(), targets) for x in (logits, logits.float().detach()))
     assert found.dtype == torch.float32 and found.item() == expected.item()

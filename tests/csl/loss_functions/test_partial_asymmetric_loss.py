@@ -19,7 +19,12 @@ from csl.src.loss_functions.prior import read_prior
 def settings(**changed):
     values = {"clip": 0.0, "likelihood_topk": 2, "prior_threshold": 0.5, "prior_path": None}
     values |= {"gamma_pos": 0.0, "gamma_neg": 1.0, "gamma_unann": 4.0}
-    values |= {"alpha_pos": 1.0, "alpha_neg": 1.0, "alpha_unann": 1.0, "partial_loss_mode": "selective"}
+    values |= {
+        "alpha_pos": 1.0,
+        "alpha_neg": 1.0,
+        "alpha_unann": 1.0,
+        "partial_loss_mode": "selective",
+    }
     return Namespace(**(values | changed))
 
 
@@ -49,7 +54,12 @@ def test_permuting_rows_and_classes_changes_nothing():
 
 def test_the_batch_may_be_split_except_for_the_likelihood():
     logits, targets = batch()
-    for mode, k in (("negative", 2), ("ignore", 2), ("ignore_normalize_classes", 2), ("selective", 0)):
+    for mode, k in (
+        ("negative", 2),
+        ("ignore", 2),
+        ("ignore_normalize_classes", 2),
+        ("selective", 0),
+    ):
         loss = PartialSelectiveLoss(settings(partial_loss_mode=mode, likelihood_topk=k))
         parts = sum(loss(z, y) for z, y in zip(logits.split(2), targets.split(2), strict=True))
         assert parts.item() == pytest.approx(loss(logits, targets).item(), rel=1e-5)
@@ -86,11 +96,15 @@ def test_any_target_dtype_and_float32_arithmetic(dtype):
 
 def test_ignore_of_an_unannotated_row_is_zero_and_everything_is_dropped_where_u_is_small():
     logits = torch.randn(2, 5, requires_grad=True)
-    loss = PartialSelectiveLoss(settings(partial_loss_mode="ignore"))(logits, torch.full((2, 5), -1))
+    loss = PartialSelectiveLoss(settings(partial_loss_mode="ignore"))(
+        logits, torch.full((2, 5), -1)
+    )
     loss.backward()
     assert loss.item() == 0 and not logits.grad.any()
     targets = torch.tensor([[1, 0, 1, 0, -1], [0, 0, 0, 1, -1]])
-    weights, _ = edit_targets_parital_labels(settings(likelihood_topk=5), targets, None, torch.rand(2, 5))
+    weights, _ = edit_targets_parital_labels(
+        settings(likelihood_topk=5), targets, None, torch.rand(2, 5)
+    )
     assert (weights == (targets != -1)).all()
 
 
@@ -99,7 +113,9 @@ def test_batch_scope_takes_the_largest_of_the_batch_and_sample_scope_of_each_ima
     targets = torch.full((2, 4), -1)
     batch_wide, _ = edit_targets_parital_labels(settings(likelihood_topk=1), targets, None, q)
     assert batch_wide.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
-    each, _ = edit_targets_parital_labels(settings(likelihood_topk=1, likelihood_scope="sample"), targets, None, q)
+    each, _ = edit_targets_parital_labels(
+        settings(likelihood_topk=1, likelihood_scope="sample"), targets, None, q
+    )
     assert each.tolist() == [[0, 1, 1, 1], [0, 1, 1, 1]]
     weights = torch.ones(2, 4)
     negative_backprop_fun_jit(targets, q, weights, 3)
@@ -144,7 +160,9 @@ def test_a_share_of_u_instead_of_a_count():
     targets = torch.tensor([[-1, -1, -1, -1], [-1, 0, 1, -1]])
     of_batch, _ = edit_targets_parital_labels(settings(likelihood_share=0.5), targets, None, q)
     assert of_batch.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
-    each, _ = edit_targets_parital_labels(settings(likelihood_share=0.5, likelihood_scope="sample"), targets, None, q)
+    each, _ = edit_targets_parital_labels(
+        settings(likelihood_share=0.5, likelihood_scope="sample"), targets, None, q
+    )
     assert each.tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
     z, y = batch()
     count = int((y == -1).sum())
@@ -157,7 +175,9 @@ def test_parts_add_up_to_the_loss():
     z, y = batch()
     loss = PartialSelectiveLoss(settings())
     parts = loss.parts(z, y)
-    assert list(parts) == ["P", "N", "U"] and sum(parts.values()) == pytest.approx(loss(z, y).item(), rel=1e-5)
+    assert list(parts) == ["P", "N", "U"] and sum(parts.values()) == pytest.approx(
+        loss(z, y).item(), rel=1e-5
+    )
     z[0, 0], y[0, 0] = float("nan"), 0
     bad = loss.parts(z, y)
     assert np.isnan(bad["N"]) and np.isfinite([bad["P"], bad["U"]]).all()
@@ -178,7 +198,9 @@ def test_gradient_with_clip_by_finite_differences():
             assert gradient[i, k].item() == pytest.approx(slope, abs=1e-6)
 
 
-@pytest.mark.parametrize("changed", [{}, {"likelihood_scope": "sample"}, {"likelihood_share": 0.1}, {"clip": 0.05}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"likelihood_scope": "sample"}, {"likelihood_share": 0.1}, {"clip": 0.05}]
+)
 def test_nothing_waits_for_the_device(changed):
     """Tensors of the meta device have no values: whatever read one would fail, as it would wait on a GPU."""
     z = torch.empty(4, 9, device="meta", requires_grad=True)
@@ -264,7 +286,8 @@ def test_constructor_errors(tmp_path):
         PartialSelectiveLoss(settings(prior_path=tmp_path / "none.csv"))
     z, y = batch()
     losses = [
-        PartialSelectiveLoss(settings(partial_loss_mode=m))(z, y).item() for m in (None, "None", "none", "negative")
+        PartialSelectiveLoss(settings(partial_loss_mode=m))(z, y).item()
+        for m in (None, "None", "none", "negative")
     ]
     assert len(set(losses)) == 1
 

@@ -56,15 +56,24 @@ def test_every_published_form_loads(form, source, tmp_path):
     assert found.architecture == "tresnet_tiny"
     assert (found.idx_to_class == NAMES) if form == "csl" else (found.idx_to_class is None)
     state, count, _, architecture, head = read_checkpoint(path)
-    assert (len(state), count, architecture, head) == (len(found.state_dict), 7, "tresnet_tiny", "plain")
-    built, _ = network_of(tmp_path / "weights", "tresnet_m")  # suffix found, architecture recognised
+    assert (len(state), count, architecture, head) == (
+        len(found.state_dict),
+        7,
+        "tresnet_tiny",
+        "plain",
+    )
+    built, _ = network_of(
+        tmp_path / "weights", "tresnet_m"
+    )  # suffix found, architecture recognised
     assert same(built, source)
 
 
 def test_safetensors(source, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors"
+    )
     model = build()
     load_weights(model, tmp_path / "w")
     assert same(model, source)
@@ -75,7 +84,9 @@ def test_timm_and_back(name, tmp_path):
     """timm's own network, with our weights under timm's names, gives our logits; and the other way round."""
     ours = build(name, 3)
     ours.load_state_dict(filled_state({k: v.shape for k, v in ours.state_dict().items()}, 1))
-    theirs = timm.create_model({"tresnet_l_v2": "tresnet_v2_l"}.get(name, name), num_classes=3).eval()
+    theirs = timm.create_model(
+        {"tresnet_l_v2": "tresnet_v2_l"}.get(name, name), num_classes=3
+    ).eval()
     theirs.load_state_dict(convert.to_timm(ours.state_dict()))
     x = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
@@ -147,17 +158,22 @@ def test_bottleneck_head(tmp_path):
 def test_misfits_are_named(source, tmp_path):
     state = source.state_dict()
     with pytest.raises(
-        ValueError, match="head of 7 classes, the network has 5; use --num-classes 7, or load_head=False"
+        ValueError,
+        match="head of 7 classes, the network has 5; use --num-classes 7, or load_head=False",
     ):
         load_weights(build(num_classes=5), {"model": state})
     lacking = {k: v for k, v in state.items() if k != "body.conv1.0.weight"}
-    with pytest.raises(ValueError, match="body.conv1.0.weight is missing .*looks like tresnet_tiny$"):
+    with pytest.raises(
+        ValueError, match="body.conv1.0.weight is missing .*looks like tresnet_tiny$"
+    ):
         load_weights(build(), lacking)
     with pytest.raises(ValueError, match=r"looks like tresnet_tiny: use --model-name tresnet_tiny"):
         with torch.device("meta"):
             other = build("tresnet_m")
         load_weights(other, state)
-    decoder = {k: v for k, v in state.items() if not k.startswith("head")} | {"head.decoder.x.weight": torch.zeros(1)}
+    decoder = {k: v for k, v in state.items() if not k.startswith("head")} | {
+        "head.decoder.x.weight": torch.zeros(1)
+    }
     with pytest.raises(ValueError, match="ML-Decoder head"):
         load_weights(build(), decoder)
 

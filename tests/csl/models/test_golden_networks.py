@@ -33,7 +33,9 @@ def test_keys_and_shapes_are_the_official_ones(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs(name):
     g = load(f"net_{name}")
-    model = build(str(g["name"]), int(g["num_classes"]), do_bottleneck_head=bool(g["do_bottleneck_head"])).eval()
+    model = build(
+        str(g["name"]), int(g["num_classes"]), do_bottleneck_head=bool(g["do_bottleneck_head"])
+    ).eval()
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     model.load_state_dict(filled_state(shapes, int(g["fill_seed"])))
     with torch.inference_mode():

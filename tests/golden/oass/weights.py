@@ -40,7 +40,11 @@ def entry(name: str, shape: list[int], multiplier: int) -> torch.Tensor:
 def fill(model: nn.Module, keys: list, phase: int) -> nn.Module:
     """Fill every tensor that is no alias; the aliases share its memory."""
     state = model.state_dict()
-    names = [(name, shape) for name, shape in keys if not name.startswith("stage") or name.startswith("stage6")]
+    names = [
+        (name, shape)
+        for name, shape in keys
+        if not name.startswith("stage") or name.startswith("stage6")
+    ]
     with torch.no_grad():
         for j, (name, shape) in enumerate(names):
             state[name].copy_(entry(name, shape, 100_000 * phase + j + 1))

@@ -38,6 +38,10 @@ def _folded(conv: nn.Conv2d, norm: ABN) -> tuple[nn.Conv2d, nn.Module]:
 
 def _blur(before: nn.Conv2d) -> nn.Conv2d:
     channels = before.out_channels
-    out = nn.Conv2d(channels, channels, 3, 2, 1, groups=channels, bias=False, padding_mode="reflect")
-    out.weight = nn.Parameter(blur_kernel(before.weight, channels).contiguous(), requires_grad=False)
+    out = nn.Conv2d(
+        channels, channels, 3, 2, 1, groups=channels, bias=False, padding_mode="reflect"
+    )
+    out.weight = nn.Parameter(
+        blur_kernel(before.weight, channels).contiguous(), requires_grad=False
+    )
     return out

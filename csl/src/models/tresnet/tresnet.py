@@ -34,7 +34,9 @@ LAYOUTS = {
 }
 
 
-def conv_abn(inputs: int, outputs: int, kernel: int, stride: int = 1, slope: float | None = SLOPE) -> nn.Sequential:
+def conv_abn(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, slope: float | None = SLOPE
+) -> nn.Sequential:
     """Convolution without bias, then ABN; with stride 2 both run at stride 1 and a blur follows (keys `0.*`)."""
     unit = nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
@@ -48,7 +50,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int, use_se: bool, downsample: nn.Module | None) -> None:
+    def __init__(
+        self, inputs: int, planes: int, stride: int, use_se: bool, downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.conv1 = conv_abn(inputs, planes, 3, stride)
         self.conv2 = conv_abn(planes, planes, 3, slope=None)
@@ -69,7 +73,9 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, stride: int, use_se: bool, downsample: nn.Module | None) -> None:
+    def __init__(
+        self, inputs: int, planes: int, stride: int, use_se: bool, downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.conv1 = conv_abn(inputs, planes, 1)
         self.conv2 = conv_abn(planes, planes, 3, stride)
@@ -151,7 +157,9 @@ class TResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B,3,H,W), H and W multiples of 4 from SMALLEST on -> logits (B,num_classes); else SettingsError."""
         if min(x.shape[2:]) < SMALLEST:
-            raise SettingsError(f"image size {x.shape[2]}x{x.shape[3]}: TResNet needs at least {SMALLEST} pixels")
+            raise SettingsError(
+                f"image size {x.shape[2]}x{x.shape[3]}: TResNet needs at least {SMALLEST} pixels"
+            )
         x = self.body(self.space_to_depth(x))
         self.embeddings = self.global_pool(x)
         return self.head(self.embeddings)

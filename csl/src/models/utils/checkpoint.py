@@ -26,7 +26,9 @@ from csl.src.pixels import Pixels, recorded_interpolation, recorded_size, statis
 
 one_module(__name__, "csl.src.models.utils.checkpoint")
 
-ZOO = "the model zoos of Alibaba-MIIL (PartialLabelingCSL, ASL, TResNet, ImageNet21K) list the files"
+ZOO = (
+    "the model zoos of Alibaba-MIIL (PartialLabelingCSL, ASL, TResNet, ImageNet21K) list the files"
+)
 SUFFIXES = ("", ".pth", ".pt", ".ckpt", ".safetensors")
 HEADS = {
     "head.fc.weight": "plain",
@@ -58,7 +60,9 @@ class Checkpoint(Weights):
     recorded: Mapping[str, Any]
     single: bool
 
-    def __new__(cls, *told: Any, recorded: Mapping[str, Any] | None = None, single: bool = True) -> "Checkpoint":
+    def __new__(
+        cls, *told: Any, recorded: Mapping[str, Any] | None = None, single: bool = True
+    ) -> "Checkpoint":
         """`told`: the fields of `Weights`."""
         found = super().__new__(cls, *told)
         found.recorded = recorded or {}
@@ -88,7 +92,9 @@ def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
     """
     file = find_file(path)
     if file is None:
-        raise MissingFileError(f"{Path(path)}: no such file (tried also {', '.join(SUFFIXES[1:])}); {ZOO}")
+        raise MissingFileError(
+            f"{Path(path)}: no such file (tried also {', '.join(SUFFIXES[1:])}); {ZOO}"
+        )
     content = _load(file)
     if not isinstance(content, Mapping):
         raise SettingsError(f"{file}: holds a {type(content).__name__}, not weights")
@@ -98,19 +104,28 @@ def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
 def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Checkpoint:
     state, info, single = _weights_in(content, averaged)
     if not state:
-        raise SettingsError(f"{source}: holds no weights; its entries are {', '.join(map(str, list(content)[:5]))}")
+        raise SettingsError(
+            f"{source}: holds no weights; its entries are {', '.join(map(str, list(content)[:5]))}"
+        )
     head = next((kind for key, kind in HEADS.items() if key in state), "none")
     if head == "none" and any(key.startswith("head.decoder") for key in state):
         head = "ML-Decoder"
-    outputs = state.get({"plain": "head.fc.weight", "bottleneck": "head.fc.FC.weight"}.get(head, ""))
+    outputs = state.get(
+        {"plain": "head.fc.weight", "bottleneck": "head.fc.FC.weight"}.get(head, "")
+    )
     if outputs is not None and outputs.dim() != 2:
-        raise SettingsError(f"{source}: a head of shape {tuple(outputs.shape)}, expected (classes, features)")
+        raise SettingsError(
+            f"{source}: a head of shape {tuple(outputs.shape)}, expected (classes, features)"
+        )
     count = info.get("num_classes") if outputs is None else len(outputs)
     names = info.get("idx_to_class")
     try:
         count = None if count is None else int(count)
         if names is not None:
-            names = {int(k): str(v) for k, v in (names.items() if isinstance(names, Mapping) else enumerate(names))}
+            names = {
+                int(k): str(v)
+                for k, v in (names.items() if isinstance(names, Mapping) else enumerate(names))
+            }
     except (TypeError, ValueError, OverflowError) as error:
         raise SettingsError(
             f"{source}: num_classes or idx_to_class is no number, or no names by index ({error})"
@@ -119,10 +134,14 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
     if not isinstance(architecture, str | None):
         raise SettingsError(f"{source}: model_name {architecture!r:.40} is no text")
     architecture = architecture or looks_like(state)
-    return Checkpoint(state, count, names, architecture, head, recorded=_recorded(info, source), single=single)
+    return Checkpoint(
+        state, count, names, architecture, head, recorded=_recorded(info, source), single=single
+    )
 
 
-def _weights_in(content: Mapping[str, Any], averaged: bool) -> tuple[dict[str, torch.Tensor], Mapping[str, Any], bool]:
+def _weights_in(
+    content: Mapping[str, Any], averaged: bool
+) -> tuple[dict[str, torch.Tensor], Mapping[str, Any], bool]:
     """The weights, empty where there are none; what stands beside them; whether they are of one network only."""
     info = content
     single = True
@@ -140,7 +159,9 @@ def _weights_in(content: Mapping[str, Any], averaged: bool) -> tuple[dict[str, t
             state = content["ema"] if averaged or single else content["model"]
         else:
             state = content.get("model", content.get("state_dict", content))
-        state = {k: v for k, v in checkpoint.strip_prefixes(state).items() if isinstance(v, torch.Tensor)}
+        state = {
+            k: v for k, v in checkpoint.strip_prefixes(state).items() if isinstance(v, torch.Tensor)
+        }
     except (AttributeError, KeyError, TypeError):  # no mapping where one belongs
         return {}, {}, True
     return state, info, single
@@ -154,7 +175,9 @@ def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
     if "mean" in info or "std" in info:
         statistics_of(info.get("mean"), info.get("std"), source)
     keys = found.get("class_keys")
-    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+    if keys is not None and not (
+        isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    ):
         raise SettingsError(f"{source}: class_keys is no list of texts")
     if not isinstance(found.get("keep_empty", False), bool):
         raise SettingsError(f"{source}: keep_empty is neither true nor false")
@@ -172,7 +195,9 @@ def _load(file: Path) -> Any:
         return checkpoint.load(file)
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_head: bool = True) -> Checkpoint:
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Any], load_head: bool = True
+) -> Checkpoint:
     """Load a file, or what was loaded from one, into `model`; returns what it holds.
 
     `load_head=False` leaves `head.*` of the model as it is. Every other tensor must be there with its shape,
@@ -185,7 +210,11 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_
     else:
         found, name = read_checkpoint(source), str(source)
     wanted = model.state_dict()
-    given = from_timm(found.state_dict, wanted) if is_timm(found.state_dict, wanted) else found.state_dict
+    given = (
+        from_timm(found.state_dict, wanted)
+        if is_timm(found.state_dict, wanted)
+        else found.state_dict
+    )
     is_head = _head_test(model)
     if load_head:
         _require_head(model, found, name)
@@ -197,13 +226,19 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], load_
         for key in needed
         if key in given and given[key].shape != wanted[key].shape
     ]
-    bad += [f"{key} {problem}" for key in needed if key in given and (problem := _unusable(given[key], wanted[key]))]
+    bad += [
+        f"{key} {problem}"
+        for key in needed
+        if key in given and (problem := _unusable(given[key], wanted[key]))
+    ]
     bad += [f"{key} is unknown" for key in given if key not in wanted and not is_head(key)]
     if bad:
         likely = f"; the file looks like {found.architecture}" if found.architecture else ""
         if likely and looks_like(wanted) != looks_like(found.state_dict):
             likely += f": use --model-name {found.architecture}"
-        raise SettingsError(f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}")
+        raise SettingsError(
+            f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}"
+        )
     model.load_state_dict({key: given[key] for key in body if key in given}, strict=False)
     return found
 
@@ -240,7 +275,9 @@ def _require_head(model: nn.Module, found: Checkpoint, name: str) -> None:
     bottleneck = "head.fc.FC.weight" in model.state_dict()
     if found.head in ("plain", "bottleneck") and (found.head == "bottleneck") != bottleneck:
         ours = "bottleneck" if bottleneck else "plain"
-        raise SettingsError(f"{name}: a {found.head} head, the network has a {ours} one (do_bottleneck_head)")
+        raise SettingsError(
+            f"{name}: a {found.head} head, the network has a {ours} one (do_bottleneck_head)"
+        )
 
 
 def official(model_state: Mapping[str, torch.Tensor], **info: Any) -> dict[str, Any]:
@@ -287,13 +324,22 @@ def load_pretrained(args: Any, model: nn.Module) -> None:
         print(f"no --model_path: random initialisation ({ZOO})", file=sys.stderr, flush=True)
         return
     if find_file(args.model_path) is None and "model_path" not in args._given:
-        print(f"{args.model_path} is not there: random initialisation ({ZOO})", file=sys.stderr, flush=True)
+        print(
+            f"{args.model_path} is not there: random initialisation ({ZOO})",
+            file=sys.stderr,
+            flush=True,
+        )
         return
     found = load_weights(model, args.model_path, load_head=False)
-    print(f"pretrained {found.architecture or 'network'} from {args.model_path}, without its head", flush=True)
+    print(
+        f"pretrained {found.architecture or 'network'} from {args.model_path}, without its head",
+        flush=True,
+    )
 
 
-def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> tuple[nn.Module, Checkpoint]:
+def network_of(
+    path: str | Path, model_name: str, *, averaged: bool = True
+) -> tuple[nn.Module, Checkpoint]:
     """The network that a file holds, loaded, with the file's own class count and head.
 
     Where the file is of another network than `model_name`, that one is built and a line says so; the Checkpoint's
@@ -302,17 +348,31 @@ def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> t
     found = read_checkpoint(path, averaged=averaged)
     name = canonical_name(model_name)
     if found.architecture not in (None, name):
-        print(f"{path} is a {found.architecture}, not a {name}: using {found.architecture}", flush=True)
+        print(
+            f"{path} is a {found.architecture}, not a {name}: using {found.architecture}",
+            flush=True,
+        )
         name = found.architecture
     if found.num_classes is None:
-        raise SettingsError(f"{path}: has no head that tells the number of classes ({found.head}); {ZOO}")
-    for what, names in (("idx_to_class", found.idx_to_class), ("class_keys", found.recorded.get("class_keys"))):
+        raise SettingsError(
+            f"{path}: has no head that tells the number of classes ({found.head}); {ZOO}"
+        )
+    for what, names in (
+        ("idx_to_class", found.idx_to_class),
+        ("class_keys", found.recorded.get("class_keys")),
+    ):
         if names is not None and len(names) != found.num_classes:
-            raise SettingsError(f"{path}: {len(names)} entries of {what} for {found.num_classes} outputs")
+            raise SettingsError(
+                f"{path}: {len(names)} entries of {what} for {found.num_classes} outputs"
+            )
     if found.idx_to_class is not None and set(found.idx_to_class) != set(range(found.num_classes)):
-        raise SettingsError(f"{path}: the indices of idx_to_class are not 0 to {found.num_classes - 1}")
+        raise SettingsError(
+            f"{path}: the indices of idx_to_class are not 0 to {found.num_classes - 1}"
+        )
     bottleneck = found.head == "bottleneck"
-    model = create_model(Namespace(model_name=name, num_classes=found.num_classes, do_bottleneck_head=bottleneck))
+    model = create_model(
+        Namespace(model_name=name, num_classes=found.num_classes, do_bottleneck_head=bottleneck)
+    )
     load_weights(model, found)
     return model, found.of(name)
 
@@ -320,7 +380,9 @@ def network_of(path: str | Path, model_name: str, *, averaged: bool = True) -> t
 def require_choice(found: Checkpoint, path: object, which: str, given: set[str]) -> None:
     """SettingsError where --which asks for one of two networks and the file holds a single one."""
     if "which" in given and found.single:
-        raise SettingsError(f"--which {which}: {path} holds one network, not a model and its average; leave it out")
+        raise SettingsError(
+            f"--which {which}: {path} holds one network, not a model and its average; leave it out"
+        )
 
 
 def columns_of(found: Checkpoint, path: object) -> Columns | None:

@@ -28,9 +28,15 @@ BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2"
 
 def timm_name(key: str) -> str:
     """The name that timm gives an official entry: convN.0[.0] -> convN.conv, convN.[0.]1 -> convN.bn."""
-    key = re.sub(r"(conv\d+)\.0\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key)
-    key = re.sub(r"(conv\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key)
-    return re.sub(r"(downsample\.\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key)
+    key = re.sub(
+        r"(conv\d+)\.0\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
+    )
+    key = re.sub(
+        r"(conv\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
+    )
+    return re.sub(
+        r"(downsample\.\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
+    )
 
 
 def is_timm(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> bool:
@@ -38,7 +44,9 @@ def is_timm(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor
     return "body.conv1.conv.weight" in state and "body.conv1.0.weight" in wanted
 
 
-def from_timm(state: Mapping[str, torch.Tensor], official_names: Mapping[str, object]) -> dict[str, torch.Tensor]:
+def from_timm(
+    state: Mapping[str, torch.Tensor], official_names: Mapping[str, object]
+) -> dict[str, torch.Tensor]:
     """Official names for timm's; the norm weight is timm's - 1e-5, clamped at 0."""
     back = {timm_name(key): key for key in official_names}
     return {
@@ -73,7 +81,9 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> None:
 
     def write(temporary: Path) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's own future, and of the test of the image's size
+            warnings.simplefilter(
+                "ignore"
+            )  # of the exporter's own future, and of the test of the image's size
             torch.onnx.export(
                 *(model, (torch.rand(2, 3, size, size),), str(temporary)),
                 input_names=["image"],
@@ -93,10 +103,19 @@ def main(argv: list[str] | None = None) -> None:
     from csl.src.models.tresnet.fold import fold
     from csl.src.models.utils.checkpoint import load_weights, official, read_checkpoint
 
-    parser = OneLineParser(prog="python -m csl.src.models.utils.convert", description=__doc__.split("\n")[0])
-    parser.add_argument("file", type=Path, help="official weights, timm's, or a checkpoint of train.py")
+    parser = OneLineParser(
+        prog="python -m csl.src.models.utils.convert", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "file", type=Path, help="official weights, timm's, or a checkpoint of train.py"
+    )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--to", choices=("timm", "official"), default="timm", help="the names in OUT, not of OUT.onnx")
+    parser.add_argument(
+        "--to",
+        choices=("timm", "official"),
+        default="timm",
+        help="the names in OUT, not of OUT.onnx",
+    )
     parser.add_argument("--image_size", type=image_size, default=448, help="of OUT.onnx; default: the checkpoint's,"
         " else 448")  # fmt: skip
     defaults, given = parse_given(parser, argv)
@@ -119,12 +138,20 @@ def main(argv: list[str] | None = None) -> None:
     load_weights(model, found)
     state = model.state_dict()
     if is_onnx:
-        size = args.image_size if "image_size" in given else found.recorded.get("image_size", args.image_size)
+        size = (
+            args.image_size
+            if "image_size" in given
+            else found.recorded.get("image_size", args.image_size)
+        )
         export_onnx(fold(model), args.out, size)
     elif args.to == "timm":
         checkpoint.save(args.out, to_timm(state))
     else:
-        info = {"num_classes": found.num_classes, "idx_to_class": found.idx_to_class, **found.recorded}
+        info = {
+            "num_classes": found.num_classes,
+            "idx_to_class": found.idx_to_class,
+            **found.recorded,
+        }
         checkpoint.save(args.out, official(state, **info))
     print(f"{architecture}, {found.num_classes} classes, written to {args.out}")
 

@@ -64,7 +64,9 @@ def input_statistics(model_name: str | None) -> Statistics | None:
         raise SettingsError(f"model {name!r} is not one of timm's ({error})") from error
     if found is not None:
         return statistics_of(found.mean, found.std, name)
-    return statistics_of_model(_of_timm(name, 1))  # of a hub: the configuration comes with the network
+    return statistics_of_model(
+        _of_timm(name, 1)
+    )  # of a hub: the configuration comes with the network
 
 
 def statistics_of_model(model: nn.Module) -> Statistics | None:

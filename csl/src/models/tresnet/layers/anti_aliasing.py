@@ -21,4 +21,9 @@ class AntiAliasDownsampleLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> (B,C,ceil(H/2),ceil(W/2))."""
         channels = x.shape[1]
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), blur_kernel(x, channels), stride=2, groups=channels)
+        return F.conv2d(
+            F.pad(x, (1, 1, 1, 1), mode="reflect"),
+            blur_kernel(x, channels),
+            stride=2,
+            groups=channels,
+        )

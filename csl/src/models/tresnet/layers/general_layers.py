@@ -21,8 +21,12 @@ class SpaceToDepth(nn.Module):
         """SettingsError where height or width is no multiple of the block."""
         n, (batch, channels, height, width) = self.block, x.shape
         if height % n or width % n:
-            near = " or ".join(str(side // n * n + k) for side in sorted({height, width}) for k in (0, n))
-            raise SettingsError(f"image size {height}x{width}: TResNet needs multiples of {n}; the nearest are {near}")
+            near = " or ".join(
+                str(side // n * n + k) for side in sorted({height, width}) for k in (0, n)
+            )
+            raise SettingsError(
+                f"image size {height}x{width}: TResNet needs multiples of {n}; the nearest are {near}"
+            )
         x = x.view(batch, channels, height // n, n, width // n, n).permute(0, 3, 5, 1, 2, 4)
         return x.reshape(batch, channels * n * n, height // n, width // n)
 
@@ -50,7 +54,14 @@ class ABN(nn.BatchNorm2d):
         if of_batch:
             self.num_batches_tracked.add_(1)
         x = F.batch_norm(
-            x, self.running_mean, self.running_var, self.gamma(), self.bias, of_batch, self.momentum, self.eps
+            x,
+            self.running_mean,
+            self.running_var,
+            self.gamma(),
+            self.bias,
+            of_batch,
+            self.momentum,
+            self.eps,
         )
         return x if self.slope is None else F.leaky_relu(x, self.slope, inplace=True)
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from common import checkpoint
-from common.sweep import child_of, run_each
+from common.compare import child_of, run_each
 from tests.common.toy import STEPS, settings, train
 
 
@@ -12,7 +12,9 @@ def sweep(folder, **changed):
     args = settings(folder, seeds=[0, 1], **changed)
 
     def plan(parent):
-        return [child_of(args, parent / f"seed{seed}", seed=seed, seeds=None) for seed in args.seeds]
+        return [
+            child_of(args, parent / f"seed{seed}", seed=seed, seeds=None) for seed in args.seeds
+        ]
 
     def train_one(child):
         return {"steps": train(child).progress.step}
@@ -30,7 +32,9 @@ def test_a_cut_child_leaves_no_row_and_the_parent_unfinished(tmp_path, capsys, s
     assert not (tmp_path / "s/results.csv").exists() and not (tmp_path / "s/seed1").exists()
     assert not checkpoint.load(tmp_path / "s/checkpoints/last.pt")["progress"]["finished"]
     frame = sweep(tmp_path / "s", resume="")
-    assert list(frame["steps"]) == [STEPS, STEPS] and list(pd.read_csv(tmp_path / "s/results.csv")["seed"]) == [0, 1]
+    assert list(frame["steps"]) == [STEPS, STEPS] and list(
+        pd.read_csv(tmp_path / "s/results.csv")["seed"]
+    ) == [0, 1]
     assert checkpoint.load(tmp_path / "s/checkpoints/last.pt")["progress"]["finished"]
 
 

@@ -31,14 +31,19 @@ def run_each(
     plan: Callable[[Path], Sequence[Any]],
     train: Callable[[Any], dict[str, Any]],
     columns: Callable[[Any], dict[str, Any]],
+    *,
+    check: Callable[[], None] | None = None,
 ) -> tuple[Run, pd.DataFrame]:
     """Train every child that `plan(parent_folder)` lists; the parent's run and the table of summaries.
 
+    `check()` looks at what the later children will read; it raises before the parent counts as begun.
     `columns(child)` names the row (method, seed, ...) before the child's summary. Where --max_steps cuts a child,
     the parent is `stopped`: closed, to be resumed, its table only of the children before.
     """
     parent = start_run(args, default_dir, make_accelerator(args))
     if not parent.restore():
+        if check is not None:
+            check()
         parent.save()  # now the folder holds a run, also where the first child is cut: --resume finds it
     children = plan(parent.folder)
     for number in parent.epochs(len(children)):
@@ -54,9 +59,13 @@ def run_each(
     frame = pd.DataFrame([line for line in parent.lines if line["split"] == "runs"])
     frame = frame.drop(columns=["step", "epoch", "split"], errors="ignore")
     if parent.is_main and len(frame):
-        checkpoint.atomic_save(parent.folder / "results.csv", lambda temporary: frame.to_csv(temporary, index=False))
+        checkpoint.atomic_save(
+            parent.folder / "results.csv", lambda temporary: frame.to_csv(temporary, index=False)
+        )
     if parent.stopped:
-        parent.print(f"--max_steps ended within a run: {len(frame)} of {len(children)} done; go on with --resume")
+        parent.print(
+            f"--max_steps ended within a run: {len(frame)} of {len(children)} done; go on with --resume"
+        )
         parent.finish(runs=len(frame))
     return parent, frame
 

@@ -1,0 +1,23 @@
+"""The mode of networks: evaluation inside a block, what it was before after it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every submodule gets its own mode back, also after an error.
+
+    >>> with evaluating(network, average):
+    ...     logits = network(images)
+    """
+    before = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
