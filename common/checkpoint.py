@@ -5,14 +5,11 @@ a temporary file, fsynced and renamed: a kill at any moment leaves the previous 
 """
 
 import contextlib
-import errno
-import os
 import pickletools
 import random
 import re
-import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,83 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.cli import UserError, answer_to
+from common.cli import UserError
+from common.files import atomic_save, atomic_write, clear_parts, keep_newest  # noqa: F401
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part of it."""
-    atomic_save(path, lambda temporary: temporary.write_bytes(data))
-
-
-def atomic_save(path: Path, write: Any) -> None:
-    """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder.
-
-    What a killed save of the same file left beside it is cleared away.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    _clear_abandoned(path)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        answer = answer_to(error) or "free space and go on with --resume"
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); {answer}"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError as error:  # some network file systems sync no folders
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        os.close(folder)
-
-
-def clear_parts(folder: Path) -> None:
-    """Delete what killed saves left half written in a run directory and in every folder below it.
-
-    Call it while nobody else writes there. A folder below with a lock of its own is another run's.
-    """
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not Path(place, name, ".lock").exists()]
-        for name in names:
-            if _PART.fullmatch(name):
-                Path(place, name).unlink(missing_ok=True)
-
-
-_PART = re.compile(r"\.(.+)\.(\d+)\.part", re.DOTALL)  # as `atomic_save` names them
-_ABANDONED_AFTER = 60  # seconds without a write; another machine's processes cannot be looked up
-
-
-def _clear_abandoned(path: Path) -> None:
-    """Delete unfinished saves of `path` by processes that are gone."""
-    for beside in os.listdir(path.parent):  # noqa: PTH208 - names alone: the folder may hold thousands of files
-        part = _PART.fullmatch(beside)
-        if part is None or part[1] != path.name or _is_alive(int(part[2])):
-            continue
-        with contextlib.suppress(OSError):
-            abandoned = path.with_name(beside)
-            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
-                abandoned.unlink()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -350,14 +274,3 @@ def _check_optimizer(item: Any, name: str, source: object) -> None:
                 if is_average and value.shape != parameter.shape:
                     shapes = f"{tuple(value.shape)}, expected {tuple(parameter.shape)}"
                     raise UserError(f"{source}: {name} {key} is {shapes}")
-
-
-def keep_newest(files: Iterable[Path], count: int) -> list[Path]:
-    """Delete all but the `count` newest of `files` (by modification time, then name); return the deleted."""
-    ordered = sorted(
-        (path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name)
-    )
-    surplus = ordered[: max(0, len(ordered) - count)]
-    for path in surplus:
-        path.unlink()
-    return surplus

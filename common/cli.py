@@ -5,6 +5,7 @@ What the user set is known by one mechanism for all five papers:
     defaults, given = parse_given(build_parser, argv)
     found = locate_data(settle(defaults, given), is_given="data_dir" in given)
     args = settle(defaults, given, RECIPES[name], SAMPLE_DEFAULTS if found.is_sample else {})
+    return Settings(args, frozenset(given), found)
 
 A value that the user gave wins over every layer, also where it equals the default.
 """
@@ -20,9 +21,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from common import interrupt
+
+T = TypeVar("T")
 
 # Settings that may differ between a run and its continuation.
 FREE_SETTINGS = {
@@ -51,6 +54,10 @@ _OF_WRITING = {
 
 class UserError(Exception):
     """A user's mistake: one line that says what is wrong and what to do. Ends the program with status 2."""
+
+
+class DomainError(UserError, ValueError):
+    """A value outside a function's domain. A ValueError for callers, one line for a script's user."""
 
 
 class NonFiniteError(Exception):
@@ -369,7 +376,7 @@ def settle(
 ) -> argparse.Namespace:
     """The settings: defaults, then the layers in their order (recipes, a sample's values), then what was given.
 
-    `_given` of the result is the set of names that the user set.
+    The keys of `given` are the names that the user set: a script's Settings keep them as a frozenset.
 
     >>> settle({"epochs": 250, "lr": 0.1}, {"lr": 0.1}, {"epochs": 5, "lr": 1.0})
     Namespace(epochs=5, lr=0.1, _given={'lr'})
@@ -384,6 +391,7 @@ def settle(
             raise ValueError(f"no such setting: {', '.join(unknown)}")
         settings.update(layer)
     settings.update(given)
+    # `_given` serves the scripts that have no Settings yet.
     return argparse.Namespace(**settings, _given=set(given))
 
 
@@ -432,6 +440,23 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         atexit.register(interrupt.quit_at_once)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             _leave_at_once(status or 0)
+    sys.exit(status or 0)
+
+
+def parse_or_exit(parse: Callable[[Sequence[str] | None], T]) -> T:
+    """What `parse(None)` returns: the settings of the command line, before torch is imported.
+
+    What it raises ends the program as `run_main` does: a user's error is one line and status 2.
+
+    >>> if __name__ == "__main__":
+    ...     settings = parse_or_exit(parse)
+    """
+    with interrupt.paused(), _signals_of_a_script():
+        try:
+            return parse(None)
+        except BaseException as error:
+            interrupt.quit_at_once()
+            status = _status_of(error)
     sys.exit(status or 0)
 
 

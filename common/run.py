@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -37,6 +37,8 @@ from common import checkpoint
 from common.cli import UserError
 from common.guard import FiniteGuard, StopSignals
 from common.rundir import claim, describe_launch, load_run, plain, settings_of
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -440,18 +442,27 @@ def start_run(
     overwritten. Without a name a second run gets a new numbered folder beside the first.
     """
     named = getattr(args, "output_dir", None) if named is None else named
+
+    def choose() -> tuple[Path, Path | None]:
+        folder, source = claim(args, Path(default_dir), Path(named) if named else None)
+        if source is None:  # otherwise Run.restore does, once the settings are found equal
+            describe_launch(folder, args, accelerator)
+        return folder, source
+
+    folder, source = of_main_process(choose, accelerator)
+    return Run(folder, accelerator, args, source)
+
+
+def of_main_process(function: Callable[[], T], accelerator: Accelerator) -> T:
+    """What `function` returns or raises in the main process, in every process."""
     answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            folder, source = claim(args, Path(default_dir), Path(named) if named else None)
-            if source is None:  # otherwise Run.restore does, once the settings are found equal
-                describe_launch(folder, args, accelerator)
-            answer = [(str(folder), str(source) if source else None)]
+            answer = [function()]
         except Exception as error:  # whatever it is, the other processes wait for an answer
             answer = [error]
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)
     if isinstance(answer[0], Exception):
         raise answer[0]
-    folder, source = answer[0]
-    return Run(Path(folder), accelerator, args, Path(source) if source else None)
+    return answer[0]
