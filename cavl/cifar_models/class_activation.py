@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from cavl.method import activation_area, class_activation_map
 from common.aliases import one_module
-from common.cam import class_activation_map
 
 one_module(__name__, "cavl.cifar_models.class_activation")
 
@@ -41,7 +41,7 @@ class ClassActivationNetwork(nn.Module, ABC):
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
         """Return the area of each class's map, #{positions with M_k > 0}: (B, K) float."""
         _, maps = self.class_activation_maps(x)
-        return (maps > 0).sum(dim=(2, 3)).to(maps.dtype)
+        return activation_area(maps).to(maps.dtype)
 
     def _logits(self, features: torch.Tensor) -> torch.Tensor:
         return self.classifier(features.mean(dim=(2, 3)))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from cavl.utils.errors import DataError
 from common.aliases import one_module
+from common.domain import DomainError
 
 one_module(__name__, "cavl.utils.gen_index_dataset")
 
@@ -28,7 +28,7 @@ class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     ) -> None:
         sizes = len(images), len(given_label_matrix), len(true_labels)
         if len(set(sizes)) > 1:
-            raise DataError(
+            raise DomainError(
                 f"{sizes[0]} images, {sizes[1]} rows of labels and {sizes[2]} true labels: not one each"
             )
         self.images = images

@@ -19,7 +19,7 @@ from cavl.utils.models import mlp_model
 from common.loading import epoch_order
 from common.rundir import seed_everything
 from tests.cavl.runs import state
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 
 N, N_TEST, SIDE, K, BATCH, EPOCHS, SEED = 40, 20, 6, 10, 16, 12, 3
 LR, DECAY = 0.01, 1e-3

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from cavl import build_candidates, evaluate
 from cavl import main as entry
-from cavl.utils import draw, report
-from cavl.utils.build import build_model, build_optimizer
-from cavl.utils.datasets import load_dataset
-from cavl.utils.options import build_parser, parse_args
-from cavl.utils.resident import Images, predict
+from cavl.build import build_model, build_optimizer
+from cavl.data import load_dataset
+from cavl.data_resident import Images
+from cavl.evaluate import predict
+from cavl.options import build_parser, parse
 from common.cli import UserError, run_main
 from tests.cavl.runs import SAMPLE, run, state
 from tests.equality import same
@@ -42,7 +43,7 @@ def test_plain_parser_keeps_the_references_defaults():
         lr=1e-3, bs=64, ds="mnist", mo="mlp", ep=250, wd=1e-3, seed=0, gpu="0", op="adam", ca=None
     )
     assert {k: getattr(args, k) for k in expected} == expected
-    args = parse_args([*SAMPLE])
+    args = parse([*SAMPLE]).args
     assert (args.method, args.partial_type, args.cav, args.mask, args.cav_forward) == (
         *("cavl", "uss", "logit", "candidates", "after"),
     )
@@ -54,8 +55,8 @@ def test_one_dash_and_two_are_the_same_and_given_flags_win_over_the_samples_defa
         == build_parser().parse_args(["--ep", "3"]).ep
         == 3
     )
-    assert parse_args([*SAMPLE]).ep == 60
-    assert parse_args([*SAMPLE, "-ep", "250"]).ep == 250
+    assert parse([*SAMPLE]).args.ep == 60
+    assert parse([*SAMPLE, "-ep", "250"]).args.ep == 250
 
 
 def test_a_run_leaves_what_design_lists(tmp_path, capsys):
@@ -113,9 +114,9 @@ def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_i
     )
     assert (sets[selected["index"], selected["selected"]] == 1).all()
     if method != "lws":
-        args = parse_args([*SAMPLE, *flags])
-        data = load_dataset("mnist", args._location)
-        model = build_model(args, data)
+        settings = parse([*SAMPLE, *flags])
+        data = load_dataset("mnist", settings.location)
+        model = build_model(settings.args, data)
         model.load_state_dict(state(tmp_path / "r")["state"]["model"])
         p = predict(model, Images(data.train_x, torch.device("cpu"))).softmax(1).numpy() * sets
         assert (selected["selected"] == p.argmax(1)).all()
@@ -173,9 +174,9 @@ def test_the_weights_of_lws_and_the_depth_of_a_resnet_act(tmp_path):
 
 def test_the_mask_acts_in_the_selection_curve_too(tmp_path, monkeypatch):
     seen = []
-    original = report.selection_accuracy
+    original = evaluate.selection_accuracy
     monkeypatch.setattr(
-        report, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k)
+        evaluate, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k)
     )
     run(tmp_path / "r", "-mask", "product", "-selection_curve", "100", "-ep", "1")
     assert seen == ["product"]
@@ -191,7 +192,7 @@ def default_state(tmp_path_factory):
 def test_same_seed_same_numbers_and_released_is_the_preset(tmp_path, default_state):
     run(tmp_path / "again", "-ep", "2")
     assert same(state(tmp_path / "again")["state"]["model"], default_state)
-    args = parse_args([*SAMPLE, "--released"])
+    args = parse([*SAMPLE, "--released"]).args
     assert (args.mask, args.cav_forward, args.partial_type) == ("product", "after", "uss")
 
 
@@ -361,7 +362,7 @@ def test_a_signal_or_a_bad_loss_ends_the_oracles_training(
         optimizer.step = act
         return optimizer
 
-    monkeypatch.setattr(draw, "build_optimizer", optimizer_of)
+    monkeypatch.setattr(build_candidates, "build_optimizer", optimizer_of)
     lr = "1e38" if what == "loss" else "1e-3"
     with pytest.raises(SystemExit) as stop:
         run_main(lambda: run(tmp_path / "r", "-partial_type", "instance", "-ep", "1", "-lr", lr))

@@ -1,4 +1,4 @@
-"""The released code's data functions, for drop-in use. main.py itself keeps the images on the device (resident)."""
+"""The released data loaders, for use in other programs; main.py keeps the images on the device (data_resident)."""
 
 import math
 from pathlib import Path
@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from cavl.utils.candidates import Law, generate_uniform_cv_candidate_labels
-from cavl.utils.datasets import DATA_SETS, PartialData, load_dataset, locate_dataset
-from cavl.utils.errors import DataError
+from cavl.data import PartialData, load_dataset
+from cavl.data_candidates import generate_uniform_cv_candidate_labels
+from cavl.data_resident import Images
+from cavl.method import Law
+from cavl.options_datasets import DATA_SETS, locate_dataset
 from cavl.utils.gen_index_dataset import gen_index_dataset
-from cavl.utils.resident import Images
 from common.aliases import one_module
 from common.cli import UserError
-from common.domain import require_number
+from common.domain import DomainError, require_number
 
-one_module(__name__, "cavl.utils.loaders")
+one_module(__name__, "cavl.data_loaders")
 
 
 class ImagesInMemory(TensorDataset):
@@ -46,18 +47,18 @@ def prepare_cv_datasets(
     not there is downloaded. sample: the offline sample instead. The full loader yields the whole training set as
     one shuffled batch.
 
-    Raises DataError (a ValueError) where the set is not there and cannot be downloaded: the offline sample stands in
+    Raises DomainError (a ValueError) where the set is not there and cannot be downloaded: the offline sample stands in
     for a script's data only, never for a caller's.
     """
     names = [name for name, entry in DATA_SETS.items() if entry.kind in ("idx", "cifar")]
     if dataname not in names:
-        raise DataError(f"{dataname!r} is not an image set; use one of {', '.join(names)}")
+        raise DomainError(f"{dataname!r} is not an image set; use one of {', '.join(names)}")
     require_number(batch_size, "batch_size", 1)
 
     try:
         location = locate_dataset(dataname, data_root, want_sample=sample, may_fall_back=False)
     except UserError as error:
-        raise DataError(str(error)) from error
+        raise DomainError(str(error)) from error
     data = load_dataset(dataname, location)
     train = ImagesInMemory(data.train_x, data.train_y, data)
     test = ImagesInMemory(data.test_x, data.test_y, data)

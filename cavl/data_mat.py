@@ -18,12 +18,12 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-from cavl.utils.errors import DataError
 from common.aliases import one_module
 from common.cli import UserError
+from common.domain import DomainError
 from common.text import read_bytes
 
-one_module(__name__, "cavl.utils.mat_file")
+one_module(__name__, "cavl.data_mat")
 
 HEADER = 128  # bytes
 INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15  # types of elements
@@ -47,21 +47,21 @@ COMPLEX = 0x800  # a flag: the imaginary parts follow
 def read_matrices(path: Path) -> dict[str, Any]:
     """The variables of a .mat file by name: arrays, and SciPy's sparse matrices; None for what holds no real numbers.
 
-    DataError for a file that is missing, damaged, of another format, or holds a name twice.
+    DomainError for a file that is missing, damaged, of another format, or holds a name twice.
     """
     try:
         data = read_bytes(path)
     except UserError as error:
-        raise DataError(str(error)) from error
+        raise DomainError(str(error)) from error
     if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
-        raise DataError(f"{path}: MATLAB 7.3 files are not supported; save it with -v7")
+        raise DomainError(f"{path}: MATLAB 7.3 files are not supported; save it with -v7")
 
     try:
         if _is_level_4(data):
             return scipy.io.loadmat(path)
         return _variables(data)
     except Exception as error:  # struct, zlib, NumPy and scipy raise many kinds for a damaged file
-        raise DataError(f"{path}: not a readable MATLAB file ({error})") from error
+        raise DomainError(f"{path}: not a readable MATLAB file ({error})") from error
 
 
 def _is_level_4(data: bytes) -> bool:

@@ -7,8 +7,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from cavl.utils.mat_file import read_matrices
-from cavl.utils.pll_mat import read_pll_mat
+from cavl.data_mat import read_matrices
+from cavl.data_pll import read_pll_mat
 from common.cli import UserError
 
 TARGET = scipy.sparse.csc_matrix(np.eye(3)[:, np.arange(12) % 3])

@@ -8,13 +8,13 @@ import scipy.io
 import scipy.sparse
 import torch
 
+from cavl.data_pll import standardize_features
 from cavl.utils import utils_data
 from cavl.utils.gen_index_dataset import gen_index_dataset
 from cavl.utils.utils_data import (
     generate_flip_candidate_labels,
     initial_confidence,
     load_pll_mat,
-    standardize_features,
 )
 from common.cli import UserError
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from cavl.utils.datasets import fold_of, load_dataset
-from cavl.utils.options import parse_args
-from cavl.utils.plain_pickle import read_pickle
+from cavl.data import fold_of, load_dataset
+from cavl.data_pickle import read_pickle
+from cavl.options import parse
 from common.cli import UserError
 
 N = 10  # images of the small sets
@@ -37,8 +37,8 @@ def idx_root(
 
 
 def load(ds, root):
-    args = parse_args(["-ds", ds, "--data_dir", str(root)])
-    return load_dataset(ds, args._location)
+    settings = parse(["-ds", ds, "--data_dir", str(root)])
+    return load_dataset(ds, settings.location)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,19 @@
 import pytest
 import torch
 
-from cavl.utils.utils_algo import (
+from cavl.evaluate import (
     accuracy_check,
     accuracy_check_cam,
     accuracy_check_train,
     approximated_hit,
-    class_activation_value,
+    is_covered,
+    selection_accuracy,
+)
+from cavl.method import class_activation_value, label_smoothing, select_by_cam, select_by_cav
+from cavl.utils.utils_algo import (
     confidence_update,
     confidence_update_lw,
     confidence_update_rc,
-    is_covered,
-    label_smoothing,
-    select_by_cam,
-    selected_labels,
-    selection_accuracy,
     update_from_outputs,
 )
 
@@ -88,27 +87,27 @@ def test_shape_of_the_class_activation_value():
 def test_selection_is_the_largest_logit_above_the_turning_point():
     outputs, Y = batch(scale=0.1)
     outputs = outputs + 2
-    assert torch.equal(selected_labels(outputs, Y), outputs.masked_fill(Y == 0, -9).argmax(1))
-    assert selected_labels(torch.tensor([[1.0, 0.1]]), torch.ones(1, 2)).item() == 1
+    assert torch.equal(select_by_cav(outputs, Y), outputs.masked_fill(Y == 0, -9).argmax(1))
+    assert select_by_cav(torch.tensor([[1.0, 0.1]]), torch.ones(1, 2)).item() == 1
 
 
 def test_ties_go_to_the_lowest_class_and_masks_differ_below_zero():
     zeros = torch.zeros(1, 4)
     Y = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    assert selected_labels(zeros, Y).item() == 2
-    assert selected_labels(zeros, Y, mask="product").item() == 0
+    assert select_by_cav(zeros, Y).item() == 2
+    assert select_by_cav(zeros, Y, mask="product").item() == 0
     negative = torch.tensor([[5.0, -3.0, -1.0, -2.0]])
-    assert selected_labels(negative, Y).item() == 2
-    assert selected_labels(negative, Y, mask="product").item() == 0
+    assert select_by_cav(negative, Y).item() == 2
+    assert select_by_cav(negative, Y, mask="product").item() == 0
     with pytest.raises(ValueError, match="mask"):
-        selected_labels(zeros, Y, mask="sum")
+        select_by_cav(zeros, Y, mask="sum")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_selection_stays_in_the_set_where_the_value_overflows(dtype):
     outputs = torch.tensor([[1.0, -300.0, -400.0], [1.0, torch.finfo(dtype).min, 2.0]], dtype=dtype)
     Y = torch.tensor([[0, 1, 1], [0, 1, 0]])
-    assert selected_labels(outputs, Y).tolist() == [1, 1]
+    assert select_by_cav(outputs, Y).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("mask", ["candidates", "product"])
@@ -116,7 +115,7 @@ def test_hard_labels_are_the_one_hot_rows(mask):
     outputs, Y = batch()
     rows = update_from_outputs(outputs, Y, "cavl", mask=mask)
     assert torch.equal(
-        rows, torch.nn.functional.one_hot(selected_labels(outputs, Y, mask=mask), 7).float()
+        rows, torch.nn.functional.one_hot(select_by_cav(outputs, Y, mask=mask), 7).float()
     )
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cavl.utils.datasets import PartialData
+from cavl.data import PartialData
 from common.aliases import one_module
 
-one_module(__name__, "cavl.utils.input_format")
+one_module(__name__, "cavl.data_input")
 
 
 LARGEST = 1_000_000_000  # features, pixels of a side, or classes
@@ -33,26 +33,24 @@ class InputFormat:
         """That of a checkpoint; KeyError, TypeError or ValueError where it holds none."""
         shape = tuple(state["shape"])
         classes = state["num_classes"]
-        scale = {}
-        for name in ("mean", "std"):
-            values = state[name]
-            scale[name] = None if values is None else tuple(values)
-
         sizes = (*shape, classes)
         if not shape or not all(isinstance(size, int) and 1 <= size <= LARGEST for size in sizes):
             raise ValueError(f"shape {shape}, {classes} classes")
-        if (scale["mean"] is None) != (scale["std"] is None):
-            raise ValueError("a mean or a deviation without the other")
-        if scale["mean"] is not None:
-            _require_scale(scale["mean"], scale["std"], shape[0])
-        return cls(shape, classes, **scale)
+
+        if state["mean"] is None and state["std"] is None:
+            return cls(shape, classes)
+        mean = tuple(state["mean"])
+        std = tuple(state["std"])
+        _require_scale(mean, std, shape[0])
+        return cls(shape, classes, mean, std)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        state = asdict(self)
+        for name, value in state.items():
+            if isinstance(value, tuple):
+                state[name] = list(value)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Find the checkpoint's format equal to the data's; ValueError where the data have changed."""
@@ -61,12 +59,10 @@ class InputFormat:
             raise ValueError(f"{saved} then, {self} now")
 
     def __str__(self) -> str:
-        size = "x".join(str(side) for side in self.shape)
-        scale = (
-            ""
-            if self.mean is None
-            else f", mean {_numbers(self.mean)}, deviation {_numbers(self.std)}"
-        )
+        size = "x".join(map(str, self.shape))
+        scale = ""
+        if self.mean is not None and self.std is not None:
+            scale = f", mean {_numbers(self.mean)}, deviation {_numbers(self.std)}"
         return f"input {size}{scale}, {self.num_classes} classes"
 
 

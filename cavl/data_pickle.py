@@ -16,7 +16,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.text import read_bytes
 
-one_module(__name__, "cavl.utils.plain_pickle")
+one_module(__name__, "cavl.data_pickle")
 
 _KINDS = "biufSUO"  # of NumPy's types: numbers, bytes, text, and lists of other plain data
 _BYTE_ORDERS = ("<", ">", "=", "|")

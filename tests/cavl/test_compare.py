@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cavl import figures
 from cavl import main as entry
-from cavl.utils import sweep
-from cavl.utils.build import build_model
-from cavl.utils.datasets import fold_of, load_dataset
-from cavl.utils.options import parse_args
-from cavl.utils.utils_algo import approximated_hit, is_covered
+from cavl.build import build_model
+from cavl.data import fold_of, load_dataset
+from cavl.evaluate import approximated_hit, is_covered
+from cavl.options import parse
 from tests.cavl.runs import SAMPLE, run, state
 from tests.equality import same
 
@@ -67,9 +67,9 @@ def test_standardize_and_single_fold(tmp_path, how):
 def test_a_fold_measures_covering_rate_and_approximated_accuracy_on_its_held_out_rows(tmp_path):
     flags = ("-ds", "lost", "-ep", "3", "-fold", "1", "-folds", "3")
     summary = run(tmp_path / "f", *flags)
-    args = parse_args([*SAMPLE, *flags])
-    part = fold_of(load_dataset("lost", args._location), 1, 3, 0, "train")
-    model = build_model(args, part)
+    settings = parse([*SAMPLE, *flags])
+    part = fold_of(load_dataset("lost", settings.location), 1, 3, 0, "train")
+    model = build_model(settings.args, part)
     model.load_state_dict(state(tmp_path / "f")["state"]["model"])
     outputs = model(part.test_x).detach()
     assert summary["test_covering_rate"] == pytest.approx(
@@ -104,9 +104,9 @@ def test_the_figure_of_a_comparison_holds_mean_and_deviation_of_every_method_and
 ):
     drawn = {}
     monkeypatch.setattr(
-        sweep,
+        figures,
         "save_curves",
-        lambda path, curves, spread, **_: drawn.update(mean=curves, std=spread),
+        lambda path, curves, spread=None, **_: drawn.update(mean=curves, std=spread),
     )
     folder = tmp_path / "c"
     entry.main(

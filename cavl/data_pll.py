@@ -14,11 +14,11 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from cavl.utils.errors import DataError
-from cavl.utils.mat_file import read_matrices
+from cavl.data_mat import read_matrices
 from common.aliases import one_module
+from common.domain import DomainError
 
-one_module(__name__, "cavl.utils.pll_mat")
+one_module(__name__, "cavl.data_pll")
 
 KEYS = ("data", "partial_target", "target")
 OTHER_KEYS = ("features", "p_labels", "logitlabels")
@@ -52,7 +52,7 @@ def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     X = _dense(path, features_key, content[features_key])
     is_number = np.abs(X) <= np.finfo(np.float32).max  # not so for NaN
     if not is_number.all():
-        raise DataError(
+        raise DomainError(
             f"{path}: key '{features_key}' holds NaN or infinite values, or some beyond float32"
         )
     n = len(X)
@@ -62,7 +62,7 @@ def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         target = np.ascontiguousarray(target.T)
         partialY = np.ascontiguousarray(partialY.T)
     if partialY.shape != target.shape:
-        raise DataError(
+        raise DomainError(
             f"{path}: sizes disagree: '{candidates_key}' has {partialY.shape[1]} classes, "
             f"'{labels_key}' has {target.shape[1]}"
         )
@@ -96,7 +96,7 @@ def _find_keys(path: Path, content: dict) -> tuple[str, ...]:
     keys = max((KEYS, OTHER_KEYS), key=lambda keys: sum(key in content for key in keys))
     missing = ", ".join(f"'{key}'" for key in keys if key not in content)
     present = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
-    raise DataError(f"{path}: key {missing} missing; the file holds {present}")
+    raise DomainError(f"{path}: key {missing} missing; the file holds {present}")
 
 
 def _dense(path: Path, key: str, value: object) -> np.ndarray:
@@ -105,10 +105,10 @@ def _dense(path: Path, key: str, value: object) -> np.ndarray:
         try:
             value = value.toarray()
         except (ValueError, MemoryError) as error:
-            raise DataError(f"{path}: key '{key}' is far too large, {value.shape}") from error
+            raise DomainError(f"{path}: key '{key}' is far too large, {value.shape}") from error
     value = np.asarray(value)
     if value.ndim != 2 or value.size == 0 or value.dtype.kind not in "biuf":
-        raise DataError(
+        raise DomainError(
             f"{path}: key '{key}' is not a matrix of numbers: {value.dtype} {value.shape}"
         )
     return value.astype(np.float64, copy=False)
@@ -118,11 +118,11 @@ def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
     """Return a 0/1 label matrix, stored as (K, n), as (n, K); one whose first size alone is n is (n, K) already."""
     matrix = _dense(path, key, value)
     if n not in matrix.shape:
-        raise DataError(f"{path}: sizes disagree: key '{key}' is {matrix.shape} for {n} samples")
+        raise DomainError(f"{path}: sizes disagree: key '{key}' is {matrix.shape} for {n} samples")
     if matrix.shape[1] == n:
         matrix = matrix.T
     if not np.isin(matrix, (0.0, 1.0)).all():
-        raise DataError(f"{path}: key '{key}' holds values other than 0 and 1")
+        raise DomainError(f"{path}: key '{key}' holds values other than 0 and 1")
     return np.ascontiguousarray(matrix)
 
 
@@ -147,4 +147,4 @@ def _is_samples_first(path: Path, key: str, target: np.ndarray) -> bool:
 def _check_rows(path: Path, key: str, is_bad: np.ndarray, what: str) -> None:
     if is_bad.any():
         first = ", ".join(str(i) for i in np.flatnonzero(is_bad)[:5])
-        raise DataError(f"{path}: key '{key}' has {is_bad.sum()} rows {what}; first: {first}")
+        raise DomainError(f"{path}: key '{key}' has {is_bad.sum()} rows {what}; first: {first}")

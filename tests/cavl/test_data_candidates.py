@@ -8,14 +8,14 @@ import pytest
 import scipy.stats
 import torch
 
-from cavl.utils.utils_data import (
-    candidate_set_size_probabilities,
+from cavl.data_candidates import (
     generate_flip_candidate_labels,
     generate_instance_dependent_candidate_labels,
     generate_uniform_cv_candidate_labels,
     generate_uniform_cv_candidate_labels_case,
     instance_dependent_flip_probability,
 )
+from cavl.method import candidate_set_size_probabilities
 
 
 def rng(seed=0):
