@@ -85,10 +85,11 @@ def make_training_task() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, t
 
 
 def bench_training_epoch(repeats: int) -> tuple[float, float]:
-    """One epoch after the first, cav_forward after: forward, loss, step, second forward, new labels.
+    """One epoch after the first, cav_forward after: forward, loss, step, second forward, new
+    labels.
 
-    In a fresh process: once blocks of some MB were freed, glibc keeps them, and the plain way's Adam, which
-    makes such temporaries in every step, runs a third faster (cavl/README.md, Speed).
+    In a fresh process: once blocks of some MB were freed, glibc keeps them, and the plain way's
+    Adam, which makes such temporaries in every step, runs a third faster (cavl/README.md, Speed).
     """
     model, images, labels, Y = make_training_task()
     confidence = initial_confidence(Y).to(DEVICE)

@@ -1,4 +1,4 @@
-"""From settings to objects: network, optimiser, method; below it nothing sees the argparse namespace."""
+"""From settings to objects. Below this file nothing sees the argparse namespace."""
 
 import argparse
 import math
@@ -35,8 +35,8 @@ METHODS: dict[str, type[PartialLabelMethod]] = {"cavl": CAVL, **BASELINES}
 class Learner:
     """What a training step touches, and how it trains.
 
-    model: the network without wrappers. looks_again: the update reads a second forward, after the step. by_maps: it
-    reads class activation maps.
+    model: the network without wrappers. looks_again: the update reads a second forward, after the
+    step. by_maps: it reads class activation maps.
     """
 
     accelerator: Accelerator
@@ -60,12 +60,14 @@ def build_learner(
     candidates: torch.Tensor,
     accelerator: Accelerator,
 ) -> Learner:
-    """Everything that learns, on its device, from the data and their candidate sets (n, K) uint8."""
+    """Everything that learns, on its device, from data and candidate sets (n, K) uint8."""
     require_full_batches(args, data, accelerator.num_processes)
     device = accelerator.device
     method = build_method(args)
     model = on_device(build_model(args, data), device)
-    wrapped = torch.compile(model) if args.compile else model
+    wrapped: nn.Module = model
+    if args.compile:
+        wrapped = torch.compile(model)  # type: ignore[assignment]  # a module, of a module
     network, optimizer = prepare(accelerator, wrapped, build_optimizer(args, model))
     return Learner(
         accelerator=accelerator,
@@ -159,7 +161,7 @@ def require_full_batches(args: argparse.Namespace, data: PartialData, processes:
 
 
 def require_fitting(args: argparse.Namespace, data: PartialData) -> None:
-    """UserError where network, batches or the user's own sets do not fit the data: before a folder is touched."""
+    """UserError where network, batches or sets do not fit the data, before a folder is touched."""
     with torch.device("meta"):  # takes no memory and draws no random numbers
         build_model(args, data)
     require_full_batches(args, data, processes=int(os.environ.get("WORLD_SIZE", "1")))
@@ -178,7 +180,7 @@ def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.O
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, epoch: int, *, lr: float, schedule: str, epochs: int
 ) -> float:
-    """The rate of an epoch (from 0): constant, or lr (1 + cos(pi epoch / epochs)) / 2; sets and returns it."""
+    """Set and return an epoch's rate: constant, or lr (1 + cos(pi epoch / epochs)) / 2."""
     if schedule == "cosine":
         lr = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
     for group in optimizer.param_groups:

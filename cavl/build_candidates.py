@@ -1,4 +1,4 @@
-"""The candidate sets of a run: drawn once from (seed, 1), read, or those of the data; the oracle behind some."""
+"""The candidate sets of a run: drawn once from (seed, 1), read, or those of the data."""
 
 import argparse
 from typing import Literal
@@ -28,7 +28,10 @@ LAWS: dict[str, Law] = {"uss": "released", "uss_exact": "exact"}
 
 
 def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
-    """The matrix Y (n, K) uint8 of this run. Data that come with candidate sets keep them; an empty row is an error."""
+    """The matrix Y (n, K) uint8 of this run.
+
+    Data that come with candidate sets keep them; an empty row is an error.
+    """
     candidates = data.own_sets
     if candidates is None:
         candidates = _sets_of(args, data, run)
@@ -68,7 +71,7 @@ def _flip_probability(args: argparse.Namespace, data: PartialData, run: Run) -> 
 
 
 def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
-    """Softmax (n, K) float64 of a model trained on the true labels: -oracle, or trained here, saved as oracle.pt."""
+    """p (n, K) float64 of a model trained on the true labels: -oracle, or trained here."""
     device = run.accelerator.device
     model = on_device(build_model(args, data), device)
     images = Images(data.train_x, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb)

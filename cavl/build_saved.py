@@ -1,4 +1,4 @@
-"""A trained network back from the checkpoint of a run, with what it takes and how its run selected labels."""
+"""A trained network back from a run's checkpoint, with its input and its rule of selection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A network with class activation maps in evaluation mode, its input, and the settings of its run."""
+    """A network with class activation maps in evaluation mode, its input, its run's settings."""
 
     model: ClassActivationNetwork
     takes: InputFormat
@@ -69,7 +69,7 @@ def load_run(folder: Path) -> SavedRun:
 
 
 def settings_in(saved: Any, folder: Path) -> dict[str, Any]:
-    """ds, mo, depth, cav, mask and select of a checkpoint; UserError where it is of something else."""
+    """ds, mo, depth, cav, mask, select of a checkpoint; UserError where it is of others."""
     settings: Mapping[str, Any] = {}
     if isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping):
         settings = saved["settings"]
@@ -95,7 +95,7 @@ def settings_in(saved: Any, folder: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path) -> Mapping[str, torch.Tensor]:
-    """The network's weights in a checkpoint of main.py, or in a file of nothing else; UserError for other content."""
+    """The weights in a checkpoint of main.py or in a file of nothing else; else a UserError."""
     saved = checkpoint.load(path)
     for key in ("state", "model"):
         if isinstance(saved, Mapping):
@@ -115,7 +115,7 @@ def input_format_of(
     weights: Mapping[str, torch.Tensor],
     source: object = "checkpoint",
 ) -> InputFormat:
-    """What the checkpoint says; where it is older and does not, what the data set `ds` and the weights say."""
+    """What the checkpoint says; of an older one, what the data set `ds` and the weights say."""
     first_convolution = next((w for w in weights.values() if w.ndim == 4), None)
     last_layer = next((w for w in reversed(list(weights.values())) if w.ndim == 2), None)
     if first_convolution is None or last_layer is None:

@@ -43,9 +43,9 @@ def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argp
 
 
 def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dict[str, float]:
-    """Run everything `plan` lists, print and save the table; returns METHOD_mean and METHOD_std of the headline.
+    """Run everything `plan` lists, print and save the table; METHOD_mean and METHOD_std of it.
 
-    Without a table, and {}, where --max_steps cut a run.
+    No table, and {}, where --max_steps cut a run.
     """
 
     def columns(child: argparse.Namespace) -> dict[str, object]:
@@ -74,7 +74,7 @@ def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dic
 
 
 def _measurements(runs: list[argparse.Namespace]) -> list[pd.DataFrame]:
-    """What each run measured, a line a split and epoch; without the runs whose file is gone or damaged since."""
+    """What each run measured, a line a split and epoch; without damaged or missing files."""
     tables = []
     for child in runs:
         file = child.output_dir / "metrics.jsonl"

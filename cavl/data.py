@@ -1,4 +1,4 @@
-"""Which pictures and labels: the data sets of -ds, read whole into tensors; folds of the .mat sets."""
+"""Which pictures and labels: the data sets of -ds read into tensors, folds of the .mat sets."""
 
 import reprlib
 from collections.abc import Iterable
@@ -28,9 +28,10 @@ CIFAR_STD = (0.247, 0.243, 0.261)
 class PartialData:
     """A data set in memory, before a device sees it.
 
-    train_x: (n, ...) uint8 or float32; train_y: (n,) int64, the hidden labels; test_x and test_y likewise.
-    own_sets: (n, K) uint8, the candidate sets that come with the data, or None; test_sets: those of the test part.
-    mean, std: the normalisation of colour images, or None. has_folds: the test part is empty until `fold_of`.
+    train_x: (n, ...) uint8 or float32; train_y: (n,) int64, the hidden labels; test_x and test_y
+    likewise. own_sets: (n, K) uint8, the candidate sets that come with the data, or None;
+    test_sets: those of the test part. mean, std: the normalisation of colour images, or None.
+    has_folds: the test part is empty until `fold_of`.
     """
 
     name: str
@@ -48,7 +49,10 @@ class PartialData:
 
 
 def load_dataset(ds: str, location: Location) -> PartialData:
-    """Read the data set whole; UserError where it cannot be trained or tested on. `fold_of` splits .mat data."""
+    """Read the data set whole; UserError where it cannot be trained or tested on.
+
+    `fold_of` splits .mat data.
+    """
     readers = {"idx": _load_idx, "cifar": _load_cifar, "mat": _load_mat, "plcifar": _load_plcifar}
     data = readers[DATA_SETS[ds].kind](ds, location)
     _check(data, location.path)
@@ -119,7 +123,7 @@ def _cifar_batch(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _whole_numbers(path: Path, key: str, content: object, high: int | None) -> np.ndarray:
-    """An array of whole numbers, with `high` from 0 to there; UserError where a cast would hide that it is not."""
+    """Whole numbers, with `high` from 0 to there; UserError where a cast would hide others."""
     try:
         values = np.asarray(content)
     except (ValueError, TypeError, OverflowError) as error:
@@ -158,7 +162,7 @@ def _load_plcifar(ds: str, location: Location) -> PartialData:
 
 
 def _answer(lists: Iterable[Iterable[int]], num_classes: int, union: bool) -> list[int]:
-    """One image's candidates: the union of all annotators' lists (Aggregate), or the longest (Vaguest)."""
+    """One image's candidates: the union of the annotators' lists, or the longest of them."""
     plain = [list(map(_whole, labels)) for labels in lists]
     chosen = max(plain, key=len)
     if union:
@@ -194,8 +198,8 @@ def _load_mat(ds: str, location: Location) -> PartialData:
 def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: str) -> PartialData:
     """Fold number `fold` of a K-fold split, KFold(shuffle, random_state = seed mod 2^32).
 
-    standardize: "train" takes the features' mean and deviation from the training part, "all" from all rows, "none"
-    leaves them. UserError for more folds than samples.
+    standardize: "train" takes the features' mean and deviation from the training part, "all" from
+    all rows, "none" leaves them. UserError for more folds than samples.
     """
     n = len(data.train_y)
     if folds > n:

@@ -1,9 +1,10 @@
 """Candidate sets: read from a file, or drawn by the calls of the released code.
 
-The generators check the labels and draw by the laws of method.py. They return a float32 matrix (n, K) of 0 and 1.
-Without `generator` they read NumPy's global stream in the order of the released code, so that `np.random.seed(s)`
-repeats its matrices bit by bit. Labels are (n,) whole numbers from 0 on; without `num_classes` K is the largest + 1,
-and labels that start at 1 are shifted by one. A value outside of its domain is a DomainError, a ValueError.
+The generators check the labels and draw by the laws of method.py. They return a float32 matrix (n,
+K) of 0 and 1. Without `generator` they read NumPy's global stream in the order of the released
+code, so that `np.random.seed(s)` repeats its matrices bit by bit. Labels are (n,) whole numbers
+from 0 on; without `num_classes` K is the largest + 1, and labels that start at 1 are shifted by
+one. A value outside of its domain is a DomainError, a ValueError.
 """
 
 from math import comb
@@ -29,7 +30,8 @@ Labels = torch.Tensor | np.ndarray
 def read_candidates(path: Path, num_samples: int, num_classes: int) -> torch.Tensor:
     """A matrix (n, K) uint8 of 0 and 1 from an .npy file, or an .npz file that holds one array.
 
-    UserError for another shape, other values, a row without a candidate, and a file that cannot be read.
+    UserError for another shape, other values, a row without a candidate, and a file that cannot be
+    read.
     """
     matrix = _only_array(path)
     expected = (num_samples, num_classes)
@@ -78,7 +80,7 @@ def _only_array(path: Path) -> np.ndarray:
     return arrays[0]
 
 
-# ---- the calls of the released code ---------------------------------------------------------------
+# ---- the calls of the released code --------------------------------------------------------------
 
 
 def generate_uniform_cv_candidate_labels(
@@ -106,7 +108,10 @@ def generate_uniform_cv_candidate_labels_case(
     *,
     generator: np.random.Generator | None = None,
 ) -> torch.Tensor:
-    """Class-dependent flips of an earlier release, for labels of exactly 10 classes; dataname is ignored."""
+    """Class-dependent flips of an earlier release, for labels of exactly 10 classes.
+
+    dataname is ignored.
+    """
     if partial_type not in FLIP_CASES:
         known = ", ".join(FLIP_CASES)
         raise DomainError(f"partial_type {partial_type!r} is unknown; use one of {known}")
@@ -127,7 +132,8 @@ def generate_flip_candidate_labels(
 ) -> torch.Tensor:
     """Flipped sets: each false label joins with probability q, 0 <= q < 1.
 
-    at_least_one_false: a set of one label gets a false one, each equally likely (the habit of palm-ml/POP).
+    at_least_one_false: a set of one label gets a false one, each equally likely (the habit of
+    palm-ml/POP).
     """
     if not 0 <= q < 1:
         raise DomainError(f"q is {q}, but a flip probability has 0 <= q < 1")
@@ -136,7 +142,7 @@ def generate_flip_candidate_labels(
     sets = method.draw_flipped_sets(labels, K, q, stream)
     if at_least_one_false:
         single = np.flatnonzero(sets.sum(1).numpy() == 1)
-        # A uniform draw from the K-1 false labels is a step of 1 to K-1 around the circle of classes.
+        # A uniform draw from the K-1 false labels: a step of 1 to K-1 around the circle of classes.
         step = 1 + (stream.random((len(single),)) * (K - 1)).astype(np.int64)
         sets[single, (labels[single] + step) % K] = 1.0
     return sets
@@ -145,7 +151,7 @@ def generate_flip_candidate_labels(
 def instance_dependent_flip_probability(
     probs: Labels, train_labels: Labels, rate: float = 0.4
 ) -> torch.Tensor:
-    """`method.instance_dependent_flip_probability` of probs (n, K), with every argument looked at."""
+    """`method.instance_dependent_flip_probability` of probs (n, K); every argument is checked."""
     require_number(rate, "rate", 0, open_low=True)
     probs = torch.as_tensor(probs)
     require_weights(probs, "probs")
@@ -170,7 +176,7 @@ def generate_instance_dependent_candidate_labels(
 
 
 def _check_labels(train_labels: Labels, num_classes: int | None) -> tuple[np.ndarray, int]:
-    """Labels (n,) int64 in 0 .. K-1, and K; labels that start at 1 are shifted unless K is given."""
+    """Labels (n,) int64 from 0 to K-1, and K; shifted where they start at 1 and K is not given."""
     given = torch.as_tensor(train_labels).detach().cpu().numpy()
     if given.ndim != 1 or given.size == 0:
         raise DomainError(f"labels must be a non-empty vector, not of shape {given.shape}")
@@ -193,15 +199,15 @@ def _check_labels(train_labels: Labels, num_classes: int | None) -> tuple[np.nda
 
 
 def _stream(generator: np.random.Generator | None) -> RandomStream:
-    """The generator, or NumPy's global stream, whose `random` reads it as the released `uniform(0, 1)` does."""
+    """The generator, or NumPy's global stream, which `random` reads as the released code does."""
     return np.random if generator is None else generator
 
 
 def _uniform_sets_of_the_release(labels: np.ndarray, num_classes: int, law: Law) -> torch.Tensor:
-    """Uniform sets that spend NumPy's global stream exactly as the released code does: (n, K) float32.
+    """Uniform sets (n, K) float32 that spend NumPy's global stream as the released code does.
 
-    A number for each sample, which the cumulated probabilities of the sizes (in float32) turn into its size; then a
-    permutation of the classes for each sample, of which the first false ones join.
+    A number for each sample, which the cumulated probabilities of the sizes (in float32) turn into
+    its size; then a permutation of the classes for each sample, of which the first false ones join.
     """
     n = len(labels)
     K = num_classes
@@ -222,7 +228,9 @@ def _uniform_sets_of_the_release(labels: np.ndarray, num_classes: int, law: Law)
 
 
 def _float32_probabilities(K: int, law: Law) -> np.ndarray:
-    """P(|S| = s), rounded as the released code does: numerator and denominator to float32, then divided."""
+    """P(|S| = s), rounded as the released code does: numerator and denominator to float32, then
+    divided.
+    """
     if law != "released" or K >= 64:
         return np.array(candidate_set_size_probabilities(K, law), dtype=np.float32)
     counts = np.array([float(comb(K, size)) for size in range(1, K)], dtype=np.float32)

@@ -1,4 +1,7 @@
-"""What a network takes and says: shape and normalisation of its input, number of classes; kept in every checkpoint."""
+"""What a network takes and says: shape and normalisation of its input, number of classes.
+
+Kept in every checkpoint.
+"""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +19,10 @@ LARGEST = 1_000_000_000  # features, pixels of a side, or classes
 
 @dataclass
 class InputFormat:
-    """shape (C,H,W) of images or (d,) of features; mean and std of each colour, or None; K classes."""
+    """shape (C,H,W) of images or (d,) of features.
+
+    Mean and std of each colour, or None; K classes.
+    """
 
     shape: tuple[int, ...]
     num_classes: int
@@ -53,7 +59,10 @@ class InputFormat:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Find the checkpoint's format equal to the data's; ValueError where the data have changed."""
+        """Find the checkpoint's format equal to the data's.
+
+        ValueError where the data have changed.
+        """
         saved = self.from_state(state)
         if saved != self:
             raise ValueError(f"{saved} then, {self} now")
@@ -67,7 +76,9 @@ class InputFormat:
 
 
 def _require_scale(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
-    """ValueError, or TypeError, unless there is a finite mean and a deviation above 0 for every channel."""
+    """ValueError, or TypeError, unless there is a finite mean and a deviation above 0 for every
+    channel.
+    """
     are_finite = all(map(math.isfinite, (*mean, *std)))
     if len(mean) != channels or len(std) != channels or not are_finite or min(std) <= 0:
         raise ValueError(f"mean {mean}, deviation {std} of {channels} channels")

@@ -1,8 +1,8 @@
 """What is believed about the labels of the training samples, kept beside them while a run goes on.
 
-A row that is written in one epoch is read for the first time in the next. So within an epoch either no label has been
-selected or all have, and several processes need to exchange the rows they wrote only once an epoch, or before a
-checkpoint, to be exact.
+A row that is written in one epoch is read for the first time in the next. So within an epoch either
+no label has been selected or all have, and several processes need to exchange the rows they wrote
+only once an epoch, or before a checkpoint, to be exact.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,9 @@ one_module(__name__, "cavl.data_labels")
 class LabelState:
     """The candidate sets (n, K) uint8 and a method's belief, on the device.
 
-    The belief is a class for each sample, (n,) int64, -1 for none yet; or a table (n, K) float32; or None.
-    `has_selected` says whether the classes that this epoch reads were selected in an earlier one.
+    The belief is a class for each sample, (n,) int64, -1 for none yet; or a table (n, K) float32;
+    or None. `has_selected` says whether the classes that this epoch reads were selected in an
+    earlier one.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class LabelState:
         self._written: list[torch.Tensor] = []
 
     def loss(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """The method's loss for logits (B, K) of the samples `index` (B,), a mean over the batch."""
+        """The method's loss for logits (B, K) of the samples `index` (B,), a scalar."""
         is_begun = self.has_selected or not self.holds_classes
         rows = self.rows[index] if self.rows is not None and is_begun else None
         return self.method.loss(outputs, self.candidates[index], rows)
@@ -52,7 +53,7 @@ class LabelState:
     def update(
         self, index: torch.Tensor, outputs: torch.Tensor, maps: torch.Tensor | None = None
     ) -> None:
-        """Rewrite the rows `index` from logits (B, K), and from CAMs (B, K, h, w) where the method takes them."""
+        """Rewrite the rows `index` from logits (B, K), or from CAMs (B, K, h, w)."""
         rows = self.method.update(outputs, self.candidates[index], maps)
         if self.rows is not None and rows is not None:
             self.rows[index] = rows.to(self.rows.dtype)
@@ -77,11 +78,11 @@ class LabelState:
             self.rows[places.to(device)] = values.to(device)
 
     def belief(self, outputs: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """How much each candidate is believed, (n, K); `outputs()` makes the logits (n, K) where they are needed."""
+        """How much each candidate is believed, (n, K). outputs: makes the logits (n, K)."""
         return self.method.belief(self.rows, self.candidates, outputs)
 
     def disambiguation(self, labels: torch.Tensor) -> float | None:
-        """The share of samples whose largest C is at the true label, ties to the lowest; None without a table."""
+        """The share of samples with the largest C at the true label; None without a table."""
         confidence = self.method.confidence(self.rows, self.candidates)
         if confidence is None:
             return None
@@ -90,7 +91,7 @@ class LabelState:
     # ---- checkpoints ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor | bool]:
-        """Candidates, classes and table (one of them, or both, empty) on the CPU, and `has_selected`."""
+        """Candidates, classes and table (one of the two empty, or both), and `has_selected`."""
         tensors = {"candidates": self.candidates, **self._parts()}
         on_cpu: dict[str, torch.Tensor | bool] = {}
         for name, tensor in tensors.items():
@@ -98,7 +99,7 @@ class LabelState:
         return on_cpu | {"has_selected": self.has_selected}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the state back; UserError where it belongs to other candidate sets, or cannot be one."""
+        """Put the state back; UserError where it is of other candidate sets, or cannot be one."""
         if not torch.equal(state["candidates"], self.candidates.cpu()):
             raise UserError("--resume: candidate sets differ from those of the checkpoint")
         self._require_state(state)
@@ -107,7 +108,7 @@ class LabelState:
         self.has_selected = state["has_selected"]
 
     def _parts(self) -> dict[str, torch.Tensor]:
-        """The belief under the names of a checkpoint: `selected` for classes, `table` for rows of C."""
+        """The belief under its name in a checkpoint: `selected` for classes, `table` for C."""
         device = self.candidates.device
         parts = {
             "selected": torch.empty(0, dtype=torch.int64, device=device),
@@ -118,7 +119,7 @@ class LabelState:
         return parts
 
     def _require_state(self, state: dict[str, Any]) -> None:
-        """UserError where a tensor of a checkpoint has another shape, or values that no step writes."""
+        """UserError for another shape, and for values that no step writes."""
         for name, own in self._parts().items():
             require_shape(state[name], own.shape, f"labels {name}")
             if state[name].dtype != own.dtype:
@@ -134,11 +135,11 @@ class LabelState:
 
 
 class Warmup:
-    """When selection starts. N: the first N epochs only average. "auto": until the covering rate stops rising.
+    """When selection starts: after N epochs, or ("auto") when the covering rate stops rising.
 
-    The covering rate of the training samples (the share whose prediction lies in S) needs no true label. It rises
-    while averaging still tells candidates from the rest. With few steps an epoch a selection without a warm-up
-    comes too early (README, results: Lost).
+    The covering rate of the training samples (the share whose prediction lies in S) needs no true
+    label. It rises while averaging still tells candidates from the rest. With few steps an epoch a
+    selection without a warm-up comes too early (README, results: Lost).
     """
 
     def __init__(self, epochs: int | str) -> None:

@@ -1,4 +1,7 @@
-"""The released data loaders, for use in other programs; main.py keeps the images on the device (data_resident)."""
+"""The released data loaders, for use in other programs.
+
+Main.py keeps the images on the device (data_resident).
+"""
 
 import math
 from pathlib import Path
@@ -23,8 +26,9 @@ one_module(__name__, "cavl.data_loaders")
 class ImagesInMemory(TensorDataset):
     """Items (image (C, H, W) float32, label int64) of a set that lies in memory, transformed once.
 
-    `data` and `targets` are those of torchvision's class for the set: images (n, 28, 28) uint8 with labels (n,)
-    int64 tensors for the MNIST family, an array (n, 32, 32, 3) uint8 with a list of labels for CIFAR.
+    `data` and `targets` are those of torchvision's class for the set: images (n, 28, 28) uint8 with
+    labels (n,) int64 tensors for the MNIST family, an array (n, 32, 32, 3) uint8 with a list of
+    labels for CIFAR.
     """
 
     def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, data: PartialData) -> None:
@@ -41,14 +45,15 @@ class ImagesInMemory(TensorDataset):
 def prepare_cv_datasets(
     dataname: str, batch_size: int, *, data_root: str | Path | None = None, sample: bool = False
 ) -> tuple[DataLoader, DataLoader, DataLoader, ImagesInMemory, ImagesInMemory, int]:
-    """Return (full_train_loader, train_loader, test_loader, ordinary_train_dataset, test_dataset, num_classes).
+    """Return (full_train_loader, train_loader, test_loader, ordinary_train_dataset, test_dataset,
+    num_classes).
 
-    dataname: an image set of -ds (mnist, kmnist, fashion, cifar10, cifar100). data_root: as -data_dir; a set that is
-    not there is downloaded. sample: the offline sample instead. The full loader yields the whole training set as
-    one shuffled batch.
+    dataname: an image set of -ds (mnist, kmnist, fashion, cifar10, cifar100). data_root: as
+    -data_dir; a set that is not there is downloaded. sample: the offline sample instead. The full
+    loader yields the whole training set as one shuffled batch.
 
-    Raises DomainError (a ValueError) where the set is not there and cannot be downloaded: the offline sample stands in
-    for a script's data only, never for a caller's.
+    Raises DomainError (a ValueError) where the set is not there and cannot be downloaded: the
+    offline sample stands in for a script's data only, never for a caller's.
     """
     names = [name for name, entry in DATA_SETS.items() if entry.kind in ("idx", "cifar")]
     if dataname not in names:
@@ -81,10 +86,11 @@ def prepare_train_loaders_for_uniform_cv_candidate_labels(
     num_classes: int | None = None,
     generator: np.random.Generator | None = None,
 ) -> tuple[DataLoader, torch.Tensor, torch.Tensor, int]:
-    """Return (partial_matrix_train_loader, data (n, ...), partialY (n, K), dim) with freshly drawn candidate sets.
+    """Return (partial_matrix_train_loader, data (n, ...), partialY (n, K), dim) with freshly drawn
+    candidate sets.
 
-    The loader yields (images, Y rows, true labels as floats, index), shuffled; dim is the number of values of
-    an image. The row order of data is that of the full loader's one batch; keywords as in
+    The loader yields (images, Y rows, true labels as floats, index), shuffled; dim is the number of
+    values of an image. The row order of data is that of the full loader's one batch; keywords as in
     generate_uniform_cv_candidate_labels.
     """
     data, labels = next(iter(full_train_loader))

@@ -1,7 +1,8 @@
 """The matrices of numbers in a MATLAB file, version 7 and earlier.
 
-scipy's reader takes types and sizes as they stand in the file, and ends the process with a segmentation fault where
-a byte is damaged; here they are looked at. The format is MATLAB's "Level 5 MAT-File Format":
+scipy's reader takes types and sizes as they stand in the file, and ends the process with a
+segmentation fault where a byte is damaged; here they are looked at. The format is MATLAB's "Level 5
+MAT-File Format":
 
     file     128 bytes of header, then elements
     element  type, number of bytes, data, filled up to 8 bytes
@@ -45,7 +46,8 @@ COMPLEX = 0x800  # a flag: the imaginary parts follow
 
 
 def read_matrices(path: Path) -> dict[str, Any]:
-    """The variables of a .mat file by name: arrays, and SciPy's sparse matrices; None for what holds no real numbers.
+    """The variables of a .mat file by name: arrays, and SciPy's sparse matrices; None for what
+    holds no real numbers.
 
     DomainError for a file that is missing, damaged, of another format, or holds a name twice.
     """
@@ -65,7 +67,10 @@ def read_matrices(path: Path) -> dict[str, Any]:
 
 
 def _is_level_4(data: bytes) -> bool:
-    """Level 4 files have no header; of the first four bytes, text in a header, one is zero there."""
+    """Level 4 files have no header.
+
+    Of the first four bytes, text in a header, one is zero there.
+    """
     return 0 in data[:4]
 
 
@@ -102,18 +107,21 @@ def _variable(part: bytes, order: str) -> tuple[str, Any]:
     if flags & COMPLEX or not (is_sparse or matrix_class in NUMBERS):
         return name, None
 
-    values = [_numbers(kind, values, order) for kind, values in elements[3:]]
-    if len(values) != (3 if is_sparse else 1) or len(sizes) < 2 or min(sizes) < 0:
+    parts = [_numbers(kind, values, order) for kind, values in elements[3:]]
+    expected = 3 if is_sparse else 1
+    if len(parts) != expected or len(sizes) < 2 or min(sizes) < 0:
         raise ValueError(f"the variable {name!r} is no matrix")
     if is_sparse:
-        return name, _sparse(*values, sizes)
-    return name, values[0].reshape(sizes, order="F")
+        rows, starts, values = parts
+        return name, _sparse(rows, starts, values, sizes)
+    return name, parts[0].reshape(sizes, order="F")
 
 
 def _sparse(
     rows: np.ndarray, starts: np.ndarray, values: np.ndarray, sizes: list[int]
 ) -> scipy.sparse.csc_matrix:
-    """A sparse matrix: row and value of every entry, and where each column starts; more entries may be reserved.
+    """A sparse matrix: row and value of every entry, and where each column starts; more entries may
+    be reserved.
 
     ValueError where a row lies outside of it: scipy would write there.
     """
@@ -136,7 +144,8 @@ def _numbers(kind: int, data: bytes, order: str) -> np.ndarray:
 
 
 def _elements(data: bytes, order: str, *, is_padded: bool = True) -> Iterator[tuple[int, bytes]]:
-    """Type and bytes of the elements one after the other; ValueError where one reaches beyond the end.
+    """Type and bytes of the elements one after the other; ValueError where one reaches beyond the
+    end.
 
     Up to four bytes of data may stand in the tag itself. The outermost elements fill themselves up.
     """

@@ -1,14 +1,15 @@
 """Pickle files that hold plain data alone: lists, dicts, texts, numbers, and NumPy arrays of them.
 
-CIFAR's batches and PLCIFAR10's answers are pickles. A pickle may name any function of Python to be called, and hand
-NumPy a state that NumPy takes as it is, so nothing is imported or called here: the few names that arrays need stand
-for the functions and classes of this file, which check what they are given.
+CIFAR's batches and PLCIFAR10's answers are pickles. A pickle may name any function of Python to be
+called, and hand NumPy a state that NumPy takes as it is, so nothing is imported or called here: the
+few names that arrays need stand for the functions and classes of this file, which check what they
+are given.
 """
 
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,9 +22,12 @@ one_module(__name__, "cavl.data_pickle")
 _KINDS = "biufSUO"  # of NumPy's types: numbers, bytes, text, and lists of other plain data
 _BYTE_ORDERS = ("<", ">", "=", "|")
 
+Order = Literal["C", "F"]  # rows first, or columns
+
 
 def read_pickle(path: Path) -> object:
-    """Plain data of a pickle file of any protocol; bytes of Python 2 become text, one character a byte.
+    """Plain data of a pickle file of any protocol; bytes of Python 2 become text, one character a
+    byte.
 
     UserError where the file is absent, damaged, or holds anything else; nothing of it is executed.
     """
@@ -38,9 +42,12 @@ def read_pickle(path: Path) -> object:
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python: the one in C reserves 64 GB where one byte of an index is damaged."""
+    """Python's own unpickler in Python: the one in C reserves 64 GB where one byte of an index is
+    damaged.
+    """
 
     dispatch = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
 
     def find_class(self, module: str, name: str) -> object:
         """What stands for a name of NumPy's; UnpicklingError for every other name."""
@@ -49,14 +56,17 @@ class _PlainUnpickler(pickle._Unpickler):
         return _STANDS_FOR[module, name]
 
     def load_build(self) -> None:
-        """Give a state to an array or a type; Python's own would set attributes of whatever stands there."""
+        """Give a state to an array or a type.
+
+        Python's own would set attributes of whatever stands there.
+        """
         target = self.stack[-2]
         if not isinstance(target, _Type | _Array):
             raise pickle.UnpicklingError(f"a state for a {type(target).__name__} is not plain data")
         state = self.stack.pop()
         target.__setstate__(state)
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
 
 class _Type:
@@ -81,14 +91,15 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple) -> None:
         """The elements (version, shape, type, whether columns come first, bytes)."""
         _, shape, kind, columns_first, data = state
-        order = "F" if columns_first else "C"
+        order: Order = "F" if columns_first else "C"
         if kind.dtype.kind == "O":
             values = _of_list(data, shape, order)
             elements: object = values.flatten().tolist()
         else:
             values = _from_buffer(data, kind, shape, order)
             elements = values.tobytes()
-        super().__setstate__((1, values.shape, values.dtype, False, elements))
+        checked: Any = (1, values.shape, values.dtype, False, elements)
+        super().__setstate__(checked)
 
 
 def _reconstruct(_class: object, _shape: object, _code: object) -> _Array:
@@ -96,7 +107,7 @@ def _reconstruct(_class: object, _shape: object, _code: object) -> _Array:
     return np.ndarray.__new__(_Array, 0)
 
 
-def _of_list(data: object, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _of_list(data: object, shape: tuple[int, ...], order: Order) -> np.ndarray:
     """An array of objects out of their list."""
     if not isinstance(data, list):
         raise pickle.UnpicklingError("an array of objects without their list")
@@ -106,7 +117,9 @@ def _of_list(data: object, shape: tuple[int, ...], order: str) -> np.ndarray:
     return values.reshape(shape, order=order)
 
 
-def _from_buffer(data: bytes | str, kind: _Type, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _from_buffer(
+    data: bytes | str, kind: _Type, shape: tuple[int, ...], order: Order
+) -> np.ndarray:
     """An array out of the bytes of its elements; bytes of Python 2 come as text."""
     if isinstance(data, str):
         data = data.encode("latin1")

@@ -1,14 +1,17 @@
-"""Reads the real-world partial-label sets (Lost, MSRCv2, BirdSong, ...), MATLAB files of M.-L. Zhang's layout.
+"""Reads the real-world partial-label sets (Lost, MSRCv2, BirdSong, ...), MATLAB files of M.-L.
+Zhang's layout.
 
 data            (n, d)          features
 partial_target  (K, n), sparse  candidates, 0/1
 target          (K, n), sparse  true label, one 1 per column
 
-As many samples as classes: the true labels say which way round the matrices are, one 1 for each sample.
+As many samples as classes: the true labels say which way round the matrices are, one 1 for each
+sample.
 """
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -29,11 +32,11 @@ def load_pll_mat(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read one .mat set: X (n, d) float32, partialY (n, K) float32 of 0/1, y (n,) int64.
 
-    Accepts the keys data, partial_target, target or features, p_labels, logitlabels; sparse or dense;
-    label matrices that are (K, n), or (n, K) where that can be told apart. standardize: see
-    standardize_features, over all rows. K counts the rows of the label matrix, also classes without a sample.
-    True labels outside the candidates are allowed (noisy partial labels) and reported with their number in
-    one warning.
+    Accepts the keys data, partial_target, target or features, p_labels, logitlabels; sparse or
+    dense; label matrices that are (K, n), or (n, K) where that can be told apart. standardize: see
+    standardize_features, over all rows. K counts the rows of the label matrix, also classes without
+    a sample. True labels outside the candidates are allowed (noisy partial labels) and reported
+    with their number in one warning.
     """
     X, partialY, y = read_pll_mat(Path(path))
     count = int((partialY.gather(1, y[:, None]) == 0).sum())
@@ -78,8 +81,8 @@ def read_pll_mat(path: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def standardize_features(X: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
     """Shift and scale each column to zero mean and unit population standard deviation.
 
-    X: (n, d). reference: (m, d) rows that mean and deviation are taken from (the training fold); default X.
-    A column that is constant in the reference becomes 0, not NaN.
+    X: (n, d). reference: (m, d) rows that mean and deviation are taken from (the training fold);
+    default X. A column that is constant in the reference becomes 0, not NaN.
     """
     reference = X if reference is None else reference
     deviation, mean = torch.std_mean(reference.double(), dim=0, correction=0)
@@ -99,7 +102,7 @@ def _find_keys(path: Path, content: dict) -> tuple[str, ...]:
     raise DomainError(f"{path}: key {missing} missing; the file holds {present}")
 
 
-def _dense(path: Path, key: str, value: object) -> np.ndarray:
+def _dense(path: Path, key: str, value: Any) -> np.ndarray:
     """Return a stored matrix as dense float64 (rows, columns)."""
     if scipy.sparse.issparse(value):
         try:
@@ -115,7 +118,10 @@ def _dense(path: Path, key: str, value: object) -> np.ndarray:
 
 
 def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
-    """Return a 0/1 label matrix, stored as (K, n), as (n, K); one whose first size alone is n is (n, K) already."""
+    """Return a 0/1 label matrix, stored as (K, n), as (n, K).
+
+    One whose first size alone is n is (n, K) already.
+    """
     matrix = _dense(path, key, value)
     if n not in matrix.shape:
         raise DomainError(f"{path}: sizes disagree: key '{key}' is {matrix.shape} for {n} samples")
@@ -127,18 +133,19 @@ def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
 
 
 def _is_samples_first(path: Path, key: str, target: np.ndarray) -> bool:
-    """Whether a square matrix of true labels, as stored, has a sample in each row: one 1 in each, not in each column.
+    """Whether a square matrix of true labels, as stored, has a sample in each row: one 1 in each,
+    not in each column.
 
-    Where rows and columns hold one 1 each, both readings are possible: the documented one, a class in each
-    row, is taken, and a warning says so.
+    Where rows and columns hold one 1 each, both readings are possible: the documented one, a class
+    in each row, is taken, and a warning says so.
     """
     one_a_column = (target.sum(0) == 1).all()
     one_a_row = (target.sum(1) == 1).all()
     if one_a_column and one_a_row:
         n = len(target)
         warnings.warn(
-            f"{path}: {n} samples and {n} classes, and key '{key}' has one 1 in each row and each column; "
-            "label matrices are read as (K, n), a class in each row",
+            f"{path}: {n} samples and {n} classes, and key '{key}' has one 1 in each row and each "
+            "column; label matrices are read as (K, n), a class in each row",
             stacklevel=4,
         )
     return bool(one_a_row and not one_a_column)

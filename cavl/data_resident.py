@@ -1,7 +1,6 @@
 """Images that stay on the device, and the batches of an epoch."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -16,10 +15,12 @@ PADDING = 4  # pixels on every side, of the augmentation's crop
 
 
 class Images:
-    """All images (n, ...) of a set on the device; `images[index]` are network inputs (B, ...) float32.
+    """All images (n, ...) of a set on the device; `images[index]` are network inputs (B, ...)
+    float32.
 
-    uint8 pixels become [0, 1]; with mean and std they are normalised per channel. Sets above `limit_gb` stay on
-    the host and only the batch travels. Augmentation (flip, 4-pixel crop) is drawn from (seed, epoch, sample).
+    uint8 pixels become [0, 1]; with mean and std they are normalised per channel. Sets above
+    `limit_gb` stay on the host and only the batch travels. Augmentation (flip, 4-pixel crop) is
+    drawn from (seed, epoch, sample).
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Images:
         self.shifts = shifts.to(self.device)
 
     def augmented(self, index: torch.Tensor) -> torch.Tensor:
-        """The images of `index` flipped and cropped (zero padding of 4, before normalisation black is not 0)."""
+        """The images of `index` flipped and cropped (zero padding of 4, before normalisation black
+        is not 0).
+        """
         x = self[index]
         flips = self.flips[index].view(-1, 1, 1, 1)
         x = torch.where(flips, x.flip(-1), x)
@@ -91,21 +94,15 @@ def _per_channel(values: tuple[float, ...] | None, device: torch.device) -> torc
     return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
-class EpochBatch(NamedTuple):
-    """One process's part of a batch: sample indices (b,), its weight in the mean, images in all processes."""
-
-    index: torch.Tensor
-    weight: float
-    size: int
-
-
 def epoch_batches(
     n: int, batch_size: int, *, seed: int, epoch: int, start: int, accelerator: Accelerator
-) -> Iterator[EpochBatch]:
-    """The batches of an epoch from number `start` on, each cut into one part for each process.
+) -> Iterator[tuple[torch.Tensor, float, int]]:
+    """One process's part of each batch of an epoch, from batch number `start` on.
 
-    With the weight b * processes / size the mean over processes is the mean over the batch, also where the last
-    batch is short. A process without a row takes the batch's first with weight 0.
+    Yields sample indices (b,), their weight in the mean, and the size of the whole batch.
+
+    With the weight b * processes / size the mean over processes is the mean over the batch, also
+    where the last batch is short. A process without a row takes the batch's first with weight 0.
     """
     rank = accelerator.process_index
     processes = accelerator.num_processes
@@ -114,6 +111,6 @@ def epoch_batches(
         size = len(batch)
         index = batch.tensor_split(processes)[rank]
         if len(index) == 0:
-            yield EpochBatch(batch[:1], 0.0, size)
+            yield batch[:1], 0.0, size
         else:
-            yield EpochBatch(index, len(index) * processes / size, size)
+            yield index, len(index) * processes / size, size

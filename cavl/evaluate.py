@@ -1,6 +1,7 @@
-"""What is measured, and how: accuracies, measures without true labels (PLENCH), which rule picks the true label.
+"""What is measured, and how: accuracies, measures without true labels, rules of selection.
 
-All are fractions in [0, 1], means over the samples. Networks are in evaluation mode while they are measured.
+All are fractions in [0, 1], means over the samples. Networks are in evaluation mode while they are
+measured.
 """
 
 from collections.abc import Callable, Iterable
@@ -46,10 +47,10 @@ def predict(model: nn.Module, images: Images) -> torch.Tensor:
 def statistics_of(
     labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device
 ) -> Statistics:
-    """A function of logits (B, K) and index (B,): the columns of STATISTICS (B, 3), or without sets the first.
+    """A function of logits (B, K) and index (B,) that returns STATISTICS (B, 3), or the first.
 
-    Accuracy uses the hidden true labels (n,): prediction == label, ties to the lowest class. The other two need
-    none, but the candidate sets (n, K).
+    Accuracy uses the hidden true labels (n,): prediction == label, ties to the lowest class. The
+    other two need none, but the candidate sets (n, K).
     """
     labels = labels.to(device)
     sets = None if candidates is None else candidates.to(device)
@@ -66,7 +67,7 @@ def statistics_of(
 
 @torch.inference_mode()
 def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) -> dict[str, float]:
-    """Means of `statistics` over all images by name, each image counted once, shared among the processes.
+    """Means of `statistics` by name, each image counted once, shared among the processes.
 
     A signal ends the program between two batches.
     """
@@ -100,7 +101,7 @@ def measure_selection(
     cav: CavKind,
     mask: Mask,
 ) -> dict[str, float]:
-    """`selection_accuracy` on the first `count` images; the rules of CAM where the network has maps."""
+    """`selection_accuracy` on the first `count` images; by CAM where the network has maps."""
     n = min(count, len(images))
     total: dict[str, float] = {}
     with evaluating(model):
@@ -123,7 +124,7 @@ def measure_selection(
 
 
 def is_covered(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Whether each sample's prediction lies in its candidate set: (n,) bool. The mean is the covering rate.
+    """Whether each prediction lies in its candidate set, (n,) bool; the mean is the covering rate.
 
     outputs: (n, K) logits. candidates: (n, K) of 0 and 1, no empty row. Needs no true label.
     """
@@ -132,10 +133,10 @@ def is_covered(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
 
 
 def approximated_hit(outputs: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """p of the prediction, renormalised over the candidates, 0 outside: (n,). The mean is the approximated accuracy.
+    """p of the prediction, renormalised over the candidates, 0 outside: (n,).
 
-    The prediction is the argmax over all classes. outputs: (n, K) logits. candidates: (n, K) of 0 and 1, no empty
-    row. Needs no true label.
+    The mean is the approximated accuracy (PLENCH). The prediction is the argmax over all classes.
+    outputs: (n, K) logits. candidates: (n, K) of 0 and 1, no empty row. Needs no true label.
     """
     rows = candidate_probabilities(outputs, candidates)
     return rows.gather(1, outputs.argmax(dim=1, keepdim=True))[:, 0]
@@ -172,7 +173,7 @@ def selection_accuracy(
     return rates
 
 
-# ---- the released accuracies, over loaders --------------------------------------------------------
+# ---- the released accuracies, over loaders -------------------------------------------------------
 
 
 def accuracy_check(loader: Iterable, model: nn.Module, device: torch.device | str) -> float:
@@ -187,7 +188,7 @@ def accuracy_check(loader: Iterable, model: nn.Module, device: torch.device | st
 
 
 def accuracy_check_train(loader: Iterable, model: nn.Module, device: torch.device | str) -> float:
-    """The disambiguation accuracy: the largest output inside the candidate set against the true label.
+    """The share of samples whose largest output inside the candidate set is the true label.
 
     The loader yields (images, Y rows (B, K), true labels, index), as gen_index_dataset does.
     """
@@ -213,8 +214,9 @@ def accuracy_check_cam(
 ) -> tuple[float, float]:
     """How often the CAM area and the CAV pick the true label: (cam, cav).
 
-    The loader is that of accuracy_check_train; the model has `forward_cam(x) -> (B, K)`. Both maxima are
-    taken inside the candidate set; restrict=False takes them over all classes, as the earlier release did.
+    The loader is that of accuracy_check_train; the model has `forward_cam(x) -> (B, K)`. Both
+    maxima are taken inside the candidate set; restrict=False takes them over all classes, as the
+    earlier release did.
     """
 
     def hits(
@@ -238,7 +240,7 @@ def _mean_over_loader(
     device: torch.device | str,
     hits: Callable[..., torch.Tensor],
 ) -> list[float]:
-    """Mean of hits(*batch), (B,) or (B, m) of bool, over all samples; one read from the device, at the end."""
+    """Mean of hits(*batch), (B,) or (B, m) bool, over all samples; read from the device once."""
     total: torch.Tensor | None = None
     count = 0
     with evaluating(model), torch.inference_mode():

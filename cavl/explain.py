@@ -1,8 +1,9 @@
 """Why this label: class activation maps of your own picture under a trained network.
 
-    python main.py -ds cifar10 -mo resnet                               # a run with maps: convnet, resnet, densenet
-    python explain.py --run save/cifar10_resnet_cavl --image cat.png    # the five likeliest classes
-    python explain.py --run save/cifar10_resnet_cavl --image cat.png --candidates 3 5
+    python main.py -ds cifar10 -mo resnet                               # a run with maps: convnet,
+    resnet, densenet python explain.py --run save/cifar10_resnet_cavl --image cat.png    # the five
+    likeliest classes python explain.py --run save/cifar10_resnet_cavl --image cat.png --candidates
+    3 5
 
 Writes RUN/figures/explain.png and prints which candidate the class activation value picks.
 """
@@ -70,7 +71,9 @@ def require_candidates(listed: list[int], num_classes: int) -> None:
 
 
 def network_input(path: Path, takes: InputFormat) -> torch.Tensor:
-    """A picture file as network input (1, C, H, W) float32, in the size, colours and scale of the run."""
+    """A picture file as network input (1, C, H, W) float32, in the size, colours and scale of the
+    run.
+    """
     channels, *size = takes.shape
     image = read_own_picture(path).convert("L" if channels == 1 else "RGB")
     pixels = F.resize(F.pil_to_tensor(image), size, antialias=True)[None]

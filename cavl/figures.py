@@ -1,4 +1,4 @@
-"""Pictures: candidates and their class activation maps, learning curves, the curve of a comparison."""
+"""Pictures: candidates and their class activation maps, curves of a run and of a comparison."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from cavl.cifar_models.class_activation import ClassActivationNetwork
 from cavl.data_resident import Images
 from cavl.method import CavKind, activation_area, class_activation_value
 from common.aliases import one_module
@@ -30,19 +30,19 @@ class Row(NamedTuple):
 
 
 class CandidateMaps:
-    """Logits, maps, CAV and probabilities of a batch x (B, ...) float32, and the pictures made of them."""
+    """Logits, maps, CAV and probabilities of a batch x (B, ...) float32, and their pictures."""
 
     @torch.inference_mode()
-    def __init__(self, model: ClassActivationNetwork, x: torch.Tensor, cav: CavKind) -> None:
+    def __init__(self, model: nn.Module, x: torch.Tensor, cav: CavKind) -> None:
         with evaluating(model):
-            self.outputs, self.maps = model.class_activation_maps(x)
+            self.outputs, self.maps = model.class_activation_maps(x)  # type: ignore[operator]
         self.areas = activation_area(self.maps)
         self.p = self.outputs.softmax(1)
         self.values = class_activation_value(self.outputs, cav)
         self.pictures = [_picture(image) for image in x]
 
     def row(self, i: int, classes: Iterable[int], name: str, true: int | None = None) -> Row:
-        """Image i, then each class's map over it, under its area, CAV and probability; * is the true label."""
+        """Image i, then each class's map under area, CAV and probability; * is the true label."""
         row = Row([self.pictures[i]], [_as_title(name)])
         for k in classes:
             score_map = normalize_scoremap(self.maps[i, k].float().cpu().numpy(), "max")
@@ -54,7 +54,9 @@ class CandidateMaps:
 
 
 def _as_title(name: str) -> str:
-    """The name of a file as matplotlib draws it: no formula between two dollars, no half of a pair of surrogates."""
+    """The name of a file as matplotlib draws it: no formula between two dollars, no half of a pair
+    of surrogates.
+    """
     return name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
 
 
@@ -76,7 +78,7 @@ def save_rows(path: Path, rows: list[Row]) -> None:
 
 def draw_cams(
     path: Path,
-    model: ClassActivationNetwork,
+    model: nn.Module,
     images: Images,
     candidates: torch.Tensor,
     true_labels: torch.Tensor,
@@ -95,7 +97,7 @@ def draw_cams(
 
 
 def draw_learning_curves(run: Run, title: str) -> None:
-    """figures/curves.png: accuracies over the epochs; figures/selection.png where -selection_curve measured it."""
+    """figures/curves.png, accuracies over the epochs, and with -selection_curve selection.png."""
     test = run.values("test", "accuracy")
     if test:
         curves = {"test": test, "train (true labels)": run.values("train", "accuracy")}
@@ -125,7 +127,8 @@ def selection_rules(run: Run) -> list[str]:
 
 
 def draw_comparison(path: Path, measured: list[pd.DataFrame]) -> None:
-    """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one standard deviation.
+    """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one
+    standard deviation.
 
     measured: a table a run, with the columns split, epoch, accuracy, method.
     """

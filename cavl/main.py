@@ -1,11 +1,12 @@
 """CAVL: partial-label learning by class activation value (ICLR 2022).
 
-Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over the
-candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the logits.
+Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over
+the candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the
+logits.
 
-    python main.py                           # MNIST in ./data, or the offline sample: about 15 s, test 0.84
-    python main.py -ds cifar10 -mo convnet
-    python main.py -compare cavl,rc,uniform -seeds 0,1,2
+    python main.py                           # MNIST in ./data, or the offline sample: about 15 s,
+    test 0.84 python main.py -ds cifar10 -mo convnet python main.py -compare cavl,rc,uniform -seeds
+    0,1,2
 """
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
@@ -86,17 +87,15 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
 
         te = measure(model, test_images, on_test, run)
         tr = measure(model, learner.images, on_train, run)
-        tr["disambiguation"] = labels.disambiguation(true_labels)
         warmup.observe(tr["covering_rate"])
         if args.selection_curve:
-            rates = measure_selection(
-                *(model, learner.images, labels.candidates, true_labels, run),
-                count=args.selection_curve,
-                cav=args.cav,
-                mask=args.mask,
-            )
+            how = {"count": args.selection_curve, "cav": args.cav, "mask": args.mask}
+            sets = labels.candidates
+            rates = measure_selection(model, learner.images, sets, true_labels, run, **how)
             run.log("selection", **rates)
-        run.log("train", loss=learner.loss.compute(), **tr, selecting=int(selecting), lr=lr)
+        share = labels.disambiguation(true_labels)
+        beliefs = {"disambiguation": share, "selecting": int(selecting)}
+        run.log("train", loss=learner.loss.compute(), **tr, **beliefs, lr=lr)
         run.log("test", **te)
         report.print_epoch(run, args.ep)
         run.end_epoch(score=te["accuracy"])
@@ -123,16 +122,15 @@ def write_files(
     belief = labels.belief(lambda: predict(learner.model, learner.images))
     report.export_selected(run.folder / "selected.csv", belief, labels.candidates, true_labels)
     if args.cam_vis:
-        draw_cams(
-            *(run.figure("cams"), learner.model, learner.images, labels.candidates, true_labels),
-            count=args.cam_vis,
-            cav=args.cav,
-        )
+        shown = {"count": args.cam_vis, "cav": args.cav}
+        path = run.figure("cams")
+        candidates = labels.candidates
+        draw_cams(path, learner.model, learner.images, candidates, true_labels, **shown)
     report.print_headline(run, args.method + " (offline sample)" * is_sample)
 
 
 def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None:
-    """One pass over the training images: loss on the present beliefs, step, new beliefs for the batch."""
+    """One pass over the images: loss on the present beliefs, step, new beliefs for the batch."""
     accelerator = learner.accelerator
     images = learner.images
     labels = learner.labels
@@ -167,7 +165,7 @@ def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None
 def second_look(
     learner: Learner, x: torch.Tensor, outputs: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The logits, and where the method selects by them the maps, that the update reads: after the step, or reused."""
+    """The logits, and maps or None, that the update reads: of a second forward, or reused."""
     if not learner.looks_again:
         return outputs.detach().float(), None
     with torch.no_grad(), learner.accelerator.autocast():

@@ -6,10 +6,10 @@
     4  CAV            the class activation value carries this to any network: v = |z - 1| z
     5  CAVL           averages over the candidates first, then learns the label with the largest CAV
 
-Notation: n training samples, B of them in a batch, K classes. z (B, K) are the network's logits, p = softmax(z).
-Sample i has the candidate set S_i, which holds the unknown true label y_i; sets are the rows of a matrix of 0 and 1,
-(n, K) or (B, K). Other values in it, an empty row and another shape are a ValueError; on a GPU, and while
-torch.compile or torch.func trace, values are not looked at.
+Notation: n training samples, B of them in a batch, K classes. The network's logits are z (B, K),
+and p = softmax(z). Sample i has the candidate set S_i, which holds the unknown true label y_i. Sets
+are rows of a matrix Y of 0 and 1, (n, K) or (B, K). Other values in it, an empty row and another
+shape are a ValueError; on a GPU, and under torch.compile and torch.func, values are not looked at.
 """
 
 from abc import ABC, abstractmethod
@@ -20,6 +20,7 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
@@ -53,7 +54,7 @@ Mask = Literal["candidates", "product"]
 
 
 class RandomStream(Protocol):
-    """Uniform numbers from [0, 1): a np.random.Generator, or the module np.random, which is the global stream."""
+    """Uniform numbers from [0, 1): a np.random.Generator, or np.random, the global stream."""
 
     def random(self, size: tuple[int, ...], /) -> np.ndarray: ...
 
@@ -64,7 +65,7 @@ def candidate_set_size_probabilities(num_classes: int, law: Law = "released") ->
         released:  comb(K, s) / (2^K - 2)             every proper subset counts (mean size K / 2)
         exact:     comb(K-1, s-1) / (2^(K-1) - 1)     the proper subsets that hold the true label
 
-    In Python's integers: in 64 bits 2^K is 0 from K = 64 on (README, deviations: K >= 64).
+    Python's integers: in 64 bits 2^K is 0 from K = 64 on (README, deviations: K >= 64).
     """
     K = num_classes
     if K < 2:
@@ -79,8 +80,8 @@ def candidate_set_size_probabilities(num_classes: int, law: Law = "released") ->
 
 def draw_uniform_sets(
     labels: np.ndarray, num_classes: int, generator: RandomStream, law: Law = "released"
-) -> torch.Tensor:
-    """Uniformly sampled sets: a size s for each sample, then s - 1 false labels without replacement.
+) -> Tensor:
+    """Uniformly sampled sets: a size s a sample, then s - 1 false labels without replacement.
 
     Args:
         labels: (n,) int64, the true labels, 0 to K-1.
@@ -94,7 +95,7 @@ def draw_uniform_sets(
     sizes = 1 + np.searchsorted(cumulated, generator.random((n,)))
     sizes = np.minimum(sizes, num_classes - 1)
 
-    # The s smallest of K random keys are a random set of s classes; the true label's key is the smallest.
+    # The s smallest of K random keys make a random set of s classes. The true label's is smallest.
     keys = generator.random((n, num_classes))
     keys[np.arange(n), labels] = -1.0
     largest_key_inside = np.take_along_axis(np.sort(keys, axis=1), sizes[:, None] - 1, axis=1)
@@ -106,8 +107,8 @@ def draw_flipped_sets(
     num_classes: int,
     flip_probability: float | np.ndarray,
     generator: RandomStream,
-) -> torch.Tensor:
-    """Flipped sets: each false label joins by itself, with its probability; the true one is always there.
+) -> Tensor:
+    """Flipped sets: each false label joins by itself with its probability, the true one always.
 
     Args:
         labels: (n,) int64, the true labels, 0 to K-1.
@@ -121,7 +122,7 @@ def draw_flipped_sets(
     return torch.from_numpy(joins.astype(np.float32))
 
 
-# Of the release's earlier version: the distance (k - y) mod 10 of a false class k, and its probability to join.
+# Of an earlier release: distance (k - y) mod 10 of a false class k -> its probability to join.
 FLIP_CASES = {
     "01": {1: 0.5},
     "02": {1: 0.1, 9: 0.1},
@@ -142,17 +143,16 @@ def class_dependent_flip_probability(labels: np.ndarray, case: str) -> np.ndarra
     return by_distance[distances]
 
 
-def instance_dependent_flip_probability(
-    probs: torch.Tensor, labels: torch.Tensor, rate: float = 0.4
-) -> torch.Tensor:
-    """The chance of each label to join, high where a network trained on true labels is in doubt (VALEN, POP).
+def instance_dependent_flip_probability(probs: Tensor, labels: Tensor, rate: float = 0.4) -> Tensor:
+    """The chance of each label to join, high where a trained network is in doubt (VALEN, POP).
 
         P[i, k] = min(1, rate * p[i, k] / mean_k p[i, :])     with p[i, y_i] set to 0 first
 
-    The mean runs over all K columns, the zero included. A network that is certain of a label gives a row of 0.
+    The mean runs over all K columns, the zero included. A network without doubt gives a row of 0.
 
     Args:
-        probs: (n, K), p = softmax of that network. labels: (n,) int64, the true labels.
+        probs: (n, K), p = softmax(z) of a network trained on the true labels.
+        labels: (n,) int64, the true labels.
         rate: 0.4 for 10 classes, 0.04 for 100.
     Returns:
         (n, K) in the dtype of `probs`; 0 at the true label.
@@ -162,17 +162,17 @@ def instance_dependent_flip_probability(
     return (false / mean * rate).clamp(max=1.0)
 
 
-# ---- 2. The loss: a table of beliefs --------------------------------------------------------------
+# ---- 2. The loss: a table of beliefs -------------------------------------------------------------
 
 
-def initial_confidence(candidates: torch.Tensor) -> torch.Tensor:
-    """The table C at the start, every candidate believed equally: C[i, k] = Y[i, k] / sum_k Y[i, k], (n, K)."""
+def initial_confidence(candidates: Tensor) -> Tensor:
+    """The table C (n, K) at the start, all candidates alike: C[i, k] = Y[i, k] / sum_k Y[i, k]."""
     _require_sets(candidates)
     Y = candidates if candidates.is_floating_point() else candidates.float()
     return Y / Y.sum(dim=1, keepdim=True)
 
 
-def confidence_weighted_loss(logits: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+def confidence_weighted_loss(logits: Tensor, confidence: Tensor) -> Tensor:
     """The loss of a batch, a scalar: cross-entropy with the beliefs as targets.
 
         L = -(1/B) sum_i sum_k C[i, k] log p_k(x_i)
@@ -188,8 +188,8 @@ def confidence_weighted_loss(logits: torch.Tensor, confidence: torch.Tensor) -> 
     return -(confidence * log_p).sum(dim=1).mean()
 
 
-def average_loss(logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """The loss while nothing is known yet: `confidence_weighted_loss` of `initial_confidence`, a scalar.
+def average_loss(logits: Tensor, candidates: Tensor) -> Tensor:
+    """The loss while nothing is known, a scalar: the weighted loss of `initial_confidence`.
 
     L = -(1/B) sum_i (1/|S_i|) sum_{k in S_i} log p_k(x_i)
     """
@@ -198,8 +198,8 @@ def average_loss(logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor
     return -((log_p * candidates).sum(dim=1) / candidates.sum(dim=1)).mean()
 
 
-def candidate_probabilities(logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """What the network itself believes inside the set: p_k / sum_{j in S} p_j, and 0 outside; (B, K).
+def candidate_probabilities(logits: Tensor, candidates: Tensor) -> Tensor:
+    """What the network itself believes, p_k / sum_{j in S} p_j in the set and 0 outside: (B, K).
 
     As the softmax over the candidates, so that it holds where all their p underflow to 0.
     """
@@ -208,13 +208,13 @@ def candidate_probabilities(logits: torch.Tensor, candidates: torch.Tensor) -> t
     return (z + candidates.to(z.dtype).log()).softmax(dim=1)
 
 
-# ---- 3. The class activation map ------------------------------------------------------------------
+# ---- 3. The class activation map -----------------------------------------------------------------
 
 
-def class_activation_map(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
     """The map of each class, M_k = relu(sum_c W[k, c] A_c): (B, K, h, w).
 
-    For a network z = W mean_positions(A) + b. relu comes last, and without b, so the mean of M_k is not z_k.
+    For a network z = W mean_positions(A) + b. relu comes last, without b: its mean is not z_k.
 
     Args:
         features: (B, C, h, w), A, the activations before global average pooling.
@@ -223,15 +223,15 @@ def class_activation_map(features: torch.Tensor, weight: torch.Tensor) -> torch.
     return torch.einsum("bchw,kc->bkhw", features, weight).relu()
 
 
-def activation_area(maps: torch.Tensor) -> torch.Tensor:
+def activation_area(maps: Tensor) -> Tensor:
     """How many positions a class's map covers, #{positions with M_k > 0}: (B, K) int64."""
     return (maps > 0).sum(dim=(2, 3))
 
 
-def select_by_cam(maps: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+def select_by_cam(maps: Tensor, candidates: Tensor) -> Tensor:
     """The candidate whose map covers the largest area: (B,) int64.
 
-    Ties go to the larger sum of M_k, then to the lowest class. maps: (B, K, h, w), see `class_activation_map`.
+    Ties go to the larger sum of M_k, then to the lowest class. maps: M, (B, K, h, w).
     """
     _require_sets(candidates, maps[..., 0, 0])
     area = activation_area(maps).masked_fill(candidates == 0, -1)
@@ -240,17 +240,18 @@ def select_by_cam(maps: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     return argmax_within(mass, is_largest)
 
 
-# ---- 4. The class activation value ----------------------------------------------------------------
+# ---- 4. The class activation value ---------------------------------------------------------------
 
 
-def class_activation_value(logits: torch.Tensor, kind: CavKind = "logit") -> torch.Tensor:
-    """The class activation value v (B, K): as CAM weighs an activation by a gradient, here read off the output.
+def class_activation_value(logits: Tensor, kind: CavKind = "logit") -> Tensor:
+    """The class activation value v (B, K): activation times gradient, as in CAM, of the output.
 
         logit:    v_k = |z_k - 1| z_k      (the default, as released)
         softmax:  v_k = p_k (1 - p_k)
         grad:     v_k = (1 - p_k) z_k      (the gradient of -log p_k by z_k is p_k - 1)
 
-    On logits v is not monotone: negative below 0, 0.25 at z = 0.5, 0 at z = 1; above 1.2071 it orders as z does.
+    On logits v is not monotone: negative below 0, 0.25 at z = 0.5, 0 at z = 1. Above z = 1.2071 it
+    orders as z does.
     """
     z = logits
     if kind == "logit":
@@ -264,16 +265,16 @@ def class_activation_value(logits: torch.Tensor, kind: CavKind = "logit") -> tor
 
 
 def select_by_cav(
-    logits: torch.Tensor,
-    candidates: torch.Tensor,
+    logits: Tensor,
+    candidates: Tensor,
     *,
     cav: CavKind = "logit",
     mask: Mask = "candidates",
-) -> torch.Tensor:
+) -> Tensor:
     """The selected label, argmax_{k in S} v_k: (B,) int64, ties to the lowest class.
 
-    mask "product" is the released rule, argmax_k v_k Y_k: where every candidate's v is negative, the zeros outside
-    win, and a class that is no candidate is selected (README, deviations: outside S).
+    mask "product" is the released rule, argmax_k v_k Y_k: where every candidate's v is negative,
+    the zeros outside win, and no candidate is selected (README, deviations: outside S).
     """
     _require_sets(candidates, logits)
     value = class_activation_value(_at_least_float32(logits), cav)
@@ -284,36 +285,37 @@ def select_by_cav(
     raise ValueError(f"mask {mask!r} is unknown; use candidates or product")
 
 
-def argmax_within(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """The candidate with the largest value: (B,) int64, ties to the lowest class. Both arguments are (B, K)."""
+def argmax_within(values: Tensor, candidates: Tensor) -> Tensor:
+    """The candidate with the largest of values (B, K): (B,) int64, ties to the lowest class."""
     # The clamp keeps a candidate whose value overflowed to -inf above the classes outside.
     finite = values.clamp(min=torch.finfo(values.dtype).min)
     return finite.masked_fill(candidates == 0, -torch.inf).argmax(dim=1)
 
 
 def soft_confidence(
-    logits: torch.Tensor, candidates: torch.Tensor, temperature: float, cav: CavKind = "logit"
-) -> torch.Tensor:
-    """A soft selection, softmax(v / temperature) over the candidates: (B, K). Ours, not the paper's."""
+    logits: Tensor, candidates: Tensor, temperature: float, cav: CavKind = "logit"
+) -> Tensor:
+    """Ours: a soft selection, softmax(v / temperature) over the candidates, (B, K)."""
     _require_sets(candidates, logits)
     value = class_activation_value(_at_least_float32(logits), cav)
     return (value / temperature).masked_fill(candidates == 0, -torch.inf).softmax(dim=1)
 
 
-def label_smoothing(confidence: torch.Tensor, epsilon: float = 0.1) -> torch.Tensor:
+def label_smoothing(confidence: Tensor, epsilon: float = 0.1) -> Tensor:
     """Beliefs with a share spread over all K classes, (1 - epsilon) C + epsilon / K: (B, K)."""
     return (1 - epsilon) * confidence + epsilon / confidence.shape[1]
 
 
-# ---- 5. CAVL --------------------------------------------------------------------------------------
+# ---- 5. CAVL -------------------------------------------------------------------------------------
 
 
 class PartialLabelMethod(ABC):
-    """How a method learns from candidate sets: what it believes of each sample, its loss, and its update.
+    """How a method learns from candidate sets: what it believes of a sample, loss, and update.
 
-    The belief is one tensor with a row for each of the n training samples, or None. A training loop keeps it, hands
-    `loss` the rows of a batch, and writes what `update` returns in their place. A row that is written in one epoch is
-    read in the next. Fields of a method's dataclass are flags of main.py of the same name.
+    The belief is one tensor with a row for each of the n training samples, or None. A training loop
+    keeps it, hands `loss` the rows of a batch, and writes what `update` returns in their place. A
+    row that is written in one epoch is read in the next. A field of a method's dataclass is the
+    flag of main.py of the same name.
     """
 
     looks_again: ClassVar[bool] = (
@@ -322,36 +324,30 @@ class PartialLabelMethod(ABC):
     warms_up: ClassVar[bool] = False  # no update before the warm-up is over
 
     @abstractmethod
-    def init(self, candidates: torch.Tensor) -> torch.Tensor | None:
-        """The belief of all n samples before training, from their sets (n, K); None where nothing is kept."""
+    def init(self, candidates: Tensor) -> Tensor | None:
+        """The belief before training, from all sets (n, K); None where nothing is kept."""
 
     @abstractmethod
-    def loss(
-        self, logits: torch.Tensor, candidates: torch.Tensor, belief: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The loss of a batch, a scalar. belief: the batch's rows; None before any of them was updated."""
+    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
+        """The loss of a batch, a scalar. belief: its rows; None before the first update."""
 
     def update(
-        self, logits: torch.Tensor, candidates: torch.Tensor, maps: torch.Tensor | None = None
-    ) -> torch.Tensor | None:
-        """The batch's new rows of the belief. maps: (B, K, h, w), where the method selects by them."""
+        self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None
+    ) -> Tensor | None:
+        """The batch's new rows. maps: (B, K, h, w), where the method selects by them."""
         return None
 
-    def confidence(
-        self, belief: torch.Tensor | None, candidates: torch.Tensor
-    ) -> torch.Tensor | None:
-        """The table C (n, K) of a belief, in whichever form it is kept; None for a method that has no table."""
+    def confidence(self, belief: Tensor | None, candidates: Tensor) -> Tensor | None:
+        """The table C (n, K) of a belief in any form; None for a method without a table."""
         return belief
 
     def belief(
-        self,
-        belief: torch.Tensor | None,
-        candidates: torch.Tensor,
-        logits: Callable[[], torch.Tensor],
-    ) -> torch.Tensor:
-        """How much each candidate is believed in the end, (n, K); the largest of a row is the label that is chosen.
+        self, belief: Tensor | None, candidates: Tensor, logits: Callable[[], Tensor]
+    ) -> Tensor:
+        """How much each candidate is believed in the end, (n, K): the largest is the chosen label.
 
-        C; where a method learns none, the network's own belief from the logits (n, K) that `logits()` makes.
+        The table C; where a method learns none, p in the set, of the logits (n, K) that `logits()`
+        makes.
         """
         confidence = self.confidence(belief, candidates)
         if belief is None or confidence is None:
@@ -363,13 +359,17 @@ class PartialLabelMethod(ABC):
 class CAVL(PartialLabelMethod):
     """The paper's method: learn the candidate with the largest class activation value.
 
-        C[i] <- one-hot(argmax_{k in S_i} v_k(x_i))     after every step, for the samples of its batch
+        C[i] <- one-hot(argmax_{k in S_i} v_k(x_i))     after every step, for its batch
 
-    Until a label is selected, in the first epoch and in a warm-up, the loss averages over the candidates. A selected
-    label is kept as its class, (n,) int64, -1 for none yet; with smoothing or a temperature the belief is the table.
+    Until a label is selected, in the first epoch and in a warm-up, the loss averages over the
+    candidates. A selected label is kept as its class, (n,) int64, -1 for none yet; with smoothing
+    or a temperature the belief is the table.
 
-    cav, mask: see `select_by_cav`. select: by CAV, or by the area of the CAM. smoothing: see `label_smoothing`.
-    temperature: see `soft_confidence`.
+    Args:
+        cav, mask: see `select_by_cav`.
+        select: by the CAV, or by the area of the CAM.
+        smoothing: see `label_smoothing`; 0 for none.
+        temperature: see `soft_confidence`; None for the hard selection.
     """
 
     cav: CavKind = "logit"
@@ -395,23 +395,19 @@ class CAVL(PartialLabelMethod):
         """Whether the belief is one class a sample, not a row of K numbers."""
         return self.smoothing == 0 and self.temperature is None
 
-    def init(self, candidates: torch.Tensor) -> torch.Tensor:
+    def init(self, candidates: Tensor) -> Tensor:
         if self.keeps_labels:
             return torch.full((len(candidates),), -1, device=candidates.device)
         return initial_confidence(candidates)
 
-    def loss(
-        self, logits: torch.Tensor, candidates: torch.Tensor, belief: torch.Tensor | None
-    ) -> torch.Tensor:
+    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
         if belief is None:
             return average_loss(logits, candidates)
         if self.keeps_labels:
             return F.cross_entropy(logits, belief)
         return confidence_weighted_loss(logits, belief)
 
-    def update(
-        self, logits: torch.Tensor, candidates: torch.Tensor, maps: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
         if self.temperature is not None:
             rows = soft_confidence(logits, candidates, self.temperature, self.cav)
             return label_smoothing(rows, self.smoothing)
@@ -425,7 +421,7 @@ class CAVL(PartialLabelMethod):
         one_hot = F.one_hot(labels, candidates.shape[1]).float()
         return label_smoothing(one_hot, self.smoothing)
 
-    def confidence(self, belief: torch.Tensor | None, candidates: torch.Tensor) -> torch.Tensor:
+    def confidence(self, belief: Tensor | None, candidates: Tensor) -> Tensor:
         if belief is None:
             return initial_confidence(candidates)
         if not self.keeps_labels:
@@ -435,30 +431,30 @@ class CAVL(PartialLabelMethod):
         return torch.where(is_selected, one_hot, initial_confidence(candidates))
 
 
-# ---- What the functions take ----------------------------------------------------------------------
+# ---- What the functions take ---------------------------------------------------------------------
 
 
-def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(values: Tensor) -> Tensor:
     """In float16 |z - 1| z overflows from z = -256 on."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _is_readable(tensor: torch.Tensor) -> bool:
+def _is_readable(tensor: Tensor) -> bool:
     """Whether values may be looked at: a plain tensor on the CPU, and nothing traces the call."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     if torch._C._are_functorch_transforms_active():
         return False
-    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
 
 
-def _require_shape(tensor: torch.Tensor, logits: torch.Tensor) -> None:
+def _require_shape(tensor: Tensor, logits: Tensor) -> None:
     if tensor.shape != logits.shape:
         raise ValueError(f"shape {tuple(tensor.shape)}, expected {tuple(logits.shape)}")
 
 
-def _require_sets(candidates: torch.Tensor, logits: torch.Tensor | None = None) -> None:
-    """ValueError unless these are candidate sets, (B, K) of 0 and 1 without an empty row, of the logits' shape."""
+def _require_sets(candidates: Tensor, logits: Tensor | None = None) -> None:
+    """ValueError unless these are 0 and 1 without an empty row, and of the logits' shape."""
     if logits is not None:
         _require_shape(candidates, logits)
     if not _is_readable(candidates):
@@ -474,7 +470,7 @@ def _require_sets(candidates: torch.Tensor, logits: torch.Tensor | None = None) 
         raise ValueError(f"candidates: {len(empty)} rows have no candidate; first: {first}")
 
 
-def _require_weights(confidence: torch.Tensor) -> None:
+def _require_weights(confidence: Tensor) -> None:
     """ValueError for a weight that is negative, infinite or NaN."""
     if not _is_readable(confidence):
         return

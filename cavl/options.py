@@ -1,4 +1,6 @@
-"""The flags of main.py, the reference's names and defaults with ours beside them, and what the user set."""
+"""The flags of main.py, the reference's names and defaults with ours beside them, and what the user
+set.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -43,7 +45,9 @@ SAMPLE_DEFAULTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What parsing found: every setting, the names of those that the user gave, and where the data are."""
+    """What parsing found: every setting, the names of those that the user gave, and where the data
+    are.
+    """
 
     args: argparse.Namespace
     given: frozenset[str]
@@ -215,10 +219,8 @@ def _warmup(text: str) -> int | str:
 
 def parse_explain(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of explain.py: run, image, candidates, out; UserError where a path cannot be."""
-    parser = OneLineParser(
-        prog="explain.py",
-        description="Why this label: class activation maps of your own picture under a trained network.",
-    )
+    what = "Why this label: class activation maps of your own picture under a trained network."
+    parser = OneLineParser(prog="explain.py", description=what)
     listed = "classes (default: five likeliest)"
     figure = "the figure, a PNG (default: RUN/figures/explain.png)"
     parser.add_argument("--run", type=folder_path, required=True, help="run directory of main.py")

@@ -1,4 +1,4 @@
-"""The data sets of -ds: of which kind, where they lie, which have an offline sample. Light: no torch."""
+"""The data sets of -ds: kind, places, offline sample. Light: without torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,9 @@ one_module(__name__, "cavl.options_datasets")
 class Entry(NamedTuple):
     """One value of -ds.
 
-    kind: which reader reads it. places: folders or files under the data root that it is accepted in. how: how to
-    get it. sample: its offline sample, or None. download: the class of torchvision.datasets that fetches it.
+    kind: which reader reads it. places: folders or files under the data root that it is accepted
+    in. how: how to get it. sample: its offline sample, or None. download: the class of
+    torchvision.datasets that fetches it.
     """
 
     kind: str
@@ -61,11 +62,13 @@ def locate_dataset(
     want_sample: bool = False,
     may_fall_back: bool = True,
 ) -> Location:
-    """The folder (idx, CIFAR) or file (.mat) of -ds, or its offline sample; prints where it is not the real set.
+    """The folder (idx, CIFAR) or file (.mat) of -ds, or its offline sample; prints where it is not
+    the real set.
 
     Args:
         given: the user's -data_dir, or None.
-        may_fall_back: whether the sample stands in where no place holds the set; without it that is a UserError.
+        may_fall_back: whether the sample stands in where no place holds the set; without it that is
+            a UserError.
     """
     entry = DATA_SETS[ds]
     root = locate(

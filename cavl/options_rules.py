@@ -1,4 +1,4 @@
-"""Which settings of main.py go together: bounds, flags that would do nothing, flags that contradict each other."""
+"""Which settings of main.py go together: bounds, flags that do nothing, contradictions."""
 
 import argparse
 
@@ -18,7 +18,7 @@ RELEASED = {"mask": "product", "cav_forward": "after", "partial_type": "uss"}
 
 
 def require_sense(args: argparse.Namespace, given: frozenset[str]) -> None:
-    """UserError for settings that cannot be, alone or together. given: the names of those that the user set."""
+    """UserError for settings that cannot be. given: the names of those that the user set."""
     _require_bounds(args)
     _require_acting(args, given)
     _require_agreement(args, given)
@@ -53,7 +53,7 @@ def _require_bounds(args: argparse.Namespace) -> None:
 
 
 def _require_acting(args: argparse.Namespace, given: frozenset[str]) -> None:
-    """Every flag that was given acts in this run; one that cannot is refused with what it is for."""
+    """Every flag that was given acts in this run; another is refused with what it is for."""
     idle = _idle_in_data(args) | _idle_in_method(args)
     for flag, (is_idle, why) in idle.items():
         if flag in given and is_idle:

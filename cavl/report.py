@@ -16,7 +16,9 @@ one_module(__name__, "cavl.report")
 
 
 def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run: Run) -> None:
-    """Print the mean size, and a warning for full or singleton matrices and true labels outside their sets."""
+    """Print the mean size, and a warning for full or singleton matrices and true labels outside
+    their sets.
+    """
     sizes = candidates.sum(1)
     num_classes = candidates.shape[1]
     run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {num_classes} classes")
@@ -76,7 +78,10 @@ def print_epoch(run: Run, epochs: int) -> None:
 def summary_of(
     run: Run, labels: LabelState, true_labels: torch.Tensor, *, is_sample: bool
 ) -> dict[str, float | None]:
-    """The numbers of summary.json; accuracies are fractions, None where there is no such measure."""
+    """The numbers of summary.json.
+
+    Accuracies are fractions, None where there is no such measure.
+    """
     test = run.values("test", "accuracy")
     summary = {
         "test_accuracy_last10_mean": last_mean(run),
@@ -101,7 +106,9 @@ def summary_of(
 
 
 def last_mean(run: Run) -> float | None:
-    """The headline: the mean of the test accuracies of the last ten epochs, or of all where there are fewer."""
+    """The headline: the mean of the test accuracies of the last ten epochs, or of all where there
+    are fewer.
+    """
     last = run.values("test", "accuracy")[-10:]
     if not last:
         return None
@@ -119,7 +126,9 @@ def print_headline(run: Run, name: str) -> None:
 def export_selected(
     path: Path, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor
 ) -> None:
-    """selected.csv: index, candidates, the label with the largest belief (n, K), that belief, the true label."""
+    """selected.csv: index, candidates, the label with the largest belief (n, K), that belief, the
+    true label.
+    """
     value, selected = belief.max(1)
     _, classes = candidates.nonzero(as_tuple=True)
     ends = np.cumsum(candidates.sum(1).tolist())

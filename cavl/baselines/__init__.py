@@ -1,7 +1,8 @@
 """The methods that CAVL is compared with, a file each.
 
-A seventh is one more file here: its name is the value of -method, and its `METHOD` a dataclass that derives from
-`cavl.method.PartialLabelMethod` and says init, loss and update. A field of the dataclass is a flag of main.py.
+A seventh is one more file: its name is the value of -method, and its `METHOD` a dataclass that
+derives from `cavl.method.PartialLabelMethod` and says init, loss and update. A field of it is a
+flag of main.py of the same name (cavl/options.py).
 """
 
 from importlib import import_module

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from cavl.method import PartialLabelMethod
 
@@ -12,23 +13,24 @@ from cavl.method import PartialLabelMethod
 class LWSLoss(NamedTuple):
     """The loss, and its two parts."""
 
-    total: torch.Tensor
-    inside: torch.Tensor
-    outside: torch.Tensor
+    total: Tensor
+    inside: Tensor
+    outside: Tensor
 
 
 def lws_loss(
-    logits: torch.Tensor,
-    candidates: torch.Tensor,
-    confidence: torch.Tensor,
+    logits: Tensor,
+    candidates: Tensor,
+    confidence: Tensor,
     lw_weight: float = 2.0,
     lw_weight0: float = 1.0,
 ) -> LWSLoss:
     """The leveraged weighted sigmoid loss of a batch, scalars.
 
-        L = w0 (1/B) sum_{i,k} C[i,k] Y[i,k] s(-z_k)  +  w (1/B) sum_{i,k} C[i,k] (1 - Y[i,k]) s(z_k)
+        L =  w0 (1/B) sum_{i,k} C[i,k] Y[i,k] s(-z_k)
+           + w  (1/B) sum_{i,k} C[i,k] (1 - Y[i,k]) s(z_k)
 
-    s is the sigmoid, w = lw_weight, w0 = lw_weight0. logits z, candidates Y and confidence C: (B, K).
+    s is the sigmoid, w0 = lw_weight0, w = lw_weight. logits z, candidates Y, confidence C: (B, K).
     """
     Y = candidates.to(logits.dtype)
     too_low = (confidence * Y * torch.sigmoid(-logits)).sum(dim=1).mean()
@@ -38,8 +40,8 @@ def lws_loss(
     return LWSLoss(inside + outside, inside, outside)
 
 
-def lws_confidence(logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """p renormalised inside the set, and by itself outside of it: (B, K). 1e-8 is added to every p below the bar."""
+def lws_confidence(logits: Tensor, candidates: Tensor) -> Tensor:
+    """p renormalised inside the set, and apart from that outside of it: (B, K)."""
     p = logits.softmax(dim=1)
     Y = candidates.to(p.dtype)
     inside = p * Y
@@ -51,33 +53,26 @@ def lws_confidence(logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tens
 
 @dataclass(frozen=True)
 class LWS(PartialLabelMethod):
-    """Raises the candidates and lowers the others, each as much as it is believed; C starts at 1/K."""
+    """Raises candidates and lowers the others, each as much as believed; C starts at 1/K."""
 
     lw_weight: float = 2.0
     lw_weight0: float = 1.0
 
-    def init(self, candidates: torch.Tensor) -> torch.Tensor:
+    def init(self, candidates: Tensor) -> Tensor:
         n, K = candidates.shape
         return torch.full((n, K), 1 / K, device=candidates.device)
 
-    def loss(
-        self, logits: torch.Tensor, candidates: torch.Tensor, belief: torch.Tensor | None
-    ) -> torch.Tensor:
+    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
         if belief is None:
             belief = self.init(candidates)
         return lws_loss(logits, candidates, belief, self.lw_weight, self.lw_weight0).total
 
-    def update(
-        self, logits: torch.Tensor, candidates: torch.Tensor, maps: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
         return lws_confidence(logits, candidates)
 
     def belief(
-        self,
-        belief: torch.Tensor | None,
-        candidates: torch.Tensor,
-        logits: Callable[[], torch.Tensor],
-    ) -> torch.Tensor:
+        self, belief: Tensor | None, candidates: Tensor, logits: Callable[[], Tensor]
+    ) -> Tensor:
         """C; -1 outside the set, whose labels C weighs too."""
         confidence = super().belief(belief, candidates, logits)
         return confidence.masked_fill(candidates == 0, -1)

@@ -1,4 +1,4 @@
-"""PRODEN: Progressive Identification of True Labels for Partial-Label Learning (Lv et al., ICML 2020)."""
+"""PRODEN (Lv et al., Progressive Identification of True Labels for Partial-Label Learning)."""
 
 from dataclasses import dataclass
 from typing import ClassVar

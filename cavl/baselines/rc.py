@@ -1,8 +1,8 @@
-"""RC, risk-consistent: Provably Consistent Partial-Label Learning (Feng et al., NeurIPS 2020)."""
+"""RC, risk-consistent (Feng et al., Provably Consistent Partial-Label Learning, 2020)."""
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from cavl.method import (
     PartialLabelMethod,
@@ -14,21 +14,17 @@ from cavl.method import (
 
 @dataclass(frozen=True)
 class RC(PartialLabelMethod):
-    """The network's own belief inside the set, C[i, k] <- p_k Y[i, k] / sum_k p_k Y[i, k], after every step."""
+    """What the network believes: C[i, k] <- p_k Y[i, k] / sum_k p_k Y[i, k], after every step."""
 
-    def init(self, candidates: torch.Tensor) -> torch.Tensor:
+    def init(self, candidates: Tensor) -> Tensor:
         return initial_confidence(candidates)
 
-    def loss(
-        self, logits: torch.Tensor, candidates: torch.Tensor, belief: torch.Tensor | None
-    ) -> torch.Tensor:
+    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
         if belief is None:
             belief = initial_confidence(candidates)
         return confidence_weighted_loss(logits, belief)
 
-    def update(
-        self, logits: torch.Tensor, candidates: torch.Tensor, maps: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
         return candidate_probabilities(logits, candidates)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from cavl.method import PartialLabelMethod, average_loss, initial_confidence
 
@@ -11,15 +11,13 @@ from cavl.method import PartialLabelMethod, average_loss, initial_confidence
 class Uniform(PartialLabelMethod):
     """The loss of CAVL's first epoch, for all of them. Nothing is kept and nothing updated."""
 
-    def init(self, candidates: torch.Tensor) -> None:
+    def init(self, candidates: Tensor) -> None:
         return None
 
-    def loss(
-        self, logits: torch.Tensor, candidates: torch.Tensor, belief: torch.Tensor | None
-    ) -> torch.Tensor:
+    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
         return average_loss(logits, candidates)
 
-    def confidence(self, belief: torch.Tensor | None, candidates: torch.Tensor) -> torch.Tensor:
+    def confidence(self, belief: Tensor | None, candidates: Tensor) -> Tensor:
         return initial_confidence(candidates)
 
 

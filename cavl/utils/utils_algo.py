@@ -1,4 +1,4 @@
-"""The released updates and accuracies, by their names and calls. The formulas are in method.py and baselines/."""
+"""The released updates and accuracies, by name; the formulas are in method.py and baselines/."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -43,20 +43,23 @@ def update_from_outputs(
     smoothing: float = 0.0,
     temperature: float | None = None,
 ) -> torch.Tensor:
-    """A method's new rows of the confidence table, (B, K), from outputs (B, K) and candidate sets (B, K).
+    """A method's new rows (B, K) of the confidence table, from outputs and candidate sets (B, K).
 
-    The keywords are those of `method.CAVL`. ValueError for a method without a table and for values that CAVL
-    does not take.
+    The keywords are those of `method.CAVL`. ValueError for a method without a table and for values
+    that CAVL does not take.
     """
     require_shape(batchY, outputs.shape, "candidates")
     require_candidates(batchY, "candidates")
     own = CAVL(cav=cav, mask=mask, smoothing=smoothing, temperature=temperature)
-    rule = own if method == "cavl" else _BASELINES.get(method)
+    rules = {"cavl": own, **_BASELINES}
+    if method not in rules:
+        raise ValueError(f"method {method!r} is unknown; use one of {', '.join(rules)}")
 
     outputs = at_least_float32(outputs)
-    rows = rule and rule.confidence(rule.update(outputs, batchY), batchY)
+    belief = rules[method].update(outputs, batchY)
+    rows = rules[method].confidence(belief, batchY)
     if rows is None:
-        raise ValueError(f"method {method!r} has no confidence table; cavl, rc, lws, ... have")
+        raise ValueError(f"method {method!r} has no confidence table")
     return rows.to(outputs.dtype)
 
 
@@ -72,9 +75,10 @@ def confidence_update(
     mask: Mask = "candidates",
     smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Overwrite rows batch_index of confidence (N, K) with the label selected by CAV; return the same tensor.
+    """Overwrite rows batch_index of confidence (N, K) with the selected labels; return it.
 
-    The forward pass runs in the model's present mode: in train mode BatchNorm statistics move once more.
+    The forward pass runs in the model's present mode: in train mode BatchNorm statistics move once
+    more.
     """
     rows = update_from_outputs(model(batchX), batchY, cav=cav, mask=mask, smoothing=smoothing)
     return _write_rows(confidence, batch_index, rows)
@@ -88,7 +92,7 @@ def confidence_update_rc(
     batchY: torch.Tensor,
     batch_index: torch.Tensor,
 ) -> torch.Tensor:
-    """Overwrite rows batch_index of confidence (N, K) with p Y / sum(p Y); return the same tensor."""
+    """Overwrite rows batch_index of confidence (N, K) with p Y / sum(p Y); return it."""
     return _write_rows(confidence, batch_index, update_from_outputs(model(batchX), batchY, "rc"))
 
 
@@ -100,12 +104,12 @@ def confidence_update_lw(
     batchY: torch.Tensor,
     batch_index: torch.Tensor,
 ) -> torch.Tensor:
-    """Overwrite rows batch_index of confidence (N, K) with the LWS weights; return the same tensor."""
+    """Overwrite rows batch_index of confidence (N, K) with the LWS weights; return it."""
     return _write_rows(confidence, batch_index, update_from_outputs(model(batchX), batchY, "lws"))
 
 
 def label_smoothing(outputs: torch.Tensor, epsion: float = 0.1) -> torch.Tensor:
-    """(1 - epsion) * outputs + epsion / K, for outputs (B, K); ValueError for epsion outside [0, 1]."""
+    """(1 - epsion) * outputs + epsion / K of (B, K); ValueError for epsion outside [0, 1]."""
     require_number(epsion, "epsion", 0, 1)
     return formulas.label_smoothing(outputs, epsion)
 

@@ -1,4 +1,4 @@
-"""The released losses, by their names and calls: each looks up the batch's rows of the table and checks them."""
+"""The released losses, by name: each looks up the batch's rows of the table and checks them."""
 
 import torch
 
@@ -22,7 +22,7 @@ def rc_loss(outputs: torch.Tensor, confidence: torch.Tensor, index: torch.Tensor
 
 
 def cc_loss(outputs: torch.Tensor, partialY: torch.Tensor) -> torch.Tensor:
-    """The loss of baselines/cc.py, a scalar; ValueError unless partialY (B, K) are candidate sets."""
+    """The loss of baselines/cc.py; ValueError unless partialY (B, K) are candidate sets."""
     _require_sets(outputs, partialY)
     return cc.cc_loss(outputs, partialY)
 
@@ -36,10 +36,10 @@ def lws_loss(
     lw_weight0: float,
     epoch_ratio: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss of baselines/lws.py and its two parts, with the rows `index` (B,) of the table (N, K).
+    """The loss of baselines/lws.py and its parts, with the rows `index` (B,) of the table (N, K).
 
-    epoch_ratio: unused, kept for the released call. ValueError for partialY as in cc_loss, for weights and index
-    as in rc_loss.
+    epoch_ratio: unused, kept for the released call. ValueError for partialY as in cc_loss, for
+    weights and index as in rc_loss.
     """
     _require_sets(outputs, partialY)
     weights = _rows(confidence, index, outputs)

@@ -24,10 +24,8 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     out = capsys.readouterr().out
     wrong = np.flatnonzero(pd.read_csv(tmp_path / "r/selected.csv")["true_label"] != sets.argmax(1))
     assert "every set holds one label" in out
-    assert (
-        f"not a candidate in {len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}"
-        in out
-    )
+    rows = f"{len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}"
+    assert f"not a candidate in {rows}" in out
     assert np.array_equal(np.load(tmp_path / "r/candidates.npy"), sets)
     faults = {
         "shape": sets[:5],

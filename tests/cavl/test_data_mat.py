@@ -1,4 +1,6 @@
-"""Matrices of .mat files: what scipy writes is read as scipy reads it, and no damage ends the process."""
+"""Matrices of .mat files: what scipy writes is read as scipy reads it, and no damage ends the
+process.
+"""
 
 import struct
 

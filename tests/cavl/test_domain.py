@@ -1,4 +1,6 @@
-"""The public functions of the method refuse values outside their domain, and stay usable where nobody may look."""
+"""The public functions of the method refuse values outside their domain, and stay usable where
+nobody may look.
+"""
 
 import numpy as np
 import pytest
@@ -144,7 +146,9 @@ def test_other_arguments_outside_their_domain(call):
 
 
 def test_functions_are_traced_without_a_look_at_the_values():
-    """Under torch.func and torch.compile a wrong matrix is computed with, not looked at: that would break the graph."""
+    """Under torch.func and torch.compile a wrong matrix is computed with, not looked at: that would
+    break the graph.
+    """
     bad = BAD_SETS["2"]
     grad = torch.func.grad(lambda z: method.average_loss(z, bad))(Z)
     assert torch.equal(

@@ -1,4 +1,6 @@
-"""`python main.py`, in process: every flag acts, bad input ends in one line, a resumed run equals a whole one."""
+"""`python main.py`, in process: every flag acts, bad input ends in one line, a resumed run equals a
+whole one.
+"""
 
 import json
 import os
@@ -17,7 +19,7 @@ from cavl.build import build_model, build_optimizer
 from cavl.data import load_dataset
 from cavl.data_resident import Images
 from cavl.evaluate import predict
-from cavl.options import build_parser, parse
+from cavl.options import parse
 from common.cli import UserError, run_main
 from tests.cavl.runs import SAMPLE, run, state
 from tests.equality import same
@@ -37,29 +39,7 @@ def tiny_cifar(tmp_path_factory) -> Path:
     return root
 
 
-def test_plain_parser_keeps_the_references_defaults():
-    args = build_parser().parse_args([])
-    expected = dict(
-        lr=1e-3, bs=64, ds="mnist", mo="mlp", ep=250, wd=1e-3, seed=0, gpu="0", op="adam", ca=None
-    )
-    assert {k: getattr(args, k) for k in expected} == expected
-    args = parse([*SAMPLE]).args
-    assert (args.method, args.partial_type, args.cav, args.mask, args.cav_forward) == (
-        *("cavl", "uss", "logit", "candidates", "after"),
-    )
-
-
-def test_one_dash_and_two_are_the_same_and_given_flags_win_over_the_samples_defaults():
-    assert (
-        build_parser().parse_args(["-ep", "3"]).ep
-        == build_parser().parse_args(["--ep", "3"]).ep
-        == 3
-    )
-    assert parse([*SAMPLE]).args.ep == 60
-    assert parse([*SAMPLE, "-ep", "250"]).args.ep == 250
-
-
-def test_a_run_leaves_what_design_lists(tmp_path, capsys):
+def test_a_run_directory_holds_its_files(tmp_path, capsys):
     summary = run(tmp_path / "r", "-ep", "2")
     for name in (
         "config.json",
@@ -87,7 +67,7 @@ def test_a_run_leaves_what_design_lists(tmp_path, capsys):
 
 @pytest.mark.parametrize("method", ["rc", "proden", "cc", "lws", "uniform"])
 def test_every_method_trains(tmp_path, method):
-    # With its default weight 2 lws sends all outputs far below zero on this small sample and stays there.
+    # With its default weight 2 lws sends all outputs far below zero on this small sample.
     weight = ("-lw_weight", "1") if method == "lws" else ()
     summary = run(tmp_path / method, "-method", method, "-ep", "3", *weight)
     assert summary["test_accuracy_final"] > 0.15  # chance is 0.10
@@ -197,7 +177,10 @@ def test_same_seed_same_numbers_and_released_is_the_preset(tmp_path, default_sta
 
 
 def test_hard_labels_as_indices_equal_the_confidence_table(tmp_path):
-    """-smoothing of almost nothing goes through the table (n,K); the default stores the selected class only."""
+    """-smoothing of almost nothing goes through the table (n,K).
+
+    The default stores the selected class only.
+    """
     run(tmp_path / "hard", "-ep", "3")
     run(tmp_path / "table", "-ep", "3", "-smoothing", "1e-12")
     a, b = (state(tmp_path / k)["state"] for k in ("hard", "table"))
@@ -389,7 +372,10 @@ def test_an_oracle_file_without_weights_is_named(tmp_path, content):
 
 @pytest.mark.slow
 def test_cavl_beats_averaging_on_the_sample_over_three_seeds(tmp_path):
-    """Spec f: cavl above uniform by about 40 points under USS; the mean over three seeds is what is promised."""
+    """Spec f: cavl above uniform by about 40 points under USS.
+
+    The mean over three seeds is what is promised.
+    """
     entry.main(
         [
             *SAMPLE,

@@ -1,4 +1,6 @@
-"""Inside cavl/, `utils.utils_algo`, `cifar_models` and the rest are the modules of the package, not second copies."""
+"""Inside cavl/, `utils.utils_algo`, `cifar_models` and the rest are the modules of the package, not
+second copies.
+"""
 
 from pathlib import Path
 

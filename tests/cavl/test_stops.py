@@ -1,4 +1,6 @@
-"""A run that is stopped outside of its steps, by a failing evaluation or a signal, loses no step and no number."""
+"""A run that is stopped outside of its steps, by a failing evaluation or a signal, loses no step
+and no number.
+"""
 
 import json
 import os
