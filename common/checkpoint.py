@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.cli import UserError
-from common.files import atomic_save, atomic_write, clear_parts, keep_newest  # noqa: F401
+from common.errors import UserError
+from common.files import atomic_save, atomic_write, clear_parts  # noqa: F401
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 

@@ -5,11 +5,10 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common.cli import UserError, answer_to
+from common.errors import UserError, answer_to
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif"),
@@ -131,14 +130,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def keep_newest(files: Iterable[Path], count: int) -> list[Path]:
-    """Delete all but the `count` newest of `files` (by modification time, then name); return the deleted."""
-    ordered = sorted(
-        (path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name)
-    )
-    surplus = ordered[: max(0, len(ordered) - count)]
-    for path in surplus:
-        path.unlink()
-    return surplus

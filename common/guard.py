@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from common.cli import NonFiniteError
+from common.errors import NonFiniteError
 
 
 class FiniteGuard:

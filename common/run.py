@@ -34,7 +34,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from common import checkpoint
-from common.cli import UserError
+from common.errors import UserError
 from common.guard import FiniteGuard, StopSignals
 from common.rundir import claim, describe_launch, load_run, plain, settings_of
 

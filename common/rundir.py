@@ -26,7 +26,8 @@ from accelerate.utils import broadcast
 
 from common.checkpoint import atomic_write, clear_parts
 from common.checkpoint import load as load_checkpoint
-from common.cli import FREE_SETTINGS, UserError
+from common.cli import FREE_SETTINGS
+from common.errors import UserError
 
 # Open files by process and folder: a POSIX lock lives as long as its process holds the file.
 _locks: dict[tuple[int, Path], Any] = {}
