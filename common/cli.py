@@ -284,7 +284,7 @@ def settle(
 
     Layers are recipes, a sample's values, what a checkpoint was trained with, and the like.
 
-    The keys of `given` are the names that the user set: a script's Settings keep them as a frozenset.
+    The keys of `given` are what the user set; a script's Settings keep them as a frozenset.
 
     >>> settle({"epochs": 250, "lr": 0.1}, {"lr": 0.1}, {"epochs": 5, "lr": 1.0})
     Namespace(epochs=5, lr=0.1, _given={'lr'})
@@ -356,7 +356,7 @@ class _Terminated(SystemExit):
 
 @contextlib.contextmanager
 def _signals_of_a_script() -> Iterator[None]:
-    """SIGTERM ends the main function as Ctrl-C does; afterwards the handlers are those from before."""
+    """SIGTERM ends the main function as Ctrl-C does; afterwards the handlers are as before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -399,7 +399,7 @@ def _status_of(error: BaseException) -> int | None:
 
 
 def _leave_at_once(status: int) -> NoReturn:
-    """End one of several processes without the interpreter's teardown, as multiprocessing ends its children.
+    """End one of several processes without the interpreter's teardown, as multiprocessing does.
 
     gloo's threads live until the process ends. One that still drops the tensors of the last
     collective needs the interpreter's lock for it; Python before 3.14 answers a thread that asks
