@@ -24,7 +24,7 @@ from typing import Any
 
 from common.cli import OneLineParser, UserError, run_main
 from common.text import decimal, read_csv, read_text, write_csv
-from sidebyside.experiment import curve_of_runs, row_from_runs, values_by_seed
+from sidebyside.measured import curve_of_runs, row_from_runs, values_by_seed
 from sidebyside.metrics import Point
 from sidebyside.runs import ROOT, read_run
 from sidebyside.wording import mean_and_spread

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import UserError
-from sidebyside import experiment, results
+from sidebyside import measured, results
 
 FIELDS = dict(
     method="CAVL", dataset="MNIST", setting="q 0.1", metric="accuracy", protocol="last epoch"
@@ -325,18 +325,18 @@ def test_the_data_checksum_sees_names_and_contents(tmp_path):
     folder = tmp_path / "data"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a.npy").write_bytes(b"1")
-    first = experiment.data_sha(folder)
-    assert len(first) == 12 and experiment.data_sha(folder) == first
+    first = measured.data_sha(folder)
+    assert len(first) == 12 and measured.data_sha(folder) == first
     (folder / "sub" / "a.npy").rename(folder / "sub" / "b.npy")
-    second = experiment.data_sha(folder)
+    second = measured.data_sha(folder)
     (folder / "sub" / "b.npy").write_bytes(b"2")
     assert (
         len(
             {
                 first,
                 second,
-                experiment.data_sha(folder),
-                experiment.data_sha(folder / "sub" / "b.npy"),
+                measured.data_sha(folder),
+                measured.data_sha(folder / "sub" / "b.npy"),
             }
         )
         == 4
