@@ -12,7 +12,7 @@ from numbers import Real
 import numpy as np
 import torch
 
-from common.cli import DomainError  # re-exported: what the functions below raise
+from common.errors import DomainError  # re-exported: what the functions below raise
 
 
 def is_transformed() -> bool:

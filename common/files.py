@@ -5,11 +5,10 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from common.cli import UserError, answer_to
+from common.errors import UserError, answer_to
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif"),
@@ -60,11 +59,11 @@ def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part of it."""
+    """Write `data` to `path`; a reader sees the old file or the new one, never a part of it."""
     atomic_save(path, lambda temporary: temporary.write_bytes(data))
 
 
-def atomic_save(path: Path, write: Any) -> None:
+def atomic_save(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder.
 
     What a killed save of the same file left beside it is cleared away.
@@ -80,11 +79,14 @@ def atomic_save(path: Path, write: Any) -> None:
         temporary.replace(path)
     except OSError as error:
         answer = answer_to(error) or "free space and go on with --resume"
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); {answer}"
-        ) from error
+        problem = f"{path}: cannot be written ({error.strerror or error})"
+        raise UserError(f"{problem}; {answer}") from error
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -113,7 +115,8 @@ _ABANDONED_AFTER = 60  # seconds without a write; another machine's processes ca
 
 def _clear_abandoned(path: Path) -> None:
     """Delete unfinished saves of `path` by processes that are gone."""
-    for beside in os.listdir(path.parent):  # noqa: PTH208 - names alone: the folder may hold thousands of files
+    # Names alone, for the folder may hold thousands of files.
+    for beside in os.listdir(path.parent):  # noqa: PTH208
         part = _PART.fullmatch(beside)
         if part is None or part[1] != path.name or _is_alive(int(part[2])):
             continue
@@ -131,14 +134,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def keep_newest(files: Iterable[Path], count: int) -> list[Path]:
-    """Delete all but the `count` newest of `files` (by modification time, then name); return the deleted."""
-    ordered = sorted(
-        (path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name)
-    )
-    surplus = ordered[: max(0, len(ordered) - count)]
-    for path in surplus:
-        path.unlink()
-    return surplus

@@ -16,8 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from common import samples
-from common.cli import UserError
-from common.files import atomic_save, keep_newest
+from common.errors import UserError
+from common.files import atomic_save
 from common.images_read import DAMAGE, CorruptImage, why_unreadable
 from common.text import require_file
 
@@ -218,4 +218,10 @@ def _remember(names: list[str], stamps: np.ndarray) -> None:
         for left in path.parent.glob(".*.part"):  # by a killed process; one that lives looks again
             left.unlink(missing_ok=True)
         atomic_save(path, write)
-        keep_newest(path.parent.glob("*.npy"), LISTS_KEPT)
+        newest_last = sorted(path.parent.glob("*.npy"), key=_time_of)
+        for old in newest_last[:-LISTS_KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def _time_of(path: Path) -> float:
+    return path.stat().st_mtime

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import samples
-from common.cli import UserError
 from common.download import fetched
+from common.errors import UserError
 from common.text import expanded
 
 ENVIRONMENT = "WSL_DATA_DIR"

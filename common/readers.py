@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.locate import IDX_FILES, find_idx
 from common.text import read_bytes
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 from xml.parsers import expat
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import atomic_write
 
 MARK = b"\xef\xbb\xbf"  # the byte-order mark of UTF-8, which Windows editors write

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def commands_of(paper: str, script: str) -> list[list[str]]:
-    """The arguments of every `python SCRIPT ...`, each once; a backslash at the end of a line goes on."""
+    """The arguments of every `python SCRIPT ...`, each once; a backslash continues a line."""
     folder = ROOT / paper
     texts = [(folder / "README.md").read_text()]
     with (folder / "results" / "ours.csv").open(newline="") as file:

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import UserError
+from common.errors import UserError
 from common.text import expanded, read_json
 
 MARKER = "SAMPLE.json"

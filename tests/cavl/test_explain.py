@@ -93,7 +93,7 @@ def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(
 def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(
     run, picture, tmp_path, capsys, monkeypatch
 ):
-    """Under -mask product a class outside the candidates wins where all their values are negative."""
+    """Under -mask product a class outside wins where all candidates have negative values."""
     folder = shutil.copytree(run, tmp_path / "run")
     saved = checkpoint.load(folder / "checkpoints" / "last.pt")
     z = torch.tensor([[3.0, 3.0, 3.0, -2.0, 3.0, -1.0, 3.0, 3.0, 3.0, 3.0]])
