@@ -274,7 +274,7 @@ def select_by_cav(
     """The selected label, argmax_{k in S} v_k: (B,) int64, ties to the lowest class.
 
     mask "product" is the released rule, argmax_k v_k Y_k: where every candidate's v is negative,
-    the zeros outside win, and no candidate is selected (README, deviations: outside S).
+    the zeros outside win, and a class outside S is selected (README, deviations: outside S).
     """
     _require_sets(candidates, logits)
     value = class_activation_value(_at_least_float32(logits), cav)
@@ -312,24 +312,24 @@ def label_smoothing(confidence: Tensor, epsilon: float = 0.1) -> Tensor:
 class PartialLabelMethod(ABC):
     """How a method learns from candidate sets: what it believes of a sample, loss, and update.
 
-    The belief is one tensor with a row for each of the n training samples, or None. A training loop
-    keeps it, hands `loss` the rows of a batch, and writes what `update` returns in their place. A
-    row that is written in one epoch is read in the next. A field of a method's dataclass is the
-    flag of main.py of the same name.
+    What it believes is its state: a tensor with a row for each of the n training samples, or None.
+    A training loop keeps it, hands `loss` the rows of a batch, and writes what `update` returns in
+    their place. A row that is written in one epoch is read in the next. A field of a method's
+    dataclass is the flag of main.py of the same name.
     """
 
-    looks_again: ClassVar[bool] = (
-        True  # `update` takes the logits of a second forward, after the step
-    )
-    warms_up: ClassVar[bool] = False  # no update before the warm-up is over
+    # Whether `update` takes the logits of a second forward, after the step.
+    looks_again: ClassVar[bool] = True
+    # Whether there is no update before the warm-up is over.
+    warms_up: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, candidates: Tensor) -> Tensor | None:
-        """The belief before training, from all sets (n, K); None where nothing is kept."""
+        """The state before training, from all sets (n, K); None where nothing is kept."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
-        """The loss of a batch, a scalar. belief: its rows; None before the first update."""
+    def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
+        """The loss of a batch, a scalar. state: its rows; None before the first update."""
 
     def update(
         self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None
@@ -337,20 +337,20 @@ class PartialLabelMethod(ABC):
         """The batch's new rows. maps: (B, K, h, w), where the method selects by them."""
         return None
 
-    def confidence(self, belief: Tensor | None, candidates: Tensor) -> Tensor | None:
-        """The table C (n, K) of a belief in any form; None for a method without a table."""
-        return belief
+    def confidence(self, state: Tensor | None, candidates: Tensor) -> Tensor | None:
+        """The table C (n, K) of a state in any form; None for a method without a table."""
+        return state
 
     def belief(
-        self, belief: Tensor | None, candidates: Tensor, logits: Callable[[], Tensor]
+        self, state: Tensor | None, candidates: Tensor, logits: Callable[[], Tensor]
     ) -> Tensor:
         """How much each candidate is believed in the end, (n, K): the largest is the chosen label.
 
         The table C; where a method learns none, p in the set, of the logits (n, K) that `logits()`
         makes.
         """
-        confidence = self.confidence(belief, candidates)
-        if belief is None or confidence is None:
+        confidence = self.confidence(state, candidates)
+        if state is None or confidence is None:
             return candidate_probabilities(logits(), candidates)
         return confidence
 
@@ -363,7 +363,7 @@ class CAVL(PartialLabelMethod):
 
     Until a label is selected, in the first epoch and in a warm-up, the loss averages over the
     candidates. A selected label is kept as its class, (n,) int64, -1 for none yet; with smoothing
-    or a temperature the belief is the table.
+    or a temperature the state is the table C.
 
     Args:
         cav, mask: see `select_by_cav`.
@@ -392,7 +392,7 @@ class CAVL(PartialLabelMethod):
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether the belief is one class a sample, not a row of K numbers."""
+        """Whether the state is one class a sample, not a row of K numbers."""
         return self.smoothing == 0 and self.temperature is None
 
     def init(self, candidates: Tensor) -> Tensor:
@@ -400,34 +400,36 @@ class CAVL(PartialLabelMethod):
             return torch.full((len(candidates),), -1, device=candidates.device)
         return initial_confidence(candidates)
 
-    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
-        if belief is None:
+    def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
+        if state is None:
             return average_loss(logits, candidates)
         if self.keeps_labels:
-            return F.cross_entropy(logits, belief)
-        return confidence_weighted_loss(logits, belief)
+            return F.cross_entropy(logits, state)
+        return confidence_weighted_loss(logits, state)
 
     def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
         if self.temperature is not None:
             rows = soft_confidence(logits, candidates, self.temperature, self.cav)
             return label_smoothing(rows, self.smoothing)
 
-        if self.select == "cam" and maps is not None:
+        if self.select == "cav":
+            labels = select_by_cav(logits, candidates, cav=self.cav, mask=self.mask)
+        elif maps is not None:
             labels = select_by_cam(maps, candidates)
         else:
-            labels = select_by_cav(logits, candidates, cav=self.cav, mask=self.mask)
+            raise ValueError("select 'cam' needs the class activation maps")
         if self.keeps_labels:
             return labels
         one_hot = F.one_hot(labels, candidates.shape[1]).float()
         return label_smoothing(one_hot, self.smoothing)
 
-    def confidence(self, belief: Tensor | None, candidates: Tensor) -> Tensor:
-        if belief is None:
+    def confidence(self, state: Tensor | None, candidates: Tensor) -> Tensor:
+        if state is None:
             return initial_confidence(candidates)
         if not self.keeps_labels:
-            return belief
-        is_selected = (belief >= 0)[:, None]
-        one_hot = F.one_hot(belief.clamp(min=0), candidates.shape[1])
+            return state
+        is_selected = (state >= 0)[:, None]
+        one_hot = F.one_hot(state.clamp(min=0), candidates.shape[1])
         return torch.where(is_selected, one_hot, initial_confidence(candidates))
 
 

@@ -26,7 +26,7 @@ class CC(PartialLabelMethod):
     def init(self, candidates: Tensor) -> None:
         return None
 
-    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
+    def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
         return cc_loss(logits, candidates)
 
 

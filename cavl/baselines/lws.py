@@ -62,19 +62,19 @@ class LWS(PartialLabelMethod):
         n, K = candidates.shape
         return torch.full((n, K), 1 / K, device=candidates.device)
 
-    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
-        if belief is None:
-            belief = self.init(candidates)
-        return lws_loss(logits, candidates, belief, self.lw_weight, self.lw_weight0).total
+    def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
+        if state is None:
+            state = self.init(candidates)
+        return lws_loss(logits, candidates, state, self.lw_weight, self.lw_weight0).total
 
     def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
         return lws_confidence(logits, candidates)
 
     def belief(
-        self, belief: Tensor | None, candidates: Tensor, logits: Callable[[], Tensor]
+        self, state: Tensor | None, candidates: Tensor, logits: Callable[[], Tensor]
     ) -> Tensor:
         """C; -1 outside the set, whose labels C weighs too."""
-        confidence = super().belief(belief, candidates, logits)
+        confidence = super().belief(state, candidates, logits)
         return confidence.masked_fill(candidates == 0, -1)
 
 

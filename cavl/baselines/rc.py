@@ -19,10 +19,10 @@ class RC(PartialLabelMethod):
     def init(self, candidates: Tensor) -> Tensor:
         return initial_confidence(candidates)
 
-    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
-        if belief is None:
-            belief = initial_confidence(candidates)
-        return confidence_weighted_loss(logits, belief)
+    def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
+        if state is None:
+            state = initial_confidence(candidates)
+        return confidence_weighted_loss(logits, state)
 
     def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
         return candidate_probabilities(logits, candidates)

@@ -14,10 +14,10 @@ class Uniform(PartialLabelMethod):
     def init(self, candidates: Tensor) -> None:
         return None
 
-    def loss(self, logits: Tensor, candidates: Tensor, belief: Tensor | None) -> Tensor:
+    def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
         return average_loss(logits, candidates)
 
-    def confidence(self, belief: Tensor | None, candidates: Tensor) -> Tensor:
+    def confidence(self, state: Tensor | None, candidates: Tensor) -> Tensor:
         return initial_confidence(candidates)
 
 

@@ -372,7 +372,7 @@ def test_an_oracle_file_without_weights_is_named(tmp_path, content):
 
 @pytest.mark.slow
 def test_cavl_beats_averaging_on_the_sample_over_three_seeds(tmp_path):
-    """Spec f: cavl above uniform by about 40 points under USS.
+    """cavl is above uniform by about 40 points under USS.
 
     The mean over three seeds is what is promised.
     """

@@ -18,7 +18,7 @@ from common.loading import epoch_order, seed_of
 from common.rundir import seed_everything
 from mile import MILe as entry
 from mile import models
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 from tests.mile.helpers import flags, lines_of, state
 
 SIDE, BATCH, SEED, RHO, LR = 10, 4, 5, 0.12, 0.05

@@ -30,7 +30,7 @@ from mile.grids import MultilabelMNIST, idx_folder
 from mile.locate import locate_data
 from mile.real_labels import BUNDLED, labels_by_name, labels_of_val_files, read_real_labels
 from mile.sources import FolderSource, open_source
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 from tests.mile.helpers import conf_of
 
 
