@@ -4,8 +4,9 @@ An entry script imports this module before anything else, for importing torch ta
 
     import common.interrupt  # noqa: F401
 
-It acts only where the importing module is the program itself (`__main__` of a file). In a test, a notebook or
-somebody else's program it changes nothing. `common.cli.run_main` gives the handlers back before it starts.
+It acts only where the importing module is the program itself (`__main__` of a file). In a test, a
+notebook or somebody else's program it changes nothing. `common.cli.run_main` gives the handlers back
+before it starts.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ _before: dict[int, object] = {}
 
 
 def quit_at_once() -> None:
-    """From now on SIGINT and SIGTERM end the process at once; no exception that an `except` could swallow."""
+    """From now on SIGINT and SIGTERM end the process at once, past every `except`."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in SAID:
@@ -62,7 +63,7 @@ def _take() -> None:
 
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """Inside, the handlers are those from before this module was imported; afterwards they are its own."""
+    """Inside, the handlers from before this module was imported; afterwards its own again."""
     was_taken = bool(_before)
     give_back()
     try:

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule gets its own mode back, also after an error.
+    """Evaluation mode inside the block; then every submodule gets its own mode back.
 
     >>> with evaluating(network, average):
     ...     logits = network(images)
