@@ -34,7 +34,7 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> torch.Tensor:
-    """Maps (B,K,h,w) at (B,K,H,W), corners not aligned, same dtype, computed in float32 at least."""
+    """Maps (B,K,h,w) at (B,K,H,W), corners not aligned, same dtype; computed in float32."""
     corners = None if mode == "nearest" else False
     wide = at_least_float32(maps)
     return F.interpolate(wide, size=size, mode=mode, align_corners=corners).to(maps.dtype)

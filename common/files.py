@@ -5,8 +5,9 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from common.errors import UserError, answer_to
 
@@ -35,24 +36,32 @@ def visible(folder: str | Path) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if not is_hidden(path))
 
 
-def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """The pictures in a folder, sorted; with `recursive` also those of the folders below it."""
-    found = []
-    waiting = [Path(folder)]
+def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> Iterator[Path]:
+    """The visible files in a folder and in all folders below it; links are followed.
+
+    `on_error` is called for a folder that cannot be read.
+    """
     been = set()
-    while waiting:
-        here = waiting.pop()
-        place = here.stat()
+    for at, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        place = Path(at).stat()
         if (place.st_dev, place.st_ino) in been:  # a link that leads back
+            folders.clear()
             continue
         been.add((place.st_dev, place.st_ino))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in names:
+            if not is_hidden(name):
+                yield Path(at, name)
 
-        for path in visible(here):
-            if path.is_dir():
-                waiting += [path] if recursive else []
-            elif is_image(path):
-                found.append(path)
-    return sorted(found)
+
+def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
+    """The pictures in a folder, sorted; with `recursive` also those of the folders below it."""
+    found = files_below(folder, _raise) if recursive else visible(folder)
+    return sorted(path for path in found if is_image(path) and not path.is_dir())
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 # --- writing ---

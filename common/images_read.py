@@ -129,8 +129,9 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 def _is_dark(image: Image.Image) -> bool:
     """Whether 12 bits hold every colour of a picture of 16 bits, of which Pillow kept 8."""
-    bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
-    return all(highest < 4096 >> 8 for _, highest in bands)
+    bands: Any = image.getextrema()
+    colours = bands[:1] if image.mode == "LA" else bands[:3]
+    return all(highest < 4096 >> 8 for _, highest in colours)
 
 
 def _from_sixteen_bits(path: Path) -> Image.Image:

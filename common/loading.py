@@ -138,7 +138,7 @@ class _Collate:
 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
-    """Of a loader worker: a signal to the process group (torchrun, timeout) is for the run alone."""
+    """Of a loader worker: a signal to the process group (torchrun, timeout) is for the run."""
     os.setpgid(0, 0)
 
 

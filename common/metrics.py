@@ -55,7 +55,7 @@ def _falling(scores: np.ndarray, ties: Ties) -> np.ndarray:
 
 
 def precision_at_positives(scores: np.ndarray, positive: np.ndarray, ties: Ties) -> np.ndarray:
-    """The precision at the rank of each positive of one class, in the order of the ranks; (P,) float64.
+    """The precision at the rank of each positive of one class, by rising rank; (P,) float64.
 
     The mean over them is the average precision; arguments as in `ranks_of_positives`.
     """

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -145,8 +146,7 @@ def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, list
         with path.open("rb") as file:
             lines = chain.from_iterable(_line_blocks(file, path))
             # Without skipinitialspace `a, "b, c"` would be three cells.
-            options = {"delimiter": delimiter, "skipinitialspace": True, "strict": True}
-            reader = csv.reader(lines, **options)
+            reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
             yield from _numbered_rows(reader, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -242,8 +242,8 @@ def kind_name(kind: type | tuple[type, ...]) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
     return content
 
@@ -313,9 +313,10 @@ def whole(text: object, where: str, *, rounded: bool = False) -> int:
     "12.5" is an error; with `rounded` it is the nearest whole number, halves to the even one.
     """
     number = _number(text)
-    is_finite = number is not None and math.isfinite(number)
-    if is_finite and (rounded or number == math.floor(number)):
-        return round(number)
+    if number is not None and math.isfinite(number):
+        nearest = round(number)
+        if rounded or number == nearest:
+            return nearest
     expected = "a finite number" if rounded else "a whole number"
     raise UserError(f"{where}: expected {expected}, found {_shown(text)}")
 

@@ -446,6 +446,8 @@ def test_precision_on_a_gpu_is_bf16_where_it_has_it(monkeypatch, cpu, has_bf16, 
     asked_of_accelerate = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    monkeypatch.setattr(processes, "Accelerator", lambda **kwargs: asked_of_accelerate.update(kwargs))
+    monkeypatch.setattr(
+        processes, "Accelerator", lambda **kwargs: asked_of_accelerate.update(kwargs)
+    )
     make_accelerator(settings(None, cpu=cpu, mixed_precision=asked))
     assert asked_of_accelerate == {"cpu": cpu, "mixed_precision": wanted}
