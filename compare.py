@@ -1,8 +1,8 @@
-"""Side by side: what the five papers report and what we measured, as terminal tables and one HTML page.
+"""Side by side: what five papers report and what we measured, as terminal tables and a HTML page.
 
 python compare.py                                  # from */results/*.csv; writes compare.html
 python compare.py cavl/save/mnist_mlp_compare      # also draws these runs
-python compare.py --readme README.md               # also rewrites the claims table between its markers
+python compare.py --readme docs/claims.md          # also rewrites the table between its markers
 """
 
 import common.interrupt  # noqa: F401
@@ -65,7 +65,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def found(folders: list[Path]) -> list[runs.RunFolder]:
-    """The runs to show; a line on stderr for each that cannot be, or not whole. UserError where none is left."""
+    """The runs to show; a line on stderr for each that cannot be, or not whole.
+
+    UserError where none is left.
+    """
     own, faults = runs.find(folders)
     if folders and not own and len(faults) == 1:
         raise UserError(faults[0])

@@ -51,8 +51,8 @@ run_main(lambda: 0)
 """
 SLOW = """
 import time
-print("importing", flush=True)
 try:
+    print("importing", flush=True)
     time.sleep(600)
 except BaseException:  # as libraries do around their optional parts
     print("swallowed", flush=True)

@@ -151,7 +151,7 @@ def test_several_runs_without_a_deviation_are_not_called_one_run(repository):
 def test_undecided_pairs_are_counted_apart(repository):
     edit(repository / "csl" / "results" / "ours.csv", "Ignore, CE", "Ignore")
     judged = claims.judge_all(records.load(repository), register.CLAIMS)
-    held = {(j.claim.paper, j.claim.name): terminal._held(j.real, " pairs hold") for j in judged}
+    held = {(j.claim.paper, j.claim.name): terminal.held(j.real, " pairs hold") for j in judged}
     assert held["cavl", "better than averaging"] == "1 of 1 pairs hold"
     assert held["csl", "best with few labels a class"] == "1 open"
     assert held["mile", "accuracy"] == "-"
