@@ -1,7 +1,8 @@
-"""Files and folders: which of them are data, and writing a file so that it is never half there."""
+"""Files and folders: which are data, writing so that none is ever half there, locks."""
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import time
@@ -143,3 +144,14 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the operating system's lock on the file `path` inside; it is gone with its process.
+
+    Where another process holds it: wait for it, or without `wait` BlockingIOError.
+    """
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
