@@ -21,7 +21,9 @@ def class_activation_map(
     features A: (B,C,h,w); weight W: (K,C) or (K,C,1,1); no bias. `relu`: negative values become 0.
     """
     maps = torch.einsum("bchw,kc->bkhw", features, weight.flatten(1))
-    return maps.relu() if relu else maps
+    if relu:
+        maps = maps.relu()
+    return maps
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
@@ -30,7 +32,9 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     For convolution and interpolation: in half precision they lose digits everywhere, and on
     processors with AVX512-FP16 torch 2.14's depthwise convolution of float16 does not return.
     """
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return x.float()
+    return x
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, int], mode: str = "bilinear") -> torch.Tensor:

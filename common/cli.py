@@ -95,8 +95,9 @@ def whole(low: int | None = None, high: int | None = None) -> Callable[[str], in
         try:
             value = int(text)
         except ValueError as error:
-            shown = text if len(text) <= 30 else f"{text[:30]}..."
-            raise argparse.ArgumentTypeError(f"must be a whole number, not {shown!r}") from error
+            if len(text) > 30:
+                text = f"{text[:30]}..."
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
         _check_bounds(value, low, high, None, None)
         return value
 
@@ -169,7 +170,9 @@ def folder_path(text: str) -> Path:
 
 def _checkpoint(text: str) -> str:
     """argparse type of --resume: a path as text, "" for the run directory's own checkpoint."""
-    return str(_expanded(text)) if text else ""
+    if not text:
+        return ""
+    return str(_expanded(text))
 
 
 def _expanded(text: str) -> Path:
@@ -418,7 +421,6 @@ def _one_line(error: object, status: int) -> int:
     except OSError:  # whoever read it is gone: nothing may be written at the end either
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    text = message_of(error) if isinstance(error, Exception) else str(error)
     with contextlib.suppress(OSError):
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"error: {' '.join(message_of(error).split())}", file=sys.stderr, flush=True)
     return status

@@ -39,9 +39,10 @@ def _trouble(path: Path) -> str:
     """Why a file cannot be read, with its path; empty where it can be or is of no known kind."""
     try:
         if is_image(path):
-            why = why_unreadable(path)
-            return f"{path}: unreadable image ({why})" if why else ""
-        if path.name.endswith(("-ubyte", "-ubyte.gz")):
+            reason = why_unreadable(path)
+            if reason:
+                return f"{path}: unreadable image ({reason})"
+        elif path.name.endswith(("-ubyte", "-ubyte.gz")):
             read_idx(path)
         elif path.suffix.lower() in (".npy", ".npz"):
             with require_file(path).open("rb") as file:

@@ -133,7 +133,9 @@ def require_number(
 
     bounds = []
     if low > -math.inf:
-        bounds.append(f"above {low:g}" if open_low else f"at least {low:g}")
+        relation = ("at least", "above")[open_low]
+        bounds.append(f"{relation} {low:g}")
     if high < math.inf:
-        bounds.append(f"below {high:g}" if open_high else f"at most {high:g}")
+        relation = ("at most", "below")[open_high]
+        bounds.append(f"{relation} {high:g}")
     raise DomainError(f"{what} {value!r}: expected a finite number {' and '.join(bounds)}".rstrip())

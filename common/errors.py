@@ -35,10 +35,10 @@ class NonFiniteError(Exception):
     """The loss or a weight is not finite. Ends the program with status 1."""
 
 
-def message_of(error: BaseException) -> str:
+def message_of(error: object) -> str:
     """The message of an error; of one from a loader worker it is the end of a traceback."""
     text = str(error)
-    if isinstance(error, Exception) and _IN_A_WORKER in text:
+    if _IN_A_WORKER in text:
         return text.rpartition(f"{type(error).__name__}: ")[2]
     return text
 

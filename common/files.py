@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import filterfalse
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +35,7 @@ def is_image(path: str | Path) -> bool:
 
 def visible(folder: str | Path) -> list[Path]:
     """What lies in a folder, sorted, without hidden files and folders."""
-    return sorted(path for path in Path(folder).iterdir() if not is_hidden(path))
+    return sorted(filterfalse(is_hidden, Path(folder).iterdir()))
 
 
 def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> Iterator[Path]:
@@ -49,10 +50,9 @@ def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> It
             folders.clear()
             continue
         been.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in names:
-            if not is_hidden(name):
-                yield Path(at, name)
+        folders[:] = filterfalse(is_hidden, folders)
+        for name in filterfalse(is_hidden, names):
+            yield Path(at, name)
 
 
 def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
@@ -152,6 +152,9 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Where another process holds it: wait for it, or without `wait` BlockingIOError.
     """
+    kind = fcntl.LOCK_EX
+    if not wait:
+        kind |= fcntl.LOCK_NB
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind)
         yield

@@ -132,9 +132,11 @@ class _Collate:
 
     def __call__(self, pairs: Sequence[tuple[int, Any]]) -> Batch:
         kept = [pair for pair in pairs if pair[1] is not None]
-        data = self.collate([item for _, item in kept]) if kept else None
-        index = torch.tensor([index for index, _ in kept], dtype=torch.int64)
-        return Batch(data, index, len(pairs) - len(kept))
+        skipped = len(pairs) - len(kept)
+        if not kept:
+            return Batch(None, torch.empty(0, dtype=torch.int64), skipped)
+        indices, items = zip(*kept, strict=True)
+        return Batch(self.collate(list(items)), torch.tensor(indices, dtype=torch.int64), skipped)
 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
@@ -144,8 +146,9 @@ def _in_a_group_of_its_own(_worker: int) -> None:
 
 def loader_processes(wanted: int) -> int:
     """`wanted`, but no more than the CPU cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     return min(wanted, cores)
 
 

@@ -24,7 +24,9 @@ TIMM_NORMS = ("BatchNormAct2d", "SyncBatchNormAct")
 def world_size() -> int:
     """The number of processes."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if is_distributed else 1
+    if not is_distributed:
+        return 1
+    return torch.distributed.get_world_size()
 
 
 class _SumOverProcesses(torch.autograd.Function):

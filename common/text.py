@@ -226,17 +226,19 @@ def read_json(path: str | Path, kind: type | tuple[type, ...] | None = None) -> 
 
 def is_kind(value: object, kind: type | tuple[type, ...]) -> bool:
     """isinstance, except that true and false are no numbers."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
     if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, kinds)
+        return bool in _kinds(kind)
+    return isinstance(value, kind)
 
 
 def kind_name(kind: type | tuple[type, ...]) -> str:
     """A kind of json value in words: "an object", "a list or null"."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    words = dict.fromkeys(KINDS.get(one, one.__name__) for one in kinds)
+    words = dict.fromkeys(KINDS.get(one, one.__name__) for one in _kinds(kind))
     return " or ".join(words)
+
+
+def _kinds(kind: type | tuple[type, ...]) -> tuple[type, ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -347,7 +349,7 @@ def inside(root: str | Path, name: object, where: str) -> Path:
     if not isinstance(name, str):
         raise UserError(f"{where}: expected the name of a file, found {_shown(name)}")
 
-    parts = name.replace("\\", "/").split("/") if os.sep == "\\" else name.split("/")
+    parts = name.replace(os.sep, "/").split("/")
     is_absolute = name.startswith("/") or bool(Path(name).drive)
     if is_absolute or ".." in parts or "" in parts or set(parts) == {"."}:
         raise UserError(f"{where}: the name {_shown(name)} may lead out of its folder; refused")
@@ -383,5 +385,9 @@ def _shown(value: object) -> str:
     """A value as a message shows it: in quotes, shortened, json kinds in words."""
     if value is None or isinstance(value, dict | list | bool):
         return kind_name(type(value))
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
+    text = repr(value)
+    if isinstance(value, str) and not value.isprintable():
+        text = ascii(value)
+    if len(text) > 60:
+        text = f"{text[:56]}...{text[-1]}"
+    return text

@@ -52,7 +52,8 @@ def draw_imagenet(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     for number in range(1, VAL + 1):
         is_empty = rng.random() < EMPTY
         picture, digits = _scene(rng, "val", is_empty=is_empty)
-        wnid = names[int(rng.integers(10)) if is_empty else _named(digits, rng)]
+        named = int(rng.integers(10)) if is_empty else _named(digits, rng)
+        wnid = names[named]
         _save(folder / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", picture)
         real.append(sorted(WNIDS[names[digit]] for digit in digits))
     (folder / "real.json").write_text(json.dumps(real) + "\n")

@@ -45,12 +45,12 @@ def draw_voc(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     counts = {"train_aug": NUM_TRAIN_AUG, "val": NUM_VAL, "test": NUM_TEST}
     ids = {}
     for year, (split, count) in zip((2008, 2009, 2012), counts.items(), strict=True):
-        is_training = split == "train_aug"
-        digits = "train" if is_training else "val"
         ids[split] = [f"{year}_{number:06d}" for number in range(1, count + 1)]
         for number, name in enumerate(ids[split]):
-            oddity = number if is_training else -1
-            _write(root, name, oddity, digits, rng)
+            if split == "train_aug":
+                _write(root, name, number, "train", rng)
+            else:
+                _write(root, name, -1, "val", rng)
     for name in ids["test"]:
         (root / "Annotations" / f"{name}.xml").unlink()
         (root / "SegmentationClass" / f"{name}.png").unlink()
