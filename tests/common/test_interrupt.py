@@ -1,4 +1,4 @@
-"""Signals at every moment of a script's life: while it imports, works, draws its report, and ends."""
+"""Signals at every moment of a script: while it imports, works, draws its report, and ends."""
 
 import ast
 import json
