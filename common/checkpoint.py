@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.errors import UserError
+from common.errors import MissingFileError, UserError
 from common.files import atomic_save, atomic_write  # noqa: F401
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
@@ -47,7 +47,7 @@ def load(path: Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise MissingFileError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
             # About the pickle's protocol; what cannot be read is an error.

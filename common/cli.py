@@ -26,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 from common import interrupt
 from common.errors import (  # noqa: F401
     DomainError,
+    MissingFileError,
     NonFiniteError,
     UserError,
     answer_to,

@@ -63,7 +63,7 @@ def require_candidates(
     has_label = values.any(axis=1)
     if not allow_empty_rows and not has_label.all():
         empty = np.flatnonzero(~has_label)
-        shown = ", ".join(str(row) for row in empty[:5])
+        shown = ", ".join(map(str, empty[:5]))
         raise DomainError(f"{what}: {len(empty)} rows have no candidate; first: {shown}")
 
 

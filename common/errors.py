@@ -28,7 +28,11 @@ class UserError(Exception):
 
 
 class DomainError(UserError, ValueError):
-    """A value outside a function's domain: a ValueError for callers, one line for users."""
+    """A value, a setting or data that do not fit: a ValueError for callers, one line for users."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file that is not there: a FileNotFoundError for callers, one line for users."""
 
 
 class NonFiniteError(Exception):

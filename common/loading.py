@@ -21,7 +21,7 @@ from common.images_read import CorruptImage
 
 def seed_of(*parts: int) -> int:
     """A 63-bit seed from integers, the same on every machine."""
-    text = ",".join(str(int(part)) for part in parts).encode()
+    text = ",".join(map(str, map(int, parts))).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 

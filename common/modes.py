@@ -13,11 +13,13 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     >>> with evaluating(network, average):
     ...     logits = network(images)
     """
-    before = [(module, module.training) for model in models for module in model.modules()]
+    before: dict[nn.Module, bool] = {}
+    for model in models:
+        before |= {module: module.training for module in model.modules()}
     for model in models:
         model.eval()
     try:
         yield
     finally:
-        for module, was_training in before:
+        for module, was_training in before.items():
             module.training = was_training

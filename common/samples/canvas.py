@@ -173,7 +173,8 @@ class Canvas:
         (H, W) bool of this glyph alone: where glyphs overlap, the later hides the earlier, whose
         mask stays whole.
         """
-        height, width = (max(1, round(side * scale)) for side in glyph.shape)
+        height = max(1, round(glyph.shape[0] * scale))
+        width = max(1, round(glyph.shape[1] * scale))
         top = max(0, -y)
         left = max(0, -x)
         whole = _resize(glyph, height, width)

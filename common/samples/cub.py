@@ -120,7 +120,9 @@ def _write_lists(folder: Path, root: Path, lists: dict[str, list[str]]) -> None:
     write(root / "parts" / "part_locs.txt", lists["parts"])
     names, rows = _attributes()
     write(folder / "attributes.txt", [f"{n} {name}" for n, name in enumerate(names, 1)])
-    table = [" ".join(f"{value:.4f}" for value in row) for row in rows]
+    table = []
+    for row in rows:
+        table.append(" ".join(f"{value:.4f}" for value in row))
     write(root / "attributes" / "class_attribute_labels_continuous.txt", table)
 
 
