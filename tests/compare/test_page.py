@@ -204,7 +204,8 @@ def test_text_from_the_files_cannot_become_markup(repository):
     html = page.build(records.load(repository), [])
     assert "<script>alert" not in html and "&lt;script&gt;alert" in html
     assert markup.markdown("a `<b>` [x](https://e.org/?a=1) **b** [y](javascript:1)") == (
-        'a <code>&lt;b&gt;</code> <a href="https://e.org/?a=1">x</a> <strong>b</strong> [y](javascript:1)'
+        'a <code>&lt;b&gt;</code> <a href="https://e.org/?a=1">x</a> <strong>b</strong> '
+        "[y](javascript:1)"
     )
 
 
@@ -312,7 +313,8 @@ def test_the_terminal_shows_a_table_for_each_paper_and_the_claims(repository, ca
         r"COCO +FPC 1000 +CSL +mAP % +last epoch +83\.44 +82\.90 ± 0\.30 \(n 3\) +-0\.54\n", out
     )
     assert re.search(
-        r"offline sample \(not comparable to the paper\)\n.*\n.*\nMNIST \(offline sample\) +USS +cavl",
+        r"offline sample \(not comparable to the paper\)\n.*\n.*\n"
+        r"MNIST \(offline sample\) +USS +cavl",
         out,
     )
     assert re.search(r"cavl +better than averaging +1 of 1 +reproduced +1 of 1\n", out)

@@ -1,4 +1,4 @@
-"""Every command that the READMEs print is found, wherever and however it stands, and names what is there."""
+"""Every command that the READMEs print is found, wherever it stands, and names what is there."""
 
 import re
 from pathlib import Path
