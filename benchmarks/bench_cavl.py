@@ -2,8 +2,8 @@
 
     python benchmarks/bench_cavl.py             # about a minute on one core
 
-The plain ways are written for this file after the description of the released code (specs:
-per-sample Python loops, a DataLoader over single items, images decoded one by one); their results
+The plain ways are written for this file after the description of the released code (Python
+loops over samples, a DataLoader over single items, images decoded one by one); their results
 are checked against ours. Both train and evaluate on the GPU where there is one, in float32.
 """
 
