@@ -12,11 +12,7 @@ from numbers import Real
 import numpy as np
 import torch
 
-from common.cli import UserError
-
-
-class DomainError(UserError, ValueError):
-    """A value outside a function's domain. A ValueError for callers, one line for a script's user."""
+from common.errors import DomainError  # re-exported: what the functions below raise
 
 
 def is_transformed() -> bool:

@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.cli import UserError
+from common import samples
+from common.errors import UserError
+from common.files import atomic_save
 from common.images_read import DAMAGE, CorruptImage, why_unreadable
 from common.text import require_file
 
@@ -192,8 +194,6 @@ def _each(function: Callable[[str], Any], names: list[str]) -> list[Any]:
 
 
 def _cache_file(names: list[str]) -> Path:
-    from common import samples
-
     whole = "\0".join(map(os.path.abspath, names)).encode("utf-8", "surrogateescape")
     digest = hashlib.sha256(whole).hexdigest()
     return samples.cache_root() / ".checked" / f"{digest[:32]}.npy"
@@ -208,7 +208,6 @@ def _recall(names: list[str]) -> np.ndarray:
 
 def _remember(names: list[str], stamps: np.ndarray) -> None:
     """Keep the stamps for the next start; where the cache cannot be written, it looks again."""
-    from common import checkpoint
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -218,5 +217,11 @@ def _remember(names: list[str], stamps: np.ndarray) -> None:
         path = _cache_file(names)
         for left in path.parent.glob(".*.part"):  # by a killed process; one that lives looks again
             left.unlink(missing_ok=True)
-        checkpoint.atomic_save(path, write)
-        checkpoint.keep_newest(path.parent.glob("*.npy"), LISTS_KEPT)
+        atomic_save(path, write)
+        newest_last = sorted(path.parent.glob("*.npy"), key=_time_of)
+        for old in newest_last[:-LISTS_KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def _time_of(path: Path) -> float:
+    return path.stat().st_mtime

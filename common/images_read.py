@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.text import require_file
 
 # What Pillow's decoders raise for damaged files: another class for every kind of damage.

@@ -8,10 +8,12 @@ It acts only where the importing module is the program itself (`__main__` of a f
 somebody else's program it changes nothing. `common.cli.run_main` gives the handlers back before it starts.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
@@ -53,6 +55,22 @@ def give_back() -> None:
     _before.clear()
 
 
-if _is_imported_by_a_program():
-    _before = {number: signal.getsignal(number) for number in SAID}
+def _take() -> None:
+    _before.update({number: signal.getsignal(number) for number in SAID})
     quit_at_once()
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Inside, the handlers are those from before this module was imported; afterwards they are its own."""
+    was_taken = bool(_before)
+    give_back()
+    try:
+        yield
+    finally:
+        if was_taken:
+            _take()
+
+
+if _is_imported_by_a_program():
+    _take()

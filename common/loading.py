@@ -15,6 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from common.images_read import CorruptImage
+
 
 def seed_of(*parts: int) -> int:
     """A 63-bit seed from integers, the same on every machine."""
@@ -79,8 +81,6 @@ class Seeded(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Any]:
-        from common.data import CorruptImage
-
         epoch, index = key
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         seed = seed_of(self.seed, epoch, index)

@@ -5,7 +5,7 @@ from accelerate import Accelerator
 
 
 class Meter:
-    """Mean of what `add` was given since the last `compute`; exact over processes and after a resume."""
+    """Mean of what `add` was given since the last `compute`; exact over processes and resumes."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -18,20 +18,20 @@ class Meter:
         self.sums[0].add_(mean.detach(), alpha=count)
         self.sums[1].add_(count)
 
+    def _total(self) -> torch.Tensor:
+        """The sums of all processes, in every process."""
+        if self.accelerator.num_processes == 1:
+            return self.sums
+        return self.accelerator.reduce(self.sums, "sum")
+
     def synchronize(self) -> None:
         """Move all processes' sums to the main one (Run.save calls it on every process)."""
-        if self.accelerator.num_processes > 1:
-            total = self.accelerator.reduce(self.sums, "sum")
-            self.sums = total if self.accelerator.is_main_process else torch.zeros_like(total)
+        total = self._total()
+        self.sums = total if self.accelerator.is_main_process else torch.zeros_like(total)
 
     def compute(self) -> float | None:
         """The mean over all processes, None without samples; starts again from zero."""
-        total = (
-            self.accelerator.reduce(self.sums, "sum")
-            if self.accelerator.num_processes > 1
-            else self.sums
-        )
-        value, count = total.tolist()
+        value, count = self._total().tolist()
         self.sums = torch.zeros_like(self.sums)
         return value / count if count else None
 

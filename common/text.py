@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 from xml.parsers import expat
 
-from common.cli import UserError
+from common.errors import UserError
+from common.files import atomic_write
 
 MARK = b"\xef\xbb\xbf"  # the byte-order mark of UTF-8, which Windows editors write
 OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -158,15 +159,13 @@ def read_csv(path: str | Path, delimiter: str = ",") -> list[tuple[int, list[str
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
     """Write rows, whatever text they hold; `read_csv` gives them back. The file appears whole."""
-    from common import checkpoint  # imports torch, which readers of text can do without
-
     lines = [",".join(map(_quoted, row)) + "\n" for row in rows]
     try:
         data = "".join(lines).encode("utf-8")
     except UnicodeEncodeError as error:  # half of a pair of surrogates, which json can hold
         shown = ascii(error.object[error.start])
         raise UserError(f"{path}: cannot be written, {shown} is no character") from error
-    checkpoint.atomic_write(Path(path), data)
+    atomic_write(Path(path), data)
 
 
 def _quoted(value: object) -> str:

@@ -21,9 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from common.cli import UserError
+from common.errors import UserError
 from common.text import expanded, read_json
 
 MARKER = "SAMPLE.json"
@@ -152,6 +150,8 @@ def cache_root() -> Path:
 def _write(name: str, folder: Path, seed: int = SEED) -> None:
     """Draw into the new folder `folder`; the marker comes last."""
     folder.mkdir()
+    import numpy as np  # only a folder that is drawn needs it
+
     sample = REGISTRY[name]
     function = getattr(import_module(sample.module), sample.function)
     # the name takes part in the seed, so that no two samples share their noise

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from common.cam import (
@@ -15,7 +14,6 @@ from common.cam import (
     overlay,
     resize_maps,
 )
-from common.plots import save_curves, save_grid
 
 # --- maps ---
 

@@ -467,20 +467,6 @@ def test_random_states_survive_a_safe_file(tmp_path):
     assert [draws() for _ in range(3)] == wanted
 
 
-# --- retention ---
-
-
-def test_keep_newest_deletes_the_oldest_by_time_then_name(tmp_path):
-    files = [tmp_path / f"{name}.pt" for name in "abcde"]
-    for file, seconds in zip(files, [50, 10, 40, 10, 30], strict=True):
-        file.touch()
-        os.utime(file, (seconds, seconds))
-    assert checkpoint.keep_newest([*files, tmp_path / "gone.pt"], 3) == [files[1], files[3]]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "c.pt", "e.pt"]
-    assert checkpoint.keep_newest(files, 3) == []
-    assert len(checkpoint.keep_newest(files, 0)) == 3 and not list(tmp_path.iterdir())
-
-
 def test_a_whole_training_state_loads_with_weights_only(tmp_path, model):
     optimizer = torch.optim.Adam(model.parameters())
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)

@@ -22,7 +22,7 @@ from common.cli import (
     non_negative_int,
     number,
     parse_given,
-    parse_with_sample_defaults,
+    parse_or_exit,
     positive_int,
     readable_file,
     run_main,
@@ -31,7 +31,7 @@ from common.cli import (
     settle,
     whole,
 )
-from common.data import CorruptImage
+from common.images import CorruptImage
 from common.loading import seed_of
 from common.rundir import seed_everything
 from tests.common.runs import ROOT
@@ -361,20 +361,12 @@ def test_a_layer_with_an_unknown_name_is_a_mistake_of_the_program():
         (["--epochs", "9"], (9, 64)),
     ],
 )
-@pytest.mark.parametrize("as_function", [False, True])
-def test_sample_defaults_act_on_sample_runs_and_given_flags_win(argv, expected, as_function):
-    defaults = {"epochs": 5, "bs": 32}
-    chosen = (
-        (lambda first: {**defaults, "bs": 32 if first.sample else 0}) if as_function else defaults
-    )
-    args = parse_with_sample_defaults(parser, argv, lambda args: args.sample, chosen)
+def test_sample_defaults_act_on_sample_runs_and_given_flags_win(argv, expected):
+    defaults, given = parse_given(parser, argv)
+    is_sample_run = settle(defaults, given).sample
+    args = settle(defaults, given, {"epochs": 5, "bs": 32} if is_sample_run else {})
     assert (args.epochs, args.bs) == expected
-    assert args._given == {flag.removeprefix("--") for flag in argv if flag.startswith("--")}
-
-
-def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
-    parse_with_sample_defaults(parser, ["--sample"], lambda args: True, {"epochs": 5})
-    assert parser().parse_args([]).epochs == 250
+    assert set(given) == {flag.removeprefix("--") for flag in argv if flag.startswith("--")}
 
 
 # --- endings ---
@@ -436,6 +428,7 @@ def test_errors_end_in_one_line_and_their_status(error, status, text, capsys):
         raise error
 
     assert ends(lambda: run_main(main), capsys) == (status, text)
+    assert ends(lambda: parse_or_exit(lambda argv: main()), capsys) == (status, text)
 
 
 @pytest.mark.parametrize("returned, status", [(None, 0), (0, 0), (1, 1)])
@@ -559,3 +552,19 @@ def test_one_of_several_processes_ends_without_teardown(processes, ending, statu
     )  # fmt: skip
     said = ["main", "exit functions", "torn down"][: 3 if processes == 1 else 2]
     assert (done.stdout.split("\n")[:-1], done.stderr, done.returncode) == (said, error, status)
+
+
+def test_parse_or_exit_returns_the_settings_of_the_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["rich.py", *REQUIRED, "--cpu"])
+    assert parse_or_exit(lambda argv: rich_parser().parse_args(argv)).cpu
+
+
+@pytest.mark.parametrize(("argv", "status"), [(["--nonsense"], 2), (["--help"], 0)])
+def test_parse_or_exit_ends_as_the_parser_does(monkeypatch, capsys, argv, status):
+    monkeypatch.setattr(sys, "argv", ["rich.py", *REQUIRED, *argv])
+    assert ends(lambda: parse_or_exit(rich_parser().parse_args), capsys)[0] == status
+
+
+def test_parse_or_exit_leaves_a_mistake_in_the_program_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        parse_or_exit(lambda argv: 1 // 0)

@@ -13,7 +13,9 @@ from PIL import Image
 
 from common import data
 from common.cli import UserError
-from common.data import read_idx, read_mnist
+from common.files import IMAGE_SUFFIXES
+from common.locate import IDX_FILES, holds_idx
+from common.readers import read_idx, read_mnist
 
 # --- idx ---
 
@@ -101,7 +103,7 @@ def test_any_flipped_byte_of_an_archive_is_a_users_error_or_harmless(tmp_path):
 
 def mnist(folder: Path, *, train: int = 3, labels: int = 3) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, n in zip(data.IDX_FILES, (train, labels, 2, 2), strict=True):
+    for name, n in zip(IDX_FILES, (train, labels, 2, 2), strict=True):
         shape = (n, 28, 28) if "idx3" in name else (n,)
         (folder / name).write_bytes(idx(np.zeros(shape, dtype=np.uint8)))
     return folder
@@ -114,31 +116,31 @@ def test_mnist_is_four_files_that_belong_together(tmp_path):
         (2, 28, 28),
         (2,),
     ]
-    assert data.holds_idx(tmp_path / "a")
+    assert holds_idx(tmp_path / "a")
     with pytest.raises(
         UserError, match=r"images \(3, 28, 28\) and labels \(4,\) do not belong together"
     ):
         read_mnist(mnist(tmp_path / "b", labels=4))
-    file = tmp_path / "a" / data.IDX_FILES[1]
+    file = tmp_path / "a" / IDX_FILES[1]
     file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
     file.unlink()
-    assert data.holds_idx(tmp_path / "a") and len(read_mnist(tmp_path / "a")[1]) == 3
+    assert holds_idx(tmp_path / "a") and len(read_mnist(tmp_path / "a")[1]) == 3
     file.with_name(file.name + ".gz").unlink()
-    assert not data.holds_idx(tmp_path / "a") and not data.holds_idx(tmp_path / "none")
+    assert not holds_idx(tmp_path / "a") and not holds_idx(tmp_path / "none")
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{}.gz"])
 @pytest.mark.parametrize("infix", ["-idx", ".idx"])
 def test_names_with_a_dot_are_mnist_too(tmp_path, spelling, infix):
     whole = read_mnist(mnist(tmp_path))
-    for name in data.IDX_FILES:
+    for name in IDX_FILES:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
         other = spelling.format(name.replace("-idx", infix))
         (tmp_path / other).write_bytes(gzip.compress(content) if other.endswith(".gz") else content)
         if other != name:
             (tmp_path / name).mkdir()  # some archives unpack into folders of the files' names
-    assert data.holds_idx(tmp_path)
+    assert holds_idx(tmp_path)
     assert [a.shape for a in read_mnist(tmp_path)] == [a.shape for a in whole]
 
 
@@ -164,17 +166,17 @@ def test_pipes_and_folders_are_no_idx_files(tmp_path):
 )
 @pytest.mark.parametrize("shape", [(0, 28, 28), (3, 0, 0), (0,)])
 def test_empty_files_are_refused(tmp_path, place, part, shape):
-    path = mnist(tmp_path) / data.IDX_FILES[place]
+    path = mnist(tmp_path) / IDX_FILES[place]
     path.write_bytes(idx(np.zeros(shape, np.uint8)))
     with pytest.raises(
         UserError,
-        match=rf"^{tmp_path}: holds no {part} images \({data.IDX_FILES[place // 2 * 2]}: ",
+        match=rf"^{tmp_path}: holds no {part} images \({IDX_FILES[place // 2 * 2]}: ",
     ):
         read_mnist(tmp_path)
 
 
 def test_other_types_and_shapes_are_refused(tmp_path):
-    images, labels, *_ = (mnist(tmp_path) / name for name in data.IDX_FILES)
+    images, labels, *_ = (mnist(tmp_path) / name for name in IDX_FILES)
     images.write_bytes(idx(np.zeros((3, 28, 28), ">f4"), 13))
     with pytest.raises(
         UserError,
@@ -241,7 +243,7 @@ def test_check_lists_every_unreadable_file_with_its_path(mixed_folder, capsys):
     assert last == f"{len(bad)} unreadable files"
 
 
-@pytest.mark.parametrize("suffix", [*data.IMAGE_SUFFIXES, ".JPG", ".Tif"])
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".JPG", ".Tif"])
 def test_check_looks_at_every_format_that_is_read(tmp_path, capsys, suffix):
     good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
     Image.new("1" if suffix == ".pbm" else "RGB", (5, 5)).save(good)

@@ -51,8 +51,8 @@ run_main(lambda: 0)
 """
 SLOW = """
 import time
-print("importing", flush=True)
 try:
+    print("importing", flush=True)
     time.sleep(600)
 except BaseException:  # as libraries do around their optional parts
     print("swallowed", flush=True)
@@ -73,6 +73,41 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
     slow = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('still here', flush=True)"
     script = start(tmp_path, code, slow=slow)
     assert script.communicate(timeout=120) == ("still here\n", "") and script.returncode == 0
+
+
+PARSES = """
+import common.interrupt
+
+from common.cli import parse_or_exit, run_main
+
+
+def parse(argv):
+    try:
+        import slow
+    finally:
+        print("cleared up", flush=True)
+
+
+settings = parse_or_exit(parse)
+"""
+
+
+@pytest.mark.parametrize(("number", "status", "line"), SIGNALS)
+def test_a_signal_while_a_script_parses_lets_it_clear_up(tmp_path, number, status, line):
+    script = start(tmp_path, PARSES, slow=SLOW.replace("swallowed", "told").rstrip() + "; raise\n")
+    assert script.stdout.readline() == "importing\n"
+    script.send_signal(number)
+    out, err = script.communicate(timeout=120)
+    assert (out, script.returncode, err) == ("told\ncleared up\n", status, line)
+
+
+@pytest.mark.parametrize(("number", "status", "line"), SIGNALS)
+def test_a_signal_during_the_imports_after_the_parsing_is_one_line(tmp_path, number, status, line):
+    parses = "from common.cli import parse_or_exit\nparse_or_exit(print)\n\nimport slow"
+    script = start(tmp_path, IMPORTS.replace("import slow", parses), slow=SLOW)
+    assert [script.stdout.readline() for _ in range(2)] == ["None\n", "importing\n"]
+    script.send_signal(number)
+    assert end_of(script) == (status, line)
 
 
 NOT_A_PROGRAM = """

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from common import checkpoint
-from common.data import CorruptImage, train_loader
+from common.images import CorruptImage
 from common.loading import (
     EpochSampler,
     Seeded,
@@ -18,6 +18,7 @@ from common.loading import (
     gather_in_order,
     loader_processes,
     seed_of,
+    train_loader,
 )
 from tests.equality import same
 

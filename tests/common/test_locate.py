@@ -11,9 +11,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from common import data, samples
+from common import samples
 from common.cli import UserError
-from common.data import connection_limits, locate
+from common.download import connection_limits
+from common.locate import ENVIRONMENT, Location, locate
+from common.text import expanded
 
 # --- places ---
 
@@ -38,7 +40,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def find(**changed: object) -> data.Location:
+def find(**changed: object) -> Location:
     how = "get it from example.org and unpack it there"
     settings = dict(given=None, default="data/mnist", holds=holds, how_to_get=how, sample="MNIST")
     return locate("MNIST", **{**settings, **changed})
@@ -215,7 +217,7 @@ def test_the_home_of_nobody_is_a_path_that_does_not_exist(
     with pytest.raises(UserError, match="^~nosuchuser does not exist"):
         find()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.expanded("~/x") == tmp_path / "x" and data.expanded("a/~b") == Path("a/~b")
+    assert expanded("~/x") == tmp_path / "x" and expanded("a/~b") == Path("a/~b")
 
 
 def test_nothing_is_downloaded_for_a_sample_run_or_where_the_set_is(working_directory, cached):
@@ -295,4 +297,4 @@ def test_around_a_download_the_network_is_given_seconds_and_offline_nothing(monk
 
 
 def test_the_shell_variable_is_the_documented_one():
-    assert data.ENVIRONMENT == "WSL_DATA_DIR" and data.ENVIRONMENT not in os.environ
+    assert ENVIRONMENT == "WSL_DATA_DIR" and ENVIRONMENT not in os.environ

@@ -14,7 +14,7 @@ import torch
 
 from common import checkpoint
 from common.cli import NonFiniteError, run_main
-from common.data import CorruptImage
+from common.images import CorruptImage
 from common.run import Run
 from tests.common.runs import PER_EPOCH, ROOT, assert_equal_runs, evaluation, state
 from tests.common.toy import EPOCHS, SAMPLES, STEPS, settings, train
