@@ -12,6 +12,8 @@ from sidebyside.register import CLAIMS
 from sidebyside.results import OURS, PAPERS, ROOT
 
 READMES = ["README.md", *(f"{paper}/README.md" for paper in PAPERS)]
+# Their commands are looked at as those of the READMEs are, but not run.
+PAGES = ["CONTRIBUTING.md", "docs/claims.md"]
 FOLDERS = [*PAPERS, "common", "sidebyside", "scripts", "benchmarks"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.findall(r"^([a-z][\w-]*):", MAKEFILE, re.M)
@@ -114,6 +116,8 @@ def of_readme(path: str, text: str | None = None) -> list[Command]:
     if text is None:
         text = (ROOT / path).read_text(encoding="utf-8")
     home = Path(path).parent.as_posix()
+    if home not in PAPERS:
+        home = "."
     variables: dict[str, str] = {}
     found = []
     lines = text.splitlines()
