@@ -10,6 +10,7 @@ from sidebyside.claims import Judgement
 from sidebyside.records import Row
 from sidebyside.terminal import held, tally
 from sidebyside.verdict import NOT_RUN
+from sidebyside.wording import markdown_line
 
 
 def with_tables(text: str, judgements: Sequence[Judgement], top: str = "") -> str:
@@ -41,8 +42,7 @@ def _with_table(text: str, name: str, table: str) -> str:
 
 def markdown_claims(judgements: Sequence[Judgement], top: str = "") -> str:
     """A tally and a table: claim, what the paper reports, what we measured, verdict, sample."""
-    real = tally(judgement.verdict for judgement in judgements)
-    sample = tally(judgement.on_sample for judgement in judgements)
+    real, sample = _tallies(judgements)
     header = (
         "paper",
         "claim",
@@ -51,32 +51,27 @@ def markdown_claims(judgements: Sequence[Judgement], top: str = "") -> str:
         "verdict",
         "offline sample",
     )
-    return "\n".join(
-        [
-            f"{len(judgements)} claims. On real data: {real}. On the offline samples: {sample}.",
-            "",
-            *_table(header, [_claim_cells(judgement, top) for judgement in judgements]),
-        ]
-    )
+    rows = [_claim_cells(judgement, top) for judgement in judgements]
+    told = f"{len(judgements)} claims. On real data: {real}. On the offline samples: {sample}."
+    return "\n".join([told, "", *_table(header, rows)])
+
+
+def _tallies(judgements: Sequence[Judgement]) -> tuple[str, str]:
+    """How many claims got which verdict: on real data, on the samples."""
+    real = [judgement.verdict for judgement in judgements]
+    sample = [judgement.on_sample for judgement in judgements]
+    return tally(real), tally(sample)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table."""
-    lines = [_line(header), "| --- " * len(header) + "|"]
-    lines += map(_line, rows)
+    lines = [markdown_line(header), "| --- " * len(header) + "|"]
+    lines += map(markdown_line, rows)
     return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_markdown_cell, cells))} |"
 
 
 def _link(paper: str, top: str) -> str:
     return f"[{paper}]({top}{paper}/README.md)"
-
-
-def _markdown_cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _claim_cells(judgement: Judgement, top: str) -> tuple[str, ...]:
@@ -120,9 +115,7 @@ def markdown_verdicts(judgements: Sequence[Judgement], top: str = "") -> str:
 
     rows = []
     for paper, own in by_paper.items():
-        real = tally(judgement.verdict for judgement in own)
-        sample = tally(judgement.on_sample for judgement in own)
-        rows.append((_link(paper, top), str(len(own)), real, sample))
+        rows.append((_link(paper, top), str(len(own)), *_tallies(own)))
     header = ("paper", "claims", "measured here, real data", "offline sample")
     return "\n".join(_table(header, rows))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sidebyside.claims import Judgement, Pair
+from sidebyside.claims import Judgement, Pair, verdicts
 from sidebyside.numbers import lines_of
 from sidebyside.records import Paper, Row
 from sidebyside.runs import RunFolder, names, natural, told_of
@@ -96,17 +96,17 @@ def claims_table(judgements: Sequence[Judgement]) -> str:
             )
         )
     header = ("paper", "claim", "pairs that hold", "verdict", "on the sample")
+    real = tally([judgement.verdict for judgement in judgements])
     parts = [
         "== Claims (the rule: compare.html, The rule)",
         columns(header, rows),
-        f"on real data: {tally(judgement.verdict for judgement in judgements)}",
+        f"on real data: {real}",
     ]
     return "\n".join(parts)
 
 
-def tally(verdicts: Iterable[str]) -> str:
+def tally(found: Sequence[str]) -> str:
     """`2 reproduced, 1 not run`: how many claims got each verdict."""
-    found = list(verdicts)
     parts = []
     for verdict in VERDICTS:
         count = found.count(verdict)
@@ -117,9 +117,9 @@ def tally(verdicts: Iterable[str]) -> str:
 
 def held(pairs: Sequence[Pair], what: str = "") -> str:
     """`5 of 6`, of the decided pairs; those that cannot be decided are counted apart."""
-    verdicts = [pair.verdict for pair in pairs]
-    holding = verdicts.count(REPRODUCED)
-    decided = holding + verdicts.count(NOT_REPRODUCED)
+    found = verdicts(pairs)
+    holding = found.count(REPRODUCED)
+    decided = holding + found.count(NOT_REPRODUCED)
 
     parts = []
     if decided:
