@@ -1,6 +1,7 @@
 """The same rooms in all five papers, and what a room may hold and import."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,23 +70,28 @@ def test_the_room_is_there(paper, room):
 
 @papers
 def test_the_method_needs_torch_and_numpy_only(paper):
+    """So do its siblings (`method_scores.py`), which it may import."""
     allowed = {"torch", "numpy", *sys.stdlib_module_names}
-    names = imported(parsed(ROOT / paper / "method.py"))
-    assert {name.partition(".")[0] for name in names} <= allowed
+    room = [ROOT / paper / "method.py", *(ROOT / paper).glob("method_*.py")]
+    found = []
+    for path in room:
+        for name in imported(parsed(path)):
+            is_sibling = name.startswith(f"{paper}.method_")
+            if name.partition(".")[0] not in allowed and not is_sibling:
+                found.append(told(path, 1, name))
+    assert found == []
 
 
 @papers
 def test_the_method_says_what_it_offers(paper):
-    """`__all__` holds every public function and class of method.py."""
-    tree = parsed(ROOT / paper / "method.py")
-    public = set()
-    offered = None
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            public.add(node.name)
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            offered = set(ast.literal_eval(node.value))
-    assert offered is not None and public <= offered
+    """Every name in `__all__` is there, and every equation stands in this room."""
+    method = importlib.import_module(f"{paper}.method")
+    offered = method.__all__
+    assert offered and len(set(offered)) == len(offered)
+    for name in offered:
+        value = getattr(method, name)
+        if callable(value):
+            assert value.__module__.startswith(f"{paper}.method"), name
 
 
 @papers
