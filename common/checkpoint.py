@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.errors import UserError
+from common.errors import MissingFileError, UserError
 from common.files import atomic_save, atomic_write  # noqa: F401
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
@@ -47,7 +47,7 @@ def load(path: Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise MissingFileError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
             # About the pickle's protocol; what cannot be read is an error.
@@ -172,23 +172,31 @@ def load_into(module: nn.Module, state_dict: Mapping[str, torch.Tensor], source:
 
 
 def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+    """A tensor's shape; the name of what is none."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    return type(value).__name__
 
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The module inside torch.compile's and DistributedDataParallel's wrappers."""
     module = getattr(module, "_orig_mod", module)
-    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return module.module
+    return module
 
 
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators as plain data."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    of_gpus = []
+    if torch.cuda.is_available():
+        of_gpus = torch.cuda.get_rng_state_all()
     return {
         "python": random.getstate(),
         "numpy": [name, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": of_gpus,
     }
 
 

@@ -26,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 from common import interrupt
 from common.errors import (  # noqa: F401
     DomainError,
+    MissingFileError,
     NonFiniteError,
     UserError,
     answer_to,
@@ -95,8 +96,9 @@ def whole(low: int | None = None, high: int | None = None) -> Callable[[str], in
         try:
             value = int(text)
         except ValueError as error:
-            shown = text if len(text) <= 30 else f"{text[:30]}..."
-            raise argparse.ArgumentTypeError(f"must be a whole number, not {shown!r}") from error
+            if len(text) > 30:
+                text = f"{text[:30]}..."
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
         _check_bounds(value, low, high, None, None)
         return value
 
@@ -169,7 +171,9 @@ def folder_path(text: str) -> Path:
 
 def _checkpoint(text: str) -> str:
     """argparse type of --resume: a path as text, "" for the run directory's own checkpoint."""
-    return str(_expanded(text)) if text else ""
+    if not text:
+        return ""
+    return str(_expanded(text))
 
 
 def _expanded(text: str) -> Path:
@@ -418,7 +422,6 @@ def _one_line(error: object, status: int) -> int:
     except OSError:  # whoever read it is gone: nothing may be written at the end either
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    text = message_of(error) if isinstance(error, Exception) else str(error)
     with contextlib.suppress(OSError):
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"error: {' '.join(message_of(error).split())}", file=sys.stderr, flush=True)
     return status

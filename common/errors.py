@@ -28,17 +28,21 @@ class UserError(Exception):
 
 
 class DomainError(UserError, ValueError):
-    """A value outside a function's domain: a ValueError for callers, one line for users."""
+    """A value, a setting or data that do not fit: a ValueError for callers, one line for users."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file that is not there: a FileNotFoundError for callers, one line for users."""
 
 
 class NonFiniteError(Exception):
     """The loss or a weight is not finite. Ends the program with status 1."""
 
 
-def message_of(error: BaseException) -> str:
+def message_of(error: object) -> str:
     """The message of an error; of one from a loader worker it is the end of a traceback."""
     text = str(error)
-    if isinstance(error, Exception) and _IN_A_WORKER in text:
+    if _IN_A_WORKER in text:
         return text.rpartition(f"{type(error).__name__}: ")[2]
     return text
 

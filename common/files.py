@@ -1,12 +1,15 @@
-"""Files and folders: which of them are data, and writing a file so that it is never half there."""
+"""Files and folders: which are data, writing so that none is ever half there, locks."""
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import filterfalse
 from pathlib import Path
+from typing import NoReturn
 
 from common.errors import UserError, answer_to
 
@@ -32,27 +35,34 @@ def is_image(path: str | Path) -> bool:
 
 def visible(folder: str | Path) -> list[Path]:
     """What lies in a folder, sorted, without hidden files and folders."""
-    return sorted(path for path in Path(folder).iterdir() if not is_hidden(path))
+    return sorted(filterfalse(is_hidden, Path(folder).iterdir()))
+
+
+def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> Iterator[Path]:
+    """The visible files in a folder and in all folders below it; links are followed.
+
+    `on_error` is called for a folder that cannot be read.
+    """
+    been = set()
+    for at, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        place = Path(at).stat()
+        if (place.st_dev, place.st_ino) in been:  # a link that leads back
+            folders.clear()
+            continue
+        been.add((place.st_dev, place.st_ino))
+        folders[:] = filterfalse(is_hidden, folders)
+        for name in filterfalse(is_hidden, names):
+            yield Path(at, name)
 
 
 def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     """The pictures in a folder, sorted; with `recursive` also those of the folders below it."""
-    found = []
-    waiting = [Path(folder)]
-    been = set()
-    while waiting:
-        here = waiting.pop()
-        place = here.stat()
-        if (place.st_dev, place.st_ino) in been:  # a link that leads back
-            continue
-        been.add((place.st_dev, place.st_ino))
+    found = files_below(folder, _raise) if recursive else visible(folder)
+    return sorted(path for path in found if is_image(path) and not path.is_dir())
 
-        for path in visible(here):
-            if path.is_dir():
-                waiting += [path] if recursive else []
-            elif is_image(path):
-                found.append(path)
-    return sorted(found)
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 # --- writing ---
@@ -134,3 +144,17 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the operating system's lock on the file `path` inside; it is gone with its process.
+
+    Where another process holds it: wait for it, or without `wait` BlockingIOError.
+    """
+    kind = fcntl.LOCK_EX
+    if not wait:
+        kind |= fcntl.LOCK_NB
+    with path.open("a") as file:
+        fcntl.flock(file, kind)
+        yield

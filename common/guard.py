@@ -66,21 +66,24 @@ class FiniteGuard:
                 shown += ", …"
             where = f"epoch {loss.epoch}, step {loss.step}"
             problem = f"{where}: the loss is {value} (samples {shown})"
-            why = f"; {loss.explain()}" if loss.explain else ""
-            raise NonFiniteError(f"{problem}{why}; {self._good()}")
+            if loss.explain:
+                problem += f"; {loss.explain()}"
+            raise NonFiniteError(f"{problem}; {self._good()}")
 
     def check_weights(self, step: int, state: Mapping[str, Any]) -> None:
         """NonFiniteError where a collected state holds a tensor that is not finite."""
         for name, item in state.items():
-            tensors = item if isinstance(item, Mapping) else {}
-            for key, value in tensors.items():
+            if not isinstance(item, Mapping):
+                continue
+            for key, value in item.items():
                 is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
                 if is_float and not value.isfinite().all():
                     raise NonFiniteError(f"step {step}: {name} {key} is not finite; {self._good()}")
 
     def _good(self) -> str:
-        found = self.last_good if self.last_good.is_file() else "none yet"
-        return f"last good checkpoint: {found}"
+        if not self.last_good.is_file():
+            return "last good checkpoint: none yet"
+        return f"last good checkpoint: {self.last_good}"
 
 
 class StopSignals:

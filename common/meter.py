@@ -10,7 +10,7 @@ class Meter:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         has_float64 = accelerator.device.type in ("cpu", "cuda")
-        kind = torch.float64 if has_float64 else torch.float32
+        kind = (torch.float32, torch.float64)[has_float64]
         self.sums = torch.zeros(2, dtype=kind, device=accelerator.device)
 
     def add(self, mean: torch.Tensor, count: int) -> None:
@@ -24,10 +24,14 @@ class Meter:
             return self.sums
         return self.accelerator.reduce(self.sums, "sum")
 
+    def _keep_on_the_main_process(self, total: torch.Tensor) -> None:
+        self.sums.copy_(total)
+        if not self.accelerator.is_main_process:
+            self.sums.zero_()
+
     def synchronize(self) -> None:
         """Move all processes' sums to the main one (Run.save calls it on every process)."""
-        total = self._total()
-        self.sums = total if self.accelerator.is_main_process else torch.zeros_like(total)
+        self._keep_on_the_main_process(self._total())
 
     def compute(self) -> float | None:
         """The mean over all processes, None without samples; starts again from zero."""
@@ -41,4 +45,4 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put the sums back, on the main process only: they are the sums of all."""
-        self.sums.copy_(state["sums"] if self.accelerator.is_main_process else torch.zeros(2))
+        self._keep_on_the_main_process(state["sums"])

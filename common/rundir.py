@@ -99,7 +99,9 @@ def _claim_for_going_on(folder: Path) -> tuple[Path, Path | None]:
 
 
 def _claim_for_checkpoint(path: Path, folder: Path, is_named: bool) -> tuple[Path, Path]:
-    source = path / "checkpoints" / "last.pt" if path.is_dir() else path
+    source = path
+    if path.is_dir():
+        source = path / "checkpoints" / "last.pt"
     if not source.is_file():
         raise UserError(f"--resume {path}: no checkpoint there (looked for {source})")
     home = source.resolve().parent
@@ -113,7 +115,9 @@ def _claim_for_checkpoint(path: Path, folder: Path, is_named: bool) -> tuple[Pat
 
 def _claim_free_sibling(default: Path) -> Path:
     for number in range(1, 10_000):
-        folder = default if number == 1 else default.with_name(f"{default.name}-{number}")
+        folder = default
+        if number > 1:
+            folder = default.with_name(f"{default.name}-{number}")
         if holds_run(folder):
             continue
         with contextlib.suppress(_HeldElsewhere):
@@ -127,13 +131,12 @@ def _claim_free_sibling(default: Path) -> Path:
 def _newest(default: Path) -> Path:
     """The folder with the highest number that holds a run, among `default` and its siblings."""
     pattern = re.compile(re.escape(default.name) + r"(?:-(\d+))?")
-    beside = default.parent.iterdir() if default.parent.is_dir() else ()
-    numbered = []
-    for folder in beside:
+    newest = (0, default)
+    for folder in default.parent.glob("*"):
         match = pattern.fullmatch(folder.name)
         if match and holds_run(folder):
-            numbered.append((int(match[1] or 1), folder))
-    return max(numbered)[1] if numbered else default
+            newest = max(newest, (int(match[1] or 1), folder))
+    return newest[1]
 
 
 def _move_aside(folder: Path) -> Path:
@@ -192,8 +195,11 @@ def _is_locked_here(folder: Path) -> bool:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """All settings, as plain data."""
-    named = sorted(vars(args).items())
-    return {key: _setting(value) for key, value in named if not key.startswith("_")}
+    settings = {}
+    for key, value in sorted(vars(args).items()):
+        if not key.startswith("_"):
+            settings[key] = _setting(value)
+    return settings
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -251,14 +257,17 @@ def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Acceler
     A resumed run keeps the launches that stand there and adds one.
     """
     path = folder / "config.json"
-    launches = _earlier_launches(path) if path.is_file() and holds_run(folder) else []
+    launches = []
+    if path.is_file() and holds_run(folder):
+        launches = _earlier_launches(path)
     launch = {
         "command": shlex.join(sys.argv),
         "commit": commit(),
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    device = accelerator.device
-    on_gpu = device.type == "cuda"
+    device = platform.machine()
+    if accelerator.device.type == "cuda":
+        device = torch.cuda.get_device_name(accelerator.device)
     config = {
         "settings": _settings(args),
         "command": launch["command"],
@@ -267,7 +276,7 @@ def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Acceler
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "hardware": {
-            "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
+            "device": device,
             "processes": accelerator.num_processes,
             "cpu_cores": os.cpu_count(),
             "threads": torch.get_num_threads(),

@@ -503,7 +503,8 @@ def test_an_error_of_the_system_in_a_loader_worker_is_one_line_too(capsys):
 
 
 def test_a_reader_that_goes_away_is_one_line(tmp_path):
-    code = "from common.cli import run_main\nrun_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
+    code = "from common.cli import run_main\n"
+    code += "run_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
     script = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -548,8 +549,12 @@ run_main(main)
 def test_one_of_several_processes_ends_without_teardown(processes, ending, status, error):
     done = subprocess.run(
         [sys.executable, "-c", AT_THE_END.format(ending=ending)],
-        env={**os.environ, "WORLD_SIZE": str(processes)}, cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={**os.environ, "WORLD_SIZE": str(processes)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     said = ["main", "exit functions", "torn down"][: 3 if processes == 1 else 2]
     assert (done.stdout.split("\n")[:-1], done.stderr, done.returncode) == (said, error, status)
 
