@@ -2,15 +2,9 @@
 
     python benchmarks/bench_cavl.py             # about a minute on one core
 
-<<<<<<< HEAD
-The plain ways are written for this file after the released code's way (per-sample Python loops,
- a DataLoader over single items, images decoded one by one); their results are checked against ours.
-Both train and evaluate on the GPU where there is one, in float32.
-=======
 The plain ways are written for this file after the description of the released code (Python
 loops over samples, a DataLoader over single items, images decoded one by one); their results
 are checked against ours. Both train and evaluate on the GPU where there is one, in float32.
->>>>>>> main
 """
 
 import tempfile
@@ -96,12 +90,7 @@ def make_training_task() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, t
 
 
 def bench_training_epoch(repeats: int) -> tuple[float, float]:
-<<<<<<< HEAD
-    """One epoch after the first, cav_forward after: forward, loss, step, second forward, new
-    labels.
-=======
     """One epoch after the first: forward, loss, step, second forward, new labels.
->>>>>>> main
 
     In a fresh process: once blocks of some MB were freed, glibc keeps them, and the plain way's
     Adam, which makes such temporaries in every step, runs a third faster (cavl/README.md, Speed).
