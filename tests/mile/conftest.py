@@ -11,5 +11,5 @@ def no_figures(monkeypatch):
     """Runs without drawing; test_MILe.py's first test draws."""
     from mile import report
 
-    for name in ("draw_thresholds", "draw_curves", "draw_label_sets"):
-        monkeypatch.setattr(report, name, lambda *args: None)
+    for name in ("draw_thresholds", "draw_curves", "draw_label_sets", "draw_growth"):
+        monkeypatch.setattr(report, name, lambda *args, **more: None)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mile import MILe as entry
 from mile.config import config
+from mile.method import Plan
 from tests.equality import same
 
 # A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
@@ -26,6 +27,13 @@ TINY = {
 def conf_of(**settings):
     """A config class with other settings, as a user edits it."""
     return type("conf", (config,), {"device": "cpu", "num_workers": 0, **settings})
+
+
+def plan_of(**settings):
+    """method.Plan; what is not named is as config.py delivers it, with passes of 50 steps."""
+    delivered = {"schema": "MILe", "k_t": 8000, "k_s": 2000, "warmup": 0}
+    delivered |= {"generations": 100, "total_steps": 0, "pass_steps": 50}
+    return Plan(**{**delivered, **settings})
 
 
 def flags(**settings):

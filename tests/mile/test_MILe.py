@@ -10,7 +10,7 @@ import torch
 from common import samples
 from common.cli import NonFiniteError, UserError, run_main
 from mile import MILe as entry
-from mile import report
+from mile import build
 from mile.config import config
 from mile.models import build_model
 from tests.mile.helpers import TINY, flags, lines_of, run, run_folders, same, state, write_folders
@@ -135,14 +135,14 @@ class TestRuns:
     def test_compare_goes_on_with_the_run_that_was_interrupted(self, tmp_path, monkeypatch):
         original, calls = entry.compare.run_all, []
 
-        def stop_in_the_second(conf, train):
+        def stop_in_the_second(settings, train):
             def counted(child, accelerator):
-                calls.append(child.seed)
+                calls.append(child.args.seed)
                 if len(calls) == 2:
                     raise KeyboardInterrupt
                 return train(child, accelerator)
 
-            return original(conf, counted)
+            return original(settings, counted)
 
         monkeypatch.setattr(entry.compare, "run_all", stop_in_the_second)
         with pytest.raises(KeyboardInterrupt):
@@ -193,13 +193,13 @@ class TestRuns:
     def test_exported_sets_are_those_of_the_rho_trained_with_and_can_be_read_back(
         self, tmp_path, monkeypatch
     ):
-        used, original = [], report.label_sets
+        used, original = [], build.taught_sets
 
-        def recorded(*args):
-            used.append(args[2])
-            return original(*args)
+        def recorded(args, rho):
+            used.append(rho)
+            return original(args, rho)
 
-        monkeypatch.setattr(report, "label_sets", recorded)
+        monkeypatch.setattr(build, "taught_sets", recorded)
         run(tmp_path / "r", "--export_labels", rho_cover=0.9, mnist_grids=180)
         assert used == [state(tmp_path / "r")["state"]["learner"]["rho"]] != [0.25]
         root = write_folders(tmp_path / "set", ["cat", "dog"])

@@ -7,18 +7,12 @@ import pytest
 import torch
 
 from common.cli import UserError
+from mile.build import build_plan, choose_device, describe_evaluation
 from mile.config import config, parse_config, setting
-from mile.locate import choose_device, locate_data
 from mile.models import build_model, load_weights
-from mile.provenance import (
-    ClassNames,
-    describe_evaluation,
-    read,
-    require_same_classes,
-    take_from_weights,
-)
-from mile.schedule import Plan
-from mile.settings import PRESETS, SAMPLE_DEFAULTS, SETTINGS
+from mile.options import parse
+from mile.options_table import PRESETS, SAMPLE_DEFAULTS, SETTINGS
+from mile.report_weights import ClassNames, read, require_same_classes, save_weights
 
 
 def test_the_delivered_class_and_the_table_are_the_same():
@@ -60,8 +54,7 @@ def test_eval_rho_is_rho_where_it_is_not_given():
     assert parse_config(["--rho", "0.4"]).eval_rho == 0.4
     assert parse_config(["--rho", "0.4", "--eval_rho", "0.3"]).eval_rho == 0.3
     for flags, expected in (([], 0.1), (["--eval_rho", "0.3"], 0.3)):
-        conf = parse_config(["--sample", "--dataset", "mnist", *flags])
-        locate_data(conf)
+        conf = located("--dataset", "mnist", *flags)
         assert (conf.rho, conf.eval_rho) == (0.1, expected)
 
 
@@ -78,13 +71,11 @@ def test_help_shows_defaults_as_edited_and_the_command_line_is_the_default_argv(
 
 def test_sample_defaults_yield_to_flags_and_to_edited_attributes(monkeypatch):
     monkeypatch.setattr(config, "lr", 0.5)
-    conf = parse_config(["--sample", "--dataset", "mnist", "--k_t", "7"])
-    locate_data(conf)
+    conf = located("--dataset", "mnist", "--k_t", "7")
     assert (conf.lr, conf.k_t) == (0.5, 7)
     others = {n: v for n, v in SAMPLE_DEFAULTS["mnist"].items() if n not in ("lr", "k_t")}
     assert {name: getattr(conf, name) for name in others} == others
-    given = parse_config(["--sample", "--batch_size", "16"])  # the delivered value, but given
-    locate_data(given)
+    given = located("--batch_size", "16")  # the delivered value, but given
     assert given.batch_size == 16 and given.model == "small"
 
 
@@ -141,24 +132,24 @@ def test_bad_attributes_end_in_one_line_too(monkeypatch, capsys):
 )
 def test_data_and_model_must_fit(flags, message):
     with pytest.raises(UserError, match=message):
-        locate_data(parse_config(["--sample", *flags]))
+        parse(["--sample", *flags])
 
 
 def test_a_given_model_is_checked_before_data_are_looked_for(monkeypatch):
-    monkeypatch.setattr("mile.locate.locate", lambda *args, **more: pytest.fail("searched"))
+    monkeypatch.setattr("mile.data_location.locate", lambda *args, **more: pytest.fail("searched"))
     with pytest.raises(UserError, match="use resnet18-10"):
-        locate_data(parse_config(["--dataset", "mnist", "--model", "resnet18"]))
+        parse(["--dataset", "mnist", "--model", "resnet18"])
 
 
 def test_a_wrong_folder_is_named_and_no_sample_advised_where_there_is_none(tmp_path):
     with pytest.raises(UserError, match="data_path .*nowhere does not exist") as error:
-        locate_data(parse_config(["--dataset", "folder", "--data_path", str(tmp_path / "nowhere")]))
+        parse(["--dataset", "folder", "--data_path", str(tmp_path / "nowhere")])
     assert "--sample" not in str(error.value)
     (tmp_path / "info").mkdir()
     flags = ["--dataset", "webvision", "--data_path", str(tmp_path)]
-    locate_data(parse_config(flags))
+    parse(flags)
     with pytest.raises(UserError, match="val_path .*nowhere does not exist"):
-        locate_data(parse_config([*flags, "--val_path", str(tmp_path / "nowhere")]))
+        parse([*flags, "--val_path", str(tmp_path / "nowhere")])
 
 
 def test_a_folder_set_takes_no_label_file_from_the_default_place(tmp_path, monkeypatch):
@@ -169,9 +160,7 @@ def test_a_folder_set_takes_no_label_file_from_the_default_place(tmp_path, monke
     flags = ["--dataset", "folder", "--data_path", "../set/train", "--val_path", "../set/val"]
 
     def found(*more):
-        conf = parse_config([*flags, *more])
-        locate_data(conf)
-        return conf._paths["real"]
+        return parse([*flags, *more]).data.real
 
     assert found() is None
     assert found("--real_path", "../data/real.json") == Path("../data/real.json")
@@ -201,9 +190,7 @@ def test_cuda_without_a_gpu_is_one_warning(monkeypatch):
 
 def located(*flags):
     """The settings of a sample run."""
-    conf = parse_config(["--sample", *flags])
-    locate_data(conf, lambda line: None)
-    return conf
+    return parse(["--sample", *flags], lambda line: None).args
 
 
 @pytest.mark.parametrize("how", ["flag", "edit"])
@@ -217,15 +204,15 @@ def test_epochs_that_were_set_outrank_the_samples_fixed_number_of_steps(
         conf = located("--schema", schema)
     else:
         conf = located("--schema", schema, "--epoch_num", "1")
-    plan = Plan(conf, pass_steps=1500 // conf.batch_size)
+    plan = build_plan(conf, pass_steps=1500 // conf.batch_size)
     assert (plan.epochs, plan.steps) == (1, steps)
     monkeypatch.undo()
-    assert Plan(located("--schema", schema), pass_steps=23).steps == 500
+    assert build_plan(located("--schema", schema), pass_steps=23).steps == 500
 
 
 def test_epochs_given_at_their_delivered_value_are_given():
     conf = located("--epoch_num", "100")
-    assert conf.total_steps == 0 and Plan(conf, pass_steps=23).epochs == 100
+    assert conf.total_steps == 0 and build_plan(conf, pass_steps=23).epochs == 100
 
 
 def test_of_two_lengths_the_one_given_last_counts(monkeypatch, capsys):
@@ -266,8 +253,7 @@ def test_a_model_that_was_set_is_the_model_of_a_sample_run(monkeypatch, model):
 
 def test_what_the_sample_sets_is_said():
     said = []
-    conf = parse_config(["--sample", "--dataset", "mnist", "--lr", "0.1"])
-    locate_data(conf, said.append)
+    parse(["--sample", "--dataset", "mnist", "--lr", "0.1"], said.append)
     assert len(said) == 1 and max(map(len, said[0].splitlines())) <= 120
     assert "model small-10, mnist_size 30, total_steps 600, batch_size 64, rho 0.1" in " ".join(
         said[0].split()
@@ -282,7 +268,7 @@ def test_a_path_given_at_its_delivered_value_is_given(tmp_path, monkeypatch):
         ["--val_path", "../data/val"],
     ):
         with pytest.raises(UserError, match="does not exist|is not in"):
-            locate_data(parse_config(flags))
+            parse(flags)
 
 
 # ---- flags act, or are refused --------------------------------------------------------------------
@@ -374,10 +360,8 @@ def test_flags_that_act_in_one_of_several_schemas_are_taken():
 
 def test_total_steps_take_the_place_of_epoch_num_which_is_said():
     said = []
-    conf = parse_config(
-        ["--sample", "--dataset", "mnist", "--total_steps", "6", "--epoch_num", "2"]
-    )
-    locate_data(conf, said.append)
+    flags = ["--sample", "--dataset", "mnist", "--total_steps", "6", "--epoch_num", "2"]
+    conf = parse(flags, said.append).args
     assert conf.total_steps == 6 and said[-1] == "set, but without effect here: epoch_num"
 
 
@@ -386,8 +370,7 @@ def test_an_attribute_without_effect_is_named_and_not_refused(monkeypatch):
     monkeypatch.setattr(config, "image_size", 32)
     monkeypatch.setattr(config, "warmup", 5)
     said = []
-    conf = parse_config(["--sample", *MNIST, "--schema", "sigmoid", "--k_t", "7"])
-    locate_data(conf, said.append)
+    parse(["--sample", *MNIST, "--schema", "sigmoid", "--k_t", "7"], said.append)
     assert said[-1] == "set, but without effect here: image_size, k_t, warmup"
 
 
@@ -404,10 +387,8 @@ def weights_of(path, **settings):
 
 
 def evaluated(*flags):
-    conf = parse_config(["--eval_only", *flags])
-    take_from_weights(conf)
-    locate_data(conf, lambda line: None)
-    return conf
+    """What parsing makes of an evaluation."""
+    return parse(["--eval_only", *flags], lambda line: None)
 
 
 def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags_win(tmp_path):
@@ -419,7 +400,8 @@ def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags
         rho=0.3,
         mnist_test_grids=50,
     )
-    conf = evaluated("--pretrained", str(path), "--sample")
+    settings = evaluated("--pretrained", str(path), "--sample")
+    conf = settings.args
     expected = {
         "dataset": "mnist",
         "model": "small-10",
@@ -429,26 +411,30 @@ def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags
     }
     expected |= {"rho": 0.3, "eval_rho": 0.4, "mnist_test_grids": 50, "threshold_on": "logit"}
     assert {name: getattr(conf, name) for name in expected} == expected
-    told = describe_evaluation(conf, 10)
+    told = describe_evaluation(settings, 10)
     assert told == (
         "evaluating small-10 on mnist, 10 classes, 28x28 px, ImageNet's mean and deviation; "
         "schema sigmoid, protocol unofficial, threshold 0.4 (as the weights say)"
     )
 
-    conf = evaluated(
+    settings = evaluated(
         "--pretrained", str(path), "--sample", "--mnist_size", "56", "--eval_rho", "0.1"
     )
+    conf = settings.args
     assert (conf.mnist_size, conf.eval_rho, conf.schema) == (56, 0.1, "sigmoid")
-    assert describe_evaluation(conf, 10).endswith(
+    assert describe_evaluation(settings, 10).endswith(
         "(as the weights say, but mnist_size, eval_rho as given)"
     )
 
 
 def test_weights_alone_are_evaluated_with_the_settings_at_hand_which_is_said(tmp_path):
     torch.save(dict(torch.load(weights_of(tmp_path), weights_only=True)), tmp_path / "bare.pth")
-    conf = evaluated("--pretrained", str(tmp_path / "bare.pth"), "--sample", *MNIST)
+    settings = evaluated("--pretrained", str(tmp_path / "bare.pth"), "--sample", *MNIST)
+    conf = settings.args
     assert (conf.schema, conf.mnist_size) == ("MILe", 30)
-    assert describe_evaluation(conf, 10).endswith("(not in the weights, so as set or by default)")
+    assert describe_evaluation(settings, 10).endswith(
+        "(not in the weights, so as set or by default)"
+    )
 
 
 def test_a_setting_in_the_weights_that_none_can_have_is_named(tmp_path):
@@ -461,14 +447,17 @@ def test_a_setting_in_the_weights_that_none_can_have_is_named(tmp_path):
 
 
 def test_weights_of_other_classes_are_refused(tmp_path):
-    conf = evaluated("--pretrained", str(weights_of(tmp_path, _classes=["cat", "dog"])), "--sample")
-    require_same_classes(conf, ["cat", "dog"])
+    says = {"dataset": "mnist", "model": "small-10", "classes": ["cat", "dog"]}
+    path = save_weights(build_model("small-10"), "MILe_0.pth", folder=tmp_path, keep=1, says=says)
+    classes = evaluated("--pretrained", str(path), "--sample").trained.classes
+    require_same_classes(classes, ["cat", "dog"], "w.pth")
+    require_same_classes(None, ["cat", "dog"], "w.pth")
     for names, message in (
         (["dog", "cat"], "class 0 is 'dog' here, 'cat' in the weights"),
         (["cat", "dog", "hen"], "3 classes here, 2 in the weights"),
     ):
         with pytest.raises(UserError, match=message):
-            require_same_classes(conf, names)
+            require_same_classes(classes, names, "w.pth")
         with pytest.raises(ValueError, match=message):
             ClassNames(names).load_state_dict({"names": ["cat", "dog"]})
 
@@ -534,7 +523,7 @@ def test_what_is_missing_is_said_in_two_lines_at_most(tmp_path, monkeypatch, fla
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WSL_DATA_DIR", raising=False)
     with pytest.raises(UserError) as error:
-        locate_data(parse_config(flags))
+        parse(flags)
     message = str(error.value)
     assert len(f"error: {message}") <= 240 and "\n" not in message
     assert "--data_path" in message or "--mnist_path" in message or "--sample" in message
@@ -545,7 +534,7 @@ def test_numpy_numbers_in_a_weight_file_are_numbers(tmp_path):
     torch.save(
         {"settings": {"rho": np.float64(0.4), "image_size": np.int64(32)}, "state": {}}, path
     )
-    settings, _ = read(path)
+    settings = read(path).settings
     assert (
         settings["rho"] == 0.4
         and settings["image_size"] == 32

@@ -1,6 +1,7 @@
 """Readers of image folders: indices, subsets, the order of batches, faulty files named in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from PIL import Image
 from common import samples
 from common.cli import UserError
 from common.samples.imagenet import WNIDS
-from mile.config import parse_config
-from mile.dataset import ImageNetReal, ImageNetTrain, train_samples
-from mile.folders import (
+from mile.build import open_source
+from mile.data_folders import (
     LabelledImages,
     balanced_subset,
     class_folders,
@@ -26,10 +26,11 @@ from mile.folders import (
     webvision_lists,
     wnid_index,
 )
-from mile.grids import MultilabelMNIST, idx_folder
-from mile.locate import locate_data
-from mile.real_labels import BUNDLED, labels_by_name, labels_of_val_files, read_real_labels
-from mile.sources import FolderSource, open_source
+from mile.data_grids import read_digits
+from mile.data_labels import BUNDLED, labels_by_name, labels_of_val_files, read_real_labels
+from mile.data_location import idx_folder
+from mile.dataset import ImageNetReal, ImageNetTrain, train_samples
+from mile.options import parse
 from tests.cavl.test_loaders import write_idx
 from tests.mile.helpers import conf_of
 
@@ -57,11 +58,8 @@ def imagenet(tmp_path):
 
 def folder_conf(root, *more):
     paths = ["--data_path", str(root / "train"), "--val_path", str(root / "val")]
-    conf = parse_config(
-        [*paths, "--image_size", "32", "--batch_size", "4", "--num_workers", "0", *more]
-    )
-    locate_data(conf)
-    return conf
+    shape = ["--image_size", "32", "--batch_size", "4", "--num_workers", "0"]
+    return parse([*paths, *shape, *more])
 
 
 def test_labels_are_indices_in_the_full_imagenet(imagenet):
@@ -92,8 +90,8 @@ def test_the_streams_order_is_a_function_of_the_step(imagenet):
     later = source.stream(6)
     for batch in batches[6:]:
         other = next(later)
-        assert torch.equal(batch.index, other.index) and torch.equal(batch.input, other.input)
-    assert sorted(i for b in batches[:4] for i in b.index.tolist()) != sorted(range(16))
+        assert torch.equal(batch.ids, other.ids) and torch.equal(batch.input, other.input)
+    assert sorted(i for b in batches[:4] for i in b.ids.tolist()) != sorted(range(16))
 
 
 def test_subsets_by_share_by_file_and_class_weights(imagenet):
@@ -116,8 +114,8 @@ def test_subsets_by_share_by_file_and_class_weights(imagenet):
 
 
 def test_faulty_folders_and_real_labels_are_named(imagenet, tmp_path):
-    def read(**more):
-        FolderSource(folder_conf(imagenet, *more), Accelerator(cpu=True))
+    def read():
+        open_source(folder_conf(imagenet), Accelerator(cpu=True))
 
     with pytest.raises(UserError, match="val_path .*nowhere does not exist.*--sample"):
         folder_conf(imagenet, "--val_path", str(imagenet / "nowhere"))
@@ -210,15 +208,15 @@ def test_webvision_lists(imagenet, tmp_path):
         "--num_workers",
         "0",
     ]
-    conf = parse_config([*flags, "--batch_size", "4", "--reweight", "uniform"])
-    locate_data(conf)
+    conf = parse([*flags, "--batch_size", "4", "--reweight", "uniform"])
     with pytest.warns(UserWarning, match="6 training images stand twice in the lists; each counts"):
         source = open_source(conf, Accelerator(cpu=True))
     assert source.second_evaluation() is None
     batch = next(source.stream(0))
     assert source.train_size == 12 and batch.weight.tolist() == pytest.approx([1 / 6] * 4)
     assert next(source.evaluation()).real == [[3]]
-    conf._paths["imagenet"] = imagenet / "val"  # its own validation set, and ImageNet's
+    # Its own validation set, and ImageNet's.
+    conf = replace(conf, data=replace(conf.data, imagenet=imagenet / "val"))
     second = torch.cat(
         [batch.label for batch in open_source(conf, Accelerator(cpu=True)).second_evaluation()]
     )
@@ -248,7 +246,7 @@ def test_the_images_set_aside_are_never_trained_on(imagenet):
     seen = torch.cat([next(stream).input for _ in range(3 * source.pass_steps)])
     assert len(held) == 1 and source.train_size == 17
     assert not any(torch.equal(picture, held[0]) for picture in seen)
-    conf.train_frac = 0.5
+    conf.args.train_frac = 0.5
     with pytest.raises(UserError, match="rho_cover: a tenth of the 9 training images is none"):
         open_source(conf, Accelerator(cpu=True))
 
@@ -447,9 +445,8 @@ def test_empty_lists_and_names_that_lead_out_of_webvision_are_refused(tmp_path, 
 def test_the_folder_of_mnist_is_taken_at_any_depth(below):
     root = samples.ensure("MNIST_clean")
     assert idx_folder(root / below) == root / "MNIST" / "raw"
-    conf = parse_config(["--dataset", "mnist", "--mnist_path", str(root / below)])
-    locate_data(conf)
-    assert conf._is_sample and len(MultilabelMNIST(conf._paths["root"]).arrays[1]) == 1300
+    data = parse(["--dataset", "mnist", "--mnist_path", str(root / below)]).data
+    assert data.is_sample and len(read_digits(data.root).train.labels) == 1300
 
 
 # ---- empty sets -----------------------------------------------------------------------------------
@@ -471,7 +468,7 @@ def test_fewer_digits_than_a_grid_has_cells_are_refused_at_the_start(tmp_path, p
         n = 8 if name == part else count
         write_idx(tmp_path / f"{name}-images-idx3-ubyte", np.zeros((n, 28, 28)))
         write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(n) % 10)
-    conf = parse_config(
+    conf = parse(
         [
             "--dataset",
             "mnist",
@@ -483,7 +480,6 @@ def test_fewer_digits_than_a_grid_has_cells_are_refused_at_the_start(tmp_path, p
             "2",
         ]
     )
-    locate_data(conf)
     with pytest.raises(UserError, match="8 digits, a grid needs 9"):
         open_source(conf, Accelerator(cpu=True))
 

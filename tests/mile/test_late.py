@@ -15,10 +15,10 @@ from PIL import Image
 from common.cli import UserError, run_main
 from common.images import CorruptImage
 from mile import MILe as entry
-from mile import evaluation, figures, report
+from mile import figures, report
+from mile.build import open_source
 from mile.dataset import eval_transform
-from mile.evaluation import evaluate
-from mile.sources import open_source
+from mile.evaluate import evaluate
 from tests.mile.helpers import assert_same_run, flags, lines_of, run_folders, state, write_folders
 from tests.mile.test_dataset import folder_conf, imagenet  # noqa: F401
 
@@ -249,8 +249,7 @@ def test_after_a_failed_evaluation_resume_repeats_no_step(root, tmp_path, monkey
         steps.append(1)
         return one_step(*args)
 
-    place = "mile.evaluation.evaluate" if when == "rho_cover" else "mile.MILe.evaluate"
-    monkeypatch.setattr(place, failing)
+    monkeypatch.setattr(entry, "evaluate", failing)
     monkeypatch.setattr(entry, "one_step", counted)
     with pytest.raises(CorruptImage):
         run_folders(root, tmp_path / "r", **own)
@@ -294,17 +293,17 @@ def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(
 def test_a_signal_while_rho_is_chosen_is_answered(root, tmp_path, monkeypatch, received):
     own = {"total_steps": 4, "k_t": 1, "k_s": 1, "rho_cover": 0.9}
     run_folders(root, tmp_path / "whole", **own)
-    original, number = evaluation.evaluate, getattr(signal, received)
+    original, number = entry.evaluate, getattr(signal, received)
 
     def interrupted(*args):
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # the first evaluation of a run is the one that chooses rho
         return original(*args)
 
-    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    monkeypatch.setattr(entry, "evaluate", interrupted)
     with pytest.raises(SystemExit) as stop:
         run_folders(root, tmp_path / "r", **own)
     assert stop.value.code == 128 + number
-    monkeypatch.setattr(evaluation, "evaluate", original)
+    monkeypatch.setattr(entry, "evaluate", original)
     run_folders(root, tmp_path / "r", "--resume", **own)
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 

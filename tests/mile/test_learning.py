@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from common.cli import UserError
-from mile.config import config
-from mile.learning import IteratedLearning, bce_loss, pseudo_labels
+from mile.learning import IteratedLearning, LearningRate, bce_loss, pseudo_labels
+from mile.method import Phases, annealed_rho
 from mile.models import build_model, load_weights
-from mile.schedule import LearningRate, Phases, Plan, rho_at
-from mile.settings import SETTINGS, resolve
+from tests.mile.helpers import plan_of
 
 X, Y = torch.randn(12, 3, 12, 12, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
 
@@ -54,9 +53,9 @@ def test_bce_loss_sums_over_classes_and_passes_gradcheck():
         assert torch.autograd.gradcheck(
             lambda z, r=reduction: bce_loss(z, target, r, torch.tensor([1.0, 2, 3])), z
         )
-    with pytest.raises(ValueError, match="'none': sum or mean"):
+    with pytest.raises(ValueError, match="'none': choose from sum, mean"):
         bce_loss(logits, torch.ones(4, 6), "none")
-    with pytest.raises(ValueError, match="'p': prob or logit"):
+    with pytest.raises(ValueError, match="'p': choose from prob, logit"):
         pseudo_labels(logits, 0.5, "p")
 
 
@@ -171,51 +170,40 @@ def test_state_dict_resumes_inside_a_phase():
     assert equal(a.teacher.state_dict(), b.teacher.state_dict()) and b.rho == 0.2
 
 
-def conf_of(**settings):
-    defaults = {name: resolve(config, name) for name in SETTINGS}
-    return argparse.Namespace(**{**defaults, **settings})
-
-
 def test_plan_has_exact_phases_and_warmup_and_a_cut_end():
-    plan = Plan(conf_of(k_t=3, k_s=2, warmup=1, epoch_num=3), pass_steps=50)
+    plan = plan_of(k_t=3, k_s=2, warmup=1, generations=3)
     assert [plan.phases(g) for g in range(3)] == [Phases(4, 2), Phases(3, 2), Phases(3, 2)]
     assert plan.steps == 16 and plan.start(2) == 11
-    cut = Plan(conf_of(k_t=3, k_s=2, warmup=1, total_steps=10), pass_steps=50)
+    cut = plan_of(k_t=3, k_s=2, warmup=1, total_steps=10)
     assert (cut.epochs, cut.phases(1)) == (2, Phases(3, 1))
-    passes = Plan(conf_of(schema="sigmoid", epoch_num=2), pass_steps=50)
+    passes = plan_of(schema="sigmoid", generations=2)
     assert (passes.steps, passes.phases(1)) == (100, Phases(50, 0))
 
 
 def test_learning_rate_schedules():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    conf = conf_of(schema="sigmoid", total_steps=100, lr_schedule="step", lr_milestones="0.6,0.85")
-    rates = LearningRate(conf, [optimizer], Plan(conf, 10))
+
+    def rates_of(schedule, milestones="30,60,80", **plan):
+        return LearningRate(schedule, milestones, [optimizer], plan_of(pass_steps=10, **plan))
+
+    rates = rates_of("step", "0.6,0.85", schema="sigmoid", total_steps=100)
     assert [round(rates.factor(s), 6) for s in (0, 59, 60, 84, 85)] == [1, 1, 0.1, 0.1, 0.01]
-    conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="step")
-    rates = LearningRate(conf, [optimizer], Plan(conf, 10))
+    rates = rates_of("step", schema="sigmoid", generations=110)
     assert rates.factor(299) == 1 and rates.factor(300) == 0.1
-    conf = conf_of(k_t=3, k_s=2, warmup=7, epoch_num=4, lr_schedule="step", lr_milestones="1,3,0.9")
-    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [
-        12,
-        22,
-        24,
-    ]  # borders of generations
-    conf = conf_of(
-        schema="sigmoid", epoch_num=110, total_steps=25, lr_schedule="step", lr_milestones="2"
-    )
-    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [20]
-    conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="cosine")
-    rates = LearningRate(conf, [optimizer], Plan(conf, 10))
+    rates = rates_of("step", "1,3,0.9", k_t=3, k_s=2, warmup=7, generations=4)
+    assert rates.milestones == [12, 22, 24]  # borders of generations
+    rates = rates_of("step", "2", schema="sigmoid", generations=110, total_steps=25)
+    assert rates.milestones == [20]
+    rates = rates_of("cosine", schema="sigmoid", generations=110)
     rates.before_step(550)
     assert rates.now == pytest.approx(0.5)
 
 
 def test_annealed_rho_reaches_rho_half_way():
-    conf = conf_of(rho_start=0.5)
-    values = [rho_at(conf, g, 11, 0.1) for g in range(11)]
+    values = [annealed_rho(0.1, 0.5, g, 11) for g in range(11)]
     assert values[0] == 0.5 and values[5:] == pytest.approx([0.1] * 6)
     assert values == sorted(values, reverse=True)
-    assert rho_at(conf_of(), 0, 11, 0.1) == 0.1
+    assert annealed_rho(0.1, None, 0, 11) == 0.1
 
 
 def test_bias_starts_at_the_prior():

@@ -8,20 +8,20 @@ from accelerate import Accelerator
 from sklearn.metrics import average_precision_score
 
 from common.cli import UserError
-from mile.build import build_network
+from mile.build import build_network, taught_sets
 from mile.config import config, parse_config
-from mile.models import build_model
-from mile.report import averaged_over, label_sets
-from mile.thresholds import (
-    Study,
+from mile.evaluate import (
+    Outputs,
     classes_without_positive,
-    covering_rho,
     mean_average_precision,
     threshold_study,
     trivial_f1,
 )
-from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model, writable
-from tests.mile.helpers import conf_of
+from mile.method import covering_rho
+from mile.models import build_model
+from mile.report import averaged_over
+from mile.report_weights import writable
+from mile.utils import RealMetrics, device_of, eval, multi_hot, prediction_set, save_model
 
 LOGITS = torch.tensor([[2.0, 1.0, -9.0], [-9.0, -8.0, -9.0], [0.5, 0.5, 3.0], [1.0, 0.0, -1.0]])
 LABEL, REAL = torch.tensor([0, 1, 0, 2]), [[0, 2], [0], [0, 1, 2], []]
@@ -161,7 +161,9 @@ def test_threshold_study_equals_the_metric_at_every_threshold(protocol):
         metrics.update(logits, torch.zeros(40, dtype=torch.int64), real)
         found = metrics.compute()
         ours = (study.f1[place], study.precision[place], study.recall[place], study.coverage[place])
-        assert [v.item() for v in ours] == [found[name] for name in Study.METRICS]
+        assert [v.item() for v in ours] == [
+            found[name] for name in ("real_f1", "precision", "recall", "label_coverage")
+        ]
     best = study.best
     assert best["best_f1"] == study.f1.max() and best["best_f1_threshold"] in study.rho.tolist()
 
@@ -208,29 +210,32 @@ def test_the_threshold_that_covers_y_stays_between_prior_and_second_label():
 
 def test_label_sets_for_export():
     conf = parse_config([])
-    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [
+    outputs = Outputs(LOGITS, LABEL, multi_hot(REAL, 3), torch.arange(4))
+    assert taught_sets(conf, 0.5)(outputs).int().tolist() == [
         [1, 1, 0],
         [0, 0, 0],
         [1, 1, 1],
         [1, 0, 0],
     ]
     conf.keep_ground_truth = True
-    assert label_sets(LOGITS, LABEL, 0.5, conf).int().tolist() == [
+    assert taught_sets(conf, 0.5)(outputs).int().tolist() == [
         [1, 1, 0],
         [0, 1, 0],
         [1, 1, 1],
         [1, 0, 1],
     ]
     conf.schema = "softmax"
-    assert torch.equal(label_sets(LOGITS, LABEL, 0.5, conf), prediction_set(LOGITS, 0.5, "softmax"))
+    assert torch.equal(taught_sets(conf, 0.5)(outputs), prediction_set(LOGITS, 0.5, "softmax"))
 
 
 def test_published_weights_from_the_cache_or_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     accelerator, folder = Accelerator(cpu=True), tmp_path / "hub" / "checkpoints"
 
-    def build(classes, **settings):
-        return build_network(conf_of(pretrained="imagenet", **settings), classes, accelerator)
+    def build(classes, model, bias_init="prior"):
+        return build_network(
+            model, classes, accelerator, bias_init=bias_init, pretrained="imagenet"
+        )
 
     with pytest.raises(
         UserError, match=r"download failed \(.*WSL_OFFLINE is set.*give a weight file"

@@ -1,11 +1,11 @@
-"""Image folders: which files, which classes, which share of them; the items that loaders read (spec d)."""
+"""Image folders: which files, which classes, which share of them; the items that loaders read."""
 
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +16,22 @@ from torch.utils.data import Dataset
 from common.aliases import one_module
 from common.cli import UserError
 from common.domain import require_indices, require_number
-from common.images import IMAGE_SUFFIXES, image_files, is_image, read_image, visible
+from common.files import IMAGE_SUFFIXES, image_files, is_image, visible
+from common.images import read_image
 from common.text import inside, numbered_lines, once
+from mile.data_labels import labels_by_name, labels_of_val_files
 
-one_module(__name__, "mile.folders")
+one_module(__name__, "mile.data_folders")
 
 Samples = list[tuple[str, int]]
 LISTED = re.compile(r"(.+?)\s+([0-9]{1,3})")  # WebVision's "PATH LABEL"
 
 
 def class_folders(root: Path, what: str) -> list[str]:
-    """The sorted names of the class folders, hidden ones left out; UserError where there is none (a flat folder)."""
+    """The sorted names of the class folders, hidden ones left out.
+
+    UserError where there is none (a flat folder).
+    """
     root = Path(root)
     if not root.is_dir():
         raise UserError(
@@ -37,26 +42,29 @@ def class_folders(root: Path, what: str) -> list[str]:
     if not names:
         flat = sum(is_image(entry) for entry in entries)
         raise UserError(
-            f"{root}: no class folders, {flat} images at its top; sort {what} into one folder a class "
-            "(ImageNet: val/n01440764/ILSVRC2012_val_00000293.JPEG)"
+            f"{root}: no class folders, {flat} images at its top; sort {what} into one folder a "
+            "class (ImageNet: val/n01440764/ILSVRC2012_val_00000293.JPEG)"
         )
     return names
 
 
 def wnid_index(names: Sequence[str], root: Path) -> dict[str, int]:
-    """Folder name -> index among ImageNet's 1,000 sorted WNIDs, also where only some classes are there."""
+    """Folder name -> index among all 1,000 sorted WNIDs, also where only some are there."""
     table = {wnid: c for c, wnid in enumerate(ImageNetInfo().label_names())}
     strangers = [name for name in names if name not in table]
     if strangers:
         shown = ", ".join(strangers[:5])
         raise UserError(
-            f"{root}: {len(strangers)} folders are no ImageNet class (WNID): {shown}; --dataset folder?"
+            f"{root}: {len(strangers)} folders are no ImageNet class (WNID): {shown}; "
+            "--dataset folder?"
         )
     return {name: table[name] for name in names}
 
 
 def list_images(root: Path, index: dict[str, int]) -> Samples:
-    """All images (path, class index) below the class folders, in ImageFolder's order; hidden ones are left out.
+    """All images (path, class index) below the class folders, in ImageFolder's order.
+
+    Hidden ones are left out.
 
     UserError where there is none.
     """
@@ -71,7 +79,9 @@ def list_images(root: Path, index: dict[str, int]) -> Samples:
 
 
 def list_validation(root: Path, index: dict[str, int]) -> Samples:
-    """Validation images (path, class index): class folders, or Tiny-ImageNet's images/ with val_annotations.txt.
+    """Validation images (path, class index).
+
+    Class folders, or Tiny-ImageNet's images/ with val_annotations.txt.
 
     UserError names a class without a training folder, and a file that is listed twice.
     """
@@ -108,11 +118,14 @@ def _require_training_folders(names: Iterable[str], index: dict[str, int], root:
 def balanced_subset(
     samples: Samples, frac: float, seed: int = 42, num_classes: int | None = None
 ) -> Samples:
-    """The same share of each class, chosen as the authors do; samples (path, target) as ImageFolder lists them.
+    """The same share of each class, chosen as the authors do.
 
-    r = RandomState(seed); kept classes = r.permutation(C)[:num_classes], renumbered by rank; r shuffles all
-    samples; of each class, in order of first appearance, the first int(n * frac). Everything: unchanged.
-    UserError names a class that is left empty; ValueError for frac outside (0, 1], more classes than there are.
+    Samples (path, target) as ImageFolder lists them.
+
+    r = RandomState(seed); kept classes = r.permutation(C)[:num_classes], renumbered by rank; r
+    shuffles all samples; of each class, in order of first appearance, the first int(n * frac).
+    Everything: unchanged. UserError names a class that is left empty; ValueError for frac outside
+    (0, 1], more classes than there are.
     """
     require_number(frac, "frac", 0, 1, open_low=True)
     classes = sorted({target for _, target in samples})
@@ -122,11 +135,8 @@ def balanced_subset(
         return list(samples)
     r = np.random.RandomState(seed)  # noqa: NPY002 - the authors' stream
     kept = sorted(np.asarray(classes)[r.permutation(len(classes))[:kept_count]].tolist())
-    new = (
-        {c: rank for rank, c in enumerate(kept)}
-        if num_classes is not None
-        else {c: c for c in kept}
-    )
+    numbers = range(len(kept)) if num_classes is not None else kept
+    new = dict(zip(kept, numbers, strict=True))
     shuffled = list(samples)
     r.shuffle(shuffled)
     groups: dict[int, Samples] = {}
@@ -139,14 +149,24 @@ def balanced_subset(
             raise UserError(
                 f"train_frac {frac}: {where} has {len(group)} images, none would be left"
             )
-    return [sample for group in groups.values() for sample in group[: int(len(group) * frac)]]
+    chosen: Samples = []
+    for group in groups.values():
+        chosen += group[: int(len(group) * frac)]
+    return chosen
+
+
+def subset_of(samples: Samples, *, file: str, share: float, seed: int) -> Samples:
+    """`listed_subset` where a file is named, else `balanced_subset`."""
+    if file:
+        return listed_subset(samples, Path(file))
+    return balanced_subset(samples, share, seed)
 
 
 def listed_subset(samples: Samples, path: Path) -> Samples:
     """The samples whose names stand in the file `path`, one a line (the SimCLR 1% and 10% lists).
 
-    A line is FILE, or CLASS/FILE where several classes have a file of that name. UserError names a line that is
-    there twice, that no image has, or that more than one has.
+    A line is FILE, or CLASS/FILE where several classes have a file of that name. UserError names a
+    line that is there twice, that no image has, or that more than one has.
     """
     lines = numbered_lines(Path(path))
     wanted = [name for _, name in lines]
@@ -162,7 +182,8 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
     missing = [name for name in wanted if name not in places]
     if missing:
         raise UserError(
-            f"subset_file {path}: {len(missing)} of {len(wanted)} names are not there: {min(missing)}"
+            f"subset_file {path}: {len(missing)} of {len(wanted)} names are not there: "
+            f"{min(missing)}"
         )
     chosen: dict[int, str] = {}
     for name in wanted:
@@ -185,7 +206,9 @@ def _names_of(file: str) -> tuple[str, str]:
 
 
 def class_weights(targets: Sequence[int], num_classes: int) -> torch.Tensor:
-    """`reweight uniform`: 1 / class count for each class, (C,) float32 (the authors' WebVision weights).
+    """`reweight uniform`.
+
+    1 / class count for each class, (C,) float32 (the authors' WebVision weights).
 
     ValueError for a target that is no class.
     """
@@ -207,7 +230,10 @@ class LabelledImages(Dataset):
         *,
         keep: bool = False,
     ) -> None:
-        self.samples, self.transform, self.real, self.keep = samples, transform, real, keep
+        self.samples = samples
+        self.transform = transform
+        self.real = real
+        self.keep = keep
         self._kept: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -220,7 +246,9 @@ class LabelledImages(Dataset):
             image = self.transform(read_image(path, upright=False))  # as the originals
             if self.keep:
                 self._kept[index] = image
-        return (image, target) if self.real is None else (image, target, self.real[index])
+        if self.real is None:
+            return image, target
+        return image, target, self.real[index]
 
 
 def collate_real(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list]:
@@ -229,32 +257,89 @@ def collate_real(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list]:
     return torch.stack(images), torch.tensor(labels), list(real)
 
 
+def _read_webvision(file: Path, folder: Path) -> Samples:
+    """The samples of a list of WebVision, whose paths are below `folder`."""
+    found = []
+    for number, line in numbered_lines(file):
+        match = LISTED.fullmatch(line)
+        if match is None:
+            raise UserError(f"{file}: line {number} is not 'PATH LABEL', LABEL in 0..999")
+        path = inside(folder, match[1], f"{file}: line {number}")
+        found.append((str(path), int(match[2])))
+    return found
+
+
 def webvision_lists(root: Path) -> tuple[Samples, Samples]:
     """WebVision 1.0: training and validation samples from info/*_filelist*.txt, lines "PATH LABEL".
 
     UserError names the first line that is not, LABEL in 0..999.
     """
-
-    def read(name: str, folder: Path) -> Samples:
-        file = root / "info" / name
-        found = []
-        for number, line in numbered_lines(file):
-            match = LISTED.fullmatch(line)
-            if match is None:
-                raise UserError(f"{file}: line {number} is not 'PATH LABEL', LABEL in 0..999")
-            found.append((str(inside(folder, match[1], f"{file}: line {number}")), int(match[2])))
-        return found
-
     root = Path(root)
-    train = read("train_filelist_flickr.txt", root) + read("train_filelist_google.txt", root)
-    val = read("val_filelist.txt", root / "val_images")
+    info = root / "info"
+    train = _read_webvision(info / "train_filelist_flickr.txt", root)
+    train += _read_webvision(info / "train_filelist_google.txt", root)
+    val = _read_webvision(info / "val_filelist.txt", root / "val_images")
     for part, samples in (("training", train), ("validation", val)):
         if not samples:
-            raise UserError(f"{root / 'info'}: the lists of {part} images are empty")
+            raise UserError(f"{info}: the lists of {part} images are empty")
         twice = len(samples) - len({path for path, _ in samples})
         if twice:
-            warnings.warn(
-                f"{root / 'info'}: {twice} {part} images stand twice in the lists; each counts",
-                stacklevel=2,
-            )
+            said = f"{info}: {twice} {part} images stand twice in the lists; each counts"
+            warnings.warn(said, stacklevel=2)
     return train, val
+
+
+# ---- what a run reads ----------------------------------------------------------------------------
+
+
+class FolderSet(NamedTuple):
+    """The images of a run and their labels."""
+
+    train: Samples
+    val: Samples
+    real: list[list[int]]  # the true labels of each validation image
+    class_names: list[str]
+    root: Path  # of the training images
+    second: Samples  # a second validation set, with single labels; or empty
+
+
+def imagenet(train: Path, val: Path, real: Path) -> FolderSet:
+    """ImageNet with ReaL labels; classes are indices in the full ImageNet."""
+    index = wnid_index(class_folders(train, "ImageNet train"), train)
+    samples = list_images(train, index)
+    validation = imagenet_val(val)
+    files = [Path(path) for path, _ in validation]
+    sets = labels_of_val_files(files, real)
+    return FolderSet(samples, validation, sets, list(ImageNetInfo().label_names()), train, [])
+
+
+def imagenet_val(root: Path) -> Samples:
+    """ImageNet's validation images with their index in the full ImageNet."""
+    return list_images(root, wnid_index(class_folders(root, "ImageNet val"), root))
+
+
+def webvision(root: Path, imagenet_root: Path | None) -> FolderSet:
+    """WebVision, which is also scored on ImageNet's validation set, where that is there."""
+    train, val = webvision_lists(root)
+    second = [] if imagenet_root is None else imagenet_val(imagenet_root)
+    names = [str(c) for c in range(1000)]
+    return FolderSet(train, val, singletons(val), names, root, second)
+
+
+def own_folders(train: Path, val: Path, real: Path | None) -> FolderSet:
+    """Any class folders, with a file of label sets or the single label of each image."""
+    names = class_folders(train, "the training images")
+    index = {name: c for c, name in enumerate(names)}
+    samples = list_images(train, index)
+    validation = list_validation(val, index)
+    if real is None:
+        sets = singletons(validation)
+    else:
+        files = [Path(path) for path, _ in validation]
+        sets = labels_by_name(files, real, names)
+    return FolderSet(samples, validation, sets, names, train, [])
+
+
+def singletons(samples: Samples) -> list[list[int]]:
+    """The label sets of images that have one label each."""
+    return [[label] for _, label in samples]
