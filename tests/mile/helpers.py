@@ -9,6 +9,7 @@ from PIL import Image
 from mile import MILe as entry
 from mile.config import config
 from mile.method import Plan
+from mile.options import parse
 from tests.equality import same
 
 # A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
@@ -27,6 +28,13 @@ TINY = {
 def conf_of(**settings):
     """A config class with other settings, as a user edits it."""
     return type("conf", (config,), {"device": "cpu", "num_workers": 0, **settings})
+
+
+def folder_conf(root, *more):
+    """The Settings of a run on the folders train/ and val/ of `root`."""
+    paths = ["--data_path", str(root / "train"), "--val_path", str(root / "val")]
+    shape = ["--image_size", "32", "--batch_size", "4", "--num_workers", "0"]
+    return parse([*paths, *shape, *more])
 
 
 def plan_of(**settings):

@@ -19,8 +19,15 @@ from mile import figures, report
 from mile.build import open_source
 from mile.dataset import eval_transform
 from mile.evaluate import evaluate
-from tests.mile.helpers import assert_same_run, flags, lines_of, run_folders, state, write_folders
-from tests.mile.test_dataset import folder_conf, imagenet  # noqa: F401
+from tests.mile.helpers import (
+    assert_same_run,
+    flags,
+    folder_conf,
+    lines_of,
+    run_folders,
+    state,
+    write_folders,
+)
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 CLASSES = ["cat", "dog", "hen"]
@@ -192,7 +199,7 @@ def test_the_images_held_out_to_choose_rho_are_looked_at_too(root, tmp_path):
         )
 
 
-def test_a_listed_image_that_is_not_there_is_an_error_also_with_skip_corrupt(imagenet, tmp_path):  # noqa: F811
+def test_a_listed_image_that_is_not_there_is_an_error_also_with_skip_corrupt(imagenet, tmp_path):
     (tmp_path / "info").mkdir()
     names = [
         path.relative_to(tmp_path).as_posix()
