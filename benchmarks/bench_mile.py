@@ -2,10 +2,12 @@
 
     python benchmarks/bench_mile.py             # about a minute on one core
 
-The plain ways are written for this file after the description of the released codes: a PIL pipeline for each digit
-and grid, Python sets for each image. Their results are checked against ours. The unofficial code's evaluation takes
-4 microseconds a predicted label (1.6 s at 76 an image, 22 s at 940): labels read one by one from a tensor, which is
-the plain way that has the target of 50; a plain way that turns them into Python lists at once is timed besides.
+The plain ways are written for this file after the description of the released codes: a PIL pipeline
+for each digit
+and grid, Python sets for each image. Their results are checked against ours. The unofficial code's
+evaluation takes 4 microseconds a predicted label (1.6 s at 76 an image, 22 s at 940): labels read
+one by one from a tensor, which is the plain way that has the target of 50; a plain way that turns
+them into Python lists at once is timed besides.
 """
 
 import numpy as np

@@ -31,7 +31,7 @@ from common.aliases import one_module
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from mile import build, compare, report
-from mile.data import TrainBatch
+from mile.data import Source, TrainBatch
 from mile.evaluate import Outputs, evaluate, metrics_of
 from mile.figures import SHOWN
 from mile.learning import IteratedLearning, LearningRate
@@ -58,13 +58,8 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     threshold = build.threshold_of(args)
     log = PhaseLog(accelerator)
     history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
-    run.restore(
-        learner=learner,
-        rates=rates,
-        log=log,
-        history=history,
-        classes=ClassNames(source.class_names),
-    )
+    classes = ClassNames(source.class_names)
+    run.restore(learner=learner, rates=rates, log=log, history=history, classes=classes)
     stream = source.stream(run.progress.step)
 
     def says(network: torch.nn.Module, batches: Any) -> Outputs:
@@ -117,24 +112,7 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
         run.end_epoch(score=metrics["real_f1"])
 
     outputs = outputs or says(learner.student, source.evaluation())
-    if args.eval_only and not run.progress.finished:
-        skipped = report.skipped_of(outputs, source)
-        report.write_evaluation(run, metrics_of(outputs, rule), args.pretrained, skipped)
-    summary = report.summarize(
-        run,
-        outputs,
-        learner.student,
-        source,
-        rule,
-        history[: run.progress.epoch],
-        is_sample=settings.data.is_sample,
-        imitation_steps=args.k_s,
-    )
-    if args.export_labels:
-        sets_of = build.taught_sets(args, learner.rho)
-        report.export_label_sets(run, learner.student, source, sets_of)
-    run.finish(**summary)
-    return summary
+    return conclude(run, settings, learner, source, outputs, history[: run.progress.epoch])
 
 
 def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
@@ -154,6 +132,37 @@ def end_generation(
     log.write(run, learner.phase, rates.now, learner.rho)
     if learner.phase == "imitation":
         learner.end_generation()
+
+
+def conclude(
+    run: Run,
+    settings: Settings,
+    learner: IteratedLearning,
+    source: Source,
+    outputs: Outputs,
+    history: torch.Tensor,
+) -> dict[str, Any]:
+    """Summary, figures and exported label sets of the last student; returns the summary."""
+    args = settings.args
+    rule = build.rule_of(args)
+    if args.eval_only and not run.progress.finished:
+        skipped = report.skipped_of(outputs, source)
+        report.write_evaluation(run, metrics_of(outputs, rule), args.pretrained, skipped)
+    summary = report.summarize(
+        run,
+        outputs,
+        learner.student,
+        source,
+        rule,
+        history,
+        is_sample=settings.data.is_sample,
+        imitation_steps=args.k_s,
+    )
+    if args.export_labels:
+        sets_of = build.taught_sets(args, learner.rho)
+        report.export_label_sets(run, learner.student, source, sets_of)
+    run.finish(**summary)
+    return summary
 
 
 def default_dir(args: Any) -> Path:

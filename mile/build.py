@@ -121,11 +121,14 @@ def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator)
     )
 
     look = data.eval_transform(args.image_size, data.short_side(args.protocol, args.model))
+    train_look = look
     has_chance = args.augment == "standard"
+    if has_chance:
+        train_look = data.train_transform(args.image_size)
     return FolderSource(
         images._replace(train=train),
         accelerator,
-        train_look=data.train_transform(args.image_size) if has_chance else look,
+        train_look=train_look,
         look=look,
         image_size=args.image_size,
         batch_size=args.batch_size,
@@ -210,7 +213,9 @@ def build_learner(
 
     SGD with lr * batch_size / 256 under scale_lr.
     """
-    bias_init = "default" if args.schema == "softmax" else args.bias_init
+    bias_init = args.bias_init
+    if args.schema == "softmax":
+        bias_init = "default"
 
     def network() -> nn.Module:
         return build_network(
@@ -225,10 +230,15 @@ def build_learner(
         with _seeded(args.seed, 3, generation):
             return network()
 
-    has_student = args.schema == "MILe" and args.student_init != "teacher"
+    lr = args.lr
+    if args.scale_lr:
+        lr = args.lr * (args.batch_size / 256)
     teacher = network()
-    student = network() if has_student else None
-    scale = args.batch_size / 256 if args.scale_lr else 1
+    student = None
+    student_init = "teacher"
+    if args.schema == "MILe" and args.student_init != "teacher":
+        student = network()
+        student_init = args.student_init
     return IteratedLearning(
         teacher,
         student,
@@ -236,9 +246,9 @@ def build_learner(
         rho=args.rho,
         threshold_on=args.threshold_on,
         reduction=args.reduction,
-        student_init=args.student_init if has_student else "teacher",
+        student_init=student_init,
         keep_ground_truth=args.keep_ground_truth,
-        lr=args.lr * scale,
+        lr=lr,
         nesterov=args.nesterov,
         accelerator=accelerator,
         schema=args.schema,

@@ -5,7 +5,6 @@ evaluation batches of this process, everything on the device: grids of digits, o
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,9 @@ from mile.data_folders import (  # noqa: F401
     Samples,
     class_weights,
     collate_real,
+    files_of,
     imagenet,
+    labels_of,
     own_folders,
     singletons,
     subset_of,
@@ -41,7 +42,7 @@ one_module(__name__, "mile.data")
 
 KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
 HELD_OUT = 0.1  # share of the training images on which rho_cover chooses rho
-DIGITS = [str(digit) for digit in range(10)]
+DIGITS = list("0123456789")
 
 Real = torch.Tensor | Sequence[Sequence[int]]  # bool (B,C), or B lists of class indices
 
@@ -118,7 +119,7 @@ class GridSource:
 
     def names_of_training_images(self) -> list[str]:
         """What the exported label sets are listed under."""
-        return [str(i) for i in range(self.train_size)]
+        return list(map(str, range(self.train_size)))
 
 
 def _evaluated(loader: GridLoader) -> Iterator[EvalBatch]:
@@ -193,11 +194,8 @@ class FolderSource:
             )
         val = _without(images.val, bad_val)
         second = _without(images.second, bad_second)
-        real = [
-            labels
-            for labels, (path, _) in zip(images.real, images.val, strict=True)
-            if path not in bad_val
-        ]
+        labelled = zip(images.real, images.val, strict=True)
+        real = [labels for labels, sample in labelled if sample[0] not in bad_val]
 
         self.train_size = len(train)
         self.test_size = len(val)
@@ -225,8 +223,8 @@ class FolderSource:
         self.pass_steps: int = batch_sampler.batches
         self._weights: torch.Tensor | None = None
         if weighs_classes:
-            labels_of_train = [label for _, label in train]
-            self._weights = class_weights(labels_of_train, self.num_classes).to(self.device)
+            weights = class_weights(labels_of(train), self.num_classes)
+            self._weights = weights.to(self.device)
 
     def _unreadable(self, samples: Samples, what: str) -> set[str]:
         """The paths that cannot be read, named in a line; without skip_corrupt an error.
@@ -302,8 +300,8 @@ class FolderSource:
         self, dataset: LabelledImages, keys: list[tuple[int, int]], kept: torch.Tensor
     ) -> None:
         """Say once which images cannot be read although they begin and end as their format does."""
-        asked_for = {dataset.samples[i][0] for _, i in keys}
-        found = asked_for - {dataset.samples[i][0] for i in kept.tolist()}
+        missing = {i for _, i in keys}.difference(kept.tolist())
+        found = {dataset.samples[i][0] for i in missing}
         new = sorted(found - self._named)
         self._named |= found
         if new:
@@ -317,7 +315,7 @@ class FolderSource:
 
     def names_of_training_images(self) -> list[str]:
         """The paths below the root, CLASS/FILE, of the training images that can be read."""
-        paths = [Path(path) for path, _ in self._plain_train.samples]
+        paths = files_of(self._plain_train.samples)
         return [path.relative_to(self._root).as_posix() for path in paths]
 
 
@@ -339,7 +337,7 @@ def _say_empty_classes(train: Samples, names: list[str], accelerator: Accelerato
 
     They count as classes, which nothing teaches.
     """
-    present = {label for _, label in train}
+    present = set(labels_of(train))
     empty = [name for c, name in enumerate(names) if c not in present]
     if empty:
         shown = ", ".join(empty[:5])

@@ -48,9 +48,14 @@ def class_folders(root: Path, what: str) -> list[str]:
     return names
 
 
+def numbered(names: Sequence[str]) -> dict[str, int]:
+    """Class name -> its place in the list."""
+    return dict(zip(names, range(len(names)), strict=True))
+
+
 def wnid_index(names: Sequence[str], root: Path) -> dict[str, int]:
     """Folder name -> index among all 1,000 sorted WNIDs, also where only some are there."""
-    table = {wnid: c for c, wnid in enumerate(ImageNetInfo().label_names())}
+    table = numbered(ImageNetInfo().label_names())
     strangers = [name for name in names if name not in table]
     if strangers:
         shown = ", ".join(strangers[:5])
@@ -61,7 +66,7 @@ def wnid_index(names: Sequence[str], root: Path) -> dict[str, int]:
     return {name: table[name] for name in names}
 
 
-def list_images(root: Path, index: dict[str, int]) -> Samples:
+def list_images(root: Path, index: dict[str, int], names: Iterable[str] | None = None) -> Samples:
     """All images (path, class index) below the class folders, in ImageFolder's order.
 
     Hidden ones are left out.
@@ -69,7 +74,7 @@ def list_images(root: Path, index: dict[str, int]) -> Samples:
     UserError where there is none.
     """
     samples = []
-    for name in sorted(index):
+    for name in sorted(index if names is None else names):
         files = image_files(Path(root) / name, recursive=True)
         files.sort(key=lambda path: (str(path.parent), path.name))
         samples += [(str(path), index[name]) for path in files]
@@ -95,18 +100,28 @@ def list_validation(root: Path, index: dict[str, int]) -> Samples:
 
     names = class_folders(root, "the validation images")
     _require_training_folders(names, index, root)
-    return list_images(root, {name: index[name] for name in names})
+    return list_images(root, index, names)
 
 
 def _read_annotations(root: Path, listing: Path, index: dict[str, int]) -> Samples:
-    lines = numbered_lines(listing)
-    rows = [line.split("\t") for _, line in lines]
-    for (number, _), row in zip(lines, rows, strict=True):
-        if len(row) < 2:
+    """The images of val_annotations.txt, lines FILE, a tab, CLASS and more."""
+    numbers = []
+    files = []
+    names = []
+    for number, line in numbered_lines(listing):
+        file, tab, rest = line.partition("\t")
+        if not tab:
             raise UserError(f"{listing}: line {number}: expected FILE, a tab and CLASS")
-    once([row[0] for row in rows], str(listing), lines=[number for number, _ in lines])
-    _require_training_folders([row[1] for row in rows], index, root)
-    return [(str(inside(root / "images", row[0], str(listing))), index[row[1]]) for row in rows]
+        numbers.append(number)
+        files.append(file)
+        names.append(rest.split("\t")[0])
+    once(files, str(listing), lines=numbers)
+    _require_training_folders(names, index, root)
+
+    samples = []
+    for file, name in zip(files, names, strict=True):
+        samples.append((str(inside(root / "images", file, str(listing))), index[name]))
+    return samples
 
 
 def _require_training_folders(names: Iterable[str], index: dict[str, int], root: Path) -> None:
@@ -128,7 +143,7 @@ def balanced_subset(
     (0, 1], more classes than there are.
     """
     require_number(frac, "frac", 0, 1, open_low=True)
-    classes = sorted({target for _, target in samples})
+    classes = sorted(set(labels_of(samples)))
     kept_count = len(classes) if num_classes is None else num_classes
     require_number(kept_count, "num_classes", 1, len(classes))
     if frac >= 1 and kept_count >= len(classes):
@@ -169,10 +184,10 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
     line that is there twice, that no image has, or that more than one has.
     """
     lines = numbered_lines(Path(path))
-    wanted = [name for _, name in lines]
-    if not wanted:
+    if not lines:
         raise UserError(f"subset_file {path}: names no file; one training file name a line")
-    once(wanted, f"subset_file {path}", lines=[number for number, _ in lines])
+    numbers, wanted = zip(*lines, strict=True)
+    once(wanted, f"subset_file {path}", lines=numbers)
 
     places = defaultdict(list)
     for place, (file, _) in enumerate(samples):
@@ -189,8 +204,9 @@ def listed_subset(samples: Samples, path: Path) -> Samples:
     for name in wanted:
         place, *others = places[name]
         if others:
-            files = " or ".join(_names_of(samples[k][0])[1] for k in (place, others[0]))
-            raise UserError(f"subset_file {path}: {name} may be {files}; write CLASS/FILE")
+            one = _names_of(samples[place][0])[1]
+            other = _names_of(samples[others[0]][0])[1]
+            raise UserError(f"subset_file {path}: {name} may be {one} or {other}; write CLASS/FILE")
         if place in chosen:
             raise UserError(
                 f"subset_file {path}: {chosen[place]} and {name} are one file; list it once"
@@ -282,7 +298,7 @@ def webvision_lists(root: Path) -> tuple[Samples, Samples]:
     for part, samples in (("training", train), ("validation", val)):
         if not samples:
             raise UserError(f"{info}: the lists of {part} images are empty")
-        twice = len(samples) - len({path for path, _ in samples})
+        twice = len(samples) - len(set(files_of(samples)))
         if twice:
             said = f"{info}: {twice} {part} images stand twice in the lists; each counts"
             warnings.warn(said, stacklevel=2)
@@ -308,8 +324,7 @@ def imagenet(train: Path, val: Path, real: Path) -> FolderSet:
     index = wnid_index(class_folders(train, "ImageNet train"), train)
     samples = list_images(train, index)
     validation = imagenet_val(val)
-    files = [Path(path) for path, _ in validation]
-    sets = labels_of_val_files(files, real)
+    sets = labels_of_val_files(files_of(validation), real)
     return FolderSet(samples, validation, sets, list(ImageNetInfo().label_names()), train, [])
 
 
@@ -322,22 +337,30 @@ def webvision(root: Path, imagenet_root: Path | None) -> FolderSet:
     """WebVision, which is also scored on ImageNet's validation set, where that is there."""
     train, val = webvision_lists(root)
     second = [] if imagenet_root is None else imagenet_val(imagenet_root)
-    names = [str(c) for c in range(1000)]
+    names = list(map(str, range(1000)))
     return FolderSet(train, val, singletons(val), names, root, second)
 
 
 def own_folders(train: Path, val: Path, real: Path | None) -> FolderSet:
     """Any class folders, with a file of label sets or the single label of each image."""
     names = class_folders(train, "the training images")
-    index = {name: c for c, name in enumerate(names)}
+    index = numbered(names)
     samples = list_images(train, index)
     validation = list_validation(val, index)
-    if real is None:
-        sets = singletons(validation)
-    else:
-        files = [Path(path) for path, _ in validation]
-        sets = labels_by_name(files, real, names)
+    sets = singletons(validation)
+    if real is not None:
+        sets = labels_by_name(files_of(validation), real, names)
     return FolderSet(samples, validation, sets, names, train, [])
+
+
+def labels_of(samples: Samples) -> list[int]:
+    """The class index of each image."""
+    return [label for _, label in samples]
+
+
+def files_of(samples: Samples) -> list[Path]:
+    """The path of each image."""
+    return [Path(path) for path, _ in samples]
 
 
 def singletons(samples: Samples) -> list[list[int]]:

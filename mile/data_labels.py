@@ -91,7 +91,7 @@ def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) ->
         raise UserError(
             f"{path}: expected an object from file names to lists of classes, found {found}"
         )
-    index = {name: c for c, name in enumerate(classes)}
+    index = dict(zip(classes, range(len(classes)), strict=True))
     counts = Counter(chain.from_iterable(_endings(file) for file in files))
     return [_labels_of(file, table, index, counts, path) for file in files]
 

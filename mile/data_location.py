@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from common import samples
 from common.aliases import one_module
@@ -30,6 +31,19 @@ class Located:
     imagenet: Path | None = None  # webvision: ImageNet's validation images
 
 
+class Place(NamedTuple):
+    """Where a flag or attribute says that data lie."""
+
+    flag: str
+    path: str
+    is_given: bool  # by the user; else the default
+
+    @property
+    def given(self) -> str | None:
+        """The path that the user gave."""
+        return self.path if self.is_given else None
+
+
 def locate_data(
     dataset: str,
     *,
@@ -45,9 +59,11 @@ def locate_data(
     UserError where a given path does not hold the data set.
     """
     if dataset == "mnist":
-        return _mnist(mnist_path, "mnist_path" in given, want_sample)
+        return _mnist(Place("mnist_path", mnist_path, "mnist_path" in given), want_sample)
+    train_place = Place("data_path", data_path, "data_path" in given)
+    val_place = Place("val_path", val_path, "val_path" in given)
     if dataset == "webvision":
-        return _webvision(data_path, val_path, given, want_sample)
+        return _webvision(train_place, val_place, want_sample)
     if dataset == "folder" and want_sample:
         raise UserError(
             "--sample: --dataset folder has no offline sample, these have one: imagenet, mnist"
@@ -57,12 +73,12 @@ def locate_data(
     otherwise: tuple[Path, ...] = ()
     if dataset == "imagenet":
         otherwise = (Path(real_path), bundled_real_labels())
-        if want_sample or not {"data_path", "val_path"} & set(given):
+        if want_sample or not (train_place.is_given or val_place.is_given):
             return _whole_imagenet(Path(data_path).parent, real, otherwise, want_sample)
 
     sample = "ImageNet" if dataset == "imagenet" else None
-    train = _folder("data_path", data_path, "data_path" in given, sample)
-    val = _folder("val_path", val_path, "val_path" in given, sample)
+    train = _folder(train_place, "training", sample)
+    val = _folder(val_place, "validation", sample)
     is_sample = sample is not None and samples.is_sample(train)
     return Located(is_sample, train=train, val=val, real=_real(real, val, *otherwise))
 
@@ -81,7 +97,7 @@ def bundled_real_labels() -> Path:
     return Path(found.origin).parent / "data" / "_info" / "imagenet_real_labels.json"
 
 
-def _mnist(path: str, is_given: bool, want_sample: bool) -> Located:
+def _mnist(place: Place, want_sample: bool) -> Located:
     def download(root: Path) -> None:
         import torchvision
 
@@ -89,8 +105,8 @@ def _mnist(path: str, is_given: bool, want_sample: bool) -> Located:
 
     location = locate(
         "MNIST",
-        given=path if is_given else None,
-        default=path,
+        given=place.given,
+        default=place.path,
         holds=lambda root: idx_folder(root) is not None,
         how_to_get="the four idx files, plain or .gz, belong in MNIST/raw there",
         flag="--mnist_path",
@@ -124,11 +140,11 @@ def _whole_imagenet(
     )
 
 
-def _webvision(data_path: str, val_path: str, given: Collection[str], want_sample: bool) -> Located:
+def _webvision(place: Place, val: Place, want_sample: bool) -> Located:
     location = locate(
         "WebVision",
-        given=data_path if "data_path" in given else None,
-        default=data_path,
+        given=place.given,
+        default=place.path,
         holds=lambda root: (root / "info").is_dir(),
         how_to_get="its root, with info/*_filelist*.txt, belongs there",
         flag="--data_path",
@@ -137,24 +153,20 @@ def _webvision(data_path: str, val_path: str, given: Collection[str], want_sampl
         with_sample=WITH_SAMPLE,
     )
     imagenet = None
-    if "val_path" in given or Path(val_path).is_dir():
-        imagenet = _folder("val_path", val_path, "val_path" in given, None)
+    if val.is_given or Path(val.path).is_dir():
+        imagenet = _folder(val, "validation", None)
     return Located(False, root=location.path, imagenet=imagenet)
 
 
-def _folder(flag: str, path: str, is_given: bool, sample: str | None) -> Path:
-    """The folder of the training or the validation images.
-
-    No sample stands in for one of the two.
-    """
-    what = "training" if flag == "data_path" else "validation"
+def _folder(place: Place, what: str, sample: str | None) -> Path:
+    """The folder of training or of validation images; no sample stands in for one of the two."""
     return locate(
         f"the {what} set",
-        given=path if is_given else None,
-        default=path,
+        given=place.given,
+        default=place.path,
         holds=Path.is_dir,
         how_to_get=f"{what} images belong there, one folder a class",
-        flag=f"--{flag}",
+        flag=f"--{place.flag}",
         sample=sample,
         with_sample=WITH_SAMPLE,
         may_fall_back=False,

@@ -22,6 +22,7 @@ from mile.data_folders import (  # noqa: F401
     balanced_subset,
     class_folders,
     collate_real,
+    files_of,
     list_images,
     listed_subset,
     subset_of,
@@ -108,8 +109,7 @@ class ImageNetReal(ImageFolder):
         self, root: str | Path, real_path: str | Path, transform: Transform | None = None
     ) -> None:
         super().__init__(str(root), transform)
-        files = [Path(path) for path, _ in self.samples]
-        self.real = labels_of_val_files(files, Path(real_path))
+        self.real = labels_of_val_files(files_of(self.samples), Path(real_path))
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """The class folders and their indices in the full ImageNet."""

@@ -179,7 +179,7 @@ class IteratedLearning(method.IteratedLearning):
             raise ValueError(f"rho is {rho!r:.40}")
 
         for name, network in self._networks().items():
-            part = _under(f"{name}.", state)
+            part = under(f"{name}.", state)
             load_into(network, part, f"checkpoint, {name}")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(saved))
@@ -190,9 +190,9 @@ class IteratedLearning(method.IteratedLearning):
             self.teacher.eval()
 
 
-def _under(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def under(start: str, state: Mapping[Any, Any]) -> dict[str, Any]:
     """The entries whose keys begin with `start`, without it."""
-    return {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}
+    return {key[len(start) :]: state[key] for key in state if str(key).startswith(start)}
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:

@@ -1,6 +1,5 @@
 """The networks by name, the start of their last bias, and the weight files that they can take."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
 from common.domain import require_number, require_one_of
+from mile.learning import under
 from mile.method import prior_bias
 
 one_module(__name__, "mile.models")
@@ -92,9 +92,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a weight file of one of four kinds.
 
     A plain state dict (torchvision's, the unofficial code's); keys under `module.`; the authors'
-    checkpoint, a dict whose `state_dict` has the network under `backbone.module.` (its `teacher.` is
-    not read); checkpoints/last.pt of a run here. UserError names the first keys and shapes that do
-    not fit.
+    checkpoint, a dict whose `state_dict` has the network under `backbone.module.` (its `teacher.`
+    is not read); checkpoints/last.pt of a run here. UserError names the first keys and shapes that
+    do not fit.
     """
     state = checkpoint.load(Path(path))
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -106,16 +106,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         state = state["state"].get("learner")
         if not isinstance(state, dict):
             raise UserError(f"{path}: a checkpoint without a learner, not one of MILe.py")
-        state = _under(start, state)
+        state = under(start, state)
     _require_weights(state, path)
     if start == "backbone." and any(key.startswith(start) for key in state):
-        state = _under(start, state)
+        state = under(start, state)
     checkpoint.load_into(model, state, path)
-
-
-def _under(start: str, state: Mapping[Any, Any]) -> dict[str, Any]:
-    """The entries whose keys begin with `start`, without it."""
-    return {key[len(start) :]: state[key] for key in state if str(key).startswith(start)}
 
 
 def _require_weights(state: Any, path: str | Path) -> None:

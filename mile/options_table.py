@@ -197,7 +197,9 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "max_checkpoint_num": Setting(int, 2, at_least(1), "kept weight files of a schema"),
     },
 }
-SETTINGS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+SETTINGS: dict[str, Setting] = {}
+for _group in GROUPS.values():
+    SETTINGS |= _group
 
 # Settings that are paths, and the argparse type of what they name.
 PATHS: dict[str, Callable[[str], Any]] = {

@@ -1,4 +1,7 @@
-"""Small tensors on busy cores: one thread is fastest. Figures cost a second a run; `plain` runs go without."""
+"""Small tensors on busy cores.
+
+One thread is fastest. Figures cost a second a run; `plain` runs go without.
+"""
 
 import json
 

@@ -12,7 +12,8 @@ from mile.method import Plan
 from mile.options import parse
 from tests.equality import same
 
-# A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
+# A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation
+# steps.
 TINY = {
     **{
         "dataset": "mnist",
@@ -54,7 +55,10 @@ def flags(**settings):
 
 
 def tiny(settings: dict) -> dict:
-    """Those of TINY that `settings` do not name and that act beside them: others would be refused."""
+    """Those of TINY that `settings` do not name and that act beside them.
+
+    Others would be refused.
+    """
     of_grids = ("mnist_grids", "mnist_test_grids", "mnist_size")
     is_grids = settings.get("dataset", "mnist") == "mnist"
     imitates = settings.get("schema", "MILe") == "MILe"
@@ -79,7 +83,10 @@ def run(folder: Path, *more: str, **settings) -> dict:
 
 
 def write_folders(root: Path, classes: list[str], train: int = 4, val: int = 2) -> Path:
-    """Class folders of black pictures, train/CLASS/CLASS_t0.png and val/CLASS/CLASS_v0.png; returns the root."""
+    """Class folders of black pictures, train/CLASS/CLASS_t0.png and val/CLASS/CLASS_v0.png.
+
+    Returns the root.
+    """
     for part, count in (("train", train), ("val", val)):
         for name in classes:
             (root / part / name).mkdir(parents=True)

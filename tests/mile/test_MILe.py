@@ -1,4 +1,7 @@
-"""`python MILe.py`, in process: what a run leaves, every setting acts, bad input ends in one line."""
+"""`python MILe.py`, in process.
+
+What a run leaves, every setting acts, bad input ends in one line.
+"""
 
 import json
 
@@ -70,14 +73,33 @@ class TestRuns:
     @pytest.mark.parametrize(
         "settings",
         [
-            {"seed": 1}, {"rho": 0.3}, {"k_t": 2}, {"k_s": 3}, {"warmup": 0}, {"lr": 0.01}, {"scale_lr": True},
-            {"threshold_on": "logit"}, {"reduction": "mean"}, {"student_init": "own"}, {"student_init": "fresh"},
-            {"no-nesterov": True}, {"bias_init": "default"}, {"mnist_grids": 80}, {"mnist_redraw": True},
-            {"mnist_size": 30}, {"keep_ground_truth": True, "rho": 0.99}, {"rho_start": 0.5}, {"rho_cover": 0.9},
-            {"batch_size": 8}, {"lr_schedule": "cosine"}, {"lr_milestones": "0.1"}, {"schema": "sigmoid"},
-            {"schema": "softmax"}, {"protocol": "unofficial"},
+            {"seed": 1},
+            {"rho": 0.3},
+            {"k_t": 2},
+            {"k_s": 3},
+            {"warmup": 0},
+            {"lr": 0.01},
+            {"scale_lr": True},
+            {"threshold_on": "logit"},
+            {"reduction": "mean"},
+            {"student_init": "own"},
+            {"student_init": "fresh"},
+            {"no-nesterov": True},
+            {"bias_init": "default"},
+            {"mnist_grids": 80},
+            {"mnist_redraw": True},
+            {"mnist_size": 30},
+            {"keep_ground_truth": True, "rho": 0.99},
+            {"rho_start": 0.5},
+            {"rho_cover": 0.9},
+            {"batch_size": 8},
+            {"lr_schedule": "cosine"},
+            {"lr_milestones": "0.1"},
+            {"schema": "sigmoid"},
+            {"schema": "softmax"},
+            {"protocol": "unofficial"},
         ],
-    )  # fmt: skip
+    )
     def test_each_setting_changes_the_outcome(self, tmp_path, settings, default_state):
         if "keep_ground_truth" in settings:
             run(tmp_path / "without", rho=0.99)
@@ -101,7 +123,10 @@ class TestRuns:
         assert a["acc"] == b["acc"] and a["label_coverage"] < b["label_coverage"]
 
     def test_the_class_edited_by_hand_is_the_experiment(self, tmp_path, monkeypatch):
-        """As the README of the original tells: edit config.py, run python MILe.py without a flag."""
+        """As the README of the original tells.
+
+        Edit config.py, run python MILe.py without a flag.
+        """
         edits = {
             **TINY,
             "schema": "sigmoid",
@@ -342,7 +367,10 @@ def test_errors_are_one_line_and_status_2(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_mile_beats_sigmoid_on_the_sample_and_the_trend_is_not_the_ranking(tmp_path):
-    """Spec f, one seed: F1 at rho 0.1 rises by 0.10 or more, accuracy falls by 0.02 at most; mAP need not rise."""
+    """Spec f, one seed.
+
+    F1 at rho 0.1 rises by 0.10 or more, accuracy falls by 0.02 at most; mAP need not rise.
+    """
     sigmoid = run(tmp_path / "sigmoid", **SAMPLE, schema="sigmoid", eval_rho=0.1)
     mile = run(tmp_path / "MILe", **SAMPLE, k_t=20, k_s=20, warmup=200, schema="MILe", eval_rho=0.1)
     assert mile["real_f1_final"] >= sigmoid["real_f1_final"] + 0.10

@@ -14,10 +14,25 @@ def test_the_delivered_class_and_the_table_are_the_same():
 def test_delivered_values_are_those_of_the_readme():
     conf = parse_config([])
     expected = dict(
-        model="resnet18", schema="MILe", dataset="imagenet", data_path="../data/train/", val_path="../data/val",
-        real_path="../data/real.json", mnist_path="../data/", lr=0.1, batch_size=16, num_workers=4, epoch_num=100,
-        k_t=8000, k_s=2000, device="cuda", rho=0.25, checkpoint_path="./checkpoint", max_checkpoint_num=2, seed=0,
-    )  # fmt: skip
+        model="resnet18",
+        schema="MILe",
+        dataset="imagenet",
+        data_path="../data/train/",
+        val_path="../data/val",
+        real_path="../data/real.json",
+        mnist_path="../data/",
+        lr=0.1,
+        batch_size=16,
+        num_workers=4,
+        epoch_num=100,
+        k_t=8000,
+        k_s=2000,
+        device="cuda",
+        rho=0.25,
+        checkpoint_path="./checkpoint",
+        max_checkpoint_num=2,
+        seed=0,
+    )
     assert {name: getattr(conf, name) for name in expected} == expected
 
 

@@ -1,4 +1,4 @@
-"""Grids of digits: the composition by hand, the order of batches, held-out digits, faulty idx files."""
+"""Grids of digits: composition by hand, order of batches, held-out digits, faulty files."""
 
 import gzip
 import struct

@@ -1,4 +1,4 @@
-"""The public functions of the method refuse values outside their domain, and stay usable where nobody may look."""
+"""Public functions refuse values outside their domain, and work where nobody may look."""
 
 import pytest
 import torch

@@ -1,4 +1,7 @@
-"""Nothing comes late: what a run will read is looked at before its first step, evaluations cost no step."""
+"""Nothing comes late.
+
+What a run will read is looked at before its first step, evaluations cost no step.
+"""
 
 import io
 import json
@@ -231,7 +234,7 @@ def test_tables_of_several_runs_say_what_they_are_without(root, tmp_path):
     assert pd.read_csv(tmp_path / "c" / "results.csv").eval_skipped.tolist() == [1, 1]
 
 
-# ---- an evaluation that fails costs no step ---------------------------------------------------------
+# ---- an evaluation that fails costs no step ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,10 @@ def test_after_a_failed_evaluation_resume_repeats_no_step(root, tmp_path, monkey
 def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(
     root, tmp_path, monkeypatch, capsys
 ):
-    """By the command line: status 2 and one line, then the numbers of a run that was never stopped."""
+    """By the command line.
+
+    Status 2 and one line, then the numbers of a run that was never stopped.
+    """
     own = {"total_steps": 4, "k_t": 1, "k_s": 1}
     run_folders(root, tmp_path / "whole", **own)
     path = root / "val" / "cat" / "cat_v0.png"
@@ -293,7 +299,7 @@ def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
-# ---- signals where nothing is trained ---------------------------------------------------------------
+# ---- signals where nothing is trained ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("received", ["SIGTERM", "SIGINT"])
@@ -331,7 +337,7 @@ def test_a_signal_while_label_sets_are_exported_is_answered(root, tmp_path, monk
     assert len(json.loads((tmp_path / "r" / "label_sets.json").read_text())) == 12
 
 
-# ---- pictures of every kind -------------------------------------------------------------------------
+# ---- pictures of every kind ----------------------------------------------------------------------
 
 
 def _bytes(image, kind="PNG", **more):
@@ -366,7 +372,10 @@ def test_pictures_of_every_kind_are_trained_on_and_evaluated(root, tmp_path, aug
 
 
 def test_long_and_narrow_pictures_are_cut_to_their_middle_before_they_are_enlarged():
-    """What the transform keeps is a square in the middle: it must not depend on how long a picture is."""
+    """What the transform keeps is a square in the middle.
+
+    It must not depend on how long a picture is.
+    """
     look = eval_transform(type("conf", (), {"image_size": 224, "protocol": "authors"}))
     rng = np.random.default_rng(0)
     middle = rng.integers(0, 256, (2, 60, 3), dtype=np.uint8)

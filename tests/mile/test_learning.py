@@ -78,7 +78,7 @@ def test_keep_ground_truth_adds_y():
 
 @pytest.mark.parametrize("schema", ["sigmoid", "softmax"])
 def test_weights_count_the_same_on_two_processes(schema):
-    """The mean of two processes' losses, each over half a batch, is the loss of one process over the batch."""
+    """The mean of two processes' losses, of half a batch each, is the loss of one process."""
     weight, losses = torch.arange(1.0, 13.0), []
     for rows in (slice(0, 12), slice(0, 6), slice(6, 12)):
         learner = learner_of("teacher", schema=schema)

@@ -122,7 +122,10 @@ def located(*flags):
 def test_epochs_that_were_set_outrank_the_samples_fixed_number_of_steps(
     monkeypatch, how, schema, steps
 ):
-    """One generation is 150 steps of warm-up and 20 + 20; one pass over the 1,500 images is 23 batches of 64."""
+    """One generation is 150 steps of warm-up and 20 + 20.
+
+    One pass over the 1,500 images is 23 batches of 64.
+    """
     if how == "edit":
         monkeypatch.setattr(config, "epoch_num", 1)
         conf = located("--schema", schema)
@@ -350,7 +353,7 @@ def test_what_is_missing_is_said_in_two_lines_at_most(tmp_path, monkeypatch, fla
     assert "--data_path" in message or "--mnist_path" in message or "--sample" in message
 
 
-# ---- answered before torch is imported --------------------------------------------------------------
+# ---- answered before torch is imported -----------------------------------------------------------
 
 HEAVY = [
     "torch",
