@@ -22,7 +22,7 @@ from common.cli import UserError
 from common.download import connection_limits
 from common.loading import seed_of
 from common.sync_bn import synchronised
-from mile import data, report
+from mile import data
 from mile.data import FolderSource, GridSource, Source
 from mile.data_location import Located
 from mile.evaluate import Outputs, Rule, Threshold
@@ -165,7 +165,7 @@ def build_network(
     if accelerator.num_processes > 1:
         model = synchronised(model, accelerator)
     # channels_last is a quarter faster, on a CPU too.
-    return model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
 def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
@@ -314,12 +314,13 @@ def taught_sets(args: argparse.Namespace, rho: float) -> Callable[[Outputs], tor
 def describe_evaluation(settings: Settings, num_classes: int) -> str:
     """The line that says what --eval_only evaluates and how, and where that comes from."""
     args = settings.args
-    return report.describe_evaluation(
-        rule_of(args),
-        model=args.model,
-        dataset=args.dataset,
-        num_classes=num_classes,
-        size=args.mnist_size if args.dataset == "mnist" else args.image_size,
-        given=[name for name in COMPARABLE if name in settings.given],
-        says_so=bool(settings.trained.settings),
-    )
+    size = args.mnist_size if args.dataset == "mnist" else args.image_size
+    what = f"{args.model} on {args.dataset}, {num_classes} classes, {size}x{size} px"
+    how = f"schema {args.schema}, protocol {args.protocol}, threshold {args.eval_rho:g}"
+    source = "not in the weights, so as set or by default"
+    if settings.trained.settings:
+        source = "as the weights say"
+        given = [name for name in COMPARABLE if name in settings.given]
+        if given:
+            source += f", but {', '.join(given)} as given"
+    return f"evaluating {what}, ImageNet's mean and deviation; {how} ({source})"

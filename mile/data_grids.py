@@ -222,10 +222,7 @@ class GridLoader:
         return -(-self.grids // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass of (input, single) in training, (input, single, real) in evaluation.
-
-        The next pass differs.
-        """
+        """A pass of (input, single), of evaluation (input, single, real); the next pass differs."""
         number = self.next_pass
         self.next_pass += 1
         for batch in self.batches(number):

@@ -43,10 +43,7 @@ def _save(path: Path, figure: Any) -> None:
 def draw_thresholds(
     path: Path, study: Study, rho: float, title: str, trivial: Mapping[str, float]
 ) -> None:
-    """F1, precision and recall over the threshold, and coverage.
-
-    The two trivial answers as lines.
-    """
+    """F1, precision, recall and coverage over the threshold; the two trivial answers as lines."""
     figure, (left, right) = _axes(2)
     rhos = study.rho.numpy()
     left.plot(rhos, study.f1.numpy(), label="f1")

@@ -128,10 +128,7 @@ class IteratedLearning(method.IteratedLearning):
         return loss.detach()
 
     def _restarted_student(self, generation: int) -> nn.Module:
-        """The student from each layer's own initialisation.
-
-        On every process and after a resume the same.
-        """
+        """The student with each layer drawn anew: the same on every process and after a resume."""
         student = copy.deepcopy(self.student)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(generation, 1))

@@ -254,9 +254,7 @@ class Plan:
 
 
 class IteratedLearning:
-    """Teacher, student and their SGD.
-
-    One method call is one optimiser step or one border between phases.
+    """Teacher, student and their SGD; a call is one optimiser step or a border of two phases.
 
     Args:
         teacher: the network that learns the single labels, images -> z (N,C).
@@ -336,10 +334,7 @@ class IteratedLearning:
 
     @property
     def teacher(self) -> nn.Module:
-        """The network that learns the labels y.
-
-        During imitation the one that stands still and labels.
-        """
+        """The network that learns the labels y; in imitation it stands still and labels."""
         if self.phase == "imitation" and self.frozen is not None:
             return self.frozen
         return self.trained[0]
@@ -392,9 +387,7 @@ class IteratedLearning:
     def imitation_step(
         self, input: torch.Tensor, label: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The student takes a step towards the teacher's label sets of the same images.
-
-        The loss, 0-d.
+        """The student takes a step towards the teacher's sets of the same images; the loss, 0-d.
 
         label y (N,) is used with keep_ground_truth only.
         """

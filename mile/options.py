@@ -87,10 +87,7 @@ class Choices:
 
 
 def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
-    """Every setting as a flag, defaults from the attributes of `defaults` (default.
-
-    As delivered).
-    """
+    """Every setting as a flag; its default an attribute of `defaults`, else the delivered one."""
     parser = OneLineParser(prog="MILe.py", description="MILe: multi-label iterated learning.")
     for title, entries in GROUPS.items():
         group = parser.add_argument_group(title)

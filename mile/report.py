@@ -42,17 +42,14 @@ CLASSES_NAMED = 5
 
 
 def skipped_of(outputs: Outputs, source: Source) -> int:
-    """How many images of the evaluation set these outputs are without.
-
-    They cannot be read (--skip_corrupt).
-    """
+    """How many images of the evaluation set are not in the outputs: they cannot be read."""
     return source.left_out + source.test_size - len(outputs.ids)
 
 
 def write_evaluation(run: Run, metrics: dict[str, float], what: str, skipped: int = 0) -> None:
-    """Log and print an evaluation of `what`, and how many unreadable images it is without.
+    """Log and print an evaluation of `what`, and write output.txt anew.
 
-    Output.txt anew.
+    skipped: unreadable images that the numbers are without.
     """
     if skipped:
         metrics = {**metrics, "eval_skipped": skipped}
@@ -71,10 +68,7 @@ def write_evaluation(run: Run, metrics: dict[str, float], what: str, skipped: in
 
 
 def output_lines(run: Run) -> list[str]:
-    """output.txt of the unofficial code.
-
-    One line a generation, three decimals; and eval_skipped where it is not 0.
-    """
+    """The unofficial code's output.txt: a line a generation, and eval_skipped where it is not 0."""
     lines = []
     for line in run.lines:
         if line["split"] != "test":
@@ -104,32 +98,6 @@ def without_unreadable(skipped: int) -> str:
     if not skipped:
         return ""
     return f"without {skipped} unreadable image{'s' * (skipped != 1)}"
-
-
-def describe_evaluation(
-    rule: Rule,
-    *,
-    model: str,
-    dataset: str,
-    num_classes: int,
-    size: int,
-    given: Sequence[str],
-    says_so: bool,
-) -> str:
-    """The line that says what --eval_only evaluates and how, and where that comes from.
-
-    Args:
-        size: the side of the network's input, pixels.
-        given: of the settings that weights can say, those that the user set.
-        says_so: whether the weights say any.
-    """
-    what = f"{model} on {dataset}, {num_classes} classes, {size}x{size} px"
-    what += ", ImageNet's mean and deviation"
-    how = f"schema {rule.schema}, protocol {rule.protocol}, threshold {rule.rho:g}"
-    source = "as the weights say" if says_so else "not in the weights, so as set or by default"
-    if says_so and given:
-        source += f", but {', '.join(given)} as given"
-    return f"evaluating {what}; {how} ({source})"
 
 
 # ---- the end of a run ----------------------------------------------------------------------------
@@ -267,10 +235,7 @@ def _print_end(run: Run, summary: dict[str, Any], rule: Rule) -> None:
 
 
 def averaged_over(real: torch.Tensor, class_names: Sequence[str], protocol: str) -> list[str]:
-    """What the means leave out, a line each.
-
-    Classes without a positive (mAP), images without a label (F1).
-    """
+    """What the means leave out: classes without a positive (mAP), images without a label (F1)."""
     lines = []
     absent = classes_without_positive(real)
     if absent:

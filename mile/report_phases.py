@@ -38,10 +38,7 @@ class PhaseLog(Meter):
 
     @torch.no_grad()
     def add_step(self, loss: torch.Tensor, target: torch.Tensor, label: torch.Tensor) -> None:
-        """Add a step: its loss (0-d), its targets (N,C), the labels y (N,).
-
-        Nothing waits for the device.
-        """
+        """Add a step, without a wait: its loss (0-d), its targets (N,C), the labels y (N,)."""
         sizes = target.sum(1)
         with_y = target.gather(1, label[:, None])
         step = (

@@ -66,10 +66,7 @@ def _older_than(path: Path, schema: str) -> list[tuple[int, int, Path]]:
 
 
 def writable(folder: str | Path) -> None:
-    """UserError where nothing can be written to `folder`, which is made.
-
-    Not after the first generation.
-    """
+    """Make `folder`; UserError where nothing can be written there, before the run begins."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -45,8 +45,8 @@ def test_a_run_leaves_what_design_lists(tmp_path, capsys):
     assert summary["offline_sample"] and summary["generations"] == 2 and 0 < summary["mAP"] <= 1
     test = lines_of(folder, "test")[-1]
     assert (folder / "output.txt").read_text().splitlines()[-1] == (
-        f"epoch:1 acc:{test['acc']:.3f} real-acc:{test['real_acc']:.3f} real-f1:{test['real_f1']:.3f} "
-        f"label_coverage:{test['label_coverage']:.3f}"
+        f"epoch:1 acc:{test['acc']:.3f} real-acc:{test['real_acc']:.3f} "
+        f"real-f1:{test['real_f1']:.3f} label_coverage:{test['label_coverage']:.3f}"
     )
     weights = sorted(path.name for path in (tmp_path / "weights" / "SmallNet").iterdir())
     assert weights == ["MILe_0.pth", "MILe_1.pth"]
@@ -215,7 +215,7 @@ class TestRuns:
         run_folders(root, tmp_path / "cut", "--max_steps", "1", seeds="0,1", schema="softmax")
         assert "at threshold -" in (out := capsys.readouterr().out) and "nan" not in out
 
-    def test_exported_sets_are_those_of_the_rho_trained_with_and_can_be_read_back(
+    def test_exported_sets_are_of_the_rho_trained_with_and_can_be_read_back(
         self, tmp_path, monkeypatch
     ):
         used, original = [], build.taught_sets
@@ -366,7 +366,7 @@ def test_errors_are_one_line_and_status_2(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_mile_beats_sigmoid_on_the_sample_and_the_trend_is_not_the_ranking(tmp_path):
+def test_mile_beats_sigmoid_on_the_sample_and_not_by_ranking(tmp_path):
     """Spec f, one seed.
 
     F1 at rho 0.1 rises by 0.10 or more, accuracy falls by 0.02 at most; mAP need not rise.

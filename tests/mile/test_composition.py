@@ -244,7 +244,7 @@ def test_a_run_on_grids_gives_the_numbers_of_the_plain_loop(tmp_path, digits, sc
     )
 
 
-def test_the_way_from_a_picture_to_the_accuracy_is_that_of_torchvisions_transforms(tmp_path):
+def test_the_way_from_picture_to_accuracy_is_torchvisions(tmp_path):
     """Shorter side to 256/224, bilinear and antialiased, centre, ImageNet's mean and deviation."""
     rng = np.random.default_rng(0)
     root = tmp_path / "set"

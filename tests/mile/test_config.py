@@ -56,9 +56,7 @@ def test_the_class_is_edited_by_hand_and_not_changed_by_parsing(monkeypatch):
     assert setting(config, "eval_rho") == 0.4 and setting(config, "threshold_on") == "prob"
 
 
-def test_help_shows_defaults_as_edited_and_the_command_line_is_the_default_argv(
-    monkeypatch, capsys
-):
+def test_help_shows_edited_defaults_and_argv_is_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(config, "k_t", 123)
     with pytest.raises(SystemExit):
         parse_config(["--help"])

@@ -70,7 +70,7 @@ def test_a_folder_of_hidden_files_alone_holds_no_class(tmp_path):
         class_folders(tmp_path, "the training images")
 
 
-def test_images_of_every_suffix_in_any_case_and_in_folders_below_are_listed_in_imagefolders_order(
+def test_images_of_every_suffix_are_listed_in_imagefolders_order(
     tmp_path,
 ):
     for name in ("b.JPG", "a.png", "below/c.Jpeg", "below/deeper/d.webp"):

@@ -46,7 +46,7 @@ def test_a_label_file_that_can_be_read_in_two_ways_is_refused(tmp_path):
     assert labels_by_name(files, path, ["cat", "dog"]) == [[0], [1]]
 
 
-def test_folders_of_one_name_below_two_classes_keep_their_label_sets_apart(tmp_path):
+def test_folders_of_one_name_in_two_classes_keep_their_sets_apart(tmp_path):
     """`cat/a/1.png` and `dog/a/1.png` were both exported as `a/1.png`, and one set was lost."""
     for part in ("train", "val"):
         for name in ("cat", "dog"):

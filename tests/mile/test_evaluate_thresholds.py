@@ -31,7 +31,7 @@ def test_threshold_study_equals_the_metric_at_every_threshold(protocol):
     assert best["best_f1"] == study.f1.max() and best["best_f1_threshold"] in study.rho.tolist()
 
 
-def test_the_study_of_softmax_is_by_threshold_where_its_set_by_protocol_is_the_top_class():
+def test_the_study_of_softmax_is_by_threshold_too():
     p = torch.tensor([[0.6, 0.3, 0.1]])
     study = threshold_study(
         p.log(), torch.tensor([[True, True, False]]), "softmax", grid=[0.05, 0.2, 0.7]
@@ -42,7 +42,7 @@ def test_the_study_of_softmax_is_by_threshold_where_its_set_by_protocol_is_the_t
     assert study.best == {"best_f1": 1, "best_f1_threshold": 0.2, "best_f1_coverage": 2}
 
 
-def test_mean_average_precision_skips_classes_without_a_positive_and_images_without_a_label():
+def test_map_skips_classes_without_positive_and_images_without_label():
     p = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.2, 0.4], [0.1, 0.9, 0.3]])
     real = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 0]]).bool()
     expected = np.mean(

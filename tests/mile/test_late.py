@@ -72,9 +72,7 @@ def test_an_unreadable_image_ends_the_run_before_its_first_step(root, tmp_path, 
     assert not (tmp_path / "r").exists()
 
 
-def test_with_skip_corrupt_unreadable_evaluation_images_are_left_out_by_name_and_counted(
-    root, tmp_path, capsys
-):
+def test_unreadable_evaluation_images_are_left_out_and_counted(root, tmp_path, capsys):
     whole = run_folders(root, tmp_path / "whole")
     out = capsys.readouterr().out
     assert whole["eval_skipped"] == 0
@@ -157,9 +155,7 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(root, tmp_path, part):
         run_folders(root, tmp_path / "r", "--skip_corrupt")
 
 
-def test_training_images_are_left_out_by_name_and_of_the_exported_label_sets(
-    root, tmp_path, capsys
-):
+def test_unreadable_training_images_are_not_among_exported_sets(root, tmp_path, capsys):
     path = cut(root / "train" / "dog" / "dog_t0.png")
     summary = run_folders(root, tmp_path / "r", "--skip_corrupt", "--export_labels", total_steps=6)
     assert (
@@ -202,7 +198,7 @@ def test_the_images_held_out_to_choose_rho_are_looked_at_too(root, tmp_path):
         )
 
 
-def test_a_listed_image_that_is_not_there_is_an_error_also_with_skip_corrupt(imagenet, tmp_path):
+def test_a_listed_image_that_is_not_there_is_always_an_error(imagenet, tmp_path):
     (tmp_path / "info").mkdir()
     names = [
         path.relative_to(tmp_path).as_posix()
@@ -371,7 +367,7 @@ def test_pictures_of_every_kind_are_trained_on_and_evaluated(root, tmp_path, aug
     assert summary["images"] == 6 + len(PICTURES) and summary["eval_skipped"] == 0
 
 
-def test_long_and_narrow_pictures_are_cut_to_their_middle_before_they_are_enlarged():
+def test_narrow_pictures_are_cut_to_their_middle_first():
     """What the transform keeps is a square in the middle.
 
     It must not depend on how long a picture is.

@@ -199,7 +199,7 @@ def test_every_schedule_is_finite_positive_and_never_above_its_start(steps, kind
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_milestones_that_are_shares_fall_where_the_share_of_the_steps_is_over(steps):
+def test_milestones_that_are_shares_fall_at_that_share_of_the_steps(steps):
     _, used = walk("step", "0.6,0.85", total_steps=steps, schema="sigmoid")
     borders = [round(0.6 * steps), round(0.85 * steps)]
     by_hand = [0.1 * 0.1 ** sum(step >= border for border in borders) for step in range(steps)]

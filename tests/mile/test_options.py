@@ -85,7 +85,7 @@ def test_a_given_model_is_checked_before_data_are_looked_for(monkeypatch):
         parse(["--dataset", "mnist", "--model", "resnet18"])
 
 
-def test_a_wrong_folder_is_named_and_no_sample_advised_where_there_is_none(tmp_path):
+def test_a_wrong_folder_is_named_and_no_sample_advised_in_vain(tmp_path):
     with pytest.raises(UserError, match="data_path .*nowhere does not exist") as error:
         parse(["--dataset", "folder", "--data_path", str(tmp_path / "nowhere")])
     assert "--sample" not in str(error.value)
@@ -155,7 +155,7 @@ def test_of_two_lengths_the_one_given_last_counts(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLE_DEFAULTS["mnist"]))
-def test_every_setting_of_the_sample_yields_to_a_flag_at_the_delivered_value(name):
+def test_every_setting_of_the_sample_yields_to_a_delivered_value(name):
     if name in ("model", "lr_schedule"):
         value = {"model": "resnet18-10", "lr_schedule": "plateau"}[name]
         flags = [f"--{name}", value]

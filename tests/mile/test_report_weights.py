@@ -28,7 +28,7 @@ def evaluated(*flags):
     return parse(["--eval_only", *flags], lambda line: None)
 
 
-def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags_win(tmp_path):
+def test_an_evaluation_takes_settings_from_weights_and_flags_win(tmp_path):
     path = weights_of(
         tmp_path,
         schema="sigmoid",
@@ -64,7 +64,7 @@ def test_an_evaluation_takes_from_the_weights_what_makes_it_comparable_and_flags
     )
 
 
-def test_weights_alone_are_evaluated_with_the_settings_at_hand_which_is_said(tmp_path):
+def test_bare_weights_are_evaluated_with_the_settings_at_hand(tmp_path):
     torch.save(dict(torch.load(weights_of(tmp_path), weights_only=True)), tmp_path / "bare.pth")
     settings = evaluated("--pretrained", str(tmp_path / "bare.pth"), "--sample", *MNIST)
     conf = settings.args

@@ -83,9 +83,7 @@ def test_sigterm_saves_and_exits_143(tmp_path, whole, monkeypatch, phase):
     assert_same_run(whole("teacher"), tmp_path / "r")
 
 
-def test_a_signal_during_evaluation_is_answered_and_the_evaluation_repeated(
-    tmp_path, whole, monkeypatch
-):
+def test_a_signal_during_evaluation_is_answered_then_repeated(tmp_path, whole, monkeypatch):
     original, calls = entry.evaluate, []
 
     def kill_in_the_first(*args):
@@ -141,7 +139,7 @@ def test_other_settings_are_refused_and_a_finished_run_stands(tmp_path, capsys):
         ("optimizers", []),
     ],
 )
-def test_a_checkpoint_with_a_value_that_none_can_be_is_refused_in_one_line(tmp_path, name, value):
+def test_a_checkpoint_with_an_impossible_value_is_refused(tmp_path, name, value):
     run(tmp_path / "r", "--max_steps", "2")
     path = tmp_path / "r" / "checkpoints" / "last.pt"
     saved = torch.load(path, weights_only=True)
