@@ -7,18 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-import timm.data
-
 from common.aliases import one_module
 from common.cli import UserError
 from common.text import kind_name, read_json
+from mile.data_location import bundled_real_labels
 
-one_module(__name__, "mile.real_labels")
+one_module(__name__, "mile.data_labels")
 
 FILE_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.")
-BUNDLED = (
-    Path(timm.data.__file__).parent / "_info" / "imagenet_real_labels.json"
-)  # equal to the released file
+BUNDLED = bundled_real_labels()
 
 
 def read_real_labels(path: Path, num_classes: int = 1000) -> list[list[int]]:
@@ -36,7 +33,8 @@ def read_real_labels(path: Path, num_classes: int = 1000) -> list[list[int]]:
             type(c) is int and 0 <= c < num_classes for c in labels
         ):
             raise UserError(
-                f"{path}: entry {j} is {str(labels)[:60]}; expected a list of integers in 0..{num_classes - 1}"
+                f"{path}: entry {j} is {str(labels)[:60]}; "
+                f"expected a list of integers in 0..{num_classes - 1}"
             )
     _warn_of_repetitions(lists, path)
     return lists
@@ -52,7 +50,10 @@ def _warn_of_repetitions(lists: Iterable[Sequence[int]], path: Path) -> None:
 
 
 def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
-    """The ReaL set of each validation file, by the number in its name; UserError names two files of one number."""
+    """The ReaL set of each validation file, by the number in its name.
+
+    UserError names two files of one number.
+    """
     lists = read_real_labels(path)
     found = []
     seen: dict[int, Path] = {}
@@ -60,7 +61,8 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
         match = FILE_NUMBER.search(Path(file).name)
         if match is None:
             raise UserError(
-                f"{file}: expected a name ILSVRC2012_val_ and eight digits; its ReaL labels go by that"
+                f"{file}: expected a name ILSVRC2012_val_ and eight digits; "
+                "its ReaL labels go by that"
             )
         number = int(match[1])
         if not 1 <= number <= len(lists):
@@ -75,10 +77,13 @@ def labels_of_val_files(files: Sequence[Path], path: Path) -> list[list[int]]:
 
 
 def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) -> list[list[int]]:
-    """The sets of a dict file {"name.jpg": ["class", ...]}, or keys "folder/name.jpg" as label_sets.json has them.
+    """The sets of a dict file {"name.jpg".
 
-    A key is the end of a file's path, of the keys that fit the longest. Classes by name or index. UserError names
-    a file without an entry, one whose entry may be another file's, and what is no list of known classes.
+    ["class", ...]}, or keys "folder/name.jpg" as label_sets.json has them.
+
+    A key is the end of a file's path, of the keys that fit the longest. Classes by name or index.
+    UserError names a file without an entry, one whose entry may be another file's, and what is no
+    list of known classes.
     """
     table = read_json(path)
     if not isinstance(table, Mapping):
@@ -86,7 +91,7 @@ def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) ->
         raise UserError(
             f"{path}: expected an object from file names to lists of classes, found {found}"
         )
-    index = {name: c for c, name in enumerate(classes)}
+    index = dict(zip(classes, range(len(classes)), strict=True))
     counts = Counter(chain.from_iterable(_endings(file) for file in files))
     return [_labels_of(file, table, index, counts, path) for file in files]
 

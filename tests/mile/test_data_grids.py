@@ -1,4 +1,4 @@
-"""Grids of digits: the composition by hand, the order of batches, held-out digits, faulty idx files."""
+"""Grids of digits: composition by hand, order of batches, held-out digits, faulty files."""
 
 import gzip
 import struct
@@ -6,10 +6,13 @@ import struct
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from common.cli import UserError
+from mile.build import open_source
+from mile.data_grids import GridLoader, annotated_cell, read_digits
 from mile.dataset import LABEL_PROBABILITIES, MultilabelMNIST, compose_grids, mnist_preprocess
-from mile.grids import GridLoader, annotated_cell
+from mile.options import parse
 from tests.mile.helpers import conf_of
 
 DIGITS = torch.arange(100)[:, None, None].expand(100, 2, 3).to(torch.uint8).contiguous()
@@ -22,7 +25,7 @@ def loader_of(digits=DIGITS, labels=LABELS, **more):
 
 
 def index_of(loader, number):
-    return torch.cat([batch.index for batch in loader.batches(number)]).tolist()
+    return torch.cat([batch.ids for batch in loader.batches(number)]).tolist()
 
 
 def test_composition_by_hand():
@@ -67,8 +70,8 @@ def test_each_digit_is_used_once_and_each_pass_has_another_order():
     assert loader.table.flatten().unique().numel() == 99
     assert index_of(loader, 0) != index_of(loader, 1)
     assert index_of(loader, 1) == index_of(loader_of(), 1) != index_of(loader_of(seed=1), 1)
-    again = [batch.index.tolist() for batch in loader.batches(1, 1)]
-    assert again == [batch.index.tolist() for batch in loader.batches(1)][1:]
+    again = [batch.ids.tolist() for batch in loader.batches(1, 1)]
+    assert again == [batch.ids.tolist() for batch in loader.batches(1)][1:]
 
 
 def test_labels_are_drawn_once_or_with_redraw_in_each_pass():
@@ -86,7 +89,7 @@ def test_labels_are_drawn_once_or_with_redraw_in_each_pass():
 def test_a_batch_is_the_composition_of_its_digits():
     loader = loader_of(torch.randint(0, 256, (100, 28, 28), dtype=torch.uint8), size=84)
     batch = next(loader.batches(3))
-    for row, k in enumerate(batch.index.tolist()):
+    for row, k in enumerate(batch.ids.tolist()):
         u = torch.tensor([0.5], dtype=torch.float64)
         grid, _, real = compose_grids(loader.digits[loader.table[k]], LABELS[loader.table[k]], u)
         assert torch.equal(mnist_preprocess(grid)[0], batch.input[row])
@@ -95,7 +98,7 @@ def test_a_batch_is_the_composition_of_its_digits():
 
 def test_processes_share_each_batch_and_each_test_grid_is_seen_once():
     whole = index_of(loader_of(), 0)
-    parts = [[b.index.tolist() for b in loader_of(rank=r, world=2).batches(0)] for r in range(2)]
+    parts = [[b.ids.tolist() for b in loader_of(rank=r, world=2).batches(0)] for r in range(2)]
     assert [i for pair in zip(*parts, strict=True) for part in pair for i in part] == whole
     seen = [i for r in range(2) for i in index_of(loader_of(train=False, rank=r, world=2), 0)]
     assert sorted(seen) == list(range(11))
@@ -133,8 +136,9 @@ def write_mnist(root, n, pack=False):
 def test_packed_files_alone_are_read(tmp_path):
     write_mnist(tmp_path / "plain", 30)
     write_mnist(tmp_path / "packed", 30, pack=True)
-    a, b = (MultilabelMNIST(tmp_path / name).arrays for name in ("plain", "packed"))
-    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    plain, packed = (read_digits(tmp_path / name) for name in ("plain", "packed"))
+    for a, b in zip(plain, packed, strict=True):
+        assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
 
 
 def test_faulty_mnist_files_are_named(tmp_path):
@@ -161,12 +165,23 @@ def test_faulty_mnist_files_are_named(tmp_path):
 
 def test_digits_set_aside_are_in_no_training_grid(tmp_path):
     write_mnist(tmp_path, 120)
-    mnist = MultilabelMNIST(tmp_path, conf=conf_of(batch_size=2, mnist_redraw=True))
-    images = torch.from_numpy(mnist.arrays[0].copy())
-    held = mnist.set_aside(0.2)
-    train = mnist.getDataloader(True)
-    assert torch.equal(held.digits, images[96:]) and torch.equal(train.digits, images[:96])
-    assert held.grids == 24 // 9 and train.grids == 96 // 9 and not held.train and not held.redraw
+    flags = ["--dataset", "mnist", "--mnist_path", str(tmp_path), "--batch_size", "2"]
+    flags += ["--model", "small-10"]
+    settings = parse([*flags, "--mnist_redraw", "--rho_cover", "0.9"])
+    source = open_source(settings, Accelerator(cpu=True))
+    images = torch.from_numpy(read_digits(tmp_path).train.images.copy())
+    assert torch.equal(source.train.digits, images[:108]) and source.train.grids == 12
+    sets_of_nine = [batch.real.shape for batch in source.held_out()]
+    assert sets_of_nine == [(1, 10)]
+
+
+def test_the_last_share_of_the_digits_is_set_aside(tmp_path):
+    write_mnist(tmp_path, 120)
+    digits = read_digits(tmp_path).train
+    kept, held = digits.set_aside(0.2)
+    assert np.array_equal(kept.images, digits.images[:96])
+    assert np.array_equal(held.images, digits.images[96:])
+    assert len(held.labels) == 24
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
