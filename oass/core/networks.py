@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +13,8 @@ from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
 from oass.core.backbones import build_backbone, load_weights, normalisation_of
 from oass.core.csi import csi_logits
-from oass.core.domain import require_count
-from oass.tools.ai.torch_utils import make_cam
+from oass.data_checks import require_count
+from oass.method import make_cam
 
 one_module(__name__, "oass.core.networks")
 
@@ -21,7 +22,9 @@ HEAD = ("BN.", "stage6.")
 
 
 class Backbone(ABC_Model):
-    """`model`, and its five stages under the names of the released code (aliases of the same tensors)."""
+    """`model`, and its five stages under the names of the released code (aliases of the same
+    tensors).
+    """
 
     def __init__(self, model_name: str, pretrained: bool = True) -> None:
         super().__init__()
@@ -29,10 +32,12 @@ class Backbone(ABC_Model):
         self.normalisation = normalisation_of(model_name)  # mean and deviation of its input
         self.model, self.num_features = build_backbone(model_name, pretrained)
         if hasattr(self.model, "layer1"):
-            m = self.model
+            m: Any = self.model
             self.stage1 = nn.Sequential(m.conv1, m.bn1, m.relu, m.maxpool)
-            self.stage2, self.stage3 = nn.Sequential(m.layer1), nn.Sequential(m.layer2)
-            self.stage4, self.stage5 = nn.Sequential(m.layer3), nn.Sequential(m.layer4)
+            self.stage2 = nn.Sequential(m.layer1)
+            self.stage3 = nn.Sequential(m.layer2)
+            self.stage4 = nn.Sequential(m.layer3)
+            self.stage5 = nn.Sequential(m.layer4)
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """X = phi(x): images (B,3,S,S) to (B,K,G,G)."""
@@ -42,11 +47,12 @@ class Backbone(ABC_Model):
 
 
 class Classifier(Backbone):
-    """Class maps F = W X, and one logit per class from the feature map gated with that class's own map.
+    """Class maps F = W X, and one logit per class from the feature map gated with that class's own
+    map.
 
     pretrained: True for ImageNet weights, False for none, or the path of a classifier's checkpoint.
-    State dicts have the names of the released code, so its checkpoints load as they are. ValueError for less than
-    one class.
+    State dicts have the names of the released code, so its checkpoints load as they are. ValueError
+    for less than one class.
     """
 
     def __init__(
@@ -76,24 +82,29 @@ class Classifier(Backbone):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """with_cam: instance logits (B,C) and class maps F (B,C,G,G), float32; else GAP(F) (B,C).
 
-        Without `with_cam` the instances are bypassed: another classifier, which the EMA scripts never
-        train directly (deviation D13).
+        Without `with_cam` the instances are bypassed: another classifier, which the EMA scripts
+        never train directly (README, deviations: with_cam).
         """
         X = self.feature_map(x)
         F = self.classifier(X)
         if not with_cam:
             return self.global_average_pooling_2d(F)
         with torch.autocast(x.device.type, enabled=False):
-            X, F = X.float(), F.float()
-            return csi_logits(X, make_cam(F), self.BN, self.stage6, self.training), F
+            X = X.float()
+            F = F.float()
+            BN: Any = self.BN
+            stage6: Any = self.stage6
+            return csi_logits(X, make_cam(F), BN, stage6, self.training), F
 
 
 def load_classifier(model: Classifier, source: str | Path, saved: object = None) -> None:
-    """Load a checkpoint: a run's last.pt or best.pt, an official state dict, or a PuzzleCAM classifier.
+    """Load a checkpoint: a run's last.pt or best.pt, an official state dict, or a PuzzleCAM
+    classifier.
 
-    `module.` prefixes and absent stage aliases are no matter; a file without BN and stage6 (PuzzleCAM)
-    keeps the fresh ones, and says so; of ImageNet weights in torchvision's names only the backbone is taken.
-    `saved`: what the file holds, if it has been read. UserError names what differs and what the file looks like.
+    `module.` prefixes and absent stage aliases are no matter; a file without BN and stage6
+    (PuzzleCAM) keeps the fresh ones, and says so; of ImageNet weights in torchvision's names only
+    the backbone is taken. `saved`: what the file holds, if it has been read. UserError names what
+    differs and what the file looks like.
     """
     state, own = read_state(source, saved), model.state_dict()
     if "fc.weight" in state:
@@ -122,7 +133,9 @@ def load_classifier(model: Classifier, source: str | Path, saved: object = None)
 
 
 def load_backbone(model: Classifier, source: str | Path, saved: object = None) -> None:
-    """Load only the backbone: of a classifier's checkpoint, or of a file in torchvision's or timm's own names."""
+    """Load only the backbone: of a classifier's checkpoint, or of a file in torchvision's or timm's
+    own names.
+    """
     state = read_state(source, saved)
     own = {
         key.removeprefix("model."): value
@@ -134,7 +147,8 @@ def load_backbone(model: Classifier, source: str | Path, saved: object = None) -
 
 
 def read_state(source: str | Path, saved: object = None) -> dict[str, torch.Tensor]:
-    """The state dict in a file, or of the model in a run's checkpoint, without prefixes. UserError where none is.
+    """The state dict in a file, or of the model in a run's checkpoint, without prefixes. UserError
+    where none is.
 
     `saved`: what the file holds, if it has been read.
     """

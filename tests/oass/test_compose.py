@@ -6,7 +6,7 @@ from PIL import Image
 
 from common.cli import UserError
 from oass.core.datasets import VOC_Dataset_For_Testing_CAM
-from oass.tools.dataset.voc_utils import CLASS_DIC
+from oass.data_voc import CLASS_DIC
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,17 @@ from scipy.ndimage import maximum_filter
 from torch.nn import functional as F
 
 from common.rundir import make_accelerator, seed_everything
-from oass import ablation, inference_classification
+from oass import ablation, compare, inference_classification
+from oass import train as training
 from oass import train_classification_with_puzzle_cMax_ema as cmax
-from oass.core import train as training
-from oass.core.build import Trained, build_data, build_student
+from oass.build import build_data, build_student
+from oass.build_trained import Trained
 from oass.core.datasets import VOC_Dataset_For_Testing_CAM
-from oass.core.instances import neighbour_precision
-from oass.core.settings import parse_args
-from oass.core.train import to_device, train
-from oass.tools.dataset.voc_utils import CLASS_NAMES
+from oass.data_voc import CLASS_NAMES
+from oass.evaluate import neighbour_precision
+from oass.options import parse
+from oass.train import train
+from oass.train_step import to_device
 from tests.oass.test_keypoints import loop_merge, loop_tiles
 
 SIDE = 64
@@ -234,7 +236,7 @@ def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its
 
 def test_the_gap_baselines_numbers_are_those_of_its_pooled_maps(small, devkit, tmp_path):
     argv = [*small, "--max_epoch", "1", "--lr", "0.02", "--output_dir", str(tmp_path)]
-    summary = train(parse_args("gap", argv), "gap")
+    summary = train(parse("gap", argv))
     model = Trained(tmp_path / "checkpoints" / "last.pt", argparse.Namespace()).network()
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
     pooled = []
@@ -336,14 +338,16 @@ def test_the_logged_losses_of_a_step(strategy, small, tmp_path):
     """L = L_cl + alpha_p L_pcl + alpha_re L_re of the first batch, as the run logs it."""
     weights = "--alpha_p 0.5 --alpha_re 3 --alpha_schedule_re 0 --max_steps 1 --print_ratio 0.1"
     argv = [*small, *weights.split(), "--output_dir", str(tmp_path)]
-    train(parse_args(strategy, argv), strategy)
+    train(parse(strategy, argv))
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
 
-    args = parse_args(strategy, argv)
-    seed_everything(args.seed)
-    accelerator = make_accelerator(args)
-    batch = next(iter(build_data(args, accelerator)[2]))
-    student = build_student(args).to(memory_format=torch.channels_last)  # rounds as the run does
+    settings = parse(strategy, argv)
+    seed_everything(settings.args.seed)
+    accelerator = make_accelerator(settings.args)
+    batch = next(iter(build_data(settings, accelerator)[2]))
+    student = build_student(settings).to(
+        memory_format=torch.channels_last
+    )  # rounds as the run does
     teacher = copy.deepcopy(student) if strategy.startswith("c") else None
     images, labels, _ = to_device(batch.data, accelerator.device, student.normalisation)
     cl, pcl, re, pairs = plain_step(student, teacher, images, labels, strategy)
@@ -357,13 +361,13 @@ def test_the_logged_losses_of_a_step(strategy, small, tmp_path):
 def test_the_logged_loss_of_a_baseline(strategy, small, tmp_path):
     """L = L_cl, of the pooled maps or of the instances; no tiles."""
     argv = [*small, "--max_steps", "1", "--print_ratio", "0.1", "--output_dir", str(tmp_path)]
-    train(parse_args(strategy, argv), strategy)
+    train(parse(strategy, argv))
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
-    args = parse_args(strategy, argv)
-    seed_everything(args.seed)
-    accelerator = make_accelerator(args)
-    batch = next(iter(build_data(args, accelerator)[2]))
-    student = build_student(args).to(memory_format=torch.channels_last).train()
+    settings = parse(strategy, argv)
+    seed_everything(settings.args.seed)
+    accelerator = make_accelerator(settings.args)
+    batch = next(iter(build_data(settings, accelerator)[2]))
+    student = build_student(settings).to(memory_format=torch.channels_last).train()
     images, labels, _ = to_device(batch.data, accelerator.device, student.normalisation)
     with torch.no_grad():
         logits, maps = student(images, with_cam=True)
@@ -407,11 +411,11 @@ def test_the_teacher_is_the_average_of_the_students(small, tmp_path, monkeypatch
 def test_the_ablations_means_and_deviations(small, tmp_path, monkeypatch, capsys):
     scores = {0: 30.0, 1: 50.0, 2: 40.0}
 
-    def fake_train(args, strategy):
-        score = scores[args.seed]
+    def fake_train(settings):
+        score = scores[settings.args.seed]
         return {"map": score, "best_map": score + 1, "pointing": score / 100, "dead_cam": None}
 
-    monkeypatch.setattr(ablation, "train", fake_train)
+    monkeypatch.setattr(compare, "train", fake_train)
     ablation.main(
         [*small, "--strategies", "none", "--seeds", "0,1,2", "--output_dir", str(tmp_path)]
     )

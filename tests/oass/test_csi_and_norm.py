@@ -11,14 +11,15 @@ from torch import nn
 from common import sync_bn
 from common.cli import UserError
 from common.sync_bn import synchronised
-from oass.core import losses
-from oass.core.batch_norm import grouped_in_one_call, tile_statistics
-from oass.core.csi import class_specific_instances, csi_logits, instance_moments
-from oass.core.losses import object_aware_losses, tile_class_maps
+from oass.build_objective import TilePass
+from oass.core.csi import class_specific_instances, csi_logits
+from oass.core.losses import object_aware_losses
 from oass.core.networks import Classifier
-from oass.core.terms import terms_of
-from oass.core.train import weight_by_pairs
+from oass.fast import grouped_in_one_call, tile_class_maps, tile_statistics
+from oass.method import instance_moments
+from oass.options_check import terms_of
 from oass.tools.ai.torch_utils import make_cam
+from oass.train_step import weight_by_pairs
 
 
 def head(C=5, K=7):
@@ -96,7 +97,7 @@ def test_group_statistics_equal_one_call_per_pair_and_leave_the_buffers():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     loop = torch.stack([model.class_maps(pair) for pair in tiles])
     torch.testing.assert_close(batched, loop, rtol=1e-5, atol=1e-5)
-    chunked = tile_class_maps(model, tiles, chunk=2)
+    chunked = tile_class_maps(model, tiles, pairs_at_once=2)
     torch.testing.assert_close(batched, chunked)
     with torch.no_grad():
         torch.testing.assert_close(tile_class_maps(model, tiles), loop, rtol=1e-5, atol=1e-5)
@@ -193,8 +194,8 @@ def test_the_heads_statistics_are_those_of_all_images_of_both_processes(two_halv
     whole, parts = copy.deepcopy(BN).train(), synchronised(copy.deepcopy(BN).train(), TWO)
     x, cams = torch.rand(8, 7, 4, 4), make_cam(torch.randn(8, 5, 4, 4))
     wanted = csi_logits(x, cams, whole, stage6, True)[:5]
-    moments = instance_moments(x[5:], cams[5:])
-    two_halves([torch.tensor([3.0, 3 * 16]), torch.stack([moments.v.sum(0), 3 * moments.second])])
+    v, second = instance_moments(x[5:], cams[5:])
+    two_halves([torch.tensor([3.0, 3 * 16]), torch.stack([v.sum(0), 3 * second])])
     torch.testing.assert_close(
         csi_logits(x[:5], cams[:5], parts, stage6, True), wanted, rtol=1e-5, atol=1e-5
     )
@@ -320,28 +321,29 @@ def test_means_over_pairs_are_weighted_by_the_processes_pairs(p_loss, plain):
 
 def test_out_of_memory_halves_the_tile_pass_once_and_for_good(monkeypatch, capsys):
     model, tiles, passes = tiny(), torch.randn(6, 4, 3, 32, 32), []
+    real = Classifier.feature_map
 
     def run(most):
-        def maps_of(network, part, mode, update):
-            passes.append(len(part) // 4)
+        def feature_map(network, images):
+            passes.append(len(images) // 4)
             if passes[-1] > most:
                 raise torch.OutOfMemoryError("no memory")
-            return real(network, part, mode, update)
+            return real(network, images)
 
-        monkeypatch.setattr(losses, "_maps_of", maps_of)
+        monkeypatch.setattr(Classifier, "feature_map", feature_map)
 
-    real, chunk = losses._maps_of, losses.TileChunk()
     want = tile_class_maps(model, tiles)
     run(most=3)
+    tile_pass = TilePass()
     for _ in range(2):
-        torch.testing.assert_close(tile_class_maps(model, tiles, chunk=chunk), want)
+        torch.testing.assert_close(tile_pass(model, tiles), want)
     assert passes == [6, 3, 3, 3, 3] and capsys.readouterr().out.count("--tile_chunk 3") == 1
     run(most=2)
     with pytest.raises(UserError, match="--tile_chunk 1"):
-        tile_class_maps(model, tiles, chunk=6)
+        TilePass(pairs=6)(model, tiles)
     run(most=0)
     with pytest.raises(UserError, match="1 pair.*--image_size"):
-        tile_class_maps(model, tiles, chunk=1)
+        TilePass(pairs=1)(model, tiles)
 
 
 def test_options_of_the_reconstruction_loss():

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from oass import train_classification_with_puzzle_cMax_ema as cmax
-from oass.core.build import build_optimizer, build_student, build_teacher
+from oass.build import build_optimizer, build_student, build_teacher
 from oass.core.keypoints import detect_keypoints, scaled_distances
 from oass.core.losses import re_loss_weight
-from oass.core.settings import parse_args
+from oass.options import parse
 from oass.tools.ai.optim_utils import PolyOptimizer, update_ema_variables
 
 ROOT = Path(__file__).parents[2]
@@ -75,15 +75,15 @@ def test_d19_schedule_zero_and_steps_past_the_end():
 @pytest.mark.parametrize(("flags", "steps"), [("", 10), ("--released", 661)])
 def test_d20_warm_up_counts_true_steps(flags, steps, devkit):
     argv = f"--data_dir {devkit} --architecture resnet_tiny --weights none --warmup_epoch 3 {flags}".split()
-    args = parse_args("cMax", argv)
-    assert build_optimizer(args, build_student(args), 10).steps_per_epoch == steps
+    settings = parse("cMax", argv)
+    assert build_optimizer(settings, build_student(settings), 10).steps_per_epoch == steps
 
 
 def test_d25_d29_the_teacher_starts_as_a_copy_and_is_averaged_without_warnings(devkit):
-    args = parse_args(
+    settings = parse(
         "cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none".split()
     )
-    student = build_student(args)
+    student = build_student(settings)
     teacher = build_teacher(student)
     assert all(
         torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True)
