@@ -52,7 +52,7 @@ def student_and_teacher() -> tuple[Classifier, Classifier]:
 
 
 def as_trained(*networks: Classifier) -> list[Classifier]:
-    """Copies of the networks in the memory layout that oass/core/train.py gives them."""
+    """Copies of the networks in the memory layout that oass/train.py gives them."""
     return [copy.deepcopy(network).to(memory_format=torch.channels_last) for network in networks]
 
 

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from common.cli import OneLineParser, UserError, positive_int, run_main
 from oass.core.keypoints import upsample_cams
+from oass.data import VOID
 from oass.evaluate import THRESHOLDS, label_map
-from oass.tools.ai.evaluate_utils import VOID, Calculator_For_mIoU
+from oass.evaluate_metrics import Calculator_For_mIoU
 
 
 def perfect_maps(

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from oass.method import TILES, instance_moments, make_cam, update_running_statistics
 
 
+@torch.compiler.disable  # inside, modules get other forwards, which torch.compile cannot trace
 def tile_class_maps(
     network: Any,
     tiles: torch.Tensor,
@@ -40,7 +41,9 @@ def tile_class_maps(
         return tiles.new_zeros((0, TILES, network.num_classes, h, h))
     parts = []
     for part in tiles.split(pairs_at_once or P):
-        flat = part.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # the faster layout
+        flat = part.flatten(0, 1)
+        if not _is_transformed():
+            flat = flat.contiguous(memory_format=torch.channels_last)  # the faster layout
         with tile_statistics(network.model, mode, update_statistics):
             X = network.feature_map(flat)
             maps = network.classifier(X)
@@ -48,6 +51,11 @@ def tile_class_maps(
             _move_instance_statistics(network.BN, X, maps)
         parts.append(maps.float())
     return torch.cat(parts).unflatten(0, (P, TILES))
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of torch.func is active."""
+    return torch._C._are_functorch_transforms_active()
 
 
 @torch.no_grad()
@@ -84,8 +92,7 @@ def _group_forward(bn: nn.BatchNorm2d, x: torch.Tensor, update: bool) -> torch.T
         return torch.cat([_moving_forward(bn, part) for part in x.split(TILES)])
     if x.device.type != "cpu":
         return grouped_in_one_call(bn, x)
-    is_transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if torch.is_grad_enabled() or is_transformed:
+    if torch.is_grad_enabled() or _is_transformed():
         return torch.cat([_normalise(bn, part, NO_STATISTICS, True) for part in x.split(TILES)])
     return _grouped_in_place(bn, x)
 

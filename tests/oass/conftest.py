@@ -67,3 +67,11 @@ def small(devkit):
     """Flags of a run of six steps, a second or two."""
     flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --min_image_size 48"
     return f"{flags} --max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --pictures 0".split()
+
+
+def tiny():
+    """A small classifier of 20 classes in training mode, always with the same weights."""
+    from oass.core.networks import Classifier
+
+    torch.manual_seed(1)
+    return Classifier("resnet_tiny", 20, pretrained=False).train()
