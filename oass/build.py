@@ -21,6 +21,7 @@ from oass.build_pretrained import load_pretrained
 from oass.core.networks import Classifier, load_backbone
 from oass.data import TrainTransform, VOC_Dataset_For_Classification
 from oass.evaluate import Walk
+from oass.figures import PuzzlePictures
 from oass.options import Settings
 from oass.options_check import terms_of
 from oass.options_flags import WITH_TEACHER
@@ -143,6 +144,16 @@ def build_objective(
         options=puzzle_options(settings),
         terms=terms_of(args.strategy, args.p_loss, args.loss_option),
         tile_maps=TilePass(args.teacher_bn, args.tile_chunk, update),
+    )
+
+
+def build_pictures(
+    settings: Settings, objective: Objective, accelerator: Accelerator
+) -> PuzzlePictures:
+    """What draws the puzzle after every epoch."""
+    args = settings.args
+    return PuzzlePictures(
+        objective.options, objective.tile_maps, args.image_size, args.pictures, accelerator
     )
 
 

@@ -4,7 +4,7 @@ The room of the data: what a devkit is (data_voc), transforms (data_transforms),
 scales (data_views).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -42,19 +42,6 @@ from oass.data_voc import (
 one_module(__name__, "oass.data")
 
 VOID = 255  # of a mask: not counted
-
-
-def one_hot_embedding(label: Sequence[int], classes: int) -> np.ndarray:
-    """The multi-hot vector (classes,) float32 of class indices.
-
-    ValueError for an index outside 0 .. classes-1.
-    """
-    strange = [index for index in label if not 0 <= index < classes]
-    if strange:
-        raise ValueError(f"label: {strange[0]} is none of {classes} classes")
-    vector = np.zeros(classes, np.float32)
-    vector[list(label)] = 1
-    return vector
 
 
 class Iterator:
@@ -98,45 +85,43 @@ class Split(NamedTuple):
         left = set(ids)
         kept = [k for k, name in enumerate(self.ids) if name not in left]
         names = [self.ids[k] for k in kept]
-        return Split(
-            names, [self.objects[k] for k in kept], self.labels[kept], self.only_difficult[kept]
-        )
+        objects = [self.objects[k] for k in kept]
+        return Split(names, objects, self.labels[kept], self.only_difficult[kept])
 
 
 @lru_cache(maxsize=8)
 def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
-    """All annotations of an id list, read once. UserError counts and names images or annotations
-    that are missing.
+    """All annotations of an id list, read once.
+
+    UserError counts and names images or annotations that are missing, and names an unknown class.
     """
     ids = read_id_list(list_path)
     if not ids:
         raise UserError(f"{list_path}: an empty list; expected an image id a line")
-    wanted = [root / "JPEGImages" / f"{i}.jpg" for i in ids]
-    wanted += [root / "Annotations" / f"{i}.xml" for i in ids] if with_labels else []
+    annotations = [root / "Annotations" / f"{name}.xml" for name in ids]
+    wanted = [root / "JPEGImages" / f"{name}.jpg" for name in ids]
+    if with_labels:
+        wanted += annotations
     missing = [path for path in wanted if not path.exists()]
     if missing:
         count = f"{len(missing)} files of its {len(ids)} images"
         raise UserError(f"{list_path}: {count} are missing, first {missing[0]}")
+
+    labels = np.zeros((len(ids), len(CLASS_NAMES)), np.float32)
+    plain = np.zeros(labels.shape, bool)  # present, and not difficult
+    objects: list[list[VOCObject]] = [[] for _ in ids]
     if not with_labels:
-        nothing = np.zeros((len(ids), len(CLASS_NAMES)), np.float32)
-        return Split(ids, [[] for _ in ids], nothing, nothing > 0)
-    objects = [read_objects(root / "Annotations" / f"{i}.xml") for i in ids]
-    for image, found in zip(ids, objects, strict=True):
-        unknown = [o.name for o in found if o.name not in CLASS_DIC]
-        if unknown:
-            path = root / "Annotations" / f"{image}.xml"
-            known = ", ".join(CLASS_NAMES)
-            raise UserError(f"{path}: unknown class {unknown[0]!r}; known are {known}")
-    C = len(CLASS_NAMES)
-    labels = np.stack(
-        [one_hot_embedding([CLASS_DIC[o.name] for o in found], C) for found in objects]
-    )
-    plain = [
-        one_hot_embedding([CLASS_DIC[o.name] for o in found if not o.difficult], C)
-        for found in objects
-    ]
-    only_difficult = (labels > 0) & (np.stack(plain) == 0)
-    return Split(ids, objects, labels, only_difficult)
+        return Split(ids, objects, labels, plain)
+    for number, path in enumerate(annotations):
+        objects[number] = read_objects(path)
+        for found in objects[number]:
+            if found.name not in CLASS_DIC:
+                known = ", ".join(CLASS_NAMES)
+                raise UserError(f"{path}: unknown class {found.name!r}; known are {known}")
+            c = CLASS_DIC[found.name]
+            labels[number, c] = 1
+            plain[number, c] |= not found.difficult
+    return Split(ids, objects, labels, (labels > 0) & ~plain)
 
 
 class VOC_Dataset_For_Classification(Dataset):

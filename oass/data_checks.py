@@ -48,10 +48,12 @@ def require_in_range(values: torch.Tensor, low: int, high: int, what: str) -> No
 def require_sizes(values: torch.Tensor, sizes: tuple[int | None, ...], what: str) -> None:
     """DomainError where a shape differs; None stands for any length."""
     found = tuple(values.shape)
-    wanted = tuple(f if w is None else w for f, w in zip(found, sizes, strict=False))
-    if len(found) != len(sizes) or found != wanted:
-        shown = ", ".join("any" if length is None else str(length) for length in sizes)
-        raise DomainError(f"{what}: shape {found}, expected ({shown})")
+    fits = len(found) == len(sizes)
+    for length, wanted in zip(found, sizes, strict=False):
+        fits = fits and wanted in (None, length)
+    if not fits:
+        shown = str(sizes).replace("None", "any")
+        raise DomainError(f"{what}: shape {found}, expected {shown}")
 
 
 def require_count(value: object, what: str, low: int = 0) -> None:

@@ -39,9 +39,11 @@ class RandomResize:
     def __call__(self, image: Image.Image) -> Image.Image:
         target = random.randint(self.min_image_size, self.max_image_size)
         w, h = image.size
-        scale = target / h if w < h else target / w
+        scale = target / max(w, h)
         size = max(1, int(round(w * scale))), max(1, int(round(h * scale)))
-        return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+        if size == image.size:
+            return image
+        return image.resize(size, Image.Resampling.BICUBIC)
 
 
 class RandomHorizontalFlip:
@@ -189,9 +191,7 @@ def crop_bytes(image: Image.Image, size: int, *, at_random: bool) -> Picture:
 
 
 class TrainTransform:
-    """RandomResize, flip, optional ColorJitter and RandAugment, RandomCrop: section d of the spec,
-    in order.
-    """
+    """RandomResize, flip, optional ColorJitter and RandAugment, RandomCrop."""
 
     def __init__(
         self, image_size: int, min_image_size: int, max_image_size: int, augment: str = ""

@@ -70,7 +70,9 @@ def mean_of_defined(ap: np.ndarray | torch.Tensor) -> float:
     """The mean of what is not NaN; NaN if nothing is."""
     ap = np.asarray(ap)
     defined = ap[~np.isnan(ap)]
-    return float(defined.mean()) if defined.size else float("nan")
+    if not defined.size:
+        return float("nan")
+    return float(defined.mean())
 
 
 def average_precision_voc2010(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

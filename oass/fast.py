@@ -100,7 +100,9 @@ def _group_forward(bn: nn.BatchNorm2d, x: torch.Tensor, update: bool) -> torch.T
 def _moving_forward(bn: Any, pair: torch.Tensor) -> torch.Tensor:
     """One pair's tiles by their own statistics, which also move the running ones."""
     bn.num_batches_tracked += 1
-    share = 1 / float(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
+    share = bn.momentum
+    if share is None:
+        share = 1 / float(bn.num_batches_tracked)
     return _normalise(bn, pair, (bn.running_mean, bn.running_var), True, share)
 
 
@@ -124,8 +126,10 @@ def grouped_in_one_call(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     P = len(x) // TILES
     C = x.shape[1]
     tiles = x.view(P, TILES, *x.shape[1:]).transpose(0, 1).reshape(TILES, P * C, *x.shape[2:])
-    weight = None if bn.weight is None else bn.weight.repeat(P)
-    bias = None if bn.bias is None else bn.bias.repeat(P)
+    weight = bias = None
+    if bn.affine:
+        weight = bn.weight.repeat(P)
+        bias = bn.bias.repeat(P)
     out = F.batch_norm(tiles, None, None, weight, bias, True, 0.0, bn.eps)
     return out.view(TILES, P, *x.shape[1:]).transpose(0, 1).reshape(x.shape)
 

@@ -128,7 +128,7 @@ def conclude(run: Run, summary: dict[str, Any]) -> None:
     run.log("Inference", **summary)
     shown = report.log_line(numbers)
     run.print(f"{summary['images']} images: {shown}{report.without(summary)}")
-    if left_out(summary.get("ap", ())):
+    if "ap" in summary and left_out(summary["ap"]):
         run.print(left_out(summary["ap"]))
     run.finish(**{name.replace(" ", "_"): value for name, value in summary.items()})
 

@@ -20,15 +20,16 @@ from oass.build import (
     build_data,
     build_objective,
     build_optimizer,
+    build_pictures,
     build_student,
     build_teacher,
     build_walk,
     least_images,
 )
+from oass.build_objective import Objective
 from oass.core.networks import Classifier
 from oass.data import VOC_Dataset_For_Classification
 from oass.evaluate import Walk, measure, score_split
-from oass.figures import PuzzlePictures
 from oass.method import re_loss_weight, total_loss
 from oass.options import Settings
 from oass.options_check import differences
@@ -79,18 +80,12 @@ def train(settings: Settings) -> dict[str, Any]:
         stateful["teacher"] = teacher
     run.restore(**stateful)
 
-    report.print_data(run, args.train_domain, train_data)
-    report.print_data(run, args.val_domain, val_data)
-    report.print_network(run, strategy, args.architecture, args.weights, student, steps)
-    report.print_momentum(run, optimizer, is_released=args.sgd_momentum is None)
-    report.print_method(run, differences(args) if strategy in PUZZLES else None, terms)
+    announce(run, settings, (train_data, val_data), objective, optimizer, steps)
     every = max(1, int(steps * args.print_ratio))
     log = partial(report.log_if_due, run, meter, optimizer, every, max_iteration, strategy != "gap")
     weights = {"cl": 1.0, "pcl": args.alpha_p, "re": 0.0, "conf": 1.0}
     fewest = least_images(args.architecture)
-    pictures = PuzzlePictures(
-        objective.options, objective.tile_maps, args.image_size, args.pictures, accelerator
-    )
+    pictures = build_pictures(settings, objective, accelerator)
 
     for epoch in run.epochs(args.max_epoch):
         network.train()
@@ -145,6 +140,25 @@ def train(settings: Settings) -> dict[str, Any]:
         run.end_epoch(score=run.values("Evaluation", "map")[-1])
 
     return report.finish(run, strategy, name, val_data.domain, with_teacher=args.eval_ema)
+
+
+def announce(
+    run: Run,
+    settings: Settings,
+    data: tuple[VOC_Dataset_For_Classification, VOC_Dataset_For_Classification],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+) -> None:
+    """The first lines: data (training, validation), network, what surprises, what differs."""
+    args = settings.args
+    for asked, split in zip((args.train_domain, args.val_domain), data, strict=True):
+        report.print_data(run, asked, split)
+    student = objective.student
+    report.print_network(run, args.strategy, args.architecture, args.weights, student, steps)
+    report.print_momentum(run, optimizer, is_released=args.sgd_momentum is None)
+    changed = differences(args) if args.strategy in PUZZLES else None
+    report.print_method(run, changed, objective.terms)
 
 
 def evaluate(

@@ -98,7 +98,8 @@ def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:
         load_weights(model, state, name)
     model.fc = nn.Identity()
     first = model.layer4[0]
-    (first.conv1 if isinstance(first, BasicBlock) else first.conv2).stride = (1, 1)
+    strided = first.conv1 if isinstance(first, BasicBlock) else first.conv2
+    strided.stride = (1, 1)
     first.downsample[0].stride = (1, 1)
     return model, channels
 

@@ -69,8 +69,9 @@ def detect_keypoints(
     require_one_of(rule, RULES, "rule")
     require_count(k, "k", 1)
     require_count(image_size, "image_size", cams.shape[-1])
-    require_count(1 if min_distance is None else min_distance, "min_distance", 1)
-    require_count(1 if radius is None else radius, "radius", 1)
+    for name, distance in (("min_distance", min_distance), ("radius", radius)):
+        if distance is not None:
+            require_count(distance, name, 1)
     require_finite(cams, "cams")
     require_labels(labels)
     require_sizes(labels, tuple(cams.shape[:2]), "labels")

@@ -1,4 +1,6 @@
-"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set, benchmarks by name."""
+"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set,
+benchmarks by name.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -46,7 +48,9 @@ def benchmark():
 
 @pytest.fixture(scope="session")
 def devkit(tmp_path_factory):
-    """A devkit of 24 training, 10 validation and 3 test pictures, drawn as the sample's, without its marker."""
+    """A devkit of 24 training, 10 validation and 3 test pictures, drawn as the sample's, without
+    its marker.
+    """
     from common.samples import voc
 
     folder = tmp_path_factory.mktemp("devkit")

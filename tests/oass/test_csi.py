@@ -79,7 +79,9 @@ def test_zero_variance_is_clamped():
 
 @pytest.fixture
 def two_halves(monkeypatch):
-    """The sums of two processes, where the other one's numbers are these: a list, or a function of ours."""
+    """The sums of two processes, where the other one's numbers are these: a list, or a function of
+    ours.
+    """
 
     def pretend(others):
         waiting = iter(others)

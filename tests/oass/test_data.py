@@ -1,4 +1,6 @@
-"""Readers, transforms, AP's relatives, id lists, the sample: hand-made cases and every error of section i."""
+"""Readers, transforms, AP's relatives, id lists, the sample: hand-made cases and every error of
+section i.
+"""
 
 import json
 import random

@@ -1,4 +1,6 @@
-"""Flags: released names and defaults, sample defaults, bounds; networks, checkpoints and their errors."""
+"""Flags: released names and defaults, sample defaults, bounds; networks, checkpoints and their
+errors.
+"""
 
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import torch
 
 from common import checkpoint
 from common.cli import UserError
-from oass import build_pretrained
+from oass import build_pretrained, method
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass import train_classification_with_puzzle_cTopk_ema as ctopk
 from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
@@ -20,6 +22,7 @@ from oass.core.options import build_parser
 from oass.options import parse, sample_defaults
 from oass.options_check import RELEASED as SWITCHES
 from oass.options_check import differences, terms_of
+from oass.options_flags import RE_LOSSES
 from oass.tools.ai.optim_utils import update_ema_variables
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +46,37 @@ def test_released_flags_and_defaults(strategy):
     )  # an unset $your_dir
 
 
-def test_the_parser_needs_no_torch():
-    code = "import sys; from oass.core.options import build_parser; build_parser('max'); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate".split()
+ANSWERED = [
+    ("train_classification_with_puzzle_max", ["--help"], 0),
+    ("train_classification_with_puzzle_cTopk_w_ema", ["--alpha_rr", "3"], 2),
+    ("train_classification_with_puzzle_cMax_ema", ["--data_dir", "/no/such/folder"], 2),
+    ("ablation", ["--strategies", "cmax"], 2),
+    ("inference_classification", ["--checkpoint", "x", "--data_dir", "/no/such/folder"], 2),
+    ("explain", ["--image", "my.jpg", "--checkpoint", "x", "--classes", "puppy"], 2),
+    ("prepare_voc", ["--data_dir", "/no/such/folder"], 2),
+]
+
+
+@pytest.mark.parametrize(("script", "argv", "status"), ANSWERED)
+def test_help_and_mistakes_are_answered_before_torch_is_imported(script, argv, status):
+    code = f"""
+import runpy, sys
+sys.argv = ["{script}.py", *{argv!r}]
+try:
+    runpy.run_module("oass.{script}", run_name="__main__")
+except SystemExit as stop:
+    assert stop.code == {status}, stop.code
+assert not [name for name in {HEAVY!r} if name in sys.modules]
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (done.stderr.count("\n") == 1) == (status == 2)
+
+
+def test_the_choices_are_those_of_the_method():
+    assert tuple(RE_LOSSES) == tuple(method.RE_LOSSES)
 
 
 def test_scripts_differ_by_a_strategy_and_export_the_average():

@@ -1,6 +1,6 @@
 """Small tensor functions of PuzzleCAM's tools: the normalised map, pixel losses, seeds, saving."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from common.cam import at_least_float32
 from common.domain import require_number
 from common.rundir import seed_everything
 from oass import method
-from oass.data import one_hot_embedding
 from oass.method import L1_Loss, L2_Loss
 
 one_module(__name__, "oass.tools.ai.torch_utils")
@@ -40,6 +39,16 @@ def shannon_entropy_loss(
     """
     p = activation(logits)
     return -(p * torch.log(p + epsilon)).sum() / max(len(logits), 1)
+
+
+def one_hot_embedding(label: Sequence[int], classes: int) -> np.ndarray:
+    """The multi-hot vector (classes,) float32 of indices; ValueError outside 0 .. classes-1."""
+    strange = [index for index in label if not 0 <= index < classes]
+    if strange:
+        raise ValueError(f"label: {strange[0]} is none of {classes} classes")
+    vector = np.zeros(classes, np.float32)
+    vector[list(label)] = 1
+    return vector
 
 
 def set_seed(seed: int) -> None:

@@ -16,7 +16,9 @@ def compose(benchmark):
 
 @pytest.fixture(scope="module")
 def tiny_imagenet(compose, tmp_path_factory):
-    """A folder in Tiny-ImageNet's layout: four classes and the scenes, three photographs each and split."""
+    """A folder in Tiny-ImageNet's layout: four classes and the scenes, three photographs each and
+    split.
+    """
     root, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
     wnids, annotations = [*compose.FIRST[:4], *compose.SCENES], []
     for wnid in wnids:

@@ -1,7 +1,9 @@
-"""Every number of the README from its parts: the program's against plain loops written from the paper's formulas.
+"""Every number of the README from its parts: the program's against plain loops written from the
+paper's formulas.
 
-mAP, class loss, pointing accuracy and mask IoU of a run, at one scale and at several; the losses of a step over its
-keypoint pairs; the teacher; the ablation's means; the precision of nearest instances.
+mAP, class loss, pointing accuracy and mask IoU of a run, at one scale and at several; the losses of
+a step over its keypoint pairs; the teacher; the ablation's means; the precision of nearest
+instances.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from oass.evaluate import neighbour_precision
 from oass.options import parse
 from oass.train import train
 from oass.train_step import to_device
-from tests.oass.test_keypoints import loop_merge, loop_tiles
+from tests.oass.test_method import loop_merge, loop_tiles
 
 SIDE = 64
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -69,7 +71,9 @@ def plain_cam(maps):
 
 @torch.no_grad()
 def plain_logits(model, x):
-    """The instance head as released, a gated copy of the feature map for each class: logits (C,), M (C,G,G)."""
+    """The instance head as released, a gated copy of the feature map for each class: logits (C,), M
+    (C,G,G).
+    """
     X = model.feature_map(x)
     maps = torch.einsum("kc,bchw->bkhw", model.classifier.weight[:, :, 0, 0], X)[0]
     cams = plain_cam(maps)
@@ -78,7 +82,9 @@ def plain_logits(model, x):
 
 
 def bilinear(length, cells, factor, start):
-    """The matrix (length, cells) that reads cells at pixel centres start + k, `factor` cells a pixel."""
+    """The matrix (length, cells) that reads cells at pixel centres start + k, `factor` cells a
+    pixel.
+    """
     matrix = np.zeros((length, cells))
     for k in range(length):
         place = min(max((start(k + 0.5)) * factor - 0.5, 0), cells - 1)
@@ -90,7 +96,9 @@ def bilinear(length, cells, factor, start):
 
 
 def plain_map_of_view(cams, image, side, scale, flip):
-    """A view's maps (C,G,G) at the pixels (C,SIDE,SIDE) of the plain view, and which of them it saw."""
+    """A view's maps (C,G,G) at the pixels (C,SIDE,SIDE) of the plain view, and which of them it
+    saw.
+    """
     width, height = image.size
     ratios = [max(1, round(v * scale)) / v for v in (height, width)]
     starts = [lambda v: v, (lambda v: width - v) if flip else (lambda v: v)]
@@ -296,7 +304,9 @@ def softmargin(z, t):
 
 
 def plain_step(student, teacher, images, labels, strategy):
-    """L_cl, L_pcl, L_re of one batch, a pair after the other, each pair's tiles through a network in train mode."""
+    """L_cl, L_pcl, L_re of one batch, a pair after the other, each pair's tiles through a network
+    in train mode.
+    """
     tiler = copy.deepcopy(teacher if teacher is not None else student).train()
     with torch.no_grad():
         logits, maps = copy.deepcopy(student).train()(images, with_cam=True)
@@ -382,7 +392,9 @@ def test_the_logged_loss_of_a_baseline(strategy, small, tmp_path):
 
 
 def test_the_teacher_is_the_average_of_the_students(small, tmp_path, monkeypatch):
-    """theta' <- a theta' + (1 - a) theta, a = min(1 - 1/(i+1), alpha), over the students of six steps."""
+    """theta' <- a theta' + (1 - a) theta, a = min(1 - 1/(i+1), alpha), over the students of six
+    steps.
+    """
     names = ("classifier.weight", "model.layer2.0.conv1.weight", "BN.3.weight")
     students, teachers = [], []
 

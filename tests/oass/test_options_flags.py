@@ -1,4 +1,6 @@
-"""Every flag of every script acts where its help says, or is refused with the flag that it contradicts."""
+"""Every flag of every script acts where its help says, or is refused with the flag that it
+contradicts.
+"""
 
 import json
 from types import SimpleNamespace
@@ -22,7 +24,8 @@ from oass.options import parse
 from oass.options_trained import build_explain_parser, build_inference_parser
 from oass.train import train
 
-# Of all scripts: tested with common (the run directory, resume, signals, devices), and by every test of a whole run.
+# Of all scripts: tested with common (the run directory, resume, signals, devices), and by every
+# test of a whole run.
 SHARED = {
     *("seed", "output_dir", "resume", "sample", "max_steps", "checkpoint_every"),
     *("mixed_precision", "cpu", "overwrite", "skip_corrupt", "help"),

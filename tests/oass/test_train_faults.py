@@ -1,4 +1,6 @@
-"""What is found before the first step, what --skip_corrupt leaves out, and what an interrupted evaluation costs."""
+"""What is found before the first step, what --skip_corrupt leaves out, and what an interrupted
+evaluation costs.
+"""
 
 import json
 import os
@@ -274,7 +276,9 @@ def test_a_figure_that_cannot_be_written_is_no_silence(tmp_path):
 
 
 class Both:
-    """An accelerator that sees two processes: this one and another with `images` read and `skipped` not."""
+    """An accelerator that sees two processes: this one and another with `images` read and `skipped`
+    not.
+    """
 
     num_processes = 2
     device = torch.device("cpu")
@@ -313,7 +317,9 @@ def test_uneven_batches_weigh_by_their_images():
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 2])
 def test_two_processes_go_on_where_one_reads_nothing(batch, small, kit, tmp_path):
-    """Batches of 4 and 3 images equal one of 7; one image for each process, and one unreadable: both skip the step."""
+    """Batches of 4 and 3 images equal one of 7; one image for each process, and one unreadable:
+    both skip the step.
+    """
     cut(kit / "JPEGImages" / f"{ids_of(kit, 'train_aug')[VAL_IMAGE]}.jpg")
     more = (
         "--skip_corrupt",

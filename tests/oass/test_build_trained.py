@@ -1,4 +1,6 @@
-"""What makes a number comparable comes from the checkpoint unless its flag is given, and is printed."""
+"""What makes a number comparable comes from the checkpoint unless its flag is given, and is
+printed.
+"""
 
 import argparse
 import json
@@ -33,7 +35,9 @@ def infer(run, devkit, folder, flags=""):
 def test_an_evaluation_without_flags_repeats_the_runs_own(
     strategy, small, devkit, tmp_path, capsys
 ):
-    """Size, architecture, head, difficult, whole batches and their size, the list: all other than the defaults."""
+    """Size, architecture, head, difficult, whole batches and their size, the list: all other than
+    the defaults.
+    """
     own = tmp_path / "mine.txt"
     own.write_text("".join(f"2009_{number:06d}\n" for number in range(1, 8)))
     flags = f"--image_size 96 --max_epoch 1 --batch_size 4 --drop_last_eval --difficult ignore --val_domain {own}"

@@ -1,4 +1,6 @@
-"""Public functions of the method refuse what is outside their domain; schedules of short runs; images by themselves."""
+"""Public functions of the method refuse what is outside their domain; schedules of short runs;
+images by themselves.
+"""
 
 import math
 

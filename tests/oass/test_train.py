@@ -1,4 +1,6 @@
-"""Whole runs: exact resume with the teacher, strategies and switches, the files a run leaves, two processes."""
+"""Whole runs: exact resume with the teacher, strategies and switches, the files a run leaves, two
+processes.
+"""
 
 import json
 import os
