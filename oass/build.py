@@ -6,7 +6,9 @@ Below this room everything takes keywords, none the settings. Trained networks: 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch.utils.data import DataLoader
@@ -15,6 +17,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.loading import train_loader
 from common.rundir import make_accelerator
+from common.sync_bn import synchronised
 from oass.build_objective import Objective, PuzzleOptions, TilePass
 from oass.build_optimizer import PolyOptimizer
 from oass.build_pretrained import load_pretrained
@@ -132,6 +135,22 @@ def build_teacher(student: Classifier) -> Classifier:
     return copy.deepcopy(student).requires_grad_(False).train()
 
 
+def build_networks(
+    settings: Settings, accelerator: Accelerator, poll: Callable[[], None]
+) -> tuple[Classifier, Classifier | None]:
+    """The student, and the teacher of the strategies that have one, on the device.
+
+    poll: as for `build_student`.
+    """
+    student = build_student(settings, poll)
+    if settings.args.sync_bn:
+        synchronised(student, accelerator)
+    student.to(accelerator.device).to(memory_format=torch.channels_last)  # faster, on a CPU too
+    if settings.args.strategy not in WITH_TEACHER:
+        return student, None
+    return student, build_teacher(student)
+
+
 def build_objective(
     settings: Settings, student: Classifier, teacher: Classifier | None
 ) -> Objective:
@@ -178,6 +197,13 @@ def build_walk(settings: Settings) -> Walk:
     """How an evaluation walks a split."""
     args = settings.args
     return Walk(args.image_size, args.batch_size, args.num_workers, args.skip_corrupt)
+
+
+def build_measure(settings: Settings) -> dict[str, Any]:
+    """How `oass.evaluate.measure` counts."""
+    args = settings.args
+    drop_last = args.batch_size if args.drop_last_eval else 0
+    return {"difficult": args.difficult, "drop_last": drop_last}
 
 
 def build_optimizer(settings: Settings, student: Classifier, steps: int) -> PolyOptimizer:

@@ -80,9 +80,11 @@ def table_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def write_table(parent: Run, rows: Sequence[dict[str, Any]]) -> None:
     """ablation.csv in the parent's folder, and the same on the screen."""
     path = parent.folder / "ablation.csv"
-    columns = max([list(row) for row in rows], key=len)
-    lines = [[row.get(name, "") for name in columns] for row in rows]
-    write_csv(path, [columns, *lines])
+    columns = max(map(list, rows), key=len)
+    lines = [columns]
+    for row in rows:
+        lines.append([row.get(name, "") for name in columns])
+    write_csv(path, lines)
 
     width = max(10, *(len(row["strategy"]) + 1 for row in rows))
     heads = f"{'mAP %':>8}{'std':>7}{'pointing':>10}{'dead maps':>11}   each seed"

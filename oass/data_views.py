@@ -59,9 +59,14 @@ def views_of(image_size: int, scales: Sequence[float] = (1.0,), flip: bool = Fal
 
 def describe(views: Sequence[View]) -> str:
     """The scales in words."""
-    scales = ", ".join(f"{scale:g}" for scale in dict.fromkeys(view.scale for view in views))
-    mirrored = " and mirrored" if any(view.is_flipped for view in views) else ""
-    return f"scale {scales}{mirrored}"
+    scales: list[str] = []
+    text = ""
+    for view in views:
+        if f"{view.scale:g}" not in scales:
+            scales.append(f"{view.scale:g}")
+        if view.is_flipped:
+            text = " and mirrored"
+    return f"scale {', '.join(scales)}{text}"
 
 
 class Views:

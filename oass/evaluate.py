@@ -183,11 +183,13 @@ def pointing_accuracy(scores: Scores, split: Split) -> float | None:
     """
     hits = []
     for i, objects in enumerate(split.objects[: len(scores.logits)]):
-        boxed = [o for o in objects if o.has_area]
-        for c in {CLASS_DIC[o.name] for o in boxed}:
+        boxes: dict[int, list[tuple[int, int, int, int]]] = {}
+        for found in objects:
+            if found.has_area:
+                boxes.setdefault(CLASS_DIC[found.name], []).append(found.box)
+        for c, own in boxes.items():
             y, x = scores.peaks[i, c].tolist()
-            boxes = [o.box for o in boxed if CLASS_DIC[o.name] == c]
-            inside = any(x0 - 1 <= x < x1 and y0 - 1 <= y < y1 for x0, y0, x1, y1 in boxes)
+            inside = any(x0 - 1 <= x < x1 and y0 - 1 <= y < y1 for x0, y0, x1, y1 in own)
             hits.append(inside and bool(scores.alive[i, c]))
     if not hits:
         return None

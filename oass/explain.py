@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     pictures.draw(figure, model, tiler, picture, labels, before)
     run.print(f"figure: {figure}")
     run.finish(
-        images=[str(path) for path in args.image],
+        images=list(map(str, args.image)),
         strategy=args.strategy,
         architecture=args.architecture,
         image_size=args.image_size,

@@ -213,12 +213,13 @@ def tile_statistics(
     the running statistics (without a graph: within the convolutions). Running statistics stay,
     unless `update` (group only: they move pair by pair).
     """
-    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    forwards: dict[nn.Module, Callable] = {
-        bn: partial(_tile_forward, bn, mode, update) for bn in norms
-    }
+    forwards: dict[nn.Module, Callable] = {}
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            forwards[module] = partial(_tile_forward, module, mode, update)
     if mode == "eval" and not torch.is_grad_enabled():
         for bn, conv in _norms_after_convolutions(backbone).items():
-            forwards |= {conv: partial(_fused_forward, conv, bn), bn: _unchanged}
+            forwards[conv] = partial(_fused_forward, conv, bn)
+            forwards[bn] = _unchanged
     with _forwards(forwards):
         yield

@@ -27,7 +27,7 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from oass import report
-from oass.build import build_walk
+from oass.build import build_measure, build_walk
 from oass.build_trained import Trained
 from oass.data import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, views_of
 from oass.data_views import describe
@@ -95,10 +95,10 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
         **report.count_of(data),
     }
     if data.has_labels:
-        drop_last = args.batch_size if args.drop_last_eval else 0
-        if drop_last:
-            summary["images"] -= len(data) % drop_last
-        summary |= measure(scores, data.split, difficult=args.difficult, drop_last=drop_last)
+        measured = build_measure(settings)
+        if measured["drop_last"]:
+            summary["images"] -= len(data) % measured["drop_last"]
+        summary |= measure(scores, data.split, **measured)
     else:
         run.print(f"{args.domain} has no annotations: predictions only")
 

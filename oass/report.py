@@ -26,7 +26,6 @@ one_module(__name__, "oass.report")
 
 DEAD_LIMIT = 0.5
 SHOWN = 4  # examples in a line
-LOG_KEYS = {"train": "Train", "validation": "Evaluation"}
 
 
 class Average_Meter:
@@ -64,7 +63,8 @@ def log_line(values: Mapping[str, float | None], digits: int = 4) -> str:
     parts = []
     for name, value in values.items():
         is_defined = value is not None and value == value
-        parts.append(f"{name} {value:.{digits}g}" if is_defined else f"{name} -")
+        shown = f"{value:.{digits}g}" if is_defined else "-"
+        parts.append(f"{name} {shown}")
     return "  ".join(parts)
 
 
@@ -166,8 +166,9 @@ def log_if_due(
     maps are gates (`is_gated`); pooled ones may be negative and learn.
     """
     step = run.progress.step
-    logged = [line["step"] for line in run.lines if line["split"] == "Train"][-1:]
-    if step % every or step in (0, *logged):
+    logged = _lines_of(run, "Train")
+    is_logged = step == 0 or bool(logged) and logged[-1]["step"] == step
+    if step % every or is_logged:
         return
     values = {**meter.get(), "learning_rate": optimizer.param_groups[0]["lr"]}
     run.log("Train", **values)
@@ -198,8 +199,8 @@ def after_epoch(run: Run, name: str, epochs: int, *, with_teacher: bool) -> None
     The first evaluation also names the classes that it leaves out.
     """
     line = run.lines[-1]
-    earlier = [other["split"] for other in run.lines[:-1]]
-    if "Evaluation" not in earlier and left_out(line["ap"]):
+    is_first = len(_lines_of(run, "Evaluation")) == 1
+    if is_first and left_out(line["ap"]):
         run.print(left_out(line["ap"]))
     names = ("map", "best map", "eval class loss", "pointing", "map without difficult")
     classes = f"{line['classes']} of {len(line['ap'])} classes{without(line)}"
@@ -209,9 +210,13 @@ def after_epoch(run: Run, name: str, epochs: int, *, with_teacher: bool) -> None
     run.print(f"epoch {line['epoch']}/{epochs}  {log_line(values)}  ({classes})")
     if not run.is_main:
         return
-    lines = {key: _lines_of(run, split) for key, split in LOG_KEYS.items()}
+    lines = {"train": _lines_of(run, "Train"), "validation": _lines_of(run, "Evaluation")}
     path = run.folder / "data" / f"{name}.json"
     atomic_write(path, (json.dumps(lines, indent=1) + "\n").encode())
+
+
+def _column(lines: list[dict[str, Any]], name: str) -> list[Any]:
+    return [line[name] for line in lines]
 
 
 def _lines_of(run: Run, split: str) -> list[dict[str, Any]]:
@@ -260,10 +265,10 @@ def finish(
 def _save_curves(
     run: Run, name: str, evaluations: list[dict[str, Any]], trains: list[dict[str, Any]]
 ) -> None:
-    maps = {"mAP": [line["map"] for line in evaluations]}
+    maps = {"mAP": _column(evaluations, "map")}
     save_curves(run.figure("map"), maps, xlabel="epoch", ylabel="per cent", title=name)
     names = ("loss", "class_loss", "p_class_loss", "re_loss", "dead_cam")
-    losses = {metric: [line[metric] for line in trains] for metric in names}
+    losses = {metric: _column(trains, metric) for metric in names}
     save_curves(run.figure("loss"), losses, xlabel="log line", ylabel="", title=name)
 
 
@@ -274,7 +279,7 @@ def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> N
     """predictions.csv: id, then the probability of every class."""
     rows: list[list[str]] = [["id", *CLASS_NAMES]]
     for name, probabilities in zip(ids, logits.sigmoid().tolist(), strict=True):
-        rows.append([name, *(f"{p:.6f}" for p in probabilities)])
+        rows.append([name, *map("{:.6f}".format, probabilities)])
     write_csv(path, rows)
 
 

@@ -13,16 +13,15 @@ import torch
 from common.aliases import one_module
 from common.run import Run, start_run
 from common.rundir import seed_everything, share_buffers
-from common.sync_bn import synchronised
 from oass import report
 from oass.build import (
     build_accelerator,
     build_data,
+    build_measure,
+    build_networks,
     build_objective,
     build_optimizer,
     build_pictures,
-    build_student,
-    build_teacher,
     build_walk,
     least_images,
 )
@@ -33,7 +32,7 @@ from oass.evaluate import Walk, measure, score_split
 from oass.method import re_loss_weight, total_loss
 from oass.options import Settings
 from oass.options_check import differences
-from oass.options_flags import PUZZLES, WITH_TEACHER
+from oass.options_flags import PUZZLES
 from oass.train_step import (
     copy_buffers,
     count_together,
@@ -55,7 +54,6 @@ def train(settings: Settings) -> dict[str, Any]:
     strategy = args.strategy
     name = args.tag or strategy
     accelerator = build_accelerator(settings)
-    device = accelerator.device
     seed_everything(args.seed)
 
     train_data, val_data, loader = build_data(settings, accelerator)
@@ -64,11 +62,7 @@ def train(settings: Settings) -> dict[str, Any]:
     steps = len(sampler)
     max_iteration = args.max_epoch * steps
 
-    student = build_student(settings, run.poll)
-    if args.sync_bn:
-        synchronised(student, accelerator)
-    student.to(device).to(memory_format=torch.channels_last)  # faster, on a CPU too
-    teacher = build_teacher(student) if strategy in WITH_TEACHER else None
+    student, teacher = build_networks(settings, accelerator, run.poll)
     optimizer = build_optimizer(settings, student, steps)
     meter = report.Average_Meter(LOGGED, accelerator)
     objective = build_objective(settings, student, teacher)
@@ -86,6 +80,8 @@ def train(settings: Settings) -> dict[str, Any]:
     weights = {"cl": 1.0, "pcl": args.alpha_p, "re": 0.0, "conf": 1.0}
     fewest = least_images(args.architecture)
     pictures = build_pictures(settings, objective, accelerator)
+    walk = build_walk(settings)
+    measured = build_measure(settings)
 
     for epoch in run.epochs(args.max_epoch):
         network.train()
@@ -96,7 +92,7 @@ def train(settings: Settings) -> dict[str, Any]:
             if counts.smallest < fewest:  # a process could read none of its images
                 run.step(0, counts.images + counts.skipped)
                 continue
-            images, labels, pairs = to_device(batch.data, device, student.normalisation)
+            images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
 
             with accelerator.autocast():
                 losses = network(images, labels, pairs)
@@ -124,16 +120,8 @@ def train(settings: Settings) -> dict[str, Any]:
         log()
         if run.stopped:
             break
-        evaluate(
-            run,
-            student,
-            teacher if args.eval_ema else None,
-            val_data,
-            build_walk(settings),
-            plain=strategy == "gap",
-            difficult=args.difficult,
-            drop_last=args.batch_size if args.drop_last_eval else 0,
-        )
+        averaged = teacher if args.eval_ema else None
+        evaluate(run, student, averaged, val_data, walk, plain=strategy == "gap", **measured)
         report.after_epoch(run, name, args.max_epoch, with_teacher=args.eval_ema)
         if run.is_main:
             pictures.save(run, student, teacher or student, val_data)

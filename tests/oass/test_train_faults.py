@@ -442,7 +442,9 @@ def test_a_signal_does_not_wait_for_the_pretraining(tmp_path):
 
 def test_the_scripts_poll_in_the_pretraining(tmp_path, small, devkit, monkeypatch):
     asked = []
-    monkeypatch.setattr(train, "build_student", lambda settings, poll: asked.append(poll) or 1 / 0)
+    monkeypatch.setattr(
+        train, "build_networks", lambda settings, accelerator, poll: asked.append(poll) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         cmax.main([*small, "--output_dir", str(tmp_path / "run")])
     assert asked[0].__name__ == "poll"

@@ -16,7 +16,11 @@ def read_xml(xml_path: str | Path) -> tuple[np.ndarray, list[str]]:
     As released: an object whose clipped box has no width or no height is left out, its class with
     it. Labels are made of `oass.data_voc.read_objects`, which keeps it.
     """
-    objects = read_objects(xml_path)
-    objects = [o for o in objects if o.box[0] != o.box[2] and o.box[1] != o.box[3]]
-    boxes = np.array([o.box for o in objects], np.float32).reshape(-1, 4)
-    return boxes, [o.name for o in objects]
+    boxes = []
+    names = []
+    for found in read_objects(xml_path):
+        x0, y0, x1, y1 = found.box
+        if x0 != x1 and y0 != y1:
+            boxes.append(found.box)
+            names.append(found.name)
+    return np.array(boxes, np.float32).reshape(-1, 4), names
