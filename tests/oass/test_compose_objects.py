@@ -6,7 +6,7 @@ from PIL import Image
 
 from common.cli import UserError
 from oass.core.datasets import VOC_Dataset_For_Testing_CAM
-from oass.tools.dataset.voc_utils import CLASS_DIC
+from oass.data_voc import CLASS_DIC
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,9 @@ def compose(benchmark):
 
 @pytest.fixture(scope="module")
 def tiny_imagenet(compose, tmp_path_factory):
-    """A folder in Tiny-ImageNet's layout: four classes and the scenes, three photographs each and split."""
+    """A folder in Tiny-ImageNet's layout: four classes and the scenes, three photographs each and
+    split.
+    """
     root, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
     wnids, annotations = [*compose.FIRST[:4], *compose.SCENES], []
     for wnid in wnids:

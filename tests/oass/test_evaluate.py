@@ -1,7 +1,9 @@
-"""Every number of the README from its parts: the program's against plain loops written from the paper's formulas.
+"""Every number of the README from its parts: the program's against plain loops written from the
+paper's formulas.
 
-mAP, class loss, pointing accuracy and mask IoU of a run, at one scale and at several; the losses of a step over its
-keypoint pairs; the teacher; the ablation's means; the precision of nearest instances.
+mAP, class loss, pointing accuracy and mask IoU of a run, at one scale and at several; the losses of
+a step over its keypoint pairs; the teacher; the ablation's means; the precision of nearest
+instances.
 """
 
 import argparse
@@ -19,16 +21,18 @@ from scipy.ndimage import maximum_filter
 from torch.nn import functional as F
 
 from common.rundir import make_accelerator, seed_everything
-from oass import ablation, inference_classification
+from oass import ablation, compare, inference_classification
+from oass import train as training
 from oass import train_classification_with_puzzle_cMax_ema as cmax
-from oass.core import train as training
-from oass.core.build import Trained, build_data, build_student
+from oass.build import build_data, build_student
+from oass.build_trained import Trained
 from oass.core.datasets import VOC_Dataset_For_Testing_CAM
-from oass.core.instances import neighbour_precision
-from oass.core.settings import parse_args
-from oass.core.train import to_device, train
-from oass.tools.dataset.voc_utils import CLASS_NAMES
-from tests.oass.test_keypoints import loop_merge, loop_tiles
+from oass.data_voc import CLASS_NAMES
+from oass.evaluate import neighbour_precision
+from oass.options import parse
+from oass.train import train
+from oass.train_step import to_device
+from tests.oass.test_method import loop_merge, loop_tiles
 
 SIDE = 64
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -67,7 +71,9 @@ def plain_cam(maps):
 
 @torch.no_grad()
 def plain_logits(model, x):
-    """The instance head as released, a gated copy of the feature map for each class: logits (C,), M (C,G,G)."""
+    """The instance head as released, a gated copy of the feature map for each class: logits (C,), M
+    (C,G,G).
+    """
     X = model.feature_map(x)
     maps = torch.einsum("kc,bchw->bkhw", model.classifier.weight[:, :, 0, 0], X)[0]
     cams = plain_cam(maps)
@@ -76,7 +82,9 @@ def plain_logits(model, x):
 
 
 def bilinear(length, cells, factor, start):
-    """The matrix (length, cells) that reads cells at pixel centres start + k, `factor` cells a pixel."""
+    """The matrix (length, cells) that reads cells at pixel centres start + k, `factor` cells a
+    pixel.
+    """
     matrix = np.zeros((length, cells))
     for k in range(length):
         place = min(max((start(k + 0.5)) * factor - 0.5, 0), cells - 1)
@@ -88,7 +96,9 @@ def bilinear(length, cells, factor, start):
 
 
 def plain_map_of_view(cams, image, side, scale, flip):
-    """A view's maps (C,G,G) at the pixels (C,SIDE,SIDE) of the plain view, and which of them it saw."""
+    """A view's maps (C,G,G) at the pixels (C,SIDE,SIDE) of the plain view, and which of them it
+    saw.
+    """
     width, height = image.size
     ratios = [max(1, round(v * scale)) / v for v in (height, width)]
     starts = [lambda v: v, (lambda v: width - v) if flip else (lambda v: v)]
@@ -234,7 +244,7 @@ def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its
 
 def test_the_gap_baselines_numbers_are_those_of_its_pooled_maps(small, devkit, tmp_path):
     argv = [*small, "--max_epoch", "1", "--lr", "0.02", "--output_dir", str(tmp_path)]
-    summary = train(parse_args("gap", argv), "gap")
+    summary = train(parse("gap", argv))
     model = Trained(tmp_path / "checkpoints" / "last.pt", argparse.Namespace()).network()
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
     pooled = []
@@ -294,7 +304,9 @@ def softmargin(z, t):
 
 
 def plain_step(student, teacher, images, labels, strategy):
-    """L_cl, L_pcl, L_re of one batch, a pair after the other, each pair's tiles through a network in train mode."""
+    """L_cl, L_pcl, L_re of one batch, a pair after the other, each pair's tiles through a network
+    in train mode.
+    """
     tiler = copy.deepcopy(teacher if teacher is not None else student).train()
     with torch.no_grad():
         logits, maps = copy.deepcopy(student).train()(images, with_cam=True)
@@ -336,14 +348,16 @@ def test_the_logged_losses_of_a_step(strategy, small, tmp_path):
     """L = L_cl + alpha_p L_pcl + alpha_re L_re of the first batch, as the run logs it."""
     weights = "--alpha_p 0.5 --alpha_re 3 --alpha_schedule_re 0 --max_steps 1 --print_ratio 0.1"
     argv = [*small, *weights.split(), "--output_dir", str(tmp_path)]
-    train(parse_args(strategy, argv), strategy)
+    train(parse(strategy, argv))
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
 
-    args = parse_args(strategy, argv)
-    seed_everything(args.seed)
-    accelerator = make_accelerator(args)
-    batch = next(iter(build_data(args, accelerator)[2]))
-    student = build_student(args).to(memory_format=torch.channels_last)  # rounds as the run does
+    settings = parse(strategy, argv)
+    seed_everything(settings.args.seed)
+    accelerator = make_accelerator(settings.args)
+    batch = next(iter(build_data(settings, accelerator)[2]))
+    student = build_student(settings).to(
+        memory_format=torch.channels_last
+    )  # rounds as the run does
     teacher = copy.deepcopy(student) if strategy.startswith("c") else None
     images, labels, _ = to_device(batch.data, accelerator.device, student.normalisation)
     cl, pcl, re, pairs = plain_step(student, teacher, images, labels, strategy)
@@ -357,13 +371,13 @@ def test_the_logged_losses_of_a_step(strategy, small, tmp_path):
 def test_the_logged_loss_of_a_baseline(strategy, small, tmp_path):
     """L = L_cl, of the pooled maps or of the instances; no tiles."""
     argv = [*small, "--max_steps", "1", "--print_ratio", "0.1", "--output_dir", str(tmp_path)]
-    train(parse_args(strategy, argv), strategy)
+    train(parse(strategy, argv))
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
-    args = parse_args(strategy, argv)
-    seed_everything(args.seed)
-    accelerator = make_accelerator(args)
-    batch = next(iter(build_data(args, accelerator)[2]))
-    student = build_student(args).to(memory_format=torch.channels_last).train()
+    settings = parse(strategy, argv)
+    seed_everything(settings.args.seed)
+    accelerator = make_accelerator(settings.args)
+    batch = next(iter(build_data(settings, accelerator)[2]))
+    student = build_student(settings).to(memory_format=torch.channels_last).train()
     images, labels, _ = to_device(batch.data, accelerator.device, student.normalisation)
     with torch.no_grad():
         logits, maps = student(images, with_cam=True)
@@ -378,7 +392,9 @@ def test_the_logged_loss_of_a_baseline(strategy, small, tmp_path):
 
 
 def test_the_teacher_is_the_average_of_the_students(small, tmp_path, monkeypatch):
-    """theta' <- a theta' + (1 - a) theta, a = min(1 - 1/(i+1), alpha), over the students of six steps."""
+    """theta' <- a theta' + (1 - a) theta, a = min(1 - 1/(i+1), alpha), over the students of six
+    steps.
+    """
     names = ("classifier.weight", "model.layer2.0.conv1.weight", "BN.3.weight")
     students, teachers = [], []
 
@@ -407,11 +423,11 @@ def test_the_teacher_is_the_average_of_the_students(small, tmp_path, monkeypatch
 def test_the_ablations_means_and_deviations(small, tmp_path, monkeypatch, capsys):
     scores = {0: 30.0, 1: 50.0, 2: 40.0}
 
-    def fake_train(args, strategy):
-        score = scores[args.seed]
+    def fake_train(settings):
+        score = scores[settings.args.seed]
         return {"map": score, "best_map": score + 1, "pointing": score / 100, "dead_cam": None}
 
-    monkeypatch.setattr(ablation, "train", fake_train)
+    monkeypatch.setattr(compare, "train", fake_train)
     ablation.main(
         [*small, "--strategies", "none", "--seeds", "0,1,2", "--output_dir", str(tmp_path)]
     )

@@ -1,6 +1,9 @@
-"""Every flag of every script acts where its help says, or is refused with the flag that it contradicts."""
+"""Every flag of every script acts where its help says, or is refused with the flag that it
+contradicts.
+"""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,14 +13,19 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from common.cli import UserError
-from oass import ablation, explain, inference_classification, prepare_voc
+from common.rundir import make_accelerator
+from oass import ablation, build, compare, explain, inference_classification, prepare_voc
 from oass import train_classification_with_puzzle_cMax_ema as cmax
-from oass.core.build import refuse_for_several_processes
+from oass.build_objective import PuzzleOptions, TilePass
+from oass.build_trained import Trained
 from oass.core.options import build_parser
-from oass.core.settings import parse_args
-from oass.core.train import train
+from oass.figures import PuzzlePictures
+from oass.options import parse
+from oass.options_trained import build_explain_parser, build_inference_parser
+from oass.train import train
 
-# Of all scripts: tested with common (the run directory, resume, signals, devices), and by every test of a whole run.
+# Of all scripts: tested with common (the run directory, resume, signals, devices), and by every
+# test of a whole run.
 SHARED = {
     *("seed", "output_dir", "resume", "sample", "max_steps", "checkpoint_every"),
     *("mixed_precision", "cpu", "overwrite", "skip_corrupt", "help"),
@@ -129,10 +137,10 @@ def test_a_flag_changes_the_training(strategy, both, flags, small, tmp_path, dig
     common = [*small, "--alpha_schedule_re", "0", "--max_steps", "2", "--lr", "0.05", *both.split()]
     if (strategy, both) not in digests:
         argv = [*common, "--output_dir", str(tmp_path / "plain")]
-        train(parse_args(strategy, argv), strategy)
+        train(parse(strategy, argv))
         digests[strategy, both] = digest(tmp_path / "plain")
     argv = [*common, *flags.split(), "--output_dir", str(tmp_path / "changed")]
-    train(parse_args(strategy, argv), strategy)
+    train(parse(strategy, argv))
     assert digest(tmp_path / "changed") != digests[strategy, both]
 
 
@@ -161,7 +169,7 @@ REFUSED = [
 @pytest.mark.parametrize(("strategy", "flags", "message"), REFUSED)
 def test_a_flag_without_effect_is_refused_with_the_reason(strategy, flags, message, devkit):
     with pytest.raises(UserError, match=message):
-        parse_args(strategy, ["--data_dir", str(devkit), *flags.split()])
+        parse(strategy, ["--data_dir", str(devkit), *flags.split()])
 
 
 @pytest.mark.parametrize("strategy", ["max", "cMax", "cTopk", "cTopk-w"])
@@ -169,7 +177,7 @@ def test_the_readmes_flags_are_taken_by_every_script_and_what_has_no_gradient_is
     strategy, small, tmp_path, capsys
 ):
     readme = "--alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5 --max_steps 1".split()
-    train(parse_args(strategy, [*small, *readme, "--output_dir", str(tmp_path)]), strategy)
+    train(parse(strategy, [*small, *readme, "--output_dir", str(tmp_path)]))
     said = "without a gradient, so --alpha_p has no effect" in capsys.readouterr().out
     assert said == (strategy != "max")
 
@@ -182,17 +190,18 @@ def test_the_readmes_flags_are_taken_by_every_script_and_what_has_no_gradient_is
      ("cMax", "--released", None), ("max", "", None)],
 )  # fmt: skip
 def test_what_contradicts_sync_bn_is_refused_for_several_processes_only(
-    strategy, flags, message, devkit
+    strategy, flags, message, devkit, monkeypatch
 ):
-    from types import SimpleNamespace
-
-    args = parse_args(strategy, ["--data_dir", str(devkit), "--sync_bn", *flags.split()])
-    refuse_for_several_processes(args, SimpleNamespace(num_processes=1))
+    processes = SimpleNamespace(num_processes=1)
+    monkeypatch.setattr(build, "make_accelerator", lambda *a, **k: processes)
+    settings = parse(strategy, ["--data_dir", str(devkit), "--sync_bn", *flags.split()])
+    assert build.build_accelerator(settings) is processes
+    processes.num_processes = 2
     if message is None:
-        refuse_for_several_processes(args, SimpleNamespace(num_processes=2))
+        assert build.build_accelerator(settings) is processes
         return
     with pytest.raises(UserError, match=message):
-        refuse_for_several_processes(args, SimpleNamespace(num_processes=2))
+        build.build_accelerator(settings)
 
 
 @pytest.fixture
@@ -324,10 +333,7 @@ TESTED_BELOW = {
 
 def test_no_flag_of_inference_is_forgotten():
     changed = {flags.split()[0].removeprefix("--") for flags in CHANGES_EVERYTHING}
-    assert (
-        flags_of(inference_classification.build_parser()) - SHARED
-        == (changed - SHARED) | TESTED_BELOW
-    )
+    assert flags_of(build_inference_parser()) - SHARED == (changed - SHARED) | TESTED_BELOW
 
 
 def outputs(folder, instances):
@@ -425,7 +431,7 @@ def test_data_dir_counts_as_given_also_where_it_equals_the_default(run, tmp_path
     monkeypatch.chdir(tmp_path)
     default = "../VOCtrainval_11-May-2012/"
     commands = {
-        "training": lambda argv: parse_args("cMax", argv),
+        "training": lambda argv: parse("cMax", argv),
         "inference": lambda argv: inference_classification.main(
             ["--checkpoint", str(run), "--cpu", *argv]
         ),
@@ -442,13 +448,13 @@ def test_data_dir_counts_as_given_also_where_it_equals_the_default(run, tmp_path
 
 
 def test_a_data_dir_without_a_value_is_as_if_not_given(monkeypatch, tmp_path):
-    from oass.core import settings
+    from oass import options
 
     asked = []
-    monkeypatch.setattr(settings, "locate_voc", lambda given, sample: asked.append(given) or 1 / 0)
+    monkeypatch.setattr(options, "locate_voc", lambda given, sample: asked.append(given) or 1 / 0)
     for argv in (["--data_dir"], ["--data_dir", "--cpu"], [], ["--data_dir", "x"]):
         with pytest.raises(ZeroDivisionError):
-            parse_args("cMax", argv)
+            parse("cMax", argv)
     assert asked == [None, None, None, "x"]
 
 
@@ -457,7 +463,7 @@ def test_a_data_dir_without_a_value_is_as_if_not_given(monkeypatch, tmp_path):
 
 def test_no_flag_of_explain_is_forgotten():
     tested = {"image", "before", "classes", "strategy", "checkpoint", "architecture", "image_size"}
-    assert flags_of(explain.build_parser()) - SHARED == tested
+    assert flags_of(build_explain_parser()) - SHARED == tested
 
 
 def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
@@ -513,12 +519,6 @@ def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
 
 def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_path):
     """Also where the tiles of a batch share their statistics."""
-    from types import SimpleNamespace
-
-    from common.rundir import make_accelerator
-    from oass.core.build import Trained
-    from oass.core.pictures import draw_puzzles
-
     args = SimpleNamespace(cpu=True, mixed_precision=None)
     accelerator = make_accelerator(args)
     trained = Trained(run, args)
@@ -532,12 +532,10 @@ def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_
     labels[:, 3] = 1
     figures = {}
     for mode in ("group", "batch", "eval"):
-        args.teacher_bn = mode
+        pictures = PuzzlePictures(PuzzleOptions("cMax"), TilePass(mode), 64, 2, accelerator)
         for name, count in (("one", 1), ("two", 2)):
             picture = explain.read_pictures([tmp_path / "a.png", tmp_path / "b.png"][:count], 64)
-            draw_puzzles(
-                tmp_path / f"{name}.png", model, model, picture, labels[:count], args, accelerator
-            )
+            pictures.draw(tmp_path / f"{name}.png", model, model, picture, labels[:count])
             figures[mode, name] = cv2.imread(str(tmp_path / f"{name}.png"))
         assert np.array_equal(
             figures[mode, "one"], figures[mode, "two"][: len(figures[mode, "one"])]
@@ -560,7 +558,7 @@ REFUSED_ABLATION = [
 
 @pytest.mark.parametrize(("flags", "message"), REFUSED_ABLATION)
 def test_an_ablation_refuses_what_it_would_ignore(flags, message, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "train", lambda args, strategy: pytest.fail("trained"))
+    monkeypatch.setattr(compare, "train", lambda settings: pytest.fail("trained"))
     words = flags.split("|") if "|" in flags else flags.split()
     with pytest.raises(UserError, match=message):
         ablation.main([*small, *words, "--output_dir", str(tmp_path / "a")])
@@ -571,11 +569,11 @@ def test_shared_flags_go_where_they_act_and_are_named_where_not(
 ):
     seen = {}
 
-    def fake_train(args, strategy):
-        seen[strategy] = args
+    def fake_train(settings):
+        seen[settings.args.strategy] = settings.args
         return {"map": 1.0, "best_map": 1.0, "pointing": 1.0, "dead_cam": 0.0}
 
-    monkeypatch.setattr(ablation, "train", fake_train)
+    monkeypatch.setattr(compare, "train", fake_train)
     flags = "--alpha_re 3 --p_loss full --alpha_p 0.5 --eval_ema --alpha_ema 0.9 --keypoint_rule released --radius 9"
     names = "gap,none,uniform,max,cMax,cTopk"
     ablation.main(

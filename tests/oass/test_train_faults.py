@@ -1,4 +1,6 @@
-"""What is found before the first step, what --skip_corrupt leaves out, and what an interrupted evaluation costs."""
+"""What is found before the first step, what --skip_corrupt leaves out, and what an interrupted
+evaluation costs.
+"""
 
 import json
 import os
@@ -15,19 +17,15 @@ from PIL import Image
 
 from common.cli import UserError
 from common.images import CorruptImage
-from oass import ablation, explain, inference_classification
+from oass import ablation, build_pretrained, explain, inference_classification, train
 from oass import train_classification_with_puzzle_cMax_ema as cmax
-from oass.core import pretrain, train
 from oass.core.backbones import build_backbone
-from oass.core.datasets import (
-    VOC_Dataset_For_Classification,
-    VOC_Dataset_For_Testing_CAM,
-    read_split,
-)
-from oass.core.terms import terms_of
-from oass.core.train import count_together, weight_by_images
-from oass.tools.ai.demo_utils import save_png
-from oass.tools.dataset.voc_utils import META, read_mask
+from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM
+from oass.data import read_split
+from oass.data_voc import META, read_mask
+from oass.figures import save_png
+from oass.options_check import terms_of
+from oass.train_step import count_together, weight_by_images
 from tests.equality import same
 from tests.launch import TORCHRUN
 
@@ -278,7 +276,9 @@ def test_a_figure_that_cannot_be_written_is_no_silence(tmp_path):
 
 
 class Both:
-    """An accelerator that sees two processes: this one and another with `images` read and `skipped` not."""
+    """An accelerator that sees two processes: this one and another with `images` read and `skipped`
+    not.
+    """
 
     num_processes = 2
     device = torch.device("cpu")
@@ -291,12 +291,10 @@ class Both:
 
 
 def test_all_processes_decide_by_the_same_counts():
-    args = SimpleNamespace(skip_corrupt=True)
     batch = SimpleNamespace(index=torch.arange(4), skipped=0)
-    assert count_together(batch, args, Both(0, 4)) == (4, 4, 0)
-    assert count_together(batch, args, Both(3, 1)) == (7, 1, 3)
-    args.skip_corrupt = False
-    assert count_together(batch, args, Both(0, 4)) == (8, 0, 4)  # nobody is asked
+    assert count_together(batch, True, Both(0, 4)) == (4, 4, 0)
+    assert count_together(batch, True, Both(3, 1)) == (7, 1, 3)
+    assert count_together(batch, False, Both(0, 4)) == (8, 0, 4)  # nobody is asked
 
 
 def test_uneven_batches_weigh_by_their_images():
@@ -319,7 +317,9 @@ def test_uneven_batches_weigh_by_their_images():
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 2])
 def test_two_processes_go_on_where_one_reads_nothing(batch, small, kit, tmp_path):
-    """Batches of 4 and 3 images equal one of 7; one image for each process, and one unreadable: both skip the step."""
+    """Batches of 4 and 3 images equal one of 7; one image for each process, and one unreadable:
+    both skip the step.
+    """
     cut(kit / "JPEGImages" / f"{ids_of(kit, 'train_aug')[VAL_IMAGE]}.jpg")
     more = (
         "--skip_corrupt",
@@ -364,11 +364,11 @@ def at_evaluation(monkeypatch, number, act):
     real = train.evaluate
     seen = []
 
-    def evaluate(args, run, *rest):
+    def evaluate(run, *rest, **options):
         seen.append(run.progress.step)
         if len(seen) == number:
             act()
-        return real(args, run, *rest)
+        return real(run, *rest, **options)
 
     monkeypatch.setattr(train, "evaluate", evaluate)
     return seen
@@ -436,13 +436,15 @@ def test_a_signal_does_not_wait_for_the_pretraining(tmp_path):
             raise SystemExit(130)
 
     with pytest.raises(SystemExit):
-        pretrain.pretrain("resnet_tiny", tmp_path / "w.pt", poll)
+        build_pretrained.pretrain("resnet_tiny", tmp_path / "w.pt", poll)
     assert len(calls) == 3 and not (tmp_path / "w.pt").exists()
 
 
 def test_the_scripts_poll_in_the_pretraining(tmp_path, small, devkit, monkeypatch):
     asked = []
-    monkeypatch.setattr(train, "build_student", lambda args, poll: asked.append(poll) or 1 / 0)
+    monkeypatch.setattr(
+        train, "build_networks", lambda settings, accelerator, poll: asked.append(poll) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         cmax.main([*small, "--output_dir", str(tmp_path / "run")])
     assert asked[0].__name__ == "poll"

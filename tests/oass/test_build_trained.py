@@ -1,4 +1,6 @@
-"""What makes a number comparable comes from the checkpoint unless its flag is given, and is printed."""
+"""What makes a number comparable comes from the checkpoint unless its flag is given, and is
+printed.
+"""
 
 import argparse
 import json
@@ -9,15 +11,14 @@ import torch
 
 from common import checkpoint
 from common.cli import NonFiniteError, UserError
-from oass import inference_classification
-from oass.core import evaluate
+from oass import evaluate, inference_classification
+from oass.build_trained import Trained
 from oass.core.backbones import normalisation_of
-from oass.core.build import Trained
-from oass.core.evaluate import left_out, score_split
 from oass.core.networks import Classifier
-from oass.core.settings import parse_args
-from oass.core.train import train
-from oass.core.views import describe, views_of
+from oass.data_views import describe, views_of
+from oass.evaluate import left_out, score_split
+from oass.options import parse
+from oass.train import train
 
 
 def read(folder):
@@ -34,12 +35,14 @@ def infer(run, devkit, folder, flags=""):
 def test_an_evaluation_without_flags_repeats_the_runs_own(
     strategy, small, devkit, tmp_path, capsys
 ):
-    """Size, architecture, head, difficult, whole batches and their size, the list: all other than the defaults."""
+    """Size, architecture, head, difficult, whole batches and their size, the list: all other than
+    the defaults.
+    """
     own = tmp_path / "mine.txt"
     own.write_text("".join(f"2009_{number:06d}\n" for number in range(1, 8)))
     flags = f"--image_size 96 --max_epoch 1 --batch_size 4 --drop_last_eval --difficult ignore --val_domain {own}"
     argv = [*small, *flags.split(), "--output_dir", str(tmp_path / "run")]
-    train(parse_args(strategy, argv), strategy)
+    train(parse(strategy, argv))
     line = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
     capsys.readouterr()
 
@@ -115,7 +118,7 @@ def test_normalisation_acts_in_training_and_in_every_output(
                 argparse.Namespace(mean=mean, std=mean) if a else real(*a, **k)
             )  # noqa: B023, E731
             monkeypatch.setattr(timm, "get_pretrained_cfg", changed)
-        train(parse_args("cMax", [*small, *flags, "--output_dir", str(tmp_path / name)]), "cMax")
+        train(parse("cMax", [*small, *flags, "--output_dir", str(tmp_path / name)]))
         state = torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["state"][
             "model"
         ]
@@ -165,7 +168,7 @@ def test_classes_without_positives_are_named_where_an_map_is(small, devkit, tmp_
         "--output_dir",
         str(tmp_path / "run"),
     ]
-    train(parse_args("none", argv), "none")
+    train(parse("none", argv))
     out = capsys.readouterr().out
     line = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
     told = left_out(line["ap"])
@@ -190,13 +193,13 @@ def test_scores_that_are_nan_end_the_evaluation_with_a_name(small, devkit, tmp_p
     with pytest.raises(
         NonFiniteError, match="val: the scores of 10 images are NaN, first 2009_000001"
     ):
-        train(parse_args("cMax", argv), "cMax")
+        train(parse("cMax", argv))
     assert score_split is evaluate.score_split
 
 
 def test_settings_of_a_checkpoint_fill_only_what_is_not_given(small, tmp_path):
     argv = [*small, "--max_steps", "1", "--topk", "3", "--output_dir", str(tmp_path)]
-    train(parse_args("cTopk", argv), "cTopk")
+    train(parse("cTopk", argv))
     args = argparse.Namespace(image_size=96, architecture=None)
     trained = Trained(tmp_path, args)
     assert (args.image_size, args.architecture, args.topk, args.strategy) == (

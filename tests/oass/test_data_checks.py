@@ -1,4 +1,6 @@
-"""Public functions of the method refuse what is outside their domain; schedules of short runs; images by themselves."""
+"""Public functions of the method refuse what is outside their domain; schedules of short runs;
+images by themselves.
+"""
 
 import math
 
@@ -7,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from oass.core import pretrain
+from oass import build_pretrained
+from oass import evaluate_metrics as E
 from oass.core.csi import class_specific_instances
-from oass.core.evaluate import measure
 from oass.core.keypoints import (
     STRATEGIES,
     detect_keypoints,
@@ -33,12 +35,12 @@ from oass.core.puzzle_utils import (
     tile_at_keypoints,
     tile_features,
 )
-from oass.core.views import views_of
+from oass.data_randaugment import RandAugmentMC
+from oass.data_views import views_of
+from oass.evaluate import measure
 from oass.tools.ai import augment_utils as A
-from oass.tools.ai import evaluate_utils as E
 from oass.tools.ai import torch_utils as T
 from oass.tools.ai.optim_utils import PolyOptimizer, update_ema_variables
-from oass.tools.ai.randaugment import RandAugmentMC
 
 LABELS = torch.tensor([[1.0, 0, 1], [0, 0, 1]])
 CAMS = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -233,9 +235,9 @@ def test_the_ramp_and_the_average_of_short_runs(steps):
 
 @pytest.mark.parametrize("steps", range(1, 13))
 def test_the_samples_pretraining_in_few_steps(steps, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "STEPS", steps)
-    monkeypatch.setattr(pretrain, "BATCH", 2)
-    assert 0 <= pretrain.pretrain("resnet_tiny", tmp_path / "weights.pt") <= 1
+    monkeypatch.setattr(build_pretrained, "STEPS", steps)
+    monkeypatch.setattr(build_pretrained, "BATCH", 2)
+    assert 0 <= build_pretrained.pretrain("resnet_tiny", tmp_path / "weights.pt") <= 1
     state = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(value.isfinite().all() for value in state.values())
 
@@ -272,7 +274,7 @@ def test_maps_keypoints_peaks_and_instances_of_an_image_do_not_depend_on_its_nei
 def test_measure_of_scores_that_are_all_there(devkit):
     """A NaN score would be ranked last without a word."""
     from oass.core.datasets import VOC_Dataset_For_Classification
-    from oass.core.evaluate import Scores
+    from oass.evaluate import Scores
 
     split = VOC_Dataset_For_Classification(devkit, "val").split
     n, C = split.labels.shape

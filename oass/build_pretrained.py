@@ -1,7 +1,8 @@
 """The offline sample's own pretraining, in place of ImageNet weights, which cannot be had offline.
 
-From scratch the small runs are bimodal: the same setting ends at 28 or at 84 mAP (spec, section f). So the
-backbone first learns to name single glyphs of the training digits: seconds, once, kept beside the sample.
+From scratch small runs are a matter of luck: the same setting ends at 28 or at 84 mAP. So the
+backbone first learns to name single glyphs of the training digits: seconds, once, kept beside the
+sample.
 """
 
 import fcntl
@@ -19,13 +20,19 @@ from common.samples import MARKER
 from common.samples.canvas import Canvas, class_glyph
 from common.samples.voc import scene_colour
 from oass.core.networks import Classifier
-from oass.core.transforms import Picture, normalise
+from oass.data_transforms import Picture, normalise
 from oass.tools.general.time_utils import Timer
 
-one_module(__name__, "oass.core.pretrain")
+one_module(__name__, "oass.build_pretrained")
 
-VERSION, STEPS, BATCH, SIDE, CLASSES = 2, 500, 32, 32, 20
-SEED = 2205_07028  # no run's: with a run's own seed its fresh head would be the one that these features grew up with
+VERSION = 2  # raised whenever the weights change: nobody keeps old ones
+STEPS = 500
+BATCH = 32
+SIDE = 32
+CLASSES = 20
+# Fixed, and different from any run's seed, so that a run's new head is not correlated with these
+# features.
+SEED = 2205_07028
 
 
 def pretrained_path(data_dir: Path, architecture: str) -> Path:
@@ -37,7 +44,8 @@ def pretrained_path(data_dir: Path, architecture: str) -> Path:
 def load_pretrained(
     model: Classifier, data_dir: Path, poll: Callable[[], None] = lambda: None
 ) -> None:
-    """Put pretrained backbone weights into `model`; the first call makes them. Safe for several processes.
+    """Put pretrained backbone weights into `model`; the first call makes them. Safe for several
+    processes.
 
     poll: called in every step, so that a signal (`Run.poll`) does not wait for the end.
     """
@@ -51,10 +59,8 @@ def load_pretrained(
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.is_file():
-            print(
-                f"pretraining {model.model_name} on single glyphs (once, in place of ImageNet weights)",
-                flush=True,
-            )
+            instead = "once, in place of ImageNet weights"
+            print(f"pretraining {model.model_name} on single glyphs ({instead})", flush=True)
             timer = Timer()
             accuracy = pretrain(model.model_name, path, poll)
             print(
@@ -65,9 +71,11 @@ def load_pretrained(
 
 
 def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: None) -> float:
-    """Train a GAP classifier on single 32-pixel glyphs and save its backbone; the last 100 steps' accuracy.
+    """Train a GAP classifier on single 32-pixel glyphs and save its backbone; the last 100 steps'
+    accuracy.
 
-    The pictures and the start come from a fixed seed, whatever the run's; no global generator moves.
+    The pictures and the start come from a fixed seed, whatever the run's; no global generator
+    moves.
     """
     rng = np.random.default_rng(SEED)
     with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,8 @@
-"""Several looks at every picture, at other scales and mirrored, and their maps put back onto the picture.
+"""Several looks at every picture, at other scales and mirrored, and their maps put back onto the
+picture.
 
-Shapes: B images, C classes, G cells of a view's map, S pixels of the side on which maps are compared.
+Shapes: B images, C classes, G cells of a view's map, S pixels of the side on which maps are
+compared.
 """
 
 import math
@@ -12,18 +14,19 @@ from PIL import Image
 from torch.nn import functional as F
 
 from common.aliases import one_module
-from oass.core.domain import require_count, require_number
-from oass.core.keypoints import upsample_cams
-from oass.core.transforms import EvalTransform, Picture
+from common.domain import require_number
+from oass.data_checks import require_count
+from oass.data_transforms import EvalTransform, Picture
+from oass.method import upsample_cams
 
-one_module(__name__, "oass.core.views")
+one_module(__name__, "oass.data_views")
 
 CELLS = 32  # sides of the square are multiples of it
 SMALLEST = 64
 
 
 class View(NamedTuple):
-    """One look: the picture scaled, mirrored or not, at the top left of a square of `side` pixels."""
+    """One look: the picture scaled, maybe mirrored, at the top left of a square of `side`."""
 
     scale: float
     is_flipped: bool
@@ -38,13 +41,14 @@ class View(NamedTuple):
 def views_of(image_size: int, scales: Sequence[float] = (1.0,), flip: bool = False) -> list[View]:
     """A view for each scale, with `flip` each mirrored as well.
 
-    The square of scale 1 has `image_size` pixels a side; the others are in proportion, from 64 on, rounded up to a
-    multiple of 32, so that what fits at scale 1 fits at every scale. ValueError for a scale that is not above 0.
+    The square of scale 1 has `image_size` pixels a side; the others are in proportion, from 64 on,
+    rounded up to a multiple of 32, so that what fits at scale 1 fits at every scale. ValueError for
+    a scale that is not above 0.
     """
     require_count(image_size, "image_size", 1)
     found = []
     for scale in scales:
-        require_number(scale, "scale", above=0)
+        require_number(scale, "scale", 0, open_low=True)
         cells = math.ceil(round(image_size * scale / CELLS, 6))
         side = image_size if scale == 1 else max(SMALLEST, cells * CELLS)
         found.append(View(float(scale), False, side))
@@ -55,13 +59,18 @@ def views_of(image_size: int, scales: Sequence[float] = (1.0,), flip: bool = Fal
 
 def describe(views: Sequence[View]) -> str:
     """The scales in words."""
-    scales = ", ".join(f"{scale:g}" for scale in dict.fromkeys(view.scale for view in views))
-    mirrored = " and mirrored" if any(view.is_flipped for view in views) else ""
-    return f"scale {scales}{mirrored}"
+    scales: list[str] = []
+    text = ""
+    for view in views:
+        if f"{view.scale:g}" not in scales:
+            scales.append(f"{view.scale:g}")
+        if view.is_flipped:
+            text = " and mirrored"
+    return f"scale {', '.join(scales)}{text}"
 
 
 class Views:
-    """A transform: a PIL picture to (its `Picture` in every view, its height and width (2,) int64)."""
+    """A transform: of a PIL picture its `Picture` in every view, and its height and width (2,)."""
 
     def __init__(self, views: Sequence[View]) -> None:
         self.transforms = [EvalTransform(v.side, scale=v.scale, flip=v.is_flipped) for v in views]
@@ -77,9 +86,10 @@ def on_the_picture(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Maps of a view at the pixels of the plain view, and which of these pixels the view saw.
 
-    The pixel x of the plain view lies at (x + 1/2) s - 1/2 in a view of scale s, s = (width there) / (width), and
-    at (width - x - 1/2) s - 1/2 where it is mirrored. Maps are read there bilinearly, cells at half-pixel centres,
-    edges replicated, as `upsample_cams` does; the plain view is `upsample_cams`.
+    The pixel x of the plain view lies at (x + 1/2) s - 1/2 in a view of scale s, s = (width there)
+    / (width), and at (width - x - 1/2) s - 1/2 where it is mirrored. Maps are read there
+    bilinearly, cells at half-pixel centres, edges replicated, as `upsample_cams` does; the plain
+    view is `upsample_cams`.
 
     Args:
         maps: (B,C,G,G) of the view's square.
@@ -114,8 +124,8 @@ class MeanMap:
     """The mean of maps over the views that saw a pixel; 0 where none did."""
 
     def __init__(self) -> None:
-        self.total: torch.Tensor | None = None
-        self.count: torch.Tensor | None = None
+        self.total: torch.Tensor | float = 0.0
+        self.count: torch.Tensor | float = 0.0
 
     def add(self, maps: torch.Tensor, seen: torch.Tensor | None) -> None:
         """Add a view's maps (B,C,S,S), and where it saw anything (B,1,S,S); None is everywhere."""
@@ -123,9 +133,9 @@ class MeanMap:
             seen = torch.ones_like(maps[:, :1])
         else:
             maps = maps * seen
-        self.total = maps if self.total is None else self.total + maps
-        self.count = seen if self.count is None else self.count + seen
+        self.total = self.total + maps
+        self.count = self.count + seen
 
     def get(self) -> torch.Tensor:
         """The mean, (B,C,S,S)."""
-        return self.total / self.count.clamp_min(1)
+        return self.total / torch.as_tensor(self.count).clamp_min(1)

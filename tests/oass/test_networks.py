@@ -1,4 +1,6 @@
-"""Networks, steps, optimiser, AP and transforms against the released code (tests/golden/oass/README.md)."""
+"""Networks, steps, optimiser, AP and transforms against the released code
+(tests/golden/oass/README.md).
+"""
 
 import json
 import random
