@@ -104,7 +104,7 @@ def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: object) -> None:
     """Load a backbone's weights, also of before torch 1.0; UserError names what differs.
 
-    Nothing but evaluation without momentum would use that count.
+    Those do not count their batches; only evaluation without momentum would use that count.
     """
     own = model.state_dict()
     counts = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
