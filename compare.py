@@ -13,8 +13,8 @@ from pathlib import Path
 
 from common.cli import OneLineParser, UserError, run_main
 from common.text import read_text
-from sidebyside import page, records, runs, terminal
-from sidebyside.claims import judge_all
+from sidebyside import documents, page, records, runs, terminal
+from sidebyside.claims import Judgement, judge_all
 from sidebyside.register import CLAIMS
 from sidebyside.results import PAPERS, ROOT
 from sidebyside.wording import printable
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     write(args.out, page.build(papers, judgements, given))
     print(f"page: {args.out}")
     if args.readme is not None:
-        update_readme(args.readme, judgements)
+        update_readme(args.readme, judgements, args.root)
 
 
 def found(folders: list[Path]) -> list[runs.RunFolder]:
@@ -79,12 +79,15 @@ def found(folders: list[Path]) -> list[runs.RunFolder]:
     return own
 
 
-def update_readme(path: Path, judgements: list) -> None:
-    """Rewrite the claims table of a README; it appears whole or stays as it was."""
+def update_readme(path: Path, judgements: list[Judgement], root: Path) -> None:
+    """Rewrite the tables of claims of a document; it appears whole or stays as it was."""
     from common.checkpoint import atomic_write  # here, so that the page needs no torch
 
+    top = ""
+    if path.resolve().parent == root.resolve() / "docs":
+        top = "../"
     try:
-        text = terminal.with_claims(read_text(path), judgements)
+        text = documents.with_tables(read_text(path), judgements, top)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     atomic_write(path, text.encode())

@@ -72,6 +72,11 @@ class Pair:
         return f"measured with {', '.join(parts)}"
 
 
+def verdicts(pairs: Iterable[Pair]) -> list[str]:
+    """The verdict of each pair."""
+    return [pair.verdict for pair in pairs]
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A claim, the paper's pairs of numbers, and our judged pairs: real data, and the sample."""
@@ -85,7 +90,7 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """The verdict on real data."""
-        return combine([pair.verdict for pair in self.real])
+        return combine(verdicts(self.real))
 
     @property
     def note(self) -> str:
@@ -97,7 +102,7 @@ class Judgement:
     @property
     def on_sample(self) -> str:
         """The verdict of the same rule on the offline sample."""
-        return combine([pair.verdict for pair in self.sample])
+        return combine(verdicts(self.sample))
 
 
 def judge(claim: Claim, paper: Paper) -> Judgement:

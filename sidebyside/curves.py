@@ -124,13 +124,13 @@ def _numbers_of(run: RunFolder) -> Iterator[tuple[str, str]]:
 
 def _figures(title: str, task: str, lines: Sequence[Curve]) -> list[str]:
     """The lines in as many charts as their number needs."""
-    if len(lines) <= LINES:
-        return [_figure(title, task, lines)] if lines else []
-
     pages = [lines[k : k + LINES] for k in range(0, len(lines), LINES)]
     figures = []
     for number, page in enumerate(pages, 1):
-        figures.append(_figure(f"{title} ({number} of {len(pages)})", task, page))
+        told = title
+        if len(pages) > 1:
+            told += f" ({number} of {len(pages)})"
+        figures.append(_figure(told, task, page))
     return figures
 
 

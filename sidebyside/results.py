@@ -27,7 +27,7 @@ from common.text import decimal, read_csv, read_text, write_csv
 from sidebyside.measured import curve_of_runs, row_from_runs, values_by_seed
 from sidebyside.metrics import Point
 from sidebyside.runs import ROOT, read_run
-from sidebyside.wording import mean_and_spread
+from sidebyside.wording import markdown_line, mean_and_spread
 
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 OURS = (
@@ -222,15 +222,14 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["dataset"], row["setting"]].append(row)
-    commands = dict.fromkeys(row["command"] for row in rows)
-    commands.pop("", None)
+    commands = filter(None, _distinct(rows, "command"))
     parts = "\n\n".join(map(_group, groups.values()))
     return "\n".join([parts, "", "Measured by:", "", "```", *commands, "```"])
 
 
 def _group(rows: Sequence[dict[str, str]]) -> str:
     """The table of one data set and setting, under its title."""
-    protocols = dict.fromkeys(row["protocol"] for row in rows)
+    protocols = _distinct(rows, "protocol")
     counts = {row["n"] for row in rows if row["mean"]}
 
     told: list[str] = []
@@ -246,35 +245,33 @@ def _group(rows: Sequence[dict[str, str]]) -> str:
 
     head, *lines = _grid(rows, is_one_protocol=len(protocols) == 1, with_n=len(counts) > 1)
     under = ["---"] * len(head)
-    return "\n".join([title, "", *map(_line, (head, under, *lines))])
+    return "\n".join([title, "", *map(markdown_line, (head, under, *lines))])
 
 
 def _grid(
     rows: Sequence[dict[str, str]], *, is_one_protocol: bool, with_n: bool
 ) -> list[list[str]]:
     """The header and the lines of a table, as cells."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in rows))
-    cells = {}
+    methods = _distinct(rows, "method")
+    by_column: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for row in rows:
-        cells[row["method"], row["metric"], row["protocol"]] = _measured(row, with_n=with_n)
+        told = _measured(row, with_n=with_n)
+        by_column[row["metric"], row["protocol"]][row["method"]] = told
 
-    grid = []
-    if is_one_protocol:
-        grid.append(["method", *(metric for metric, _ in columns)])
-        for method in methods:
-            grid.append([method, *(cells.get((method, *column), "") for column in columns)])
-    else:
-        grid.append(["metric", "protocol", *methods])
-        for column in columns:
-            grid.append([*column, *(cells.get((method, *column), "") for method in methods)])
-    return grid
+    lines = [["metric", "protocol", *methods]]
+    for (metric, protocol), cells in by_column.items():
+        lines.append([metric, protocol, *(cells.get(method, "") for method in methods)])
+    if not is_one_protocol:
+        return lines
+
+    metrics, _, *others = map(list, zip(*lines, strict=True))  # a line a method
+    metrics[0] = "method"
+    return [metrics, *others]
 
 
-def _line(cells: Sequence[str]) -> str:
-    """A line of a Markdown table; a bar or a line end in a cell would end the cell."""
-    plain = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
-    return f"| {' | '.join(plain)} |"
+def _distinct(rows: Sequence[dict[str, str]], column: str) -> list[str]:
+    """The different cells of a column, in their order."""
+    return list(dict.fromkeys(row[column] for row in rows))
 
 
 def _measured(row: dict[str, str], *, with_n: bool) -> str:

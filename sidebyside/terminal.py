@@ -1,16 +1,14 @@
-"""What compare.py prints: a table for each paper, and the claims; the claims table in Markdown."""
+"""What compare.py prints: a table for each paper, the runs, and the claims."""
 
 from collections.abc import Iterable, Sequence
 
-from sidebyside.claims import Judgement, Pair
+from sidebyside.claims import Judgement, Pair, verdicts
 from sidebyside.numbers import lines_of
 from sidebyside.records import Paper, Row
 from sidebyside.runs import RunFolder, names, natural, told_of
 from sidebyside.verdict import NOT_REPRODUCED, NOT_RUN, REPRODUCED, VERDICTS
 from sidebyside.wording import printable, signed
 
-BEGIN = "<!-- claims:begin -->"
-END = "<!-- claims:end -->"
 _WIDEST = 34  # characters of a cell
 _LONGEST = 160  # characters of the line below a header
 _TASK = ("data", "setting", "method", "metric", "protocol")  # the headers of _task_of
@@ -98,17 +96,17 @@ def claims_table(judgements: Sequence[Judgement]) -> str:
             )
         )
     header = ("paper", "claim", "pairs that hold", "verdict", "on the sample")
+    real = tally([judgement.verdict for judgement in judgements])
     parts = [
         "== Claims (the rule: compare.html, The rule)",
         columns(header, rows),
-        f"on real data: {tally(judgement.verdict for judgement in judgements)}",
+        f"on real data: {real}",
     ]
     return "\n".join(parts)
 
 
-def tally(verdicts: Iterable[str]) -> str:
+def tally(found: Sequence[str]) -> str:
     """`2 reproduced, 1 not run`: how many claims got each verdict."""
-    found = list(verdicts)
     parts = []
     for verdict in VERDICTS:
         count = found.count(verdict)
@@ -119,9 +117,9 @@ def tally(verdicts: Iterable[str]) -> str:
 
 def held(pairs: Sequence[Pair], what: str = "") -> str:
     """`5 of 6`, of the decided pairs; those that cannot be decided are counted apart."""
-    verdicts = [pair.verdict for pair in pairs]
-    holding = verdicts.count(REPRODUCED)
-    decided = holding + verdicts.count(NOT_REPRODUCED)
+    found = verdicts(pairs)
+    holding = found.count(REPRODUCED)
+    decided = holding + found.count(NOT_REPRODUCED)
 
     parts = []
     if decided:
@@ -155,66 +153,3 @@ def runs_table(runs: Sequence[RunFolder]) -> str:
         )
     header = ("paper", "run", "method", "data", "seed", "kind", "last epoch", "first figure")
     return "== Run directories\n" + columns(header, rows)
-
-
-# --- Markdown ---
-
-
-def markdown_claims(judgements: Sequence[Judgement]) -> str:
-    """A tally and a table: claim, what the paper reports, what we measured, verdict, sample."""
-    real = tally(judgement.verdict for judgement in judgements)
-    sample = tally(judgement.on_sample for judgement in judgements)
-    lines = [
-        f"{len(judgements)} claims. On real data: {real}. On the offline samples: {sample}.",
-        "",
-        "| paper | claim | the paper | measured here, real data | verdict | offline sample |",
-        "| --- " * 6 + "|",
-    ]
-    for judgement in judgements:
-        cells = map(_markdown_cell, _claim_cells(judgement))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _markdown_cell(text: str) -> str:
-    return _one_line(text).replace("|", "\\|")
-
-
-def _claim_cells(judgement: Judgement) -> tuple[str, ...]:
-    claim = judgement.claim
-
-    published = f"no numbers at hand ({claim.source})"
-    if judgement.published:
-        published = _numbers(*judgement.published[0])
-
-    measured = ""
-    if judgement.real:
-        first = judgement.real[0]
-        measured = _numbers(first.better, first.worse)
-    if len(judgement.real) > 1:
-        measured += f"; {held(judgement.real, ' pairs hold')}"
-
-    verdict = f"**{judgement.verdict}**"
-    if judgement.note:
-        verdict += f". {judgement.note}"
-
-    sample = NOT_RUN
-    if judgement.sample:
-        sample = f"{judgement.on_sample} ({held(judgement.sample)})"
-
-    paper = f"[{claim.paper}]({claim.paper}/README.md)"
-    return paper, claim.statement, published, measured, verdict, sample
-
-
-def _numbers(better: Row, worse: Row) -> str:
-    where = better.listed("dataset", "setting", "metric")
-    return f"{better.number()} against {worse.number()} ({worse.cells['method']}; {where})"
-
-
-def with_claims(readme: str, judgements: Sequence[Judgement]) -> str:
-    """The text with the claims table between its markers made anew; ValueError without markers."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"needs {BEGIN} and {END} once each")
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{markdown_claims(judgements)}\n{END}{after}"

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Iterable
 
 _MOST = 8  # decimals
 
@@ -20,6 +21,16 @@ def _shown(character: str) -> str:
     if is_space or character.isprintable():
         return character
     return "?"
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table; a bar or a line end in a cell would end the cell.
+
+    >>> markdown_line(["a|b", "two\\nlines"])
+    '| a\\\\|b | two lines |'
+    """
+    plain = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(plain)} |"
 
 
 def _digits(size: float) -> int:

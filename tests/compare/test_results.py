@@ -365,8 +365,8 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
         and "old" not in text
     )
     assert (
-        "**MNIST, q 0.1** (last epoch; n = 3)\n\n| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |"
-        in text
+        "**MNIST, q 0.1** (last epoch; n = 3)\n\n"
+        "| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |" in text
     )
     assert text.count("main.py --seed 1") == 1
     assert results.update_readmes(root) == []  # already as the CSV says
