@@ -1,4 +1,5 @@
-"""The networks: `resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM")` and the like.
+"""The networks: `resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM")`
+and the like.
 
 All keep the original's state-dict keys, so that its checkpoints load as they are.
 """
@@ -39,10 +40,8 @@ def _factory(name: str, build: Callable[..., AttributionNet]) -> Callable[..., A
             prior_gradient=prior_gradient,
         )
 
-    create.__name__, create.__doc__ = (
-        name,
-        f"{name} with the two heads; see `calm.network.head.AttributionNet`.",
-    )
+    create.__name__ = name
+    create.__doc__ = f"{name} with the two heads; see `calm.network.head.AttributionNet`."
     return create
 
 

@@ -1,11 +1,14 @@
-"""What all networks share: features F, the two 1x1 heads, and the forward that trains or returns a map."""
+"""What all networks share: features F, the two 1x1 heads, and the forward that trains or returns a
+map.
+"""
 
 import torch
 from torch import nn
 
-from calm.domain import check_count
-from calm.network.universal import Superclass, UniversalProcess
+from calm.method import Superclass
+from calm.network.universal import UniversalProcess
 from common.aliases import one_module
+from common.domain import require_number
 
 one_module(__name__, "calm.network.head")
 
@@ -26,7 +29,7 @@ class AttributionNet(nn.Module):
 
     def make_heads(self, channels: int, num_classes: int) -> None:
         """conv_last: D to C; attention: D to 1, then ReLU (released) or softplus."""
-        check_count(num_classes, "num_classes")
+        require_number(num_classes, "num_classes", 1)
         self.conv_last = nn.Conv2d(channels, num_classes, 1)
         self.attention = nn.Sequential(
             nn.Conv2d(channels, 1, 1), ACTIVATIONS[self.prior_activation]()
@@ -54,9 +57,11 @@ class AttributionNet(nn.Module):
         with_loss: bool = False,
         posterior: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor] | torch.Tensor:
-        """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of `return_cam`.
+        """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of
+        `return_cam`.
 
-        with_loss: dict(loss (B,), probs (B,C)) of `labels`, the same objective with less memory and time.
+        with_loss: dict(loss (B,), probs (B,C)) of `labels`, the same objective with less memory and
+            time.
         """
         f, f_former, attention = self.encode(x)
         if return_cam:

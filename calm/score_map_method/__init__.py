@@ -1,4 +1,6 @@
-"""The score maps: activation_map reads the network's own; the others differentiate the label's logit."""
+"""The score maps: activation_map reads the network's own; the others differentiate the label's
+logit.
+"""
 
 from calm.score_map_method.activation_map import activation_map
 from calm.score_map_method.baselines import grad_cam, noise_tunnel, noise_tunnel_variance, occlusion
@@ -26,17 +28,9 @@ GRADIENT_PROCESSES = {
     "captum_vargrad": noise_tunnel_variance,
     "occlusion": occlusion,
 }
-# the flags that they take
-GRADIENT_SETTINGS = (
-    "smooth_grad_nr_iter",
-    "smooth_grad_sigma",
-    "integrated_grad_nr_iter",
-    "ig_variant",
-)
 
 __all__ = [
     "GRADIENT_PROCESSES",
-    "GRADIENT_SETTINGS",
     "activation_map",
     "backprop",
     "grad_cam",

@@ -1,8 +1,8 @@
-"""Maps in input space, from the gradient of the label's logit (spec a.4).
+"""Maps in input space, from the gradient of the label's logit.
 
 The plain gradient and the standard integrated gradient are captum's; the released sums differ from
-captum's NoiseTunnel (the maximum over colours is inside the mean) and from IntegratedGradients, so they
-are written here. All return (B,H,W); none changes its input.
+captum's NoiseTunnel (the maximum over colours is inside the mean) and from IntegratedGradients, so
+they are written here. All return (B,H,W); none changes its input.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from calm.domain import check_count, check_labels, check_positive
+from calm.method import require_labels
 from common.aliases import one_module
+from common.domain import require_number
 
 one_module(__name__, "calm.score_map_method.gradients")
 
@@ -31,11 +32,13 @@ def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def logits_of_classes(
     model: nn.Module, targets: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function images -> logits (B,C) of a model; ValueError for targets that are no class of it."""
+    """The function images -> logits (B,C) of a model; ValueError for targets that are no class of
+    it.
+    """
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         logits = label_logits(model, x)
-        check_labels(targets, logits.shape[1], name="targets")
+        require_labels(targets, logits.shape[1], name="targets")
         return logits
 
     return forward
@@ -109,9 +112,11 @@ def integrated_grad(
     ig_variant: str = "released",
     **_: object,
 ) -> torch.Tensor:
-    """released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours of |.|."""
+    """released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours
+    of |.|.
+    """
     n = integrated_grad_nr_iter
-    check_count(n, "integrated_grad_nr_iter")
+    require_number(n, "integrated_grad_nr_iter", 1)
     if ig_variant not in ("released", "standard"):
         raise ValueError(f"ig_variant {ig_variant!r}: choose from released, standard")
     if ig_variant == "standard":
@@ -130,9 +135,11 @@ def _noise_moments(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, num_classes: int | None, method: Backprop,
     n: int, sigma: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Mean of m and of m^2 over n maps m of x + noise; noise t is the t-th randn_like of the global generator."""
-    check_count(n, "smooth_grad_nr_iter")
-    check_positive(sigma, "smooth_grad_sigma")
+    """Mean of m and of m^2 over n maps m of x + noise; noise t is the t-th randn_like of the global
+    generator.
+    """
+    require_number(n, "smooth_grad_nr_iter", 1)
+    require_number(sigma, "smooth_grad_sigma", 0, open_low=True)
     x = images.detach()
     std = (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True)) / sigma
     noisy = (x + std * torch.randn_like(x) for _ in range(n))
