@@ -23,6 +23,7 @@ from calm.data import (
     SPLITS,
     DataSet,
     configure_metadata,
+    data_of,
     get_data_loader,
     get_image_ids,
     read_superclass,
@@ -115,7 +116,8 @@ def build_parts(
     )
     settings = with_prior_activation(settings, checkpoint)
     model = build_model(settings, classes, checkpoint)
-    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    device = accelerator.device
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Parts(settings, data, accelerator, classes, loaders, model, checkpoint, trained)
 
 
@@ -132,7 +134,7 @@ def build_tester(settings: Settings, script: str) -> Tester:
     loader = parts.loaders["test"]
     name = f"{script}_{args.score_map_process}_{args.attribution_method}"
     run = start_evaluation(parts.settings, name, parts.accelerator)
-    shown = f"{args.score_map_process}, {len(loader.dataset)} test images"
+    shown = f"{args.score_map_process}, {len(data_of(loader))} test images"
     run.print(f"{script}: {parts.checkpoint}, {shown}")
     print_what_counts(run, parts)
     return Tester(run, parts.accelerator, model, mapper, loader, args.skip_corrupt, args.mask_root)
@@ -287,15 +289,15 @@ def _size_of_runs(
 
 
 def with_data(settings: Settings) -> tuple[Settings, DataSet]:
-    """The data set of the settings, its metadata found or built; and where OpenImages' masks lie."""
+    """The data set of the settings, its metadata found or built; and where OpenImages' masks
+    lie.
+    """
     settings = settings.located()
     args = settings.args
-    location = settings.location
-    assert location is not None
     metadata = args.metadata_root
-    if location.is_sample and "metadata_root" not in settings.given:
-        metadata = location.path / "metadata" / args.dataset_name  # beside its files
-    data = find_data_set(args.dataset_name, location.path, metadata, args.save_root)
+    if settings.is_sample and "metadata_root" not in settings.given:
+        metadata = settings.data_path / "metadata" / args.dataset_name  # beside its files
+    data = find_data_set(args.dataset_name, settings.data_path, metadata, args.save_root)
     if data.name == "OpenImages":
         settings = settings.with_unset({"mask_root": str(data.root)})
     return settings, data

@@ -75,9 +75,11 @@ class ImageLabelDataset(Dataset):
         self.split = self.folder.name
         self.metadata = configure_metadata(metadata_root)
         self.fixed: Callable | None = None
-        self.rest = transform
+        self.rest: Callable | None
         if isinstance(transform, tuple):
             self.fixed, self.rest = transform
+        else:
+            self.rest = transform
         if image_ids is None:
             image_ids = get_image_ids(self.metadata, proxy)
         self.image_ids = [check_name(image_id, f"the {self.split} list") for image_id in image_ids]
@@ -88,7 +90,7 @@ class ImageLabelDataset(Dataset):
                 self.image_labels[image_id] = superclass_labels[label]
         self.unreadable = 0  # images that were left out
         self._cache: torch.Tensor | None = None
-        self._is_cached: torch.Tensor | None = None
+        self._is_cached = torch.zeros(0, dtype=torch.bool)
 
     def _check_labels(self, proxy: bool, num_classes: int | None) -> None:
         """UserError names the line of an image without a label, or with one that is no class."""
@@ -191,8 +193,10 @@ def get_data_loader(
     for split in splits:
         is_train = split == "train"
         is_proxy = proxy_training_set and is_train
-        ids = training_ids(root, is_proxy) if is_train else None
-        if split == "test":
+        ids: Iterable[str] | None = None
+        if is_train:
+            ids = training_ids(root, is_proxy)
+        elif split == "test":
             ids = test_ids
 
         data = ImageLabelDataset(
@@ -247,6 +251,11 @@ def _leave_out_unreadable(
         data.leave_out(unreadable)
 
 
+def data_of(loader: DataLoader) -> ImageLabelDataset:
+    """The images of a loader of `get_data_loader`."""
+    return loader.dataset.dataset  # type: ignore[attr-defined]  # of common.loading.Seeded
+
+
 class ReadableBatches:
     """The batches of an evaluation loader in which something could be read; counts the images that
     could not.
@@ -255,7 +264,7 @@ class ReadableBatches:
     `skip_corrupt`.
     """
 
-    def __init__(self, loader: Iterable[Batch]) -> None:
+    def __init__(self, loader: DataLoader) -> None:
         self.loader = loader
         self.skipped = 0
 
@@ -270,4 +279,4 @@ class ReadableBatches:
         skipped = torch.tensor(self.skipped, device=accelerator.device)
         if accelerator.num_processes > 1:
             skipped = accelerator.reduce(skipped, "sum")
-        return int(skipped) + self.loader.dataset.dataset.unreadable
+        return int(skipped) + data_of(self.loader).unreadable

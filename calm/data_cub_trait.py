@@ -38,7 +38,8 @@ PARTS = {
     "wing": (7, ("wing",), (9, 13), False),
 }
 IN_ARCHIVE = {
-    "attributes": "attributes.txt lies next to CUB_200_2011 in the archive; here or in attributes/ it is found",
+    "attributes": "attributes.txt lies next to CUB_200_2011 in the archive; "
+    "here or in attributes/ it is found",
     "segmentations": "segmentations.tgz is a separate download of Caltech; or use --foreground box",
 }
 
@@ -46,7 +47,8 @@ IN_ARCHIVE = {
 def _rows(path: Path, kinds: Sequence[Callable], what: str) -> list[list]:
     if not path.is_file():
         raise UserError(
-            f"{path} is missing; it is in the CUB_200_2011 archive of Caltech (parts/ and attributes/)"
+            f"{path} is missing; it is in the CUB_200_2011 archive of Caltech "
+            "(parts/ and attributes/)"
         )
     return [row for _, row in read_rows(path, kinds, what)]
 
@@ -145,7 +147,9 @@ class CUBTrait:
         return parts
 
     def differing_parts(self, first: int, second: int) -> set[int]:
-        """The parts in which two classes (from 1) differ; ValueError for a class that there is not."""
+        """The parts in which two classes (from 1) differ; ValueError for a class that there is
+        not.
+        """
         for number in (first, second):
             if number not in self.class2attribute:
                 raise ValueError(f"class {number}: classes are 1..{len(self.class2attribute)}")
@@ -226,7 +230,9 @@ class CUBTrait:
     def cue_points(
         self, image_file: str, class_pair: Iterable[int], size: int = SIZE
     ) -> np.ndarray:
-        """Points (n,2) int64 x, y at size x size of the visible parts in which the classes differ."""
+        """Points (n,2) int64 x, y at size x size of the visible parts in which the classes
+        differ.
+        """
         points, parts = self.points_and_parts(image_file, size)
         return points[np.isin(parts, list(self.differing_parts(*map(int, class_pair))))]
 

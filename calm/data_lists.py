@@ -22,7 +22,9 @@ SPLITS = ("train", "val", "test")
 
 
 class ById(dict):
-    """image id -> what a list says of it; UserError names the list where it has no line of an id."""
+    """image id -> what a list says of it; UserError names the list where it has no line of an
+    id.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
@@ -49,7 +51,9 @@ def integral(text: str) -> int:
 
 
 def read_lines(path: str | Path, remedy: str = "") -> list[str]:
-    """The lines of a UTF-8 file; UserError where it cannot be read, with the line that is no text."""
+    """The lines of a UTF-8 file; UserError where it cannot be read, with the line that is no
+    text.
+    """
     try:
         return read_text(path).removesuffix("\n").split("\n")
     except UserError as error:
@@ -169,13 +173,16 @@ def get_image_sizes(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
 
 
 def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int, int, int, int]]]:
-    """id -> list of (x0, y0, x1, y1); UserError for a box that ends before it begins, or outside."""
+    """id -> list of (x0, y0, x1, y1); UserError for a box that ends before it begins, or
+    outside.
+    """
     boxes = ById(metadata["localization"])
     for number, (image_id, *box) in _rows(boxes.path, (str, *(integral,) * 4), "id,x0,y0,x1,y1"):
         x0, y0, x1, y1 = box
         if not (0 <= x0 <= x1 and 0 <= y0 <= y1):
             raise UserError(
-                f"{boxes.path}:{number}: {x0},{y0},{x1},{y1} is no box; expected 0 <= x0 <= x1, y likewise"
+                f"{boxes.path}:{number}: {x0},{y0},{x1},{y1} is no box; "
+                "expected 0 <= x0 <= x1, y likewise"
             )
         boxes.setdefault(image_id, []).append((x0, y0, x1, y1))
     return boxes

@@ -75,7 +75,9 @@ def _size(path: Path) -> tuple[int, int]:
 def write_split(
     folder: Path, rows: Iterable[Row], localization: Iterable[str] | None = None
 ) -> int:
-    """Write the four lists of a split, without a newline at the end; returns the number of images."""
+    """Write the four lists of a split, without a newline at the end; returns the number of
+    images.
+    """
     names = ("image_ids", "class_labels", "image_sizes", "localization")
     lists: dict[str, list[str]] = {name: [] for name in names}
     count = 0
@@ -206,7 +208,7 @@ def _cubv2_rows(root: Path) -> list[Row]:
             if name in boxes:
                 raise UserError(f"{path}:{number}: {name!r} has a box already")
             boxes[name] = (x, y, x + w, y + h)
-    rows = []
+    rows: list[Row] = []
     files: list[Path] = []
     for folder in class_folders(root):
         files += image_files(folder)
@@ -299,7 +301,8 @@ def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str
     codes = [folder.name for folder in class_folders(root / "train")]
     if not codes:
         raise UserError(
-            f"{root}/train: no class folders (m_01234, ...); OpenImages30k unpacks to train, val, test"
+            f"{root}/train: no class folders (m_01234, ...); "
+            "OpenImages30k unpacks to train, val, test"
         )
     label_of = {code: rank for rank, code in enumerate(codes)}
     rows: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
@@ -323,7 +326,9 @@ def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str
 
 
 def _mask_lines(image_id: str, file: Path) -> list[str]:
-    """`id,mask,ignore` for each mask beside an image; only the first line carries the ignore mask."""
+    """`id,mask,ignore` for each mask beside an image; only the first line carries the ignore
+    mask.
+    """
     folder = image_id.rpartition("/")[0]
     ignore = file.with_name(f"{file.stem}_ignore.png")
     ignore_path = f"{folder}/{ignore.name}" if ignore.is_file() else ""

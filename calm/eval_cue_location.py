@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if args.dataset_name != "CUB":
         needs = "cue localisation needs CUB's parts and attributes"
         raise UnfitDataset(f"{needs}; {args.dataset_name} has none")
-    folder = cub_root(settings.location.path)
+    folder = cub_root(settings.data_path)
     trait, foreground = make_trait(folder, args.foreground, args.attribute_rule)
 
     tester = build_tester(settings, SCRIPT)

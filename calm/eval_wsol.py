@@ -72,7 +72,7 @@ def masks_of(settings: Settings, tester: Tester) -> Masks | None:
     name = settings.args.dataset_name
     if name == "OpenImages":
         return Masks(name, tester.data.metadata, Path(tester.mask_root))
-    folder = cub_root(settings.location.path)
+    folder = cub_root(settings.data_path)
     if name == "CUB" and has_segmentations(folder):
         return Masks(name, tester.data.metadata, folder / "segmentations")
     return None

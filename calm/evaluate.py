@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from calm.data import ReadableBatches
+from calm.data import ReadableBatches, data_of
 from calm.evaluate_boxes import BoxEvaluator, compute_bboxes_from_scoremaps  # noqa: F401
 from calm.evaluate_cue import CueLocaliser, map_difference  # noqa: F401
 from calm.evaluate_erasing import classify_erased, erase_and_classify  # noqa: F401
@@ -31,12 +31,12 @@ Autocast = Callable[[], AbstractContextManager]
 class Classified(NamedTuple):
     """A batch of B images: what `classification_scores` needs of each.
 
-    index (B,) in the data set; log_p (B,) of the label; correct (B,), whether the label is the
+    place (B,) in the data set; log_p (B,) of the label; correct (B,), whether the label is the
     argmax of p(y|x); top (B,), the largest p(y|x); entropy (B,) of p(z|x) in nats; dead (B,),
     whether the attention is zero everywhere.
     """
 
-    index: torch.Tensor
+    place: torch.Tensor
     log_p: torch.Tensor
     correct: torch.Tensor
     top: torch.Tensor
@@ -122,7 +122,7 @@ class Tester:
 
     def __post_init__(self) -> None:
         self.device = self.accelerator.device
-        self.data = self.loader.dataset.dataset
+        self.data = data_of(self.loader)
         self.eval_skipped = self.data.unreadable
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
@@ -147,7 +147,7 @@ class Tester:
         if self.run.world > 1:
             count = self.accelerator.reduce(count, "sum")
         if self.run.is_main:
-            dead.warn(int(count), len(self.loader.dataset))
+            dead.warn(int(count), len(self.data))
 
     def finish(self, **summary: Any) -> None:
         """Say which images are missing in the numbers above, and write summary.json."""

@@ -22,7 +22,8 @@ TIE_ORDERS = 5
 BOOTSTRAPS = 1000
 DRAWN_AT_ONCE = 2_000_000
 IMAGES_PER_FORWARD = 64
-NOISE = -1  # in place of the repeat's number: the noise that replaces pixels is drawn apart from their positions
+# In place of a repeat's number: the noise that replaces pixels is drawn apart from their positions.
+NOISE = -1
 
 
 class Erased(NamedTuple):
@@ -321,7 +322,9 @@ def _curve(
     ranking: torch.Tensor,
     counts: Sequence[int],
 ) -> torch.Tensor:
-    """p(target) (B,len(counts)) where the first pixels of `images` (B,C,H,W) are those of `other`."""
+    """p(target) (B,len(counts)) where the first pixels of `images` (B,C,H,W) are those of
+    `other`.
+    """
     size = _size_of(images)
     step = max(1, IMAGES_PER_FORWARD // len(images))
     columns = []
@@ -336,7 +339,9 @@ def _curve(
 
 
 def area_under(curves: torch.Tensor) -> torch.Tensor:
-    """(B,) area under curves (B,n) over 0..1, by trapezoids; ValueError where n is not 2 at least."""
+    """(B,) area under curves (B,n) over 0..1, by trapezoids; ValueError where n is not 2 at
+    least.
+    """
     if curves.ndim != 2 or curves.shape[1] < 2:
         raise ValueError(f"curves must be (B,n) with n of at least 2, not {tuple(curves.shape)}")
     return (curves[:, 1:] + curves[:, :-1]).mean(1) / 2

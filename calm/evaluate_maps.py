@@ -1,4 +1,6 @@
-"""Score maps of a network: made, smoothed, resized, checked; the thresholds that they are cut at."""
+"""Score maps of a network: made, smoothed, resized, checked; the thresholds that they are cut
+at.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -129,7 +131,9 @@ class ScoreMapper:
 
 
 def compute_padding(kernel_size: int) -> int:
-    """The padding on each side that keeps the size under an odd kernel; ValueError for an even one."""
+    """The padding on each side that keeps the size under an odd kernel; ValueError for an even
+    one.
+    """
     if kernel_size % 2 != 1 or kernel_size < 1:
         raise ValueError(f"kernel size {kernel_size}: must be odd and positive")
     return kernel_size // 2
@@ -171,7 +175,9 @@ class GaussianSmoothing(nn.Module):
 
 
 def smoothing(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Maps (B,h,w) under a Gaussian of `kernel_size` taps, sigma = kernel_size / 6 (1: unchanged)."""
+    """Maps (B,h,w) under a Gaussian of `kernel_size` taps, sigma = kernel_size / 6 (1:
+    unchanged).
+    """
     compute_padding(kernel_size)
     if kernel_size == 1:
         return maps

@@ -25,13 +25,15 @@ _evaluator: BoxEvaluator | None = None  # of this process, or of a worker
 
 
 class Maps(NamedTuple):
-    """A batch: maps (B,h,w) float32 on the host, p(y|x) (B,C), labels (B,), image ids, index (B,)."""
+    """A batch: maps (B,h,w) float32 on the host, p(y|x) (B,C), labels (B,), image ids, index
+    (B,).
+    """
 
     maps: np.ndarray
     probs: torch.Tensor
     labels: torch.Tensor
     ids: Sequence[str]
-    index: torch.Tensor
+    place: torch.Tensor
 
 
 class Masks:
@@ -141,7 +143,7 @@ def best_ious(
             jobs = zip(batch.maps, batch.ids, strict=True)
             best = torch.from_numpy(np.stack(list(run_all(_best_iou, jobs))))
             is_correct = (batch.probs.argmax(1) == batch.labels).cpu()
-            parts.append((batch.index, best, is_correct))
+            parts.append((batch.place, best, is_correct))
 
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     _, ious, correct = gather_in_order(*whole, accelerator=accelerator)

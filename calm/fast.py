@@ -5,6 +5,8 @@ Both heads, loss and backward of 200 classes on a 28 x 28 grid are 2.5 times fas
 (benchmarks/bench_calm.py).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -17,11 +19,12 @@ def heads(
     features: torch.Tensor, conv_last: nn.Conv2d, attention: nn.Sequential
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`method.heads` in one convolution, with the attention as one more channel of conv_last."""
-    first, *activation = attention
-    weight = torch.cat([conv_last.weight, first.weight])
-    bias = torch.cat([conv_last.bias, first.bias])
+    layer: Any = attention[0]
+    activation = attention[1:]
+    weight = torch.cat([conv_last.weight, layer.weight])
+    bias = torch.cat([conv_last.bias, layer.bias])  # type: ignore[list-item]  # it has one
     both = F.conv2d(features, weight, bias)
-    return both[:, :-1], nn.Sequential(*activation)(both[:, -1:])
+    return both[:, :-1], activation(both[:, -1:])
 
 
 def log_conditional_likelihood_of(f: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

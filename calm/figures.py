@@ -171,7 +171,9 @@ def draw_gallery_pair(
 def difference_overlay(picture: np.ndarray, difference: np.ndarray) -> np.ndarray:
     """A picture (H,W,3) uint8 under a signed map (h,w): red where positive, blue where negative."""
     height, width = picture.shape[:2]
-    d = cv2.resize(difference.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    d: np.ndarray = cv2.resize(
+        difference.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
+    )
     d = d / max(1e-12, float(np.abs(d).max()))
     colour = np.stack([np.clip(d, 0, 1), np.zeros_like(d), np.clip(-d, 0, 1)], -1) * 255
     alpha = np.abs(d)[..., None] * 0.8

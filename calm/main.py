@@ -21,6 +21,7 @@ from common.cli import parse_or_exit, run_main
 if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
     settings = parse_or_exit(parse)
 
+from calm.data import data_of
 from calm.figures import draw_maps
 from calm.report import PerformanceMeter, told_of_skipped
 from calm.training import Trainer
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if args.is_train:
         trainer.save_checkpoint(args.epochs)
     if run.is_main:
-        data = trainer.loaders["test"].dataset.dataset
+        data = data_of(trainer.loaders["test"])
         with trainer.accelerator.autocast():
             draw_maps(run.figure("maps"), trainer.model, data, trainer.device)
 

@@ -21,6 +21,7 @@ of deviations says where the paper and the released code differ.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ __all__ = [
 EPS_LOG = 1e-8
 EPS_DIVIDE = 1e-10
 
-Superclass = Mapping[object, Sequence[int]] | Sequence[Sequence[int]]
+Superclass = Mapping[Any, Sequence[int]] | Sequence[Sequence[int]]
 
 
 # ---- the network's two heads ---------------------------------------------------------
@@ -202,6 +203,8 @@ def attribution_maps(
     """
     if kind == "vanilla":
         return f
+    if attention is None:
+        raise ValueError(f"the map {kind} needs the attention")
     g = latent_prior(attention)
     if kind == "saliency":
         return g.expand_as(f)
@@ -233,7 +236,9 @@ def counterfactual(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def scale_to_unit(maps: torch.Tensor) -> torch.Tensor:
-    """(m - min m) / max(m - min m) over the grid of each map (..., h, w); a constant map becomes 0."""
+    """(m - min m) / max(m - min m) over the grid of each map (..., h, w); a constant map becomes
+    0.
+    """
     shifted = maps - maps.amin((-2, -1), keepdim=True)
     top = shifted.amax((-2, -1), keepdim=True)
     return torch.where(top > 0, shifted / torch.where(top > 0, top, 1.0), 0.0)
@@ -262,6 +267,7 @@ def add_superclass_maps(
         mean: the mean over the group in place of the sum.
         minmax: scale each map to [0,1] before.
     """
+    groups: Mapping[Any, Sequence[int]]
     groups = superclass if isinstance(superclass, Mapping) else dict(enumerate(superclass))
     found = []
     for of_image, label in zip(maps, labels.tolist(), strict=True):

@@ -86,6 +86,12 @@ class Settings:
         return self.args.output_dir is not None or "experiment_name" in self.given
 
     @property
+    def data_path(self) -> Path:
+        """Where the data set lies."""
+        assert self.location is not None, "nobody has looked for the data"
+        return self.location.path
+
+    @property
     def is_sample(self) -> bool:
         """Whether the data set is the offline sample."""
         return self.location is not None and self.location.is_sample

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from calm.options_flags import build_parser, own_flags
+from calm.options_names import canonical_method
 from common.aliases import one_module
 from common.cli import UserError, parse_given
 
@@ -43,6 +44,10 @@ def parse_compare(argv: Sequence[str] | None = None) -> tuple[Namespace, list[st
     for flag, remedy in SET_HERE.items():
         if flag in given:
             parser.error(f"--{flag} is set by compare_methods.py; {remedy}")
+    try:
+        mine.methods = [canonical_method(name) for name in mine.methods.split(",")]
+    except ValueError as error:
+        raise UserError(f"--methods {mine.methods}: {error}") from error
     if mine.fresh and not given.get("sample"):
         raise UserError("--fresh draws the offline sample anew; it needs --sample")
     return mine, rest

@@ -118,8 +118,11 @@ def build_parser(
         add_help=False, description="CALM: class activation latent mapping (ICCV 2021)."
     )
     _add_everywhere(everywhere)
-    description = (own or everywhere).description
-    parents = [everywhere] if own is None else [everywhere, own]
+    parents: list[argparse.ArgumentParser] = [everywhere]
+    description = everywhere.description
+    if own is not None:
+        parents.append(own)
+        description = own.description or description
     return OneLineParser(
         prog=prog, description=description, parents=parents, conflict_handler="resolve"
     )
@@ -384,17 +387,16 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def own_flags(script: str) -> OneLineParser | None:
-    """The flags that only one script has; None where it has none."""
+def own_flags(script: str) -> OneLineParser:
+    """The flags that only one script has; most have none."""
     adds = {
         "explain": _add_explain,
         "gallery": _add_gallery,
         "compare_methods": _add_compare,
     }
-    if script not in adds:
-        return None
     own = OneLineParser(add_help=False)
-    adds[script](own)
+    if script in adds:
+        adds[script](own)
     return own
 
 
@@ -420,9 +422,7 @@ def _add_gallery(own: argparse.ArgumentParser) -> None:
 
 def _add_compare(own: argparse.ArgumentParser) -> None:
     own.description = "CAM, CALM-EM and CALM-ML side by side, over several seeds."
-    own.add_argument(
-        "--methods", type=_methods, default="CAM,CALM_EM,CALM_ML", help="comma-separated"
-    )
+    own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
     own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
     own.add_argument(
         "--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed"
@@ -437,10 +437,6 @@ def _add_compare(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not"
     )
-
-
-def _methods(text: str) -> list[str]:
-    return [_method(name) for name in text.split(",")]
 
 
 def sample_defaults(is_small: bool) -> dict[str, object]:

@@ -107,7 +107,7 @@ ONLY_IN_TRAINING_WITH = (
 
 def without_effect(args: Any, given: Iterable[str], place: str) -> dict[str, str]:
     """{flag that was given but has no effect in `place`: where, or with what, it has one}."""
-    conditions = ONLY_WITH
+    conditions: tuple[tuple[str, str, tuple[str, ...]], ...] = ONLY_WITH
     if place == TRAINING:
         conditions += ONLY_IN_TRAINING_WITH
 

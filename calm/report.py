@@ -112,7 +112,9 @@ def describe_batch(
 def log_epoch(
     run: Run, epoch: int, *, loss: float | None, accuracy: float, rate: float, count_skipped: bool
 ) -> None:
-    """Log an epoch's training loss, accuracy (percent) and rate; also how many images it skipped."""
+    """Log an epoch's training loss, accuracy (percent) and rate; also how many images it
+    skipped.
+    """
     skipped = {}
     if count_skipped:
         count = run.progress.skipped - sum(run.values("train", "skipped"))

@@ -97,7 +97,9 @@ class Reporter:
 
 
 class Logger:
-    """While open as a context, what is printed also goes to a file; stdout is restored on leaving."""
+    """While open as a context, what is printed also goes to a file; stdout is restored on
+    leaving.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

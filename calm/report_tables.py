@@ -147,7 +147,9 @@ def write_cues(
 
 
 def _pairs_as_csv(cues: CueLocaliser, protocols: Sequence[str]) -> str:
-    """A line a pair: classes, number of parts, images counted and skipped, PxAP of each protocol."""
+    """A line a pair: classes, number of parts, images counted and skipped, PxAP of each
+    protocol.
+    """
     columns = {name: cues.scores(*column) for name, column in columns_of(protocols).items()}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

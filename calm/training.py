@@ -1,4 +1,6 @@
-"""The loop of a training run, as the original's Trainer: `train` one epoch, `evaluate_cls` a split."""
+"""The loop of a training run, as the original's Trainer: `train` one epoch, `evaluate_cls` a
+split.
+"""
 
 import argparse
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from calm.build import (
     start_training,
 )
 from calm.build_checkpoint import load_checkpoint
-from calm.data import SPLITS, ReadableBatches
+from calm.data import SPLITS, ReadableBatches, data_of
 from calm.data_folders import NUM_CLASSES
 from calm.evaluate import classification_scores, classify, to_device
 from calm.network.universal import DeadAttention
@@ -119,8 +121,9 @@ class Trainer:
         loader = self.loaders[split]
         epoch = run.progress.epoch
         self.network.train()
-        loader.batch_sampler.set_epoch(epoch, run.progress.batch)
-        n = len(loader.dataset)
+        sampler: Any = loader.batch_sampler
+        sampler.set_epoch(epoch, run.progress.batch)
+        n = len(data_of(loader))
         size = self.args.batch_size * run.world
         for batch in run.bar(loader, f"epoch {epoch + 1}/{self.args.epochs}", -(-n // size)):
             rows = min(size, n - run.progress.batch * size)  # of all processes

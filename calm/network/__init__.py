@@ -5,6 +5,7 @@ All keep the original's state-dict keys, so that its checkpoints load as they ar
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from calm.network.head import AttributionNet
 from calm.network.inception import build_inception_v3
@@ -45,7 +46,7 @@ def _factory(name: str, build: Callable[..., AttributionNet]) -> Callable[..., A
     return create
 
 
-def _small(pretrained: bool, pretrained_path: str | None, **kwargs: object) -> SmallCam:
+def _small(pretrained: bool, pretrained_path: str | None, **kwargs: Any) -> SmallCam:
     if pretrained:
         raise ValueError("small has no ImageNet weights; train it with --pretrained=False")
     for unused in ("large_feature_map", "use_bn"):

@@ -16,7 +16,9 @@ ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 
 
 class AttributionNet(nn.Module):
-    """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one channel)."""
+    """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one
+    channel).
+    """
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
         if prior_activation not in ACTIVATIONS:
@@ -68,6 +70,8 @@ class AttributionNet(nn.Module):
             return self.process.get_cam(f, f_former, labels, superclass, return_cam)
         with torch.autocast(x.device.type, enabled=False):
             if with_loss:
+                if labels is None:
+                    raise ValueError("the loss needs labels")
                 return self.process.loss(f, f_former, labels, attention, posterior)
             out = self.process.input_for_loss(f, f_former, attention)
         return {"logits": out["logits"], "probs": out["probs"], "features": out["inputs"]}

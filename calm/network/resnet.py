@@ -2,6 +2,8 @@
 never strides.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchvision.models.resnet import ResNet, resnet18, resnet50
@@ -65,7 +67,7 @@ def _remove_stride(stage: nn.Sequential) -> None:
 
 
 def build_resnet(
-    name: str, pretrained: bool, pretrained_path: str | None, **kwargs: object
+    name: str, pretrained: bool, pretrained_path: str | None, **kwargs: Any
 ) -> ResNetCam:
     """A ResNet, its backbone started from ImageNet if `pretrained`; `use_bn` means nothing here."""
     kwargs.pop("use_bn", None)

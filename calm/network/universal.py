@@ -3,6 +3,7 @@ of method.py.
 """
 
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,8 +34,8 @@ class UniversalProcess:
         if prior_gradient not in ("detach", "full"):
             raise ValueError(f"prior_gradient {prior_gradient!r}: choose from detach, full")
         self.prior_gradient = prior_gradient
-        self.conv_last: nn.Module | None = None
-        self.attention: nn.Module | None = None
+        self.conv_last: Any = None
+        self.attention: Any = None
 
     @property
     def is_cam(self) -> bool:
@@ -163,11 +164,11 @@ class UniversalProcess:
         self,
         f: torch.Tensor,
         f_former: torch.Tensor,
-        labels: torch.Tensor,
+        labels: Any,
         superclass: Superclass | None = None,
         return_cam: str | bool = "vanilla",
     ) -> torch.Tensor:
-        """The score map (B,h,w) of `labels` (B,).
+        """The score map (B,h,w) of `labels` (B,); maps of no label take None.
 
         ValueError names an unknown process, a missing superclass, a label that is no class.
         """
@@ -245,7 +246,5 @@ class DeadAttention:
             return
         self._has_warned = True
         advice = "for training from scratch use --prior_activation softplus --prior_gradient full"
-        warnings.warn(
-            f"the attention of {count} of {images} images is zero everywhere: uniform prior; {advice}",
-            stacklevel=2,
-        )
+        told = f"the attention of {count} of {images} images is zero everywhere: uniform prior"
+        warnings.warn(f"{told}; {advice}", stacklevel=2)

@@ -4,6 +4,7 @@ heads.
 
 import re
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +19,14 @@ CHANNELS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 
 
 
 def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
-    """The convolutions under torchvision's indices; the large variant leaves out the fourth pool."""
+    """The convolutions under torchvision's indices; the large variant leaves out the fourth
+    pool.
+    """
     layers: list[nn.Module] = []
     inputs = 3
     pools = 0
     for entry in CHANNELS:
-        if entry == "M":
+        if isinstance(entry, str):  # M, a pool
             pools += 1
             if pools < 4 or not large_feature_map:
                 layers.append(nn.MaxPool2d(2, 2))
@@ -37,7 +40,9 @@ def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
 
 
 class VggCam(AttributionNet):
-    """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at 224."""
+    """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at
+    224.
+    """
 
     def __init__(
         self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str
@@ -70,7 +75,7 @@ def reindex_features(state_dict: dict[str, torch.Tensor], pool: int) -> dict[str
     return {re.sub(r"^features\.(\d+)\.", moved, key): value for key, value in state_dict.items()}
 
 
-def build_vgg16(pretrained: bool, pretrained_path: str | None, **kwargs: object) -> VggCam:
+def build_vgg16(pretrained: bool, pretrained_path: str | None, **kwargs: Any) -> VggCam:
     """vgg16 or vgg16_bn (`use_bn`), its features started from ImageNet if `pretrained`."""
     model = VggCam(**kwargs)
     if pretrained:

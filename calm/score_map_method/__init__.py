@@ -2,6 +2,10 @@
 logit.
 """
 
+from collections.abc import Callable
+
+import torch
+
 from calm.score_map_method.activation_map import activation_map
 from calm.score_map_method.baselines import grad_cam, noise_tunnel, noise_tunnel_variance, occlusion
 from calm.score_map_method.gradients import (
@@ -16,7 +20,7 @@ from common.aliases import one_module
 
 one_module(__name__, "calm.score_map_method")
 
-GRADIENT_PROCESSES = {
+GRADIENT_PROCESSES: dict[str, Callable[..., torch.Tensor]] = {
     "input_grad": input_grad,
     "integrated_grad": integrated_grad,
     "smooth_grad": smooth_grad,

@@ -1,10 +1,13 @@
 """Further baselines for the same two metrics: captum's NoiseTunnel and occlusion, and Grad-CAM."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from calm.method import require_labels
+from calm.network.head import AttributionNet
 from calm.score_map_method.gradients import PIXELS_PER_FORWARD, logits_of_classes
 from common.aliases import one_module
 from common.domain import require_number
@@ -15,7 +18,7 @@ KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def grad_cam(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object
+    model: AttributionNet, images: torch.Tensor, targets: torch.Tensor, **_: object
 ) -> torch.Tensor:
     """relu(sum_d F_d mean_z d logit_y / d F_d) on the network's last feature map F: (B,h,w).
 
@@ -75,12 +78,10 @@ def noise_tunnel(
 
 
 def noise_tunnel_variance(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **settings: object
+    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **settings: Any
 ) -> torch.Tensor:
     """captum's vargrad (B,H,W)."""
-    return noise_tunnel(
-        model, images, targets, kind="vargrad", **{k: v for k, v in settings.items() if k != "kind"}
-    )
+    return noise_tunnel(model, images, targets, **{**settings, "kind": "vargrad"})
 
 
 def occlusion(

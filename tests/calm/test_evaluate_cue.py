@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from calm import eval_cue_location, evaluate_cue
+from calm import eval_cue_location, evaluate, evaluate_cue
 from calm.build import build_tester
 from calm.evaluate_pixels import PixelPR
 from calm.evaluation import MaskEvaluator
@@ -22,7 +22,7 @@ from common.cli import UserError
 from tests.calm.conftest import JOINT, flags, newest
 
 
-def plain_loop(tested: tester.Tester, trait: CUBTrait, args: object) -> dict[str, list[float]]:
+def plain_loop(tested: evaluate.Tester, trait: CUBTrait, args: object) -> dict[str, list[float]]:
     """The released procedure: per pair, image and class one forward, one numpy histogram, never reset; and fresh."""
     data, thresholds = (
         tested.loader.dataset.dataset,

@@ -140,7 +140,14 @@ def test_sample_defaults_yield_to_given_flags(birds: Path) -> None:
         False,
         "full",
     )
-    given = ["--architecture=resnet50", "--epochs", "7", "--crop_size", "224"]
+    given = [
+        "--attribution_method=CALM_EM",
+        "--architecture=resnet50",
+        "--epochs",
+        "7",
+        "--crop_size",
+        "224",
+    ]
     given += ["--resize_size", "256", "--prior_gradient", "detach"]
     args = parse(["--data_root", str(birds), *given]).args
     assert (args.architecture, args.epochs, args.crop_size, args.prior_gradient) == (
