@@ -27,7 +27,7 @@ test: .venv/.installed
 	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL_CORES) -m "not slow and not browser"
 
 test-slow: .venv/.installed
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow and not browser"
+	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL_CORES) -m "slow and not browser"
 
 # The page of compare.py in headless Chromium (Debian: apt-get install chromium).
 test-browser: .venv/.installed
@@ -36,6 +36,7 @@ test-browser: .venv/.installed
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .

@@ -1,8 +1,8 @@
-"""Side by side: what the five papers report and what we measured, as terminal tables and one HTML page.
+"""Side by side: what five papers report and what we measured, as terminal tables and a HTML page.
 
 python compare.py                                  # from */results/*.csv; writes compare.html
 python compare.py cavl/save/mnist_mlp_compare      # also draws these runs
-python compare.py --readme README.md               # also rewrites the claims table between its markers
+python compare.py --readme docs/claims.md          # also rewrites the table between its markers
 """
 
 import common.interrupt  # noqa: F401
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from common.cli import OneLineParser, UserError, run_main
 from common.text import read_text
-from sidebyside import page, records, runs, terminal
-from sidebyside.claims import judge_all
+from sidebyside import documents, page, records, runs, terminal
+from sidebyside.claims import Judgement, judge_all
 from sidebyside.register import CLAIMS
 from sidebyside.results import PAPERS, ROOT
 from sidebyside.wording import printable
@@ -61,11 +61,14 @@ def main(argv: list[str] | None = None) -> None:
     write(args.out, page.build(papers, judgements, given))
     print(f"page: {args.out}")
     if args.readme is not None:
-        update_readme(args.readme, judgements)
+        update_readme(args.readme, judgements, args.root)
 
 
 def found(folders: list[Path]) -> list[runs.RunFolder]:
-    """The runs to show; a line on stderr for each that cannot be, or not whole. UserError where none is left."""
+    """The runs to show; a line on stderr for each that cannot be, or not whole.
+
+    UserError where none is left.
+    """
     own, faults = runs.find(folders)
     if folders and not own and len(faults) == 1:
         raise UserError(faults[0])
@@ -76,12 +79,15 @@ def found(folders: list[Path]) -> list[runs.RunFolder]:
     return own
 
 
-def update_readme(path: Path, judgements: list) -> None:
-    """Rewrite the claims table of a README; it appears whole or stays as it was."""
+def update_readme(path: Path, judgements: list[Judgement], root: Path) -> None:
+    """Rewrite the tables of claims of a document; it appears whole or stays as it was."""
     from common.checkpoint import atomic_write  # here, so that the page needs no torch
 
+    top = ""
+    if path.resolve().parent == root.resolve() / "docs":
+        top = "../"
     try:
-        text = terminal.with_claims(read_text(path), judgements)
+        text = documents.with_tables(read_text(path), judgements, top)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     atomic_write(path, text.encode())

@@ -1,10 +1,12 @@
-"""How much faster calm's parts are than the plain way, both timed in this process, best of n, CPU seconds.
+"""How much faster calm's parts are than the plain way, both timed in this process.
+
+The best of n counts, in CPU seconds.
 
     python benchmarks/bench_calm.py             # about five minutes on one core
 
-The plain ways are written for this file after the description of the released procedure (specs: a forward for
-every use, one numpy histogram per map, the mask of each image made anew for each pair); every result is
-checked against ours.
+The plain ways are written for this file after the description of the released procedure (a
+forward for every use, one numpy histogram per map, the mask of each image made anew for each pair);
+every result is checked against ours.
 """
 
 from pathlib import Path
@@ -35,12 +37,14 @@ KS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def bench_remove_and_classify(repeats: int) -> tuple[float, float]:
-    """16 images of 64 px, resnet50 with the large feature map, 200 classes, jointll: 12 forwards against 11."""
+    """16 images of 64 px, resnet50, large feature map, 200 classes, jointll: 12 forwards for 11."""
     torch.manual_seed(0)
     model = network.resnet50(
         num_classes=200, large_feature_map=True, attribution_method="CALM-EM"
     ).eval()
-    x, y, index = torch.randn(16, 3, 64, 64), torch.arange(16), torch.arange(16)
+    x = torch.randn(16, 3, 64, 64)
+    y = torch.arange(16)
+    index = torch.arange(16)
 
     @torch.no_grad()
     def plain() -> list[torch.Tensor]:
@@ -90,7 +94,7 @@ def sample() -> tuple[Path, ImageLabelDataset, list[tuple[torch.Tensor, int, str
 
 
 def plain_mask(trait: CUBTrait, file: str, pair: tuple[int, int], side: int) -> np.ndarray | None:
-    """Everything anew for each call: points, distances pixel row by pixel row, lookup, segmentation."""
+    """All anew for each call: points, distances pixel row by pixel row, lookup, segmentation."""
     with Image.open(trait.data_dir / "images" / file) as image:
         points, parts = trait._get_parts_union(trait.image_file2image_id[file], image.size, side)
     differing = trait.differing_parts(*pair)
@@ -108,7 +112,8 @@ def plain_mask(trait: CUBTrait, file: str, pair: tuple[int, int], side: int) -> 
 def bench_masks(repeats: int) -> tuple[float, float]:
     """Pseudo masks of one image for its class pairs at 224 px."""
     folder, data, _ = sample()
-    trait, file = CUBTrait(folder), data.image_ids[0]
+    trait = CUBTrait(folder)
+    file = data.image_ids[0]
     pairs = [p for d in (1, 2, 3) for p in trait.diff2class_pair_dict[d] if 1 in p]
     slow, expected = timed(lambda: [plain_mask(trait, file, p, 224) for p in pairs[:1]], 1)
 
@@ -138,7 +143,8 @@ def bench_cues(repeats: int) -> tuple[float, float]:
         scores = []
         for d in (1, 2, 3):
             for pair in trait.diff2class_pair_dict[d]:
-                true, false = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+                true = np.zeros(len(edges) - 1)
+                false = np.zeros(len(edges) - 1)
                 for image, label, image_id in items:
                     if label + 1 not in pair:
                         continue
@@ -186,7 +192,8 @@ def bench_cues(repeats: int) -> tuple[float, float]:
 def bench_accumulation(repeats: int) -> tuple[float, float]:
     """100 maps of 224 x 224, 1000 log thresholds: numpy.histogram per map against one bincount."""
     rng = np.random.default_rng(0)
-    maps, gt = rng.random((100, 224, 224)), rng.integers(0, 2, (100, 224, 224)).astype(np.uint8)
+    maps = rng.random((100, 224, 224))
+    gt = rng.integers(0, 2, (100, 224, 224)).astype(np.uint8)
     thresholds = get_threshold_list(0.001, "log")
     edges = [*thresholds, 1, 2, 3]
 
@@ -208,12 +215,16 @@ def bench_accumulation(repeats: int) -> tuple[float, float]:
 
 
 def bench_loss(repeats: int) -> tuple[float, float]:
-    """Both heads, EM loss and backward from F (16,2048,28,28), 200 classes, as training does it: the attention is
-    one more channel of conv_last over channels-last F; the plain way runs it four times, and eight (B,C,h,w) tensors.
+    """Both heads, EM loss and backward from F (16, 2048, 28, 28), 200 classes.
+
+    In training the attention is one more channel of conv_last over channels-last F; the plain way
+    runs it four times, and makes eight (B, C, h, w) tensors.
     """
     torch.manual_seed(0)
-    f_former, labels = torch.rand(16, 2048, 28, 28), torch.arange(16)
-    last, attention = nn.Conv2d(2048, 200, 1), nn.Sequential(nn.Conv2d(2048, 1, 1), nn.ReLU())
+    f_former = torch.rand(16, 2048, 28, 28)
+    labels = torch.arange(16)
+    last = nn.Conv2d(2048, 200, 1)
+    attention = nn.Sequential(nn.Conv2d(2048, 1, 1), nn.ReLU())
     process = UniversalProcess("CALM-EM")
     process.set_layers(last, attention)
     contiguous = f_former.clone().requires_grad_()

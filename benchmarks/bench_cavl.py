@@ -2,9 +2,9 @@
 
     python benchmarks/bench_cavl.py             # about a minute on one core
 
-The plain ways are written for this file after the description of the released code (specs: per-sample Python
-loops, a DataLoader over single items, images decoded one by one); their results are checked against ours.
-Both train and evaluate on the GPU where there is one, in float32.
+The plain ways are written for this file after the description of the released code (Python
+loops over samples, a DataLoader over single items, images decoded one by one); their results
+are checked against ours. Both train and evaluate on the GPU where there is one, in float32.
 """
 
 import tempfile
@@ -33,9 +33,13 @@ from common.meter import Meter
 from common.run import Run, start_run
 from common.rundir import make_accelerator, prepare
 
-K, BATCH, EVAL_BATCH = 10, 64, 4096
+K = 10
+BATCH = 64
+EVAL_BATCH = 4096
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SETS, TRAIN_IMAGES, EVAL_IMAGES = 10_000, 10_000, 60_000
+SETS = 10_000
+TRAIN_IMAGES = 10_000
+EVAL_IMAGES = 60_000
 
 
 def plain_candidate_sets(labels: torch.Tensor) -> torch.Tensor:
@@ -52,7 +56,8 @@ def plain_candidate_sets(labels: torch.Tensor) -> torch.Tensor:
     for i in range(n):
         for s in range(K - 1):
             if u[i] <= thresholds[s] and is_open[i] == 1:
-                size, is_open[i] = s + 1, 0
+                size = s + 1
+                is_open[i] = 0
         order = torch.from_numpy(np.random.permutation(K))  # noqa: NPY002
         false = order[order != labels[i]]
         sets[i, false[: size - 1]] = 1.0
@@ -84,10 +89,10 @@ def make_training_task() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, t
 
 
 def bench_training_epoch(repeats: int) -> tuple[float, float]:
-    """One epoch after the first, cav_forward after: forward, loss, step, second forward, new labels.
+    """One epoch after the first: forward, loss, step, second forward, new labels.
 
-    In a fresh process: once blocks of some MB were freed, glibc keeps them, and the plain way's Adam, which
-    makes such temporaries in every step, runs a third faster (cavl/README.md, Speed).
+    In a fresh process: once blocks of some MB were freed, glibc keeps them, and the plain way's
+    Adam, which makes such temporaries in every step, runs a third faster (cavl/README.md, Speed).
     """
     model, images, labels, Y = make_training_task()
     confidence = initial_confidence(Y).to(DEVICE)
@@ -98,7 +103,9 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
 
     def plain() -> None:
         for x, y, _, index in loader:
-            x, y, index = x.to(DEVICE), y.to(DEVICE), index.to(DEVICE)
+            x = x.to(DEVICE)
+            y = y.to(DEVICE)
+            index = index.to(DEVICE)
             loss = rc_loss(model(x), confidence, index)
             optimizer.zero_grad()
             loss.backward()
@@ -113,7 +120,8 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
             run.progress.batch = 0
             train_epoch(learner, run, next(epochs), selecting=True)
 
-        plain_seconds, our_seconds = best_seconds(plain, repeats), best_seconds(ours, repeats)
+        plain_seconds = best_seconds(plain, repeats)
+        our_seconds = best_seconds(ours, repeats)
         run.close()
     return plain_seconds, our_seconds
 
@@ -141,7 +149,9 @@ class DecodedImages(Dataset):
     """One image at a time through PIL and ToTensor, as torchvision's MNIST does."""
 
     def __init__(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        self.pixels, self.labels, self.transform = pixels, labels, ToTensor()
+        self.pixels = pixels
+        self.labels = labels
+        self.transform = ToTensor()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,7 +166,8 @@ def bench_evaluation(repeats: int) -> tuple[float, float]:
     labels = torch.randint(0, K, (EVAL_IMAGES,), generator=generator)
     model = mlp_model(784, 500, K).to(DEVICE)
     loader = DataLoader(DecodedImages(pixels, labels), batch_size=BATCH)
-    resident, answers = (pixels[:, None].float() / 255).to(DEVICE), labels.to(DEVICE)
+    resident = (pixels[:, None].float() / 255).to(DEVICE)
+    answers = labels.to(DEVICE)
 
     def plain() -> float:
         return accuracy_check(loader, model, DEVICE)

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_csl.py             # about a minute on one core
 
-The plain ways are written for this file after the description of the released code (specs: boolean gathers and
-a full argsort in the loss, one sort a class in numpy, a dict of tensors, Python per annotation); results are
-checked against ours.
+The plain ways are written for this file after the description of the released code (boolean
+gathers and a full argsort in the loss, one sort a class in numpy, a dict of tensors, Python per
+annotation); results are checked against ours.
 """
 
 import json
@@ -25,18 +25,28 @@ from csl.src.helper_functions.metrics import AP_partial, mAP
 from csl.src.loss_functions.partial_asymmetric_loss import PartialSelectiveLoss
 
 SETTINGS = {
-    "clip": 0.0, "gamma_pos": 0.0, "gamma_neg": 3.0, "gamma_unann": 4.0, "alpha_pos": 1.0, "alpha_neg": 1.0,
-    "alpha_unann": 1.0, "partial_loss_mode": "selective", "likelihood_topk": 5, "prior_threshold": 0.5,
+    "clip": 0.0,
+    "gamma_pos": 0.0,
+    "gamma_neg": 3.0,
+    "gamma_unann": 4.0,
+    "alpha_pos": 1.0,
+    "alpha_neg": 1.0,
+    "alpha_unann": 1.0,
+    "partial_loss_mode": "selective",
+    "likelihood_topk": 5,
+    "prior_threshold": 0.5,
     "prior_path": None,
-}  # fmt: skip
+}
 
 
 def plain_loss(z: torch.Tensor, y: torch.Tensor, prior: torch.Tensor | None) -> torch.Tensor:
-    """Three masked logs, a gather of the un-annotated probabilities and their full sort, the prior uploaded."""
+    """Three masked logs; un-annotated probabilities gathered and sorted; the prior uploaded."""
     args = Namespace(**SETTINGS)
     p = torch.sigmoid(z)
     q = 1 - p
-    positive, negative, unannotated = (y == 1).float(), (y == 0).float(), (y == -1).float()
+    positive = (y == 1).float()
+    negative = (y == 0).float()
+    unannotated = (y == -1).float()
     weights = torch.ones(y.shape)
     with torch.no_grad():
         if prior is not None:
@@ -95,7 +105,7 @@ def plain_map(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def scored(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets int64 with 4 % positives, and scores float32 without ties, which the plain sort leaves to chance."""
+    """Targets int64 with 4 % positives; scores float32 without ties, which a sort would toss."""
     rng = np.random.default_rng(0)
     ranks = np.tile(np.arange(rows, dtype=np.float32)[:, None], classes)
     return (rng.random((rows, classes)) < 0.04).astype(np.int64), rng.permuted(ranks, axis=0) / rows

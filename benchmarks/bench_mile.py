@@ -2,10 +2,11 @@
 
     python benchmarks/bench_mile.py             # about a minute on one core
 
-The plain ways are written for this file after the description of the released codes: a PIL pipeline for each digit
-and grid, Python sets for each image. Their results are checked against ours. The unofficial code's evaluation takes
-4 microseconds a predicted label (1.6 s at 76 an image, 22 s at 940): labels read one by one from a tensor, which is
-the plain way that has the target of 50; a plain way that turns them into Python lists at once is timed besides.
+The plain ways are written for this file after the description of the released codes: a PIL pipeline
+for each digit and grid, Python sets for each image. Their results are checked against ours. The
+unofficial code's evaluation takes 4 microseconds a predicted label (1.6 s at 76 an image, 22 s at
+940): labels read one by one from a tensor, which is the plain way that has the target of 50; a
+plain way that turns them into Python lists at once is timed besides.
 """
 
 import numpy as np
@@ -19,7 +20,10 @@ from mile.grids import IMAGENET_MEAN, IMAGENET_STD, annotated_cell, compose_grid
 from mile.real_labels import BUNDLED, read_real_labels
 from mile.utils import RealMetrics
 
-GRIDS, IMAGES, CLASSES, RHO = 100, 5000, 1000, 0.25
+GRIDS = 100
+IMAGES = 5000
+CLASSES = 1000
+RHO = 0.25
 
 
 def plain_grids(
@@ -35,9 +39,12 @@ def plain_grids(
             v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )
-    pictures, singles, sets = [], [], []
+    pictures = []
+    singles = []
+    sets = []
     for k, cell in enumerate(cells):
-        canvas, found = Image.new("L", (84, 84)), set()
+        canvas = Image.new("L", (84, 84))
+        found = set()
         for place in range(9):
             row, column = divmod(place, 3)
             canvas.paste(Image.fromarray(digits[9 * k + place]), (28 * column, 28 * row))
@@ -53,7 +60,9 @@ def bench_grids(size: int, repeats: int) -> tuple[float, float]:
     digits = torch.randint(0, 256, (9 * GRIDS, 28, 28), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (9 * GRIDS,), generator=generator)
     u = torch.rand(GRIDS, generator=generator, dtype=torch.float64)
-    arrays, names, cells = digits.numpy(), labels.tolist(), annotated_cell(u).tolist()
+    arrays = digits.numpy()
+    names = labels.tolist()
+    cells = annotated_cell(u).tolist()
 
     def plain() -> tuple[torch.Tensor, list, list]:
         return plain_grids(arrays, names, cells, size)
@@ -62,7 +71,8 @@ def bench_grids(size: int, repeats: int) -> tuple[float, float]:
         grids, single, real = compose_grids(digits, labels, u)
         return mnist_preprocess(grids, size), single, real
 
-    (x, single, sets), (our_x, our_single, our_real) = plain(), ours()
+    x, single, sets = plain()
+    our_x, our_single, our_real = ours()
     assert (x - our_x).abs().max() < 0.03 and single == our_single.tolist()
     assert [set(row.nonzero().flatten().tolist()) for row in our_real] == sets
     return best_seconds(plain, repeats), best_seconds(ours, 4 * repeats)
@@ -75,7 +85,8 @@ def plain_metrics(
 
     The labels are read from the tensor one by one, or `at_once` by tolist().
     """
-    p, top = logits.sigmoid(), logits.argmax(1)
+    p = logits.sigmoid()
+    top = logits.argmax(1)
     predicted = [[] for _ in range(len(logits))]
     entries = (p > RHO).nonzero()
     for row, column in entries.tolist() if at_once else entries:

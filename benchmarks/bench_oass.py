@@ -1,10 +1,12 @@
-"""How much faster oass's parts are than the plain way, both timed in this process (CPU seconds), best of n.
+"""How much faster oass's parts are than the plain way, both timed in this process.
+
+The best of n counts, in CPU seconds.
 
     python benchmarks/bench_oass.py             # two or three minutes on one core
 
-The plain ways are written for this file after the description of the released code: one gated copy of the feature
-map per class, one cut and one teacher call per (image, class) pair, one peak search per map on the host, Python
-loops over ranks for the mAP. Their results are checked against ours.
+The plain ways are written for this file after the description of the released code: one gated copy
+of the feature map per class, one cut and one teacher call per (image, class) pair, one peak search
+per map on the host, Python loops over ranks for the mAP. Their results are checked against ours.
 """
 
 import copy
@@ -27,7 +29,10 @@ from oass.tools.ai.evaluate_utils import mean_average_precision
 from oass.tools.ai.optim_utils import update_ema_variables
 from oass.tools.ai.torch_utils import make_cam
 
-B, SIZE, CLASSES, K = 4, 256, 20, 2048
+B = 4
+SIZE = 256
+CLASSES = 20
+K = 2048
 PRESENT = ((14,), (6, 14), (11,), (8, 17))
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Pair = tuple[float, float]
@@ -86,7 +91,8 @@ def plain_keypoint(cam: np.ndarray, size: int, distance: int, k: int = 5) -> tup
     ys, xs = np.nonzero(is_peak)
     kept: list[tuple[int, int]] = []
     for n in np.argsort(-up[ys, xs], kind="stable"):
-        y, x = int(ys[n]), int(xs[n])
+        y = int(ys[n])
+        x = int(xs[n])
         if all(max(abs(y - v), abs(x - u)) >= distance for v, u in kept):
             kept.append((y, x))
         if len(kept) == k:
@@ -103,7 +109,8 @@ def plain_keypoints(
     cams: torch.Tensor, labels: torch.Tensor, size: int
 ) -> list[tuple[int, int, int, int]]:
     """(image, class, y, x) of every pair, one after the other."""
-    found, host = [], cams.cpu().numpy()
+    found = []
+    host = cams.cpu().numpy()
     for b in range(len(labels)):
         for c in range(labels.shape[1]):
             if labels[b, c] == 1:
@@ -161,7 +168,8 @@ def plain_map(scores: torch.Tensor, labels: torch.Tensor) -> float:
     """Loops over the elements of tensors."""
     values = []
     for c in range(scores.shape[1]):
-        hits, total = 0, 0.0
+        hits = 0
+        total = 0.0
         for rank, n in enumerate(scores[:, c].argsort(descending=True, stable=True), 1):
             if labels[n, c] == 1:
                 hits += 1
@@ -179,7 +187,8 @@ def bench_csi(repeats: int) -> Pair:
     X = torch.rand(B, K, SIZE // 16, SIZE // 16, device=DEVICE).requires_grad_()
     maps = torch.randn(B, CLASSES, SIZE // 16, SIZE // 16, device=DEVICE).requires_grad_()
     head = student.BN, student.stage6
-    ours, plain = csi_logits(X, make_cam(maps), *head, True), plain_csi(X, make_cam(maps), *head)
+    ours = csi_logits(X, make_cam(maps), *head, True)
+    plain = plain_csi(X, make_cam(maps), *head)
     torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
     return (
         best_seconds(lambda: plain_csi(X, make_cam(maps), *head).sum().backward(), repeats),
@@ -189,13 +198,15 @@ def bench_csi(repeats: int) -> Pair:
 
 def bench_tiles(repeats: int, mode: str) -> Pair:
     """Cut, teacher, merge for six pairs."""
-    (images, labels), (student, teacher) = workload(), student_and_teacher()
+    images, labels = workload()
+    student, teacher = student_and_teacher()
     with torch.no_grad():
         cams = make_cam(student.class_maps(images))
     pairs = plain_keypoints(cams, labels, SIZE)
     which = torch.tensor([p[0] for p in pairs], device=DEVICE)
     points = torch.tensor([p[2:] for p in pairs], device=DEVICE)
-    G, (our_teacher,) = SIZE // 16, as_trained(teacher)
+    G = SIZE // 16
+    (our_teacher,) = as_trained(teacher)
 
     @torch.no_grad()
     def ours() -> torch.Tensor:
@@ -214,7 +225,8 @@ def bench_tiles(repeats: int, mode: str) -> Pair:
 
 def bench_iteration(repeats: int, mode: str) -> Pair:
     """A whole cTopk-w step: losses, backward, SGD, teacher."""
-    (images, labels), (student, teacher) = workload(), student_and_teacher()
+    images, labels = workload()
+    student, teacher = student_and_teacher()
     our_student, our_teacher = as_trained(student, teacher)
     optimizer, our_optimizer = (
         torch.optim.SGD(n.parameters(), lr=1e-4) for n in (student, our_student)
@@ -246,7 +258,8 @@ def bench_keypoints(repeats: int) -> Pair:
     """47 pairs at 512 pixels; smooth random maps."""
     generator = torch.Generator().manual_seed(0)
     maps = F.interpolate(torch.randn(47, 1, 6, 6, generator=generator), (32, 32), mode="bicubic")
-    cams, labels = make_cam(maps).to(DEVICE), torch.ones(47, 1, device=DEVICE)
+    cams = make_cam(maps).to(DEVICE)
+    labels = torch.ones(47, 1, device=DEVICE)
     found = detect_keypoints(cams, labels, "cTopk-w", 512)
     plain = torch.tensor([p[2:] for p in plain_keypoints(cams, labels, 512)])
     assert (found.keypoints.cpu() - plain).abs().max() <= 1

@@ -1,14 +1,17 @@
-"""A multi-label benchmark of real pixels: objects of Tiny-ImageNet-200 on canvases, in COCO's or VOC's layout.
+"""A multi-label benchmark of real pixels: Tiny-ImageNet-200's objects on canvases.
 
-    python benchmarks/compose_objects.py --tiny_imagenet DIR --to DIR --layout coco --images 6000 --size 96 \
-        --classes 24 --seed 0
+It is written in COCO's or VOC's layout.
 
-Each picture is a scene photograph (coast, cliff, reef, lake, mountain) with one to six objects of different
-classes: the box of a Tiny-ImageNet photograph, cut to an ellipse with a soft edge, at random places and
-sizes. Classes are long-tailed, popularity 1 / (rank + 2). Training pictures use Tiny-ImageNet's training
-photographs, validation pictures its validation photographs. Boxes and masks are exact: they say which visible pixels
-came from an object. With --layout voc the classes, at most 20, carry VOC's names in order; classes.csv says what each
-one is. The pixels are ImageNet's: for research, not to be passed on.
+    python benchmarks/compose_objects.py --tiny_imagenet DIR --to DIR --layout coco \
+        --images 6000 --size 96 --classes 24 --seed 0
+
+Each picture is a scene photograph (coast, cliff, reef, lake, mountain) with one to six objects of
+different classes: the box of a Tiny-ImageNet photograph, cut to an ellipse with a soft edge, at
+random places and sizes. Classes are long-tailed, popularity 1 / (rank + 2). Training pictures use
+Tiny-ImageNet's training photographs, validation pictures its validation photographs. Boxes and
+masks are exact: they say which visible pixels came from an object. With --layout voc the classes,
+at most 20, carry VOC's names in order; classes.csv says what each one is. The pixels are
+ImageNet's: for research, not to be passed on.
 """
 
 import common.interrupt  # noqa: F401
@@ -30,10 +33,11 @@ from common.samples.voc import CLASSES, voc_palette
 SCENES = ("n09428293", "n09246464", "n09256479", "n09332890", "n09193705")
 # Objects that are told apart at 64 pixels come first; the rest follow in the order of wnids.txt.
 FIRST = (
-    "n01443537 n02056570 n04146614 n07753592 n02165456 n02279972 n07747607 n02123045 n02504458 n04285008 "
-    "n02129165 n07873807 n01882714 n02509815 n02917067 n03447447 n07749582 n02823428 n04398044 n02099601 "
-    "n07720875 n01910747 n04465501 n02415577 n03085013 n04099969 n02410509 n04118538 n02481823 n03662601 "
-    "n07734744 n02948072 n02769748 n02268443 n07768694 n04507155 n01629819 n02802426 n02206856 n02403003"
+    "n01443537 n02056570 n04146614 n07753592 n02165456 n02279972 n07747607 n02123045 "
+    "n02504458 n04285008 n02129165 n07873807 n01882714 n02509815 n02917067 n03447447 "
+    "n07749582 n02823428 n04398044 n02099601 n07720875 n01910747 n04465501 n02415577 "
+    "n03085013 n04099969 n02410509 n04118538 n02481823 n03662601 n07734744 n02948072 "
+    "n02769748 n02268443 n07768694 n04507155 n01629819 n02802426 n02206856 n02403003"
 ).split()
 SPLITS = ("train", "val")
 SMALLEST = 32  # objects of 8 pixels
@@ -54,7 +58,7 @@ class Placed(NamedTuple):
 
 
 def read_photographs(root: Path, split: str, wnids: list[str]) -> dict[str, list[Photograph]]:
-    """The photographs of each class of a split; UserError where the folder is not Tiny-ImageNet's."""
+    """The photographs of each class of a split; UserError where files of it are missing."""
     found: dict[str, list[Photograph]] = {wnid: [] for wnid in wnids}
     try:
         if split == "train":
@@ -96,14 +100,16 @@ class Composer:
         scenes = read_photographs(root, split, list(SCENES))
         self.scenes = [photo.path for photos in scenes.values() for photo in photos]
         self.objects = list(read_photographs(root, split, wnids).values())
-        self.size, self.rng = size, rng
+        self.size = size
+        self.rng = rng
         # the ranks are the same in both splits, and independent of the order of the classes
         ranks = np.random.default_rng(len(wnids)).permutation(len(wnids))
         self.popularity = 1 / (ranks + 2) / (1 / (ranks + 2)).sum()
 
     def picture(self) -> tuple[np.ndarray, list[Placed]]:
         """A picture (S, S, 3) uint8 and its objects in the order of drawing."""
-        rng, size = self.rng, self.size
+        rng = self.rng
+        size = self.size
         scene = np.asarray(Image.open(self.scenes[rng.integers(len(self.scenes))]).convert("RGB"))
         scene = scene[:, ::-1] if rng.random() < 0.5 else scene
         canvas = cv2.resize(scene, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
@@ -121,7 +127,8 @@ class Composer:
         return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), placed
 
     def _object(self, label: int) -> tuple[np.ndarray, np.ndarray]:
-        rng, photos = self.rng, self.objects[label]
+        rng = self.rng
+        photos = self.objects[label]
         photo = photos[rng.integers(len(photos))]
         image = np.asarray(Image.open(photo.path).convert("RGB"), np.float32)
         x0, y0, x1, y1 = photo.box
@@ -138,9 +145,13 @@ class Composer:
     def _place(
         self, opacity: np.ndarray, pixels: np.ndarray, canvas: np.ndarray, placed: list[Placed]
     ) -> np.ndarray:
-        """Blend an object in where it hides the others least of twelve random places; its opacity (S, S)."""
+        """Blend an object in at the best of twelve random places; returns its opacity (S, S).
+
+        The best is where it hides the others least.
+        """
         height, width = opacity.shape
-        best, least = (0, 0), np.inf
+        best = (0, 0)
+        least = np.inf
         for _ in range(12):
             y, x = (int(self.rng.integers(0, self.size - side + 1)) for side in (height, width))
             window = np.s_[y : y + height, x : x + width]
@@ -152,7 +163,8 @@ class Composer:
                 else 0
             )
             if hidden < least:
-                best, least = (y, x), hidden
+                best = (y, x)
+                least = hidden
             if least <= 0.05:
                 break
         y, x = best
@@ -163,7 +175,7 @@ class Composer:
         return whole
 
     def pictures(self, count: int) -> Iterator[tuple[np.ndarray, list[Placed]]]:
-        """`count` pictures; an object that later ones hide to under 20 pixels is left out of the labels."""
+        """`count` pictures; labels leave out an object that others hide to under 20 pixels."""
         for _ in range(count):
             picture, placed = self.picture()
             yield picture, [p for p in placed if p.mask.sum() >= 20]
@@ -188,14 +200,15 @@ class Photographs(Composer):
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of a mask (S, S); x1, y1 are the last column and row inside."""
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    ys = np.flatnonzero(mask.any(1))
+    xs = np.flatnonzero(mask.any(0))
     return int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])
 
 
 def write_coco(
     root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]
 ) -> None:
-    """train2014/, val2014/ and annotations/instances_{train,val}2014.json with boxes, areas and polygons."""
+    """COCO 2014's folders and instances json, with boxes, areas and polygons."""
     (root / "annotations").mkdir(parents=True)
     categories = [
         {"id": k + 1, "name": name, "supercategory": "object"} for k, name in enumerate(names)
@@ -203,7 +216,8 @@ def write_coco(
     for split, composer in composers.items():
         folder = root / f"{split}2014"
         folder.mkdir()
-        images, annotations = [], []
+        images = []
+        annotations = []
         for number, (picture, placed) in enumerate(composer.pictures(counts[split]), 1):
             name = f"COCO_{split}2014_{number:012d}.jpg"
             Image.fromarray(picture).save(folder / name, quality=90)
@@ -234,8 +248,9 @@ def write_coco(
 def write_voc(
     root: Path, composers: dict[str, Composer], counts: dict[str, int], names: list[str]
 ) -> None:
-    """VOCdevkit/VOC2012 with JPEGImages, Annotations, SegmentationClass and ImageSets (train_aug is train)."""
-    devkit, palette = root / "VOCdevkit" / "VOC2012", voc_palette()
+    """VOCdevkit/VOC2012 with pictures, annotations, masks and lists (train_aug is train)."""
+    devkit = root / "VOCdevkit" / "VOC2012"
+    palette = voc_palette()
     for folder in (
         "JPEGImages",
         "Annotations",
@@ -258,7 +273,8 @@ def write_voc(
             mask_image.putpalette(palette)
             mask_image.save(devkit / "SegmentationClass" / f"{name}.png")
             objects = "".join(voc_object(names[label], box_of(mask)) for label, mask in placed)
-            size = f"<size><width>{composer.size}</width><height>{composer.size}</height><depth>3</depth></size>"
+            side = f"<width>{composer.size}</width><height>{composer.size}</height>"
+            size = f"<size>{side}<depth>3</depth></size>"
             text = f"<annotation><filename>{name}.jpg</filename>{size}\n{objects}</annotation>\n"
             (devkit / "Annotations" / f"{name}.xml").write_text(text)
         for name in {"train": ("train", "train_aug"), "val": ("val",)}[split]:
@@ -286,7 +302,7 @@ def read_lines(root: Path, name: str) -> list[str]:
 
 
 def choose_classes(root: Path, count: int) -> list[str]:
-    """The first `count` WordNet ids: those of FIRST, then the rest of wnids.txt without the scenes."""
+    """The first `count` WordNet ids: those of FIRST, then wnids.txt's, without the scenes."""
     known = read_lines(root, "wnids.txt")
     ordered = [w for w in dict.fromkeys([*FIRST, *known]) if w in known and w not in SCENES]
     if count > len(ordered):
@@ -295,7 +311,7 @@ def choose_classes(root: Path, count: int) -> list[str]:
 
 
 def read_words(root: Path, wnids: list[str]) -> list[str]:
-    """The first English name of each WordNet id, from words.txt; UserError where that file or a line is missing."""
+    """The first English name of each WordNet id, from words.txt; UserError where one is missing."""
     words = {
         wnid: names
         for wnid, _, names in (line.partition("\t") for line in read_lines(root, "words.txt"))
@@ -303,7 +319,8 @@ def read_words(root: Path, wnids: list[str]) -> list[str]:
     for wnid in wnids:
         if wnid not in words:
             raise UserError(
-                f"--tiny_imagenet {root}: words.txt has no line for {wnid}; unpack tiny-imagenet-200 anew"
+                f"--tiny_imagenet {root}: words.txt has no line for {wnid};"
+                " unpack tiny-imagenet-200 anew"
             )
     return [words[wnid].split(",")[0].strip() for wnid in wnids]
 
@@ -363,9 +380,8 @@ def main(argv: list[str] | None = None) -> None:
         csv.writer(file).writerows(
             [("name", "object", "wnid"), *zip(names, own, wnids, strict=True)]
         )
-    print(
-        f"{counts['train']} training and {counts['val']} validation pictures of {len(names)} classes in {args.to}"
-    )
+    pictures = f"{counts['train']} training and {counts['val']} validation pictures"
+    print(f"{pictures} of {len(names)} classes in {args.to}")
 
 
 if __name__ == "__main__":

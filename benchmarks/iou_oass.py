@@ -1,12 +1,13 @@
-"""The mask IoU code of oass on real masks: checked against scikit-learn, and how good class maps of a stride can be.
+"""The mask IoU of oass on real masks: scikit-learn's, and how good a stride's maps can be.
 
     python benchmarks/iou_oass.py --masks DATA/CamVid/testannot --classes 11
     python benchmarks/iou_oass.py --masks DATA/coco/semantic_masks/val2017 --classes 200
 
-Each mask is turned into perfect class maps at a stride (the share of a cell that a class fills), and those are scored
-as `inference_classification.py --cam_iou` scores a network's: upsampled, background below a threshold, the best of
-eight thresholds. Pixels from --classes on are void; class 0 is the background. The mIoU is a ceiling: no network with
-this output stride can do much better on these masks.
+Each mask is turned into perfect class maps at a stride (the share of a cell that a class fills),
+and those are scored as `inference_classification.py --cam_iou` scores a network's: upsampled,
+background below a threshold, the best of eight thresholds. Pixels from --classes on are void; class
+0 is the background. The mIoU is a ceiling: no network with this output stride can do much better on
+these masks.
 """
 
 import common.interrupt  # noqa: F401
@@ -30,7 +31,7 @@ from oass.tools.ai.evaluate_utils import VOID, Calculator_For_mIoU
 def perfect_maps(
     mask: np.ndarray, classes: int, stride: int, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maps (C,H,W) in [0,1] of the classes from 1 on, at a stride and back, and which of them are present (C,)."""
+    """Maps (C, H, W) in [0, 1] of classes from 1 on, at a stride and back; those present (C,)."""
     square = torch.zeros(1, side, side, dtype=torch.long)
     square[0, : mask.shape[0], : mask.shape[1]] = torch.from_numpy(
         np.where(mask < classes, mask, 0)
@@ -52,7 +53,8 @@ def best_miou(masks: list[np.ndarray], classes: int, stride: int) -> tuple[float
     Every confusion matrix is compared with scikit-learn's.
     """
     counts = {t: Calculator_For_mIoU([str(c) for c in range(1, classes)]) for t in THRESHOLDS}
-    theirs, seconds = {t: np.zeros((classes, classes), np.int64) for t in THRESHOLDS}, 0.0
+    theirs = {t: np.zeros((classes, classes), np.int64) for t in THRESHOLDS}
+    seconds = 0.0
     for mask in masks:
         side = -(-max(mask.shape) // 32) * 32
         maps, labels = perfect_maps(mask, classes, stride, side)
@@ -94,15 +96,13 @@ def main(argv: list[str] | None = None) -> None:
     if not files:
         raise UserError(f"--masks {args.masks}: no PNG files there")
     masks = [np.asarray(Image.open(file), np.int64) for file in files]
-    print(
-        f"{len(masks)} masks of {args.masks}; confusion matrices equal scikit-learn's at every threshold"
-    )
+    checked = "confusion matrices equal scikit-learn's at every threshold"
+    print(f"{len(masks)} masks of {args.masks}; {checked}")
     for stride in args.strides:
         miou, threshold, seconds = best_miou(masks, args.classes, stride)
         milliseconds = 1000 * seconds / len(masks) / len(THRESHOLDS)
-        print(
-            f"stride {stride:>2}: mIoU {miou:.1f} % at threshold {threshold:.2f}; {milliseconds:.2f} ms a mask"
-        )
+        best = f"mIoU {miou:.1f} % at threshold {threshold:.2f}"
+        print(f"stride {stride:>2}: {best}; {milliseconds:.2f} ms a mask")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Does csl's pipeline learn real photographs by heart? Trains on 126 pictures of COCO and scores on the same ones.
+"""Does csl's pipeline learn real photographs by heart? Trained and scored on 126 of COCO's.
 
-    python benchmarks/overfit_csl.py --coco DIR        # DIR/train2017, DIR/annotations/instances_train2017.json
+    python benchmarks/overfit_csl.py --coco DIR
 
-With every label shown, a network that cannot reach a mAP near 100 % on its own training pictures has a fault in
-reading, labels, loss or metric. With half of the labels hidden, the hidden ones are scored too. The mean is over the
-classes that are there: the mAP of csl counts the others as zero, and says so. Half a minute a line on one core.
-Status 1 where the first line stays under 99 %.
+DIR holds train2017/ and annotations/instances_train2017.json.
+
+With every label shown, a network that cannot reach a mAP near 100 % on its own training pictures
+has a fault in reading, labels, loss or metric. With half of the labels hidden, the hidden ones are
+scored too. The mean is over the classes that are there: the mAP of csl counts the others as zero,
+and says so. Half a minute a line on one core. Status 1 where the first line stays under 99 %.
 """
 
 import common.interrupt  # noqa: F401
@@ -34,7 +36,8 @@ def link(coco: Path, root: Path) -> None:
     annotations = coco / "annotations" / "instances_train2017.json"
     if not annotations.is_file():
         raise UserError(
-            f"--coco {coco}: {annotations} is missing; give the folder with train2017 and annotations"
+            f"--coco {coco}: {annotations} is missing;"
+            " give the folder with train2017 and annotations"
         )
     (root / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
@@ -58,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         link(args.coco, Path(folder) / "data")
         for number, (name, flags) in enumerate(RUNS.items()):
             out = Path(folder) / str(number)
-            fixed = "--model_name tresnet_tiny --image_size 64 --batch_size 16 --lr 6e-3 --workers 0 --augment none --cpu"
+            fixed = "--model_name tresnet_tiny --image_size 64 --batch_size 16 --lr 6e-3"
+            fixed += " --workers 0 --augment none --cpu"
             fixed += f" --epochs {args.epochs} --seed {args.seed}"
             paths = [
                 "--data",

@@ -15,11 +15,13 @@ Bench = Callable[[int], tuple[float, float]]  # repeats -> (plain seconds, our s
 def timed(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     """The shortest of `repeats` calls in seconds, and what the last call returned.
 
-    CPU seconds of this process, which other jobs on the machine disturb less; with a GPU wall seconds, synchronised.
+    CPU seconds of this process, which other jobs on the machine disturb less; with a GPU wall
+    seconds, synchronised.
     """
     cuda = torch.cuda.is_available()
     clock = time.perf_counter if cuda else time.process_time
-    best, result = float("inf"), None
+    best = float("inf")
+    result = None
     for _ in range(repeats):
         if cuda:
             torch.cuda.synchronize()
@@ -37,7 +39,7 @@ def best_seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def main(description: str, benches: Mapping[str, tuple[Bench, float | None]]) -> None:
-    """Time the benchmarks (name -> function and target ratio, None: no target) and print a line for each."""
+    """Time the benchmarks (name -> function and target ratio or None) and print a line for each."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,7 +58,5 @@ def main(description: str, benches: Mapping[str, tuple[Bench, float | None]]) ->
         with contextlib.redirect_stdout(io.StringIO()):  # what the timed code says
             plain, ours = bench(args.repeats)
         wanted = f"{target:g}x" if target else "-"
-        print(
-            f"{name:<{width}}{1e3 * plain:>12.2f}{1e3 * ours:>12.2f}{plain / ours:>8.1f}x{wanted:>9}",
-            flush=True,
-        )
+        times = f"{1e3 * plain:>12.2f}{1e3 * ours:>12.2f}"
+        print(f"{name:<{width}}{times}{plain / ours:>8.1f}x{wanted:>9}", flush=True)

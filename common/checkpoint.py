@@ -1,7 +1,7 @@
-"""Checkpoints: atomic save, safe load, exact resume, retention.
+"""Checkpoints: atomic save, safe load, exact resume.
 
-A checkpoint holds tensors and plain data only, so it loads with `weights_only=True`. It is written to
-a temporary file, fsynced and renamed: a kill at any moment leaves the previous file whole.
+A checkpoint holds tensors and plain data only, so it loads with `weights_only=True`. It is written
+to a temporary file, fsynced and renamed: a kill at any moment leaves the previous file whole.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import random
 import re
 import warnings
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.cli import UserError
-from common.files import atomic_save, atomic_write, clear_parts, keep_newest  # noqa: F401
+from common.errors import MissingFileError, UserError
+from common.files import atomic_save, atomic_write  # noqa: F401
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+
+
+# --- files ---
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -30,37 +34,33 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         try:
             torch.save(dict(state), temporary)
         except RuntimeError as error:  # torch's own writer has one class for all that can go wrong
-            raise OSError(
-                f"writing failed, is the disk full? {str(error).splitlines()[0]}"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise OSError(f"writing failed, is the disk full? {reason}") from error
 
     atomic_save(path, write)
 
 
 def load(path: Path) -> Any:
-    """A checkpoint's content, on the CPU: tensors, plain data, and NumPy numbers and arrays. No code is run.
+    """A checkpoint's content, on the CPU: tensors, plain data, NumPy numbers and arrays.
 
-    Raises:
-        UserError: there is no such file, it is damaged, or it holds something else; the message says which.
+    No code is run. UserError says that there is no such file, that it is damaged, or what it holds.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise MissingFileError(f"{path}: no such checkpoint")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
-            warnings.simplefilter(
-                "ignore"
-            )  # about the pickle's protocol; what cannot be read is an error
+            # About the pickle's protocol; what cannot be read is an error.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # the unpickler raises a different class for every kind of damage
+        problem = f"not a checkpoint of tensors and plain data: {_refusal(path, error)}"
         best = path.with_name("best.pt")
-        instead = f"; {best} is beside it, name that one" if best.is_file() and best != path else ""
-        reason = _refusal(path, error)
-        raise UserError(
-            f"{path}: not a checkpoint of tensors and plain data: {reason}{instead}"
-        ) from error
+        if best.is_file() and best != path:
+            problem += f"; {best} is beside it, name that one"
+        raise UserError(f"{path}: {problem}") from error
 
 
 # Element types whose arrays hold numbers or text. Arrays of objects are refused.
@@ -68,7 +68,7 @@ _NUMPY_KINDS = "? b B h H i I l L q Q e f d g F D G S U".split()
 
 
 def _numpy_globals() -> list[Any]:
-    """What pickled NumPy numbers and arrays need, under the names before and from NumPy 2 on; none of it runs code."""
+    """What pickled NumPy numbers and arrays need, under NumPy 1's and 2's names; none runs code."""
     scalar = np.float64(0).__reduce__()[0]
     reconstruct = np.zeros(0).__reduce__()[0]
     named = []
@@ -113,16 +113,14 @@ def _refused_name(message: str) -> str | None:
 
 
 def _pickled_name(path: Path) -> str | None:
-    """The first global of a plain pickle that is not of torch, NumPy or collections; None for another file."""
+    """The first global of a plain pickle that is not of torch, NumPy or collections, if any."""
     texts: list[str] = []
-    with (
-        path.open("rb") as file,
-        contextlib.suppress(Exception),
-    ):  # whatever breaks: not a whole pickle
+    # Whatever breaks: not a whole pickle.
+    with path.open("rb") as file, contextlib.suppress(Exception):
         for code, argument, _ in pickletools.genops(file):
-            name = None
+            name = ""
             if code.name in ("GLOBAL", "INST"):
-                name = argument.replace(" ", ".")
+                name = str(argument).replace(" ", ".")
             elif code.name == "STACK_GLOBAL" and len(texts) >= 2:
                 name = ".".join(texts[-2:])
             elif isinstance(argument, str):
@@ -130,6 +128,9 @@ def _pickled_name(path: Path) -> str | None:
             if name and not name.startswith(("torch.", "numpy.", "collections.")):
                 return name
     return None
+
+
+# --- state ---
 
 
 def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -143,45 +144,59 @@ def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 
 def load_into(module: nn.Module, state_dict: Mapping[str, torch.Tensor], source: object) -> None:
-    """Load all weights of `module`, or raise UserError naming the first keys and shapes that differ."""
+    """Load all weights of `module`; UserError names the first keys and shapes that differ."""
     if not isinstance(state_dict, Mapping):
         raise UserError(f"{source}: holds a {type(state_dict).__name__}, expected weights by name")
-    given, names = strip_prefixes(state_dict), module.state_dict()
-    wanted, names = strip_prefixes(names), dict(zip(strip_prefixes(names), names, strict=True))
-    missing = [key for key in wanted if key not in given]
-    unexpected = [key for key in given if key not in wanted]
-    misshapen = [
-        f"{key} {_shape(given[key])} instead of {_shape(wanted[key])}"
-        for key in wanted
-        if key in given and _shape(given[key]) != _shape(wanted[key])
-    ]
-    if missing or unexpected or misshapen:
-        groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        parts = [
-            f"{len(keys)} {name}: {', '.join(keys[:3])}" for name, keys in groups.items() if keys
-        ]
+    own = module.state_dict()
+    given = strip_prefixes(state_dict)
+    wanted = strip_prefixes(own)
+    own_names = dict(zip(wanted, own, strict=True))
+
+    differences: dict[str, list[str]] = {
+        "missing": [key for key in wanted if key not in given],
+        "unexpected": [key for key in given if key not in wanted],
+        "of another shape": [],
+    }
+    for key in wanted:
+        if key in given and _shape(given[key]) != _shape(wanted[key]):
+            shapes = f"{_shape(given[key])} instead of {_shape(wanted[key])}"
+            differences["of another shape"].append(f"{key} {shapes}")
+
+    parts = []
+    for what, keys in differences.items():
+        if keys:
+            parts.append(f"{len(keys)} {what}: {', '.join(keys[:3])}")
+    if parts:
         raise UserError(f"{source}: does not fit {type(module).__name__}; {'; '.join(parts)}")
-    module.load_state_dict({names[key]: value for key, value in given.items()})
+    module.load_state_dict({own_names[key]: value for key, value in given.items()})
 
 
 def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+    """A tensor's shape; the name of what is none."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    return type(value).__name__
 
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The module inside torch.compile's and DistributedDataParallel's wrappers."""
     module = getattr(module, "_orig_mod", module)
-    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return module.module
+    return module
 
 
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators as plain data."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the originals draw from it
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    of_gpus = []
+    if torch.cuda.is_available():
+        of_gpus = torch.cuda.get_rng_state_all()
     return {
         "python": random.getstate(),
-        "numpy": [name, keys.tolist(), int(position), int(has_gauss), float(gauss)],
+        "numpy": [name, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": of_gpus,
     }
 
 
@@ -196,81 +211,93 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def collect(stateful: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of everything in `stateful`: modules, optimisers, schedulers, and tensors (label state)."""
-    return {
-        name: (
-            unwrap(item).state_dict()
-            if isinstance(item, nn.Module)
-            else item.detach().cpu()
-            if isinstance(item, torch.Tensor)
-            else item.state_dict()
-        )
-        for name, item in stateful.items()
-    }
+    """The state of modules, optimisers, schedulers, and tensors (label state), by name."""
+    states: dict[str, Any] = {}
+    for name, item in stateful.items():
+        if isinstance(item, torch.Tensor):
+            states[name] = item.detach().cpu()
+        elif isinstance(item, nn.Module):
+            states[name] = unwrap(item).state_dict()
+        else:
+            states[name] = item.state_dict()
+    return states
 
 
 def restore(stateful: Mapping[str, Any], states: Mapping[str, Any], source: object) -> None:
     """Put collected states back; tensors are filled in place. UserError names what does not fit."""
-    absent = [name for name in stateful if name not in states]
+    absent = ", ".join(name for name in stateful if name not in states)
     if absent:
-        raise UserError(
-            f"{source}: holds no state of {', '.join(absent)}; it is not a checkpoint of this script"
-        )
+        problem = f"holds no state of {absent}; it is not a checkpoint of this script"
+        raise UserError(f"{source}: {problem}")
+
     for name, item in stateful.items():
         state = states[name]
         if isinstance(item, nn.Module):
             load_into(unwrap(item), state, source)
         elif isinstance(item, torch.Tensor):
-            if _shape(item) != _shape(state) or item.dtype != state.dtype:
-                is_kind = _shape(item) == _shape(state)
-                found, wanted = (
-                    tensor.dtype if is_kind else _shape(tensor) for tensor in (state, item)
-                )
-                raise UserError(f"{source}: {name} is {found}, expected {wanted}")
-            with torch.no_grad():
-                item.copy_(state)
+            _fill(item, state, f"{source}: {name}")
         else:
-            misfit = _misfit(item.state_dict(), state, name)
-            if misfit:
-                raise UserError(f"{source}: {misfit}")
-            try:
-                item.load_state_dict(state)
-            except UserError:
-                raise
-            except Exception as error:  # an optimiser of other groups, a value of another kind
-                raise UserError(
-                    f"{source}: {name} does not fit ({type(error).__name__}: {error})"
-                ) from error
-            _check_optimizer(item, name, source)
+            _load(item, state, name, source)
+
+
+def _fill(tensor: torch.Tensor, state: Any, what: str) -> None:
+    if _shape(tensor) != _shape(state):
+        raise UserError(f"{what} is {_shape(state)}, expected {_shape(tensor)}")
+    if tensor.dtype != state.dtype:
+        raise UserError(f"{what} is {state.dtype}, expected {tensor.dtype}")
+    with torch.no_grad():
+        tensor.copy_(state)
+
+
+def _load(item: Any, state: Any, name: str, source: object) -> None:
+    misfit = _misfit(item.state_dict(), state, name)
+    if misfit:
+        raise UserError(f"{source}: {misfit}")
+    try:
+        item.load_state_dict(state)
+    except UserError:
+        raise
+    except Exception as error:  # an optimiser of other groups, a value of another kind
+        problem = f"{name} does not fit ({type(error).__name__}: {error})"
+        raise UserError(f"{source}: {problem}") from error
+    if isinstance(item, torch.optim.Optimizer):
+        _check_averages(item, name, source)
 
 
 def _misfit(own: Any, state: Any, name: str) -> str | None:
-    """What is wrong with a state beside the own one: no number, list, dict or tensor where there is one now."""
-    kinds = {Mapping: "named values", (list, tuple): "a list", torch.Tensor: "a tensor"}
-    for kind, told in kinds.items():
+    """What is wrong with a state: no number, list, dict or tensor where the own one has one."""
+    kinds: tuple[tuple[Any, str], ...] = (
+        (Mapping, "named values"),
+        ((list, tuple), "a list"),
+        (torch.Tensor, "a tensor"),
+    )
+    for kind, told in kinds:
         if isinstance(own, kind) and state is not None and not isinstance(state, kind):
             return f"{name} is {state!r:.40}, expected {told}"
     if isinstance(own, (int, float)) and isinstance(state, (str, bytes, Mapping, list, tuple)):
         return f"{name} is {state!r:.40}, expected a number"
+    if state is None:
+        return None
 
-    pairs = []
-    if isinstance(own, Mapping) and isinstance(state, Mapping):
-        pairs = [(own[key], state[key], f"{name} {key}") for key in own if key in state]
-    elif isinstance(own, (list, tuple)) and isinstance(state, (list, tuple)):
-        both = enumerate(zip(own, state, strict=False))
-        pairs = [(one, other, f"{name} {number}") for number, (one, other) in both]
-    misfits = (_misfit(one, other, path) for one, other, path in pairs)
-    return next((misfit for misfit in misfits if misfit), None)
+    if isinstance(own, Mapping):
+        keys = [key for key in own if key in state]
+    elif isinstance(own, (list, tuple)):
+        keys = list(range(min(len(own), len(state))))
+    else:
+        return None
+    for key in keys:
+        misfit = _misfit(own[key], state[key], f"{name} {key}")
+        if misfit:
+            return misfit
+    return None
 
 
-def _check_optimizer(item: Any, name: str, source: object) -> None:
-    """UserError where an averaged gradient has another shape than its parameter; the next step would fail."""
-    if not isinstance(item, torch.optim.Optimizer):
-        return
-    for group in item.param_groups:
-        for parameter in group["params"]:
-            for key, value in item.state.get(parameter, {}).items():
-                is_average = isinstance(value, torch.Tensor) and value.dim() > 0
-                if is_average and value.shape != parameter.shape:
-                    shapes = f"{tuple(value.shape)}, expected {tuple(parameter.shape)}"
-                    raise UserError(f"{source}: {name} {key} is {shapes}")
+def _check_averages(optimizer: torch.optim.Optimizer, name: str, source: object) -> None:
+    """UserError where an averaged gradient has another shape than its parameter."""
+    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    for parameter in parameters:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            is_average = isinstance(value, torch.Tensor) and value.dim() > 0
+            if is_average and value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, expected {tuple(parameter.shape)}"
+                raise UserError(f"{source}: {name} {key} is {shapes}")

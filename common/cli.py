@@ -1,4 +1,4 @@
-"""What every script's command line has in common: flags and their types, what the user set, the one-line errors.
+"""What every script's command line has in common: flags, what the user set, how a script ends.
 
 What the user set is known by one mechanism for all five papers:
 
@@ -13,7 +13,7 @@ A value that the user gave wins over every layer, also where it equals the defau
 import argparse
 import atexit
 import contextlib
-import errno
+import copy
 import math
 import os
 import signal
@@ -24,6 +24,15 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common import interrupt
+from common.errors import (  # noqa: F401
+    DomainError,
+    MissingFileError,
+    NonFiniteError,
+    UserError,
+    answer_to,
+    message_of,
+    told,
+)
 
 T = TypeVar("T")
 
@@ -34,40 +43,10 @@ FREE_SETTINGS = {
 }
 
 
-# What the user can do about errors of the operating system, wherever they come up.
-_ANSWERS = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions"),
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space and go on with --resume"),
-    errno.EFBIG: "the file is larger than allowed; raise the limit (ulimit -f) and go on with --resume",
-    errno.ENAMETOOLONG: "give a shorter path",
-    **dict.fromkeys(
-        (errno.EMFILE, errno.ENFILE),
-        "raise the limit of open files (ulimit -n), or use fewer --workers",
-    ),
-}
-# Errors that come without a path when they are met in the middle of a file.
-_OF_WRITING = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO),
-    *(errno.ENODEV, errno.EMFILE, errno.ENFILE),
-}
-
-
-class UserError(Exception):
-    """A user's mistake: one line that says what is wrong and what to do. Ends the program with status 2."""
-
-
-class DomainError(UserError, ValueError):
-    """A value outside a function's domain. A ValueError for callers, one line for a script's user."""
-
-
-class NonFiniteError(Exception):
-    """The loss or a gradient is not finite. Ends the program with status 1."""
-
-
 class OneLineParser(argparse.ArgumentParser):
     """argparse, with errors on one line and no abbreviated flags."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(*args, **kwargs)
@@ -77,7 +56,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
 
 
-# ---- types of flags ---------------------------------------------------------------------------------
+# --- types of flags ---
 
 
 def number(
@@ -117,8 +96,9 @@ def whole(low: int | None = None, high: int | None = None) -> Callable[[str], in
         try:
             value = int(text)
         except ValueError as error:
-            shown = text if len(text) <= 30 else f"{text[:30]}..."
-            raise argparse.ArgumentTypeError(f"must be a whole number, not {shown!r}") from error
+            if len(text) > 30:
+                text = f"{text[:30]}..."
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
         _check_bounds(value, low, high, None, None)
         return value
 
@@ -145,24 +125,10 @@ def _check_bounds(
         raise argparse.ArgumentTypeError(f"{problem}, not {value}")
 
 
-def positive_int(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    return whole(1)(text)
-
-
-def non_negative_int(text: str) -> int:
-    """argparse type: a whole number of at least 0."""
-    return whole(0)(text)
-
-
-def seed(text: str) -> int:
-    """argparse type of --seed: 0 to 2**63 - 1, what torch, NumPy and the shuffling of epochs all take."""
-    return whole(0, 2**63 - 1)(text)
-
-
-def image_size(text: str) -> int:
-    """argparse type of a side in pixels: 1 to 16384."""
-    return whole(1, 16384)(text)
+positive_int = whole(1)
+non_negative_int = whole(0)
+seed = whole(0, 2**63 - 1)  # what torch, NumPy and the shuffling of epochs all take
+image_size = whole(1, 16384)  # a side in pixels
 
 
 def seed_list(text: str) -> list[int]:
@@ -172,9 +138,8 @@ def seed_list(text: str) -> list[int]:
     [0, 1, 2]
     """
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(
-            f"integers from 0 on with commas between them, not {text!r}"
-        )
+        message = f"integers from 0 on with commas between them, not {text!r}"
+        raise argparse.ArgumentTypeError(message)
     seeds = [seed(part) for part in text.split(",")]
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"each seed once, not {text!r}")
@@ -205,8 +170,10 @@ def folder_path(text: str) -> Path:
 
 
 def _checkpoint(text: str) -> str:
-    """argparse type of --resume: a path as text, the empty text for the run directory's own checkpoint."""
-    return str(_expanded(text)) if text else ""
+    """argparse type of --resume: a path as text, "" for the run directory's own checkpoint."""
+    if not text:
+        return ""
+    return str(_expanded(text))
 
 
 def _expanded(text: str) -> Path:
@@ -229,10 +196,7 @@ def _kind_of(path: Path) -> str:
     return next((kind for kind, holds in kinds.items() if holds), "a device")
 
 
-_seed = seed  # add_shared_flags has a parameter of that name
-
-
-# ---- the shared flags -------------------------------------------------------------------------------
+# --- the shared flags ---
 
 
 def add_shared_flags(
@@ -243,78 +207,41 @@ def add_shared_flags(
     `skip_corrupt=False` for scripts that read no list of images.
     """
     group = parser.add_argument_group("run (the same in all five papers)")
-    group.add_argument(
-        "--seed",
-        "-seed",
-        type=_seed,
-        default=seed,
-        help="every random choice comes from it",
-    )
-    group.add_argument(
-        "--output_dir",
-        "-output_dir",
-        type=folder_path,
-        default=None,
-        help="run directory",
-    )
-    group.add_argument(
-        *("--resume", "-resume"),
-        nargs="?",
-        type=_checkpoint,
-        const="",
-        default=None,
-        metavar="PATH",
-        help="go on from the run directory's last checkpoint, or from PATH",
-    )
-    group.add_argument("--sample", "-sample", action="store_true", help="use the offline sample")
-    group.add_argument(
-        "--max_steps", "-max_steps", type=positive_int, default=None, help="stop after N steps"
-    )
-    group.add_argument(
-        "--checkpoint_every",
-        "-checkpoint_every",
-        type=positive_int,
-        default=None,
-        help="also save every N steps",
-    )
-    group.add_argument(
-        "--mixed_precision",
-        "-mixed_precision",
-        choices=("no", "fp16", "bf16"),
-        default=None,
-        help="default: bf16 on a GPU that has it, no on a CPU",
-    )
-    group.add_argument("--cpu", "-cpu", action="store_true", help="stay on the CPU")
-    group.add_argument(
-        "--overwrite",
-        "-overwrite",
-        action="store_true",
-        help="move a run that is in the way aside and start over",
-    )
+
+    def add(name: str, what: str, **kind: Any) -> None:
+        group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
+
+    add("seed", "every random choice comes from it", type=whole(0, 2**63 - 1), default=seed)
+    add("output_dir", "run directory", type=folder_path)
+    what = "go on from the run directory's last checkpoint, or from PATH"
+    add("resume", what, nargs="?", type=_checkpoint, const="", metavar="PATH")
+    add("sample", "use the offline sample", action="store_true")
+    add("max_steps", "stop after N steps", type=positive_int)
+    add("checkpoint_every", "also save every N steps", type=positive_int)
+    what = "default: bf16 on a GPU that has it, no on a CPU"
+    add("mixed_precision", what, choices=("no", "fp16", "bf16"))
+    add("cpu", "stay on the CPU", action="store_true")
+    add("overwrite", "move a run that is in the way aside and start over", action="store_true")
     if skip_corrupt:
-        group.add_argument(
-            "--skip_corrupt",
-            "-skip_corrupt",
-            action="store_true",
-            help="leave unreadable images out, in evaluation too, and count them",
-        )
+        what = "leave unreadable images out, in evaluation too, and count them"
+        add("skip_corrupt", what, action="store_true")
     return group
 
 
-# ---- what the user set ------------------------------------------------------------------------------
+# --- what the user set ---
 
 
 def parse_given(
     parser: argparse.ArgumentParser | Callable[[], argparse.ArgumentParser],
     argv: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The default of every flag, and the values of those that `argv` holds (default: the command line).
+    """The default of every flag, and the values of those that `argv` holds (default: sys.argv).
 
-    A flag counts as given also where its value equals the default. A script may add to `given` what was
-    set in another way (attributes of a class of settings, say) before it calls `settle`.
+    A flag counts as given also where its value equals the default. A script may add to `given` what
+    was set in another way (attributes of a class of settings, say) before it calls `settle`.
 
     Args:
-        parser: the parser, or a function that makes it. It comes back as it was.
+        parser: the parser, or a function that makes it; it stays as it is.
         argv: the arguments without the program's name.
     Returns:
         defaults: every flag's name and default; given: names and values of the given ones.
@@ -323,50 +250,33 @@ def parse_given(
     """
     if not isinstance(parser, argparse.ArgumentParser):
         parser = parser()
-    parser.parse_args(argv)  # errors and --help, while the parser still knows its defaults
+    parser.parse_args(argv)  # errors and --help
 
-    with _nothing_required(parser):
-        defaults = vars(parser.parse_args([]))
+    nothing_required = _twin(parser)
+    for action in nothing_required._actions:
+        action.required = False
+    defaults = vars(nothing_required.parse_args([]))
 
-    with _without_defaults(parser):
-        given = vars(parser.parse_args(argv))
-    given = {name: value for name, value in given.items() if value is not _ABSENT}
-    return defaults, given
-
-
-_ABSENT = object()
-
-
-@contextlib.contextmanager
-def _nothing_required(parser: argparse.ArgumentParser) -> Iterator[None]:
-    requiring = [*parser._actions, *parser._mutually_exclusive_groups]
-    before = [part.required for part in requiring]
-    for part in requiring:
-        part.required = False
-    try:
-        yield
-    finally:
-        for part, required in zip(requiring, before, strict=True):
-            part.required = required
+    # Flags that are not given leave no trace. A positional argument that may be absent stores its
+    # default in any case, and would convert a text.
+    absent = object()
+    without_defaults = _twin(parser)
+    without_defaults._defaults = {}
+    for action in without_defaults._actions:
+        action.default = argparse.SUPPRESS if action.option_strings else absent
+    given = vars(without_defaults.parse_args(argv))
+    return defaults, {name: value for name, value in given.items() if value is not absent}
 
 
-@contextlib.contextmanager
-def _without_defaults(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Flags that are not given leave no trace in the namespace.
-
-    A positional argument that may be absent stores its default in any case, and would convert a text.
-    """
-    before = [action.default for action in parser._actions]
-    set_defaults = parser._defaults
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS if action.option_strings else _ABSENT
-    parser._defaults = {}
-    try:
-        yield
-    finally:
-        for action, default in zip(parser._actions, before, strict=True):
-            action.default = default
-        parser._defaults = set_defaults
+def _twin(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The same parser with actions of its own; any flags may stand together or be left out."""
+    twin = copy.copy(parser)
+    own = {action: copy.copy(action) for action in parser._actions}
+    twin._actions = list(own.values())
+    strings = parser._option_string_actions.items()
+    twin._option_string_actions = {string: own[action] for string, action in strings}
+    twin._mutually_exclusive_groups = []
+    return twin
 
 
 def settle(
@@ -374,9 +284,11 @@ def settle(
     given: Mapping[str, Any],
     *layers: Mapping[str, Any],
 ) -> argparse.Namespace:
-    """The settings: defaults, then the layers in their order (recipes, a sample's values), then what was given.
+    """The settings: defaults, then the layers in their order, then what was given.
 
-    The keys of `given` are the names that the user set: a script's Settings keep them as a frozenset.
+    Layers are recipes, a sample's values, what a checkpoint was trained with, and the like.
+
+    The keys of `given` are what the user set; a script's Settings keep them as a frozenset.
 
     >>> settle({"epochs": 250, "lr": 0.1}, {"lr": 0.1}, {"epochs": 5, "lr": 1.0})
     Namespace(epochs=5, lr=0.1, _given={'lr'})
@@ -395,33 +307,15 @@ def settle(
     return argparse.Namespace(**settings, _given=set(given))
 
 
-def parse_with_sample_defaults(
-    build_parser: Callable[[], argparse.ArgumentParser],
-    argv: Sequence[str] | None,
-    is_sample_run: Callable[[argparse.Namespace], bool],
-    sample_defaults: dict | Callable[[argparse.Namespace], dict],
-) -> argparse.Namespace:
-    """The settings, with the sample's defaults in a sample run; given flags win (`parse_given`, `settle`).
-
-    `sample_defaults` may depend on the settings without them (for instance on the data set).
-    """
-    defaults, given = parse_given(build_parser, argv)
-    args = settle(defaults, given)
-    if not is_sample_run(args):
-        return args
-    layer = sample_defaults(args) if callable(sample_defaults) else sample_defaults
-    return settle(defaults, given, layer)
-
-
-# ---- how a script ends ------------------------------------------------------------------------------
+# --- how a script ends ---
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's main function and end the program with its status.
 
-    A user's error, an error of the operating system that names a file, and Ctrl-C become one line on stderr,
-    with status 2 (130 for Ctrl-C, 143 for SIGTERM, 1 for a loss that is not finite). A mistake in the program
-    keeps its traceback.
+    A user's error, an error of the operating system that names a file, and Ctrl-C become one line
+    on stderr, with status 2 (130 for Ctrl-C, 143 for SIGTERM, 1 for a loss that is not finite). A
+    mistake in the program keeps its traceback.
 
     >>> if __name__ == "__main__":
     ...     run_main(main)
@@ -434,7 +328,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         except BaseException as error:
             interrupt.quit_at_once()
             status = _status_of(error)
-        # Whatever comes now, to the last exit function, is over in a moment: a signal ends it, in one line too.
+        # Whatever comes now, to the last exit function, is over in a moment: a signal ends it too.
         interrupt.quit_at_once()
         atexit.unregister(interrupt.quit_at_once)
         atexit.register(interrupt.quit_at_once)
@@ -466,7 +360,7 @@ class _Terminated(SystemExit):
 
 @contextlib.contextmanager
 def _signals_of_a_script() -> Iterator[None]:
-    """SIGTERM ends the main function as Ctrl-C does; afterwards the handlers are those from before."""
+    """SIGTERM ends the main function as Ctrl-C does; afterwards the handlers are as before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -492,7 +386,7 @@ def _signals_of_a_script() -> Iterator[None]:
 def _status_of(error: BaseException) -> int | None:
     """The exit status, after one line on stderr; what is not a user's error is raised again."""
     if isinstance(error, _Terminated):
-        return _one_line(interrupt.SAID[signal.SIGTERM], error.code)
+        return _one_line(interrupt.SAID[signal.SIGTERM], 128 + signal.SIGTERM)
     if isinstance(error, SystemExit) and isinstance(error.code, int | None):
         return error.code
     if isinstance(error, UserError):
@@ -508,43 +402,13 @@ def _status_of(error: BaseException) -> int | None:
     raise error
 
 
-def told(error: OSError) -> str | None:
-    """What to tell about an error of the operating system; None where it looks like a mistake in the program.
-
-    Told is every error that names a file (or an address), and without one those that writing meets.
-    """
-    text = str(error)
-    if _IN_A_WORKER in text:
-        return _message_of_a_worker(error)
-
-    reason = error.strerror or text
-    if error.filename is not None:
-        what = (
-            os.fsdecode(error.filename)
-            if isinstance(error.filename, bytes)
-            else str(error.filename)
-        )
-    elif error.errno == errno.EPIPE:
-        what = "the output is closed"
-    elif error.errno in _OF_WRITING:
-        what = "writing"
-    else:
-        return None
-    answer = answer_to(error)
-    return f"{what}: {reason}; {answer}" if answer else f"{what}: {reason}"
-
-
-def answer_to(error: OSError) -> str | None:
-    """What the user can do about an error of the operating system; None where that is not known."""
-    return _ANSWERS.get(error.errno)
-
-
 def _leave_at_once(status: int) -> NoReturn:
-    """End one of several processes without the interpreter's teardown, as multiprocessing ends its children.
+    """End one of several processes without the interpreter's teardown, as multiprocessing does.
 
-    gloo's threads live until the process ends. One that still drops the tensors of the last collective needs
-    the interpreter's lock for it; Python before 3.14 answers a thread that asks during the teardown with
-    pthread_exit, and unwinding C++ that way aborts the process: a finished run that ends with SIGABRT.
+    gloo's threads live until the process ends. One that still drops the tensors of the last
+    collective needs the interpreter's lock for it; Python before 3.14 answers a thread that asks
+    during the teardown with pthread_exit, and unwinding C++ that way aborts the process: a finished
+    run that ends with SIGABRT.
     """
     atexit._run_exitfuncs()  # loader workers end here
     sys.stdout.flush()
@@ -558,17 +422,6 @@ def _one_line(error: object, status: int) -> int:
     except OSError:  # whoever read it is gone: nothing may be written at the end either
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    text = str(error)
-    if isinstance(error, Exception) and _IN_A_WORKER in text:
-        text = _message_of_a_worker(error)
     with contextlib.suppress(OSError):
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"error: {' '.join(message_of(error).split())}", file=sys.stderr, flush=True)
     return status
-
-
-_IN_A_WORKER = "\nOriginal Traceback"
-
-
-def _message_of_a_worker(error: Exception) -> str:
-    """The message of an error that was raised in a loader worker: it stands at the end of a traceback."""
-    return str(error).rpartition(f"{type(error).__name__}: ")[2]

@@ -1,78 +1,108 @@
-"""Several runs from one command (methods, seeds, folds): a parent directory with a folder for each run.
+"""Several runs from one command (methods, seeds, folds): a parent directory with a folder for each.
 
-The parent holds results.csv, a row a finished run; --resume goes on with the run that was interrupted.
+The parent holds results.csv, a row a finished run; --resume goes on with the interrupted one.
 """
 
+import argparse
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from common import checkpoint
+from common.files import atomic_save
 from common.run import Run, start_run
 from common.rundir import holds_run, make_accelerator
 
 
-def child_of(args: Any, folder: Path, **settings: Any) -> Any:
-    """A copy of `args` with other `settings` and a folder of its own; it goes on where the folder holds a run."""
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of several.
+
+    folder: in the parent's folder; its name is printed.
+    columns: what names the run's row in the table (method, seed, ...).
+    settings: what `train` takes: a namespace, Settings, a list of flags, ...
+    """
+
+    folder: Path
+    columns: Mapping[str, Any]
+    settings: Any
+
+
+def child_of(args: argparse.Namespace, folder: Path, **settings: Any) -> argparse.Namespace:
+    """A copy of `args` with other `settings` and a folder; where that holds a run, it goes on."""
     child = copy.copy(args)
     for name, value in settings.items():
         setattr(child, name, value)
-    child.output_dir, child.overwrite = folder, False
+    child.output_dir = folder
+    child.overwrite = False
     child.resume = "" if holds_run(folder) else None
     return child
 
 
 def run_each(
-    args: Any,
+    args: argparse.Namespace,
     default_dir: str | Path,
     plan: Callable[[Path], Sequence[Any]],
-    train: Callable[[Any], dict[str, Any]],
-    columns: Callable[[Any], dict[str, Any]],
+    train: Callable[[Any], Mapping[str, Any]],
+    columns: Callable[[Any], Mapping[str, Any]] | None = None,
     *,
     check: Callable[[], None] | None = None,
 ) -> tuple[Run, pd.DataFrame]:
-    """Train every child that `plan(parent_folder)` lists; the parent's run and the table of summaries.
+    """The parent's run, and the table of what `train` returned for every run of the plan.
 
-    `check()` looks at what the later children will read; it raises before the parent counts as begun.
-    `columns(child)` names the row (method, seed, ...) before the child's summary. Where --max_steps cuts a child,
-    the parent is `stopped`: closed, to be resumed, its table only of the children before.
+    Where --max_steps cuts a run, the parent is `stopped`: closed, to be resumed, its table only of
+    the runs before. Otherwise the caller finishes it.
+
+    Args:
+        args: the parent's settings, with the shared flags; `default_dir` as for `start_run`.
+        plan: lists the runs, given the parent's folder.
+        train: trains one run, given its settings; returns its summary.
+        columns: of plans that list namespaces with an `output_dir`: the columns of one.
+        check: looks at what later runs will read; it raises before the parent counts as begun.
     """
     parent = start_run(args, default_dir, make_accelerator(args))
     if not parent.restore():
         if check is not None:
             check()
-        parent.save()  # now the folder holds a run, also where the first child is cut: --resume finds it
-    children = plan(parent.folder)
-    for number in parent.epochs(len(children)):
-        child = children[number]
-        parent.print(f"--- run {number + 1} of {len(children)}: {child.output_dir.name}")
-        summary = train(child)
-        if _was_cut(child, parent):
+        parent.save()  # now the folder holds a run that --resume finds, also where the first is cut
+
+    runs = [_planned(child, columns) for child in plan(parent.folder)]
+    for number in parent.epochs(len(runs)):
+        run = runs[number]
+        parent.print(f"--- run {number + 1} of {len(runs)}: {run.folder.name}")
+        summary = train(run.settings)
+        if _was_cut(run, parent):
             parent.stopped = True
             parent.save()
         else:
-            parent.log("runs", **columns(child), **summary)
+            parent.log("runs", **run.columns, **summary)
             parent.end_epoch()
+
     frame = pd.DataFrame([line for line in parent.lines if line["split"] == "runs"])
     frame = frame.drop(columns=["step", "epoch", "split"], errors="ignore")
     if parent.is_main and len(frame):
-        checkpoint.atomic_save(
-            parent.folder / "results.csv", lambda temporary: frame.to_csv(temporary, index=False)
-        )
+        table = parent.folder / "results.csv"
+        atomic_save(table, lambda temporary: frame.to_csv(temporary, index=False))
     if parent.stopped:
-        parent.print(
-            f"--max_steps ended within a run: {len(frame)} of {len(children)} done; go on with --resume"
-        )
+        done = f"{len(frame)} of {len(runs)} done"
+        parent.print(f"--max_steps ended within a run: {done}; go on with --resume")
         parent.finish(runs=len(frame))
     return parent, frame
 
 
-def _was_cut(child: Any, parent: Run) -> bool:
-    if child.max_steps is None:
+def _planned(child: Any, columns: Callable[[Any], Mapping[str, Any]] | None) -> PlannedRun:
+    if columns is None:
+        return child
+    return PlannedRun(child.output_dir, columns(child), child)
+
+
+def _was_cut(run: PlannedRun, parent: Run) -> bool:
+    if parent.args.max_steps is None:
         return False
     parent.accelerator.wait_for_everyone()  # the main process has saved
-    saved = checkpoint.load(Path(child.output_dir) / "checkpoints" / "last.pt")
+    saved = checkpoint.load(run.folder / "checkpoints" / "last.pt")
     return not saved["progress"]["finished"]

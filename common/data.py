@@ -12,7 +12,8 @@ import numpy as np
 
 from common.cli import OneLineParser, UserError, run_main
 from common.download import CONNECTION_LIMIT, OFFLINE, connection_limits  # noqa: F401
-from common.images import DAMAGE, CorruptImage, is_hidden, is_image, read_image, why_unreadable  # noqa: F401
+from common.files import files_below, is_image
+from common.images import DAMAGE, CorruptImage, read_image, why_unreadable  # noqa: F401
 from common.loading import Batch, Seeded, eval_loader, gather_in_order, train_loader  # noqa: F401
 from common.locate import ENVIRONMENT, LINE, Location, holds_idx, locate  # noqa: F401
 from common.readers import read_idx, read_mnist  # noqa: F401
@@ -25,20 +26,9 @@ def unreadable(folder: str | Path) -> Iterator[tuple[Path, str]]:
     Hidden files and folders are left out; links are followed.
     """
     closed: list[OSError] = []
-    files: list[Path] = []
-    been = set()
-    for at, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
-        place = Path(at).stat()
-        if (place.st_dev, place.st_ino) in been:  # a link that leads back
-            folders.clear()
-            continue
-        been.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        files += [Path(at) / name for name in names if not is_hidden(name)]
-
+    ordered = sorted(files_below(folder, closed.append))
     for error in closed:
         yield Path(error.filename), f"{error.filename}: {error.strerror}"
-    ordered = sorted(files)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, reason in zip(ordered, pool.map(_trouble, ordered), strict=True):
             if reason:
@@ -49,9 +39,10 @@ def _trouble(path: Path) -> str:
     """Why a file cannot be read, with its path; empty where it can be or is of no known kind."""
     try:
         if is_image(path):
-            why = why_unreadable(path)
-            return f"{path}: unreadable image ({why})" if why else ""
-        if path.name.endswith(("-ubyte", "-ubyte.gz")):
+            reason = why_unreadable(path)
+            if reason:
+                return f"{path}: unreadable image ({reason})"
+        elif path.name.endswith(("-ubyte", "-ubyte.gz")):
             read_idx(path)
         elif path.suffix.lower() in (".npy", ".npz"):
             with require_file(path).open("rb") as file:

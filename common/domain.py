@@ -1,8 +1,9 @@
 """Which values the public functions of a method take.
 
-A candidate matrix with 2 in it, a label beyond the last class or a threshold of 25 passes through most formulas
-without a word. Where values can be looked at they are an error. Looking would wait for a GPU, and would break a
-graph that torch.compile or torch.func is tracing, so that there the formulas take what comes.
+A candidate matrix with 2 in it, a label beyond the last class or a threshold of 25 passes through
+most formulas without a word. Where values can be looked at they are an error. Looking would wait
+for a GPU, and would break a graph that torch.compile or torch.func is tracing, so that there the
+formulas take what comes.
 """
 
 import math
@@ -12,11 +13,11 @@ from numbers import Real
 import numpy as np
 import torch
 
-from common.cli import DomainError  # re-exported: what the functions below raise
+from common.errors import DomainError  # re-exported: what the functions below raise
 
 
 def is_transformed() -> bool:
-    """Whether the present call is traced by torch.compile or torch.jit, or runs in a transform of torch.func."""
+    """Whether torch.compile or torch.jit traces this call, or torch.func transforms it."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     return torch._C._are_functorch_transforms_active()
@@ -32,7 +33,9 @@ def is_readable(*tensors: torch.Tensor) -> bool:
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy()
 
 
 def require_shape(tensor: torch.Tensor, shape: Sequence[int], what: str) -> None:
@@ -44,7 +47,7 @@ def require_shape(tensor: torch.Tensor, shape: Sequence[int], what: str) -> None
 def require_candidates(
     candidates: torch.Tensor, what: str, *, allow_empty_rows: bool = False
 ) -> None:
-    """DomainError where a matrix (n,K) is not of 0 and 1, or has a row without a 1; names the first such row."""
+    """DomainError where a matrix (n,K) is not of 0 and 1; names the first row without a 1."""
     if not is_readable(candidates):
         return
     values = _array(candidates)
@@ -54,19 +57,18 @@ def require_candidates(
     is_zero_or_one = (values == 0) | (values == 1)
     if not is_zero_or_one.all():
         row, column = np.argwhere(~is_zero_or_one)[0].tolist()
-        raise DomainError(
-            f"{what}: {values[row, column]} in row {row}, class {column}; expected 0 or 1"
-        )
+        found = f"{values[row, column]} in row {row}, class {column}"
+        raise DomainError(f"{what}: {found}; expected 0 or 1")
 
     has_label = values.any(axis=1)
     if not allow_empty_rows and not has_label.all():
         empty = np.flatnonzero(~has_label)
-        shown = ", ".join(str(row) for row in empty[:5])
+        shown = ", ".join(map(str, empty[:5]))
         raise DomainError(f"{what}: {len(empty)} rows have no candidate; first: {shown}")
 
 
 def require_indices(indices: torch.Tensor, count: int, what: str) -> None:
-    """DomainError where a class or row is no whole number from 0 to count - 1; names the first and its place."""
+    """DomainError where a class or row is no whole number from 0 to count - 1; names the first."""
     if not is_readable(indices):
         return
     values = _array(indices)
@@ -75,10 +77,8 @@ def require_indices(indices: torch.Tensor, count: int, what: str) -> None:
         fits &= values == np.floor(values)
     if not fits.all():
         place = int(np.flatnonzero(~fits.reshape(-1))[0])
-        value = values.reshape(-1)[place]
-        raise DomainError(
-            f"{what}: {value} at {place}; expected whole numbers from 0 to {count - 1}"
-        )
+        expected = f"expected whole numbers from 0 to {count - 1}"
+        raise DomainError(f"{what}: {values.reshape(-1)[place]} at {place}; {expected}")
 
 
 def require_weights(weights: torch.Tensor, what: str) -> None:
@@ -123,18 +123,19 @@ def require_number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> None:
-    """DomainError where `value` is no finite number from low to high; with `open_...` the end itself is left out."""
-    fits = isinstance(value, Real) and math.isfinite(value)
-    if fits:
-        fits = low < value if open_low else low <= value
-    if fits:
-        fits = value < high if open_high else value <= high
-    if fits:
-        return
+    """DomainError where `value` is no finite number from low to high, or an end that is `open_`."""
+    if isinstance(value, Real) and math.isfinite(value):
+        number = float(value)
+        is_outside = number < low or number > high
+        is_open_end = (open_low and number == low) or (open_high and number == high)
+        if not is_outside and not is_open_end:
+            return
 
     bounds = []
     if low > -math.inf:
-        bounds.append(f"above {low:g}" if open_low else f"at least {low:g}")
+        relation = ("at least", "above")[open_low]
+        bounds.append(f"{relation} {low:g}")
     if high < math.inf:
-        bounds.append(f"below {high:g}" if open_high else f"at most {high:g}")
+        relation = ("at most", "below")[open_high]
+        bounds.append(f"{relation} {high:g}")
     raise DomainError(f"{what} {value!r}: expected a finite number {' and '.join(bounds)}".rstrip())

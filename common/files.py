@@ -1,15 +1,17 @@
-"""Files and folders: which of them are data, and writing a file so that it is never half there."""
+"""Files and folders: which are data, writing so that none is ever half there, locks."""
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from itertools import filterfalse
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from common.cli import UserError, answer_to
+from common.errors import UserError, answer_to
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif"),
@@ -33,38 +35,45 @@ def is_image(path: str | Path) -> bool:
 
 def visible(folder: str | Path) -> list[Path]:
     """What lies in a folder, sorted, without hidden files and folders."""
-    return sorted(path for path in Path(folder).iterdir() if not is_hidden(path))
+    return sorted(filterfalse(is_hidden, Path(folder).iterdir()))
+
+
+def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> Iterator[Path]:
+    """The visible files in a folder and in all folders below it; links are followed.
+
+    `on_error` is called for a folder that cannot be read.
+    """
+    been = set()
+    for at, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        place = Path(at).stat()
+        if (place.st_dev, place.st_ino) in been:  # a link that leads back
+            folders.clear()
+            continue
+        been.add((place.st_dev, place.st_ino))
+        folders[:] = filterfalse(is_hidden, folders)
+        for name in filterfalse(is_hidden, names):
+            yield Path(at, name)
 
 
 def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     """The pictures in a folder, sorted; with `recursive` also those of the folders below it."""
-    found = []
-    waiting = [Path(folder)]
-    been = set()
-    while waiting:
-        here = waiting.pop()
-        place = here.stat()
-        if (place.st_dev, place.st_ino) in been:  # a link that leads back
-            continue
-        been.add((place.st_dev, place.st_ino))
+    found = files_below(folder, _raise) if recursive else visible(folder)
+    return sorted(path for path in found if is_image(path) and not path.is_dir())
 
-        for path in visible(here):
-            if path.is_dir():
-                waiting += [path] if recursive else []
-            elif is_image(path):
-                found.append(path)
-    return sorted(found)
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 # --- writing ---
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part of it."""
+    """Write `data` to `path`; a reader sees the old file or the new one, never a part of it."""
     atomic_save(path, lambda temporary: temporary.write_bytes(data))
 
 
-def atomic_save(path: Path, write: Any) -> None:
+def atomic_save(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)`, fsync what it wrote, rename it to `path`, fsync the folder.
 
     What a killed save of the same file left beside it is cleared away.
@@ -80,11 +89,14 @@ def atomic_save(path: Path, write: Any) -> None:
         temporary.replace(path)
     except OSError as error:
         answer = answer_to(error) or "free space and go on with --resume"
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); {answer}"
-        ) from error
+        problem = f"{path}: cannot be written ({error.strerror or error})"
+        raise UserError(f"{problem}; {answer}") from error
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -113,7 +125,8 @@ _ABANDONED_AFTER = 60  # seconds without a write; another machine's processes ca
 
 def _clear_abandoned(path: Path) -> None:
     """Delete unfinished saves of `path` by processes that are gone."""
-    for beside in os.listdir(path.parent):  # noqa: PTH208 - names alone: the folder may hold thousands of files
+    # Names alone, for the folder may hold thousands of files.
+    for beside in os.listdir(path.parent):  # noqa: PTH208
         part = _PART.fullmatch(beside)
         if part is None or part[1] != path.name or _is_alive(int(part[2])):
             continue
@@ -133,12 +146,15 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def keep_newest(files: Iterable[Path], count: int) -> list[Path]:
-    """Delete all but the `count` newest of `files` (by modification time, then name); return the deleted."""
-    ordered = sorted(
-        (path for path in files if path.is_file()), key=lambda p: (p.stat().st_mtime_ns, p.name)
-    )
-    surplus = ordered[: max(0, len(ordered) - count)]
-    for path in surplus:
-        path.unlink()
-    return surplus
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the operating system's lock on the file `path` inside; it is gone with its process.
+
+    Where another process holds it: wait for it, or without `wait` BlockingIOError.
+    """
+    kind = fcntl.LOCK_EX
+    if not wait:
+        kind |= fcntl.LOCK_NB
+    with path.open("a") as file:
+        fcntl.flock(file, kind)
+        yield

@@ -1,29 +1,39 @@
-"""What stops a run early: a loss or weight that is not finite, and the signals SIGTERM and SIGINT."""
+"""What stops a run early: a loss or weight that is not finite, and SIGTERM and SIGINT."""
 
 import math
 import signal
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from common.cli import NonFiniteError
+from common.errors import NonFiniteError
+
+WAITING = 20  # losses of a GPU that are read at once
+
+
+class _Loss(NamedTuple):
+    """The loss () of a step, and the indices of its samples."""
+
+    epoch: int
+    step: int
+    value: torch.Tensor
+    indices: torch.Tensor
+    explain: Callable[[], str] | None
 
 
 class FiniteGuard:
     """Collects losses and stops the run (exit status 1) where one is not finite.
 
-    On a CPU at once; on a GPU every 20 steps and before anything is saved, so that no step waits for the
-    device and last.pt stays good.
+    On a CPU at once; on a GPU every 20 steps and before anything is saved, so that no step waits
+    for the device and last.pt stays good.
     """
 
     def __init__(self, last_good: Path) -> None:
         self.last_good = last_good
-        self._waiting: list[
-            tuple[int, int, torch.Tensor, torch.Tensor, Callable[[], str] | None]
-        ] = []
+        self._waiting: list[_Loss] = []
 
     def add(
         self,
@@ -33,43 +43,47 @@ class FiniteGuard:
         indices: torch.Tensor,
         explain: Callable[[], str] | None = None,
     ) -> None:
-        """Note the loss (a scalar) of a step and its sample indices; `explain()` says more where it is not finite."""
-        if loss.device.type == "cpu" and math.isfinite(loss.item()):
+        """Note the loss (a scalar) of a step; `explain()` says more where it is not finite."""
+        is_on_cpu = loss.device.type == "cpu"
+        if is_on_cpu and math.isfinite(loss.item()):
             return  # the usual step, in one read
-        self._waiting.append((epoch, step, loss.detach(), indices, explain))
-        if loss.device.type == "cpu" or len(self._waiting) >= 20:
+        self._waiting.append(_Loss(epoch, step, loss.detach(), indices, explain))
+        if is_on_cpu or len(self._waiting) >= WAITING:
             self.check()
 
     def check(self) -> None:
-        """Read the waiting losses; NonFiniteError names epoch, step, samples and the last good checkpoint."""
-        waiting, self._waiting = self._waiting, []
-        values = (
-            torch.stack([loss.float().reshape(()) for _, _, loss, *_ in waiting]).tolist()
-            if waiting
-            else []
-        )
-        for value, (epoch, step, _, indices, explain) in zip(values, waiting, strict=True):
-            if not math.isfinite(value):
-                shown = ", ".join(str(i) for i in indices.flatten()[:8].tolist())
-                more = ", …" if indices.numel() > 8 else ""
-                why = f"; {explain()}" if explain else ""
-                raise NonFiniteError(
-                    f"epoch {epoch}, step {step}: the loss is {value} (samples {shown}{more}){why}; {self._good()}"
-                )
+        """Read the waiting losses; NonFiniteError names step, samples and the last checkpoint."""
+        if not self._waiting:
+            return
+        losses = self._waiting
+        self._waiting = []
+        values = torch.stack([loss.value.float().reshape(()) for loss in losses]).tolist()
+        for value, loss in zip(values, losses, strict=True):
+            if math.isfinite(value):
+                continue
+            shown = ", ".join(map(str, loss.indices.flatten()[:8].tolist()))
+            if loss.indices.numel() > 8:
+                shown += ", …"
+            where = f"epoch {loss.epoch}, step {loss.step}"
+            problem = f"{where}: the loss is {value} (samples {shown})"
+            if loss.explain:
+                problem += f"; {loss.explain()}"
+            raise NonFiniteError(f"{problem}; {self._good()}")
 
     def check_weights(self, step: int, state: Mapping[str, Any]) -> None:
         """NonFiniteError where a collected state holds a tensor that is not finite."""
         for name, item in state.items():
-            for key, value in item.items() if isinstance(item, Mapping) else ():
-                if (
-                    isinstance(value, torch.Tensor)
-                    and value.is_floating_point()
-                    and not value.isfinite().all()
-                ):
+            if not isinstance(item, Mapping):
+                continue
+            for key, value in item.items():
+                is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+                if is_float and not value.isfinite().all():
                     raise NonFiniteError(f"step {step}: {name} {key} is not finite; {self._good()}")
 
     def _good(self) -> str:
-        return f"last good checkpoint: {self.last_good if self.last_good.is_file() else 'none yet'}"
+        if not self.last_good.is_file():
+            return "last good checkpoint: none yet"
+        return f"last good checkpoint: {self.last_good}"
 
 
 class StopSignals:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from common import samples
-from common.cli import UserError
-from common.files import atomic_save, keep_newest
+from common.errors import UserError
+from common.files import atomic_save
 from common.images_read import DAMAGE, CorruptImage, why_unreadable
 from common.text import require_file
 
@@ -75,9 +75,10 @@ def check_images(
 def left_out(paths: Sequence[str | Path], positions: np.ndarray, what: str) -> str:
     """The line that says which images `check_images` found unreadable, up to five by name."""
     shown = ", ".join(str(paths[int(k)]) for k in positions[:5])
-    more = f" and {len(positions) - 5} more" if len(positions) > 5 else ""
+    if len(positions) > 5:
+        shown += f" and {len(positions) - 5} more"
     count = f"{len(positions)} of {len(paths)} images"
-    return f"{what}: {count} cannot be read and are left out: {shown}{more}"
+    return f"{what}: {count} cannot be read and are left out: {shown}"
 
 
 def _stamps(names: list[str], what: str) -> np.ndarray:
@@ -171,26 +172,27 @@ def _is_beyond(tile: Any, image: Image.Image, size: int) -> bool:
         return offset >= size
     width = extents[2] - extents[0]
     height = extents[3] - extents[1]
-    details = arguments if isinstance(arguments, tuple) else (arguments,)
-    stride = details[1] if len(details) > 1 else 0
+    if not isinstance(arguments, tuple):
+        arguments = (arguments,)
+    mode, stride = (*arguments, 0)[:2]
     if not stride:
-        bits = {"1": 1, "RGB": 24, "RGBA": 32, "CMYK": 32}.get(details[0], 8)
+        bits = {"1": 1, "RGB": 24, "RGBA": 32, "CMYK": 32}.get(mode, 8)
         stride = (width * bits + 7) // 8
     return offset + stride * height > size
 
 
 def _in_threads(function: Callable[[str], Any], names: list[str], title: str) -> list[Any]:
     """function(name) for every name, in order; threads, because network drives answer slowly."""
-    chunks = [names[k : k + CHUNK] for k in range(0, len(names), CHUNK)]
+
+    def of_chunk(start: int) -> list[Any]:
+        return list(map(function, names[start : start + CHUNK]))
+
+    starts = range(0, len(names), CHUNK)
     with ThreadPoolExecutor(THREADS) as pool:
-        results = pool.map(_each, repeat(function), chunks)
+        results = pool.map(of_chunk, starts)
         # disable=None: quiet where the output is no terminal
-        shown = tqdm(results, title, len(chunks), leave=False, delay=2, disable=None)
+        shown = tqdm(results, title, len(starts), leave=False, delay=2, disable=None)
         return list(chain.from_iterable(shown))
-
-
-def _each(function: Callable[[str], Any], names: list[str]) -> list[Any]:
-    return [function(name) for name in names]
 
 
 def _cache_file(names: list[str]) -> Path:
@@ -218,4 +220,10 @@ def _remember(names: list[str], stamps: np.ndarray) -> None:
         for left in path.parent.glob(".*.part"):  # by a killed process; one that lives looks again
             left.unlink(missing_ok=True)
         atomic_save(path, write)
-        keep_newest(path.parent.glob("*.npy"), LISTS_KEPT)
+        newest_last = sorted(path.parent.glob("*.npy"), key=_time_of)
+        for old in newest_last[:-LISTS_KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def _time_of(path: Path) -> float:
+    return path.stat().st_mtime

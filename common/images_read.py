@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.text import require_file
 
 # What Pillow's decoders raise for damaged files: another class for every kind of damage.
@@ -120,7 +120,9 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     into files of 16. The file does not say so; its brightest pixel does. White is 255 up to 255,
     4095 up to 4095, else 65535; of floating-point numbers up to 1 it is 1.
     """
-    limits = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)
+    limits = [255, 4095, 65535]
+    if values.dtype.kind == "f":
+        limits.insert(0, 1)
     values = np.nan_to_num(values.astype(np.float64)).clip(0, 65535)
     highest = values.max(initial=0)
     white = next(limit for limit in limits if highest <= limit)
@@ -129,8 +131,10 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 def _is_dark(image: Image.Image) -> bool:
     """Whether 12 bits hold every colour of a picture of 16 bits, of which Pillow kept 8."""
-    bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
-    return all(highest < 4096 >> 8 for _, highest in bands)
+    bands: Any = image.getextrema()
+    if image.mode == "LA":
+        bands = bands[:1]
+    return all(highest < 4096 >> 8 for _, highest in bands[:3])
 
 
 def _from_sixteen_bits(path: Path) -> Image.Image:
@@ -253,4 +257,6 @@ def _first(values: np.ndarray, is_strange: np.ndarray) -> tuple[Any, str]:
     """The first strange pixel, in plain numbers, and where it is."""
     row, column = np.argwhere(is_strange)[0].tolist()
     value = values[row, column].tolist()
-    return tuple(value) if isinstance(value, list) else value, f"row {row}, column {column}"
+    if isinstance(value, list):
+        value = tuple(value)
+    return value, f"row {row}, column {column}"

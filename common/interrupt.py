@@ -4,8 +4,9 @@ An entry script imports this module before anything else, for importing torch ta
 
     import common.interrupt  # noqa: F401
 
-It acts only where the importing module is the program itself (`__main__` of a file). In a test, a notebook or
-somebody else's program it changes nothing. `common.cli.run_main` gives the handlers back before it starts.
+It acts only where the importing module is the program itself (`__main__` of a file). In a test, a
+notebook or somebody else's program it changes nothing. `common.cli.run_main` gives the handlers
+back before it starts.
 """
 
 import contextlib
@@ -15,13 +16,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
-_before: dict[int, object] = {}
+_before: dict[int, Any] = {}
 
 
 def quit_at_once() -> None:
-    """From now on SIGINT and SIGTERM end the process at once; no exception that an `except` could swallow."""
+    """From now on SIGINT and SIGTERM end the process at once, past every `except`."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in SAID:
@@ -38,7 +40,7 @@ def _quit(number: int, _frame: FrameType | None) -> None:
 
 
 def _is_imported_by_a_program() -> bool:
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name != __name__ and not name.startswith("importlib."):
@@ -62,7 +64,7 @@ def _take() -> None:
 
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """Inside, the handlers are those from before this module was imported; afterwards they are its own."""
+    """Inside, the handlers from before this module was imported; afterwards its own again."""
     was_taken = bool(_before)
     give_back()
     try:

@@ -1,8 +1,9 @@
-"""Loaders whose order comes from (seed, epoch) and whose augmentation comes from (seed, epoch, sample index).
+"""Loaders whose order comes from (seed, epoch), whose augmentation from (seed, epoch, index).
 
 So results depend neither on the number of workers nor on where a run was interrupted.
 """
 
+import contextlib
 import hashlib
 import os
 import random
@@ -20,7 +21,7 @@ from common.images_read import CorruptImage
 
 def seed_of(*parts: int) -> int:
     """A 63-bit seed from integers, the same on every machine."""
-    text = ",".join(str(int(p)) for p in parts).encode()
+    text = ",".join(map(str, map(int, parts))).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
@@ -32,9 +33,9 @@ def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
 class EpochSampler:
     """A batch sampler that yields lists of (epoch, index), and can start inside an epoch.
 
-    Every process walks the same permutation. A global batch is `batch_size` rows for each process; the
-    last one, where it is short, is split as evenly as possible, without padding (`drop_last` leaves it
-    out; so is one with fewer rows than processes).
+    Every process walks the same permutation. A global batch is `batch_size` rows for each process;
+    the last one, where it is short, is split as evenly as possible, without padding (`drop_last`
+    leaves it out; so is one with fewer rows than processes).
     """
 
     def __init__(
@@ -47,65 +48,81 @@ class EpochSampler:
         world: int = 1,
         drop_last: bool = False,
     ) -> None:
-        self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
+        self.n = n
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
         whole, rest = divmod(n, batch_size * world)
         self.batches = whole + int(rest >= world and not drop_last)
-        self.epoch, self.start = 0, 0
+        self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch and its first batch (`run.progress.epoch`, `run.progress.batch`)."""
-        self.epoch, self.start = epoch, start
+        self.epoch = epoch
+        self.start = start
 
     def __len__(self) -> int:
         return max(0, self.batches - self.start)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, size = epoch_order(self.n, self.seed, self.epoch), self.batch_size * self.world
-        for b in range(self.start, self.batches):
-            rows = order[b * size : (b + 1) * size].tensor_split(self.world)[self.rank]
-            yield [(self.epoch, int(i)) for i in rows]
+        order = epoch_order(self.n, self.seed, self.epoch)
+        size = self.batch_size * self.world
+        for number in range(self.start, self.batches):
+            whole = order[number * size : (number + 1) * size]
+            mine = whole.tensor_split(self.world)[self.rank]
+            yield [(self.epoch, index) for index in mine.tolist()]
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Python's, NumPy's and torch's global streams from a seed inside, as they were after it."""
+    of_python = random.getstate()
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    of_torch = torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - augmentations of libraries draw from it
+    # torch.manual_seed also visits the GPUs: 30 times slower.
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        torch.set_rng_state(of_torch)
 
 
 class Seeded(Dataset):
-    """Item (epoch, index) of `dataset`, drawn with random, numpy and torch seeded for it and restored after.
+    """Item (epoch, index) of `dataset`, drawn with the global streams seeded for it.
 
     Returns (index, item); item is None where `skip_corrupt` and the file could not be decoded.
     """
 
-    def __init__(
-        self, dataset: Sequence[Any] | Dataset, seed: int, *, skip_corrupt: bool = False
-    ) -> None:
-        self.dataset, self.seed, self.skip_corrupt = dataset, seed, skip_corrupt
+    def __init__(self, dataset: Any, seed: int, *, skip_corrupt: bool = False) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.skip_corrupt = skip_corrupt
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Any]:
         epoch, index = key
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-        seed = seed_of(self.seed, epoch, index)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - augmentations of libraries draw from the global stream
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed also visits the GPUs: 30 times slower
-        try:
-            return index, self.dataset[index]
-        except CorruptImage:
-            if not self.skip_corrupt:
-                raise
-            return index, None
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
-            torch.set_rng_state(states[2])
+        with _seeded(seed_of(self.seed, epoch, index)):
+            try:
+                return index, self.dataset[index]
+            except CorruptImage:
+                if not self.skip_corrupt:
+                    raise
+                return index, None
 
 
 class Batch(NamedTuple):
-    """A batch: what the data set gives, collated; the sample indices (B,) int64; how many were skipped."""
+    """What the data set gives, collated; the sample indices (B,) int64; how many were skipped."""
 
     data: Any
-    index: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # tuple has a method of this name
     skipped: int
 
 
@@ -113,26 +130,25 @@ class _Collate:
     def __init__(self, collate: Callable[[list], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, pairs: list[tuple[int, Any]]) -> Batch:
-        kept = [(index, item) for index, item in pairs if item is not None]
-        data = self.collate([item for _, item in kept]) if kept else None
-        return Batch(
-            data,
-            torch.tensor([index for index, _ in kept], dtype=torch.int64),
-            len(pairs) - len(kept),
-        )
+    def __call__(self, pairs: Sequence[tuple[int, Any]]) -> Batch:
+        kept = [pair for pair in pairs if pair[1] is not None]
+        skipped = len(pairs) - len(kept)
+        if not kept:
+            return Batch(None, torch.empty(0, dtype=torch.int64), skipped)
+        indices, items = zip(*kept, strict=True)
+        return Batch(self.collate(list(items)), torch.tensor(indices, dtype=torch.int64), skipped)
 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
-    """Of a loader worker: a signal to the process group (torchrun, timeout, Slurm) is for the run, which ends it."""
+    """Of a loader worker: a signal to the process group (torchrun, timeout) is for the run."""
     os.setpgid(0, 0)
 
 
 def loader_processes(wanted: int) -> int:
     """`wanted`, but no more than the CPU cores that this process may use."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     return min(wanted, cores)
 
 
@@ -147,25 +163,20 @@ def train_loader(
     skip_corrupt: bool = False,
     collate: Callable[[list], Any] = default_collate,
 ) -> DataLoader:
-    """A loader of `Batch`es over this process's share; call `loader.batch_sampler.set_epoch` each epoch.
+    """A loader of `Batch`es over this process's share.
 
-    It has a generator of its own: a DataLoader draws a number each time it is walked, from the global stream
-    unless told otherwise, and a run resumed inside an epoch walks it once more.
+    Call `loader.batch_sampler.set_epoch` each epoch.
     """
-    rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler(
-        len(dataset), batch_size, seed=seed, rank=rank, world=world, drop_last=drop_last
+        len(dataset),
+        batch_size,
+        seed=seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        drop_last=drop_last,
     )
-    return DataLoader(
-        Seeded(dataset, seed, skip_corrupt=skip_corrupt),
-        batch_sampler=sampler,
-        collate_fn=_Collate(collate),
-        num_workers=loader_processes(workers),
-        worker_init_fn=_in_a_group_of_its_own,
-        persistent_workers=workers > 0,
-        pin_memory=accelerator.device.type == "cuda",
-        generator=torch.Generator(),
-    )
+    seeded = Seeded(dataset, seed, skip_corrupt=skip_corrupt)
+    return _loader(seeded, sampler, accelerator, workers, collate, persistent=workers > 0)
 
 
 def eval_loader(
@@ -179,18 +190,35 @@ def eval_loader(
 ) -> DataLoader:
     """A loader of `Batch`es over every world-th sample, in order, each once, without padding.
 
-    `skip_corrupt` leaves unreadable images out: `Batch.skipped` counts them, `Batch.index` names the others, and
-    `Batch.data` is None where nothing in the batch could be read. What is measured then is not the whole set:
-    say so beside it.
+    `skip_corrupt` leaves unreadable images out: `Batch.skipped` counts them, `Batch.index` names
+    the others, and `Batch.data` is None where nothing in the batch could be read. What is measured
+    then is not the whole set: say so beside it.
     """
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-    batches = [[(0, i) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
+    keys = [(0, index) for index in mine]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    seeded = Seeded(dataset, 0, skip_corrupt=skip_corrupt)
+    return _loader(seeded, batches, accelerator, workers, collate, persistent=False)
+
+
+def _loader(
+    dataset: Seeded,
+    batches: Any,
+    accelerator: Accelerator,
+    workers: int,
+    collate: Callable[[list], Any],
+    *,
+    persistent: bool,
+) -> DataLoader:
+    # Walking a DataLoader draws a number from its generator, else from the global stream, and a run
+    # that is resumed inside an epoch walks it once more.
     return DataLoader(
-        Seeded(dataset, 0, skip_corrupt=skip_corrupt),
+        dataset,
         batch_sampler=batches,
         collate_fn=_Collate(collate),
         num_workers=loader_processes(workers),
         worker_init_fn=_in_a_group_of_its_own,
+        persistent_workers=persistent,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
     )
@@ -199,10 +227,10 @@ def eval_loader(
 def gather_in_order(
     index: torch.Tensor, *rows: torch.Tensor, accelerator: Accelerator
 ) -> list[torch.Tensor]:
-    """Rows of all processes, on the CPU, sorted by sample index, each sample once; the index comes first."""
-    parts = [[t.detach().cpu() for t in (index, *rows)]]
+    """Index and rows of all processes, on the CPU, sorted by index, each sample once."""
+    parts = [[values.detach().cpu() for values in (index, *rows)]]
     if accelerator.num_processes > 1:
         parts = gather_object(parts)
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     order = whole[0].argsort()
-    return [t[order] for t in whole]
+    return [values[order] for values in whole]

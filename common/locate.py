@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import samples
-from common.cli import UserError
 from common.download import fetched
+from common.errors import UserError
 from common.text import expanded
 
 ENVIRONMENT = "WSL_DATA_DIR"
@@ -62,19 +62,7 @@ def locate(
         path = expanded(given)
         if _has(path, holds, download):
             return Location(path, samples.is_sample(path))
-        shown = f"{flag} {path}" if flag else str(path)
-        problem = f"{shown} does not exist ({name})"
-        if path.exists():
-            problem = f"{name} is not in {shown}"
-        serves = "; --sample runs on the offline sample" if sample else ""
-        short = "; or --sample" if sample else ""
-        raise UserError(
-            _first_that_fits(
-                f"{problem}; {how_to_get}{serves}",
-                f"{problem}; {how_to_get}{short}",
-                f"{problem}{serves}",
-            )
-        )
+        raise UserError(_not_there(name, path, flag, how_to_get, sample))
 
     places = [expanded(default)]
     if os.environ.get(ENVIRONMENT):
@@ -87,18 +75,35 @@ def locate(
         return Location(places[-1], False)
 
     problem = f"{name} is not in {places[0]}"
-    way = f"or give its folder with {flag}" if flag else "or give its path"
+    way = "or give its path"
+    if flag:
+        way = f"or give its folder with {flag}"
     if sample is not None and may_fall_back:
         return _sample(sample, f"{problem}: put it there, {way}; this run uses the offline sample")
 
     hint = f"a sample of it: python -m common.samples {sample} DIR"
     if sample is None:
         hint = _without_sample(name, with_sample)
-    raise UserError(
-        _first_that_fits(
-            f"{problem}; {how_to_get}, {way}; {hint}",
-            f"{problem}: put it there, {way}; {hint}",
-        )
+    long = f"{problem}; {how_to_get}, {way}; {hint}"
+    short = f"{problem}: put it there, {way}; {hint}"
+    raise UserError(_first_that_fits(long, short))
+
+
+def _not_there(name: str, path: Path, flag: str | None, how_to_get: str, sample: str | None) -> str:
+    """What to tell about a path that was given and does not hold the data set."""
+    shown = str(path)
+    if flag:
+        shown = f"{flag} {path}"
+    problem = f"{shown} does not exist ({name})"
+    if path.exists():
+        problem = f"{name} is not in {shown}"
+    if sample is None:
+        return _first_that_fits(f"{problem}; {how_to_get}", problem)
+    serves = "--sample runs on the offline sample"
+    return _first_that_fits(
+        f"{problem}; {how_to_get}; {serves}",
+        f"{problem}; {how_to_get}; or --sample",
+        f"{problem}; {serves}",
     )
 
 
@@ -130,8 +135,10 @@ def _without_sample(name: str, with_sample: Iterable[str] | None) -> str:
 
 def _first_that_fits(*messages: str) -> str:
     """The first message that two lines of a terminal hold, or the last one."""
-    fitting = [message for message in messages if len(f"error: {message}") <= 2 * LINE]
-    return fitting[0] if fitting else messages[-1]
+    for message in messages:
+        if len(f"error: {message}") <= 2 * LINE:
+            return message
+    return messages[-1]
 
 
 # --- the files of the MNIST family ---

@@ -5,12 +5,12 @@ from accelerate import Accelerator
 
 
 class Meter:
-    """Mean of what `add` was given since the last `compute`; exact over processes and after a resume."""
+    """Mean of what `add` was given since the last `compute`; exact over processes and resumes."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         has_float64 = accelerator.device.type in ("cpu", "cuda")
-        kind = torch.float64 if has_float64 else torch.float32
+        kind = (torch.float32, torch.float64)[has_float64]
         self.sums = torch.zeros(2, dtype=kind, device=accelerator.device)
 
     def add(self, mean: torch.Tensor, count: int) -> None:
@@ -18,20 +18,24 @@ class Meter:
         self.sums[0].add_(mean.detach(), alpha=count)
         self.sums[1].add_(count)
 
+    def _total(self) -> torch.Tensor:
+        """The sums of all processes, in every process."""
+        if self.accelerator.num_processes == 1:
+            return self.sums
+        return self.accelerator.reduce(self.sums, "sum")
+
+    def _keep_on_the_main_process(self, total: torch.Tensor) -> None:
+        self.sums.copy_(total)
+        if not self.accelerator.is_main_process:
+            self.sums.zero_()
+
     def synchronize(self) -> None:
         """Move all processes' sums to the main one (Run.save calls it on every process)."""
-        if self.accelerator.num_processes > 1:
-            total = self.accelerator.reduce(self.sums, "sum")
-            self.sums = total if self.accelerator.is_main_process else torch.zeros_like(total)
+        self._keep_on_the_main_process(self._total())
 
     def compute(self) -> float | None:
         """The mean over all processes, None without samples; starts again from zero."""
-        total = (
-            self.accelerator.reduce(self.sums, "sum")
-            if self.accelerator.num_processes > 1
-            else self.sums
-        )
-        value, count = total.tolist()
+        value, count = self._total().tolist()
         self.sums = torch.zeros_like(self.sums)
         return value / count if count else None
 
@@ -41,4 +45,4 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put the sums back, on the main process only: they are the sums of all."""
-        self.sums.copy_(state["sums"] if self.accelerator.is_main_process else torch.zeros(2))
+        self._keep_on_the_main_process(state["sums"])

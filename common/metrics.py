@@ -1,7 +1,7 @@
 """Average precision and F1: the counting that the papers share.
 
-What an absent class counts, how classes are averaged and which images take part differs between the papers and stays
-with each of them. What a tie counts is an argument here.
+What an absent class counts, how classes are averaged and which images take part differs between
+the papers and stays with each of them. What a tie counts is an argument here.
 """
 
 from typing import Literal, NamedTuple
@@ -9,24 +9,23 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Ties = Literal["earlier", "later", "shared"]
-MANY_SHARED = (
-    100  # above this many shared scores, sorting the rows is faster than looking each score up
-)
+# Above this many shared scores, sorting the rows is faster than looking each score up.
+MANY_SHARED = 100
 
 
 def ranks_of_positives(scores: np.ndarray, positive: np.ndarray, ties: Ties) -> np.ndarray:
-    """The rank of each positive among all scores of one class, 1 for the highest; (P,) int64, ascending.
+    """The rank of each positive among all scores of one class, from 1; (P,) int64, ascending.
 
     Args:
         scores: (n,), no NaN.
         positive: (n,) bool, P of them true.
-        ties: which of equal scores ranks first: the "earlier" row or the "later" one; with "shared" all of them
-            have the last rank of their group, as they pass a threshold together.
+        ties: which of equal scores ranks first: the "earlier" row or the "later" one; with "shared"
+            all of them have the last rank of their group, as they pass a threshold together.
     """
     if not positive.any():
         return np.zeros(0, np.int64)
 
-    # The values are sorted, which is faster than sorting an index; rows matter only where a score is shared.
+    # The values are sorted, which is faster than sorting an index: rows matter only in ties.
     ordered = np.sort(scores)
     of_positives = np.sort(scores[positive])[::-1]
     if ties == "shared":
@@ -56,14 +55,15 @@ def _falling(scores: np.ndarray, ties: Ties) -> np.ndarray:
 
 
 def precision_at_positives(scores: np.ndarray, positive: np.ndarray, ties: Ties) -> np.ndarray:
-    """The precision at the rank of each positive of one class, in the order of the ranks; (P,) float64.
+    """The precision at the rank of each positive of one class, by rising rank; (P,) float64.
 
     The mean over them is the average precision; arguments as in `ranks_of_positives`.
     """
     ranks = ranks_of_positives(scores, positive, ties)
     hits = np.arange(1, len(ranks) + 1)
     if ties == "shared":
-        hits = np.searchsorted(ranks, ranks, side="right")  # the positives of a group pass together
+        # The positives of a group pass together.
+        hits = np.searchsorted(ranks, ranks, side="right")
     return hits / ranks
 
 
@@ -72,7 +72,8 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, ties: Ties) -> f
 
         AP = 1 / P * sum over the positives of  (positives down to its rank) / rank
 
-    Arguments as in `ranks_of_positives`; with ties "shared" it is scikit-learn's `average_precision_score`.
+    Arguments as in `ranks_of_positives`; with ties "shared" it is scikit-learn's
+    `average_precision_score`.
     """
     precision = precision_at_positives(scores, positive, ties)
     if not len(precision):

@@ -8,16 +8,18 @@ from torch import nn
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule gets its own mode back, also after an error.
+    """Evaluation mode inside the block; then every submodule gets its own mode back.
 
     >>> with evaluating(network, average):
     ...     logits = network(images)
     """
-    before = [(module, module.training) for model in models for module in model.modules()]
+    before: dict[nn.Module, bool] = {}
+    for model in models:
+        before |= {module: module.training for module in model.modules()}
     for model in models:
         model.eval()
     try:
         yield
     finally:
-        for module, was_training in before:
+        for module, was_training in before.items():
             module.training = was_training

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.locate import IDX_FILES, find_idx
 from common.text import read_bytes
 
@@ -58,19 +58,20 @@ def read_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     UserError names what is missing, empty, of another type, or does not belong together.
     """
     paths = [find_idx(folder, name) or Path(folder) / name for name in IDX_FILES]
-    train_images, train_labels, test_images, test_labels = arrays = tuple(map(read_idx, paths))
+    train_images, train_labels, test_images, test_labels = map(read_idx, paths)
+    _check_pair(train_images, train_labels, paths[0], "training")
+    _check_pair(test_images, test_labels, paths[2], "test")
+    return train_images, train_labels, test_images, test_labels
 
-    for part, path, images, labels in (
-        ("training", paths[0], train_images, train_labels),
-        ("test", paths[2], test_images, test_labels),
-    ):
-        if images.size == 0 or labels.size == 0:
-            found = f"{path.name}: shape {images.shape}, labels {labels.shape}"
-            raise UserError(f"{folder}: holds no {part} images ({found})")
-        if images.ndim != 3 or labels.shape != images.shape[:1]:
-            found = f"images {images.shape} and labels {labels.shape}"
-            raise UserError(f"{path}: {found} do not belong together")
-        if images.dtype != np.uint8 or labels.dtype != np.uint8:
-            found = f"images of {images.dtype.name}, labels of {labels.dtype.name}"
-            raise UserError(f"{path}: {found}, expected uint8")
-    return arrays
+
+def _check_pair(images: np.ndarray, labels: np.ndarray, path: Path, part: str) -> None:
+    """UserError where images (n,28,28) and labels (n,) of a part do not belong together."""
+    if images.size == 0 or labels.size == 0:
+        found = f"{path.name}: shape {images.shape}, labels {labels.shape}"
+        raise UserError(f"{path.parent}: holds no {part} images ({found})")
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        found = f"images {images.shape} and labels {labels.shape}"
+        raise UserError(f"{path}: {found} do not belong together")
+    if images.dtype != np.uint8 or labels.dtype != np.uint8:
+        found = f"images of {images.dtype.name}, labels of {labels.dtype.name}"
+        raise UserError(f"{path}: {found}, expected uint8")

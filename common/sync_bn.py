@@ -1,12 +1,12 @@
-"""Batch norm over the images of all processes, so that several processes train as one with the whole batch.
+"""Batch norm over the images of all processes: several train as one with the whole batch.
 
     model = synchronised(model, accelerator)
 
-One class for every batch norm, on any device: torch's own SyncBatchNorm is for GPUs only, and its conversion drops
-the activation that timm keeps inside its norm layers.
+One class for every batch norm, on any device: torch's own SyncBatchNorm is for GPUs only, and its
+conversion drops the activation that timm keeps inside its norm layers.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from common.cli import UserError
+from common.errors import UserError
 
 PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 TIMM_NORMS = ("BatchNormAct2d", "SyncBatchNormAct")
@@ -24,7 +24,9 @@ TIMM_NORMS = ("BatchNormAct2d", "SyncBatchNormAct")
 def world_size() -> int:
     """The number of processes."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if is_distributed else 1
+    if not is_distributed:
+        return 1
+    return torch.distributed.get_world_size()
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -50,22 +52,22 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def batch_statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and biased variance of every channel over the batches of all processes, and the number of values.
+    """Mean and biased variance of every channel over all processes' batches, and how many values.
 
-    Each process takes two passes over its own n_i values: m_i is their mean, q_i the sum of their squared
-    distances from it. Together (Chan, Golub and LeVeque, 1979)
+    Each process takes two passes over its own n_i values: m_i is their mean, q_i the sum of their
+    squared distances from it. Together (Chan, Golub and LeVeque, 1979)
 
         n = sum_i n_i,    m = sum_i n_i m_i / n,    s = (1/n) sum_i [ q_i + n_i (m_i - m)^2 ].
 
-    The shorter E[x^2] - E[x]^2 loses every digit in float32 where the mean is large against the deviation.
+    The shorter E[x^2] - E[x]^2 loses every digit in float32 where the mean is large against the
+    deviation.
 
     Args:
         x: (N,C,...) float32 or float64; N may differ between processes, and be 0.
     Returns:
         m (C,), s (C,), n () of the dtype of x.
     """
-    others = [d for d in range(x.dim()) if d != 1]
-    shape = [1, -1, *[1] * (x.dim() - 2)]
+    others, shape = _axes(x)
     count = x.numel() // x.shape[1]
 
     mean = x.sum(others) / max(count, 1)
@@ -82,8 +84,15 @@ def batch_statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
     return mean, variance, total
 
 
+def _axes(x: torch.Tensor) -> tuple[list[int], list[int]]:
+    """The axes of (N,C,...) beside the channels, and the shape in which (C,) broadcasts to it."""
+    others = [0, *range(2, x.dim())]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    return others, shape
+
+
 class _Normalise(torch.autograd.Function):
-    """y = (x - m) r w + b with r = 1 / sqrt(s + eps), where m and s depend on the x of all processes.
+    """y = (x - m) r w + b with r = 1 / sqrt(s + eps); m and s depend on the x of all processes.
 
     With n values a channel over all processes, x' = (x - m) r and g = dL/dy the gradients are
 
@@ -102,7 +111,7 @@ class _Normalise(torch.autograd.Function):
         count: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, mean, rate, count)
-        shape = [1, -1, *[1] * (x.dim() - 2)]
+        _, shape = _axes(x)
         scale = rate if weight is None else rate * weight
         y = (x.to(mean.dtype) - mean.view(shape)) * scale.view(shape)
         if bias is not None:
@@ -112,8 +121,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, rate, count = ctx.saved_tensors
-        others = [d for d in range(x.dim()) if d != 1]
-        shape = [1, -1, *[1] * (x.dim() - 2)]
+        others, shape = _axes(x)
 
         g = gradient.to(mean.dtype)
         normalised = (x.to(mean.dtype) - mean.view(shape)) * rate.view(shape)
@@ -136,14 +144,16 @@ class _Normalise(torch.autograd.Function):
 def normalise_over_processes(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x normalised with the statistics of all processes' batches, gradients through both; and these statistics.
+    """x normalised with the statistics of all processes' batches, and these statistics.
+
+    Gradients run through x and the statistics.
 
     Args:
         x: (N,C,...) of any floating dtype; computed in float32 at least.
         weight, bias: (C,), or None for 1 and 0.
         eps: added to the variance.
     Returns:
-        y (N,C,...) of the dtype of x; mean (C,), biased variance (C,), number of values () as `batch_statistics`.
+        y (N,C,...) of the dtype of x; mean (C,), biased variance (C,), number of values ().
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
@@ -155,9 +165,9 @@ def normalise_over_processes(
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """Batch norm of (N,C,...) with the statistics of all processes' batches, then `drop` and `act`.
 
-    `drop` and `act` are what timm's norm layers hold besides (BatchNormAct2d); nothing otherwise. Parameters,
-    buffers and their names are those of the norm that it replaces. In one process, and in evaluation, it is
-    torch's own F.batch_norm.
+    `drop` and `act` are what timm's norm layers hold besides (BatchNormAct2d); nothing otherwise.
+    Parameters, buffers and their names are those of the norm that it replaces. In one process, and
+    in evaluation, it is torch's own F.batch_norm.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -167,7 +177,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
     @classmethod
     def in_place_of(cls, norm: _BatchNorm) -> "SynchronisedBatchNorm":
-        """The synchronised norm with the parameters, buffers, mode and followers of `norm` (they are shared)."""
+        """The synchronised norm that shares the parameters, buffers and followers of `norm`."""
         new = cls(
             norm.num_features,
             norm.eps,
@@ -204,22 +214,27 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
     def _move_running_statistics(
         self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor
     ) -> None:
-        """r <- (1 - a) r + a (statistic), unbiased variance; a is the momentum, or without one 1 / (batches so far)."""
-        self.num_batches_tracked += 1
+        """r <- (1 - a) r + a (statistic), with the unbiased variance.
+
+        a is the momentum, or without one 1 / (batches so far).
+        """
+        batches = cast(torch.Tensor, self.num_batches_tracked)
+        batches += 1
         unbiased = variance * count / (count - 1).clamp_min(1)
         for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
-            share = self.momentum
+            running = cast(torch.Tensor, running)
+            share: Any = self.momentum
             if share is None:
-                share = 1 / self.num_batches_tracked.to(running.dtype)
+                share = 1 / batches.to(running.dtype)
             running.lerp_(now.to(running.dtype), share)
 
 
 def synchronised(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The network with every batch norm (1d, 2d, 3d, timm's with their activations) over all processes.
+    """The network with every batch norm (1d, 2d, 3d, timm's) over all processes.
 
-    The network is changed in place and returned; where it is itself a batch norm, its replacement. Parameters,
-    buffers and state-dict keys stay; so do layer norms and everything else. A norm under several names is
-    replaced once, under all of them.
+    The network is changed in place and returned; where it is itself a batch norm, its replacement.
+    Parameters, buffers and state-dict keys stay; so do layer norms and everything else. A norm
+    under several names is replaced once, under all of them.
 
     Raises:
         UserError: several processes, and a layer with batch statistics of another kind.
@@ -228,7 +243,7 @@ def synchronised(model: nn.Module, accelerator: Accelerator) -> nn.Module:
         _refuse_other_norms(model)
     replaced: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
-        if _is_batch_norm(module):
+        if isinstance(module, _BatchNorm) and _is_batch_norm(module):
             replaced[module] = SynchronisedBatchNorm.in_place_of(module)
 
     for parent in list(model.modules()):
@@ -246,15 +261,13 @@ def _is_batch_norm(module: nn.Module) -> bool:
 
 
 def _refuse_other_norms(model: nn.Module) -> None:
-    """UserError for the first layer that keeps running statistics and is no batch norm that can be replaced."""
+    """UserError for the first layer with running statistics that `synchronised` does not know."""
     for name, module in model.named_modules():
         kind = type(module).__name__
-        keeps_statistics = getattr(module, "running_var", None) is not None
-        is_fine = isinstance(module, (SynchronisedBatchNorm, _InstanceNorm)) or kind.startswith(
-            "Frozen"
-        )
-        if keeps_statistics and not is_fine and not _is_batch_norm(module):
-            raise UserError(
-                f"{name or kind}: a {kind} cannot take its statistics over several processes; "
-                "train in one process, or take a network with plain batch norms"
-            )
+        is_known = isinstance(module, (SynchronisedBatchNorm, _InstanceNorm))
+        if is_known or _is_batch_norm(module) or kind.startswith("Frozen"):
+            continue
+        if getattr(module, "running_var", None) is not None:
+            problem = f"a {kind} cannot take its statistics over several processes"
+            advice = "train in one process, or take a network with plain batch norms"
+            raise UserError(f"{name or kind}: {problem}; {advice}")

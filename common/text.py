@@ -11,13 +11,14 @@ import os
 import re
 import stat
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 from xml.parsers import expat
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import atomic_write
 
 MARK = b"\xef\xbb\xbf"  # the byte-order mark of UTF-8, which Windows editors write
@@ -145,8 +146,7 @@ def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, list
         with path.open("rb") as file:
             lines = chain.from_iterable(_line_blocks(file, path))
             # Without skipinitialspace `a, "b, c"` would be three cells.
-            options = {"delimiter": delimiter, "skipinitialspace": True, "strict": True}
-            reader = csv.reader(lines, **options)
+            reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
             yield from _numbered_rows(reader, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -226,24 +226,26 @@ def read_json(path: str | Path, kind: type | tuple[type, ...] | None = None) -> 
 
 def is_kind(value: object, kind: type | tuple[type, ...]) -> bool:
     """isinstance, except that true and false are no numbers."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
     if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, kinds)
+        return bool in _kinds(kind)
+    return isinstance(value, kind)
 
 
 def kind_name(kind: type | tuple[type, ...]) -> str:
     """A kind of json value in words: "an object", "a list or null"."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    words = dict.fromkeys(KINDS.get(one, one.__name__) for one in kinds)
+    words = dict.fromkeys(KINDS.get(one, one.__name__) for one in _kinds(kind))
     return " or ".join(words)
+
+
+def _kinds(kind: type | tuple[type, ...]) -> tuple[type, ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
     return content
 
@@ -313,9 +315,10 @@ def whole(text: object, where: str, *, rounded: bool = False) -> int:
     "12.5" is an error; with `rounded` it is the nearest whole number, halves to the even one.
     """
     number = _number(text)
-    is_finite = number is not None and math.isfinite(number)
-    if is_finite and (rounded or number == math.floor(number)):
-        return round(number)
+    if number is not None and math.isfinite(number):
+        nearest = round(number)
+        if rounded or number == nearest:
+            return nearest
     expected = "a finite number" if rounded else "a whole number"
     raise UserError(f"{where}: expected {expected}, found {_shown(text)}")
 
@@ -346,7 +349,7 @@ def inside(root: str | Path, name: object, where: str) -> Path:
     if not isinstance(name, str):
         raise UserError(f"{where}: expected the name of a file, found {_shown(name)}")
 
-    parts = name.replace("\\", "/").split("/") if os.sep == "\\" else name.split("/")
+    parts = name.replace(os.sep, "/").split("/")
     is_absolute = name.startswith("/") or bool(Path(name).drive)
     if is_absolute or ".." in parts or "" in parts or set(parts) == {"."}:
         raise UserError(f"{where}: the name {_shown(name)} may lead out of its folder; refused")
@@ -382,5 +385,9 @@ def _shown(value: object) -> str:
     """A value as a message shows it: in quotes, shortened, json kinds in words."""
     if value is None or isinstance(value, dict | list | bool):
         return kind_name(type(value))
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
+    text = repr(value)
+    if isinstance(value, str) and not value.isprintable():
+        text = ascii(value)
+    if len(text) > 60:
+        text = f"{text[:56]}...{text[-1]}"
+    return text

@@ -1,9 +1,11 @@
 """What a claim is, a comparison between rows, and the judge of it.
 
-A claim names rows by patterns, never numbers: what the paper reports is looked up in paper.csv, what we measured
-in ours.csv, and the verdict is computed (sidebyside/verdict.py). The entries stand in sidebyside/register.py.
+A claim names rows by patterns, never numbers: what the paper reports is looked up in paper.csv,
+what we measured in ours.csv, and the verdict is computed (sidebyside/verdict.py). The entries stand
+in sidebyside/register.py.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +19,10 @@ from sidebyside.verdict import NOT_ENOUGH, Interval, combine, compare, reason
 class Claim:
     """`better` rows beat `worse` rows, other things equal.
 
-    `better`, `worse`, `where`: column -> pattern (case ignored, whole cell). Rows are compared when they agree in
-    all of the first five columns that `better` does not name. `source`: where the paper says it. `command`: how to
-    measure it on real data, where no row holds a command yet. `note`: what a reader of the verdict must know besides.
+    `better`, `worse`, `where`: column -> pattern (case ignored, whole cell). Rows are compared when
+    they agree in all of the first five columns that `better` does not name. `source`: where the
+    paper says it. `command`: how to measure it on real data, where no row holds a command yet.
+    `note`: what a reader of the verdict must know besides.
     """
 
     paper: str
@@ -57,18 +60,26 @@ class Pair:
 
     @property
     def apart(self) -> str:
-        """In which of torch and device the two rows were measured apart; "" where both are alike or not known."""
+        """In which of torch and device the two rows were measured apart; "" where in none known."""
         parts = []
         for column in ("torch", "device"):
-            one, other = self.better.cells[column], self.worse.cells[column]
+            one = self.better.cells[column]
+            other = self.worse.cells[column]
             if one and other and one != other:
                 parts.append(f"{column} {one} and {other}")
-        return f"measured with {', '.join(parts)}" if parts else ""
+        if not parts:
+            return ""
+        return f"measured with {', '.join(parts)}"
+
+
+def verdicts(pairs: Iterable[Pair]) -> list[str]:
+    """The verdict of each pair."""
+    return [pair.verdict for pair in pairs]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim, the paper's pairs of numbers, and our pairs on real data and on the sample with their verdicts."""
+    """A claim, the paper's pairs of numbers, and our judged pairs: real data, and the sample."""
 
     claim: Claim
     published: list[tuple[Row, Row]]
@@ -79,34 +90,48 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """The verdict on real data."""
-        return combine([p.verdict for p in self.real])
+        return combine(verdicts(self.real))
 
     @property
     def note(self) -> str:
         """The claim's note, once there are pairs on real data that it speaks of."""
-        return self.claim.note if self.real else ""
+        if not self.real:
+            return ""
+        return self.claim.note
 
     @property
     def on_sample(self) -> str:
         """The verdict of the same rule on the offline sample."""
-        return combine([p.verdict for p in self.sample])
+        return combine(verdicts(self.sample))
 
 
 def judge(claim: Claim, paper: Paper) -> Judgement:
     """Compare every pair of rows the claim speaks of."""
-    real, sample = (_judged(claim, rows) for rows in (paper.real, paper.samples))
-    used = [row for pair in real for row in (pair.better, pair.worse)]
-    waiting = [
-        r
-        for r in paper.real
-        if r.value is None and (_fits(claim, r, "better") or _fits(claim, r, "worse"))
-    ]
-    commands = dict.fromkeys(
-        row.cells["command"] for row in used or waiting if row.cells["command"]
-    )
+    real = _judged(claim, paper.real)
     return Judgement(
-        claim, _pairs(claim, paper.published), real, sample, list(commands) or [claim.command]
+        claim,
+        published=_pairs(claim, paper.published),
+        real=real,
+        sample=_judged(claim, paper.samples),
+        commands=_commands(claim, paper, real),
     )
+
+
+def _commands(claim: Claim, paper: Paper, judged: Sequence[Pair]) -> list[str]:
+    """Those that measured the judged pairs; else of rows without a number; else the claim's."""
+    rows: list[Row] = []
+    for pair in judged:
+        rows += [pair.better, pair.worse]
+    if not judged:
+        rows = [row for row in paper.real if row.value is None and _speaks_of(claim, row)]
+
+    commands = dict.fromkeys(row.cells["command"] for row in rows)
+    commands.pop("", None)
+    return list(commands) or [claim.command]
+
+
+def _speaks_of(claim: Claim, row: Row) -> bool:
+    return _fits(claim, row, claim.better) or _fits(claim, row, claim.worse)
 
 
 def judge_all(papers: Iterable[Paper], claims: Sequence[Claim]) -> list[Judgement]:
@@ -128,8 +153,9 @@ def _judged(claim: Claim, rows: Sequence[Row]) -> list[Pair]:
 
 
 def _obstacle(better: Row, worse: Row) -> str:
-    """Why two rows with the same name of task are no measurements of the same; "" where nothing speaks against it."""
-    one, other = better.cells["data_sha"], worse.cells["data_sha"]
+    """Why two rows of one task's name are no measurements of the same; "" where they may be."""
+    one = better.cells["data_sha"]
+    other = worse.cells["data_sha"]
     if one and other and one != other:
         return f"measured on other data ({one} and {other})"
     if units_differ(better, worse):
@@ -138,20 +164,21 @@ def _obstacle(better: Row, worse: Row) -> str:
 
 
 def _pairs(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    shared = [c for c in KEY if c not in claim.better]
-    known = [r for r in rows if r.value is not None]
-    worse = [r for r in known if _fits(claim, r, "worse")]
-    return [
-        (b, w)
-        for b in known
-        if _fits(claim, b, "better")
-        for w in worse
-        if b is not w and all(b.cells[c] == w.cells[c] for c in shared)
-    ]
+    """The pairs (better, worse) that the claim compares, among the rows that have a number."""
+    shared = [column for column in KEY if column not in claim.better]
+    known = [row for row in rows if row.value is not None]
+    better = [row for row in known if _fits(claim, row, claim.better)]
+    worse = [row for row in known if _fits(claim, row, claim.worse)]
+
+    pairs = []
+    for one, other in itertools.product(better, worse):
+        if one is not other and one.pick(shared) == other.pick(shared):
+            pairs.append((one, other))
+    return pairs
 
 
-def _fits(claim: Claim, row: Row, side: str) -> bool:
-    patterns = {**claim.where, **getattr(claim, side)}
-    return all(
-        re.fullmatch(pattern, row.cells[column], re.I) for column, pattern in patterns.items()
-    )
+def _fits(claim: Claim, row: Row, side: Mapping[str, str]) -> bool:
+    for column, pattern in {**claim.where, **side}.items():
+        if not re.fullmatch(pattern, row.cells[column], re.I):
+            return False
+    return True

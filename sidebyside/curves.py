@@ -1,6 +1,7 @@
-"""Learning curves as inline SVG: a line for the mean over runs, a band for their spread; of curves.csv and of runs.
+"""Learning curves as inline SVG: a line for the mean over runs, a band for their spread.
 
-Points have a marker, so that a run of one epoch is seen.
+They are drawn of curves.csv and of run directories. Points have a marker, so that a run of one
+epoch is seen.
 """
 
 import math
@@ -10,20 +11,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sidebyside.markup import slug, text
-from sidebyside.metrics import FIXED, is_number, mean_curve
-from sidebyside.records import Curve, Paper
+from sidebyside.metrics import FIXED, Curve, by_epoch, curve_of, is_number, mean_curve
+from sidebyside.records import Paper
 from sidebyside.runs import RunFolder, groups, names
 from sidebyside.wording import mean_and_spread, show
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 52, 10, 12, 34
+# Of a chart, in units of its view box: the size, and the margins around the plot.
+WIDTH = 460
+HEIGHT = 260
+LEFT = 52
+RIGHT = 10
+TOP = 12
+BOTTOM = 34
 COLOURS = 6
 LINES = 2 * COLOURS  # of one chart: each colour drawn through and dashed
 MARKED = 15  # points of a line, up to which each gets a marker
 OTHER = "other"  # in the place of a paper, for runs that no paper's script made
 _WANTED = re.compile(r"acc|mAP|f1|loss|top|iou|pxap|disambiguation", re.I)
 _CONTEXT = re.compile(
-    r"^(ds|dataset|dataset_name|data|data_dir|domain|partial_type|q|rate|simulate_partial_\w+|mo|model|model_name"
-    r"|architecture|image_size|mnist_\w+)$"
+    r"^(ds|dataset|dataset_name|data|data_dir|domain|partial_type|q|rate|simulate_partial_\w+"
+    r"|mo|model|model_name|architecture|image_size|mnist_\w+)$"
 )
 
 
@@ -31,21 +38,15 @@ _CONTEXT = re.compile(
 
 
 def curve(label: str, runs: Sequence[RunFolder], split: str, metric: str) -> Curve | None:
-    """The curve of one metric over runs that differ only in seed; None where they have no point of it."""
+    """The curve of a metric over runs that differ only in seed; None where there is no point."""
     points = mean_curve([run.lines for run in runs], split, metric)
     if not points:
         return None
-    epochs, mean, std, counts = (list(column) for column in zip(*points, strict=True))
 
-    longest = max(_last_epoch(run, split, metric) for run in runs)
-    if longest > epochs[-1]:
-        label = f"{label} (to epoch {show(epochs[-1])}, where the first of them ends)"
-    return Curve(label, epochs, mean, std, counts[0])
-
-
-def _last_epoch(run: RunFolder, split: str, metric: str) -> float:
-    known = [l["epoch"] for l in run.lines if l["split"] == split and is_number(l.get(metric))]
-    return max(known, default=-math.inf)
+    last = points[-1].epoch
+    if any(max(by_epoch(run.lines, split, metric), default=last) > last for run in runs):
+        label = f"{label} (to epoch {show(last)}, where the first of them ends)"
+    return curve_of(label, points)
 
 
 def measured(paper: Paper) -> str:
@@ -58,18 +59,25 @@ def measured(paper: Paper) -> str:
 
 
 def charts(paper: str, runs: Sequence[RunFolder], named: dict[Path, str] | None = None) -> str:
-    """All charts of one paper's runs: for each task (data, network) and metric, a line for each experiment."""
+    """All charts of one paper's runs: for each task and metric, a line for each experiment."""
     named = named or names(runs)
     figures = []
     for (is_sample, task), own in sorted(_by_task(runs).items(), key=str):
         labelled = groups(own, named)
-        told = ", ".join(f"{k} {v.rstrip('/').rpartition('/')[2]}" for k, v in task)
+        told = ", ".join(f"{key} {_last_part(value)}" for key, value in task)
         for split, metric in _metrics(own):
-            found = [curve(label, group, split, metric) for label, group in labelled.items()]
-            lines = [c for c in found if c is not None]
+            lines = []
+            for label, group in labelled.items():
+                line = curve(label, group, split, metric)
+                if line is not None:
+                    lines.append(line)
             title = f"{paper}: {split} {metric}{_SAMPLE[is_sample]}"
             figures += _figures(title, told, lines)
     return "\n".join(figures)
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 _SAMPLE = {
@@ -83,18 +91,25 @@ _Task = tuple[bool | None, tuple[tuple[str, str], ...]]
 def _by_task(runs: Sequence[RunFolder]) -> dict[_Task, list[RunFolder]]:
     tasks: dict[_Task, list[RunFolder]] = defaultdict(list)
     for run in runs:
-        settings = run.experiment.items()
-        task = [(k, str(v)) for k, v in settings if _CONTEXT.match(k) and v not in (None, "")]
+        task = []
+        for key, value in run.experiment.items():
+            if _CONTEXT.match(key) and value not in (None, ""):
+                task.append((key, str(value)))
         tasks[run.is_sample, tuple(sorted(task))].append(run)
     return tasks
 
 
 def _metrics(runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
     """What to draw: evaluation figures first, then the training loss; six at most."""
-    found = dict.fromkeys(pair for run in runs for pair in _numbers_of(run))
+    found: dict[tuple[str, str], None] = {}
+    for run in runs:
+        found.update(dict.fromkeys(_numbers_of(run)))
+
     wanted = [pair for pair in found if _WANTED.search(pair[1])] or list(found)
-    evaluation = [pair for pair in wanted if pair[0] not in ("train", "start", "runs")]
-    return [*evaluation[:5], *[pair for pair in wanted if pair == ("train", "loss")]]
+    chosen = [pair for pair in wanted if pair[0] not in ("train", "start", "runs")][:5]
+    if ("train", "loss") in wanted:
+        chosen.append(("train", "loss"))
+    return chosen
 
 
 def _numbers_of(run: RunFolder) -> Iterator[tuple[str, str]]:
@@ -112,8 +127,10 @@ def _figures(title: str, task: str, lines: Sequence[Curve]) -> list[str]:
     pages = [lines[k : k + LINES] for k in range(0, len(lines), LINES)]
     figures = []
     for number, page in enumerate(pages, 1):
-        part = f" ({number} of {len(pages)})" if len(pages) > 1 else ""
-        figures.append(_figure(title + part, task, page))
+        told = title
+        if len(pages) > 1:
+            told += f" ({number} of {len(pages)})"
+        figures.append(_figure(told, task, page))
     return figures
 
 
@@ -121,11 +138,11 @@ class _Frame:
     """Where an epoch and a value lie in the chart, in units of its view box."""
 
     def __init__(self, lines: Sequence[Curve]) -> None:
-        low = min(m - s for c in lines for m, s in zip(c.mean, c.std, strict=True))
-        high = max(m + s for c in lines for m, s in zip(c.mean, c.std, strict=True))
+        low = min(min(line.lower) for line in lines)
+        high = max(max(line.upper) for line in lines)
         self.low, self.high = _widened(low, high)
-        self.first = min(c.epochs[0] for c in lines)
-        self.last = max(c.epochs[-1] for c in lines)
+        self.first = min(line.epochs[0] for line in lines)
+        self.last = max(line.epochs[-1] for line in lines)
         if not self.last > self.first:
             self.last = self.first + 1
 
@@ -139,9 +156,12 @@ class _Frame:
     def point(self, epoch: float, value: float) -> str:
         return f"{self.x(epoch):.1f},{self.y(value):.1f}"
 
+    def points(self, epochs: Sequence[float], values: Sequence[float]) -> list[str]:
+        return list(map(self.point, epochs, values))
+
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """The range, where it is empty or too narrow for its numbers with a tenth of their size around it."""
+    """The range; where it is too narrow for its numbers, with a tenth of their size around it."""
     size = max(abs(low), abs(high))
     if high - low > size * 1e-9:
         return low, high
@@ -155,15 +175,16 @@ def _figure(title: str, task: str, lines: Sequence[Curve]) -> str:
     for number, line in enumerate(lines):
         parts += _drawn(frame, line, number)
 
-    told = "; ".join(f"{c.label} {show(c.mean[-1])}" for c in lines)
-    counts = sorted({c.runs for c in lines})
+    told = "; ".join(f"{line.label} {show(line.mean[-1])}" for line in lines)
+    label = text(f"{title}; last values: {told}")
+    counts = sorted({line.runs for line in lines})
     spread = "one run"
     if counts[-1] > 1:
         spread = f"mean over {'/'.join(map(str, counts))} runs, band: one standard deviation"
     return (
         f'<figure class="chart" id="{slug(f"{title} {task}")}">'
         f"<figcaption><strong>{text(title)}</strong><br>{text(task)}; {spread}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(f"{title}; last values: {told}")}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>{_legend(lines)}</figure>"
     )
 
@@ -184,21 +205,25 @@ def _axes(frame: _Frame) -> list[str]:
     return parts
 
 
-def _drawn(frame: _Frame, c: Curve, number: int) -> list[str]:
+def _drawn(frame: _Frame, curve: Curve, number: int) -> list[str]:
     """A curve: band, line, markers; at one epoch the band is an upright stroke."""
     style = f"c{number % COLOURS}"
-    line = [frame.point(e, m) for e, m in zip(c.epochs, c.mean, strict=True)]
-    up = [frame.point(e, m + s) for e, m, s in zip(c.epochs, c.mean, c.std, strict=True)]
-    down = [frame.point(e, m - s) for e, m, s in zip(c.epochs, c.mean, c.std, strict=True)]
+    line = frame.points(curve.epochs, curve.mean)
+    up = frame.points(curve.epochs, curve.upper)
+    down = frame.points(curve.epochs, curve.lower)
+
     parts = []
-    if c.runs > 1 and len(line) == 1:
+    if curve.runs > 1 and len(line) == 1:
         parts.append(f'<polyline class="line {style}" points="{down[0]} {up[0]}"/>')
-    elif c.runs > 1:
+    elif curve.runs > 1:
         parts.append(f'<polygon class="band {style}" points="{" ".join([*up, *down[::-1]])}"/>')
     if len(line) > 1:
         parts.append(f'<polyline class="line {style} {_dash(number)}" points="{" ".join(line)}"/>')
 
-    for place in line if len(line) <= MARKED else line[-1:]:
+    marked = line
+    if len(line) > MARKED:
+        marked = line[-1:]
+    for place in marked:
         x, y = place.split(",")
         parts.append(f'<circle class="mark {style}" cx="{x}" cy="{y}" r="3"/>')
     return parts
@@ -206,24 +231,28 @@ def _drawn(frame: _Frame, c: Curve, number: int) -> list[str]:
 
 def _legend(lines: Sequence[Curve]) -> str:
     items = []
-    for number, c in enumerate(lines):
+    for number, curve in enumerate(lines):
         style = f"c{number % COLOURS}"
-        last = mean_and_spread(c.mean[-1], c.std[-1]) if c.runs > 1 else show(c.mean[-1])
+        last = show(curve.mean[-1])
+        if curve.runs > 1:
+            last = mean_and_spread(curve.mean[-1], curve.std[-1])
         items.append(
             '<li><svg viewBox="0 0 26 8" width="26" height="8" aria-hidden="true">'
             f'<line class="line {style} {_dash(number)}" x1="0" y1="4" x2="26" y2="4"/>'
             f'<circle class="mark {style}" cx="13" cy="4" r="3"/></svg> '
-            f"{text(c.label)} <small>{last}</small></li>"
+            f"{text(curve.label)} <small>{last}</small></li>"
         )
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def _dash(number: int) -> str:
-    return "dashed" if number >= COLOURS else ""
+    if number < COLOURS:
+        return ""
+    return "dashed"
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round values between low and high, about `wanted` of them: steps of 1, 2 or 5 times a power of ten."""
+    """About `wanted` round values from low to high: steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / wanted
     exponent = math.floor(math.log10(rough))
     power = 10.0**exponent

@@ -1,4 +1,4 @@
-"""Small pieces of HTML: escaped text, Markdown cells, tables that sort, badges, provenance, embedded files."""
+"""Small pieces of HTML: escaped text, Markdown cells, tables that sort, badges, embedded files."""
 
 import base64
 import csv
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sidebyside.records import KEY, Row
+from sidebyside.records import Row
 from sidebyside.results import OURS
 from sidebyside.verdict import NOT_ENOUGH, NOT_REPRODUCED, NOT_RUN, PARTLY, REPRODUCED
 from sidebyside.wording import printable
@@ -21,12 +21,23 @@ BADGES = {
     NOT_ENOUGH: ("open", "…"),
     NOT_RUN: ("open", "–"),
 }
-_PROVENANCE = [c for c in OURS if c not in (*KEY, "mean", "std", "n")]
+_PROVENANCE = OURS[OURS.index("n") + 1 :]  # the columns that tell where a number comes from
+_CODE = ("command", "commit", "data_sha", "run")  # those set in type of one width
 
 
 def text(value: object) -> str:
-    """Escaped for element content and attribute values; what no page may hold (controls, halves of pairs) as `?`."""
+    """Escaped for element content and attribute values; controls and halves of pairs become `?`."""
     return html.escape(printable(str(value)), quote=True)
+
+
+def each(tag: str, values: Iterable[object]) -> list[str]:
+    """Every value, escaped, in an element of its own."""
+    return [f"<{tag}>{text(value)}</{tag}>" for value in values]
+
+
+def fold(summary: str, content: str) -> str:
+    """HTML that folds out below a summary."""
+    return f"<details><summary>{summary}</summary>{content}</details>"
 
 
 def slug(value: str) -> str:
@@ -56,21 +67,27 @@ def _numbered_names(name: str) -> Iterator[str]:
 def markdown(cell: str) -> str:
     """A Markdown cell: code, bold and web links; everything else escaped."""
     parts = re.split(r"(`[^`]+`)", cell)
-    return "".join(
-        f"<code>{text(p[1:-1])}</code>" if p[:1] == "`" and len(p) > 1 else _inline(p)
-        for p in parts
-    )
+    return "".join(map(_inline, parts))
 
 
 def _inline(part: str) -> str:
+    if part.startswith("`") and len(part) > 1:
+        return f"<code>{text(part[1:-1])}</code>"
     out = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text(part))
     return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', out)
+
+
+def fitted(row: Sequence[str], width: int) -> list[str]:
+    """The row, with empty cells up to `width`, or cut there."""
+    filled = [*row, *[""] * width]
+    return filled[:width]
 
 
 def badge(verdict: str, note: str = "") -> str:
     """The verdict as a sign and words, so that it does not live by colour alone."""
     kind, sign = BADGES[verdict]
-    return f'<span class="badge {kind}"><span aria-hidden="true">{sign}</span> {text(verdict)}{text(note)}</span>'
+    words = f"{text(verdict)}{text(note)}"
+    return f'<span class="badge {kind}"><span aria-hidden="true">{sign}</span> {words}</span>'
 
 
 class Cell(str):
@@ -81,7 +98,9 @@ class Cell(str):
     def __new__(cls, content: str, sort: object = "") -> "Cell":
         """`content` is HTML already."""
         cell = super().__new__(cls, content)
-        cell.sort = "" if sort is None else str(sort)
+        if sort is None:
+            sort = ""
+        cell.sort = str(sort)
         return cell
 
 
@@ -89,45 +108,57 @@ def table(
     name: str, caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = ""
 ) -> str:
     """A table whose columns sort; cells are HTML. On a narrow screen every row becomes a card."""
-    head = "".join(f'<th scope="col"><button type="button">{text(h)}</button></th>' for h in header)
-    body = []
+    head = ""
+    for label in header:
+        head += f'<th scope="col"><button type="button">{text(label)}</button></th>'
+
+    lines = []
     for row in rows:
-        cells = []
+        cells = ""
         for label, cell in zip(header, row, strict=True):
-            sort = f' data-sort="{text(cell.sort)}"' if isinstance(cell, Cell) else ""
-            empty = "" if cell else ' class="empty"'
-            cells.append(f'<td data-label="{text(label)}"{sort}{empty}><div>{cell}</div></td>')
-        body.append(f"<tr>{''.join(cells)}</tr>")
+            cells += _cell(label, cell)
+        lines.append(f"<tr>{cells}</tr>")
+    body = "\n".join(lines)
     return (
         f'<table id="{name}" class="sortable {kind}"><caption>{text(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(body)}\n</tbody></table>"
+        f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
     )
+
+
+def _cell(label: str, cell: str) -> str:
+    attributes = f'data-label="{text(label)}"'
+    if isinstance(cell, Cell):
+        attributes += f' data-sort="{text(cell.sort)}"'
+    if not cell:
+        attributes += ' class="empty"'
+    return f"<td {attributes}><div>{cell}</div></td>"
+
+
+def _told_of(row: Row) -> list[tuple[str, str]]:
+    """Where a row's number comes from: the columns that are filled, and their cells."""
+    return [(name, row.cells[name]) for name in _PROVENANCE if row.cells.get(name)]
 
 
 def provenance_line(row: Row) -> str:
     """Command, commit, data and the rest on one line, for a title."""
-    return "; ".join(f"{name} {row.cells[name]}" for name in _PROVENANCE if row.cells.get(name))
+    return "; ".join(map(" ".join, _told_of(row)))
 
 
 def provenance(row: Row) -> str:
     """The same as a fold-out list, since a phone has no hover."""
-    items = [
-        (name.replace("_", " "), row.cells[name]) for name in _PROVENANCE if row.cells.get(name)
-    ]
+    body = ""
+    for name, value in _told_of(row):
+        content = text(value)
+        if name in _CODE:
+            content = f"<code>{content}</code>"
+        body += f"<dt>{text(name.replace('_', ' '))}</dt><dd>{content}</dd>"
+
     if row.by_seed:
-        items.append(("values by seed", ", ".join(f"{s}: {v:.6g}" for s, v in row.by_seed.items())))
-    if not items:
+        values = [f"{seed}: {value:.6g}" for seed, value in row.by_seed.items()]
+        body += f"<dt>values by seed</dt><dd>{text(', '.join(values))}</dd>"
+    if not body:
         return ""
-    body = "".join(f"<dt>{text(name)}</dt><dd>{_value(name, value)}</dd>" for name, value in items)
-    return f"<details><summary>provenance</summary><dl>{body}</dl></details>"
-
-
-def _value(name: str, value: str) -> str:
-    return (
-        f"<code>{text(value)}</code>"
-        if name in ("command", "commit", "data sha", "run")
-        else text(value)
-    )
+    return fold("provenance", f"<dl>{body}</dl>")
 
 
 def picture(path: Path, alt: str) -> str:
@@ -143,4 +174,5 @@ def download(name: str, header: Sequence[str], rows: Iterable[Sequence[object]])
     writer.writerow(header)
     writer.writerows(rows)
     data = base64.b64encode(buffer.getvalue().encode()).decode()
-    return f'<a class="download" download="{name}" href="data:text/csv;charset=utf-8;base64,{data}">{name}</a>'
+    link = f"data:text/csv;charset=utf-8;base64,{data}"
+    return f'<a class="download" download="{name}" href="{link}">{name}</a>'

@@ -1,11 +1,13 @@
 """The lines of metrics.jsonl, in whatever state the file is, and the mean of several runs."""
 
 import json
+import operator
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.text import MARK, read_bytes
 
@@ -21,10 +23,11 @@ def is_number(value: object) -> bool:
 
 
 def metric_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines that can be used, and for each of the others (or values in them) what is wrong, in file order.
+    """The lines that can be used, and what is wrong with the others, in file order.
 
-    A line is an object with a `split` (text) and an `epoch` (a number). A killed machine leaves half a line, or
-    zeros, at the end: the lines before it count. UserError where the file itself cannot be read.
+    A line is an object with a `split` (text) and an `epoch` (a number). A killed machine leaves
+    half a line, or zeros, at the end: the lines before it count. UserError where the file itself
+    cannot be read.
     """
     lines = []
     faults = []
@@ -37,7 +40,8 @@ def metric_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             faults.append(f"line {number}: {error}")
         else:
             lines.append(line)
-            faults += [f"line {number}: {fault}" for fault in _unusable(line)]
+            for fault in _unusable(line):
+                faults.append(f"line {number}: {fault}")
     return lines, faults
 
 
@@ -61,7 +65,7 @@ def _line(raw: bytes) -> dict[str, Any]:
 
 
 def _unusable(line: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the values of a line: numbers that are not finite, numbers written as text.
+    """What is wrong with the values of a line: not finite, or a number written as text.
 
     null (undefined) is right, and so are lists, objects and notes, which no curve is drawn of.
     """
@@ -82,24 +86,73 @@ def _reads_as_number(text: str) -> bool:
     return True
 
 
-def mean_curve(
-    runs: Sequence[Sequence[dict]], split: str, metric: str
-) -> list[tuple[float, float, float, int]]:
-    """Epoch, mean, sample deviation (0 for one run) and n over the metrics lines of several runs.
+class Point(NamedTuple):
+    """What several runs had at one epoch: mean, sample standard deviation (0 for one run), n."""
 
-    Of several lines of an epoch the last counts (a resumed run); epochs that fewer runs have than others are left out.
+    epoch: float
+    mean: float
+    std: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and sample standard deviation over runs, epoch by epoch."""
+
+    label: str
+    epochs: list[float]
+    mean: list[float]
+    std: list[float]
+    runs: int
+
+    @property
+    def upper(self) -> list[float]:
+        """Mean and deviation added, epoch by epoch."""
+        return list(map(operator.add, self.mean, self.std))
+
+    @property
+    def lower(self) -> list[float]:
+        """The mean less the deviation, epoch by epoch."""
+        return list(map(operator.sub, self.mean, self.std))
+
+
+def curve_of(label: str, points: Sequence[Point]) -> Curve:
+    """The curve through points in order of epochs; its runs are the fewest of any of them."""
+    return Curve(
+        label,
+        epochs=[point.epoch for point in points],
+        mean=[point.mean for point in points],
+        std=[point.std for point in points],
+        runs=min(point.runs for point in points),
+    )
+
+
+def by_epoch(lines: Sequence[dict[str, Any]], split: str, metric: str) -> dict[float, float]:
+    """The metric of one run by epoch; of several lines of an epoch (resumed) the last counts."""
+    values = {}
+    for line in lines:
+        if line.get("split") == split and is_number(line.get(metric)):
+            values[line["epoch"]] = float(line[metric])
+    return values
+
+
+def mean_curve(runs: Sequence[Sequence[dict[str, Any]]], split: str, metric: str) -> list[Point]:
+    """The points of a metric over the metrics lines of several runs.
+
+    Epochs that fewer runs have than others are left out.
     """
-    by_epoch: dict[float, list[float]] = defaultdict(list)
+    together: dict[float, list[float]] = defaultdict(list)
     for lines in runs:
-        known = [l for l in lines if l.get("split") == split and is_number(l.get(metric))]
-        own = {l["epoch"]: float(l[metric]) for l in known}
-        for epoch, value in own.items():
-            by_epoch[epoch].append(value)
+        for epoch, value in by_epoch(lines, split, metric).items():
+            together[epoch].append(value)
 
-    most = max(map(len, by_epoch.values()), default=0)
+    most = max(map(len, together.values()), default=0)
     points = []
-    for epoch, values in sorted(by_epoch.items()):
-        if len(values) == most:
-            spread = statistics.stdev(values) if most > 1 else 0.0
-            points.append((epoch, statistics.fmean(values), spread, most))
+    for epoch, values in sorted(together.items()):
+        if len(values) < most:
+            continue
+        spread = 0.0
+        if most > 1:
+            spread = statistics.stdev(values)
+        points.append(Point(epoch, statistics.fmean(values), spread, most))
     return points

@@ -1,9 +1,10 @@
-"""The README's picture: what each method does, a strip for each paper, cut from figures that its own commands drew.
+"""The README's picture: what each method does, a strip for each paper, cut from its own figures.
 
-    python -m sidebyside.overview --out overview.png cavl=RUN/figures/cams.png@0:250 calm=RUN/figures/explain.png ...
+    python -m sidebyside.overview --out overview.png \\
+        cavl=RUN/figures/cams.png@0:250 calm=RUN/figures/explain.png ...
 
-FILE@TOP:BOTTOM takes these rows of pixels, FILE the whole figure. Give figures of the offline samples: pictures of
-real data sets are not ours to pass on.
+FILE@TOP:BOTTOM takes these rows of pixels, FILE the whole figure. Give figures of the offline
+samples: pictures of real data sets are not ours to pass on.
 """
 
 import common.interrupt  # noqa: F401
@@ -19,25 +20,44 @@ from common.data import read_image
 from sidebyside.results import PAPERS
 
 TOLD = {
-    "cavl": "CAVL: of each picture's candidate labels (columns) the class activation value picks one (* is true)",
-    "oass": "OASS: a class's map, its peaks and their weighted centre, the four tiles of the cut, the tiles' map",
-    "calm": "CALM: the map of a class is p(class, position); the difference of two maps tells why this one",
+    "cavl": (
+        "CAVL: of each picture's candidate labels (columns) the class activation value picks one "
+        "(* is true)"
+    ),
+    "oass": (
+        "OASS: a class's map, its peaks and their weighted centre, the four tiles of the cut, the "
+        "tiles' map"
+    ),
+    "calm": (
+        "CALM: the map of a class is p(class, position); the difference of two maps tells why this "
+        "one"
+    ),
     "csl": "CSL: trained with few annotated labels an image, it finds the others (* is there)",
-    "mile": "MILe: one label y was given for each picture; teacher and student find more of the true ones",
+    "mile": (
+        "MILe: one label y was given for each picture; teacher and student find more of the true "
+        "ones"
+    ),
 }
-WIDTH, HEIGHT = 1000, 180  # of the largest strip, in pixels
+WIDTH = 1000  # of the largest strip, in pixels
+HEIGHT = 180
 
 
 def strip(argument: str) -> tuple[str, np.ndarray]:
-    """PAPER=FILE[@TOP:BOTTOM] as the paper's name and its pixels (h,w,3) uint8; UserError where it is no such thing."""
+    """PAPER=FILE[@TOP:BOTTOM] as the paper's name and its pixels (h, w, 3) uint8.
+
+    UserError where it is no such thing.
+    """
     match = re.fullmatch(rf"({'|'.join(PAPERS)})=(.+?)(?:@(\d+):(\d+))?", argument)
     if match is None:
         raise UserError(
-            f"{argument}: give PAPER=FILE or PAPER=FILE@TOP:BOTTOM, PAPER one of {', '.join(PAPERS)}"
+            f"{argument}: give PAPER=FILE or PAPER=FILE@TOP:BOTTOM, PAPER one of "
+            f"{', '.join(PAPERS)}"
         )
     name, file, top, bottom = match.groups()
     whole = np.asarray(read_image(file))
-    pixels = whole[int(top) : int(bottom)] if top else whole
+    pixels = whole
+    if top:
+        pixels = whole[int(top) : int(bottom)]
     if not pixels.size:
         raise UserError(f"{argument}: no such rows, the picture has {whole.shape[0]}")
     return name, trimmed(pixels)
@@ -45,9 +65,10 @@ def strip(argument: str) -> tuple[str, np.ndarray]:
 
 def trimmed(pixels: np.ndarray, paper: int = 250) -> np.ndarray:
     """The picture without its white margins."""
-    ink = (pixels < paper).any(2)
-    rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else pixels
+    rows, columns, _ = np.nonzero(pixels < paper)
+    if not len(rows):
+        return pixels
+    return pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
 def fitted(pixels: np.ndarray) -> np.ndarray:

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from sidebyside import curves
+from sidebyside import curves, downloads
 from sidebyside.claims import Judgement, Pair
 from sidebyside.markup import (
     Cell,
     badge,
-    download,
+    each,
+    fitted,
+    fold,
     markdown,
     picture,
     provenance,
@@ -19,40 +22,44 @@ from sidebyside.markup import (
     unique_ids,
 )
 from sidebyside.numbers import Line, lines_of
-from sidebyside.records import KEY, Paper, Row
-from sidebyside.results import OURS
+from sidebyside.records import Paper, Row
 from sidebyside.runs import RunFolder, names, told_of
 from sidebyside.verdict import NOT_ENOUGH, NOT_RUN, REPRODUCED, RULE, VERDICTS
 from sidebyside.wording import signed
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+ABOUT = (
+    "<p>What the papers report, what this repository measured, and whether the one bears the other "
+    "out. Verdicts\n"
+    'are computed from the results files by <a href="#rule">one rule</a>; sample results stand '
+    "apart, beside no paper's\nnumber.</p>"
+)
 _OPEN = 2  # pairs shown at once in a cell; the others fold out
+_TASK = ("dataset", "setting", "method", "metric", "protocol")
+_TASK_HEADER = ("Data set", "Setting", "Method", "Metric", "Protocol")
+
+
+class Section(NamedTuple):
+    """A part of the page: its anchor, its heading, its HTML."""
+
+    name: str
+    title: str
+    content: str
 
 
 def build(
     papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequence[RunFolder] = ()
 ) -> str:
     """The whole page."""
-    sections = [
-        ("claims", "Does it reproduce?", _claims(judgements)),
-        ("rule", "The rule", _rule(papers)),
-    ]
-    for paper in papers:
-        sections.append((paper.name, paper.title or paper.name, _numbers(paper)))
-    if runs:
-        sections.append(("runs", "Your runs", _runs(runs)))
-    sections.append(("curves", "Learning curves", _curves(_drawn(papers, runs))))
-    sections.append(("gallery", "Pictures", _gallery(papers)))
-    sections.append(("deviations", "Deviations register", _deviations(papers)))
-    sections.append(("downloads", "Every number as CSV", _downloads(papers, judgements)))
-    links = "".join(
-        f'<li><a href="#{name}">{text(title.split(":")[0])}</a></li>' for name, title, _ in sections
-    )
-    body = "\n".join(
-        f'<section id="{n}"><h2>{text(title)}</h2>\n{content}\n</section>'
-        for n, title, content in sections
-    )
+    sections = _sections(papers, judgements, runs)
+    links = ""
+    parts = []
+    for name, title, content in sections:
+        links += f'<li><a href="#{name}">{text(title.split(":")[0])}</a></li>'
+        parts.append(f'<section id="{name}"><h2>{text(title)}</h2>\n{content}\n</section>')
+    body = "\n".join(parts)
+
     css = (HERE / "page.css").read_text(encoding="utf-8")
     js = (HERE / "page.js").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
@@ -70,17 +77,14 @@ def build(
 <a class="skip" href="#claims">Skip to the claims</a>
 <header>
 <h1>Five weak-supervision papers, side by side</h1>
-<p>What the papers report, what this repository measured, and whether the one bears the other out. Verdicts
-are computed from the results files by <a href="#rule">one rule</a>; sample results stand apart, beside no paper's
-number.</p>
+{ABOUT}
 {_tally(judgements)}
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>
 <main>
 {body}
 </main>
-<footer><p>Made by <code>python compare.py</code> on {time.strftime("%Y-%m-%d")}; every number comes from a results
-file, every verdict from the rule. <span id="selfcheck" role="status"></span></p></footer>
+{_footer()}
 <script>
 {js}</script>
 </body>
@@ -88,12 +92,48 @@ file, every verdict from the rule. <span id="selfcheck" role="status"></span></p
 """
 
 
-def _tally(judgements: Sequence[Judgement]) -> str:
-    counts = [(v, sum(j.verdict == v for j in judgements)) for v in VERDICTS]
-    items = "".join(
-        f"<li>{badge(verdict, f': {count}')}</li>" for verdict, count in counts if count
+def _footer() -> str:
+    made = f"Made by <code>python compare.py</code> on {time.strftime('%Y-%m-%d')}"
+    return (
+        f"<footer><p>{made}; every number comes from a results\n"
+        'file, every verdict from the rule. <span id="selfcheck" role="status"></span></p></footer>'
     )
-    return f'<p class="soft">{len(judgements)} central claims, on real data:</p><ul class="tally">{items}</ul>'
+
+
+def _sections(
+    papers: Sequence[Paper], judgements: Sequence[Judgement], runs: Sequence[RunFolder]
+) -> list[Section]:
+    """The parts of the page, in their order."""
+    sections = [
+        Section("claims", "Does it reproduce?", _claims(judgements)),
+        Section("rule", "The rule", _rule(papers)),
+    ]
+    for paper in papers:
+        sections.append(Section(paper.name, paper.title or paper.name, _numbers(paper)))
+    if runs:
+        sections.append(Section("runs", "Your runs", _runs(runs)))
+
+    drawn = _drawn(papers, runs)
+    sections.append(Section("curves", "Learning curves", _curves(drawn)))
+    sections.append(Section("gallery", "Pictures", _gallery(papers)))
+    sections.append(Section("deviations", "Deviations register", _deviations(papers)))
+    csvs = downloads.build(papers, judgements)
+    sections.append(Section("downloads", "Every number as CSV", csvs))
+    return sections
+
+
+# --- claims ---
+
+
+def _tally(judgements: Sequence[Judgement]) -> str:
+    verdicts = [judgement.verdict for judgement in judgements]
+    items = ""
+    for verdict in VERDICTS:
+        count = verdicts.count(verdict)
+        if count:
+            items += f"<li>{badge(verdict, f': {count}')}</li>"
+    said = f'<p class="soft">{len(judgements)} central claims, on real data:</p>'
+    return f'{said}<ul class="tally">{items}</ul>'
 
 
 def _claims(judgements: Sequence[Judgement]) -> str:
@@ -106,285 +146,287 @@ def _claims(judgements: Sequence[Judgement]) -> str:
         "Offline sample",
         "Command",
     )
-    rows = []
-    for j in judgements:
-        order = VERDICTS.index(j.verdict)
-        commands = "<br>".join(f"<code>{text(c)}</code>" for c in j.commands if c)
-        sample = _pairs(j.sample) if j.sample else NOT_RUN
-        if j.sample:
-            sample = f"{badge(j.on_sample)}{_folded(f'{len(j.sample)} pairs', sample)}"
-        rows.append(
-            (
-                Cell(f'<a href="#{j.claim.paper}">{j.claim.paper}</a>'),
-                Cell(
-                    f"<strong>{text(j.claim.name)}</strong><br>{text(j.claim.statement)}",
-                    j.claim.name,
-                ),
-                Cell(
-                    badge(j.verdict) + (f"<br><small>{text(j.note)}</small>" if j.note else ""),
-                    order,
-                ),
-                _published(j),
-                _pairs(j.real) if j.real else NOT_RUN,
-                Cell(sample, VERDICTS.index(j.on_sample)),
-                Cell(
-                    _folded("command", f"<p>in <code>{j.claim.paper}/</code></p>{commands}")
-                    if commands
-                    else ""
-                ),
-            )
-        )
-    note = "Offline samples are small drawn data sets: they show that the method works, and are not comparable to a paper."
-    return table("claims-table", note, header, rows)
+    note = (
+        "Offline samples are small drawn data sets: they show that the method works, "
+        "and are not comparable to a paper."
+    )
+    return table("claims-table", note, header, map(_claim, judgements))
 
 
-def _published(j: Judgement) -> str:
-    items = [
-        f"<li>{_where(b)}<br><b>{text(b.cells['method'])} {b.number()}</b>, {text(w.cells['method'])} {w.number()}</li>"
-        for b, w in j.published
-    ]
-    source = f"<small>{text(j.claim.source)}</small>" if j.claim.source else ""
-    return _list(items) + source if items else f"<span>no numbers at hand</span><br>{source}"
+def _claim(judgement: Judgement) -> tuple[str, ...]:
+    """The cells of one claim."""
+    claim = judgement.claim
+    statement = f"<strong>{text(claim.name)}</strong><br>{text(claim.statement)}"
+
+    verdict = badge(judgement.verdict)
+    if judgement.note:
+        verdict += f"<br><small>{text(judgement.note)}</small>"
+
+    measured = NOT_RUN
+    if judgement.real:
+        measured = _pairs(judgement.real)
+
+    sample = NOT_RUN
+    if judgement.sample:
+        folded = fold(f"{len(judgement.sample)} pairs", _pairs(judgement.sample))
+        sample = f"{badge(judgement.on_sample)}{folded}"
+
+    command = ""
+    known = filter(None, judgement.commands)
+    commands = "<br>".join(each("code", known))
+    if commands:
+        command = fold("command", f"<p>in <code>{claim.paper}/</code></p>{commands}")
+
+    return (
+        Cell(f'<a href="#{claim.paper}">{claim.paper}</a>'),
+        Cell(statement, claim.name),
+        Cell(verdict, VERDICTS.index(judgement.verdict)),
+        _published(judgement),
+        measured,
+        Cell(sample, VERDICTS.index(judgement.on_sample)),
+        Cell(command),
+    )
+
+
+def _published(judgement: Judgement) -> str:
+    source = ""
+    if judgement.claim.source:
+        source = f"<small>{text(judgement.claim.source)}</small>"
+    if not judgement.published:
+        return f"<span>no numbers at hand</span><br>{source}"
+
+    items = []
+    for better, worse in judgement.published:
+        told = f"<b>{_method_and_number(better)}</b>, {_method_and_number(worse)}"
+        items.append(f"<li>{_where(better)}<br>{told}</li>")
+    return _list(items) + source
+
+
+def _method_and_number(row: Row) -> str:
+    return f"{text(row.cells['method'])} {row.number()}"
 
 
 def _pairs(pairs: Sequence[Pair]) -> str:
-    items = []
-    for p in pairs:
-        told = f"{text(p.better.cells['method'])} {p.better.number()}"
-        against = f"{text(p.worse.cells['method'])} {p.worse.number()}"
-        sign = {REPRODUCED: '<span class="holds">holds</span>', NOT_ENOUGH: "open"}.get(
-            p.verdict, '<span class="fails">does not hold</span>'
-        )
-        i = p.interval
-        span = f"{signed(i.difference)} [{signed(i.low)}, {signed(i.high)}], {i.how}; " if i else ""
-        title = text(f"{provenance_line(p.better)} | {provenance_line(p.worse)}")
-        items.append(
-            f'<li title="{title}">{_where(p.better)}<br><b>{told}</b> (n {p.better.n}), {against} (n {p.worse.n})<br>'
-            f"{sign} <small>{text(span)}{text(p.why)}</small></li>"
-        )
-    return _list(items)
+    return _list([_pair(pair) for pair in pairs])
+
+
+def _pair(pair: Pair) -> str:
+    better = pair.better
+    worse = pair.worse
+    signs = {REPRODUCED: '<span class="holds">holds</span>', NOT_ENOUGH: "open"}
+    sign = signs.get(pair.verdict, '<span class="fails">does not hold</span>')
+
+    span = ""
+    interval = pair.interval
+    if interval is not None:
+        ends = f"[{signed(interval.low)}, {signed(interval.high)}]"
+        span = f"{signed(interval.difference)} {ends}, {interval.how}; "
+
+    title = text(f"{provenance_line(better)} | {provenance_line(worse)}")
+    told = f"<b>{_method_and_number(better)}</b> (n {better.n})"
+    against = f"{_method_and_number(worse)} (n {worse.n})"
+    return (
+        f'<li title="{title}">{_where(better)}<br>{told}, {against}<br>'
+        f"{sign} <small>{text(span)}{text(pair.why)}</small></li>"
+    )
 
 
 def _list(items: Sequence[str]) -> str:
+    """A list of which the first few items are shown, and the others fold out."""
     shown = f"<ul>{''.join(items[:_OPEN])}</ul>"
-    return shown + (
-        _folded(f"{len(items) - _OPEN} more", f"<ul>{''.join(items[_OPEN:])}</ul>")
-        if items[_OPEN:]
-        else ""
-    )
-
-
-def _folded(summary: str, content: str) -> str:
-    return f"<details><summary>{summary}</summary>{content}</details>"
+    others = items[_OPEN:]
+    if not others:
+        return shown
+    return shown + fold(f"{len(others)} more", f"<ul>{''.join(others)}</ul>")
 
 
 def _where(row: Row) -> str:
-    c = row.cells
-    return f"<small>{text(', '.join(filter(None, (c['dataset'], c['setting'], c['metric'], c['protocol']))))}</small>"
+    return f"<small>{text(row.listed('dataset', 'setting', 'metric', 'protocol'))}</small>"
 
 
 def _rule(papers: Sequence[Paper]) -> str:
-    missing = [m for p in papers for m in p.missing]
-    known = sum(row.by_seed is not None for p in papers for row in p.ours)
-    absent = (
-        f"<p>Not there: {', '.join(f'<code>{text(m)}</code>' for m in missing)}.</p>"
-        if missing
-        else ""
-    )
-    return f"<p>{text(RULE)}</p><p>{known} rows are known seed by seed (results/seeds.csv).</p>{absent}"
+    missing: list[str] = []
+    known = 0
+    for paper in papers:
+        missing += paper.missing
+        known += sum(row.by_seed is not None for row in paper.ours)
+
+    absent = ""
+    if missing:
+        absent = f"<p>Not there: {', '.join(each('code', missing))}.</p>"
+    by_seed = f"<p>{known} rows are known seed by seed (results/seeds.csv).</p>"
+    return f"<p>{text(RULE)}</p>{by_seed}{absent}"
+
+
+# --- number by number ---
 
 
 def _numbers(paper: Paper) -> str:
-    parts = [f'<p><a href="{text(paper.link)}">The paper</a></p>' if paper.link else ""]
-    parts += [
-        f"<p>Not there: <code>{text(m)}</code></p>"
-        for m in paper.missing
-        if m.endswith((".csv", "/"))
-    ]
+    parts = [""]
+    if paper.link:
+        parts = [f'<p><a href="{text(paper.link)}">The paper</a></p>']
+    for absent in paper.missing:
+        if absent.endswith((".csv", "/")):
+            parts.append(f"<p>Not there: <code>{text(absent)}</code></p>")
+
     lines = lines_of(paper)
     if lines:
-        header = (
-            "Data set",
-            "Setting",
-            "Method",
-            "Metric",
-            "Protocol",
-            "Paper",
-            "Ours",
-            "Difference",
-            "Seeds",
-            "Source",
+        header = (*_TASK_HEADER, "Paper", "Ours", "Difference", "Seeds", "Source")
+        note = (
+            "Real data. A number stands beside the paper's only where all of the first five "
+            "columns agree."
         )
-        note = "Real data. A number stands beside the paper's only where all of the first five columns agree."
         parts.append(table(f"{paper.name}-numbers", note, header, map(_line, lines), "numbers"))
     if paper.samples:
-        header = (
-            "Data set",
-            "Setting",
-            "Method",
-            "Metric",
-            "Protocol",
-            "Measured",
-            "Seeds",
-            "Source",
-        )
-        rows = [
-            (*_keys(r), _measured(r), text(r.cells["seeds"]), provenance(r)) for r in paper.samples
-        ]
-        note = "Offline sample: not comparable to any number of the paper."
-        parts.append(table(f"{paper.name}-sample", note, header, rows, "numbers sample"))
-    return "\n".join(parts) if any(parts) else "<p>No results yet.</p>"
+        parts.append(_sample_table(paper))
+
+    if not any(parts):
+        return "<p>No results yet.</p>"
+    return "\n".join(parts)
 
 
-def _keys(row: Row) -> tuple[str, ...]:
-    return tuple(text(row.cells[c]) for c in ("dataset", "setting", "method", "metric", "protocol"))
+def _sample_table(paper: Paper) -> str:
+    header = (*_TASK_HEADER, "Measured", "Seeds", "Source")
+    note = "Offline sample: not comparable to any number of the paper."
+    rows = map(_sample_line, paper.samples)
+    return table(f"{paper.name}-sample", note, header, rows, "numbers sample")
+
+
+def _task(row: Row) -> tuple[str, ...]:
+    return tuple(map(text, row.pick(_TASK)))
+
+
+def _sample_line(row: Row) -> tuple[str, ...]:
+    return (*_task(row), _measured(row), text(row.cells["seeds"]), provenance(row))
 
 
 def _measured(row: Row | None) -> Cell:
     if row is None or row.value is None:
         return Cell(NOT_RUN)
-    return Cell(
-        f'<span title="{text(provenance_line(row))}"><b>{row.number()}</b></span> <small>n {row.n}</small>',
-        row.value,
-    )
+    number = f'<span title="{text(provenance_line(row))}"><b>{row.number()}</b></span>'
+    return Cell(f"{number} <small>n {row.n}</small>", row.value)
 
 
 def _line(line: Line) -> tuple[str, ...]:
-    row = line.ours or line.published
-    told = line.published.cells if line.published else {}
-    n = f" <small>n {line.published.n}</small>" if line.published and line.published.n else ""
-    paper = (
-        Cell(f"{line.published.number()}{n}", line.published.value) if line.published else Cell("")
-    )
-    source = (
-        f"<p>{text(', '.join(filter(None, (told.get('table'), told.get('note')))))}</p>"
-        if told
-        else ""
-    )
-    difference = Cell("")
+    paper = Cell("")
+    source = ""
+    if line.published is not None:
+        paper = _paper_number(line.published)
+        source = f"<p>{text(line.published.listed('table', 'note'))}</p>"
+
+    seeds = ""
+    details = ""
+    if line.ours is not None:
+        seeds = text(line.ours.cells["seeds"])
+        details = provenance(line.ours)
+
+    measured = _measured(line.ours)
+    difference = _difference(line)
+    return (*_task(line.row), paper, measured, difference, seeds, f"{source}{details}")
+
+
+def _paper_number(row: Row) -> Cell:
+    content = row.number()
+    if row.n:
+        content += f" <small>n {row.n}</small>"
+    return Cell(content, row.value)
+
+
+def _difference(line: Line) -> Cell:
     if line.difference is not None:
-        difference = Cell(f"{signed(line.difference)} <small>{line.why}</small>", line.difference)
-    elif line.other_units:
-        difference = Cell("<small>one looks like percent, the other like a fraction</small>")
-    seeds = text(line.ours.cells["seeds"]) if line.ours else ""
-    details = provenance(line.ours) if line.ours else ""
-    return (*_keys(row), paper, _measured(line.ours), difference, seeds, f"{source}{details}")
+        return Cell(f"{signed(line.difference)} <small>{line.why}</small>", line.difference)
+    if line.other_units:
+        return Cell("<small>one looks like percent, the other like a fraction</small>")
+    return Cell("")
+
+
+# --- runs, curves, pictures, deviations ---
 
 
 def _runs(runs: Sequence[RunFolder]) -> str:
     """The run directories given on the command line, one row each."""
     header = ("Run", "Paper", "Method", "Data", "Seed", "Kind", "Last epoch", "Figures", "Settings")
     named = names(runs)
-    rows = []
-    for run in runs:
-        told = told_of(run)
-        path = f"<small>{text(run.path)}</small>"
-        state = "".join(f"<br><small>{text(fault)}</small>" for fault in run.faults)
-        settings = "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in run.settings.items())
-        command = f"<p><code>{text(run.command)}</code></p>" if run.command else ""
-        rows.append(
-            (
-                Cell(f"<strong>{text(named[run.path])}</strong><br>{path}{state}", named[run.path]),
-                text(run.paper or "?"),
-                text(run.method),
-                text(run.data),
-                told.seed,
-                told.kind,
-                told.epochs,
-                text(told.figures),
-                _folded("settings", f"{command}<dl>{settings}</dl>"),
-            )
-        )
-    return table(
-        "own-runs", f"{len(runs)} run directories, as named on the command line", header, rows
+    rows = [_run(run, named[run.path]) for run in runs]
+    caption = f"{len(runs)} run directories, as named on the command line"
+    return table("own-runs", caption, header, rows)
+
+
+def _run(run: RunFolder, name: str) -> tuple[str, ...]:
+    told = told_of(run)
+    title = f"<strong>{text(name)}</strong><br><small>{text(run.path)}</small>"
+    for fault in run.faults:
+        title += f"<br><small>{text(fault)}</small>"
+
+    command = ""
+    if run.command:
+        command = f"<p><code>{text(run.command)}</code></p>"
+    settings = ""
+    for key, value in run.settings.items():
+        settings += f"<dt>{text(key)}</dt><dd>{text(value)}</dd>"
+
+    return (
+        Cell(title, name),
+        text(run.paper or "?"),
+        text(run.method),
+        text(run.data),
+        told.seed,
+        told.kind,
+        told.epochs,
+        text(told.figures),
+        fold("settings", f"{command}<dl>{settings}</dl>"),
     )
 
 
 def _drawn(papers: Sequence[Paper], runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
-    """The charts by paper: its curves.csv, then the runs given; last the runs of papers that are not shown."""
+    """The charts by paper: its curves.csv, then the runs given; last those of papers not shown."""
     named = names(runs)
     shown = {paper.name: paper for paper in papers}
-    others = dict.fromkeys(run.paper or curves.OTHER for run in runs)
+    by_paper: dict[str, list[RunFolder]] = {name: [] for name in shown}
+    for run in runs:
+        by_paper.setdefault(run.paper or curves.OTHER, []).append(run)
+
     drawn = []
-    for name in dict.fromkeys([*shown, *others]):
-        own = [run for run in runs if (run.paper or curves.OTHER) == name]
-        measured = curves.measured(shown[name]) if name in shown else ""
+    for name, own in by_paper.items():
+        measured = ""
+        if name in shown:
+            measured = curves.measured(shown[name])
         drawn.append((name, measured + curves.charts(name, own, named)))
     return drawn
 
 
 def _curves(drawn: Sequence[tuple[str, str]]) -> str:
-    parts = [
-        f'<h3>{name}</h3><div class="grid-of">{charts}</div>' for name, charts in drawn if charts
-    ]
-    parts = [unique_ids("\n".join(parts))]
+    parts = []
+    for name, charts in drawn:
+        if charts:
+            parts.append(f'<h3>{name}</h3><div class="grid-of">{charts}</div>')
     note = "<p>Of your own runs too: <code>python compare.py RUN [RUN ...]</code></p>"
-    return "\n".join([*parts, note])
+    return unique_ids("\n".join(parts)) + "\n" + note
 
 
 def _gallery(papers: Sequence[Paper]) -> str:
     parts = []
-    for paper in (p for p in papers if p.pictures):
-        figures = "".join(
-            f"<figure>{picture(path, f'{paper.name}: {caption}')}<figcaption>{text(caption)}</figcaption></figure>"
-            for path, caption in paper.pictures
-        )
-        parts.append(f'<h3>{paper.name}</h3><div class="grid-of">{figures}</div>')
+    for paper in papers:
+        figures = ""
+        for path, caption in paper.pictures:
+            image = picture(path, f"{paper.name}: {caption}")
+            figures += f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
+        if figures:
+            parts.append(f'<h3>{paper.name}</h3><div class="grid-of">{figures}</div>')
     return "\n".join(parts) or "<p>No pictures in <code>*/results/figures/</code> yet.</p>"
 
 
 def _deviations(papers: Sequence[Paper]) -> str:
     parts = [
-        "<p>Where a paper, its released code and this repository differ, and the switch that gives the other way.</p>"
+        "<p>Where a paper, its released code and this repository differ, "
+        "and the switch that gives the other way.</p>"
     ]
-    for paper in (p for p in papers if p.deviations):
-        header = [h or "-" for h in paper.deviations[0]]
-        rows = [[markdown(c) for c in _fitted(row, len(header))] for row in paper.deviations[1:]]
+    for paper in papers:
+        if not paper.deviations:
+            continue
+        first, *others = paper.deviations
+        header = [name or "-" for name in first]
+        rows = [list(map(markdown, fitted(row, len(header)))) for row in others]
         parts.append(f"<h3>{text(paper.title or paper.name)}</h3>")
         parts.append(table(f"{paper.name}-deviations", f"{len(rows)} deviations", header, rows))
     return "\n".join(parts)
-
-
-def _fitted(row: Sequence[str], width: int) -> list[str]:
-    return [*row, *[""] * width][:width]
-
-
-def _downloads(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
-    header = ["paper", "source", *OURS[:5], "value", *OURS[6:]]
-    numbers = []
-    for paper in papers:
-        for row in paper.published:
-            source = ": ".join(filter(None, ("paper", row.cells["table"], row.cells["note"])))
-            cells = [paper.name, source, *row.key, *(row.cells[c] for c in ("value", "std", "n"))]
-            numbers.append(_fitted(cells, len(header)))
-        for row in paper.ours:
-            source = "offline sample" if row.is_sample else "ours"
-            numbers.append([paper.name, source, *(row.cells[c] for c in OURS)])
-    columns = [
-        "paper",
-        "claim",
-        "data",
-        *(f"{side}_{c}" for side in ("better", "worse") for c in KEY),
-    ]
-    columns += ["difference", "low", "high", "interval", "pair", "why", "claim_verdict"]
-    pairs = []
-    for j in judgements:
-        kinds = (("real data", j.real, j.verdict), ("offline sample", j.sample, j.on_sample))
-        for data, p, verdict in ((data, p, verdict) for data, own, verdict in kinds for p in own):
-            i = p.interval
-            ends = (i.difference, i.low, i.high, i.how) if i else ("",) * 4
-            pairs.append(
-                [
-                    j.claim.paper,
-                    j.claim.name,
-                    data,
-                    *p.better.key,
-                    *p.worse.key,
-                    *ends,
-                    p.verdict,
-                    p.why,
-                    verdict,
-                ]
-            )
-    first, second = download("numbers.csv", header, numbers), download("claims.csv", columns, pairs)
-    return f"<p>{first}: every row with its provenance. {second}: every pair behind a verdict.</p>"

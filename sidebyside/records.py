@@ -1,4 +1,4 @@
-"""What the repository knows of every paper, as plain records: its results/*.csv, pictures and deviations."""
+"""What the repository knows of every paper: its results/*.csv, pictures and deviations."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.cli import UserError
 from common.text import decimal, read_text, whole
+from sidebyside.metrics import Curve, Point, curve_of
 from sidebyside.results import CURVES, OURS, PAPER, PAPERS, SEEDS, is_sample_row, read_numbered
 from sidebyside.verdict import Sample
 from sidebyside.wording import mean_and_spread
@@ -20,7 +21,7 @@ KEY = OURS[:5]
 
 @dataclass(frozen=True)
 class Row:
-    """A row of ours.csv or paper.csv. `value` is None where the number is not known or was not run."""
+    """A row of ours.csv or paper.csv; `value` is None where it is not known or was not run."""
 
     paper: str
     cells: dict[str, str]
@@ -33,40 +34,44 @@ class Row:
     @property
     def key(self) -> tuple[str, ...]:
         """The first five columns: only rows that agree in all of them stand beside each other."""
-        return tuple(self.cells[c] for c in KEY)
+        return self.pick(KEY)
+
+    def pick(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """The cells of these columns."""
+        return tuple(self.cells[column] for column in columns)
+
+    def listed(self, *columns: str) -> str:
+        """The cells of these columns that are not empty, with commas between them."""
+        return ", ".join(filter(None, self.pick(columns)))
+
+    @property
+    def known_value(self) -> float:
+        """The value of a row that has one."""
+        assert self.value is not None
+        return self.value
 
     @property
     def side(self) -> Sample:
         """The row as one side of a comparison; `value` must be known."""
         seeds = len(set(self.cells.get("seeds", "").split())) or None
-        return Sample(self.value, self.std, self.n, self.by_seed, seeds)
+        return Sample(self.known_value, self.std, self.n, self.by_seed, seeds)
 
     def number(self) -> str:
         """`mean ± std`, rounded; the paper's numbers as the paper prints them."""
         if self.value is None:
             return "n/a"
         if "value" in self.cells:
-            return " ± ".join(
-                filter(None, (self.cells["value"].strip(), self.cells["std"].strip()))
-            )
+            printed = map(str.strip, self.pick(("value", "std")))
+            return " ± ".join(filter(None, printed))
         return mean_and_spread(self.value, self.std)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Mean and sample standard deviation over runs, epoch by epoch."""
-
-    label: str
-    epochs: list[float]
-    mean: list[float]
-    std: list[float]
-    runs: int
 
 
 @dataclass
 class Paper:
-    """One subproject: its rows, curves by (data set, setting, what is drawn), pictures (path, caption), deviations
-    table, and what is not there."""
+    """One subproject: its rows, curves, pictures and deviations table, and what is not there.
+
+    `curves`: by (data set, setting, what is drawn). `pictures`: path and caption.
+    """
 
     name: str
     title: str = ""
@@ -95,40 +100,52 @@ def load(root: Path, papers: Sequence[str] = PAPERS) -> list[Paper]:
 
 
 def _load_paper(root: Path, name: str) -> Paper:
-    folder, paper = root / name, Paper(name)
+    folder = root / name
+    paper = Paper(name)
     if not folder.is_dir():
         paper.missing.append(f"{name}/")
         return paper
-    for target, file, columns in (
-        (paper.ours, "ours.csv", OURS),
-        (paper.published, "paper.csv", PAPER),
-    ):
-        path = folder / "results" / file
-        if path.exists():
-            target.extend(load_rows(path, name, columns))
-        else:
-            paper.missing.append(f"{name}/results/{file}")
-    paper.ours = _with_seeds(paper.ours, folder / "results" / "seeds.csv")
-    paper.curves = load_curves(folder / "results" / "curves.csv")
+
+    results = folder / "results"
+    paper.ours = _rows_or_missing(paper, results / "ours.csv", OURS)
+    paper.published = _rows_or_missing(paper, results / "paper.csv", PAPER)
+    paper.ours = _with_seeds(paper.ours, results / "seeds.csv")
+    paper.curves = load_curves(results / "curves.csv")
+
     readme = folder / "README.md"
-    text = read_text(readme) if readme.exists() else ""
+    text = ""
+    if readme.exists():
+        text = read_text(readme)
     if not text:
         paper.missing.append(f"{name}/README.md")
     paper.title, paper.link = _title_and_link(text)
     paper.deviations = deviations(text)
     if text and not paper.deviations:
         paper.missing.append(f"a deviations table in {name}/README.md")
-    captions = {
-        Path(target).name: alt for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)", text)
-    }
-    for picture in sorted((folder / "results" / "figures").glob("[!.]*.png")):
-        if _is_png(picture):
-            paper.pictures.append(
-                (picture, captions.get(picture.name) or picture.stem.replace("_", " "))
-            )
-        else:
-            paper.missing.append(f"a readable picture {name}/results/figures/{picture.name}")
+
+    _load_pictures(paper, results / "figures", text)
     return paper
+
+
+def _rows_or_missing(paper: Paper, path: Path, columns: Sequence[str]) -> list[Row]:
+    if path.exists():
+        return load_rows(path, paper.name, columns)
+    paper.missing.append(f"{paper.name}/results/{path.name}")
+    return []
+
+
+def _load_pictures(paper: Paper, folder: Path, readme: str) -> None:
+    """The PNGs of a folder, with the captions that the README gives them."""
+    captions: dict[str, str] = {}
+    for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)", readme):
+        captions[Path(target).name] = alt
+
+    for picture in sorted(folder.glob("[!.]*.png")):
+        if _is_png(picture):
+            caption = captions.get(picture.name) or picture.stem.replace("_", " ")
+            paper.pictures.append((picture, caption))
+        else:
+            paper.missing.append(f"a readable picture {paper.name}/results/figures/{picture.name}")
 
 
 def _is_png(path: Path) -> bool:
@@ -143,15 +160,17 @@ def _is_png(path: Path) -> bool:
 
 
 def load_rows(path: Path, paper: str, columns: Sequence[str]) -> list[Row]:
-    """The rows of one results file; UserError naming file, line and cell where it is not as it should be."""
+    """The rows of one results file; UserError naming file, line and cell of what is wrong in it."""
+    parse = _ours if columns is OURS else _published
     rows = []
     lines: dict[tuple[str, ...], int] = {}
     for number, cells in read_numbered(path, columns):
         where = f"{path}: line {number}"
-        row = _ours(cells, paper, where) if columns is OURS else _published(cells, paper, where)
+        row = parse(cells, paper, where)
         if row.key in lines:
             raise UserError(
-                f"{where}: a second row for {', '.join(row.key)} (the first: line {lines[row.key]});"
+                f"{where}: a second row for {', '.join(row.key)}"
+                f" (the first: line {lines[row.key]});"
                 " the first five columns must differ"
             )
         lines[row.key] = number
@@ -168,7 +187,7 @@ def _published(cells: dict[str, str], paper: str, where: str) -> Row:
 
 
 def _ours(cells: dict[str, str], paper: str, where: str) -> Row:
-    """A row of ours.csv. A mean is over n runs: one without a deviation, or several seeds, each as often."""
+    """A row of ours.csv. A mean is over n runs: one without deviation, or seeds, each as often."""
     value = _number(cells["mean"], f"{where}: mean")
     std = _spread(cells["std"], value, f"{where}: std")
     n = _count(cells["n"], f"{where}: n") or 0
@@ -186,7 +205,9 @@ def _ours(cells: dict[str, str], paper: str, where: str) -> Row:
 
 
 def _number(text: str, where: str) -> float | None:
-    return decimal(text, where) if text.strip() else None
+    if not text.strip():
+        return None
+    return decimal(text, where)
 
 
 def _not_below_zero(text: str, where: str) -> float | None:
@@ -214,11 +235,12 @@ def _count(text: str, where: str) -> int | None:
 def _with_seeds(rows: Sequence[Row], path: Path) -> list[Row]:
     """The rows, with the value of each seed where seeds.csv holds it.
 
-    UserError where the two files do not tell the same: a verdict would rest on numbers that no table shows.
+    UserError where the two files do not tell the same: a verdict would rest on numbers that no
+    table shows.
     """
     known: dict[tuple[str, ...], dict[int, float]] = defaultdict(dict)
     lines: dict[tuple[str, ...], int] = {}
-    for number, cells in read_numbered(path, SEEDS) if path.exists() else ():
+    for number, cells in _numbered_if_there(path, SEEDS):
         where = f"{path}: line {number}"
         key = tuple(cells[c] for c in KEY)
         seed = whole(cells["seed"], f"{where}: seed")
@@ -230,17 +252,23 @@ def _with_seeds(rows: Sequence[Row], path: Path) -> list[Row]:
     for row in rows:
         if row.key in known:
             _check_seeds(row, known[row.key], f"{path}: line {lines[row.key]}")
-    strangers = sorted(lines[key] for key in set(known) - {row.key for row in rows})
-    if strangers:
-        raise UserError(
-            f"{path}: line {strangers[0]}: ours.csv has no row with these first five columns"
-        )
+    for row in rows:
+        lines.pop(row.key, None)
+    if lines:
+        first = min(lines.values())
+        raise UserError(f"{path}: line {first}: ours.csv has no row with these first five columns")
     return [replace(row, by_seed=known.get(row.key)) for row in rows]
+
+
+def _numbered_if_there(path: Path, columns: Sequence[str]) -> Sequence[tuple[int, dict[str, str]]]:
+    if not path.exists():
+        return ()
+    return read_numbered(path, columns)
 
 
 def _check_seeds(row: Row, values: dict[int, float], where: str) -> None:
     named = ", ".join(row.key)
-    told = {int(seed) for seed in row.cells["seeds"].split()}
+    told = set(map(int, row.cells["seeds"].split()))
     if told and told != set(values):
         raise UserError(
             f"{where}: seeds {_listed(values)} for {named}, but ours.csv has {_listed(told)}"
@@ -248,7 +276,8 @@ def _check_seeds(row: Row, values: dict[int, float], where: str) -> None:
     mean = statistics.fmean(values.values())
     if row.value is None or not math.isclose(mean, row.value, rel_tol=1e-4, abs_tol=1e-4):
         raise UserError(
-            f"{where}: the mean over the seeds is {mean:.6g} for {named}, but ours.csv has {row.cells['mean']}"
+            f"{where}: the mean over the seeds is {mean:.6g} for {named},"
+            f" but ours.csv has {row.cells['mean']}"
         )
 
 
@@ -257,44 +286,57 @@ def _listed(seeds: Iterable[int]) -> str:
 
 
 def load_curves(path: Path) -> dict[tuple[str, str, str], list[Curve]]:
-    """The curves of curves.csv, one for each method, by (data set, setting, SPLIT/METRIC), in order of epochs."""
-    points: dict[tuple[str, ...], dict[float, tuple[float, float, int]]] = defaultdict(dict)
-    for number, cells in read_numbered(path, CURVES) if path.exists() else ():
+    """The curves of curves.csv, one for each method, by (data set, setting, SPLIT/METRIC)."""
+    points: dict[tuple[str, str, str, str], list[Point]] = defaultdict(list)
+    for number, cells in _numbered_if_there(path, CURVES):
         where = f"{path}: line {number}"
-        key = tuple(cells[c] for c in ("dataset", "setting", "curve", "method"))
+        key = (cells["dataset"], cells["setting"], cells["curve"], cells["method"])
         epoch = decimal(cells["epoch"], f"{where}: epoch")
         mean = decimal(cells["mean"], f"{where}: mean")
         std = _spread(cells["std"], mean, f"{where}: std") or 0.0
         n = whole(cells["n"], f"{where}: n")
-        if epoch in points[key]:
+        if any(point.epoch == epoch for point in points[key]):
             raise UserError(
                 f"{where}: a second point at epoch {cells['epoch']} for {', '.join(key)}"
             )
-        points[key][epoch] = (mean, std, n)
+        points[key].append(Point(epoch, mean, std, n))
 
     charts: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
-    for (*chart, method), own in points.items():
-        epochs = sorted(own)
-        mean, std, counts = (list(column) for column in zip(*(own[e] for e in epochs), strict=True))
-        charts[tuple(chart)].append(Curve(method, epochs, mean, std, min(counts)))
+    for (dataset, setting, curve, method), own in points.items():
+        charts[dataset, setting, curve].append(curve_of(method, sorted(own)))
     return charts
 
 
 def _title_and_link(readme: str) -> tuple[str, str]:
     title = re.search(r"^# (.+)$", readme, re.M)
     link = re.search(r"\((https?://[^)\s]+)\)", readme)
-    return title.group(1).strip() if title else "", link.group(1) if link else ""
+    return _group(title), _group(link)
+
+
+def _group(match: re.Match[str] | None) -> str:
+    """The first group of a match without the space around it; "" where nothing matched."""
+    if match is None:
+        return ""
+    return match.group(1).strip()
 
 
 def deviations(readme: str) -> list[list[str]]:
-    """The table under the README's heading on deviations: header and rows, Markdown cells; [] where there is none."""
-    section = re.search(r"^#+ [^\n]*deviation[^\n]*\n(.*?)(?=^#+ |\Z)", readme, re.M | re.S | re.I)
+    """The table under the README's heading on deviations; [] where there is none.
+
+    Its header and its rows, as Markdown cells.
+    """
+    heading = r"^#+ [^\n]*deviation[^\n]*\n(.*?)(?=^#+ |\Z)"
+    section = re.search(heading, readme, re.M | re.S | re.I)
     table: list[list[str]] = []
-    for line in section.group(1).splitlines() if section else ():
+    for line in _group(section).splitlines():
         if line.lstrip().startswith("|"):
             inner = re.sub(r"(?<!\\)\|$", "", line.strip().removeprefix("|"))
             cells = re.split(r"(?<!\\)\|", inner)
-            table.append([c.strip().replace("\\|", "|") for c in cells])
+            table.append([cell.strip().replace("\\|", "|") for cell in cells])
         elif table:
             break
-    return [table[0], *table[2:]] if len(table) > 2 else []
+
+    if len(table) <= 2:
+        return []
+    header, _, *rows = table
+    return [header, *rows]

@@ -1,19 +1,27 @@
-"""The claims of the five papers, one entry each; patterns match whole cells of the results files, case ignored.
+"""The claims of the five papers, one entry each.
 
-Statements hold no number: those come from the files. `source` says where the paper claims it.
+Patterns match whole cells of the results files, case ignored. Statements hold no number: those come
+from the files. `source` says where the paper claims it.
 """
 
 from sidebyside.claims import Claim
 
 _IMAGES = r".*mnist.*|cifar.*"
 _MAT = r"(lost|msrc-?v2|bird-?song|soccer player|yahoo! news|mirflickr).*|PLL.*"
-_CALM_EM, _CALM_ML, _CAM = r"calm[-_ ]em.*", r"calm[-_ ]ml.*", r"cam( .*)?"
-_CSL, _IGNORE, _NEGATIVE = r"(csl|selective).*", r"ignore.*", r"negative.*"
+_CALM_EM = r"calm[-_ ]em.*"
+_CALM_ML = r"calm[-_ ]ml.*"
+_CAM = r"cam( .*)?"
+_CSL = r"(csl|selective).*"
+_IGNORE = r"ignore.*"
+_NEGATIVE = r"negative.*"
 _OASS = r"(oass |csi ?[+,] ?)?"
 _OBJECT_AWARE = rf"{_OASS}(cmax|ctopk([-_ ]?w)?)( .*)?"
 _ACCURACY = r".*acc(uracy)?( .*)?|acc@?1.*|top-1.*"
 _CAVL_RUN = "python main.py -compare cavl,uniform,rc,proden,cc -seeds 0,1,2 -ep 50 --data_dir DATA"
-_CAVL_MAT = "python main.py -ds lost -ep 100 -compare cavl,rc,proden,cc,uniform -seeds 0,1,2 --data_dir DATA"
+_CAVL_MAT = (
+    "python main.py -ds lost -ep 100 -compare cavl,rc,proden,cc,uniform -seeds 0,1,2 --data_dir "
+    "DATA"
+)
 _OASS_NOTE = "On composed photographs: ten epochs of a small network without ImageNet weights."
 _OASS_RUN = (
     "python ablation.py --strategies gap,none,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --data_dir DATA"
@@ -21,12 +29,24 @@ _OASS_RUN = (
 
 _CALM_FLAGS = "--architecture=resnet50 --dataset=CUB --use_bn=True --large_feature_map=True"
 _CALM_RUN = f"python main.py --experiment_name=em/ --attribution_method=CALM_EM {_CALM_FLAGS}"
-_CALM_MAPS = "--score_map_process=jointll --norm_type=clipping --use_load_checkpoint=True --load_checkpoint=save/em/"
-_CALM_CUES = f"{_CALM_RUN} && python eval_cue_location.py --attribution_method=CALM_EM {_CALM_FLAGS} {_CALM_MAPS}"
+_CALM_MAPS = (
+    "--score_map_process=jointll --norm_type=clipping --use_load_checkpoint=True "
+    "--load_checkpoint=save/em/"
+)
+_CALM_CUES = (
+    f"{_CALM_RUN} && python eval_cue_location.py --attribution_method=CALM_EM {_CALM_FLAGS} "
+    f"{_CALM_MAPS}"
+)
 _CALM_ERASE = _CALM_CUES.replace("eval_cue_location", "eval_pixel_perturb")
 _CALM_BOXES = _CALM_CUES.replace("eval_cue_location", "eval_wsol")
-_CSL_RUN = "python train.py --compare all --schemes fpc,rps --seeds 0,1,2 --data=DATA/COCO_2014 --model-path=mtresnet_21k"
-_CSL_NOTE = "On composed photographs, twenty epochs of a small network: the means stand in the paper's order."
+_CSL_RUN = (
+    "python train.py --compare all --schemes fpc,rps --seeds 0,1,2 --data=DATA/COCO_2014 "
+    "--model-path=mtresnet_21k"
+)
+_CSL_NOTE = (
+    "On composed photographs, twenty epochs of a small network: the means stand in the paper's "
+    "order."
+)
 _CSL_OPEN = (
     "python train.py --recipe csl_fpc --data=DATA/OpenImages --do_bottleneck_head --image-size=224"
 )
@@ -39,13 +59,19 @@ CAVL = (
     Claim(
         "cavl",
         "better than averaging",
-        "Training on the candidate with the largest class activation value beats averaging over the candidates.",
+        (
+            "Training on the candidate with the largest class activation value beats averaging "
+            "over the candidates."
+        ),
         {"method": "cavl"},
         {"method": "uniform"},
         {"dataset": _IMAGES, "metric": _ACCURACY},
         source="abstract; method",
         command=_CAVL_RUN,
-        note="Above it with every seed on CIFAR-10 too (13 epochs), where three seeds lie too far apart to decide.",
+        note=(
+            "Above it with every seed on CIFAR-10 too (13 epochs), where three seeds lie too far "
+            "apart to decide."
+        ),
     ),
     Claim(
         "cavl",
@@ -60,18 +86,27 @@ CAVL = (
     Claim(
         "cavl",
         "any input",
-        "Unlike CAM, the class activation value also works where inputs are not images: real-world partial-label sets.",
+        (
+            "Unlike CAM, the class activation value also works where inputs are not images: "
+            "real-world partial-label sets."
+        ),
         {"method": "cavl"},
         {"method": "uniform"},
         {"dataset": _MAT, "metric": _ACCURACY},
         source="abstract",
         command=_CAVL_MAT,
-        note="With five epochs of averaging first (`-warmup 5`: ours, not the paper's) it beats averaging on each.",
+        note=(
+            "With five epochs of averaging first (`-warmup 5`: ours, not the paper's) it beats "
+            "averaging on each."
+        ),
     ),
     Claim(
         "cavl",
         "CAM selects well",
-        "The class activation map picks the true label among the candidates better than the model's own output.",
+        (
+            "The class activation map picks the true label among the candidates better than the "
+            "model's own output."
+        ),
         {"method": "cam.*"},
         {"method": "output.*|logit.*|softmax.*"},
         {"metric": r".*(select|disambiguat|picked).*"},
@@ -152,7 +187,10 @@ CALM = (
     Claim(
         "calm",
         "remove and classify",
-        "Erasing the pixels CALM ranks first destroys the prediction faster than erasing CAM's (smaller R_k).",
+        (
+            "Erasing the pixels CALM ranks first destroys the prediction faster than erasing CAM's "
+            "(smaller R_k)."
+        ),
         {"method": _CALM_EM},
         {"method": _CAM},
         {"metric": r".*\bR_?\{?(k|\d).*"},
@@ -163,7 +201,10 @@ CALM = (
     Claim(
         "calm",
         "EM explains better than ML",
-        "Trained by expectation maximisation, CALM localises cues better than trained by marginal likelihood.",
+        (
+            "Trained by expectation maximisation, CALM localises cues better than trained by "
+            "marginal likelihood."
+        ),
         {"method": _CALM_EM},
         {"method": _CALM_ML},
         {"metric": "mPxAP.*"},
@@ -196,7 +237,10 @@ CSL = (
     Claim(
         "csl",
         "best with few labels a class",
-        "With a fixed number of annotations a class (FPC), selective training beats ignoring and assuming negatives.",
+        (
+            "With a fixed number of annotations a class (FPC), selective training beats ignoring "
+            "and assuming negatives."
+        ),
         {"method": _CSL},
         {"method": rf"{_IGNORE}|{_NEGATIVE}"},
         {"setting": r"fpc.*", "metric": r"mAP.*"},
@@ -207,7 +251,10 @@ CSL = (
     Claim(
         "csl",
         "best with random labels",
-        "With labels missing at random (RPS), selective training beats ignoring and assuming negatives.",
+        (
+            "With labels missing at random (RPS), selective training beats ignoring and assuming "
+            "negatives."
+        ),
         {"method": _CSL},
         {"method": rf"{_IGNORE}|{_NEGATIVE}"},
         {"setting": r"rps.*", "metric": r"mAP.*"},
@@ -248,7 +295,10 @@ CSL = (
     Claim(
         "csl",
         "prior from ignoring",
-        "A network trained by ignoring ranks the frequent classes better than one trained with assumed negatives.",
+        (
+            "A network trained by ignoring ranks the frequent classes better than one trained with "
+            "assumed negatives."
+        ),
         {"method": _IGNORE},
         {"method": _NEGATIVE},
         {"metric": r".*(prior|top[- ]?(10|ten)|rank correlation).*"},
@@ -261,13 +311,19 @@ MILE = (
     Claim(
         "mile",
         "multi-label quality",
-        "Iterated learning finds more of the labels that are true of an image (F1) than standard training.",
+        (
+            "Iterated learning finds more of the labels that are true of an image (F1) than "
+            "standard training."
+        ),
         {"method": r"mile.*"},
         {"method": r"softmax.*|sigmoid.*"},
         {"metric": r".*F1.*"},
         source="abstract",
         command=_MILE_RUN,
-        note="On real digits F1 at a threshold rises, the ranking does not; with k 20:20 the sets hold nearly all.",
+        note=(
+            "On real digits F1 at a threshold rises, the ranking does not; with k 20:20 the sets "
+            "hold nearly all."
+        ),
     ),
     Claim(
         "mile",

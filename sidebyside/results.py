@@ -1,17 +1,20 @@
 """results/*.csv from run directories, and the README tables from the CSVs.
 
-    python -m sidebyside.results add csl --method CSL --dataset COCO --setting "FPC 1000" --metric mAP \\
-        --key mAP_model --protocol "last epoch" --scale 100 --curve test/mAP_model --data DIR RUN [RUN ...]
+    python -m sidebyside.results add csl --method CSL --dataset COCO --setting "FPC 1000" \\
+        --metric mAP --key mAP_model --protocol "last epoch" --scale 100 \\
+        --curve test/mAP_model --data DIR RUN [RUN ...]
     python -m sidebyside.results tables          # rewrite the tables between the READMEs' markers
 
-`add` writes ours.csv (a row: mean and spread), seeds.csv (the same number of each seed, so that methods are compared
-seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the epochs).
+`add` writes ours.csv (a row: mean and spread), seeds.csv (the same number of each seed, so that
+methods are compared seed by seed) and, with --curve, curves.csv (a line of metrics.jsonl over the
+epochs).
 """
 
 import common.interrupt  # noqa: F401
 
 import argparse
-import hashlib
+import itertools
+import operator
 import re
 import statistics
 from collections import defaultdict
@@ -19,33 +22,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.cli import FREE_SETTINGS, OneLineParser, UserError, run_main
-from common.text import decimal, read_csv, read_json, read_text, whole, write_csv
-from sidebyside.metrics import mean_curve, metric_lines
+from common.cli import OneLineParser, UserError, run_main
+from common.text import decimal, read_csv, read_text, write_csv
+from sidebyside.measured import curve_of_runs, row_from_runs, values_by_seed
+from sidebyside.metrics import Point
 from sidebyside.runs import ROOT, read_run
-from sidebyside.wording import exact, mean_and_spread
+from sidebyside.wording import markdown_line, mean_and_spread
 
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 OURS = (
-    "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,torch,minutes,date,run"
+    "method,dataset,setting,metric,protocol,mean,std,n,"
+    "seeds,command,commit,data_sha,device,torch,minutes,date,run"
 ).split(",")
 PAPER = "method,dataset,setting,metric,protocol,value,std,n,table,note".split(",")
 SEEDS = [*OURS[:5], "seed", "value"]
 CURVES = "method,dataset,setting,curve,epoch,mean,std,n".split(",")
 _SAMPLE_WORD = re.compile(r"\bsamples?\b", re.I)
 _SAMPLE_FLAG = re.compile(r"(^|\s)--?sample(\s|$)")
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+BEGIN = "<!-- results:begin -->"
+END = "<!-- results:end -->"
 
 
 def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a results file; UserError, with path and line, where it is none with exactly these columns."""
+    """The rows of a results file; UserError, with path and line, where its columns are others."""
     return [cells for _, cells in read_numbered(path, columns)]
 
 
 def read_numbered(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """The rows of a results file, each with the number of the line on which it begins."""
     table = read_csv(path)
-    header = table[0][1] if table else []
+    header: list[str] = []
+    if table:
+        _, header = table[0]
     if header != list(columns):
         raise UserError(
             f"{path}: line 1: {_other_columns(header, columns)}; expected {','.join(columns)}"
@@ -62,187 +70,30 @@ def read_numbered(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[st
 
 
 def _other_columns(header: Sequence[str], columns: Sequence[str]) -> str:
-    missing = [c for c in columns if c not in header]
-    unknown = [c for c in header if c not in columns]
-    if missing and header:
+    """What is wrong with a header, in a few words."""
+    if not header:
+        return "no columns"
+    missing = [column for column in columns if column not in header]
+    unknown = [column for column in header if column not in columns]
+    if missing:
         return f"columns {', '.join(missing)} are missing"
     if unknown:
         return f"columns {', '.join(unknown)} are not known"
-    return "columns in another order, or one twice" if header else "no columns"
+    return "columns in another order, or one twice"
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = OURS) -> None:
     """Write a results file."""
-    cells = [["" if row.get(c) is None else str(row.get(c)) for c in columns] for row in rows]
-    write_csv(Path(path), [list(columns), *cells])
+    table = [list(columns)]
+    for row in rows:
+        table.append([_cell(row.get(column)) for column in columns])
+    write_csv(Path(path), table)
 
 
-def data_sha(folder: Path) -> str:
-    """The first 12 hex digits of a SHA-256 over the names and contents of a file, or of all files of a folder."""
-    folder, digest = Path(folder), hashlib.sha256()
-    for path in (
-        [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
-    ):
-        digest.update(
-            path.relative_to(folder.parent if folder.is_file() else folder).as_posix().encode()
-            + b"\0"
-        )
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def row_from_runs(
-    folders: Sequence[Path],
-    values: Mapping[int, Sequence[float]],
-    *,
-    data: Path | None = None,
-    **fields: str,
-) -> dict[str, Any]:
-    """One row of ours.csv: mean and sample std (ddof 1) of the `values_by_seed` of run directories.
-
-    `fields`: method, dataset, setting, metric, protocol, and `command` where one command made several runs. What
-    differs between the runs (commit, torch, device) is told of all of them.
-    """
-    configs = [_config(folder) for folder in folders]
-    seconds = sum(_seconds(folder) for folder in folders)
-    runs = [value for own in values.values() for value in own]
-    return {
-        "mean": exact(statistics.fmean(runs)),
-        "std": exact(statistics.stdev(runs)) if len(runs) > 1 else "",
-        "n": len(runs),
-        "seeds": " ".join(map(str, values)),
-        "command": configs[-1]["launches"][0]["command"],
-        "commit": _each(config["commit"] for config in configs),
-        "data_sha": data_sha(data) if data else "",
-        "device": _each(_device(config) for config in configs),
-        "torch": _each(config["packages"]["torch"] for config in configs),
-        "minutes": f"{seconds / 60:.1f}",
-        "date": max(config["launches"][-1]["time"][:10] for config in configs),
-        "run": _each(Path(f).name for f in folders),
-        **fields,
-    }
-
-
-def _each(values: Iterable[Any]) -> str:
-    """The different ones, in the order in which they come."""
-    return " ".join(dict.fromkeys(str(value) for value in values if value))
-
-
-def _device(config: dict[str, Any]) -> str:
-    hardware = config["hardware"]
-    return f"{hardware['device']} {hardware['processes']}x{hardware['threads']} threads"
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """config.json of a run; UserError where something is missing that a row of ours.csv tells."""
-    path = Path(folder) / "config.json"
-    config = read_json(path, dict)
-    try:
-        config["settings"].get("seed")
-        config["launches"][0]["command"] + config["launches"][-1]["time"]
-        (config["commit"], config["packages"]["torch"], _device(config))
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: not as a run writes it ({type(error).__name__}: {error})"
-        ) from error
-    return config
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    path = Path(folder) / "summary.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no readable summary.json; is it a finished run?")
-    return read_json(path, dict)
-
-
-def _seconds(folder: Path) -> float:
-    return decimal(_summary(folder).get("wall_seconds"), f"{folder}/summary.json: wall_seconds")
-
-
-def values_by_seed(folders: Sequence[Path], key: str, scale: float = 1.0) -> dict[int, list[float]]:
-    """summary.json's `key` of run directories, times `scale`: seed -> values (several where a seed has folds).
-
-    UserError where they are not one experiment: a run twice, a seed twice (but for its folds), other settings.
-    """
-    values: dict[int, list[float]] = defaultdict(list)
-    check_one_experiment(folders)
-    for folder in folders:
-        summary = _summary(folder)
-        if summary.get(key) is None:
-            raise UserError(f"{folder}/summary.json: has no {key}; it has {', '.join(summary)}")
-        value = decimal(summary[key], f"{folder}/summary.json: {key}")
-        values[_seed(folder)].append(value * scale)
-    return dict(sorted(values.items()))
-
-
-def _seed(folder: Path) -> int:
-    seed = _config(folder)["settings"].get("seed")
-    return whole(0 if seed is None else seed, f"{folder}/config.json: seed")
-
-
-def check_one_experiment(folders: Sequence[Path]) -> None:
-    """UserError where the mean over these runs would be one over different things, or over one thing twice."""
-    settings = {folder: _config(folder)["settings"] for folder in folders}
-    places: dict[Path, Path] = {}
-    seen: dict[tuple, Path] = {}
-    folds: dict[int, int] = defaultdict(int)
-    for folder in folders:
-        place = Path(folder).resolve()
-        if place in places:
-            raise UserError(f"{folder}: this run is given twice")
-        places[place] = folder
-        same = (_seed(folder), settings[folder].get("fold"))
-        if same in seen:
-            raise UserError(
-                f"{folder}: seed {same[0]} is that of {seen[same]} too; a mean counts each seed once"
-            )
-        seen[same] = folder
-        folds[same[0]] += 1
-
-    if len(set(folds.values())) > 1:
-        told = ", ".join(f"{count} of seed {seed}" for seed, count in sorted(folds.items()))
-        raise UserError(f"not every seed has all its folds: {told}")
-    first, *others = folders
-    for other in others:
-        for name in sorted({*settings[first], *settings[other]} - _OWN):
-            one, two = settings[first].get(name), settings[other].get(name)
-            if one != two and not (_is_place(one) and _is_place(two)):
-                raise UserError(
-                    f"{first} and {other} are no seeds of one experiment: {name} is {one!r} and {two!r}"
-                )
-
-
-# What the runs of one experiment may differ in.
-_OWN = FREE_SETTINGS | {
-    "seed",
-    "seeds",
-    "fold",
-    "compare",
-    "tag",
-    "experiment_name",
-    "checkpoint_path",
-}
-
-
-def _is_place(value: object) -> bool:
-    """Whether a setting is a path: runs on data drawn for their seed, or of a checkpoint each, differ in these."""
-    return isinstance(value, str) and ("/" in value or value.endswith((".pt", ".pth")))
-
-
-def curve_of_runs(folders: Sequence[Path], curve: str) -> list[tuple[float, float, float, int]]:
-    """`mean_curve` of SPLIT/METRIC over run directories; UserError where they do not all have it."""
-    split, _, metric = curve.partition("/")
-    runs = []
-    for folder in folders:
-        path = Path(folder) / "metrics.jsonl"
-        lines, faults = metric_lines(path)
-        if faults:
-            raise UserError(f"--curve {curve}: {path}: {faults[0]}")
-        runs.append(lines)
-    points = mean_curve(runs, split, metric)
-    if not points or points[0][-1] < len(folders):
-        raise UserError(f"--curve {curve}: no epoch at which all {len(folders)} runs have it")
-    return points
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value)
 
 
 def add(
@@ -254,30 +105,57 @@ def add(
     scale: float | None = None,
     **fields: Any,
 ) -> None:
-    """Add what `runs` measured to the results files in `folder`; rows of the same first columns are replaced.
+    """Add what `runs` measured to the results files in `folder`; it replaces rows of its key.
 
-    `scale`: 100 turns fractions into percent; None is 1, where the values can be of the unit that the metric names.
+    `scale`: 100 turns fractions into percent; None is 1, where the values can be of the unit that
+    the metric names.
     """
-    values = values_by_seed(runs, key, 1.0 if scale is None else scale)
-    check_unit(
-        fields["metric"], [v for own in values.values() for v in own], is_sure=scale is not None
-    )
+    factor = 1.0 if scale is None else scale
+    values = values_by_seed(runs, key, factor)
+    measured = list(itertools.chain.from_iterable(values.values()))
+    check_unit(fields["metric"], measured, is_sure=scale is not None)
+
     row = row_from_runs(runs, values, **fields)
     check_sample(row, runs)
-    same = {c: row[c] for c in OURS[:5]}
-    seeds = [
-        {**same, "seed": seed, "value": f"{statistics.fmean(own):.8g}"}
-        for seed, own in values.items()
-    ]
     drawn = []
-    for epoch, mean, std, n in curve_of_runs(runs, curve) if curve else ():
-        cells = {c: row[c] for c in CURVES[:3]} | {"curve": curve, "epoch": epoch, "n": n}
-        drawn.append({**cells, "mean": f"{mean:.6g}", "std": f"{std:.4g}"})
+    if curve:
+        drawn = _curve_rows(row, curve, curve_of_runs(runs, curve))
 
     _replace(folder / "ours.csv", [row], OURS, OURS[:5])
-    _replace(folder / "seeds.csv", seeds, SEEDS, OURS[:5])
+    _replace(folder / "seeds.csv", _seed_rows(row, values), SEEDS, OURS[:5])
     if drawn:
         _replace(folder / "curves.csv", drawn, CURVES, CURVES[:4])
+
+
+def _seed_rows(
+    row: Mapping[str, Any], values: Mapping[int, Sequence[float]]
+) -> list[dict[str, Any]]:
+    """The rows of seeds.csv: of each seed the value, or the mean over its folds."""
+    key = {column: row[column] for column in OURS[:5]}
+    rows = []
+    for seed, own in values.items():
+        rows.append({**key, "seed": seed, "value": f"{statistics.fmean(own):.8g}"})
+    return rows
+
+
+def _curve_rows(
+    row: Mapping[str, Any], curve: str, points: Sequence[Point]
+) -> list[dict[str, Any]]:
+    """The rows of curves.csv, one for each epoch."""
+    key = {column: row[column] for column in CURVES[:3]}
+    rows = []
+    for point in points:
+        rows.append(
+            {
+                **key,
+                "curve": curve,
+                "epoch": point.epoch,
+                "mean": f"{point.mean:.6g}",
+                "std": f"{point.std:.4g}",
+                "n": point.runs,
+            }
+        )
+    return rows
 
 
 def check_sample(row: Mapping[str, Any], runs: Sequence[Path]) -> None:
@@ -292,13 +170,13 @@ def check_sample(row: Mapping[str, Any], runs: Sequence[Path]) -> None:
 
 
 def is_sample_row(cells: Mapping[str, Any]) -> bool:
-    """Whether a row of ours.csv was measured on an offline sample: its task says so, or its command."""
-    named = " ".join(str(cells[c]) for c in ("dataset", "setting", "protocol"))
+    """Whether a row of ours.csv was measured on an offline sample: its task or command says so."""
+    named = f"{cells['dataset']} {cells['setting']} {cells['protocol']}"
     return bool(_SAMPLE_WORD.search(named) or _SAMPLE_FLAG.search(str(cells["command"])))
 
 
 def check_unit(metric: str, values: Sequence[float], *, is_sure: bool) -> None:
-    """UserError where values of a metric in percent cannot be percent, or (unless `is_sure`) look like fractions."""
+    """UserError where percent are too large, or (unless `is_sure`) look like fractions."""
     if not metric.endswith(" %"):
         return
     if max(values) > 100:
@@ -307,69 +185,102 @@ def check_unit(metric: str, values: Sequence[float], *, is_sure: bool) -> None:
         )
     if not is_sure and max(values) <= 1:
         raise UserError(
-            f"--metric {metric!r}: the values lie within 0 and 1; --scale 100 for fractions, --scale 1 for percent"
+            f"--metric {metric!r}: the values lie within 0 and 1;"
+            " --scale 100 for fractions, --scale 1 for percent"
         )
 
 
 def _replace(
     path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], same: Sequence[str]
 ) -> None:
-    """Write `rows` into a results file in the place of those that agree with them in the columns `same`."""
-    new = {tuple(str(row[c]) for c in same) for row in rows}
-    old = read(path, columns) if path.is_file() else []
-    kept = [row for row in old if tuple(row[c] for c in same) not in new]
-    first = next((k for k, row in enumerate(old) if tuple(row[c] for c in same) in new), len(kept))
-    write(path, [*kept[:first], *rows, *kept[first:]], columns)
+    """Write `rows` into a results file in the place of those that they agree with in `same`."""
+    key_of = operator.itemgetter(*same)
+    new = {tuple(map(str, key_of(row))) for row in rows}
+    old = []
+    if path.is_file():
+        old = read(path, columns)
+
+    before: list[dict[str, str]] = []
+    after: list[dict[str, str]] = []
+    kept = before
+    for row in old:
+        if key_of(row) in new:
+            kept = after
+        else:
+            kept.append(row)
+    write(path, [*before, *rows, *after], columns)
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """ours.csv in Markdown: a table for each data set and setting, then the commands that measured them, each once.
+    """ours.csv in Markdown: a table for each data set and setting, then the commands, each once.
 
-    A line a method, a column a metric; where several protocols meet, a line a metric and protocol, a column a method.
+    A line a method, a column a metric; where several protocols meet, a line a metric and protocol,
+    a column a method.
     """
     if not rows:
         return "Nothing is measured yet."
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["dataset"], row["setting"]].append(row)
-    commands = dict.fromkeys(row["command"] for row in rows if row["command"])
-    parts = [_group(*key, group) for key, group in groups.items()]
-    return "\n".join(["\n\n".join(parts), "", "Measured by:", "", "```", *commands, "```"])
+    commands = filter(None, _distinct(rows, "command"))
+    parts = "\n\n".join(map(_group, groups.values()))
+    return "\n".join([parts, "", "Measured by:", "", "```", *commands, "```"])
 
 
-def _group(dataset: str, setting: str, rows: Sequence[dict[str, str]]) -> str:
-    methods, protocols = (
-        list(dict.fromkeys(row[c] for row in rows)) for c in ("method", "protocol")
-    )
-    columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in rows))
+def _group(rows: Sequence[dict[str, str]]) -> str:
+    """The table of one data set and setting, under its title."""
+    protocols = _distinct(rows, "protocol")
     counts = {row["n"] for row in rows if row["mean"]}
-    cells = {
-        (r["method"], r["metric"], r["protocol"]): _measured(r, with_n=len(counts) > 1)
-        for r in rows
-    }
+
+    told: list[str] = []
     if len(protocols) == 1:
-        head = ["method", *(metric for metric, _ in columns)]
-        lines = [[m, *(cells.get((m, *column), "") for column in columns)] for m in methods]
-    else:
-        head = ["metric", "protocol", *methods]
-        lines = [[*column, *(cells.get((m, *column), "") for m in methods)] for column in columns]
-    told = "; ".join(
-        [*protocols[: len(protocols) == 1], *(f"n = {n}" for n in counts if len(counts) == 1)]
-    )
-    title = f"**{', '.join(filter(None, (dataset, setting)))}**" + (f" ({told})" if told else "")
-    return "\n".join([title, "", *(_line(cells) for cells in [head, ["---"] * len(head), *lines])])
+        told += protocols
+    if len(counts) == 1:
+        told += [f"n = {n}" for n in counts]
+
+    named = ", ".join(filter(None, (rows[0]["dataset"], rows[0]["setting"])))
+    title = f"**{named}**"
+    if told:
+        title += f" ({'; '.join(told)})"
+
+    head, *lines = _grid(rows, is_one_protocol=len(protocols) == 1, with_n=len(counts) > 1)
+    under = ["---"] * len(head)
+    return "\n".join([title, "", *map(markdown_line, (head, under, *lines))])
 
 
-def _line(cells: Sequence[str]) -> str:
-    """A line of a Markdown table; a bar or a line end in a cell would end the cell."""
-    plain = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
-    return f"| {' | '.join(plain)} |"
+def _grid(
+    rows: Sequence[dict[str, str]], *, is_one_protocol: bool, with_n: bool
+) -> list[list[str]]:
+    """The header and the lines of a table, as cells."""
+    methods = _distinct(rows, "method")
+    by_column: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        told = _measured(row, with_n=with_n)
+        by_column[row["metric"], row["protocol"]][row["method"]] = told
+
+    lines = [["metric", "protocol", *methods]]
+    for (metric, protocol), cells in by_column.items():
+        lines.append([metric, protocol, *(cells.get(method, "") for method in methods)])
+    if not is_one_protocol:
+        return lines
+
+    metrics, _, *others = map(list, zip(*lines, strict=True))  # a line a method
+    metrics[0] = "method"
+    return [metrics, *others]
+
+
+def _distinct(rows: Sequence[dict[str, str]], column: str) -> list[str]:
+    """The different cells of a column, in their order."""
+    return list(dict.fromkeys(row[column] for row in rows))
 
 
 def _measured(row: dict[str, str], *, with_n: bool) -> str:
     if not row["mean"]:
         return "not run"
-    return mean_and_spread(row["mean"], row["std"]) + (f" (n {row['n']})" if with_n else "")
+    told = mean_and_spread(row["mean"], row["std"])
+    if with_n:
+        told += f" (n {row['n']})"
+    return told
 
 
 def with_table(readme: str, rows: Sequence[dict[str, str]]) -> str:
@@ -377,7 +288,8 @@ def with_table(readme: str, rows: Sequence[dict[str, str]]) -> str:
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise UserError(f"a README needs {BEGIN} and {END} once each")
     before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
 
 
 def update_readmes(root: Path = ROOT) -> list[Path]:
@@ -386,13 +298,15 @@ def update_readmes(root: Path = ROOT) -> list[Path]:
 
     changed = []
     for paper in PAPERS:
-        readme, ours = root / paper / "README.md", root / paper / "results" / "ours.csv"
-        if readme.is_file() and ours.is_file():
-            old = read_text(readme)
-            new = with_table(old, read(ours, OURS))
-            if new != old:
-                atomic_write(readme, new.encode())
-                changed.append(readme)
+        readme = root / paper / "README.md"
+        ours = root / paper / "results" / "ours.csv"
+        if not (readme.is_file() and ours.is_file()):
+            continue
+        old = read_text(readme)
+        new = with_table(old, read(ours, OURS))
+        if new != old:
+            atomic_write(readme, new.encode())
+            changed.append(readme)
     return changed
 
 

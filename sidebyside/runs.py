@@ -1,8 +1,9 @@
-"""Run directories given on the command line: found, read in whatever state they are, named, and put together.
+"""Run directories given on the command line: found, read in whatever state, named, put together.
 
 What cannot be read is told in one line for each run, and the rest is shown.
 """
 
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Mark(NamedTuple):
-    """How the runs of a paper are known, and which of their settings name the method and the data."""
+    """How a paper's runs are known, and which of their settings name the method and the data."""
 
     setting: str  # that only this paper's scripts have
     method: tuple[str, ...]
@@ -45,7 +46,8 @@ _PLAIN = {"method", "schema", "strategy", "attribution_method", "partial_loss_mo
 class RunFolder:
     """A finished or unfinished run: settings and command (config.json), summary, metric lines.
 
-    `faults`: what of it could not be read; empty for a run in order. `says_sample`: what config.json says, if it does.
+    `faults`: what of it could not be read; empty for a run in order. `says_sample`: what
+    config.json says, if it does.
     """
 
     path: Path
@@ -60,7 +62,10 @@ class RunFolder:
     @property
     def paper(self) -> str | None:
         """Which paper's script made it: known by a setting that only that script has."""
-        return next((name for name, mark in MARKS.items() if mark.setting in self.settings), None)
+        for name, mark in MARKS.items():
+            if mark.setting in self.settings:
+                return name
+        return None
 
     @property
     def mark(self) -> Mark:
@@ -78,8 +83,11 @@ class RunFolder:
         return self._first_set(self.mark.data)
 
     def _first_set(self, keys: Sequence[str]) -> str:
-        known = (self.settings.get(key) for key in keys)
-        return next((_last_part(value) for value in known if value not in (None, "", "auto")), "")
+        for key in keys:
+            value = self.settings.get(key)
+            if value not in (None, "", "auto"):
+                return _last_part(value)
+        return ""
 
     @property
     def seed(self) -> int | None:
@@ -93,43 +101,50 @@ class RunFolder:
 
     @property
     def is_sample(self) -> bool | None:
-        """Whether it ran on the offline sample, asked for or not; None where neither it nor its data tell."""
+        """Whether it ran on the offline sample; None where neither it nor its data tell."""
         if self.settings.get("sample"):
             return True
         for told in (self.says_sample, self.summary.get("offline_sample")):
             if isinstance(told, bool):
                 return told
-        return True if self._has_marker() else None
+        if any(map(self._is_drawn_sample, self.settings.values())):
+            return True
+        return None
 
-    def _has_marker(self) -> bool:
-        """Whether a path among its settings is a drawn sample; relative ones count from the paper's folder too."""
-        paths = [
-            v for v in self.settings.values() if isinstance(v, str) and "/" in v and "\0" not in v
-        ]
-        homes = [Path.cwd(), *([ROOT / self.paper] if self.paper else [])]
-        return any(os.path.isfile(home / path / "SAMPLE.json") for home in homes for path in paths)  # noqa: PTH113
+    def _is_drawn_sample(self, value: object) -> bool:
+        """Whether a setting is the path of one; a relative path also counts from PAPER/."""
+        if not isinstance(value, str) or "/" not in value or "\0" in value:
+            return False
+        homes = [Path.cwd()]
+        if self.paper:
+            homes.append(ROOT / self.paper)
+        markers = [home / value / "SAMPLE.json" for home in homes]
+        return any(map(os.path.isfile, markers))
 
     @property
     def experiment(self) -> dict[str, Any]:
         """The settings that make the experiment: all but the seed and where and how it ran."""
-        return {k: v for k, v in self.settings.items() if k not in _NOT_THE_EXPERIMENT}
+        settings = self.settings.items()
+        return {name: value for name, value in settings if name not in _NOT_THE_EXPERIMENT}
 
 
 def _seed(settings: dict[str, Any]) -> int | None:
     seed = settings.get("seed")
     if seed is None:
         return 0
-    is_whole = isinstance(seed, int) and not isinstance(seed, bool)
-    return seed if is_whole else None
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        return None
+    return seed
 
 
 # --- finding and reading ---
 
 
 def find(folders: Iterable[Path]) -> tuple[list[RunFolder], list[str]]:
-    """All run directories in and below the folders, and a line for whatever is there and cannot be shown (whole).
+    """All run directories in and below the folders; a line for each that cannot be shown (whole).
 
-    A run that started others inside its own folder (several seeds or methods) stands back behind them.
+    A run that started others inside its own folder (several seeds or methods) stands back behind
+    them.
     """
     found: dict[Path, RunFolder] = {}
     told: list[str] = []
@@ -147,7 +162,8 @@ def find(folders: Iterable[Path]) -> tuple[list[RunFolder], list[str]]:
                 found[place.resolve()] = run
                 if run.faults:
                     told.append(f"{place}: {'; '.join(run.faults)}; the rest of this run is shown")
-    return [run for place, run in found.items() if not _is_parent(run, place, found)], told
+    shown = [run for place, run in found.items() if not _is_parent(run, place, found)]
+    return shown, told
 
 
 def _is_parent(run: RunFolder, place: Path, found: Iterable[Path]) -> bool:
@@ -170,26 +186,35 @@ def _places(folder: Path) -> tuple[list[Path], list[str]]:
     places = []
     for here, inner, files in os.walk(folder, onerror=closed):
         inner.sort(key=natural)
-        names = {*inner, *files}
-        has_config = "config.json" in names
-        is_run = "metrics.jsonl" in names or (
-            has_config and names & {"summary.json", "checkpoints"}
-        )
-        if is_run or (has_config and Path(here) == folder):
+        if _looks_like_run({*inner, *files}, is_named=Path(here) == folder):
             places.append(Path(here))
     if not places and not problems:
         problems.append(f"{folder}: holds no run (config.json and metrics.jsonl)")
     return places, problems
 
 
+def _looks_like_run(names: set[str], *, is_named: bool) -> bool:
+    """Whether a folder with these names in it is a run; one that the user named needs no more."""
+    if "metrics.jsonl" in names:
+        return True
+    if "config.json" not in names:
+        return False
+    return is_named or bool(names & {"summary.json", "checkpoints"})
+
+
 def natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts run-2 before run-10."""
-    parts = re.split(r"(\d{1,18})", name)
-    return [(int(part), "") if k % 2 else (-1, part) for k, part in enumerate(parts)]
+    key = []
+    for part in re.split(r"(\d{1,18})", name):
+        if part.isdecimal():
+            key.append((int(part), ""))
+        else:
+            key.append((-1, part))
+    return key
 
 
 def read_run(folder: Path) -> RunFolder:
-    """A run, with its faults where metrics or summary are damaged; UserError where its config tells nothing."""
+    """A run, and the faults of its metrics and summary; UserError where its config is damaged."""
     path = folder / "config.json"
     config = read_json(path, dict)
     settings = config.get("settings")
@@ -201,26 +226,37 @@ def read_run(folder: Path) -> RunFolder:
         faults.append("config.json: the seed is no whole number")
     lines = _lines(folder / "metrics.jsonl", faults)
     summary = _summary(folder / "summary.json", faults)
+
     commit = config.get("commit")
+    if not isinstance(commit, str):
+        commit = ""
     says_sample = config.get("offline_sample")
+    if not isinstance(says_sample, bool):
+        says_sample = None
     return RunFolder(
         path=folder,
         settings=settings,
         command=_command(config),
-        commit=commit if isinstance(commit, str) else "",
+        commit=commit,
         summary=summary,
         lines=tuple(lines),
         faults=tuple(faults),
-        says_sample=says_sample if isinstance(says_sample, bool) else None,
+        says_sample=says_sample,
     )
 
 
 def _command(config: dict[str, Any]) -> str:
     """The command that started the run (the first launch), "" where config.json does not tell."""
+    first: object = config
     launches = config.get("launches")
-    first = launches[0] if isinstance(launches, list) and launches else config
-    command = first.get("command") if isinstance(first, dict) else None
-    return command if isinstance(command, str) else ""
+    if isinstance(launches, list) and launches:
+        first = launches[0]
+    if not isinstance(first, dict):
+        return ""
+    command = first.get("command")
+    if not isinstance(command, str):
+        return ""
+    return command
 
 
 def _lines(path: Path, faults: list[str]) -> list[dict[str, Any]]:
@@ -231,9 +267,10 @@ def _lines(path: Path, faults: list[str]) -> list[dict[str, Any]]:
     except UserError as error:
         faults.append(_told(error, path))
         return []
-    if wrong:
-        others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        faults.append(f"{path.name}: {wrong[0]}{others}")
+    if len(wrong) == 1:
+        faults.append(f"{path.name}: {wrong[0]}")
+    if len(wrong) > 1:
+        faults.append(f"{path.name}: {wrong[0]} and {len(wrong) - 1} more")
     return lines
 
 
@@ -248,7 +285,7 @@ def _summary(path: Path, faults: list[str]) -> dict[str, Any]:
 
 
 def _told(error: UserError, path: Path) -> str:
-    """An error's text, with the file's name alone in the place of its path: the folder stands before it already."""
+    """An error's text with the file's name in the place of its path: the folder is told already."""
     return str(error).replace(str(path), path.name)
 
 
@@ -256,7 +293,7 @@ def _told(error: UserError, path: Path) -> str:
 
 
 def names(runs: Sequence[RunFolder]) -> dict[Path, str]:
-    """A name for each run: its folder's, with as many folders before it as tell it from the others."""
+    """A name for each run: its folder's, with as many before it as tell it from the others."""
     parts = {run.path: run.path.resolve().parts for run in runs}
     told: dict[Path, str] = {}
     for path, own in parts.items():
@@ -279,14 +316,14 @@ def name_of(group: Sequence[RunFolder], named: dict[Path, str]) -> str:
 def groups(
     runs: Sequence[RunFolder], named: dict[Path, str] | None = None
 ) -> dict[str, list[RunFolder]]:
-    """Runs that differ only in seed (or fold), each group under its folders' name, method and what else differs.
+    """Runs that differ only in seed (or fold), under their name, method and what else differs.
 
-    A run with a seed that its group has already (a copy, a second try) is a group of its own, so that no mean counts
-    one seed twice.
+    A run with a seed that its group has already (a copy, a second try) is a group of its own, so
+    that no mean counts one seed twice.
     """
     named = named or names(runs)
     together: dict[tuple[str, int], list[RunFolder]] = defaultdict(list)
-    times: dict[tuple, int] = defaultdict(int)
+    times: dict[tuple[object, ...], int] = defaultdict(int)
     for run in runs:
         experiment = json.dumps(run.experiment, sort_keys=True, default=str)
         same = (experiment, run.seed, str(run.settings.get("fold")))
@@ -296,34 +333,58 @@ def groups(
     varied = _varied([group[0] for group in together.values()])
     labels: dict[str, list[RunFolder]] = {}
     for group in together.values():
-        settings = group[0].experiment
-        told = [_short(key, settings.get(key)) for key in varied[:4]]
-        if not any(key in _PLAIN for key in varied[:4]) and group[0].method:
-            told.insert(0, group[0].method)
-        label = f"{name_of(group, named)}: {', '.join(told)}" if told else name_of(group, named)
+        label = name_of(group, named)
+        told = _told_apart(group[0], varied[:4])
+        if told:
+            label += f": {', '.join(told)}"
         labels[label] = group
     return labels
 
 
+def _told_apart(run: RunFolder, keys: Sequence[str]) -> list[str]:
+    """The method of a run, and what its settings `keys` are."""
+    settings = run.experiment
+    told = [_short(key, settings.get(key)) for key in keys]
+    if run.method and _PLAIN.isdisjoint(keys):
+        told.insert(0, run.method)
+    return told
+
+
 def _varied(firsts: Sequence[RunFolder]) -> list[str]:
-    """The settings in which experiments differ; where those that name the method tell all apart, these alone."""
+    """The settings in which experiments differ; those of the method alone where these suffice."""
+    if not firsts:
+        return []
     experiments = [run.experiment for run in firsts]
-    keys = dict.fromkeys(key for experiment in experiments for key in experiment)
-    varied = [k for k in keys if len({str(e.get(k)) for e in experiments}) > 1]
-    methods = [k for k in firsts[0].mark.method if k in varied] if firsts else []
-    told = {tuple(str(e.get(k)) for k in methods) for e in experiments}
-    return methods if methods and len(told) == len(experiments) else varied
+    keys = dict.fromkeys(itertools.chain.from_iterable(experiments))
+    varied = [key for key in keys if _kinds(experiments, [key]) > 1]
+    methods = [key for key in firsts[0].mark.method if key in varied]
+    if methods and _kinds(experiments, methods) == len(experiments):
+        return methods
+    return varied
+
+
+def _kinds(experiments: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
+    """How many different values the settings `keys` have among the experiments."""
+    found = set()
+    for experiment in experiments:
+        values = map(experiment.get, keys)
+        found.add(tuple(map(str, values)))
+    return len(found)
 
 
 def _short(key: str, value: Any) -> str:
     text = _last_part(value)
-    return text if key in _PLAIN else f"{key} {text}"
+    if key in _PLAIN:
+        return text
+    return f"{key} {text}"
 
 
 def _last_part(value: Any) -> str:
     """The last part of a path; any other value as text, at most 40 characters of it."""
     text = re.sub(r".*/(?=.)", "", str(value)).rstrip("/")
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    if len(text) <= 40:
+        return text
+    return f"{text[:39]}…"
 
 
 class Told(NamedTuple):
@@ -336,19 +397,25 @@ class Told(NamedTuple):
 
 
 def told_of(run: RunFolder) -> Told:
-    """The seed, `sample` or `real`, the last epoch with a metric, and the first figure of the summary."""
+    """The seed, `sample` or `real`, the last epoch with a metric, the first figure."""
     kind = {True: "sample", False: "real", None: "not told"}[run.is_sample]
-    last = max((line["epoch"] for line in run.lines), default=None)
-    figures = [
-        f"{name} {show(value)}" for name, value in run.summary.items() if _is_figure(name, value)
-    ]
-    state = "no figure" if run.is_finished else "unfinished"
-    return Told(
-        seed="?" if run.seed is None else str(run.seed),
-        kind=kind,
-        epochs="none" if last is None else show(last),
-        figures=figures[0] if figures else state,
-    )
+    seed = "?"
+    if run.seed is not None:
+        seed = str(run.seed)
+    epochs = "none"
+    if run.lines:
+        epochs = show(max(line["epoch"] for line in run.lines))
+    return Told(seed, kind, epochs, _first_figure(run))
+
+
+def _first_figure(run: RunFolder) -> str:
+    """The first figure of the summary with its name, or why there is none."""
+    for name, value in run.summary.items():
+        if _is_figure(name, value):
+            return f"{name} {show(value)}"
+    if run.is_finished:
+        return "no figure"
+    return "unfinished"
 
 
 def _is_figure(name: str, value: object) -> bool:

@@ -1,25 +1,18 @@
-"""The commands that a paper's README and its results print."""
+"""The command lines of one script that its paper's README and its results print."""
 
-import csv
-import re
-import shlex
-from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
+from tests.e2e import printed
 
 
 def commands_of(paper: str, script: str) -> list[list[str]]:
-    """The arguments of every `python SCRIPT ...`, each once; a backslash at the end of a line goes on."""
-    folder = ROOT / paper
-    texts = [(folder / "README.md").read_text()]
-    with (folder / "results" / "ours.csv").open(newline="") as file:
-        texts += [row["command"] for row in csv.DictReader(file)]
+    """The arguments of every printed command of `script`, each once, without `...`.
 
-    found = {}
-    for text in texts:
-        joined = re.sub(r"\\\n\s*", " ", text)
-        for match in re.finditer(rf"{re.escape(script)}( [^\n`]*)?(?=\n|`|$)", joined):
-            arguments = (match[1] or "").split(" #")[0].replace("...", "")
-            if "$" not in arguments:
-                found[arguments.strip()] = shlex.split(arguments)
-    return list(found.values())
+    Commands with a shell's variable in them are left out: its value is not known here.
+    """
+    found: dict[tuple[str, ...], None] = {}
+    commands = printed.of_readme(f"{paper}/README.md") + printed.of_results(paper)
+    for command in commands:
+        if command.program != ("file", script) or "$" in command.text:
+            continue
+        arguments = [word for word in command.arguments if word != "..."]
+        found[tuple(arguments)] = None
+    return list(map(list, found))

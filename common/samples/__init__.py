@@ -1,27 +1,27 @@
-"""The offline samples: small data sets in the official layouts, drawn from scikit-learn's handwritten digits.
+"""The offline samples: small data sets in the official layouts, of scikit-learn's digits.
 
     folder = ensure("MNIST")                 # drawn into the cache on first use
     draw("MNIST", Path("somewhere"))         # or into a folder of one's own
     is_sample(Path("data/mnist"))            # does this data path point at a sample?
 
 A new sample is one line in `REGISTRY` and one file beside this one, with a function
-`draw_x(folder: Path, rng: np.random.Generator) -> dict[str, int]` that writes the files into the empty
-folder and returns the counts. Raise the version whenever a sample's pictures change: the cache folder
-carries it, so nobody keeps old pictures.
+`draw_x(folder: Path, rng: np.random.Generator) -> dict[str, int]` that writes the files into the
+empty folder and returns the counts. Raise the version whenever a sample's pictures change: the
+cache folder carries it, so nobody keeps old pictures.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import UserError
+from common.errors import UserError
+from common.files import locked
 from common.text import expanded, read_json
 
 MARKER = "SAMPLE.json"
@@ -39,37 +39,25 @@ class Sample(NamedTuple):
 
 
 REGISTRY = {
-    "MNIST": Sample(
-        "common.samples.mnist", "draw_noisy", 1, "noisy digits in MNIST's idx files (cavl)"
-    ),
-    "MNIST_clean": Sample("common.samples.mnist", "draw_clean", 1, "the same without noise (mile)"),
+    "MNIST": Sample(".mnist", "draw_noisy", 1, "noisy digits in MNIST's idx files (cavl)"),
+    "MNIST_clean": Sample(".mnist", "draw_clean", 1, "the same without noise (mile)"),
     "CIFAR10": Sample(
-        "common.samples.cifar10", "draw_cifar10", 1, "coloured digits in CIFAR-10's batches (cavl)"
+        ".cifar10", "draw_cifar10", 1, "coloured digits in CIFAR-10's batches (cavl)"
     ),
-    "PLL": Sample(
-        "common.samples.pll", "draw_pll", 1, "partial labels in the layout of Lost: lost.mat (cavl)"
-    ),
+    "PLL": Sample(".pll", "draw_pll", 1, "partial labels in the layout of Lost: lost.mat (cavl)"),
     "VOC2012": Sample(
-        "common.samples.voc",
-        "draw_voc",
-        2,
-        "scenes of digits in VOC 2012's devkit, with masks (oass)",
+        ".voc", "draw_voc", 2, "scenes of digits in VOC 2012's devkit, with masks (oass)"
     ),
     "ImageNet": Sample(
-        "common.samples.imagenet",
-        "draw_imagenet",
-        1,
-        "digit scenes, class folders, real.json (mile)",
+        ".imagenet", "draw_imagenet", 1, "digit scenes, class folders, real.json (mile)"
     ),
     "COCO_2014": Sample(
-        "common.samples.multilabel", "draw_coco", 1, "scenes of digits in COCO 2014's layout (csl)"
+        ".multilabel", "draw_coco", 1, "scenes of digits in COCO 2014's layout (csl)"
     ),
     "OpenImages": Sample(
-        "common.samples.multilabel", "draw_openimages", 1, "data.csv, 60 classes, few labels (csl)"
+        ".multilabel", "draw_openimages", 1, "data.csv, 60 classes, few labels (csl)"
     ),
-    "CUB": Sample(
-        "common.samples.cub", "draw_cub", 2, "drawn birds with parts and attributes (calm)"
-    ),
+    "CUB": Sample(".cub", "draw_cub", 2, "drawn birds with parts and attributes (calm)"),
 }
 
 
@@ -79,7 +67,7 @@ def names() -> list[str]:
 
 
 def draw(name: str, folder: str | Path, seed: int = SEED) -> Path:
-    """Draw the sample `name` into `folder` and return the folder; another `seed` draws other pictures.
+    """Draw the sample `name` into `folder` and return it; another `seed` draws other pictures.
 
     The folder may be missing, empty, or hold this very sample, whole or as far as a killed process
     got (its files are drawn anew); else UserError.
@@ -99,7 +87,7 @@ def draw(name: str, folder: str | Path, seed: int = SEED) -> Path:
         _write(name, whole, seed)
         folder.mkdir(exist_ok=True)
         shutil.copyfile(whole / MARKER, folder / BEGUN)
-        # the marker last: a copy that is interrupted does not pass for a sample
+        # The marker last: a copy that is interrupted does not pass for a sample.
         for path in sorted(whole.rglob("*"), key=lambda path: path.name == MARKER):
             target = folder / path.relative_to(whole)
             if path.is_dir():
@@ -113,14 +101,13 @@ def draw(name: str, folder: str | Path, seed: int = SEED) -> Path:
 def ensure(name: str) -> Path:
     """The folder of the cached sample `name`, drawn on first use (one line on stdout says so).
 
-    The cache is the folder in the environment variable WSL_SAMPLE_DIR, else weak-supervision-samples in
-    XDG_CACHE_HOME or ~/.cache. Safe for several processes at once: one draws, the others wait.
+    The cache is `cache_root()`. Safe for several processes at once: one draws, the others wait.
     """
     version = _look_up(name).version
     folder = cache_root() / f"{name}-v{version}"
     if (folder / MARKER).is_file():
         return folder
-    with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
+    with _writing(folder), locked(folder.with_name(f".{folder.name}.lock")):
         if not (folder / MARKER).is_file():
             print(f"Drawing the offline sample {name} (once) into {folder}", flush=True)
             _clear_parts(folder.parent)
@@ -128,10 +115,19 @@ def ensure(name: str) -> Path:
     return folder
 
 
-def is_sample(path: Path) -> bool:
-    """True if `path` or one of its next three parents is a sample's root (layouts nest, as MNIST/raw)."""
+def root_of(path: Path) -> Path | None:
+    """The sample's folder where `path` or one of its next three parents is one, else None.
+
+    Layouts nest, as MNIST/raw.
+    """
     path = Path(os.path.realpath(path))  # Path.resolve raises for links that lead in a circle
-    return any((folder / MARKER).is_file() for folder in (path, *list(path.parents)[:3]))
+    folders = [path, *list(path.parents)[:3]]
+    return next((folder for folder in folders if (folder / MARKER).is_file()), None)
+
+
+def is_sample(path: Path) -> bool:
+    """Whether a data path points at a sample."""
+    return root_of(path) is not None
 
 
 def _look_up(name: str) -> Sample:
@@ -141,7 +137,10 @@ def _look_up(name: str) -> Sample:
 
 
 def cache_root() -> Path:
-    """The folder of what can be made again: WSL_SAMPLE_DIR, else one in XDG_CACHE_HOME or ~/.cache."""
+    """The folder of what can be made again: the environment's WSL_SAMPLE_DIR, else in ~/.cache.
+
+    In place of ~/.cache, where it is set: XDG_CACHE_HOME.
+    """
     given = os.environ.get("WSL_SAMPLE_DIR")
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return expanded(given or Path(caches, "weak-supervision-samples"))
@@ -153,9 +152,9 @@ def _write(name: str, folder: Path, seed: int = SEED) -> None:
     import numpy as np  # only a folder that is drawn needs it
 
     sample = REGISTRY[name]
-    function = getattr(import_module(sample.module), sample.function)
-    # the name takes part in the seed, so that no two samples share their noise
-    counts = function(folder, np.random.default_rng([seed, *name.encode()]))
+    module = import_module(sample.module, __name__)
+    # The name takes part in the seed, so that no two samples share their noise.
+    counts = getattr(module, sample.function)(folder, np.random.default_rng([seed, *name.encode()]))
     marker = {
         "name": name,
         "version": sample.version,
@@ -168,7 +167,7 @@ def _write(name: str, folder: Path, seed: int = SEED) -> None:
 
 def _draw_and_rename(name: str, folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.part")
-    # the caller holds the lock, so whatever lies here was left by a killed process
+    # The caller holds the lock, so whatever lies here was left by a killed process.
     shutil.rmtree(part, ignore_errors=True)
     try:
         _write(name, part)
@@ -189,11 +188,7 @@ def _marker_of(path: Path) -> tuple[str, int, int] | None:
 def _clear_parts(root: Path) -> None:
     """Remove what killed processes left in the cache, of other samples and versions too."""
     for part in root.glob(".*.part"):
-        with part.with_suffix(".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # being drawn
-                continue
+        with suppress(BlockingIOError), locked(part.with_suffix(".lock"), wait=False):
             shutil.rmtree(part, ignore_errors=True)
 
 
@@ -207,11 +202,3 @@ def _writing(folder: Path) -> Iterator[None]:
         reason = error.strerror or error
         advice = "give another folder; the environment variable WSL_SAMPLE_DIR moves the cache"
         raise UserError(f"{folder}: the sample cannot be written ({reason}); {advice}") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the operating system's lock on `path`; it is gone with its process."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

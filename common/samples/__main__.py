@@ -1,4 +1,4 @@
-"""List the offline samples, or write one into a folder: `python -m common.samples MNIST some/folder`."""
+"""List the offline samples, or write one: `python -m common.samples MNIST some/folder`."""
 
 import common.interrupt  # noqa: F401
 

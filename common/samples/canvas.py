@@ -7,9 +7,9 @@
     picture = canvas.picture()                                    # (64, 64, 3) uint8 RGB
 
 Digits alone are ten classes. There are two ways to more, to be used alone or together: the *shape*,
-class_glyph with ten classes per style (up to 60), and the *colour*, class_colour. A data set in which colour
-must not help takes random_colour; one whose classes differ in colour takes `class_glyph(c % 10, ...)` and
-`class_colour(c)`.
+class_glyph with ten classes per style (up to 60), and the *colour*, class_colour. A data set in
+which colour must not help takes random_colour; one whose classes differ in colour takes
+`class_glyph(c % 10, ...)` and `class_colour(c)`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,8 @@ import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 
-Box = tuple[
-    int, int, int, int
-]  # x0, y0, x1, y1 in pixels from 0; x1, y1 lie outside: the width is x1 - x0
+# x0, y0, x1, y1 in pixels from 0; x1 and y1 lie outside: the width is x1 - x0.
+Box = tuple[int, int, int, int]
 
 NUM_TRAIN = 1300  # of 1,797
 MASK_LEVEL = 0.3  # a pixel belongs to the glyph from this opacity on
@@ -35,13 +34,16 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=2)
 def split_indices(split: str) -> np.ndarray:
-    """Rows of the 1,797 digits in "train" (1,300) or "val" (497): one fixed partition for every sample."""
+    """Rows of the 1,797 digits in "train" (1,300) or "val" (497), the same for every sample."""
     order = np.random.default_rng(0).permutation(len(_digits()[1]))
     return {"train": order[:NUM_TRAIN], "val": order[NUM_TRAIN:]}[split]
 
 
 def digit_images(size: int, split: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Digits enlarged bilinearly, of one split or all: images (n, size, size) float32 in 0..1, labels (n,) int64."""
+    """Digits enlarged bilinearly, of one split or all.
+
+    Images (n, size, size) float32 in 0..1, labels (n,) int64.
+    """
     images, labels = _digits()
     rows = np.arange(len(labels)) if split is None else split_indices(split)
     return np.stack([_resize(images[row], size, size) for row in rows]), labels[rows]
@@ -57,19 +59,22 @@ def _shrunk(glyph: np.ndarray, border: int) -> np.ndarray:
 
 
 def _outlined(glyph: np.ndarray) -> np.ndarray:
-    # opaque where the opacity is near 0.4: a band along the edge; digits fill their square, so shrink first
-    return np.clip(1.6 - 4 * np.abs(_shrunk(glyph, len(glyph) // 12) - 0.4), 0, 1)
+    # Opaque where the opacity is near 0.4: a band along the edge. Digits fill their square.
+    shrunk = _shrunk(glyph, len(glyph) // 12)
+    return np.clip(1.6 - 4 * np.abs(shrunk - 0.4), 0, 1)
 
 
 def _framed(glyph: np.ndarray) -> np.ndarray:
     width = max(1, len(glyph) // 12)
-    return np.pad(_shrunk(glyph, 2 * width)[width:-width, width:-width], width, constant_values=1)
+    inside = _shrunk(glyph, 2 * width)[width:-width, width:-width]
+    return np.pad(inside, width, constant_values=1)
 
 
 def _underlined(glyph: np.ndarray) -> np.ndarray:
     width = max(1, len(glyph) // 8)
     shrunk = _resize(glyph, len(glyph) - 2 * width, len(glyph))
-    return np.pad(np.pad(shrunk, ((0, width), (0, 0))), ((0, width), (0, 0)), constant_values=1)
+    below = ((0, width), (0, 0))
+    return np.pad(np.pad(shrunk, below), below, constant_values=1)
 
 
 STYLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -85,7 +90,7 @@ STYLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def class_glyph(class_id: int, rng: np.random.Generator, split: str, size: int = 24) -> np.ndarray:
     """A random glyph of a class: digit `class_id % 10` in style number `class_id // 10` of STYLES.
 
-    Returns (size, size) float32 in 0..1. Glyphs of "train" and "val" never come from the same digit image.
+    Returns (size, size) float32 in 0..1. "train" and "val" share no digit.
     """
     if not 0 <= class_id < 10 * len(STYLES):
         raise ValueError(f"class {class_id} is not in 0..{10 * len(STYLES) - 1}")
@@ -102,9 +107,8 @@ def class_glyph(class_id: int, rng: np.random.Generator, split: str, size: int =
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
     """RGB (3,) float32 of a hue, saturation and brightness, each in 0..1."""
     offsets = (np.array([5, 3, 1]) + 6 * hue) % 6
-    return (value * (1 - saturation * np.clip(np.minimum(offsets, 4 - offsets), 0, 1))).astype(
-        np.float32
-    )
+    missing = np.clip(np.minimum(offsets, 4 - offsets), 0, 1)
+    return (value * (1 - saturation * missing)).astype(np.float32)
 
 
 def class_colour(class_id: int) -> np.ndarray:
@@ -128,7 +132,7 @@ BACKGROUNDS = {
 
 
 class Canvas:
-    """A picture in the making; `pixels` (H, W, 3) float32 RGB in about 0..1 may be drawn on directly."""
+    """A picture in the making; `pixels` (H, W, 3) float32 RGB in about 0..1 may be drawn on."""
 
     def __init__(
         self,
@@ -139,19 +143,20 @@ class Canvas:
         level: float = 0.3,
         contrast: float = 0.25,
     ) -> None:
-        """Start with a texture: a random base colour around `level`, each cell off it by up to `contrast`.
+        """Start with a texture: a random base colour, and cells that are somewhat off it.
 
-        `size` is the side or (height, width).
+        size: the side, or (height, width).
+        level: about what the base colour is.
+        contrast: how far a cell is off it at most.
         """
         self.height, self.width = (size, size) if isinstance(size, int) else size
         cell, interpolation = BACKGROUNDS[background]
         base = level * rng.uniform(0.5, 1.5, 3)
-        cells = base + contrast * rng.uniform(
-            -1, 1, (-(-self.height // cell), -(-self.width // cell), 3)
-        )
-        texture = _resize(
-            cells.astype(np.float32), cells.shape[0] * cell, cells.shape[1] * cell, interpolation
-        )
+        rows = -(-self.height // cell)
+        columns = -(-self.width // cell)
+        cells = base + contrast * rng.uniform(-1, 1, (rows, columns, 3))
+        cells = cells.astype(np.float32)
+        texture = _resize(cells, rows * cell, columns * cell, interpolation)
         self.pixels = np.clip(texture[: self.height, : self.width], 0, 1)
 
     def paste(
@@ -162,20 +167,22 @@ class Canvas:
         scale: float = 1.0,
         colour: Sequence[float] | np.ndarray = (1, 1, 1),
     ) -> tuple[Box, np.ndarray]:
-        """Blend a glyph (h, w), enlarged by `scale`, in one colour; its upper left corner comes to (x, y).
+        """Blend a glyph (h, w), enlarged by `scale`, in a colour; its upper left is (x, y).
 
-        What hangs over the border is cut. Returns the box, tight around the mask, and the mask (H, W) bool of
-        this glyph alone: where glyphs overlap, the later hides the earlier, whose mask stays whole.
+        What hangs over the border is cut. Returns the box, tight around the mask, and the mask
+        (H, W) bool of this glyph alone: where glyphs overlap, the later hides the earlier, whose
+        mask stays whole.
         """
-        height, width = (max(1, round(side * scale)) for side in glyph.shape)
+        height = max(1, round(glyph.shape[0] * scale))
+        width = max(1, round(glyph.shape[1] * scale))
+        top = max(0, -y)
+        left = max(0, -x)
+        whole = _resize(glyph, height, width)
+        visible = whole[top : max(top, self.height - y), left : max(left, self.width - x)]
+        rows = slice(y + top, y + top + visible.shape[0])
+        columns = slice(x + left, x + left + visible.shape[1])
         opacity = np.zeros((self.height, self.width), np.float32)
-        top, left = max(0, -y), max(0, -x)
-        visible = _resize(glyph, height, width)[
-            top : max(top, self.height - y), left : max(left, self.width - x)
-        ]
-        opacity[y + top : y + top + visible.shape[0], x + left : x + left + visible.shape[1]] = (
-            visible
-        )
+        opacity[rows, columns] = visible
         mask = opacity >= MASK_LEVEL
         if not mask.any():
             raise ValueError(f"nothing of the glyph is visible at x={x}, y={y}")
@@ -189,7 +196,8 @@ class Canvas:
 
 def box_of(mask: np.ndarray) -> Box:
     """The tight box around a mask (H, W) bool that is not empty."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    ys = np.flatnonzero(mask.any(axis=1))
+    xs = np.flatnonzero(mask.any(axis=0))
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 

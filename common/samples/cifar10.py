@@ -1,8 +1,8 @@
 """The CIFAR-10 sample: coloured digits on textures, in the official python batches.
 
-The official files were pickled by Python 2. Ours hold the same opcodes for text, so that both usual ways to
-read them work: `encoding="latin1"` gives the key "data" (torchvision), `encoding="bytes"` gives b"data".
-torchvision's own class checks the official md5 sums first and therefore refuses any sample.
+The official files were pickled by Python 2. Ours hold the same opcodes for text, so that both usual
+ways to read them work: `encoding="latin1"` gives the key "data" (torchvision), `encoding="bytes"`
+gives b"data". torchvision's own class checks the official md5 sums first and refuses any sample.
 """
 
 import io
@@ -15,21 +15,22 @@ import numpy as np
 
 from common.samples.canvas import Canvas, class_glyph, random_colour
 
-NUM_TRAIN, NUM_TEST, NUM_BATCHES = 2000, 500, 5
+NUM_TRAIN = 2000
+NUM_TEST = 500
+NUM_BATCHES = 5
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def draw_cifar10(folder: Path, rng: np.random.Generator) -> dict[str, int]:
-    """Write data_batch_1 to 5, test_batch and batches.meta; class c is the digit c in any colour."""
+    """Write data_batch_1 to 5, test_batch, batches.meta; class c is the digit c in any colour."""
     root = folder / "cifar-10-batches-py"
     root.mkdir()
     per_batch = NUM_TRAIN // NUM_BATCHES
     for number in range(1, NUM_BATCHES + 1):
         batch = _batch(per_batch, "train", rng, f"training batch {number} of {NUM_BATCHES}")
         (root / f"data_batch_{number}").write_bytes(_python2_pickle(batch))
-    (root / "test_batch").write_bytes(
-        _python2_pickle(_batch(NUM_TEST, "val", rng, "testing batch 1 of 1"))
-    )
+    batch = _batch(NUM_TEST, "val", rng, "testing batch 1 of 1")
+    (root / "test_batch").write_bytes(_python2_pickle(batch))
     meta = {
         b"num_cases_per_batch": per_batch,
         b"label_names": [name.encode() for name in CLASSES],
@@ -40,24 +41,25 @@ def draw_cifar10(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 
 def _batch(count: int, split: str, rng: np.random.Generator, title: str) -> dict[bytes, Any]:
-    """A batch as the official files hold it: data (count, 3072) uint8, a row is the red, green and blue plane."""
+    """A batch as the official files hold it.
+
+    Data (count, 3072) uint8: a row is the red, the green and the blue plane.
+    """
     labels = rng.permutation(np.arange(count) % len(CLASSES))
     pictures = np.stack([_picture(int(label), split, rng) for label in labels])
+    names = [f"digit_{label}_s_{row:06d}.png" for row, label in enumerate(labels)]
     return {
         b"batch_label": title.encode(),
         b"labels": labels.tolist(),
         b"data": pictures.transpose(0, 3, 1, 2).reshape(count, -1).copy(),
-        b"filenames": [
-            f"digit_{label}_s_{row:06d}.png".encode() for row, label in enumerate(labels)
-        ],
+        b"filenames": [name.encode() for name in names],
     }
 
 
 def _picture(label: int, split: str, rng: np.random.Generator) -> np.ndarray:
-    """(32, 32, 3) uint8: one digit of 22 to 30 pixels somewhere on a texture, under a little noise."""
-    canvas = Canvas(
-        32, rng, background=("blocks", "clouds")[rng.integers(2)], level=0.25, contrast=0.15
-    )
+    """(32, 32, 3) uint8: one digit of 22 to 30 pixels on a texture, under a little noise."""
+    background = ("blocks", "clouds")[rng.integers(2)]
+    canvas = Canvas(32, rng, background=background, level=0.25, contrast=0.15)
     size = int(rng.integers(22, 31))
     x, y = rng.integers(0, 32 - size, 2, endpoint=True).tolist()
     canvas.paste(class_glyph(label, rng, split, size), x, y, colour=random_colour(rng))
@@ -65,10 +67,13 @@ def _picture(label: int, split: str, rng: np.random.Generator) -> np.ndarray:
     return canvas.picture()
 
 
-class _Python2Pickler(pickle._Pickler):
-    """Protocol 2 with Python 2's opcodes for byte strings, which Python 3 can read but no longer writes."""
+_Pickler: Any = pickle._Pickler  # pickle's version in Python
 
-    dispatch = dict(pickle._Pickler.dispatch)
+
+class _Python2Pickler(_Pickler):
+    """Protocol 2 with Python 2's opcodes for byte strings, which Python 3 only reads."""
+
+    dispatch = dict(_Pickler.dispatch)
 
     def save_bytes(self, value: bytes) -> None:
         if len(value) < 256:
@@ -81,9 +86,8 @@ class _Python2Pickler(pickle._Pickler):
     dispatch[bytes] = save_bytes
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
-        if (
-            obj.__module__ == "numpy._core.multiarray"
-        ):  # numpy 2's name; the originals have the earlier one
+        # NumPy 2's name; the originals have the earlier one.
+        if obj.__module__ == "numpy._core.multiarray":
             self.write(pickle.GLOBAL + f"numpy.core.multiarray\n{obj.__name__}\n".encode())
             self.memoize(obj)
         else:

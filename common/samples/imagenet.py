@@ -1,4 +1,4 @@
-"""The ImageNet sample: several digits in a picture, one named as its class; real.json holds the true sets.
+"""The ImageNet sample: several digits in a picture, one named; real.json holds all of them.
 
 train/WNID/WNID_N.JPEG   val/WNID/ILSVRC2012_val_%08d.JPEG   real.json
 """
@@ -24,16 +24,25 @@ WNIDS = {
     "n03445777": 574,
     "n03888257": 701,
 }
-SIDE, MARGIN, CELL, GLYPH = 48, 3, 14, 13  # the centre crop of 7/8 keeps the nine cells
-TRAIN, VAL = 1500, 500
-SIZES, SHARES = (2, 3, 4, 5), (0.2, 0.3, 0.3, 0.2)  # digits in a picture
-FIRST, OTHER = 0.5, 0.15  # weight with which the first digit, and each other, becomes the class
-MAIN, ASIDE = (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)  # colour of the first digit, of the others
+# In pixels; the centre crop of 7/8 keeps the nine cells.
+SIDE = 48
+MARGIN = 3
+CELL = 14
+GLYPH = 13
+TRAIN = 1500
+VAL = 500
+SHARES = {2: 0.2, 3: 0.3, 4: 0.3, 5: 0.2}  # of pictures with so many digits
+# Weight with which the first digit, and each other, becomes the class.
+FIRST = 0.5
+OTHER = 0.15
+# Colour of the first digit, and of the others.
+MAIN = (1.0, 1.0, 1.0)
+ASIDE = (0.6, 0.6, 0.6)
 EMPTY = 0.06  # share of validation pictures that show nothing: an empty list in real.json
 
 
 def draw_imagenet(folder: Path, rng: np.random.Generator) -> dict[str, int]:
-    """1,500 training and 500 validation pictures of 48x48, 2 to 5 digits in random cells of a 3x3 grid, over noise."""
+    """Pictures of 48x48, 2 to 5 digits in random cells of a 3x3 grid, over noise."""
     names = list(WNIDS)
     for number in range(1, TRAIN + 1):
         picture, digits = _scene(rng, "train")
@@ -43,16 +52,13 @@ def draw_imagenet(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     for number in range(1, VAL + 1):
         is_empty = rng.random() < EMPTY
         picture, digits = _scene(rng, "val", is_empty=is_empty)
-        wnid = names[int(rng.integers(10)) if is_empty else _named(digits, rng)]
+        named = int(rng.integers(10)) if is_empty else _named(digits, rng)
+        wnid = names[named]
         _save(folder / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", picture)
         real.append(sorted(WNIDS[names[digit]] for digit in digits))
     (folder / "real.json").write_text(json.dumps(real) + "\n")
-    return {
-        "train": TRAIN,
-        "val": VAL,
-        "classes": len(WNIDS),
-        "empty": sum(not labels for labels in real),
-    }
+    empty = sum(not labels for labels in real)
+    return {"train": TRAIN, "val": VAL, "classes": len(WNIDS), "empty": empty}
 
 
 def _scene(
@@ -62,13 +68,13 @@ def _scene(
     canvas = Canvas(SIDE, rng, background="noise", level=0.15, contrast=0.08)
     if is_empty:
         return canvas, []
-    digits = rng.permutation(10)[: rng.choice(SIZES, p=SHARES)].tolist()
+    order = rng.permutation(10)
+    digits = order[: rng.choice(list(SHARES), p=list(SHARES.values()))].tolist()
     for number, (digit, cell) in enumerate(zip(digits, rng.permutation(9), strict=False)):
         row, column = divmod(int(cell), 3)
         glyph = class_glyph(digit, rng, split, size=GLYPH)
-        x, y = (
-            MARGIN + CELL * place + int(rng.integers(CELL - GLYPH + 1)) for place in (column, row)
-        )
+        x = MARGIN + CELL * column + int(rng.integers(CELL - GLYPH + 1))
+        y = MARGIN + CELL * row + int(rng.integers(CELL - GLYPH + 1))
         canvas.paste(glyph, x, y, colour=MAIN if number == 0 else ASIDE)
     return canvas, digits
 

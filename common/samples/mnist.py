@@ -1,4 +1,4 @@
-"""The MNIST samples: the official idx files in MNIST/raw, as `torchvision.datasets.MNIST(root)` reads them."""
+"""The MNIST samples: the official idx files in MNIST/raw, as torchvision reads them."""
 
 import struct
 from pathlib import Path
@@ -12,7 +12,7 @@ FILES = {"train": "train", "val": "t10k"}  # the official prefixes
 
 
 def draw_noisy(folder: Path, rng: np.random.Generator) -> dict[str, int]:
-    """Digits of 24x24 in a border of 2, under noise that makes averaging over candidates fail (cavl)."""
+    """Digits of 24x24 in a border of 2; averaging over candidates fails in their noise (cavl)."""
 
     def noisy(split: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = digit_images(24, split)
@@ -23,7 +23,7 @@ def draw_noisy(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 
 def draw_clean(folder: Path, rng: np.random.Generator) -> dict[str, int]:
-    """Digits enlarged to 28x28, without noise: the cells of mile's grids. Nothing is random here."""
+    """Digits enlarged to 28x28, without noise: the cells of mile's grids. Nothing is random."""
     return _write(folder, {split: digit_images(28, split) for split in FILES})
 
 
@@ -37,6 +37,6 @@ def _write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> di
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """Write a uint8 array as an idx file: two zeros, type 8 (bytes), number of axes, the sizes, the bytes."""
+    """Write a uint8 array as an idx file: 0, 0, type 8 (bytes), number of axes, sizes, bytes."""
     header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
     path.write_bytes(header + np.ascontiguousarray(values, np.uint8).tobytes())

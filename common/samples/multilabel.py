@@ -1,7 +1,7 @@
-"""Multi-label samples: COCO 2014 (instances json) and Open Images (data.csv), long-tailed, several objects a picture.
+"""Multi-label samples, long-tailed: COCO 2014 (instances json) and Open Images (data.csv).
 
-A COCO class is a digit in a colour of its own (ten digits, twenty colours), so that neither digit nor colour alone
-tells it; an Open Images class is a digit in a style and a colour of its own.
+A COCO class is a digit in a colour of its own (ten digits, twenty colours), so that neither digit
+nor colour alone tells it; an Open Images class is a digit in a style and a colour of its own.
 """
 
 import csv
@@ -12,15 +12,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.samples.canvas import Canvas, class_colour, class_glyph
+from common.samples.canvas import STYLES, Canvas, box_of, class_colour, class_glyph
 
-SIZE, GLYPH = 64, 24
+SIZE = 64
+GLYPH = 24
 MAX_OBJECTS = 6
 # The first twenty categories of COCO 2014, ids as in its annotation files.
 COCO_NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
-    "parking meter,bench,bird,cat,dog,horse,sheep,cow"
-).split(",")
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat"),
+    *("dog", "horse", "sheep", "cow"),
+)
 COCO_IDS = [*range(1, 12), *range(13, 22)]  # id 12 is not used
 COCO_COUNTS = {"train": 1200, "val": 450}
 
@@ -40,7 +42,7 @@ def _popularity(classes: int, seed: int) -> np.ndarray:
 def _scene(
     rng: np.random.Generator, split: str, classes: list[int], glyph_of_class: int
 ) -> tuple[np.ndarray, list[Placed]]:
-    """A picture (64,64,3) uint8 with one object of each class; the objects with their masks, in order of drawing.
+    """A picture (64,64,3) uint8 with one object of each class, and what was placed, in order.
 
     `glyph_of_class`: how many glyph classes there are (10: plain digits).
     """
@@ -64,16 +66,16 @@ def _save(path: Path, picture: np.ndarray) -> None:
 
 
 def draw_coco(folder: Path, rng: np.random.Generator) -> dict[str, int]:
-    """train2014/, val2014/ and annotations/instances_{train,val}2014.json with boxes, areas and polygons."""
+    """train2014/, val2014/, annotations/instances_{train,val}2014.json with boxes and polygons."""
     (folder / "annotations").mkdir()
     popularity = _popularity(len(COCO_NAMES), seed=6)
-    categories = [
-        {"supercategory": "digit", "id": i, "name": name}
-        for i, name in zip(COCO_IDS, COCO_NAMES, strict=True)
-    ]
+    categories = []
+    for number, name in zip(COCO_IDS, COCO_NAMES, strict=True):
+        categories.append({"supercategory": "digit", "id": number, "name": name})
     for split, count in COCO_COUNTS.items():
         (folder / f"{split}2014").mkdir()
-        images, annotations = [], []
+        images = []
+        annotations: list[dict] = []
         for number in range(1, count + 1):
             classes = _draw_classes(rng, popularity, least=1)
             picture, placed = _scene(rng, split, classes, glyph_of_class=10)
@@ -81,9 +83,8 @@ def draw_coco(folder: Path, rng: np.random.Generator) -> dict[str, int]:
             _save(folder / f"{split}2014" / name, picture)
             images.append({"id": number, "file_name": name, "width": SIZE, "height": SIZE})
             for c, mask in placed:
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": number} | _annotation(c, mask)
-                )
+                ids = {"id": len(annotations) + 1, "image_id": number}
+                annotations.append(ids | _annotation(c, mask))
         content = {"info": {"description": "offline sample"}, "licenses": [], "images": images}
         content |= {"annotations": annotations, "categories": categories}
         (folder / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
@@ -91,13 +92,12 @@ def draw_coco(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 
 def _annotation(c: int, mask: np.ndarray) -> dict:
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
+    x0, y0, x1, y1 = box_of(mask)
+    bits = mask.astype(np.uint8)
+    outlines, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return {
         "category_id": COCO_IDS[c],
-        "bbox": [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)],
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": int(mask.sum()),
         "iscrowd": 0,
         "segmentation": [outline.flatten().tolist() for outline in outlines if len(outline) >= 3],
@@ -105,13 +105,14 @@ def _annotation(c: int, mask: np.ndarray) -> dict:
 
 
 def draw_openimages(folder: Path, rng: np.random.Generator) -> dict[str, int]:
-    """data.csv with a few labels an image, val_complete.csv with all labels of val, and the class descriptions.
+    """data.csv with a few labels an image, val_complete.csv with all labels of val, class names.
 
     Columns by position: image path, list of positive MIDs, list of negative MIDs, split.
     """
     mids = [f"/m/0{c:03d}z" for c in range(OPENIMAGES_CLASSES)]
     popularity = _popularity(OPENIMAGES_CLASSES, seed=7)
-    partial, complete = [], []
+    partial = []
+    complete = []
     for split, count in OPENIMAGES_COUNTS.items():
         (folder / split).mkdir()
         for number in range(count):
@@ -127,7 +128,7 @@ def draw_openimages(folder: Path, rng: np.random.Generator) -> dict[str, int]:
                 complete.append((path, _mids(mids, classes), _mids(mids, absent), split))
     for name, rows in (("data.csv", partial), ("val_complete.csv", complete)):
         _write_csv(folder / name, ("image", "positives", "negatives", "split"), rows)
-    styles = ("filled", "outlined", "inverted", "framed", "underlined", "rotated")
+    styles = list(STYLES)
     described = [(mid, f"{styles[c // 10]} {c % 10}") for c, mid in enumerate(mids)]
     _write_csv(folder / "oidv6-class-descriptions.csv", ("LabelName", "DisplayName"), described)
     return {**OPENIMAGES_COUNTS, "classes": OPENIMAGES_CLASSES}

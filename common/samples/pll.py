@@ -11,22 +11,20 @@ from scipy.sparse import csc_matrix
 
 from common.samples.canvas import digit_images
 
-NUM_ROWS, NUM_CLASSES = (
-    600,
-    11,
-)  # ten digits, and a last class that only ever is a false candidate, as in Lost
+NUM_ROWS = 600
+NUM_CLASSES = 11  # ten digits, and a last class that only is a false candidate, as in Lost
 NOISE = 0.2  # of the pixel range 0..1
 SET_SIZES = {1: 0.1, 2: 0.6, 3: 0.3}  # mean 2.2, as in Lost
-COMPANION = np.array(
-    [6, 7, 1, 8, 9, 3, 0, 4, 3, 4]
-)  # per digit the look-alike that mostly stands beside it
+# Per digit the look-alike that mostly stands beside it.
+COMPANION = (6, 7, 1, 8, 9, 3, 0, 4, 3, 4)
 P_COMPANION = 0.6
 
 
 def draw_pll(folder: Path, rng: np.random.Generator) -> dict[str, int]:
     """Noisy 8x8 digits with candidate sets in which a look-alike class accompanies each class.
 
-    Averaging over the candidates therefore confuses the pairs; classes are unequally frequent, as in Lost.
+    Averaging over the candidates therefore confuses the pairs; classes are unequally frequent, as
+    in Lost.
     """
     labels, features = _rows(rng)
     candidates = np.zeros((NUM_ROWS, NUM_CLASSES))
@@ -45,7 +43,7 @@ def draw_pll(folder: Path, rng: np.random.Generator) -> dict[str, int]:
 
 
 def _rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,) int64 and features (n, 64) float64, the first column constant: standardising must bear it."""
+    """Labels (n,) int64, features (n, 64) float64; standardising must bear a constant column."""
     images, labels = digit_images(8)
     frequency = 1 / (np.arange(10) + 4)  # the most frequent class about three times the rarest
     weight = frequency[labels] / np.bincount(labels)[labels]
@@ -61,13 +59,12 @@ def _candidates(label: int, rng: np.random.Generator) -> list[int]:
     size = rng.choice(list(SET_SIZES), p=list(SET_SIZES.values()))
     others = [c for c in rng.permutation(NUM_CLASSES).tolist() if c != label]
     if rng.random() < P_COMPANION:
-        others.sort(
-            key=lambda c: c != COMPANION[label]
-        )  # stable: the companion first, the rest as drawn
+        # A stable sort: the companion first, the rest as drawn.
+        others.sort(key=lambda c: c != COMPANION[label])
     return [label, *others[: size - 1]]
 
 
 def _fix_header(path: Path) -> None:
-    # savemat writes the time into the first 116 bytes, free text; without it two draws are the same file
+    # savemat writes the time into the first 116 bytes, free text; without it two draws are equal.
     with path.open("r+b") as file:
         file.write(b"MATLAB 5.0 MAT-file, offline sample".ljust(116))

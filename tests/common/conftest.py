@@ -1,4 +1,4 @@
-"""One thread: the tensors are tiny. Variables of the shell are gone, and signal handlers come back."""
+"""One thread: the tensors are tiny. Shell variables are gone, signal handlers come back."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def clean_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variables of the user's shell; the signal handlers and the denormal mode as before the test."""
+    """No variables of the user's shell; signal handlers and denormal mode as before the test."""
     for name in (
         "WSL_DATA_DIR",
         "WSL_OFFLINE",
@@ -41,7 +41,7 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def in_child() -> Iterator:
-    """Call a function in forked processes, which end with the test: True if it returned, False if it raised."""
+    """Call a function in forked processes, which end with the test; whether it returned."""
     children = []
 
     def call(function, *args, stay: bool = False) -> bool:

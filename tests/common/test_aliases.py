@@ -21,7 +21,7 @@ class Thing:
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package `paper` with a module, and a package whose function hides the module of the same name."""
+    """A package `paper` with a module, and a package whose function hides its module."""
     folder = tmp_path / "paper"
     (folder / "nets").mkdir(parents=True)
     (folder / "__init__.py").touch()

@@ -87,7 +87,8 @@ from pathlib import Path
 import torch
 from common import checkpoint
 
-torch.set_num_threads(1)  # a forked child has no OpenMP team: its first parallel region would wait for ever
+# A forked child has no OpenMP team: its first parallel region would wait for ever.
+torch.set_num_threads(1)
 path, rng, seen = Path(sys.argv[1]), random.Random(0), []
 checkpoint.save(path, {"number": -1, "x": torch.full((2_000_000,), -1)})
 for kill in range(20):
@@ -412,7 +413,8 @@ def test_a_mismatch_names_the_first_keys_and_shapes(model):
         checkpoint.load_into(model, given, "official.pth")
     assert str(caught.value) == (
         "official.pth: does not fit Sequential; 1 missing: features.bias; "
-        "4 unexpected: extra.0, extra.1, extra.2; 1 of another shape: head.weight (5, 3) instead of (2, 3)"
+        "4 unexpected: extra.0, extra.1, extra.2; "
+        "1 of another shape: head.weight (5, 3) instead of (2, 3)"
     )
     assert same(dict(model.state_dict()), before)
 
@@ -451,8 +453,8 @@ def draws() -> list[float]:
     return [
         random.random(),
         random.gauss(0, 1),
-        np.random.rand(),
-        np.random.randn(),
+        np.random.rand(),  # noqa: NPY002
+        np.random.randn(),  # noqa: NPY002
         torch.rand(()).item(),
     ]  # noqa: NPY002
 
@@ -465,20 +467,6 @@ def test_random_states_survive_a_safe_file(tmp_path):
     draws()
     checkpoint.set_random_state(checkpoint.load(tmp_path / "a.pt")["random"])
     assert [draws() for _ in range(3)] == wanted
-
-
-# --- retention ---
-
-
-def test_keep_newest_deletes_the_oldest_by_time_then_name(tmp_path):
-    files = [tmp_path / f"{name}.pt" for name in "abcde"]
-    for file, seconds in zip(files, [50, 10, 40, 10, 30], strict=True):
-        file.touch()
-        os.utime(file, (seconds, seconds))
-    assert checkpoint.keep_newest([*files, tmp_path / "gone.pt"], 3) == [files[1], files[3]]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "c.pt", "e.pt"]
-    assert checkpoint.keep_newest(files, 3) == []
-    assert len(checkpoint.keep_newest(files, 0)) == 3 and not list(tmp_path.iterdir())
 
 
 def test_a_whole_training_state_loads_with_weights_only(tmp_path, model):

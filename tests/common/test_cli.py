@@ -23,7 +23,6 @@ from common.cli import (
     number,
     parse_given,
     parse_or_exit,
-    parse_with_sample_defaults,
     positive_int,
     readable_file,
     run_main,
@@ -362,20 +361,12 @@ def test_a_layer_with_an_unknown_name_is_a_mistake_of_the_program():
         (["--epochs", "9"], (9, 64)),
     ],
 )
-@pytest.mark.parametrize("as_function", [False, True])
-def test_sample_defaults_act_on_sample_runs_and_given_flags_win(argv, expected, as_function):
-    defaults = {"epochs": 5, "bs": 32}
-    chosen = (
-        (lambda first: {**defaults, "bs": 32 if first.sample else 0}) if as_function else defaults
-    )
-    args = parse_with_sample_defaults(parser, argv, lambda args: args.sample, chosen)
+def test_sample_defaults_act_on_sample_runs_and_given_flags_win(argv, expected):
+    defaults, given = parse_given(parser, argv)
+    is_sample_run = settle(defaults, given).sample
+    args = settle(defaults, given, {"epochs": 5, "bs": 32} if is_sample_run else {})
     assert (args.epochs, args.bs) == expected
-    assert args._given == {flag.removeprefix("--") for flag in argv if flag.startswith("--")}
-
-
-def test_the_plain_parser_keeps_the_originals_defaults_after_a_sample_run():
-    parse_with_sample_defaults(parser, ["--sample"], lambda args: True, {"epochs": 5})
-    assert parser().parse_args([]).epochs == 250
+    assert set(given) == {flag.removeprefix("--") for flag in argv if flag.startswith("--")}
 
 
 # --- endings ---
@@ -512,7 +503,8 @@ def test_an_error_of_the_system_in_a_loader_worker_is_one_line_too(capsys):
 
 
 def test_a_reader_that_goes_away_is_one_line(tmp_path):
-    code = "from common.cli import run_main\nrun_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
+    code = "from common.cli import run_main\n"
+    code += "run_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
     script = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -557,8 +549,12 @@ run_main(main)
 def test_one_of_several_processes_ends_without_teardown(processes, ending, status, error):
     done = subprocess.run(
         [sys.executable, "-c", AT_THE_END.format(ending=ending)],
-        env={**os.environ, "WORLD_SIZE": str(processes)}, cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={**os.environ, "WORLD_SIZE": str(processes)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     said = ["main", "exit functions", "torn down"][: 3 if processes == 1 else 2]
     assert (done.stdout.split("\n")[:-1], done.stderr, done.returncode) == (said, error, status)
 

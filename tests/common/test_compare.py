@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from common import checkpoint
-from common.compare import child_of, run_each
+from common.compare import PlannedRun, child_of, run_each
 from tests.common.toy import STEPS, settings, train
 
 
@@ -12,14 +12,16 @@ def sweep(folder, **changed):
     args = settings(folder, seeds=[0, 1], **changed)
 
     def plan(parent):
-        return [
-            child_of(args, parent / f"seed{seed}", seed=seed, seeds=None) for seed in args.seeds
-        ]
+        runs = []
+        for seed in args.seeds:
+            child = child_of(args, parent / f"seed{seed}", seed=seed, seeds=None)
+            runs.append(PlannedRun(child.output_dir, {"seed": seed}, child))
+        return runs
 
     def train_one(child):
         return {"steps": train(child).progress.step}
 
-    parent, frame = run_each(args, folder, plan, train_one, lambda child: {"seed": child.seed})
+    parent, frame = run_each(args, folder, plan, train_one)
     if not parent.stopped:
         parent.finish()
     return frame

@@ -1,4 +1,4 @@
-"""environment.yml and pyproject.toml name the same packages with the same bounds; a test that hangs is ended."""
+"""environment.yml and pyproject.toml name the same packages; a test that hangs is ended."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Pictures: which files are some, how they come out, masks, and the look at a whole list before the work."""
+"""Pictures: which files are some, how they come out, masks, and the look at a whole list."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""What a script needs before it imports torch: flags, data locations and lists come without heavy packages."""
+"""What a script needs before it imports torch comes without heavy packages."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Order from (seed, epoch), augmentation from (seed, epoch, index): whatever the workers and interruptions."""
+"""Order from (seed, epoch), augmentation from (seed, epoch, index), whatever the workers."""
 
 import random
 from types import SimpleNamespace

@@ -70,7 +70,8 @@ def test_the_sample_says_what_is_missing_where_it_belongs_and_the_flag(
     find(flag="--data_dir")
     first, second = capsys.readouterr().out.splitlines()
     assert first == (
-        "MNIST is not in data/mnist: put it there, or give its folder with --data_dir; this run uses the offline sample"
+        "MNIST is not in data/mnist: put it there, or give its folder with --data_dir; "
+        "this run uses the offline sample"
     )
     assert len(first) <= 120 and second == str(cached)
     find()

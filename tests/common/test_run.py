@@ -232,7 +232,8 @@ def test_other_settings_are_named_and_change_nothing(finished):
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     with pytest.raises(UserError) as caught:
         train(settings(finished, resume="", lr=0.2, seed=3))
-    told = "--resume: other settings than the run was started with: lr 0.1 then, 0.2 now, seed 0 then, 3 now"
+    told = "--resume: other settings than the run was started with: "
+    told += "lr 0.1 then, 0.2 now, seed 0 then, 3 now"
     assert str(caught.value) == told
     with pytest.raises(UserError, match="added None then, 1 now"):
         train(settings(finished, resume="", added=1))
@@ -343,7 +344,8 @@ def test_a_batch_behind_the_last_is_an_error(finished):
         finished,
         lambda saved: saved["progress"].update(epoch=1, batch=PER_EPOCH + 1, finished=False),
     )
-    told = rf"last\.pt: not a whole checkpoint of a run \({PER_EPOCH + 1} batches are done, the epoch has {PER_EPOCH}\)"
+    problem = f"{PER_EPOCH + 1} batches are done, the epoch has {PER_EPOCH}"
+    told = rf"last\.pt: not a whole checkpoint of a run \({problem}\)"
     with pytest.raises(UserError, match=told):
         train(settings(finished, resume=""))
 

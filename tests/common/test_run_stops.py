@@ -96,7 +96,7 @@ def test_a_signal_that_nobody_polls_ends_the_program_when_all_is_saved(
 
 
 def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, tmp_path):
-    """A final evaluation that polls: what it has logged is not saved, for the resumed run logs it again."""
+    """A final evaluation that polls: what it logged is not saved; the resumed run logs it again."""
     folder = tmp_path / "run"
     run = train(settings(folder, max_steps=STEPS))
     run = train(
@@ -123,8 +123,9 @@ def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, t
 
 @pytest.mark.slow
 def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers(whole, tmp_path):
-    code = "import sys; from pathlib import Path; from common.cli import run_main; from tests.common.toy import *\n"
-    code += "import torch; torch.set_num_threads(1); slow = lambda run: print('step', flush=True) or time.sleep(0.3)\n"
+    code = "import sys; from pathlib import Path; from common.cli import run_main\n"
+    code += "from tests.common.toy import *; import torch; torch.set_num_threads(1)\n"
+    code += "slow = lambda run: print('step', flush=True) or time.sleep(0.3)\n"
     code += "run_main(lambda: train(settings(Path(sys.argv[1]), workers=2), after_step=slow) and 0)"
     command = [sys.executable, "-c", f"import time; {code}", str(tmp_path / "run")]
     run = subprocess.Popen(
@@ -194,7 +195,7 @@ def test_it_repeats_no_step_with_max_steps_either(whole, tmp_path, limit):
 def test_a_signal_in_an_evaluation_keeps_the_state_from_before_it(
     whole, tmp_path, number, status, capsys
 ):
-    """By then lines are logged and means are taken: saved once more, the resumed run would do it twice."""
+    """By then lines are logged and means taken: saved once more, they would be done twice."""
     folder = tmp_path / "run"
 
     def send(run: Run) -> None:

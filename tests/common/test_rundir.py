@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import rundir
+from common import processes, rundir
 from common.cli import UserError
 from common.rundir import (
     claim,
@@ -166,7 +166,8 @@ def test_another_process_is_kept_out_until_this_one_ends(tmp_path, in_child):
 
 
 def test_the_end_of_a_process_closes_its_locks_without_a_word(tmp_path):
-    code = "import sys; from pathlib import Path; from common.rundir import lock; lock(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from common.rundir import lock\n"
+    code += "lock(Path(sys.argv[1]))"
     command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, str(tmp_path)]
     assert ".lock" not in subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
@@ -359,8 +360,8 @@ def test_undefined_is_null_and_numbers_are_plain():
         **{"path": Path("a"), "list": (1, [np.nan]), "yes": True, "none": None, 5: {"text": "t"}},
     }
     assert json.dumps(plain(value), allow_nan=False) == (
-        '{"nan": null, "inf": null, "np": 0.5, "torch": 2.0, "n": 3, "path": "a", "list": [1, [null]], '
-        '"yes": true, "none": null, "5": {"text": "t"}}'
+        '{"nan": null, "inf": null, "np": 0.5, "torch": 2.0, "n": 3, "path": "a", '
+        '"list": [1, [null]], "yes": true, "none": null, "5": {"text": "t"}}'
     )
 
 
@@ -446,6 +447,8 @@ def test_precision_on_a_gpu_is_bf16_where_it_has_it(monkeypatch, cpu, has_bf16, 
     asked_of_accelerate = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    monkeypatch.setattr(rundir, "Accelerator", lambda **kwargs: asked_of_accelerate.update(kwargs))
+    monkeypatch.setattr(
+        processes, "Accelerator", lambda **kwargs: asked_of_accelerate.update(kwargs)
+    )
     make_accelerator(settings(None, cpu=cpu, mixed_precision=asked))
     assert asked_of_accelerate == {"cpu": cpu, "mixed_precision": wanted}

@@ -1,4 +1,4 @@
-"""Synchronised batch norm against torch's: bit by bit in one process, two processes as one with the whole batch."""
+"""Synchronised batch norm: bit by bit torch's in one process, two processes as one."""
 
 import copy
 import itertools

@@ -364,5 +364,6 @@ def test_an_id_that_comes_twice_is_named_with_both_places():
 
 def test_a_reader_of_text_waits_for_no_torch(file):
     path = file(json.dumps({"a": 1}))
-    code = "import sys; from common import text; text.read_json(sys.argv[1]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from common import text; text.read_json(sys.argv[1])\n"
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=60).returncode == 0

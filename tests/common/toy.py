@@ -1,5 +1,8 @@
-"""A training that has everything a run must carry over: dropout, momentum, a schedule, an EMA teacher, label
-state, augmentation from all three global generators, a running mean."""
+"""A training that has everything a run must carry over.
+
+Dropout, momentum, a schedule, an EMA teacher, label state, augmentation from all three global
+generators, a running mean.
+"""
 
 import random
 from argparse import Namespace

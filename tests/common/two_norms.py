@@ -1,4 +1,4 @@
-"""What test_sync_bn.py starts twice: every case of a synchronised batch norm on this process's share of a batch.
+"""What test_sync_bn.py starts twice: synchronised batch norms on this process's share of a batch.
 
 python -m tests.common.two_norms RANK FOLDER
 """
@@ -17,7 +17,7 @@ WORLD = 2
 
 
 def make(case: str) -> nn.Module:
-    """The norm, or small network, of a case, with parameters and statistics that are not the initial ones."""
+    """The norm, or small network, of a case, with other parameters and statistics than at first."""
     import timm
     from timm.layers import BatchNormAct2d
 

@@ -1,4 +1,4 @@
-"""What test_run.py starts with torch.distributed.run: gathering, averaging, saving and resuming on two processes."""
+"""What test_run.py starts with torch.distributed.run: gathering, saving and resuming on two."""
 
 import json
 import os

@@ -123,7 +123,7 @@ def run_folder(
 
 
 def make_repository(root: Path) -> Path:
-    """cavl with a decided claim, an undecided one and sample rows; csl with the paper's numbers beside ours."""
+    """cavl with a decided claim, an open one and sample rows; csl with paper's numbers and ours."""
     for name, title in (("cavl", "CAVL: partial labels"), ("csl", "CSL: partial annotations")):
         png(root / name / "results" / "figures" / "maps.png")
         (root / name / "README.md").write_text(README.format(title=title, name=name))
@@ -189,7 +189,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_folders(tmp_path: Path) -> Path:
-    """Three seeds of two methods; their last accuracies are those of the repository's two first rows."""
+    """Three seeds of two methods; their last accuracies are the repository's two first rows."""
     root = tmp_path / "save"
     for seed, (cavl, uniform) in enumerate([(0.96, 0.92), (0.97, 0.93), (0.98, 0.94)]):
         run_folder(root, "cavl", seed, [0.5, 0.8, 0.9, cavl])

@@ -2,7 +2,8 @@
 
     make test-browser          # needs `chromium` (Debian: apt-get install chromium)
 
-The page looks at itself when its address ends in #selfcheck, and clicks a header when it ends in #sort=TABLE:COLUMN.
+The page looks at itself when its address ends in #selfcheck, and clicks a header when it ends in
+#sort=TABLE:COLUMN.
 """
 
 import html

@@ -11,10 +11,12 @@ import pytest
 
 import compare
 from common.cli import UserError
-from sidebyside import claims, curves, markup, page, records, register, runs, terminal
+from sidebyside import claims, curves, documents, markup, page, records, register, runs, terminal
 from sidebyside.results import PAPERS, ROOT
 from tests.compare.conftest import run_folder
 
+BEGIN = "<!-- claims:begin -->"
+END = "<!-- claims:end -->"
 VOID = {"meta", "link", "img", "br", "line", "polyline", "polygon", "input"}
 
 
@@ -151,7 +153,7 @@ def test_several_runs_without_a_deviation_are_not_called_one_run(repository):
 def test_undecided_pairs_are_counted_apart(repository):
     edit(repository / "csl" / "results" / "ours.csv", "Ignore, CE", "Ignore")
     judged = claims.judge_all(records.load(repository), register.CLAIMS)
-    held = {(j.claim.paper, j.claim.name): terminal._held(j.real, " pairs hold") for j in judged}
+    held = {(j.claim.paper, j.claim.name): terminal.held(j.real, " pairs hold") for j in judged}
     assert held["cavl", "better than averaging"] == "1 of 1 pairs hold"
     assert held["csl", "best with few labels a class"] == "1 open"
     assert held["mile", "accuracy"] == "-"
@@ -204,7 +206,8 @@ def test_text_from_the_files_cannot_become_markup(repository):
     html = page.build(records.load(repository), [])
     assert "<script>alert" not in html and "&lt;script&gt;alert" in html
     assert markup.markdown("a `<b>` [x](https://e.org/?a=1) **b** [y](javascript:1)") == (
-        'a <code>&lt;b&gt;</code> <a href="https://e.org/?a=1">x</a> <strong>b</strong> [y](javascript:1)'
+        'a <code>&lt;b&gt;</code> <a href="https://e.org/?a=1">x</a> <strong>b</strong> '
+        "[y](javascript:1)"
     )
 
 
@@ -312,7 +315,8 @@ def test_the_terminal_shows_a_table_for_each_paper_and_the_claims(repository, ca
         r"COCO +FPC 1000 +CSL +mAP % +last epoch +83\.44 +82\.90 ± 0\.30 \(n 3\) +-0\.54\n", out
     )
     assert re.search(
-        r"offline sample \(not comparable to the paper\)\n.*\n.*\nMNIST \(offline sample\) +USS +cavl",
+        r"offline sample \(not comparable to the paper\)\n.*\n.*\n"
+        r"MNIST \(offline sample\) +USS +cavl",
         out,
     )
     assert re.search(r"cavl +better than averaging +1 of 1 +reproduced +1 of 1\n", out)
@@ -324,17 +328,28 @@ def test_the_tally_counts_every_verdict_in_the_rules_order():
     assert terminal.tally(verdicts) == "2 reproduced, 1 not reproduced, 2 not run"
 
 
-def test_the_repositorys_readme_has_the_claims_table_of_its_results_files():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name, top", [("README.md", ""), ("docs/claims.md", "../")])
+def test_the_tables_of_claims_are_those_of_the_results_files(name, top):
+    """Else: python compare.py --readme README.md, and the same with docs/claims.md."""
+    text = (ROOT / name).read_text(encoding="utf-8")
     judgements = claims.judge_all(records.load(ROOT), register.CLAIMS)
-    assert (
-        terminal.with_claims(text, judgements) == text
-    )  # else: python compare.py --readme README.md
+    assert documents.with_tables(text, judgements, top) == text
+
+
+def test_a_document_gets_the_tables_that_it_has_comments_for():
+    judgements = claims.judge_all(records.load(ROOT), register.CLAIMS)
+    begin, end = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
+    made = documents.with_tables(f"{begin}\n{end}", judgements, "../")
+    rows = made.splitlines()[3:-1]
+    papers = [re.match(r"\| \[(\w+)\]\(\.\./\1/README\.md\) \|", row)[1] for row in rows]
+    assert papers == list(PAPERS)
+    counts = [int(row.split(" | ")[1]) for row in rows]
+    assert sum(counts) == len(register.CLAIMS)
 
 
 def test_the_readme_gets_its_claims_table_between_the_markers(repository, capsys):
     readme = repository / "README.md"
-    readme.write_text(f"# top\n{terminal.BEGIN}\nold\n{terminal.END}\nend\n")
+    readme.write_text(f"# top\n{BEGIN}\nold\n{END}\nend\n")
     argv = [
         "--root",
         str(repository),
@@ -361,7 +376,7 @@ def test_the_readme_gets_its_claims_table_between_the_markers(repository, capsys
 
 def test_the_claims_of_one_paper_do_not_replace_those_of_all(repository):
     readme = repository / "README.md"
-    readme.write_text(f"{terminal.BEGIN}\nold\n{terminal.END}\n")
+    readme.write_text(f"{BEGIN}\nold\n{END}\n")
     with pytest.raises(UserError, match="--readme wants the claims of all papers"):
         compare.main(["--root", str(repository), "--paper", "csl", "--readme", str(readme)])
     assert "old" in readme.read_text()

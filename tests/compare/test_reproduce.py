@@ -1,4 +1,4 @@
-"""scripts/reproduce.py: what it lists, what it leaves out, and that a stopped experiment goes on."""
+"""scripts/reproduce.py: what it lists, what it leaves out, and how a stopped experiment goes on."""
 
 import os
 import shlex
@@ -12,6 +12,7 @@ import pytest
 
 from common.cli import UserError
 from scripts import reproduce
+from sidebyside import reruns
 from sidebyside.results import ROOT, write
 from tests.compare.conftest import ours_row
 
@@ -91,7 +92,7 @@ def listed(root: Path, out: Path, capsys, *argv: str) -> str:
     ],
 )
 def test_commands_lose_interpreter_and_run_directory(root, command, expected, by_hand):
-    arguments, reason = reproduce.cleaned(root / "cavl", command)
+    arguments, reason = reruns.cleaned(root / "cavl", command)
     assert bool(reason) is by_hand
     if expected:
         assert shlex.join(arguments) == expected
@@ -110,7 +111,7 @@ def test_rows_of_one_command_are_one_experiment_and_a_seed_flag_makes_one_each(r
         ours_row("cavl", 1, command=each, minutes="90", run="c", seeds="0 2 10", dataset="other"),
         ours_row("pico", "", "", "", command="", dataset="not run"),
     )
-    found = reproduce.experiments(root)
+    found = reruns.experiments(root)
     assert [(shlex.join(e.arguments), e.scale, e.minutes) for e in found] == [
         ("main.py -seeds 0,1,2 --data_dir DATA", "full", 70.0),
         *[(f"main.py -q 0.1 --data_dir DATA --seed {s}", "full", 30.0) for s in (0, 2, 10)],
@@ -120,7 +121,7 @@ def test_rows_of_one_command_are_one_experiment_and_a_seed_flag_makes_one_each(r
 
 def test_a_row_of_the_sample_knows_its_scale_minutes_and_commit(root):
     ours(root, ours_row("cavl", 1, command="main.py --sample", minutes="0.3", run="x"))
-    (experiment,) = reproduce.experiments(root)
+    (experiment,) = reruns.experiments(root)
     assert (experiment.scale, experiment.minutes, experiment.commits) == (
         "sample",
         0.3,
@@ -262,7 +263,7 @@ def test_a_damaged_results_file_is_named_with_its_line(root, tmp_path, cell, oth
 
 def test_seeds_are_numbers_not_text(root):
     ours(root, ours_row("cavl", 1, command="main.py --seed 0", seeds="10 9 100"))
-    assert [e.arguments[-1] for e in reproduce.experiments(root)] == ["9", "10", "100"]
+    assert [e.arguments[-1] for e in reruns.experiments(root)] == ["9", "10", "100"]
 
 
 def test_data_that_is_not_there_is_named_and_the_others_run(root, tmp_path, capsys):
@@ -290,7 +291,7 @@ def test_data_that_is_not_there_is_named_and_the_others_run(root, tmp_path, caps
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"code": 3}', "\0"])
 def test_a_damaged_note_of_an_earlier_run_starts_over(root, tmp_path, capsys, text):
     ours(root, ours_row("cavl", 1, command="main.py --sample"))
-    (experiment,) = reproduce.experiments(root)
+    (experiment,) = reruns.experiments(root)
     note = tmp_path / f"{experiment.name}.json"
     note.parent.mkdir(parents=True)
     note.write_text(text)
@@ -313,6 +314,48 @@ def test_a_launcher_is_found_from_where_one_stands(root, tmp_path, monkeypatch):
         "utf8",
     ]
     assert reproduce.launcher_words("  ") == [sys.executable]
+
+
+# --- evaluations of what another experiment trains ---
+
+EVALUATION = "python eval_cue.py --experiment_name compare/CAM-0 --sample"
+
+
+@pytest.fixture
+def evaluated(root):
+    """A repository with an evaluation of two seeds, which stands above its training in ours.csv."""
+    (root / "cavl" / "eval_cue.py").write_text(SCRIPT)
+    training = ours_row("CAM", 1, command="python main.py --sample", run="CAM-0 CAM-1", n="2")
+    training["seeds"] = "0 1"
+    evaluation = {**training, "command": EVALUATION, "run": "cue", "metric": "mPxAP"}
+    ours(root, evaluation, training)
+    return root
+
+
+def test_an_evaluation_comes_after_its_training_once_for_each_seed(evaluated):
+    training, *evaluations = reruns.experiments(evaluated)
+    assert training.arguments == ("main.py", "--sample") and training.trained_by == ""
+    assert [e.evaluated for e in evaluations] == ["compare/CAM-0", "compare/CAM-1"]
+    assert {e.trained_by for e in evaluations} == {training.name}
+
+
+def test_an_evaluation_reads_the_run_where_its_training_wrote_it(evaluated, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert "3 done, 0 failed" in listed(evaluated, out, capsys)
+    training, first, _ = reruns.experiments(evaluated)
+    log = (out / f"{first.name}.log").read_text()
+    place = (out / training.name).resolve()
+    assert f"'--experiment_name', 'CAM-0', '--sample', '--save_root', '{place}'" in log
+    assert log.rstrip().endswith("'--overwrite']")  # evaluations take no --resume
+
+
+def test_an_evaluation_waits_for_its_training(evaluated, tmp_path, capsys):
+    out = listed(evaluated, tmp_path / "out", capsys, "--index", "1")
+    assert "0 done, 1 failed" in out
+    training, *_ = reruns.experiments(evaluated)
+    (evaluated / "cavl" / "main.py").unlink()
+    told = listed(evaluated, tmp_path / "out", capsys, "--dry_run")
+    assert told.count(f"[needs {training.name}, which has not run here; --again runs it]") == 2
 
 
 # --- running ---

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import UserError
-from sidebyside import results
+from sidebyside import measured, results
 
 FIELDS = dict(
     method="CAVL", dataset="MNIST", setting="q 0.1", metric="accuracy", protocol="last epoch"
@@ -325,13 +325,20 @@ def test_the_data_checksum_sees_names_and_contents(tmp_path):
     folder = tmp_path / "data"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a.npy").write_bytes(b"1")
-    first = results.data_sha(folder)
-    assert len(first) == 12 and results.data_sha(folder) == first
+    first = measured.data_sha(folder)
+    assert len(first) == 12 and measured.data_sha(folder) == first
     (folder / "sub" / "a.npy").rename(folder / "sub" / "b.npy")
-    second = results.data_sha(folder)
+    second = measured.data_sha(folder)
     (folder / "sub" / "b.npy").write_bytes(b"2")
     assert (
-        len({first, second, results.data_sha(folder), results.data_sha(folder / "sub" / "b.npy")})
+        len(
+            {
+                first,
+                second,
+                measured.data_sha(folder),
+                measured.data_sha(folder / "sub" / "b.npy"),
+            }
+        )
         == 4
     )
 
@@ -358,8 +365,8 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
         and "old" not in text
     )
     assert (
-        "**MNIST, q 0.1** (last epoch; n = 3)\n\n| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |"
-        in text
+        "**MNIST, q 0.1** (last epoch; n = 3)\n\n"
+        "| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |" in text
     )
     assert text.count("main.py --seed 1") == 1
     assert results.update_readmes(root) == []  # already as the CSV says

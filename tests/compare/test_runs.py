@@ -1,4 +1,4 @@
-"""Run directories given to compare.py: found, named, grouped; damaged ones told in one line each, the rest shown."""
+"""Run directories given to compare.py: found, named, grouped; a line for each damaged one."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def rewrite(folder: Path, **entries: object) -> None:
 
 
 def shown(tmp_path: Path, capsys, *folders: Path) -> tuple[str, list[str], str]:
-    """What compare.py prints and writes of these folders: the table of runs, the lines on stderr, the page."""
+    """What compare.py tells of these folders: the table of runs, the lines on stderr, the page."""
     root = tmp_path / "nothing"
     root.mkdir(exist_ok=True)
     page = tmp_path / "page.html"

@@ -75,7 +75,10 @@ def test_welch_by_hand_equal_sides():
 
 
 def test_welch_by_hand_unequal_sides():
-    """s1^2/n1 = s2^2/n2 = 1: variance 2, df = 4 / (1/3 + 1/8) = 96/11; scipy's p is 5 % at the end of the interval."""
+    """s1^2/n1 = s2^2/n2 = 1: variance 2, df = 4 / (1/3 + 1/8) = 96/11.
+
+    scipy's p is 5 % at the end of the interval.
+    """
     interval = verdict.welch(Sample(0, 2, 4), Sample(0, 3, 9))
     assert interval.high == pytest.approx(stats.t.ppf(0.975, 96 / 11) * math.sqrt(2))
     at_end = stats.ttest_ind_from_stats(interval.high, 2, 4, 0, 3, 9, equal_var=False)
@@ -235,7 +238,8 @@ def test_rows_measured_with_another_torch_or_device_say_so(repository):
     (real,) = judge(BETTER, load(repository, ["cavl"])[0]).real
     assert real.verdict == REPRODUCED
     assert real.why == (
-        "interval excludes zero; measured with torch 2.13.0 and 2.14.1, device x86_64 1x1 threads and H200 1x8 threads"
+        "interval excludes zero; measured with torch 2.13.0 and 2.14.1, "
+        "device x86_64 1x1 threads and H200 1x8 threads"
     )
 
 

@@ -1,8 +1,10 @@
-"""Runs scripts in children of one process that has torch imported, so that each start costs a moment.
+"""Runs scripts in children of one process that has torch imported: each start costs a moment.
 
-python -m tests.e2e.forked     reads a list of {"folder", "kind" (file or module), "name", "arguments", "stop"} as JSON,
-                               writes a list of [status, output]. With `stop` a script only reads its command line:
-                               status 0 where it took it
+    python -m tests.e2e.forked
+
+It reads a list of {"folder", "kind" (file or module), "name", "arguments", "stop"} as JSON, and
+writes a list of [status, output]. With `stop` a script only reads its command line: status 0 where
+it took it.
 """
 
 import argparse
@@ -19,7 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 600  # until a script that does not stop is stopped
-PACKAGES = "accelerate captum cv2 matplotlib.pyplot pandas scipy.special sklearn.datasets tensorboardX timm torchvision"
+PACKAGES = (
+    "accelerate captum cv2 matplotlib.pyplot pandas scipy.special sklearn.datasets tensorboardX "
+    "timm torchvision"
+)
 
 
 def run(job: dict) -> tuple[int, str]:
@@ -62,7 +67,7 @@ def _status(job: dict) -> int:
 
 
 def _stop_after_parsing() -> None:
-    """End with status 0 as soon as a parser has taken the command line; one asked for its defaults goes on."""
+    """End with status 0 once a parser has taken the command line, unless it gives its defaults."""
     parse = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(

@@ -1,4 +1,4 @@
-"""The commands that this repository prints: in its READMEs (code blocks, tables, prose), docstrings and claims."""
+"""The commands that this repository prints: in READMEs and docs, docstrings, claims and results."""
 
 import ast
 import re
@@ -7,25 +7,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidebyside.records import load_rows
 from sidebyside.register import CLAIMS
-from sidebyside.results import PAPERS, ROOT
+from sidebyside.results import OURS, PAPERS, ROOT
 
 READMES = ["README.md", *(f"{paper}/README.md" for paper in PAPERS)]
+# Their commands are looked at as those of the READMEs are, but not run.
+PAGES = ["CONTRIBUTING.md", "docs/claims.md"]
 FOLDERS = [*PAPERS, "common", "sidebyside", "scripts", "benchmarks"]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.findall(r"^([a-z][\w-]*):", MAKEFILE, re.M)
 
 # What starts a command; a script alone may stand for `python SCRIPT`.
 _START = re.compile(
     r"(?:\S*/)?python3?\b|accelerate launch\b|torchrun\b|make\b|pip\b|conda\b|[\w./]+\.py\s+\S"
 )
 _LAUNCHERS = re.compile(r"^(\S*python3?|accelerate launch|torchrun)(?=\s)")
-_TARGETS = "|".join(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split())
-_STARTS = rf"python3? (?:-m )?[\w./]+|accelerate launch [^\s`]+|torchrun -[^\s`]+|make (?:{_TARGETS})(?![\w-])"
+_STARTS = (
+    r"python3? (?:-m )?[\w./]+"
+    r"|accelerate launch [^\s`]+"
+    r"|torchrun -[^\s`]+"
+    rf"|make (?:{'|'.join(TARGETS)})(?![\w-])"
+)
 _MARKS = re.compile(rf"(?:^|(?<=[\s`(]))(?:{_STARTS})")
+_FLAG = re.compile(r"(?:^|(?<=\s))--?[A-Za-z][\w-]*")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command: where it stands (file, line), the folder it is run from, and its text on one line."""
+    """One command: where it stands (file, line), the folder it runs in, its text on one line."""
 
     source: str
     line: int
@@ -37,18 +47,21 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """The words as a shell splits them, without comment, trailing `&`, and brackets around what may be left out."""
+        """The words as a shell splits them, without comment, trailing `&` and optional brackets."""
         plain = re.sub(r"(?<= )\[(?=[-A-Z])|\](?= |$)", "", self.text)
         words = shlex.split(plain, comments=True)
-        return words[:-1] if words[-1:] == ["&"] else words
+        if words[-1:] == ["&"]:
+            words.pop()
+        return words
 
     @property
     def program(self) -> tuple[str, str]:
-        """What runs: ("file", SCRIPT), ("module", NAME), ("make", TARGET), or ("", first word) for another program."""
+        """What runs: ("file", SCRIPT), ("module", NAME), ("make", TARGET), or ("", first word)."""
         words = self.words
-        if words[0] in ("make", "pip", "conda"):
-            is_make = words[0] == "make"
-            return ("make", words[1]) if is_make else ("", words[0])
+        if words[0] == "make":
+            return "make", words[1]
+        if words[0] in ("pip", "conda"):
+            return "", words[0]
         for number, word in enumerate(words):
             if word == "-m" and words[0].endswith(("python", "python3")):
                 return "module", words[number + 1]
@@ -66,27 +79,25 @@ class Command:
     @property
     def is_pattern(self) -> bool:
         """Whether it stands for many commands: `python X.py`, `add NAME ...`."""
-        return any(word in ("...", "X.py", "NAME") for word in self.words)
+        return not {"...", "X.py", "NAME"}.isdisjoint(self.words)
 
     @property
     def is_short(self) -> bool:
-        """Whether it names a script with some of its flags, and leaves the others out: `main.py --em_teacher=ema`."""
+        """Whether it names a script and some flags only: `main.py --em_teacher=ema`."""
         return self.words[0].endswith(".py")
 
     @property
     def flags(self) -> set[str]:
         """Its flags, those inside of quotes too; a hyphen and an underscore are the same."""
-        found = [
-            flag
-            for word in self.arguments
-            for flag in re.findall(r"(?:^|(?<=\s))--?[A-Za-z][\w-]*", word)
-        ]
-        return {_underscored(flag) for flag in found}
+        found: set[str] = set()
+        for word in self.arguments:
+            found.update(map(_underscored, _FLAG.findall(word)))
+        return found
 
 
 def told_flags(help_text: str) -> set[str]:
     """The flags that a script's --help tells."""
-    return {_underscored(flag) for flag in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", help_text)}
+    return set(map(_underscored, re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", help_text)))
 
 
 def _underscored(flag: str) -> str:
@@ -94,36 +105,53 @@ def _underscored(flag: str) -> str:
     return flag[: len(flag) - len(name)] + name.replace("-", "_")
 
 
+# --- where commands stand ---
+
+
 def of_readme(path: str, text: str | None = None) -> list[Command]:
-    """The commands of a README, in their order: continued lines joined, variables of its code blocks put in."""
-    text = (ROOT / path).read_text(encoding="utf-8") if text is None else text
-    folder = Path(path).parent.as_posix()
+    """The commands of a README, in their order.
+
+    Continued lines are joined, and the variables of its code blocks put in.
+    """
+    if text is None:
+        text = (ROOT / path).read_text(encoding="utf-8")
+    home = Path(path).parent.as_posix()
+    if home not in PAPERS:
+        home = "."
     variables: dict[str, str] = {}
     found = []
     lines = text.splitlines()
     for line, code, is_block in _pieces(text):
-        row = re.match(
-            rf"\| ({'|'.join(PAPERS)}) \|", lines[line - 1]
-        )  # of a table that names the folder first
-        here = row[1] if row else folder
-        for number, whole in _joined(code) if is_block else [(0, " ".join(code.split()))]:
+        folder = home
+        row = re.match(rf"\| ({'|'.join(PAPERS)}) \|", lines[line - 1])
+        if row:  # of a table that names the folder first
+            folder = row[1]
+
+        parts: list[tuple[int, str]] = [(0, " ".join(code.split()))]
+        if is_block:
+            parts = list(_joined(code))
+        for number, whole in parts:
             assigned = re.fullmatch(r"\s*([A-Z]+)=\"(.*)\"\s*", whole)
             if assigned:
                 variables[assigned[1]] = _filled(assigned[2], variables)
                 continue
-            found += _commands(path, line + number, here, _filled(whole.strip(), variables))
+            found += _commands(path, line + number, folder, _filled(whole.strip(), variables))
     return found
 
 
 def of_docstrings() -> list[Command]:
     """The commands in the module docstrings: lines that begin with one."""
+    paths: list[Path] = []
+    for name in FOLDERS:
+        paths += (ROOT / name).rglob("*.py")
+
     found = []
-    for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")) + [
-        ROOT / "compare.py"
-    ]:
+    for path in [*sorted(paths), ROOT / "compare.py"]:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         source = path.relative_to(ROOT).as_posix()
-        folder = source.split("/")[0] if source.split("/")[0] in PAPERS else "."
+        folder = source.split("/")[0]
+        if folder not in PAPERS:
+            folder = "."
         for number, whole in _joined(text):
             if re.match(r"\s*(python3?|accelerate launch|torchrun) \S", whole):
                 found += _commands(source, number + 1, folder, whole.strip())
@@ -138,22 +166,41 @@ def of_claims() -> list[Command]:
     return found
 
 
+def of_results(paper: str) -> list[Command]:
+    """The commands of a paper's ours.csv, each once."""
+    source = f"{paper}/results/ours.csv"
+    rows = load_rows(ROOT / source, paper, OURS)
+    found = []
+    for number, text in enumerate(dict.fromkeys(row.cells["command"] for row in rows)):
+        found += _commands(source, number, paper, text)
+    return found
+
+
+# --- Markdown ---
+
+
 def marks(text: str) -> list[tuple[int, str]]:
-    """Where a README names a program that is run, by words alone: (line, match). Each must be in a command found."""
+    """Where a README names a program that is run, by words alone: (line, match).
+
+    Each must be in a command found.
+    """
     return [(text[: m.start()].count("\n") + 1, m.group()) for m in _MARKS.finditer(text)]
 
 
 def scripts(text: str) -> set[str]:
     """The Python files that a README names in its code."""
-    found = set()
+    found: set[str] = set()
     for _, code, is_block in _pieces(text):
         if not is_block:
-            found |= set(re.findall(r"(?:^|(?<=[\s=(]))[\w./-]+\.py\b", code))
+            found.update(re.findall(r"(?:^|(?<=[\s=(]))[\w./-]+\.py\b", code))
     return found
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str, bool]]:
-    """The code of a Markdown text: (line, code, whether it is a block). Inline code may go over a line end."""
+    """The code of a Markdown text: (line, code, whether it is a block).
+
+    Inline code may go over a line end.
+    """
     prose: list[str] = []
     block: list[str] = []
     start = 0
@@ -204,9 +251,11 @@ def _joined(code: str) -> Iterator[tuple[int, str]]:
     whole = ""
     first = 0
     for number, line in enumerate(code.splitlines()):
-        if not whole:
+        if whole:
+            whole += f" {line.strip()}"
+        else:
             first = number
-        whole += line.strip() if not whole else f" {line.strip()}"
+            whole = line.strip()
         if whole.endswith("\\"):
             whole = whole[:-1].rstrip()
             continue

@@ -1,6 +1,7 @@
-"""The commands that the originals' READMEs print, word for word, in a copy of what is committed, without any data set.
+"""The commands of the originals' READMEs, word for word, in a copy of what is committed.
 
-A training command runs on the offline sample to its end; one that needs what only the user has ends in one line.
+No data set is there: a training command runs on the offline sample to its end; one that needs what
+only the user has ends in one line.
 """
 
 import json
@@ -16,21 +17,32 @@ from sidebyside.results import ROOT
 
 pytestmark = pytest.mark.slow
 
-CALM = "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM --dataset=CUB"
-CALM += " --use_bn=True --large_feature_map=True"
+CALM = (
+    "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM "
+    "--dataset=CUB --use_bn=True --large_feature_map=True"
+)
 CALM_MAPS = (
     "--use_load_checkpoint=True --score_map_process=jointll --norm_type=clipping --load_checkpoint="
 )
+OASS_SCRIPT = "python3 train_classification_with_puzzle_cTopk_w_ema.py"
 OASS = "--architecture resnet50 --alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5"
-CSL_RPS = "--gamma_pos=0 --gamma_neg=1 --gamma_unann=4 --simulate_partial_type=rps --simulate_partial_param=0.5"
-CSL_FPC = "--gamma_pos=0 --gamma_neg=3 --gamma_unann=4 --simulate_partial_type=fpc --simulate_partial_param=1000"
+CSL_RPS = (
+    "--gamma_pos=0 --gamma_neg=1 --gamma_unann=4 --simulate_partial_type=rps "
+    "--simulate_partial_param=0.5"
+)
+CSL_FPC = (
+    "--gamma_pos=0 --gamma_neg=3 --gamma_unann=4 --simulate_partial_type=fpc "
+    "--simulate_partial_param=1000"
+)
 CSL = "--partial_loss_mode=selective --likelihood_topk=5 --prior_threshold=0.5"
 CSL_FILES = (
     "--model-path=models/pretrain/mtresnet_21k --prior_path=./outputs/priors/prior_fpc_1000.csv"
 )
-INFER = "python infer.py --dataset_type=OpenImages --model_name=tresnet_m"
-INFER += " --model_path=./models_local/mtresnet_opim_86.72.pth --pic_path=./pics/10162266293_c7634cbda9_o.jpg"
-INFER += " --input_size=224"
+INFER = (
+    "python infer.py --dataset_type=OpenImages --model_name=tresnet_m "
+    "--model_path=./models_local/mtresnet_opim_86.72.pth "
+    "--pic_path=./pics/10162266293_c7634cbda9_o.jpg --input_size=224"
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +60,7 @@ def clone(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shell(clone, tmp_path_factory):
-    """Run a command line in a paper's folder of the copy, with this interpreter as `python` and no data anywhere."""
+    """Run a command line in a paper's folder of the copy, with this `python` and no data."""
     environment = {k: v for k, v in os.environ.items() if k != "WSL_DATA_DIR"}
     environment["PYTHONPATH"] = str(clone)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -123,7 +135,7 @@ def test_what_only_the_user_has_is_asked_for_in_one_line(
         ),
         (
             "oass",
-            f"python3 train_classification_with_puzzle_cTopk_w_ema.py {OASS} --tag ResNet50_cTopk_w",
+            f"{OASS_SCRIPT} {OASS} --tag ResNet50_cTopk_w",
         ),
     ],
 )
@@ -135,7 +147,7 @@ def test_a_training_command_runs_on_the_sample_and_says_so(clone, shell, paper, 
 
 def test_a_devkit_that_is_given_is_taken(clone, shell):
     shell("oass", 'python -m common.samples VOC2012 "$your_dir"')
-    line = f"python3 train_classification_with_puzzle_cTopk_w_ema.py {OASS} --tag ResNet50_devkit --data_dir $your_dir"
+    line = f"{OASS_SCRIPT} {OASS} --tag ResNet50_devkit --data_dir $your_dir"
     assert results(clone, "oass", shell("oass", line).stdout)["wall_seconds"] > 0
 
 
@@ -147,8 +159,9 @@ def test_calm_trains_and_both_evaluations_run_side_by_side(clone, shell):
         f"python eval_{name}.py {CALM} {CALM_MAPS}save/experiment_name/"
         for name in ("pixel_perturb", "cue_location")
     )
-    both = f"{erase} > erase.txt & first=$!; {cues} --threshold_type=log > cues.txt & wait $first && wait $!"
-    shell("calm", both)
+    first = f"{erase} > erase.txt & first=$!"
+    second = f"{cues} --threshold_type=log > cues.txt & wait $first && wait $!"
+    shell("calm", f"{first}; {second}")
     for name in ("erase.txt", "cues.txt"):
         assert results(clone, "calm", (clone / "calm" / name).read_text())["wall_seconds"] > 0
 

@@ -1,5 +1,6 @@
-"""Every command that the READMEs print is found, wherever and however it stands, and names what is there."""
+"""Every command that the READMEs print is found, wherever it stands, and names what is there."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_flags_are_those_inside_quotes_too():
     }
 
 
-@pytest.mark.parametrize("readme", printed.READMES)
+@pytest.mark.parametrize("readme", [*printed.READMES, *printed.PAGES])
 def test_no_command_of_a_readme_is_missed(readme):
     found = printed.of_readme(readme)
     assert found
@@ -122,7 +123,7 @@ def test_a_command_outside_of_code_would_be_missed_and_is_seen():
 
 
 EVERY = [
-    *(command for readme in printed.READMES for command in printed.of_readme(readme)),
+    *itertools.chain.from_iterable(map(printed.of_readme, [*printed.READMES, *printed.PAGES])),
     *printed.of_docstrings(),
     *printed.of_claims(),
 ]

@@ -1,5 +1,7 @@
-"""The commands that the READMEs, docstrings and claims print: each script takes its command line; those of the READMEs
-also start, in a copy of what is committed, without any data set: they run, or end in one line.
+"""The commands that the READMEs, docstrings and claims print: each script takes its own.
+
+Those of the READMEs also start, in a copy of what is committed, without any data set: they run, or
+end in one line.
 """
 
 import json
@@ -133,7 +135,7 @@ NOT_THERE = re.compile(
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory) -> Callable[[Key], tuple[int, str]]:
-    """Every command of the READMEs, in their order, in one copy of the repository where no data set is."""
+    """Every command of the READMEs, in their order, in one copy of the repository without data."""
     root = tmp_path_factory.mktemp("printed") / "clone"
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True

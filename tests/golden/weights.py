@@ -1,4 +1,6 @@
-"""Weights that a formula fills in, so that golden network outputs need no stored weights (golden/cavl/README.md).
+"""Weights that a formula fills in: golden outputs of networks need no stored weights.
+
+The formula stands in golden/cavl/README.md.
 
 The hashes of the other four golden sets differ, see their READMEs.
 """

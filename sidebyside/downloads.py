@@ -1,0 +1,58 @@
+"""Every number of the page as CSV, inside the page."""
+
+from collections.abc import Sequence
+
+from sidebyside.claims import Judgement, Pair
+from sidebyside.markup import download, fitted
+from sidebyside.records import KEY, Paper
+from sidebyside.results import OURS
+
+
+def build(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
+    """The two links: every row, and every pair behind a verdict."""
+    numbers = _numbers(papers)
+    claims = _claims(judgements)
+    return (
+        f"<p>{numbers}: every row with its provenance. {claims}: every pair behind a verdict.</p>"
+    )
+
+
+def _numbers(papers: Sequence[Paper]) -> str:
+    header = ["paper", "source", *OURS[:5], "value", *OURS[6:]]
+    rows = []
+    for paper in papers:
+        for row in paper.published:
+            source = ": ".join(filter(None, ("paper", *row.pick(("table", "note")))))
+            cells = [paper.name, source, *row.key, *row.pick(("value", "std", "n"))]
+            rows.append(fitted(cells, len(header)))
+        for row in paper.ours:
+            source = "offline sample" if row.is_sample else "ours"
+            rows.append([paper.name, source, *row.pick(OURS)])
+    return download("numbers.csv", header, rows)
+
+
+def _claims(judgements: Sequence[Judgement]) -> str:
+    header = ["paper", "claim", "data"]
+    for side in ("better", "worse"):
+        header += [f"{side}_{column}" for column in KEY]
+    header += ["difference", "low", "high", "interval", "pair", "why", "claim_verdict"]
+
+    rows = []
+    for judgement in judgements:
+        claim = judgement.claim
+        for pair in judgement.real:
+            cells = _pair_cells(pair)
+            rows.append([claim.paper, claim.name, "real data", *cells, judgement.verdict])
+        for pair in judgement.sample:
+            cells = _pair_cells(pair)
+            rows.append([claim.paper, claim.name, "offline sample", *cells, judgement.on_sample])
+    return download("claims.csv", header, rows)
+
+
+def _pair_cells(pair: Pair) -> list[object]:
+    """The rows of a pair, its interval, its verdict and why."""
+    ends: tuple[object, ...] = ("",) * 4
+    interval = pair.interval
+    if interval is not None:
+        ends = (interval.difference, interval.low, interval.high, interval.how)
+    return [*pair.better.key, *pair.worse.key, *ends, pair.verdict, pair.why]
