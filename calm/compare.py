@@ -15,7 +15,7 @@ from typing import Any
 from calm import eval_cue_location, eval_remove_classify, eval_wsol
 from calm import main as training
 from calm.options import Settings, as_arguments, parse_flags
-from calm.options_compare import ERASED
+from calm.options_own import ERASED
 from common.aliases import one_module
 from common.files import atomic_write
 from common.rundir import holds_run

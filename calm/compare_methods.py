@@ -16,7 +16,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 
-from calm.options_compare import parse_compare
+from calm.options_own import parse_compare
 from common.cli import parse_or_exit, run_main
 
 if __name__ == "__main__":  # --help and mistakes are answered before torch is imported

@@ -21,7 +21,8 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
 
 import torch
 
-from calm.build import build_explanation, start_evaluation
+from calm.build import start_evaluation
+from calm.build_figures import build_explanation
 from calm.data import make_transforms
 from calm.figures import draw_explanation
 from calm.report import comparable, told_of_idle_flags

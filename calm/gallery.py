@@ -19,7 +19,8 @@ from common.cli import UserError, parse_or_exit, run_main
 if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
     settings = parse_or_exit(partial(parse, script="gallery"))
 
-from calm.build import build_gallery, start_evaluation, test_ids, with_data
+from calm.build import start_evaluation, test_ids, with_data
+from calm.build_figures import build_gallery
 from calm.data import ImageLabelDataset, make_transforms
 from calm.evaluate_cue import NUM_DIFF_LIST, CueLocaliser, labels_of_classes, make_trait
 from calm.evaluate_pixels import UnfitDataset

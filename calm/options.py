@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calm.options_flags import ROOT, build_parser, own_flags, sample_defaults
+from calm.options_flags import ROOT, build_parser, sample_defaults
 from calm.options_names import GRADIENT_PROCESSES, IN_FOLDER
+from calm.options_own import own_flags
 from calm.options_table import CHECK, ORIGINALS, PLACES, TRAINING, without_effect
 from common.aliases import one_module
 from common.cli import parse_given, settle
@@ -175,7 +176,7 @@ def _settled(
     others.
     """
     args = settle(defaults, given, *layers)
-    del args._given
+    delattr(args, "_given")
     args.experiment_name = args.experiment_name.rstrip("/")
     args.overwrite = args.overwrite or args.override_cache
     if not holds_lists(Path(args.metadata_root)):

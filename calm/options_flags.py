@@ -32,7 +32,6 @@ from common.cli import (
     positive_int,
     readable_file,
     seed,
-    seed_list,
     whole,
 )
 
@@ -384,58 +383,6 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         choices=("index", "random"),
         default="index",
         help="random: mean of five orders",
-    )
-
-
-def own_flags(script: str) -> OneLineParser:
-    """The flags that only one script has; most have none."""
-    adds = {
-        "explain": _add_explain,
-        "gallery": _add_gallery,
-        "compare_methods": _add_compare,
-    }
-    own = OneLineParser(add_help=False)
-    if script in adds:
-        adds[script](own)
-    return own
-
-
-def _add_explain(own: argparse.ArgumentParser) -> None:
-    own.description = "Why this class: overlays of one image, and why A and not B."
-    own.add_argument(
-        "--image", type=Path, default=None, help="an image file (default: the first test image)"
-    )
-    own.add_argument(
-        "--classes",
-        type=int,
-        nargs="+",
-        default=None,
-        help="labels from 0 (default: the three likeliest)",
-    )
-
-
-def _add_gallery(own: argparse.ArgumentParser) -> None:
-    own.description = "One figure per class pair: trained models and gradient baselines."
-    own.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of training runs")
-    own.add_argument("--images", type=positive_int, default=2, help="rows for each class")
-
-
-def _add_compare(own: argparse.ArgumentParser) -> None:
-    own.description = "CAM, CALM-EM and CALM-ML side by side, over several seeds."
-    own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
-    own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
-    own.add_argument(
-        "--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed"
-    )
-    own.add_argument(
-        "--output_dir",
-        "-output_dir",
-        type=Path,
-        default=Path("save/compare"),
-        help="holds METHOD-SEED folders",
-    )
-    own.add_argument(
-        "--auc_steps", type=non_negative_int, default=10, help="of deletion and insertion; 0: not"
     )
 
 

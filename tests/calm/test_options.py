@@ -236,7 +236,7 @@ HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate c
 LOOK = """
 import sys
 from calm.options import parse
-from calm.options_compare import parse_compare
+from calm.options_own import parse_compare
 for given in (["--help"], ["--mistyped"], ["--data_root", "nowhere"]):
     try:
         parse(given)

@@ -23,8 +23,8 @@ from calm import (
 from calm import main as training
 from calm import options_table as table
 from calm.options import as_arguments, parse_flags
-from calm.options_compare import parse_compare
 from calm.options_flags import build_parser
+from calm.options_own import parse_compare
 from tests.calm.conftest import TRAIN, flags
 
 SCRIPTS = {
