@@ -19,15 +19,16 @@ from ratios import best_seconds
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from cavl.main import Learner, train_epoch
-from cavl.utils.build import build_optimizer
+from cavl.build import Learner, build_optimizer
+from cavl.data_candidates import generate_uniform_cv_candidate_labels
+from cavl.data_labels import LabelState
+from cavl.data_resident import Images
+from cavl.main import train_epoch
+from cavl.method import CAVL, initial_confidence
+from cavl.options import build_parser
 from cavl.utils.gen_index_dataset import gen_index_dataset
-from cavl.utils.label_state import LabelState
 from cavl.utils.models import mlp_model
-from cavl.utils.options import build_parser
-from cavl.utils.resident import Images
 from cavl.utils.utils_algo import accuracy_check, confidence_update
-from cavl.utils.utils_data import generate_uniform_cv_candidate_labels, initial_confidence
 from cavl.utils.utils_loss import rc_loss
 from common.meter import Meter
 from common.run import Run, start_run
@@ -129,20 +130,30 @@ def bench_training_epoch(repeats: int) -> tuple[float, float]:
 def resident_learner(folder: Path) -> tuple[Learner, Run]:
     """The training loop of cavl/main.py on the same task, past its averaging epoch."""
     model, images, _, Y = make_training_task()
-    args = build_parser().parse_args(
-        ["-mask", "candidates", "--mixed_precision", "no", "--output_dir", str(folder)]
-    )
+    flags = ["--mixed_precision", "no", "--output_dir", str(folder)]
+    args = build_parser().parse_args(flags)
     accelerator = make_accelerator(args)
     run = start_run(args, folder, accelerator)
-    optimizer = build_optimizer(args, model)
-    network, optimizer = prepare(accelerator, model, optimizer)
-    labels = LabelState(args, Y.to(torch.uint8), accelerator)
-    labels.selected.copy_(Y.argmax(1))
+    network, optimizer = prepare(accelerator, model, build_optimizer(args, model))
+    labels = LabelState(CAVL(), Y.to(torch.uint8), accelerator)
+    labels.rows.copy_(Y.argmax(1))
     labels.has_selected = True
-    resident = Images(images, accelerator.device)
-    return Learner(
-        args, accelerator, model, network, optimizer, resident, labels, Meter(accelerator)
-    ), run
+    learner = Learner(
+        accelerator=accelerator,
+        model=model,
+        network=network,
+        optimizer=optimizer,
+        images=Images(images, accelerator.device),
+        labels=labels,
+        loss=Meter(accelerator),
+        seed=args.seed,
+        epochs=args.ep,
+        batch_size=args.bs,
+        augment=False,
+        looks_again=True,
+        by_maps=False,
+    )
+    return learner, run
 
 
 class DecodedImages(Dataset):

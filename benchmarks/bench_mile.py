@@ -16,9 +16,10 @@ from PIL import Image
 from ratios import best_seconds
 from torchvision.transforms import v2
 
-from mile.grids import IMAGENET_MEAN, IMAGENET_STD, annotated_cell, compose_grids, mnist_preprocess
-from mile.real_labels import BUNDLED, read_real_labels
-from mile.utils import RealMetrics
+from mile.data_grids import annotated_cell, compose_grids, mnist_preprocess
+from mile.data_images import IMAGENET_MEAN, IMAGENET_STD
+from mile.data_labels import BUNDLED, read_real_labels
+from mile.evaluate import RealMetrics
 
 GRIDS = 100
 IMAGES = 5000

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 
 from oass.core.csi import csi_logits
 from oass.core.keypoints import detect_keypoints
-from oass.core.losses import object_aware_losses, tile_class_maps
+from oass.core.losses import object_aware_losses
 from oass.core.networks import Classifier
 from oass.core.puzzle_utils import merge_at_keypoints, tile_at_keypoints
+from oass.fast import tile_class_maps
 from oass.tools.ai.evaluate_utils import mean_average_precision
 from oass.tools.ai.optim_utils import update_ema_variables
 from oass.tools.ai.torch_utils import make_cam
@@ -56,7 +57,7 @@ def student_and_teacher() -> tuple[Classifier, Classifier]:
 
 
 def as_trained(*networks: Classifier) -> list[Classifier]:
-    """Copies of the networks in the memory layout that oass/core/train.py gives them."""
+    """Copies of the networks in the memory layout that oass/train.py gives them."""
     return [copy.deepcopy(network).to(memory_format=torch.channels_last) for network in networks]
 
 

@@ -23,9 +23,10 @@ from sklearn.metrics import confusion_matrix
 from torch.nn import functional as F
 
 from common.cli import OneLineParser, UserError, positive_int, run_main
-from oass.core.cam_quality import THRESHOLDS, label_map
 from oass.core.keypoints import upsample_cams
-from oass.tools.ai.evaluate_utils import VOID, Calculator_For_mIoU
+from oass.data import VOID
+from oass.evaluate import THRESHOLDS, label_map
+from oass.evaluate_metrics import Calculator_For_mIoU
 
 
 def perfect_maps(

@@ -1,136 +1,153 @@
 """CAVL: partial-label learning by class activation value (ICLR 2022).
 
-Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over the
-candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the logits.
+Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over
+the candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the
+logits.
 
-    python main.py                           # MNIST in ./data, or the offline sample: about 15 s, test 0.84
-    python main.py -ds cifar10 -mo convnet
-    python main.py -compare cavl,rc,uniform -seeds 0,1,2
+    python main.py                           # MNIST in ./data, or the offline sample: about 15 s,
+    test 0.84 python main.py -ds cifar10 -mo convnet python main.py -compare cavl,rc,uniform -seeds
+    0,1,2
 """
 
-import common.interrupt  # noqa: F401
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+
+from cavl.options import Settings, parse
+from common.cli import parse_or_exit, run_main
+
+if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
+    settings = parse_or_exit(parse)
 
 import argparse
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 
 import torch
-from accelerate import Accelerator
 
-from cavl.utils import report, sweep
-from cavl.utils.build import build_model, build_optimizer, require_full_batches, set_learning_rate
-from cavl.utils.datasets import PartialData, fold_of, load_dataset
-from cavl.utils.draw import describe_candidates, draw_candidates, read_candidates, save_candidates
-from cavl.utils.input_format import InputFormat
-from cavl.utils.label_state import LabelState
-from cavl.utils.options import parse_args
-from cavl.utils.resident import Images, epoch_batches
-from cavl.utils.warmup import Warmup
+from cavl import compare, report
+from cavl.build import Learner, build_learner, default_dir, require_fitting, set_learning_rate
+from cavl.build_candidates import draw_candidates
+from cavl.data import PartialData, fold_of, load_dataset
+from cavl.data_input import InputFormat
+from cavl.data_labels import Warmup
+from cavl.data_resident import Images, epoch_batches
+from cavl.evaluate import measure, measure_selection, predict, statistics_of
+from cavl.figures import draw_cams, draw_learning_curves
 from common.aliases import one_module
-from common.cli import run_main
-from common.meter import Meter
 from common.run import Run, start_run
-from common.rundir import backward, make_accelerator, prepare, seed_everything
+from common.rundir import backward, make_accelerator, seed_everything
 
 one_module(__name__, "cavl.main")
 
 
-@dataclass
-class Learner:
-    """What a training step touches: the network (`model` without wrappers), images, label state, optimiser."""
-
-    args: argparse.Namespace
-    accelerator: Accelerator
-    model: torch.nn.Module
-    network: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    images: Images
-    labels: LabelState
-    loss: Meter
-
-
-def train(args: argparse.Namespace, data: PartialData, default_dir: str) -> dict[str, float | None]:
+def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None]:
     """One run: train on the candidate sets, evaluate after every epoch; returns the summary."""
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    run = start_run(args, default_dir, accelerator)
+    run = start_run(args, args.output_dir or default_dir(args), accelerator)
     device = accelerator.device
 
-    require_full_batches(args, data, accelerator.num_processes)
-    candidates = draw_candidates(args, data, run)  # (n,K) uint8
-    scale = {"mean": data.mean, "std": data.std, "limit_gb": args.resident_gb}
-    images, test_images = (
-        Images(data.train_x, device, **scale),
-        Images(data.test_x, device, **scale),
+    candidates = draw_candidates(args, data, run)  # (n, K) uint8
+    learner = build_learner(args, data, candidates, accelerator)
+    labels = learner.labels
+    model = learner.model
+    warmup = Warmup(args.warmup)
+    test_images = Images(
+        data.test_x, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb
     )
     true_labels = data.train_y.to(device)
-    on_train = report.statistics_of(data.train_y, candidates, device)
-    on_test = report.statistics_of(data.test_y, data.test_sets, device)
+    on_train = statistics_of(data.train_y, candidates, device)
+    on_test = statistics_of(data.test_y, data.test_sets, device)
 
-    model = build_model(args, data).to(device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(args, model)
-    network, optimizer = prepare(
-        accelerator, torch.compile(model) if args.compile else model, optimizer
-    )
-    labels, loss = LabelState(args, candidates, accelerator), Meter(accelerator)
-    learner = Learner(args, accelerator, model, network, optimizer, images, labels, loss)
-    warmup = Warmup(args.warmup)
     run.restore(
         model=model,
-        optimizer=optimizer,
+        optimizer=learner.optimizer,
         labels=labels,
         warmup=warmup,
-        loss=loss,
+        loss=learner.loss,
         input=InputFormat.of(data),
     )
-    describe_candidates(candidates, data, run)
-    save_candidates(candidates, run)
+    report.describe_candidates(candidates, data.train_y, run)
+    report.save_candidates(candidates, run)
     if run.progress.step == 0 and not run.values("start", "test_accuracy"):
-        tr = report.measure(model, images, on_train, run)
-        te = report.measure(model, test_images, on_test, run)
+        tr = measure(model, learner.images, on_train, run)
+        te = measure(model, test_images, on_test, run)
         report.log_start(run, tr["accuracy"], te["accuracy"], candidates)
 
     for epoch in run.epochs(args.ep):
-        lr, selecting = set_learning_rate(args, optimizer, epoch), warmup.is_over(epoch)
+        selecting = warmup.is_over(epoch)
+        lr = set_learning_rate(
+            learner.optimizer, epoch, lr=args.lr, schedule=args.schedule, epochs=args.ep
+        )
         train_epoch(learner, run, epoch, selecting)
         if run.stopped:
             break
         run.save_before_evaluation()
         labels.end_epoch(selecting)
 
-        te = report.measure(model, test_images, on_test, run)
-        tr = report.measure(model, images, on_train, run)
+        te = measure(model, test_images, on_test, run)
+        tr = measure(model, learner.images, on_train, run)
         warmup.observe(tr["covering_rate"])
-        report.log_selection_curve(args, run, model, images, labels.candidates, true_labels)
-        run.log("train", loss=loss.compute(), **tr, disambiguation=labels.disambiguation(true_labels),
-                selecting=int(selecting), lr=lr)  # fmt: skip
+        if args.selection_curve:
+            how = {"count": args.selection_curve, "cav": args.cav, "mask": args.mask}
+            sets = labels.candidates
+            rates = measure_selection(model, learner.images, sets, true_labels, run, **how)
+            run.log("selection", **rates)
+        share = labels.disambiguation(true_labels)
+        beliefs = {"disambiguation": share, "selecting": int(selecting)}
+        run.log("train", loss=learner.loss.compute(), **tr, **beliefs, lr=lr)
         run.log("test", **te)
         report.print_epoch(run, args.ep)
         run.end_epoch(score=te["accuracy"])
 
-    summary = report.write(args, run, data, model, images, labels, true_labels)
+    summary = report.summary_of(run, labels, true_labels, is_sample=data.is_sample)
+    if run.is_main:
+        write_files(args, run, learner, true_labels, is_sample=data.is_sample)
     run.finish(**summary)
     return summary
 
 
+def write_files(
+    args: argparse.Namespace,
+    run: Run,
+    learner: Learner,
+    true_labels: torch.Tensor,
+    *,
+    is_sample: bool,
+) -> None:
+    """Figures, selected.csv, and the last line but one."""
+    labels = learner.labels
+    on_what = "the offline sample" if is_sample else args.ds
+    draw_learning_curves(run, f"{args.method} on {on_what}")
+    belief = labels.belief(lambda: predict(learner.model, learner.images))
+    report.export_selected(run.folder / "selected.csv", belief, labels.candidates, true_labels)
+    if args.cam_vis:
+        shown = {"count": args.cam_vis, "cav": args.cav}
+        path = run.figure("cams")
+        candidates = labels.candidates
+        draw_cams(path, learner.model, learner.images, candidates, true_labels, **shown)
+    report.print_headline(run, args.method + " (offline sample)" * is_sample)
+
+
 def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None:
-    """One pass over the training images: loss on the present labels, step, new labels for the batch."""
-    args, images, labels, accelerator = (
-        learner.args,
-        learner.images,
-        learner.labels,
-        learner.accelerator,
-    )
+    """One pass over the images: loss on the present beliefs, step, new beliefs for the batch."""
+    accelerator = learner.accelerator
+    images = learner.images
+    labels = learner.labels
     learner.network.train()
-    if args.augment:
-        images.draw_augmentation(args.seed, epoch)
-    start, n = run.progress.batch, len(images)
+    if learner.augment:
+        images.draw_augmentation(learner.seed, epoch)
     batches = epoch_batches(
-        n, args.bs, seed=args.seed, epoch=epoch, start=start, accelerator=accelerator
+        len(images),
+        learner.batch_size,
+        seed=learner.seed,
+        epoch=epoch,
+        start=run.progress.batch,
+        accelerator=accelerator,
     )
-    total = -(-n // (args.bs * accelerator.num_processes))
-    for index, weight, rows in run.bar(batches, f"epoch {epoch + 1}/{args.ep}", total):
-        x = images.augmented(index) if args.augment else images[index]
+    total = -(-len(images) // (learner.batch_size * accelerator.num_processes))
+    for index, weight, size in run.bar(batches, f"epoch {epoch + 1}/{learner.epochs}", total):
+        x = images.augmented(index) if learner.augment else images[index]
         with accelerator.autocast():
             outputs = learner.network(x)
         loss = labels.loss(outputs.float(), index)
@@ -142,45 +159,40 @@ def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None
 
         if labels.updates(selecting):  # the method's own step
             labels.update(index, *second_look(learner, x, outputs))
-        run.step(rows)
+        run.step(size)
 
 
 def second_look(
     learner: Learner, x: torch.Tensor, outputs: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The logits (and, with -select cam, the maps) that rewrite the batch's rows: after the step, or reused."""
-    args = learner.args
-    if args.method == "proden" or (args.cav_forward == "before" and args.select == "cav"):
+    """The logits, and maps or None, that the update reads: of a second forward, or reused."""
+    if not learner.looks_again:
         return outputs.detach().float(), None
     with torch.no_grad(), learner.accelerator.autocast():
-        if args.select == "cam" and args.method == "cavl":
-            return learner.model.class_activation_maps(x)
+        if learner.by_maps:
+            return learner.model.class_activation_maps(x)  # type: ignore[operator]
         return learner.model(x).float(), None
 
 
-def require_fitting(args: argparse.Namespace, data: PartialData) -> None:
-    """UserError where network, batches or the user's own sets do not fit the data: before a folder is touched."""
-    with torch.device("meta"):  # takes no memory and draws no random numbers
-        build_model(args, data)
-    require_full_batches(args, data, processes=int(os.environ.get("WORLD_SIZE", "1")))
-    if args.partial_type == "file":
-        read_candidates(args.partial_file, data.train_y, data.num_classes)
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Parse, load, and run once, or once for each fold, seed and method."""
-    args = parse_args(argv)
+    settings = settings or parse(argv)
+    args = settings.args
     if "CUDA_VISIBLE_DEVICES" not in os.environ and "LOCAL_RANK" not in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # CUDA has not started yet
-    data = load_dataset(args.ds, args._location)
+    data = load_dataset(args.ds, settings.location)
     require_fitting(args, data)
-    if sweep.is_wanted(args, data):
-        sweep.run_all(args, data, train)
+
+    def train_one(own: argparse.Namespace) -> dict[str, float | None]:
+        if not data.has_folds:
+            return train(own, data)
+        return train(own, fold_of(data, own.fold, own.folds, own.seed, own.standardize))
+
+    if compare.is_wanted(args, data):
+        compare.run_all(args, data, train_one)
     else:
-        if data.has_folds:
-            data = fold_of(data, args.fold, args.folds, args.seed, args.standardize)
-        train(args, data, sweep.default_dir(args))
+        train_one(args)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(partial(main, settings=settings))

@@ -1,15 +1,24 @@
 """MILe: multi-label iterated learning (CVPR 2022).
 
-Images have several true labels, the annotator wrote down one. Each generation has two phases: the teacher
-learns the single labels for k_t steps; then the student learns, for k_s steps, the label sets
-{c: sigmoid(teacher)_c > rho}, and becomes the next teacher.
+Images have several true labels, the annotator wrote down one. Each generation has two phases: the
+teacher learns the single labels for k_t steps; then the student learns, for k_s steps, the label
+sets {c: sigmoid(teacher)_c > rho}, and becomes the next teacher.
 
-    python MILe.py                                  # ImageNet in ../data, or the offline sample: about a minute
-    python MILe.py --dataset mnist --sample         # multi-label MNIST's sample
+    python MILe.py                            # ImageNet in ../data, or its offline sample: a minute
+    python MILe.py --dataset mnist --sample   # multi-label MNIST's sample
     python MILe.py --dataset mnist --sample --compare softmax,sigmoid,MILe --seeds 0,1,2
 """
 
-import common.interrupt  # noqa: F401
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+
+from collections.abc import Sequence
+from functools import partial
+
+from common.cli import NonFiniteError, parse_or_exit, run_main
+from mile.options import Settings, parse
+
+if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
+    settings = parse_or_exit(parse)
 
 from itertools import islice
 from pathlib import Path
@@ -19,112 +28,99 @@ import torch
 from accelerate import Accelerator
 
 from common.aliases import one_module
-from common.cli import NonFiniteError, run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
-from mile import compare, report
-from mile.build import build_learner
-from mile.config import parse_config
-from mile.evaluation import Outputs, chosen_rho, evaluate, metrics_of, skipped_of
+from mile import build, compare, report
+from mile.data import Source, TrainBatch
+from mile.evaluate import Outputs, evaluate, metrics_of
 from mile.figures import SHOWN
-from mile.learning import IteratedLearning
-from mile.locate import choose_device, locate_data
-from mile.phase_log import PhaseLog, is_checked
-from mile.provenance import ClassNames, describe_evaluation, require_same_classes, take_from_weights
-from mile.schedule import LearningRate, Phases, Plan
-from mile.sources import TrainBatch, open_source
-from mile.utils import probabilities, save_model, writable
+from mile.learning import IteratedLearning, LearningRate
+from mile.method import Phases, probabilities
+from mile.report import ClassNames, PhaseLog
 
 one_module(__name__, "mile.MILe")
 
 
-def train(conf: Any, accelerator: Accelerator) -> dict[str, Any]:
+def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     """One run: all generations, evaluated and exported one by one; returns the summary."""
-    seed_everything(conf.seed)
-    source = open_source(conf, accelerator)
-    conf._classes = list(source.class_names)
-    require_same_classes(conf, source.class_names)
-    run = start_run(conf, default_dir(conf), accelerator)
-    writable(conf.checkpoint_path)
+    args = settings.args
+    seed_everything(args.seed)
+    source = build.open_source(settings, accelerator)
+    report.require_same_classes(settings.trained.classes, source.class_names, args.pretrained)
+    run = start_run(args, default_dir(args), accelerator)
+    report.writable(args.checkpoint_path)
 
-    learner = build_learner(conf, source, accelerator)
+    learner = build.build_learner(args, source.num_classes, accelerator)
     learner.guard = run.guard
-    plan = Plan(conf, source.pass_steps)
-    rates, log = LearningRate(conf, learner.optimizers, plan), PhaseLog(accelerator)
+    plan = build.build_plan(args, source.pass_steps)
+    rates = build.build_rates(args, learner, plan)
+    rule = build.rule_of(args)
+    threshold = build.threshold_of(args)
+    log = PhaseLog(accelerator)
     history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
-    run.restore(
-        learner=learner,
-        rates=rates,
-        log=log,
-        history=history,
-        classes=ClassNames(source.class_names),
-    )
+    classes = ClassNames(source.class_names)
+    run.restore(learner=learner, rates=rates, log=log, history=history, classes=classes)
     stream = source.stream(run.progress.step)
 
-    def student_outputs() -> Outputs:
-        return evaluate(
-            learner.student, source.evaluation(), source.num_classes, accelerator, run.poll
-        )
+    def says(network: torch.nn.Module, batches: Any) -> Outputs:
+        return evaluate(network, batches, source.num_classes, accelerator, run.poll)
 
-    if conf.eval_only:
-        run.print(describe_evaluation(conf, source.num_classes))
+    if args.eval_only:
+        run.print(build.describe_evaluation(settings, source.num_classes))
     outputs: Outputs | None = None  # of the student as it is
-    for generation in run.epochs(plan.epochs if not conf.eval_only else 0):
-        outputs, phases = None, plan.phases(generation)
+    for generation in run.epochs(0 if args.eval_only else plan.epochs):
+        outputs = None
+        phases = plan.phases(generation)
+        what = f"generation {generation + 1}/{plan.epochs}"
         batches = islice(stream, max(0, phases.total - run.progress.batch))
-        for batch in run.bar(batches, f"generation {generation + 1}/{plan.epochs}", phases.total):
+        for batch in run.bar(batches, what, phases.total):
             rates.before_step(run.progress.step)
             if learner.phase == "interactive" and run.progress.batch == phases.interactive:
-                if conf.rho_cover is not None:
+                if args.rho_cover is not None:
                     run.save_before_evaluation()
                 log.write(run, learner.phase, rates.now, learner.rho)
-                learner.rho = chosen_rho(
-                    conf, learner.teacher, source, generation, plan.epochs, accelerator, run.poll
+                learner.rho = threshold.of(
+                    generation, plan.epochs, lambda: says(learner.teacher, source.held_out())
                 )
                 learner.begin_imitation()
             loss = one_step(learner, batch)
-            log.add(loss, learner.target, batch.label)
-            if is_checked(run.progress.batch + 1 - phases.interactive, phases.imitation):
-                log.check_collapse(run, source.num_classes, learner.rho, strict=conf.strict)
-            run.step(conf.batch_size, batch.skipped)
+            log.add_step(loss, learner.target, batch.label)
+            position = run.progress.batch + 1 - phases.interactive
+            if report.is_checked(position, phases.imitation):
+                log.check_collapse(run, source.num_classes, learner.rho, strict=args.strict)
+            run.step(args.batch_size, batch.skipped)
         if run.stopped:
             break
         run.save_before_evaluation()
         end_generation(run, learner, log, rates, phases)
 
-        outputs = student_outputs()
-        metrics = metrics_of(outputs, conf)
+        outputs = says(learner.student, source.evaluation())
+        metrics = metrics_of(outputs, rule)
         rates.after_evaluation(metrics["real_f1"])
-        first = outputs.index < history.shape[1]
-        history[generation, outputs.index[first]] = probabilities(
-            outputs.logits[first], conf.schema
-        )
-        what = f"generation {generation + 1}/{plan.epochs}"
-        report.write_evaluation(run, metrics, what, skipped_of(outputs, source))
+        first = outputs.ids < history.shape[1]
+        p_of_first = probabilities(outputs.logits[first], rule.schema)
+        history[generation, outputs.ids[first]] = p_of_first
+        report.write_evaluation(run, metrics, what, report.skipped_of(outputs, source))
         if run.is_main:
-            save_model(learner.student, f"{conf.schema}_{generation}.pth", conf)
+            report.save_weights(
+                learner.student,
+                f"{args.schema}_{generation}.pth",
+                folder=args.checkpoint_path,
+                keep=args.max_checkpoint_num,
+                says=build.comparable(args, source.class_names),
+            )
         run.end_epoch(score=metrics["real_f1"])
 
-    outputs = outputs or student_outputs()
-    if conf.eval_only and not run.progress.finished:
-        report.write_evaluation(
-            run, metrics_of(outputs, conf), conf.pretrained, skipped_of(outputs, source)
-        )
-    summary = report.summarize(
-        run, outputs, learner.student, source, conf, history[: run.progress.epoch]
-    )
-    if conf.export_labels:
-        report.export_label_sets(run, learner, source, conf)
-    run.finish(**summary)
-    return summary
+    outputs = outputs or says(learner.student, source.evaluation())
+    return conclude(run, settings, learner, source, outputs, history[: run.progress.epoch])
 
 
 def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
     """The optimiser step of the present phase; the loss, 0-d."""
     try:
         if learner.phase == "interactive":
-            return learner.interactive_step(batch.input, batch.label, batch.weight, batch.index)
-        return learner.imitation_step(batch.input, batch.label, batch.index)
+            return learner.interactive_step(batch.input, batch.label, batch.weight, batch.ids)
+        return learner.imitation_step(batch.input, batch.label, batch.ids)
     except NonFiniteError as error:
         raise NonFiniteError(f"{learner.phase} phase, {error}") from error
 
@@ -138,24 +134,53 @@ def end_generation(
         learner.end_generation()
 
 
-def default_dir(conf: Any) -> Path:
-    """checkpoint_path/DATASET_MODEL_SCHEMA."""
-    return (
-        Path(conf.checkpoint_path) / f"{conf.dataset}_{conf.model.replace('/', '-')}_{conf.schema}"
+def conclude(
+    run: Run,
+    settings: Settings,
+    learner: IteratedLearning,
+    source: Source,
+    outputs: Outputs,
+    history: torch.Tensor,
+) -> dict[str, Any]:
+    """Summary, figures and exported label sets of the last student; returns the summary."""
+    args = settings.args
+    rule = build.rule_of(args)
+    if args.eval_only and not run.progress.finished:
+        skipped = report.skipped_of(outputs, source)
+        report.write_evaluation(run, metrics_of(outputs, rule), args.pretrained, skipped)
+    summary = report.summarize(
+        run,
+        outputs,
+        learner.student,
+        source,
+        rule,
+        history,
+        is_sample=settings.data.is_sample,
+        imitation_steps=args.k_s,
     )
+    if args.export_labels:
+        sets_of = build.taught_sets(args, learner.rho)
+        report.export_label_sets(run, learner.student, source, sets_of)
+    run.finish(**summary)
+    return summary
 
 
-def main(argv: list[str] | None = None) -> None:
+def default_dir(args: Any) -> Path:
+    """checkpoint_path/DATASET_MODEL_SCHEMA."""
+    model = args.model.replace("/", "-")
+    return Path(args.checkpoint_path) / f"{args.dataset}_{model}_{args.schema}"
+
+
+def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Settings and data; then one run, or one for each schema and seed of --compare and --seeds."""
-    conf = parse_config(argv)
-    choose_device(conf)
-    take_from_weights(conf)
-    locate_data(conf)
-    if conf.compare or conf.seeds:
-        compare.run_all(conf, train)
+    settings = settings or parse(argv)
+    args = settings.args
+    build.choose_device(args)
+    if args.compare or args.seeds:
+        compare.run_all(settings, train)
     else:
-        train(conf, make_accelerator(conf))
+        train(settings, make_accelerator(args))
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(partial(main, settings=settings))

@@ -1,7 +1,14 @@
-"""Networks and learner of a run, from its settings."""
+"""From the settings of a run to its objects.
 
+Device, data, networks, learner. The last place that sees flags.
+"""
+
+import argparse
 import contextlib
-from collections.abc import Iterator
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -12,34 +19,160 @@ from torch import nn
 
 from common.aliases import one_module
 from common.cli import UserError
-from common.data import connection_limits
+from common.download import connection_limits
 from common.loading import seed_of
 from common.sync_bn import synchronised
-from mile.config import setting
-from mile.learning import IteratedLearning
+from mile import data
+from mile.data import FolderSource, GridSource, Source
+from mile.data_location import Located
+from mile.evaluate import Outputs, Rule, Threshold
+from mile.learning import IteratedLearning, LearningRate
+from mile.method import Plan, prediction_set, pseudo_labels
 from mile.models import build_model, load_weights, start_at_prior
-from mile.sources import Source
+from mile.options import Settings
+from mile.options_table import COMPARABLE
 
 one_module(__name__, "mile.build")
 
 
-def build_network(conf: Any, num_classes: int, accelerator: Accelerator) -> nn.Module:
-    """The network of conf.model on the device, from scratch or from conf.pretrained."""
-    bias_init = "default" if conf.schema == "softmax" else setting(conf, "bias_init")
-    model = build_model(conf.model, num_classes, bias_init)
-    if conf.pretrained == "imagenet":
-        _load_published(model, conf.model, num_classes, bias_init)
-    elif conf.pretrained:
-        load_weights(model, conf.pretrained)
+# ---- the device ----------------------------------------------------------------------------------
+
+
+def is_there(device: str) -> bool:
+    """Whether this machine has a device of the kind: cpu, cuda, cuda:N or mps."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    return kind != "mps" or torch.backends.mps.is_available()
+
+
+def device_named(device: str) -> torch.device:
+    """The device, or the CPU (with one warning) where that is a GPU which is not there."""
+    if is_there(device):
+        return torch.device(device)
+    warnings.warn(f"device {device}: no GPU here, using the CPU", stacklevel=2)
+    return torch.device("cpu")
+
+
+def choose_device(args: argparse.Namespace, say: Callable[[str], None] = print) -> None:
+    """Make accelerate follow args.device; without a GPU one warning, then the CPU."""
+    if args.device == "cpu":
+        args.cpu = True
+    elif not args.cpu and not is_there(args.device):
+        say(f"warning: device {args.device}, but there is no GPU here: this run uses the CPU")
+        args.cpu = True
+    elif args.device.startswith("cuda:") and "LOCAL_RANK" not in os.environ and not args.cpu:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = args.device
+
+
+# ---- the data ------------------------------------------------------------------------------------
+
+
+def open_source(settings: Settings, accelerator: Accelerator) -> Source:
+    """The source of a located data set; UserError where its files or the batch size do not fit."""
+    args = settings.args
+    world = accelerator.num_processes
+    if args.batch_size % world:
+        raise UserError(f"batch_size {args.batch_size} is not divisible by the {world} processes")
+    if args.dataset == "mnist":
+        return _grids(args, settings.data, accelerator)
+    return _folders(args, settings.data, accelerator)
+
+
+def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> GridSource:
+    device = accelerator.device
+    shared: dict[str, Any] = {
+        "batch_size": args.batch_size,
+        "size": args.mnist_size,
+        "redraw": args.mnist_redraw,
+        "rank": accelerator.process_index,
+        "world": accelerator.num_processes,
+    }
+
+    def of_test(digits: data.Digits, grids: int) -> data.GridLoader:
+        on_device = digits.on(device)
+        return data.GridLoader(*on_device, train=False, grids=grids, seed=data.TEST_SEED, **shared)
+
+    parts = data.read_digits(_known(place.root))
+    digits = parts.train
+    held_out = None
+    if args.rho_cover is not None:
+        digits, kept = digits.set_aside(data.HELD_OUT)
+        held_out = of_test(kept, int(data.HELD_OUT * args.mnist_grids))
+    train = data.GridLoader(
+        *digits.on(device),
+        train=True,
+        grids=args.mnist_grids,
+        seed=args.seed or 0,
+        **shared,
+    )
+    return GridSource(train, of_test(parts.test, args.mnist_test_grids), held_out)
+
+
+def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> FolderSource:
+    if args.dataset == "webvision":
+        images = data.webvision(_known(place.root), place.imagenet)
+    elif args.dataset == "imagenet":
+        images = data.imagenet(_known(place.train), _known(place.val), _known(place.real))
+    else:
+        images = data.own_folders(_known(place.train), _known(place.val), place.real)
+    train = data.subset_of(
+        images.train, file=args.subset_file, share=args.train_frac, seed=args.subset_seed
+    )
+
+    look = data.eval_transform(args.image_size, data.short_side(args.protocol, args.model))
+    train_look = look
+    has_chance = args.augment == "standard"
+    if has_chance:
+        train_look = data.train_transform(args.image_size)
+    return FolderSource(
+        images._replace(train=train),
+        accelerator,
+        train_look=train_look,
+        look=look,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        workers=args.num_workers,
+        seed=args.seed,
+        skip_corrupt=args.skip_corrupt,
+        holds_out=args.rho_cover is not None,
+        reads_train=not args.eval_only or args.export_labels,
+        has_chance=has_chance,
+        weighs_classes=args.reweight == "uniform",
+        names_empty=args.dataset == "folder",
+    )
+
+
+def _known(path: Path | None) -> Path:
+    """A place that the data set has."""
+    if path is None:
+        raise UserError("the data set lacks a part; give its path")
+    return path
+
+
+# ---- networks and learner ------------------------------------------------------------------------
+
+
+def build_network(
+    name: str, num_classes: int, accelerator: Accelerator, *, bias_init: str, pretrained: str
+) -> nn.Module:
+    """The network on the device, from scratch or from `pretrained`, a weight file or imagenet."""
+    model = build_model(name, num_classes, bias_init)
+    if pretrained == "imagenet":
+        _load_published(model, name, num_classes, bias_init)
+    elif pretrained:
+        load_weights(model, pretrained)
     if accelerator.num_processes > 1:
         model = synchronised(model, accelerator)
-    return model.to(
-        accelerator.device, memory_format=torch.channels_last
-    )  # a quarter faster, on a CPU too
+    # channels_last is a quarter faster, on a CPU too.
+    return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
 def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
-    """torchvision's (resnet18, resnet50) or timm's ImageNet weights; the last layer only where 1,000 classes fit."""
+    """torchvision's (resnet18, resnet50) or timm's ImageNet weights.
+
+    The last layer only where 1,000 classes fit.
+    """
     in_torchvision = name in ("resnet18", "resnet50")
     if not in_torchvision and name not in timm.list_models(pretrained=True):
         raise UserError(
@@ -48,19 +181,20 @@ def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: st
     try:
         with connection_limits():
             if in_torchvision:
-                state = torchvision.models.get_model(name, weights="IMAGENET1K_V1").state_dict()
+                published = torchvision.models.get_model(name, weights="IMAGENET1K_V1")
             else:
-                state = timm.create_model(
-                    name, pretrained=True, num_classes=num_classes
-                ).state_dict()
+                published = timm.create_model(name, pretrained=True, num_classes=num_classes)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--pretrained imagenet: download failed ({error}); give a weight file instead"
         ) from error
+
+    theirs = published.state_dict()
     own = model.state_dict()
-    model.load_state_dict(
-        {k: state[k] if k in state and state[k].shape == v.shape else v for k, v in own.items()}
-    )
+    for key, value in own.items():
+        if key in theirs and theirs[key].shape == value.shape:
+            own[key] = theirs[key]
+    model.load_state_dict(own)
     if num_classes != 1000 and bias_init == "prior":
         start_at_prior(model, num_classes)
 
@@ -72,28 +206,121 @@ def _seeded(*parts: int) -> Iterator[None]:
         yield
 
 
-def build_learner(conf: Any, source: Source, accelerator: Accelerator) -> IteratedLearning:
-    """Teacher and, where it is a network of its own, student; SGD with lr * batch_size / 256 under scale_lr."""
-    c, two = source.num_classes, conf.schema == "MILe" and conf.student_init != "teacher"
-    teacher = build_network(conf, c, accelerator)
-    student = build_network(conf, c, accelerator) if two else None
+def build_learner(
+    args: argparse.Namespace, num_classes: int, accelerator: Accelerator
+) -> IteratedLearning:
+    """Teacher and, where it is a network of its own, student.
+
+    SGD with lr * batch_size / 256 under scale_lr.
+    """
+    bias_init = args.bias_init
+    if args.schema == "softmax":
+        bias_init = "default"
+
+    def network() -> nn.Module:
+        return build_network(
+            args.model,
+            num_classes,
+            accelerator,
+            bias_init=bias_init,
+            pretrained=args.pretrained,
+        )
 
     def new_student(generation: int) -> nn.Module:
-        with _seeded(conf.seed, 3, generation):
-            return build_network(conf, c, accelerator)
+        with _seeded(args.seed, 3, generation):
+            return network()
 
+    lr = args.lr
+    if args.scale_lr:
+        lr = args.lr * (args.batch_size / 256)
+    teacher = network()
+    student = None
+    student_init = "teacher"
+    if args.schema == "MILe" and args.student_init != "teacher":
+        student = network()
+        student_init = args.student_init
     return IteratedLearning(
         teacher,
         student,
-        num_classes=c,
-        rho=conf.rho,
-        threshold_on=conf.threshold_on,
-        reduction=conf.reduction,
-        student_init=conf.student_init if two else "teacher",
-        keep_ground_truth=conf.keep_ground_truth,
-        lr=conf.lr * (conf.batch_size / 256 if conf.scale_lr else 1),
-        nesterov=conf.nesterov,
+        num_classes=num_classes,
+        rho=args.rho,
+        threshold_on=args.threshold_on,
+        reduction=args.reduction,
+        student_init=student_init,
+        keep_ground_truth=args.keep_ground_truth,
+        lr=lr,
+        nesterov=args.nesterov,
         accelerator=accelerator,
-        schema=conf.schema,
+        schema=args.schema,
         new_student=new_student,
     )
+
+
+def build_plan(args: argparse.Namespace, pass_steps: int) -> Plan:
+    """The generations of the run, or its passes of `pass_steps` steps."""
+    return Plan(
+        schema=args.schema,
+        k_t=args.k_t,
+        k_s=args.k_s,
+        warmup=args.warmup,
+        generations=args.epoch_num,
+        total_steps=args.total_steps,
+        pass_steps=pass_steps,
+    )
+
+
+def build_rates(args: argparse.Namespace, learner: IteratedLearning, plan: Plan) -> LearningRate:
+    """The learning rate's schedule."""
+    return LearningRate(args.lr_schedule, args.lr_milestones, learner.optimizers, plan)
+
+
+# ---- how it is measured --------------------------------------------------------------------------
+
+
+def rule_of(args: argparse.Namespace) -> Rule:
+    """How label sets are predicted and counted.
+
+    WebVision's published figures are top-1 and top-5.
+    """
+    return Rule(args.schema, args.protocol, args.eval_rho, top5=args.dataset == "webvision")
+
+
+def threshold_of(args: argparse.Namespace) -> Threshold:
+    """How the threshold of the pseudo labels is found."""
+    return Threshold(args.rho, args.rho_start, args.rho_cover)
+
+
+def comparable(args: argparse.Namespace, class_names: list[str]) -> dict[str, Any]:
+    """What a weight file says of itself."""
+    says: dict[str, Any] = {name: getattr(args, name) for name in COMPARABLE}
+    return says | {"classes": list(class_names)}
+
+
+def taught_sets(args: argparse.Namespace, rho: float) -> Callable[[Outputs], torch.Tensor]:
+    """From outputs the sets (n,C) bool that a network teaches at rho.
+
+    For softmax those that it predicts.
+    """
+
+    def sets_of(outputs: Outputs) -> torch.Tensor:
+        if args.schema == "softmax":
+            return prediction_set(outputs.logits, rho, "softmax", args.protocol)
+        kept = outputs.label if args.keep_ground_truth else None
+        return pseudo_labels(outputs.logits, rho, args.threshold_on, kept).bool()
+
+    return sets_of
+
+
+def describe_evaluation(settings: Settings, num_classes: int) -> str:
+    """The line that says what --eval_only evaluates and how, and where that comes from."""
+    args = settings.args
+    size = args.mnist_size if args.dataset == "mnist" else args.image_size
+    what = f"{args.model} on {args.dataset}, {num_classes} classes, {size}x{size} px"
+    how = f"schema {args.schema}, protocol {args.protocol}, threshold {args.eval_rho:g}"
+    source = "not in the weights, so as set or by default"
+    if settings.trained.settings:
+        source = "as the weights say"
+        given = [name for name in COMPARABLE if name in settings.given]
+        if given:
+            source += f", but {', '.join(given)} as given"
+    return f"evaluating {what}, ImageNet's mean and deviation; {how} ({source})"

@@ -1,18 +1,25 @@
-"""The settings. Edit `class config` and run `python MILe.py`, or give the settings as flags: `--rho 0.1`.
+"""The settings. Edit `class config` and run `python MILe.py`, or give the settings as flags.
 
-A flag wins over the class. A setting edited here counts as given. None: the value of the protocol or, on the
-offline sample, the sample's own. What each setting means: `python MILe.py --help`, mile/settings.py.
+`--rho 0.1`.
+
+A flag wins over the class. A setting edited here counts as given. None: the value of the protocol
+or, on the offline sample, the sample's own. What each setting means: `python MILe.py --help`,
+mile/options_table.py.
 """
 
 from typing import Any
 
 from common.aliases import one_module
+from mile.options_table import resolve
 
 one_module(__name__, "mile.config")
 
 
 class config:
-    """Settings of MILe.py; the values are the unofficial code's, the authors' where None (see `protocol`)."""
+    """Settings of MILe.py.
+
+    The values are the unofficial code's, the authors' where None (see `protocol`).
+    """
 
     model = "resnet18"  # resnet18, resnet50, resnet18-10 (MNIST), small, small-10, any name of timm
     schema = "MILe"  # softmax, sigmoid, MILe
@@ -50,12 +57,8 @@ class config:
     image_size = 224
     keep_ground_truth = False
     warmup = 0  # extra interactive steps before the first imitation
-    rho_start = (
-        None  # anneal: rho falls (or rises) from here to rho over the first half of the generations
-    )
-    rho_cover = (
-        None  # choose rho: the teacher's sets hold y on this share of held-out training images
-    )
+    rho_start = None  # anneal: rho goes from here to rho over the first half of the generations
+    rho_cover = None  # choose rho: the teacher's sets hold y on this share of held-out images
     eval_rho = None  # threshold of the prediction set; None: rho
     lr_schedule = "plateau"  # plateau, step, cosine, constant
     lr_milestones = "30,60,80"  # step: numbers of epochs, or shares of the run below 1
@@ -70,15 +73,17 @@ class config:
 def parse_config(argv: list[str] | None = None) -> Any:
     """A new settings object: the class's attributes, then the command line (None: sys.argv[1:]).
 
-    Does not change the class and sees edits of it. A bad value ends with one line on stderr and status 2.
+    Does not change the class and sees edits of it. A bad value ends with one line on stderr and
+    status 2.
     """
-    from mile.settings import parse
+    from mile.options import choose
 
-    return parse(config, argv)
+    return choose(config, argv).settle()
 
 
 def setting(conf: Any, name: str) -> Any:
-    """A setting of a parsed object, of `config` itself or of a subclass; None becomes the protocol's value."""
-    from mile.settings import resolve
+    """A setting of a parsed object, of `config` itself or of a subclass.
 
+    None becomes the protocol's value.
+    """
     return resolve(conf, name)

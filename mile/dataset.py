@@ -1,102 +1,74 @@
-"""The data sets: ImageNet with ReaL labels here; multi-label MNIST (grids.py) and the folder readers re-exported."""
+"""The data sets by the original's names and calls: ImageNet with ReaL labels, multi-label MNIST.
 
-from collections.abc import Callable
+Each takes its settings from a class like `config`; how the data are read stands in the data rooms.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from common.aliases import one_module
 from common.cli import UserError
 from common.loading import loader_processes
+from mile import data_images
+from mile.build import device_named
 from mile.config import config, setting
-from mile.folders import (  # noqa: F401
+from mile.data_folders import (  # noqa: F401
     LabelledImages,
+    Samples,
     balanced_subset,
     class_folders,
     collate_real,
+    files_of,
     list_images,
     listed_subset,
+    subset_of,
     wnid_index,
 )
-from mile.grids import (  # noqa: F401
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+from mile.data_grids import (  # noqa: F401
     LABEL_PROBABILITIES,
-    MultilabelMNIST,
+    TEST_SEED,
+    GridLoader,
     compose_grids,
     mnist_preprocess,
+    read_digits,
 )
-from mile.real_labels import labels_of_val_files
+from mile.data_images import IMAGENET_MEAN, IMAGENET_STD, Transform, short_side  # noqa: F401
+from mile.data_labels import labels_of_val_files
 
 one_module(__name__, "mile.dataset")
-
-LONG = 16  # sides in a ratio up to here are resized whole
-Transform = Callable[[Image.Image], torch.Tensor]
 
 
 def train_transform(
     conf: Any = config, model: str = "resnet18", *, normalized: bool = False
 ) -> Transform:
-    """Image -> (3,S,S): random resized crop and flip, or with `augment none` the evaluation transform.
-
-    uint8 0..255, to be normalised on the device; `normalized`: float32.
-    """
+    """data_images.train_transform, or with `augment none` the evaluation transform."""
     if setting(conf, "augment") == "none":
         return eval_transform(conf, model, normalized=normalized)
-    size = setting(conf, "image_size")
-    return _compose(
-        [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()], normalized
-    )
+    return data_images.train_transform(setting(conf, "image_size"), normalized=normalized)
 
 
 def eval_transform(
     conf: Any = config, model: str = "resnet18", *, normalized: bool = False
 ) -> Transform:
-    """Resize the shorter side to 256/224 of the input, bilinear antialiased, centre crop; dtype as in training.
-
-    `protocol unofficial` with resnet50: 232 of 224. Of very long pictures the middle part is resized.
-    """
-    size = setting(conf, "image_size")
-    short = 232 if setting(conf, "protocol") == "unofficial" and model == "resnet50" else 256
-    resize = v2.Resize(round(size * short / 224), antialias=True)
-    return _compose([_middle_of_long, resize, v2.CenterCrop(size)], normalized)
+    """data_images.eval_transform at the settings' size, by their protocol."""
+    short = short_side(setting(conf, "protocol"), model)
+    return data_images.eval_transform(setting(conf, "image_size"), short, normalized=normalized)
 
 
-def _middle_of_long(image: Image.Image) -> Image.Image:
-    """The middle of a picture whose long side is more than LONG times the other; others as they are.
-
-    The centre crop keeps a square, and 9000x2 pixels would first become 1,152,000x256.
-    """
-    sides = image.size
-    short, long = min(sides), max(sides)
-    if long <= LONG * short:
-        return image
-    kept = LONG * short + (long - LONG * short) % 2  # the centre stays between the same pixels
-    start = (long - kept) // 2
-    is_wide = image.width == long
-    box = (start, 0, start + kept, short) if is_wide else (0, start, short, start + kept)
-    return image.crop(box)
-
-
-def _compose(steps: list, normalized: bool) -> Transform:
-    steps = [*steps, v2.PILToTensor()]
-    if normalized:
-        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    return v2.Compose(steps)
-
-
-def train_samples(root: str | Path, conf: Any = config) -> list[tuple[str, int]]:
-    """ImageNet's training images (path, index in the full ImageNet), cut to subset_file or train_frac."""
+def train_samples(root: str | Path, conf: Any = config) -> Samples:
+    """ImageNet's training images (path, index in the full ImageNet), cut as the settings say."""
     root = Path(root)
-    samples = list_images(root, wnid_index(class_folders(root, "ImageNet train"), root))
-    if setting(conf, "subset_file"):
-        return listed_subset(samples, Path(setting(conf, "subset_file")))
-    return balanced_subset(samples, setting(conf, "train_frac"), setting(conf, "subset_seed"))
+    index = wnid_index(class_folders(root, "ImageNet train"), root)
+    return subset_of(
+        list_images(root, index),
+        file=setting(conf, "subset_file"),
+        share=setting(conf, "train_frac"),
+        seed=setting(conf, "subset_seed"),
+    )
 
 
 class ImageNetTrain:
@@ -104,9 +76,8 @@ class ImageNetTrain:
 
     def __init__(self, root: str | Path, model: str = "resnet18", conf: Any = config) -> None:
         self.conf = conf
-        self.dataset = LabelledImages(
-            train_samples(root, conf), train_transform(conf, model, normalized=True)
-        )
+        look = train_transform(conf, model, normalized=True)
+        self.dataset = LabelledImages(train_samples(root, conf), look)
         size = setting(conf, "batch_size")
         if size > len(self.dataset):
             raise UserError(f"batch_size {size}: more than the {len(self.dataset)} training images")
@@ -115,7 +86,7 @@ class ImageNetTrain:
         return len(self.dataset)
 
     def getDataloader(self) -> DataLoader:
-        """Shuffled batches (image (B,3,S,S) float32, label (B,) int64, the index in the full ImageNet)."""
+        """Shuffled batches: image (B,3,S,S) float32, label (B,) int64 among ImageNet's 1,000."""
         return DataLoader(
             self.dataset,
             setting(self.conf, "batch_size"),
@@ -126,19 +97,21 @@ class ImageNetTrain:
 
 
 class ImageNetReal(ImageFolder):
-    """ImageNet's validation set with ReaL label sets: val/WNID/ILSVRC2012_val_%08d.JPEG and real.json.
+    """ImageNet's validation set with ReaL label sets.
 
-    ImageFolder's attributes, with class_to_idx and targets as indices in the full ImageNet. UserError names faulty
-    folders, file names and labels.
+    Val/WNID/ILSVRC2012_val_%08d.JPEG and real.json.
+
+    ImageFolder's attributes, with class_to_idx and targets as indices in the full ImageNet.
+    UserError names faulty folders, file names and labels.
     """
 
     def __init__(
         self, root: str | Path, real_path: str | Path, transform: Transform | None = None
     ) -> None:
         super().__init__(str(root), transform)
-        self.real = labels_of_val_files([Path(path) for path, _ in self.samples], Path(real_path))
+        self.real = labels_of_val_files(files_of(self.samples), Path(real_path))
 
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """The class folders and their indices in the full ImageNet."""
         root = Path(directory)
         names = class_folders(root, "ImageNet val")
@@ -146,8 +119,8 @@ class ImageNetReal(ImageFolder):
 
     @staticmethod
     def make_dataset(
-        directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any
-    ) -> list[tuple[str, int]]:
+        directory: str | Path, class_to_idx: dict[str, int], *_: Any, **__: Any
+    ) -> Samples:
         """All images (path, index in the full ImageNet)."""
         return list_images(Path(directory), class_to_idx)
 
@@ -166,4 +139,26 @@ class ImageNetReal(ImageFolder):
             num_workers=loader_processes(setting(conf, "num_workers")),
             collate_fn=collate_real,
             pin_memory=torch.cuda.is_available(),
+        )
+
+
+class MultilabelMNIST:
+    """The benchmark from the digits in root/MNIST/raw (idx files, plain or .gz)."""
+
+    def __init__(self, root: str | Path, model: str = "resnet18-10", conf: Any = config) -> None:
+        self.digits = read_digits(root)
+        self.model = model
+        self.conf = conf
+
+    def getDataloader(self, train: bool) -> GridLoader:
+        """A loader of the training or the test grids on conf.device."""
+        part = self.digits.train if train else self.digits.test
+        return GridLoader(
+            *part.on(device_named(setting(self.conf, "device"))),
+            train=train,
+            batch_size=setting(self.conf, "batch_size"),
+            size=setting(self.conf, "mnist_size"),
+            grids=setting(self.conf, "mnist_grids" if train else "mnist_test_grids"),
+            seed=(getattr(self.conf, "seed", 0) or 0) if train else TEST_SEED,
+            redraw=setting(self.conf, "mnist_redraw"),
         )

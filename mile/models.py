@@ -1,6 +1,5 @@
-"""The networks by name, the prior start of their last bias, and the weight files they can start from."""
+"""The networks by name, the start of their last bias, and the weight files that they can take."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
 from common.domain import require_number, require_one_of
+from mile.learning import under
+from mile.method import prior_bias
 
 one_module(__name__, "mile.models")
 
@@ -21,20 +22,21 @@ CLASSES = {"resnet18": 1000, "resnet50": 1000, "resnet18-10": 10, "small": 1000,
 
 
 class SmallNet(nn.Sequential):
-    """The samples' network: three blocks of convolution, batch norm and ReLU, 3x3 average pooling, linear."""
+    """The samples' network.
+
+    Three blocks of convolution, batch norm and ReLU, 3x3 average pooling, linear.
+    """
 
     def __init__(self, num_classes: int) -> None:
-        blocks, channels = [], 3
+        blocks: list[nn.Module] = []
+        channels = 3
         for width, stride in ((24, 2), (48, 1), (64, 2)):
-            blocks += [
-                nn.Conv2d(channels, width, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
+            blocks.append(nn.Conv2d(channels, width, 3, stride, 1, bias=False))
+            blocks.append(nn.BatchNorm2d(width))
+            blocks.append(nn.ReLU())
             channels = width
-        super().__init__(
-            *blocks, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * channels, num_classes)
-        )
+        last = nn.Linear(9 * channels, num_classes)
+        super().__init__(*blocks, nn.AdaptiveAvgPool2d(3), nn.Flatten(), last)
 
 
 def classes_of(name: str) -> int:
@@ -45,13 +47,15 @@ def classes_of(name: str) -> int:
 def build_model(name: str, num_classes: int | None = None, bias_init: str = "prior") -> nn.Module:
     """The network `name` from scratch, torchvision's key names for the ResNets.
 
-    num_classes: default 1000, or 10 for the names that end in -10. bias_init="prior": the last bias starts at
-    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown name, ValueError
-    for another bias_init and for less than one class.
+    num_classes: default 1000, or 10 for the names that end in -10. bias_init="prior": the last bias
+    starts at
+    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown
+    name, ValueError for another bias_init and for less than one class.
     """
     require_one_of(bias_init, ("prior", "default"), "bias_init")
     classes = classes_of(name) if num_classes is None else num_classes
     require_number(classes, "num_classes", 1)
+    model: nn.Module
     if name in ("small", "small-10"):
         model = SmallNet(classes)
     elif name in ("resnet18", "resnet18-10"):
@@ -70,18 +74,43 @@ def build_model(name: str, num_classes: int | None = None, bias_init: str = "pri
 
 
 def start_at_prior(model: nn.Module, num_classes: int) -> None:
-    """Set the last layer's bias to -ln C: p = sigmoid(-ln C) = 1/(C+1)."""
-    last = [
-        m
-        for m in model.modules()
-        if getattr(m, "bias", None) is not None and m.bias.shape == (num_classes,)
-    ]
-    last = [m for m in last if isinstance(m, (nn.Linear, nn.Conv2d))]
-    if not last:
+    """Set the last layer's bias to its start at the class prior, method.prior_bias."""
+    last: nn.Linear | nn.Conv2d | None = None
+    for module in model.modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d)):
+            continue
+        if module.bias is not None and module.bias.shape == (num_classes,):
+            last = module
+    if last is None or last.bias is None:
         raise UserError(
             f"{type(model).__name__} has no last layer with a bias; use --bias_init default"
         )
-    nn.init.constant_(last[-1].bias, -math.log(num_classes))
+    nn.init.constant_(last.bias, prior_bias(num_classes))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a weight file of one of four kinds.
+
+    A plain state dict (torchvision's, the unofficial code's); keys under `module.`; the authors'
+    checkpoint, a dict whose `state_dict` has the network under `backbone.module.` (its `teacher.`
+    is not read); checkpoints/last.pt of a run here. UserError names the first keys and shapes that
+    do not fit.
+    """
+    state = checkpoint.load(Path(path))
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+
+    start = "backbone."
+    if isinstance(state, dict) and isinstance(state.get("state"), dict):
+        start = "student."
+        state = state["state"].get("learner")
+        if not isinstance(state, dict):
+            raise UserError(f"{path}: a checkpoint without a learner, not one of MILe.py")
+        state = under(start, state)
+    _require_weights(state, path)
+    if start == "backbone." and any(key.startswith(start) for key in state):
+        state = under(start, state)
+    checkpoint.load_into(model, state, path)
 
 
 def _require_weights(state: Any, path: str | Path) -> None:
@@ -89,39 +118,10 @@ def _require_weights(state: Any, path: str | Path) -> None:
     expected = "expected weights by name, or those under state_dict"
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}; {expected}")
-    others = [
-        key
-        for key, value in state.items()
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor)
-    ]
+    others = []
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            others.append(f"{key!r:.40} ({type(value).__name__})")
     if others:
-        shown = ", ".join(f"{key!r:.40} ({type(state[key]).__name__})" for key in others[:3])
+        shown = ", ".join(others[:3])
         raise UserError(f"{path}: holds {shown}, no tensors; {expected}")
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a weight file: a plain state dict (torchvision's, the unofficial code's), keys under `module.`, or the
-    authors' checkpoint, a dict whose `state_dict` has the network under `backbone.module.` (its `teacher.` is left).
-
-    UserError names the first keys and shapes that do not fit.
-    """
-    state = checkpoint.load(Path(path))
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if isinstance(state, dict) and isinstance(
-        state.get("state"), dict
-    ):  # checkpoints/last.pt of a run here
-        learner = state["state"].get("learner")
-        if not isinstance(learner, dict):
-            raise UserError(f"{path}: a checkpoint without a learner, not one of MILe.py")
-        state = {
-            f"backbone.{k[8:]}": v for k, v in learner.items() if str(k).startswith("student.")
-        }
-    _require_weights(state, path)
-    if any(key.startswith("backbone.") for key in state):
-        state = {
-            key[len("backbone.") :]: value
-            for key, value in state.items()
-            if key.startswith("backbone.")
-        }
-    checkpoint.load_into(model, state, path)

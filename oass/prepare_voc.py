@@ -2,22 +2,21 @@
 
     python3 prepare_voc.py --data_dir $your_dir --sbd benchmark_RELEASE/dataset
 
-train, val, test: the devkit's ImageSets/Segmentation. train_aug = (SBD train + SBD val + VOC train) minus VOC val:
-10,582 ids, sorted. Without --sbd only the first three. The training scripts look here first.
+train, val, test: the devkit's ImageSets/Segmentation. train_aug = (SBD train + SBD val + VOC train)
+minus VOC val: 10,582 ids, sorted. Without --sbd only the first three. The training scripts look
+here first.
 """
 
-import common.interrupt  # noqa: F401
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
-import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.aliases import one_module
-from common.cli import OneLineParser, UserError, folder_path, run_main
-from oass.core.options import add_data_dir
-from oass.tools.dataset.voc_utils import PACKAGE_DATA, require_devkit
-from oass.tools.general.txt_utils import read_id_list, write_lines
+from common.cli import UserError, run_main
+from oass.data_voc import read_id_list, require_devkit, write_lines
+from oass.options_trained import parse_preparation
 
 one_module(__name__, "oass.prepare_voc")
 
@@ -36,7 +35,9 @@ def digest(ids: Sequence[str]) -> str:
 
 
 def augmented_ids(voc_train: Sequence[str], voc_val: Sequence[str], sbd: Path) -> list[str]:
-    """(SBD train + SBD val + VOC train) minus VOC val, sorted. UserError where the SBD lists are missing."""
+    """(SBD train + SBD val + VOC train) minus VOC val, sorted. UserError where the SBD lists are
+    missing.
+    """
     union = set(voc_train)
     for name in ("train", "val"):
         path = sbd / f"{name}.txt"
@@ -50,31 +51,26 @@ def augmented_ids(voc_train: Sequence[str], voc_val: Sequence[str], sbd: Path) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the devkit's lists, join, compare with the known counts and sums, write."""
-    parser = OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_data_dir(parser.add_argument)
-    parser.add_argument(
-        "--sbd", type=folder_path, default=None, help="folder with SBD's train.txt and val.txt"
-    )
-    parser.add_argument("--to", type=folder_path, default=PACKAGE_DATA, help="where the lists go")
-    args = parser.parse_args(argv)
+    args = parse_preparation(argv).args
     folder = require_devkit(args.data_dir) / "ImageSets" / "Segmentation"
-    lists = {name: read_id_list(folder / f"{name}.txt") for name in ("train", "val", "test")
-             if (folder / f"{name}.txt").exists()}  # fmt: skip
+    lists = {}
+    for name in ("train", "val", "test"):
+        path = folder / f"{name}.txt"
+        if path.exists():
+            lists[name] = read_id_list(path)
     if args.sbd is not None:
         if not {"train", "val"} <= set(lists):
             raise UserError(f"{folder}: train.txt and val.txt are needed to make train_aug")
         lists["train_aug"] = augmented_ids(lists["train"], lists["val"], args.sbd)
     if not lists:
         raise UserError(f"{folder} holds no train.txt, val.txt or test.txt")
+
     for name, ids in lists.items():
         count, known = KNOWN[name]
-        official = len(ids) == count and digest(ids) == known
+        is_official = len(ids) == count and digest(ids) == known
+        verdict = "the official list" if is_official else f"not the official {count}"
         write_lines(args.to / f"{name}.txt", ids)
-        print(
-            f"{args.to / name}.txt: {len(ids)} ids, {'the official list' if official else f'not the official {count}'}"
-        )
+        print(f"{args.to / name}.txt: {len(ids)} ids, {verdict}")
 
 
 if __name__ == "__main__":

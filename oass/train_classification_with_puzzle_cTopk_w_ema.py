@@ -1,35 +1,43 @@
 """OASS (ICIP 2022), strategy cTopk-w: multi-label classification with puzzles cut at objects.
 
 Per present class the centre of the k highest local maxima, weighted with the map's values; an EMA
-teacher sees the tiles.
-L = L_cl + alpha_p L_pcl + alpha_re(i) L_re; every term is in oass/core/losses.py, the loop in oass/core/train.py.
+teacher sees the tiles. L = L_cl + alpha_p L_pcl + alpha_re(i) L_re; every term is in
+oass/core/losses.py, the loop in oass/core/train.py.
 
-    python3 train_classification_with_puzzle_cTopk_w_ema.py --architecture resnet50 --alpha_schedule_re 0.05 \\
+    python3 train_classification_with_puzzle_cTopk_w_ema.py --architecture resnet50
+    --alpha_schedule_re 0.05 \\
         --alpha_re 3.00 --alpha_p 0.5 --tag ResNet50_cTopk_w --data_dir $your_dir
 
-Without VOC2012 it runs on the offline sample; without --architecture there on a small network that learns.
+Without VOC2012 it runs on the offline sample; without --architecture there on a small network that
+learns.
 """
 
-import common.interrupt  # noqa: F401
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
 from collections.abc import Sequence
+from functools import partial
 
 from common.aliases import one_module
-from common.cli import run_main
-from oass.core.settings import parse_args
-from oass.core.train import train
-from oass.tools.ai.optim_utils import update_ema_variables
+from common.cli import parse_or_exit, run_main
+from oass.options import Settings, parse
+
+STRATEGY = "cTopk-w"
+
+if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
+    settings = parse_or_exit(partial(parse, STRATEGY))
+
+from oass.tools.ai.optim_utils import update_ema_variables  # noqa: E402
+from oass.train import train  # noqa: E402
 
 one_module(__name__, "oass.train_classification_with_puzzle_cTopk_w_ema")
 
-STRATEGY = "cTopk-w"
 __all__ = ["STRATEGY", "main", "update_ema_variables"]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Parse and train."""
-    train(parse_args(STRATEGY, argv), STRATEGY)
+    train(settings or parse(STRATEGY, argv))
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(partial(main, settings=settings))

@@ -36,13 +36,13 @@ def program_for(modules: list[str], package: str, *, short_first: bool) -> str:
 def modules_of(folder: Path, last: Sequence[str] = ()) -> list[str]:
     """The names of all modules and packages of a paper, as they are imported inside its folder.
 
-    Those of `last` come at the end.
+    Those of `last` come at the end. Left out are the rooms that import torch and NumPy alone.
     """
     names = []
     for path in sorted(folder.rglob("*.py")):
         parts = list(path.relative_to(folder).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
-        if parts:
+        if parts and parts[0] not in ("method", "fast", "baselines"):
             names.append(".".join(parts))
     return sorted(names, key=lambda name: name in last)

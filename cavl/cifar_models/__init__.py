@@ -1,4 +1,7 @@
-"""Networks for small images. `resnet` and `densenet` are the factories, `convnet` is the module with `Cnn`."""
+"""Networks for small images.
+
+`resnet` and `densenet` are the factories, `convnet` is the module with `Cnn`.
+"""
 
 from cavl.cifar_models import convnet
 from cavl.cifar_models.densenet import densenet

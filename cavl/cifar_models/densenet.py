@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cavl.cifar_models.class_activation import ClassActivationNetwork
-from cavl.cifar_models.resnet import init_he_fan_out
+from cavl.cifar_models.class_activation import ClassActivationNetwork, conv, init_he_fan_out
 from common.aliases import one_module
 
 one_module(__name__, "cavl.cifar_models.densenet")
@@ -23,9 +22,9 @@ class DenseLayer(nn.Module):
         super().__init__()
         width = GROWTH_RATE * BOTTLENECK_FACTOR
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, bias=False)
+        self.conv1 = conv(in_channels, width, 1)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, GROWTH_RATE, kernel_size=3, padding=1, bias=False)
+        self.conv2 = conv(width, GROWTH_RATE, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.relu(self.bn1(x)))
@@ -38,7 +37,7 @@ class Transition(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+        self.conv1 = conv(in_channels, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(self.conv1(F.relu(self.bn1(x))), 2)
@@ -51,7 +50,7 @@ class DenseNet(ClassActivationNetwork):
         super().__init__()
         num_layers = (DEPTH - 4) // 6
         channels = 2 * GROWTH_RATE
-        self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False)
+        self.conv1 = conv(in_channels, channels, 3)
         for i in (1, 2, 3):
             layers = [DenseLayer(channels + j * GROWTH_RATE) for j in range(num_layers)]
             setattr(self, f"dense{i}", nn.Sequential(*layers))
@@ -63,14 +62,11 @@ class DenseNet(ClassActivationNetwork):
         self.fc = nn.Linear(channels, num_classes)
         init_he_fan_out(self)
 
-    @property
-    def classifier(self) -> nn.Linear:
-        return self.fc
-
     def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.trans1(self.dense1(self.conv1(x)))
-        h = self.trans2(self.dense2(h))
-        return F.relu(self.bn(self.dense3(h)))
+        h = self.conv1(x)
+        for name in ("dense1", "trans1", "dense2", "trans2", "dense3"):
+            h = self.get_submodule(name)(h)
+        return F.relu(self.bn(h))
 
 
 def densenet(num_classes: int = 10, in_channels: int = 3) -> DenseNet:

@@ -4,28 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cavl.cifar_models.class_activation import ClassActivationNetwork
+from cavl.cifar_models.class_activation import ClassActivationNetwork, conv, init_he_fan_out
 from common.aliases import one_module
 
 one_module(__name__, "cavl.cifar_models.resnet")
-
-
-def init_he_fan_out(module: nn.Module) -> None:
-    """Fill convolutions with N(0, 2 / (k k out)); BatchNorm starts at weight 1, bias 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
-            nn.init.normal_(layer.weight, 0.0, (2.0 / fan_out) ** 0.5)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
+        conv(in_channels, out_channels, 1, stride),
         nn.BatchNorm2d(out_channels),
     )
 
@@ -37,11 +26,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            in_channels, width, kernel_size=3, stride=stride, padding=1, bias=False
-        )
+        self.conv1 = conv(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.conv2 = conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(in_channels, width, stride)
 
@@ -59,11 +46,11 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
         super().__init__()
         out_channels = width * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, bias=False)
+        self.conv1 = conv(in_channels, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.conv2 = conv(width, width, 3, stride)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, kernel_size=1, bias=False)
+        self.conv3 = conv(width, out_channels, 1)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.downsample = _shortcut(in_channels, out_channels, stride)
 
@@ -88,7 +75,7 @@ class ResNet(ClassActivationNetwork):
         num_blocks = (depth - 2) // 6
         block = Bottleneck if depth >= 44 else BasicBlock
 
-        self.conv1 = nn.Conv2d(in_channels, 16, kernel_size=3, padding=1, bias=False)
+        self.conv1 = conv(in_channels, 16, 3)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._stage(block, 16, 16, num_blocks, stride=1)
         self.layer2 = self._stage(block, 16 * block.expansion, 32, num_blocks, stride=2)
@@ -108,10 +95,6 @@ class ResNet(ClassActivationNetwork):
         return nn.Sequential(
             first, *(block(width * block.expansion, width) for _ in range(num_blocks - 1))
         )
-
-    @property
-    def classifier(self) -> nn.Linear:
-        return self.fc
 
     def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
         h = F.relu(self.bn1(self.conv1(x)))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from cavl.utils.errors import DataError
 from common.aliases import one_module
+from common.domain import DomainError
 
 one_module(__name__, "cavl.utils.gen_index_dataset")
 
@@ -17,7 +17,8 @@ class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     The index tells the trainer which row of the confidence table belongs to the sample.
 
     images: (n, ...), given_label_matrix: (n, K) of 0/1, true_labels: (n,), as given (the reference
-    passes them as floats; they are never used for training). ValueError where they are not equally many.
+    passes them as floats; they are never used for training). ValueError where they are not equally
+    many.
     """
 
     def __init__(
@@ -28,9 +29,8 @@ class gen_index_dataset(Dataset):  # noqa: N801 (the reference's name)
     ) -> None:
         sizes = len(images), len(given_label_matrix), len(true_labels)
         if len(set(sizes)) > 1:
-            raise DataError(
-                f"{sizes[0]} images, {sizes[1]} rows of labels and {sizes[2]} true labels: not one each"
-            )
+            images_rows = f"{sizes[0]} images, {sizes[1]} rows of labels"
+            raise DomainError(f"{images_rows} and {sizes[2]} true labels: not one each")
         self.images = images
         self.given_label_matrix = given_label_matrix
         self.true_labels = true_labels

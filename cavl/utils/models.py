@@ -1,8 +1,7 @@
 """The small models: linear, two-layer perceptron, LeNet."""
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.aliases import one_module
 
@@ -16,19 +15,19 @@ class linear_model(nn.Module):  # noqa: N801 (the reference's name)
         super().__init__()
         self.linear = nn.Linear(input_dim, output_dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1))
 
 
 class mlp_model(nn.Module):  # noqa: N801
-    """Two linear layers with ReLU between, on the flattened input: (B, ...) -> logits (B, output_dim)."""
+    """Two linear layers, ReLU between, on the flattened input: (B, ...) -> (B, output_dim)."""
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(input_dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, output_dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
@@ -43,7 +42,7 @@ class LeNet(nn.Module):
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, output_dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         h = F.max_pool2d(F.relu(self.conv1(x)), 2)
         h = F.max_pool2d(F.relu(self.conv2(h)), 2)
         h = F.relu(self.fc1(h.flatten(1)))

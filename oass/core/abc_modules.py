@@ -1,4 +1,4 @@
-"""What every classifier of this family has: initialisation and PuzzleCAM's four parameter groups."""
+"""What every classifier of this family has: initialisation and four groups of parameters."""
 
 from collections.abc import Callable, Iterable
 
@@ -24,17 +24,17 @@ class ABC_Model(nn.Module):
     def get_parameter_groups(
         self, print_fn: Callable[[str], object] | None = print
     ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """Backbone weights, backbone biases, new weights, new biases (learning rates x1, x2, x10, x20).
+        """Backbone weights, backbone biases, new weights, new biases (learning rates x1, x2, x10,
+        x20).
 
-        By name: "model" is the backbone, "weight" a weight; so scales of batch norms are decayed, shifts not.
-        `print_fn=None` is silent.
+        By name: "model" is the backbone, "weight" a weight; so scales of batch norms are decayed,
+        shifts not. `print_fn=None` is silent.
         """
         groups: tuple[list, list, list, list] = ([], [], [], [])
+        names = ("pretrained weight", "pretrained bias", "scratch weight", "scratch bias")
         for name, parameter in self.named_parameters():
             number = 2 * ("model" not in name) + ("weight" not in name)
             groups[number].append(parameter)
             if print_fn is not None:
-                print_fn(
-                    f"{('pretrained', 'scratch')[number // 2]} {('weight', 'bias')[number % 2]}: {name}"
-                )
+                print_fn(f"{names[number]}: {name}")
         return groups

@@ -1,6 +1,9 @@
-"""The backbones phi: torchvision's ResNet and timm's ResNeSt at output stride 16, and a small one for the sample."""
+"""The backbones phi: torchvision's ResNet and timm's ResNeSt at output stride 16, and a small one
+for the sample.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torchvision
@@ -10,31 +13,33 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
-from common.data import connection_limits
-from oass.tools.ai.augment_utils import IMAGENET_MEAN, IMAGENET_STD
+from common.download import connection_limits
+from oass.data_transforms import IMAGENET_MEAN, IMAGENET_STD
+from oass.options_flags import ARCHITECTURES, RESNETS
 
 one_module(__name__, "oass.core.backbones")
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-RESNESTS = {"resnest50": "50d", "resnest101": "101e", "resnest200": "200e", "resnest269": "269e"}
-ARCHITECTURES = ("resnet_tiny", *RESNETS, *RESNESTS)
+# The name in timm of each of the original's ResNeSts.
+IN_TIMM = {"resnest50": "50d", "resnest101": "101e", "resnest200": "200e", "resnest269": "269e"}
 
 
 class TinyResNet(nn.Module):
-    """A 3x3 stem of 16 channels at stride 2 and three basic blocks (32, 64, 64; strides 2, 2, 1); G = S/8, K = 64.
+    """A 3x3 stem of 16 channels at stride 2 and three basic blocks (32, 64, 64; strides 2, 2, 1); G
+    = S/8, K = 64.
 
-    For the offline sample: 0.16 M parameters learn there in a minute what a ResNet-50 learns in hours.
+    For the offline sample: 0.16 M parameters learn there in a minute what a ResNet-50 learns in
+    hours.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 2, padding=1, bias=False)
-        self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Identity()
-        self.layer1, self.layer2, self.layer3 = (
-            self._layer(16, 32),
-            self._layer(32, 64),
-            self._layer(64, 64, 1),
-        )
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity()
+        self.layer1 = self._layer(16, 32)
+        self.layer2 = self._layer(32, 64)
+        self.layer3 = self._layer(64, 64, 1)
         self.layer4 = nn.Identity()
 
     @staticmethod
@@ -48,27 +53,29 @@ class TinyResNet(nn.Module):
 def build_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     """The network up to its last feature map, and the number K of that map's channels.
 
-    No dilation in the ResNets: the last stage's stride becomes 1 (bit-identical to the released ones).
-    `timm:NAME` takes any convolutional model of timm. UserError for an unknown name.
+    No dilation in the ResNets: the last stage's stride becomes 1 (bit-identical to the released
+    ones). `timm:NAME` takes any convolutional model of timm. UserError for an unknown name.
     """
     if name == "resnet_tiny":
         return TinyResNet(), 64
     if name in RESNETS:
         return _resnet(name, pretrained)
-    if name in RESNESTS:
-        return _resnest(f"resnest{RESNESTS[name]}", pretrained)
+    if name in IN_TIMM:
+        return _resnest(f"resnest{IN_TIMM[name]}", pretrained)
     if name.startswith("timm:"):
         return _timm_features(name[5:], pretrained)
     raise UserError(f"--architecture {name}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME")
 
 
+T = TypeVar("T")
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def normalisation_of(name: str) -> Normalisation:
     """Mean and deviation of pixels in [0,1] that the network's published weights were trained with.
 
-    ImageNet's for the ResNets and ResNeSts, as released; for `timm:NAME` what timm says of that network.
+    ImageNet's for the ResNets and ResNeSts, as released; for `timm:NAME` what timm says of that
+    network.
     """
     if not name.startswith("timm:"):
         return IMAGENET_MEAN, IMAGENET_STD
@@ -91,21 +98,20 @@ def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:
         load_weights(model, state, name)
     model.fc = nn.Identity()
     first = model.layer4[0]
-    (first.conv1 if isinstance(first, BasicBlock) else first.conv2).stride = (1, 1)
+    strided = first.conv1 if isinstance(first, BasicBlock) else first.conv2
+    strided.stride = (1, 1)
     first.downsample[0].stride = (1, 1)
     return model, channels
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: object) -> None:
-    """Load a backbone's weights; files from before torch 1.0 do not count their batches. UserError names what differs.
+    """Load a backbone's weights; files from before torch 1.0 do not count their batches. UserError
+    names what differs.
 
     Nothing but evaluation without momentum would use that count.
     """
-    counts = {
-        key: value
-        for key, value in model.state_dict().items()
-        if key.endswith("num_batches_tracked")
-    }
+    own = model.state_dict()
+    counts = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
     checkpoint.load_into(model, {**counts, **state}, source)
 
 
@@ -120,7 +126,7 @@ def _resnest(name: str, pretrained: bool) -> tuple[nn.Module, int]:
 class _Features(nn.Module):
     """A timm model as one module; its stages are its own business."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: Any) -> None:
         super().__init__()
         self.body = body
 
@@ -148,8 +154,8 @@ def _timm_features(name: str, pretrained: bool) -> tuple[nn.Module, int]:
 
 
 @torch.no_grad()
-def require_map(model: nn.Module, name: str) -> None:
-    """UserError where a timm model's last feature map is not (B,K,H,W): transformers have tokens or channels last."""
+def require_map(model: Any, name: str) -> None:
+    """UserError where a timm model's last feature map is not (B,K,H,W), as in transformers."""
     size = (model.pretrained_cfg or {}).get("input_size", (3, 224, 224))
     was_training = model.training
     found = model.eval().forward_features(torch.zeros(1, *size))
@@ -158,26 +164,27 @@ def require_map(model: nn.Module, name: str) -> None:
     if len(shape) != 4 or shape[1] != model.num_features:
         expected = f"(images, {model.num_features} channels, rows, columns)"
         raise UserError(
-            f"--architecture timm:{name}: its features have the shape {shape}, expected {expected}; "
-            "choose a convolutional network"
+            f"--architecture timm:{name}: its features have the shape {shape}, "
+            f"expected {expected}; choose a convolutional network"
         )
 
 
-def _timm(name: str, pretrained: bool, **kwargs: int) -> nn.Module:
+def _timm(name: str, pretrained: bool, **kwargs: int) -> Any:
     import timm
 
     if not timm.is_model(name):
+        problem = f"--architecture timm:{name}: timm has no such model"
         similar = ", ".join(timm.list_models(f"{name[:6]}*")[:5])
-        raise UserError(
-            f"--architecture timm:{name}: timm has no such model{f'; it has {similar}' if similar else ''}"
-        )
-    make = {"num_classes": 0, "global_pool": "", **kwargs}
+        if similar:
+            problem += f"; it has {similar}"
+        raise UserError(problem)
+    make: dict[str, Any] = {"num_classes": 0, "global_pool": "", **kwargs}
     if not pretrained:
         return timm.create_model(name, **make)
     return _fetch(lambda: timm.create_model(name, pretrained=True, **make), f"timm's {name}")
 
 
-def _fetch(download: object, what: str) -> Mapping[str, torch.Tensor]:
+def _fetch(download: Callable[[], T], what: str) -> T:
     try:
         with connection_limits():
             return download()

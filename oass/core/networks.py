@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +13,8 @@ from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
 from oass.core.backbones import build_backbone, load_weights, normalisation_of
 from oass.core.csi import csi_logits
-from oass.core.domain import require_count
-from oass.tools.ai.torch_utils import make_cam
+from oass.data_checks import require_count
+from oass.method import make_cam
 
 one_module(__name__, "oass.core.networks")
 
@@ -21,7 +22,9 @@ HEAD = ("BN.", "stage6.")
 
 
 class Backbone(ABC_Model):
-    """`model`, and its five stages under the names of the released code (aliases of the same tensors)."""
+    """`model`, and its five stages under the names of the released code (aliases of the same
+    tensors).
+    """
 
     def __init__(self, model_name: str, pretrained: bool = True) -> None:
         super().__init__()
@@ -29,10 +32,12 @@ class Backbone(ABC_Model):
         self.normalisation = normalisation_of(model_name)  # mean and deviation of its input
         self.model, self.num_features = build_backbone(model_name, pretrained)
         if hasattr(self.model, "layer1"):
-            m = self.model
+            m: Any = self.model
             self.stage1 = nn.Sequential(m.conv1, m.bn1, m.relu, m.maxpool)
-            self.stage2, self.stage3 = nn.Sequential(m.layer1), nn.Sequential(m.layer2)
-            self.stage4, self.stage5 = nn.Sequential(m.layer3), nn.Sequential(m.layer4)
+            self.stage2 = nn.Sequential(m.layer1)
+            self.stage3 = nn.Sequential(m.layer2)
+            self.stage4 = nn.Sequential(m.layer3)
+            self.stage5 = nn.Sequential(m.layer4)
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """X = phi(x): images (B,3,S,S) to (B,K,G,G)."""
@@ -42,11 +47,12 @@ class Backbone(ABC_Model):
 
 
 class Classifier(Backbone):
-    """Class maps F = W X, and one logit per class from the feature map gated with that class's own map.
+    """Class maps F = W X, and one logit per class from the feature map gated with that class's own
+    map.
 
     pretrained: True for ImageNet weights, False for none, or the path of a classifier's checkpoint.
-    State dicts have the names of the released code, so its checkpoints load as they are. ValueError for less than
-    one class.
+    State dicts have the names of the released code, so its checkpoints load as they are. ValueError
+    for less than one class.
     """
 
     def __init__(
@@ -76,86 +82,108 @@ class Classifier(Backbone):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """with_cam: instance logits (B,C) and class maps F (B,C,G,G), float32; else GAP(F) (B,C).
 
-        Without `with_cam` the instances are bypassed: another classifier, which the EMA scripts never
-        train directly (deviation D13).
+        Without `with_cam` the instances are bypassed: another classifier, which the EMA scripts
+        never train directly (README, deviations: with_cam).
         """
         X = self.feature_map(x)
         F = self.classifier(X)
         if not with_cam:
             return self.global_average_pooling_2d(F)
         with torch.autocast(x.device.type, enabled=False):
-            X, F = X.float(), F.float()
-            return csi_logits(X, make_cam(F), self.BN, self.stage6, self.training), F
+            X = X.float()
+            F = F.float()
+            BN: Any = self.BN
+            stage6: Any = self.stage6
+            return csi_logits(X, make_cam(F), BN, stage6, self.training), F
 
 
 def load_classifier(model: Classifier, source: str | Path, saved: object = None) -> None:
-    """Load a checkpoint: a run's last.pt or best.pt, an official state dict, or a PuzzleCAM classifier.
+    """Load a checkpoint: a run's last.pt or best.pt, or a state dict, official or PuzzleCAM's.
 
-    `module.` prefixes and absent stage aliases are no matter; a file without BN and stage6 (PuzzleCAM)
-    keeps the fresh ones, and says so; of ImageNet weights in torchvision's names only the backbone is taken.
-    `saved`: what the file holds, if it has been read. UserError names what differs and what the file looks like.
+    `module.` prefixes and absent stage aliases are no matter; a file without BN and stage6
+    (PuzzleCAM) keeps the fresh ones, and says so; of ImageNet weights in torchvision's names only
+    the backbone is taken. `saved`: what the file holds, if it has been read. UserError names what
+    differs and what the file looks like.
     """
-    state, own = read_state(source, saved), model.state_dict()
+    state = read_state(source, saved)
+    own = model.state_dict()
     if "fc.weight" in state:
-        print(
-            f"{source} holds a backbone with its own classes: the rest stays as initialised",
-            flush=True,
-        )
+        rest = "the rest stays as initialised"
+        print(f"{source} holds a backbone with its own classes: {rest}", flush=True)
         return load_backbone(model, source, saved)
+
     if not any(key.startswith(HEAD) for key in state):
-        state.update({key: value for key, value in own.items() if key.startswith(HEAD)})
+        state.update(_part(own, *HEAD))
         print(f"{source} has no instance head (BN, stage6): it stays as initialised", flush=True)
-    aliases = {
-        value.data_ptr(): key
-        for key, value in own.items()
-        if key.startswith("model.") and value.numel()
-    }
-    for key, value in own.items():
-        if key.startswith("stage") and key not in state and aliases.get(value.data_ptr()) in state:
-            state[key] = state[aliases[value.data_ptr()]]
+    backbone = _part(own, "model.")
+    names = {value.data_ptr(): key for key, value in backbone.items() if value.numel()}
+    for key, value in _part(own, "stage").items():
+        name = names.get(value.data_ptr())  # an alias of this tensor
+        if key not in state and name in state:
+            state[key] = state[name]
     try:
         checkpoint.load_into(model, state, source)
     except UserError as error:
-        raise UserError(
-            f"{error}; {looks_like(state)}, this is {model.model_name}, {model.num_classes}"
-        ) from error
+        this = f"this is {model.model_name}, {model.num_classes}"
+        raise UserError(f"{error}; {looks_like(state)}, {this}") from error
+
+
+def _part(state: Mapping[str, torch.Tensor], *prefixes: str) -> dict[str, torch.Tensor]:
+    """The entries whose names begin with one of the prefixes."""
+    return {key: value for key, value in state.items() if key.startswith(prefixes)}
 
 
 def load_backbone(model: Classifier, source: str | Path, saved: object = None) -> None:
-    """Load only the backbone: of a classifier's checkpoint, or of a file in torchvision's or timm's own names."""
+    """Load only the backbone, of a classifier's checkpoint or in torchvision's or timm's names."""
     state = read_state(source, saved)
-    own = {
-        key.removeprefix("model."): value
-        for key, value in state.items()
-        if key.startswith("model.")
-    }
-    own = own or {key: value for key, value in state.items() if not key.startswith("fc.")}
+    own = _part(state, "model.")
+    if own:
+        own = {key.removeprefix("model."): value for key, value in own.items()}
+    else:
+        own = {key: value for key, value in state.items() if not key.startswith("fc.")}
     load_weights(model.model, own, source)
 
 
 def read_state(source: str | Path, saved: object = None) -> dict[str, torch.Tensor]:
-    """The state dict in a file, or of the model in a run's checkpoint, without prefixes. UserError where none is.
+    """The state dict in a file, or of the model in a run's checkpoint, without prefixes.
 
-    `saved`: what the file holds, if it has been read.
+    `saved`: what the file holds, if it has been read. UserError where it holds none.
     """
-    state = checkpoint.load(Path(source)) if saved is None else saved
+    state = saved
+    if state is None:
+        state = checkpoint.load(Path(source))
     if isinstance(state, Mapping) and isinstance(state.get("state"), Mapping):
         state = state["state"].get("model", state["state"])
-    if not isinstance(state, Mapping) or not all(
-        isinstance(v, torch.Tensor) for v in state.values()
-    ):
+    if not isinstance(state, Mapping) or _first_that_is_no_tensor(state) is not None:
         raise UserError(f"{source}: holds no classifier's state dict, but {what_is(state)}")
     return checkpoint.strip_prefixes(state)
+
+
+def _first_that_is_no_tensor(content: Mapping) -> object:
+    """The first name whose value is no tensor; None where all are."""
+    for name, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            return name
+    return None
 
 
 def what_is(content: object) -> str:
     """What a file holds that is no state dict, in a few words."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
-    strange = next(
-        (name for name, value in content.items() if not isinstance(value, torch.Tensor)), None
-    )
+    strange = _first_that_is_no_tensor(content)
     return f"a {type(content[strange]).__name__} under the name {strange!r:.40}"
+
+
+# Blocks of the four stages, and the depth of the network that has them.
+DEPTHS = {
+    (2, 2, 2, 2): 18,
+    (3, 4, 6, 3): 50,
+    (3, 4, 23, 3): 101,
+    (3, 8, 36, 3): 152,
+    (3, 24, 36, 3): 200,
+    (3, 30, 48, 8): 269,
+}
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str:
@@ -163,22 +191,18 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> str:
     weight = state.get("classifier.weight")
     if weight is None:
         return "the file has no classifier.weight"
-    blocks = tuple(
-        1 + max([int(k.split(".")[2]) for k in state if k.startswith(f"model.layer{n}.")] or [-1])
-        for n in range(1, 5)
-    )
-    family = "resnest" if "model.conv1.0.weight" in state else "resnet"
-    depths = {
-        (3, 4, 6, 3): 50,
-        (3, 4, 23, 3): 101,
-        (3, 8, 36, 3): 152,
-        (3, 24, 36, 3): 200,
-        (3, 30, 48, 8): 269,
-    }
-    depths |= {(2, 2, 2, 2): 18} | ({(3, 4, 6, 3): 34} if weight.shape[1] == 512 else {})
-    name = (
-        f"{family}{depths[blocks]}"
-        if blocks in depths
-        else f"blocks {blocks}, K = {weight.shape[1]}"
-    )
+    counts = [0, 0, 0, 0]
+    for key in _part(state, "model.layer1.", "model.layer2.", "model.layer3.", "model.layer4."):
+        stage = int(key.removeprefix("model.layer")[0]) - 1
+        counts[stage] = max(counts[stage], int(key.split(".")[2]) + 1)
+
+    blocks = tuple(counts)
+    channels = weight.shape[1]
+    name = f"blocks {blocks}, K = {channels}"
+    if blocks in DEPTHS:
+        depth = DEPTHS[blocks]
+        if depth == 50 and channels == 512:
+            depth = 34
+        family = "resnest" if "model.conv1.0.weight" in state else "resnet"
+        name = f"{family}{depth}"
     return f"the file looks like --architecture {name} with {weight.shape[0]} classes"

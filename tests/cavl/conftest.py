@@ -1,4 +1,6 @@
-"""One thread: these tensors are small, and on busy cores several threads make the tests four times slower."""
+"""One thread: these tensors are small, and on busy cores several threads make the tests four times
+slower.
+"""
 
 import torch
 

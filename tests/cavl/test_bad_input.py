@@ -10,8 +10,8 @@ import scipy.io
 import torch
 
 from cavl import main as entry
-from cavl.utils.datasets import load_dataset
-from cavl.utils.options import parse_args
+from cavl.data import load_dataset
+from cavl.options import parse
 from common import samples
 from common.cli import UserError, run_main
 from tests.cavl.runs import SAMPLE, run, state
@@ -24,10 +24,8 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     out = capsys.readouterr().out
     wrong = np.flatnonzero(pd.read_csv(tmp_path / "r/selected.csv")["true_label"] != sets.argmax(1))
     assert "every set holds one label" in out
-    assert (
-        f"not a candidate in {len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}"
-        in out
-    )
+    rows = f"{len(wrong)} rows (noisy partial labels), the first are {wrong[:5].tolist()}"
+    assert f"not a candidate in {rows}" in out
     assert np.array_equal(np.load(tmp_path / "r/candidates.npy"), sets)
     faults = {
         "shape": sets[:5],
@@ -270,10 +268,10 @@ def test_plcifar_reads_union_and_longest(tmp_path):
 
 def test_a_path_to_a_sample_makes_a_sample_run(tmp_path, capsys):
     folder = samples.draw("MNIST", tmp_path / "data" / "mnist")
-    assert parse_args(["--data_dir", str(folder)]).ep == 60
-    assert parse_args(["--data_dir", str(folder / "MNIST" / "raw")]).ep == 60
-    args = parse_args(["--data_dir", str(tmp_path / "data")])
-    assert args.ep == 60 and load_dataset("mnist", args._location).is_sample
+    assert parse(["--data_dir", str(folder)]).args.ep == 60
+    assert parse(["--data_dir", str(folder / "MNIST" / "raw")]).args.ep == 60
+    settings = parse(["--data_dir", str(tmp_path / "data")])
+    assert settings.args.ep == 60 and load_dataset("mnist", settings.location).is_sample
     assert capsys.readouterr().out == f"{folder / 'MNIST' / 'raw'} is an offline sample\n"
 
 

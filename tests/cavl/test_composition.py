@@ -1,7 +1,9 @@
-"""The numbers of the README, whole: a run of main.py against plain loops written after the formulas.
+"""The numbers of the README, whole: a run of main.py against plain loops written after the
+formulas.
 
-candidate sets -> loss -> step -> label update -> accuracies of every epoch -> mean of the last ten, covering rate,
-approximated accuracy, disambiguation; folds and standardised features; which rule picks the true label.
+candidate sets -> loss -> step -> label update -> accuracies of every epoch -> mean of the last ten,
+covering rate, approximated accuracy, disambiguation; folds and standardised features; which rule
+picks the true label.
 """
 
 import json
@@ -19,7 +21,7 @@ from cavl.utils.models import mlp_model
 from common.loading import epoch_order
 from common.rundir import seed_everything
 from tests.cavl.runs import state
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 
 N, N_TEST, SIDE, K, BATCH, EPOCHS, SEED = 40, 20, 6, 10, 16, 12, 3
 LR, DECAY = 0.01, 1e-3
@@ -43,7 +45,9 @@ def images(tmp_path_factory):
 
 
 def drawn_sets(y, seed):
-    """Sets of the released law: size s with probability comb(K, s) / (2^K - 2), then s - 1 false labels at random."""
+    """Sets of the released law: size s with probability comb(K, s) / (2^K - 2), then s - 1 false
+    labels at random.
+    """
     rng = np.random.default_rng([seed, 1])
     u = rng.random(len(y))
     keys = rng.random((len(y), K))
@@ -103,7 +107,9 @@ def new_row(method, z, s):
 
 
 def plain_run(method, x, y, sets, x_test, y_test, classes):
-    """Train and measure without anything of main.py but the network's class and the order of the samples."""
+    """Train and measure without anything of main.py but the network's class and the order of the
+    samples.
+    """
     seed_everything(SEED)
     model = mlp_model(x[0].numel(), 500, classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, weight_decay=DECAY, fused=False)
@@ -146,7 +152,10 @@ def plain_run(method, x, y, sets, x_test, y_test, classes):
 
 
 def statistics(outputs, sets):
-    """Share of predictions inside the set; mean probability, renormalised over the set, of the prediction."""
+    """Share of predictions inside the set.
+
+    Mean probability, renormalised over the set, of the prediction.
+    """
     covered, approximated = [], []
     for z, s in zip(outputs, sets, strict=True):
         p = softmax(z)

@@ -1,9 +1,12 @@
-"""The public functions of the method refuse values outside their domain, and stay usable where nobody may look."""
+"""The public functions of the method refuse values outside their domain, and stay usable where
+nobody may look.
+"""
 
 import numpy as np
 import pytest
 import torch
 
+from cavl import evaluate, method
 from cavl.utils import utils_algo, utils_data, utils_loss
 from cavl.utils.gen_index_dataset import gen_index_dataset
 
@@ -27,9 +30,9 @@ class Both(torch.nn.Module):
 MODEL = Both()
 # Each function of a candidate matrix, as a function of that matrix alone.
 OF_SETS = {
-    "selected_labels": lambda y: utils_algo.selected_labels(Z, y),
-    "selected_labels, product": lambda y: utils_algo.selected_labels(Z, y, mask="product"),
-    "select_by_cam": lambda y: utils_algo.select_by_cam(MAPS, y),
+    "select_by_cav": lambda y: method.select_by_cav(Z, y),
+    "select_by_cav, product": lambda y: method.select_by_cav(Z, y, mask="product"),
+    "select_by_cam": lambda y: method.select_by_cam(MAPS, y),
     "cavl": lambda y: utils_algo.update_from_outputs(Z, y, "cavl"),
     "rc": lambda y: utils_algo.update_from_outputs(Z, y, "rc"),
     "lws": lambda y: utils_algo.update_from_outputs(Z, y, "lws"),
@@ -41,16 +44,16 @@ OF_SETS = {
     "confidence_update_lw": lambda y: utils_algo.confidence_update_lw(
         MODEL, TABLE.clone(), Z, y, INDEX
     ),
-    "is_covered": lambda y: utils_algo.is_covered(Z, y),
-    "approximated_hit": lambda y: utils_algo.approximated_hit(Z, y),
-    "selection_accuracy": lambda y: utils_algo.selection_accuracy(Z, y, TRUE, MAPS),
+    "is_covered": lambda y: evaluate.is_covered(Z, y),
+    "approximated_hit": lambda y: evaluate.approximated_hit(Z, y),
+    "selection_accuracy": lambda y: evaluate.selection_accuracy(Z, y, TRUE, MAPS),
     "accuracy_check_train": lambda y: utils_algo.accuracy_check_train(
         [(Z, y, TRUE, INDEX)], MODEL, "cpu"
     ),
     "accuracy_check_cam": lambda y: utils_algo.accuracy_check_cam(
         [(Z, y, TRUE, INDEX)], MODEL, "cpu"
     ),
-    "average_loss": lambda y: utils_loss.average_loss(Z, y),
+    "average_loss": lambda y: method.average_loss(Z, y),
     "cc_loss": lambda y: utils_loss.cc_loss(Z, y),
     "lws_loss": lambda y: utils_loss.lws_loss(Z, y, TABLE, INDEX, 2, 1),
     "initial_confidence": lambda y: utils_data.initial_confidence(y),
@@ -84,7 +87,7 @@ def test_candidate_matrices_of_another_shape_are_not_broadcast(name):
 def test_true_labels_are_classes(labels):
     wrong = torch.tensor(labels)
     for call in (
-        lambda: utils_algo.selection_accuracy(Z, SETS, wrong),
+        lambda: evaluate.selection_accuracy(Z, SETS, wrong),
         lambda: utils_algo.accuracy_check([(Z, wrong)], MODEL, "cpu"),
         lambda: utils_algo.accuracy_check_train([(Z, SETS, wrong, INDEX)], MODEL, "cpu"),
         lambda: utils_algo.accuracy_check_cam([(Z, SETS, wrong, INDEX)], MODEL, "cpu"),
@@ -126,7 +129,7 @@ def test_the_weights_of_the_table_are_finite_and_not_negative(value):
         lambda: utils_algo.label_smoothing(SETS, 1.5),
         lambda: utils_algo.update_from_outputs(Z, SETS, "magic"),
         lambda: utils_algo.class_activation_value(Z, "magic"),
-        lambda: utils_algo.selected_labels(Z, SETS, mask="magic"),
+        lambda: method.select_by_cav(Z, SETS, mask="magic"),
         lambda: utils_data.generate_flip_candidate_labels(TRUE, 1.0),
         lambda: utils_data.generate_flip_candidate_labels(TRUE, float("nan")),
         lambda: utils_data.generate_flip_candidate_labels(np.array([0.0, 1.5]), 0.5),
@@ -143,14 +146,14 @@ def test_other_arguments_outside_their_domain(call):
 
 
 def test_functions_are_traced_without_a_look_at_the_values():
-    """Under torch.func and torch.compile a wrong matrix is computed with, not looked at: that would break the graph."""
+    """Under torch.func and torch.compile a wrong matrix is computed with, not looked at: that would
+    break the graph.
+    """
     bad = BAD_SETS["2"]
-    grad = torch.func.grad(lambda z: utils_loss.average_loss(z, bad))(Z)
+    grad = torch.func.grad(lambda z: method.average_loss(z, bad))(Z)
     assert torch.equal(
         grad,
-        torch.compile(torch.func.grad(lambda z: utils_loss.average_loss(z, bad)), backend="eager")(
-            Z
-        ),
+        torch.compile(torch.func.grad(lambda z: method.average_loss(z, bad)), backend="eager")(Z),
     )
     for call in (
         lambda z: utils_loss.cc_loss(z, bad),
@@ -185,10 +188,10 @@ def test_a_row_does_not_depend_on_its_neighbours(method):
 def test_statistics_and_maps_of_a_sample_do_not_depend_on_its_neighbours():
     others = torch.cat([Z[:1], 100 * Z[1:]])
     for function in (
-        utils_algo.is_covered,
-        utils_algo.approximated_hit,
-        utils_algo.selected_labels,
+        evaluate.is_covered,
+        evaluate.approximated_hit,
+        method.select_by_cav,
     ):
         assert torch.equal(function(Z, SETS)[0], function(others, SETS)[0])
     bright = torch.cat([MAPS[:1], 100 * MAPS[1:]])
-    assert utils_algo.select_by_cam(MAPS, SETS)[0] == utils_algo.select_by_cam(bright, SETS)[0]
+    assert method.select_by_cam(MAPS, SETS)[0] == method.select_by_cam(bright, SETS)[0]

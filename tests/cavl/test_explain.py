@@ -1,20 +1,18 @@
 """Class activation maps of the user's own picture."""
 
 import shutil
-from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cavl import explain, main
-from cavl.utils.build import build_model
-from cavl.utils.datasets import PartialData
-from cavl.utils.input_format import InputFormat
+from cavl import build_saved, explain, main
+from cavl.build import build_network
+from cavl.data_input import InputFormat
 from common import checkpoint
 from common.cli import UserError, run_main
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +44,11 @@ def test_a_picture_of_any_size_is_explained_among_the_candidates(run, picture, c
 
 
 def test_the_network_is_the_runs_and_the_picture_in_its_scale(run, picture):
-    _, model, input_format = explain.load_run(run)
+    saved = build_saved.load_run(run)
+    model = saved.model
     weights = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["state"]["model"]
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    x = explain.network_input(picture, input_format)
+    x = explain.network_input(picture, saved.takes)
     assert x.shape == (1, 3, 32, 32) and -3 < x.min() < 0 < x.max() < 3
     grey = explain.network_input(picture, InputFormat((1, 24, 20), 10))
     assert grey.shape == (1, 1, 24, 20) and 0 <= grey.min() < grey.max() <= 1
@@ -80,23 +79,21 @@ def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(
         "--cpu",
     )
     main.main([*flags, "--data_dir", str(root), "--output_dir", str(folder)])
-    settings, model, input_format = explain.load_run(folder)
-    assert input_format == InputFormat((1, 20, 20), 10)
-    assert explain.network_input(picture, input_format).shape == (1, 1, 20, 20)
+    saved = build_saved.load_run(folder)
+    assert saved.takes == InputFormat((1, 20, 20), 10)
+    assert explain.network_input(picture, saved.takes).shape == (1, 1, 20, 20)
     capsys.readouterr()
 
     explain.main(["--run", str(folder), "--image", str(picture)])
     said = capsys.readouterr().out.splitlines()[0]
-    assert (
-        said
-        == "resnet of depth 8 trained on mnist: input 1x20x20, 10 classes, -cav logit, -mask product"
-    )
+    rule = "-cav logit, -mask product"
+    assert said == f"resnet of depth 8 trained on mnist: input 1x20x20, 10 classes, {rule}"
 
 
 def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(
     run, picture, tmp_path, capsys, monkeypatch
 ):
-    """Under -mask product a class outside the candidates wins where all their values are negative."""
+    """Under -mask product a class outside wins where all candidates have negative values."""
     folder = shutil.copytree(run, tmp_path / "run")
     saved = checkpoint.load(folder / "checkpoints" / "last.pt")
     z = torch.tensor([[3.0, 3.0, 3.0, -2.0, 3.0, -1.0, 3.0, 3.0, 3.0, 3.0]])
@@ -106,9 +103,9 @@ def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(
         self.maps = torch.zeros(1, 10, 2, 2)
         self.maps[0, 3] = 1
 
-    monkeypatch.setattr(explain.cam_pictures.CandidateMaps, "__init__", with_outputs)
-    monkeypatch.setattr(explain.cam_pictures.CandidateMaps, "row", lambda *args: None)
-    monkeypatch.setattr(explain.cam_pictures, "save", lambda *args: None)
+    monkeypatch.setattr(explain.CandidateMaps, "__init__", with_outputs)
+    monkeypatch.setattr(explain.CandidateMaps, "row", lambda *args: None)
+    monkeypatch.setattr(explain, "save_rows", lambda *args: None)
     for settings, expected in (
         ({"mask": "candidates", "select": "cav"}, ["picks 5"]),
         ({"mask": "product", "select": "cav"}, ["picks 0"]),
@@ -275,11 +272,11 @@ def test_a_file_that_is_no_picture_is_named(run, tmp_path, content):
 def test_a_checkpoint_without_its_format_takes_channels_and_classes_from_the_weights(
     mo, ds, channels, classes
 ):
-    shape = (0, channels, explain.SIZES["idx" if channels == 1 else "cifar"], 32)
-    data = PartialData(ds, *[torch.empty(shape)] * 4, classes, is_sample=False)
-    weights = build_model(Namespace(mo=mo, ds=ds, depth=8), data).state_dict()
+    side = build_saved.SIDES["idx" if channels == 1 else "cifar"]
+    takes = InputFormat((channels, side, 32), classes)
+    weights = build_network(mo, takes, ds=ds, depth=8).state_dict()
     for saved in ({}, {"state": {}}, [1]):
-        read = explain.input_format_of(saved, ds, weights)
+        read = build_saved.input_format_of(saved, ds, weights)
         assert (
             read.shape == (channels, *[28 if channels == 1 else 32] * 2)
             and read.num_classes == classes

@@ -7,22 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from cavl import method
 from cavl.cifar_models import convnet, densenet, resnet
 from cavl.utils.models import LeNet, linear_model, mlp_model
 from cavl.utils.utils_algo import (
     accuracy_check,
     accuracy_check_cam,
     accuracy_check_train,
-    class_activation_value,
     confidence_update,
     confidence_update_lw,
-    label_smoothing,
-    selected_labels,
 )
 from cavl.utils.utils_data import (
     generate_uniform_cv_candidate_labels,
     generate_uniform_cv_candidate_labels_case,
-    instance_dependent_flip_probability,
 )
 from cavl.utils.utils_loss import cc_loss, lws_loss, rc_loss
 from tests.golden.weights import fill_hashed_weights
@@ -76,7 +73,7 @@ def test_class_dependent_candidates_repeat_the_global_stream(name):
 
 def test_instance_dependent_flip_probability():
     golden = load("instance_dependent")
-    actual = instance_dependent_flip_probability(
+    actual = method.instance_dependent_flip_probability(
         golden["probs"], golden["labels"], golden["rate"].item()
     )
     assert actual.dtype == torch.float64
@@ -115,7 +112,7 @@ def test_lws_loss(name):
 @pytest.mark.parametrize("kind", ["logit", "softmax", "grad"])
 def test_class_activation_value(kind):
     golden = load("cav_values")
-    assert_close(class_activation_value(golden["outputs"], kind), golden[kind], 1e-5)
+    assert_close(method.class_activation_value(golden["outputs"], kind), golden[kind], 1e-5)
 
 
 @pytest.mark.parametrize("mask", ["candidates", "product"])
@@ -128,7 +125,7 @@ def test_confidence_update(name, mask):
     )
     assert updated is table
     assert torch.equal(updated, golden["after"])
-    selected = selected_labels(golden["outputs"], golden["batchY"], mask=mask)
+    selected = method.select_by_cav(golden["outputs"], golden["batchY"], mask=mask)
     assert torch.equal(selected, golden["after"][golden["index"]].argmax(1))
 
 
@@ -153,7 +150,7 @@ def test_confidence_update_lw():
 def test_label_smoothing():
     golden = load("label_smoothing")
     assert_close(
-        label_smoothing(golden["onehot"], golden["epsion"].item()), golden["smoothed"], 1e-6
+        method.label_smoothing(golden["onehot"], golden["epsion"].item()), golden["smoothed"], 1e-6
     )
 
 

@@ -1,4 +1,6 @@
-"""`python main.py`, in process: every flag acts, bad input ends in one line, a resumed run equals a whole one."""
+"""`python main.py`, in process: every flag acts, bad input ends in one line, a resumed run equals a
+whole one.
+"""
 
 import json
 import os
@@ -11,12 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
+from cavl import build_candidates, evaluate
 from cavl import main as entry
-from cavl.utils import draw, report
-from cavl.utils.build import build_model, build_optimizer
-from cavl.utils.datasets import load_dataset
-from cavl.utils.options import build_parser, parse_args
-from cavl.utils.resident import Images, predict
+from cavl.build import build_model, build_optimizer
+from cavl.data import load_dataset
+from cavl.data_resident import Images
+from cavl.evaluate import predict
+from cavl.options import parse
 from common.cli import UserError, run_main
 from tests.cavl.runs import SAMPLE, run, state
 from tests.equality import same
@@ -36,29 +39,7 @@ def tiny_cifar(tmp_path_factory) -> Path:
     return root
 
 
-def test_plain_parser_keeps_the_references_defaults():
-    args = build_parser().parse_args([])
-    expected = dict(
-        lr=1e-3, bs=64, ds="mnist", mo="mlp", ep=250, wd=1e-3, seed=0, gpu="0", op="adam", ca=None
-    )
-    assert {k: getattr(args, k) for k in expected} == expected
-    args = parse_args([*SAMPLE])
-    assert (args.method, args.partial_type, args.cav, args.mask, args.cav_forward) == (
-        *("cavl", "uss", "logit", "candidates", "after"),
-    )
-
-
-def test_one_dash_and_two_are_the_same_and_given_flags_win_over_the_samples_defaults():
-    assert (
-        build_parser().parse_args(["-ep", "3"]).ep
-        == build_parser().parse_args(["--ep", "3"]).ep
-        == 3
-    )
-    assert parse_args([*SAMPLE]).ep == 60
-    assert parse_args([*SAMPLE, "-ep", "250"]).ep == 250
-
-
-def test_a_run_leaves_what_design_lists(tmp_path, capsys):
+def test_a_run_directory_holds_its_files(tmp_path, capsys):
     summary = run(tmp_path / "r", "-ep", "2")
     for name in (
         "config.json",
@@ -86,7 +67,7 @@ def test_a_run_leaves_what_design_lists(tmp_path, capsys):
 
 @pytest.mark.parametrize("method", ["rc", "proden", "cc", "lws", "uniform"])
 def test_every_method_trains(tmp_path, method):
-    # With its default weight 2 lws sends all outputs far below zero on this small sample and stays there.
+    # With its default weight 2 lws sends all outputs far below zero on this small sample.
     weight = ("-lw_weight", "1") if method == "lws" else ()
     summary = run(tmp_path / method, "-method", method, "-ep", "3", *weight)
     assert summary["test_accuracy_final"] > 0.15  # chance is 0.10
@@ -113,9 +94,9 @@ def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_i
     )
     assert (sets[selected["index"], selected["selected"]] == 1).all()
     if method != "lws":
-        args = parse_args([*SAMPLE, *flags])
-        data = load_dataset("mnist", args._location)
-        model = build_model(args, data)
+        settings = parse([*SAMPLE, *flags])
+        data = load_dataset("mnist", settings.location)
+        model = build_model(settings.args, data)
         model.load_state_dict(state(tmp_path / "r")["state"]["model"])
         p = predict(model, Images(data.train_x, torch.device("cpu"))).softmax(1).numpy() * sets
         assert (selected["selected"] == p.argmax(1)).all()
@@ -173,9 +154,9 @@ def test_the_weights_of_lws_and_the_depth_of_a_resnet_act(tmp_path):
 
 def test_the_mask_acts_in_the_selection_curve_too(tmp_path, monkeypatch):
     seen = []
-    original = report.selection_accuracy
+    original = evaluate.selection_accuracy
     monkeypatch.setattr(
-        report, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k)
+        evaluate, "selection_accuracy", lambda *a, **k: seen.append(k["mask"]) or original(*a, **k)
     )
     run(tmp_path / "r", "-mask", "product", "-selection_curve", "100", "-ep", "1")
     assert seen == ["product"]
@@ -191,12 +172,15 @@ def default_state(tmp_path_factory):
 def test_same_seed_same_numbers_and_released_is_the_preset(tmp_path, default_state):
     run(tmp_path / "again", "-ep", "2")
     assert same(state(tmp_path / "again")["state"]["model"], default_state)
-    args = parse_args([*SAMPLE, "--released"])
+    args = parse([*SAMPLE, "--released"]).args
     assert (args.mask, args.cav_forward, args.partial_type) == ("product", "after", "uss")
 
 
 def test_hard_labels_as_indices_equal_the_confidence_table(tmp_path):
-    """-smoothing of almost nothing goes through the table (n,K); the default stores the selected class only."""
+    """-smoothing of almost nothing goes through the table (n,K).
+
+    The default stores the selected class only.
+    """
     run(tmp_path / "hard", "-ep", "3")
     run(tmp_path / "table", "-ep", "3", "-smoothing", "1e-12")
     a, b = (state(tmp_path / k)["state"] for k in ("hard", "table"))
@@ -361,7 +345,7 @@ def test_a_signal_or_a_bad_loss_ends_the_oracles_training(
         optimizer.step = act
         return optimizer
 
-    monkeypatch.setattr(draw, "build_optimizer", optimizer_of)
+    monkeypatch.setattr(build_candidates, "build_optimizer", optimizer_of)
     lr = "1e38" if what == "loss" else "1e-3"
     with pytest.raises(SystemExit) as stop:
         run_main(lambda: run(tmp_path / "r", "-partial_type", "instance", "-ep", "1", "-lr", lr))
@@ -388,7 +372,10 @@ def test_an_oracle_file_without_weights_is_named(tmp_path, content):
 
 @pytest.mark.slow
 def test_cavl_beats_averaging_on_the_sample_over_three_seeds(tmp_path):
-    """Spec f: cavl above uniform by about 40 points under USS; the mean over three seeds is what is promised."""
+    """cavl is above uniform by about 40 points under USS.
+
+    The mean over three seeds is what is promised.
+    """
     entry.main(
         [
             *SAMPLE,

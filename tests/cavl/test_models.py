@@ -1,4 +1,6 @@
-"""Networks: other channels and sizes, class activation maps, initialisation, evaluation without dropout."""
+"""Networks: other channels and sizes, class activation maps, initialisation, evaluation without
+dropout.
+"""
 
 import pytest
 import torch

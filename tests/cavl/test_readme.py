@@ -2,8 +2,8 @@
 
 import pytest
 
-from cavl.utils import options
-from common.data import Location
+from cavl import options
+from common.locate import Location
 from tests.readme_commands import commands_of
 
 COMMANDS = commands_of("cavl", "main.py")
@@ -18,4 +18,4 @@ def test_the_command_is_taken(tmp_path, monkeypatch, argv):
     monkeypatch.setattr(
         options, "locate_dataset", lambda ds, given, want_sample: Location(tmp_path, want_sample)
     )
-    options.parse_args(argv)
+    options.parse(argv)

@@ -1,4 +1,6 @@
-"""A run that is stopped outside of its steps, by a failing evaluation or a signal, loses no step and no number."""
+"""A run that is stopped outside of its steps, by a failing evaluation or a signal, loses no step
+and no number.
+"""
 
 import json
 import os
@@ -9,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from cavl import build_candidates, evaluate, report
 from cavl import main as entry
-from cavl.utils import draw, report, resident
 from common import checkpoint
 from common.cli import UserError, run_main
 from tests.cavl.runs import SAMPLE, run, state
@@ -63,7 +65,7 @@ def test_after_an_evaluation_that_failed_no_step_is_repeated(
     tmp_path, monkeypatch, whole, measurement
 ):
     """Two measurements before the first step, and two after each epoch."""
-    monkeypatch.setattr(report, "measure", at_call(report.measure, measurement, fail))
+    monkeypatch.setattr(entry, "measure", at_call(entry.measure, measurement, fail))
     with pytest.raises(UserError):
         run(tmp_path / "r", *FLAGS)
     monkeypatch.undo()
@@ -79,7 +81,7 @@ def test_after_an_evaluation_that_failed_no_step_is_repeated(
 def test_a_signal_in_an_evaluation_ends_it_between_two_batches(
     tmp_path, monkeypatch, capsys, whole, measurement, number, status
 ):
-    monkeypatch.setattr(resident, "EVAL_BATCH", 50)
+    monkeypatch.setattr(evaluate, "EVAL_BATCH", 50)
     evaluated = []
     predict = torch.nn.Module.__call__
 
@@ -91,7 +93,7 @@ def test_a_signal_in_an_evaluation_ends_it_between_two_batches(
             lambda *a, **k: evaluated.append(1) or predict(*a, **k),
         )
 
-    monkeypatch.setattr(report, "evaluate", at_call(report.evaluate, measurement, kill))
+    monkeypatch.setattr(entry, "measure", at_call(entry.measure, measurement, kill))
     with pytest.raises(SystemExit) as stop:
         run_main(lambda: run(tmp_path / "r", *FLAGS))
     assert (
@@ -123,7 +125,7 @@ def test_the_start_is_logged_once_also_where_it_was_saved(tmp_path, whole):
 def test_an_oracle_of_another_start_is_trained_again(tmp_path, monkeypatch):
     """A run that was killed after the oracle leaves oracle.pt; the next start has another seed."""
     flags = ("-partial_type", "instance", "-ep", "1")
-    monkeypatch.setattr(draw, "ORACLE_EPOCHS", 1)
+    monkeypatch.setattr(build_candidates, "ORACLE_EPOCHS", 1)
     run(tmp_path / "fresh", *flags, "-seed", "1")
     run(tmp_path / "old", *flags)
     (tmp_path / "r").mkdir()
@@ -135,7 +137,9 @@ def test_an_oracle_of_another_start_is_trained_again(tmp_path, monkeypatch):
     )
 
     monkeypatch.setattr(
-        draw, "_train_oracle", lambda *args: pytest.fail("a resumed run has its oracle")
+        build_candidates,
+        "train_oracle",
+        lambda *args, **kwargs: pytest.fail("a resumed run has its oracle"),
     )
     run(tmp_path / "r", *flags, "-seed", "1", "--resume")
 

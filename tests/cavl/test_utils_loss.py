@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cavl.utils.utils_data import initial_confidence
-from cavl.utils.utils_loss import average_loss, cc_loss, lws_loss, rc_loss
+from cavl.method import average_loss, initial_confidence
+from cavl.utils.utils_loss import cc_loss, lws_loss, rc_loss
 
 B, K, N = 6, 5, 9
 

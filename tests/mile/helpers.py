@@ -8,9 +8,12 @@ from PIL import Image
 
 from mile import MILe as entry
 from mile.config import config
+from mile.method import Plan
+from mile.options import parse
 from tests.equality import same
 
-# A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation steps.
+# A run of a few seconds on the digits' sample: 2 generations of (1 +) 3 interactive and 2 imitation
+# steps.
 TINY = {
     **{
         "dataset": "mnist",
@@ -28,6 +31,20 @@ def conf_of(**settings):
     return type("conf", (config,), {"device": "cpu", "num_workers": 0, **settings})
 
 
+def folder_conf(root, *more):
+    """The Settings of a run on the folders train/ and val/ of `root`."""
+    paths = ["--data_path", str(root / "train"), "--val_path", str(root / "val")]
+    shape = ["--image_size", "32", "--batch_size", "4", "--num_workers", "0"]
+    return parse([*paths, *shape, *more])
+
+
+def plan_of(**settings):
+    """method.Plan; what is not named is as config.py delivers it, with passes of 50 steps."""
+    delivered = {"schema": "MILe", "k_t": 8000, "k_s": 2000, "warmup": 0}
+    delivered |= {"generations": 100, "total_steps": 0, "pass_steps": 50}
+    return Plan(**{**delivered, **settings})
+
+
 def flags(**settings):
     """Settings as flags; True as a switch."""
     return [
@@ -38,7 +55,10 @@ def flags(**settings):
 
 
 def tiny(settings: dict) -> dict:
-    """Those of TINY that `settings` do not name and that act beside them: others would be refused."""
+    """Those of TINY that `settings` do not name and that act beside them.
+
+    Others would be refused.
+    """
     of_grids = ("mnist_grids", "mnist_test_grids", "mnist_size")
     is_grids = settings.get("dataset", "mnist") == "mnist"
     imitates = settings.get("schema", "MILe") == "MILe"
@@ -63,7 +83,10 @@ def run(folder: Path, *more: str, **settings) -> dict:
 
 
 def write_folders(root: Path, classes: list[str], train: int = 4, val: int = 2) -> Path:
-    """Class folders of black pictures, train/CLASS/CLASS_t0.png and val/CLASS/CLASS_v0.png; returns the root."""
+    """Class folders of black pictures, train/CLASS/CLASS_t0.png and val/CLASS/CLASS_v0.png.
+
+    Returns the root.
+    """
     for part, count in (("train", train), ("val", val)):
         for name in classes:
             (root / part / name).mkdir(parents=True)

@@ -1,7 +1,9 @@
-"""The numbers of the README, whole: a run of MILe.py against plain loops written after the formulas.
+"""The numbers of the README, whole.
 
-digits -> grids and labels -> phases -> thresholded label sets -> F1, accuracy, coverage, mAP, best F1; and of image
-folders the way from the file to the accuracy.
+A run of MILe.py against plain loops written after the formulas.
+
+digits -> grids and labels -> phases -> thresholded label sets -> F1, accuracy, coverage, mAP, best
+F1; and of image folders the way from the file to the accuracy.
 """
 
 import copy
@@ -18,7 +20,7 @@ from common.loading import epoch_order, seed_of
 from common.rundir import seed_everything
 from mile import MILe as entry
 from mile import models
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 from tests.mile.helpers import flags, lines_of, state
 
 SIDE, BATCH, SEED, RHO, LR = 10, 4, 5, 0.12, 0.05
@@ -47,7 +49,10 @@ def smooth_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """Ten patterns under noise as idx files, 10x10 pixels; the folder, and (images, labels) of both parts."""
+    """Ten patterns under noise as idx files, 10x10 pixels.
+
+    The folder, and (images, labels) of both parts.
+    """
     folder = tmp_path_factory.mktemp("idx")
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 200, (10, SIDE, SIDE))
@@ -106,7 +111,7 @@ def stream_of(count):
 
 
 def loss_of(z, target):
-    """Sum over classes, mean over images, of the binary cross entropy of sigmoid(z) and the target."""
+    """Sum over classes, mean over images, of the cross entropy of sigmoid(z) and the target."""
     positive, negative = torch.nn.functional.logsigmoid(z), torch.nn.functional.logsigmoid(-z)
     total = 0.0
     for b in range(len(z)):
@@ -239,8 +244,8 @@ def test_a_run_on_grids_gives_the_numbers_of_the_plain_loop(tmp_path, digits, sc
     )
 
 
-def test_the_way_from_a_picture_to_the_accuracy_is_that_of_torchvisions_transforms(tmp_path):
-    """Shorter side to 256/224 of the input, bilinear and antialiased, centre crop, ImageNet's mean and deviation."""
+def test_the_way_from_picture_to_accuracy_is_torchvisions(tmp_path):
+    """Shorter side to 256/224, bilinear and antialiased, centre, ImageNet's mean and deviation."""
     rng = np.random.default_rng(0)
     root = tmp_path / "set"
     for part, count in (("train", 4), ("val", 3)):

@@ -1,9 +1,10 @@
-"""The public functions of the method refuse values outside their domain, and stay usable where nobody may look."""
+"""Public functions refuse values outside their domain, and work where nobody may look."""
 
 import pytest
 import torch
 
 from mile.config import setting
+from mile.data_folders import class_weights
 from mile.dataset import (
     balanced_subset,
     compose_grids,
@@ -11,10 +12,9 @@ from mile.dataset import (
     mnist_preprocess,
     train_transform,
 )
-from mile.folders import class_weights
+from mile.evaluate import covering_rho, mean_average_precision, threshold_study
 from mile.learning import IteratedLearning, bce_loss, pseudo_labels
 from mile.models import build_model
-from mile.thresholds import covering_rho, mean_average_precision, threshold_study
 from mile.utils import RealMetrics, eval, multi_hot, prediction_set, probabilities, set_at
 from tests.mile.helpers import conf_of
 

@@ -69,7 +69,7 @@ def test_interactive_losses():
     )
 
 
-# ---- metrics --------------------------------------------------------------------------------------
+# ---- metrics -------------------------------------------------------------------------------------
 
 
 def metrics_of(golden, schema, rho, protocol, batch=29):
@@ -138,7 +138,7 @@ def test_metrics_of_the_unofficial_code(number):
         assert np.allclose([round(v, 3) for v in result[:4]], row[4:], atol=5e-4)
 
 
-# ---- grids ----------------------------------------------------------------------------------------
+# ---- grids ---------------------------------------------------------------------------------------
 
 
 def test_grids():
@@ -161,7 +161,7 @@ def test_preprocessing_at_224():
     assert difference.abs().max() <= 0.02
 
 
-# ---- retention, schedule, subset --------------------------------------------------------------------
+# ---- retention, schedule, subset -----------------------------------------------------------------
 
 
 class Net(torch.nn.Linear):
@@ -222,7 +222,7 @@ def test_subset(number):
     assert [target for _, target in chosen] == golden[f"targets_{number}"].tolist()
 
 
-# ---- generations ------------------------------------------------------------------------------------
+# ---- generations ---------------------------------------------------------------------------------
 
 
 class TinyNet(torch.nn.Module):
@@ -253,9 +253,15 @@ def test_generations_of_the_unofficial_code():
     golden = load("generation_unofficial")
     nets = [TinyNet(golden[f"{name}_w"], golden[f"{name}_b"]) for name in ("teacher", "student")]
     learner = IteratedLearning(
-        *nets, num_classes=5, rho=float(golden["rho"]), threshold_on="logit", reduction="mean", student_init="own",
-        nesterov=False, **sgd_of(golden, "lr"),
-    )  # fmt: skip
+        *nets,
+        num_classes=5,
+        rho=float(golden["rho"]),
+        threshold_on="logit",
+        reduction="mean",
+        student_init="own",
+        nesterov=False,
+        **sgd_of(golden, "lr"),
+    )
     x, y, losses = golden["x"], golden["y"], []
     for epoch in range(int(golden["epochs"])):
         losses += [learner.interactive_step(x[i % 5], y[i % 5]) for i in range(int(golden["k_t"]))]
@@ -272,7 +278,7 @@ def test_plain_passes_of_the_unofficial_code(schema):
     net = TinyNet(golden["teacher_w"], golden["teacher_b"])
     learner = IteratedLearning(
         net, num_classes=5, reduction="mean", nesterov=False, schema=schema, **sgd_of(golden, "lr")
-    )  # fmt: skip
+    )
     losses = []
     for epoch in range(int(golden["epochs"])):
         losses += [
@@ -287,9 +293,15 @@ def test_generations_of_the_authors(name):
     golden = load(name)
     net = TinyNet(golden["teacher_w"], golden["teacher_b"])
     learner = IteratedLearning(
-        net, None, num_classes=5, rho=float(golden["rho"]), student_init="teacher",
-        keep_ground_truth=bool(golden["keep_ground_truth"]), nesterov=True, **sgd_of(golden, "lr_effective"),
-    )  # fmt: skip
+        net,
+        None,
+        num_classes=5,
+        rho=float(golden["rho"]),
+        student_init="teacher",
+        keep_ground_truth=bool(golden["keep_ground_truth"]),
+        nesterov=True,
+        **sgd_of(golden, "lr_effective"),
+    )
     losses, before = [], 0
     for step, phase in enumerate(golden["phase"].tolist()):
         x, y = golden["x"][step % 5], golden["y"][step % 5]

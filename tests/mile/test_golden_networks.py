@@ -1,4 +1,7 @@
-"""Our networks against those of the released codes: names, shapes, outputs (tests/golden/mile/README.md)."""
+"""Our networks against those of the released codes.
+
+Names, shapes, outputs (tests/golden/mile/README.md).
+"""
 
 import json
 

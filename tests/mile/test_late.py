@@ -1,4 +1,7 @@
-"""Nothing comes late: what a run will read is looked at before its first step, evaluations cost no step."""
+"""Nothing comes late.
+
+What a run will read is looked at before its first step, evaluations cost no step.
+"""
 
 import io
 import json
@@ -15,12 +18,19 @@ from PIL import Image
 from common.cli import UserError, run_main
 from common.images import CorruptImage
 from mile import MILe as entry
-from mile import evaluation, figures, report
+from mile import figures, report
+from mile.build import open_source
 from mile.dataset import eval_transform
-from mile.evaluation import evaluate
-from mile.sources import open_source
-from tests.mile.helpers import assert_same_run, flags, lines_of, run_folders, state, write_folders
-from tests.mile.test_dataset import folder_conf, imagenet  # noqa: F401
+from mile.evaluate import evaluate
+from tests.mile.helpers import (
+    assert_same_run,
+    flags,
+    folder_conf,
+    lines_of,
+    run_folders,
+    state,
+    write_folders,
+)
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 CLASSES = ["cat", "dog", "hen"]
@@ -62,9 +72,7 @@ def test_an_unreadable_image_ends_the_run_before_its_first_step(root, tmp_path, 
     assert not (tmp_path / "r").exists()
 
 
-def test_with_skip_corrupt_unreadable_evaluation_images_are_left_out_by_name_and_counted(
-    root, tmp_path, capsys
-):
+def test_unreadable_evaluation_images_are_left_out_and_counted(root, tmp_path, capsys):
     whole = run_folders(root, tmp_path / "whole")
     out = capsys.readouterr().out
     assert whole["eval_skipped"] == 0
@@ -147,9 +155,7 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(root, tmp_path, part):
         run_folders(root, tmp_path / "r", "--skip_corrupt")
 
 
-def test_training_images_are_left_out_by_name_and_of_the_exported_label_sets(
-    root, tmp_path, capsys
-):
+def test_unreadable_training_images_are_not_among_exported_sets(root, tmp_path, capsys):
     path = cut(root / "train" / "dog" / "dog_t0.png")
     summary = run_folders(root, tmp_path / "r", "--skip_corrupt", "--export_labels", total_steps=6)
     assert (
@@ -192,7 +198,7 @@ def test_the_images_held_out_to_choose_rho_are_looked_at_too(root, tmp_path):
         )
 
 
-def test_a_listed_image_that_is_not_there_is_an_error_also_with_skip_corrupt(imagenet, tmp_path):  # noqa: F811
+def test_a_listed_image_that_is_not_there_is_always_an_error(imagenet, tmp_path):
     (tmp_path / "info").mkdir()
     names = [
         path.relative_to(tmp_path).as_posix()
@@ -224,7 +230,7 @@ def test_tables_of_several_runs_say_what_they_are_without(root, tmp_path):
     assert pd.read_csv(tmp_path / "c" / "results.csv").eval_skipped.tolist() == [1, 1]
 
 
-# ---- an evaluation that fails costs no step ---------------------------------------------------------
+# ---- an evaluation that fails costs no step ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,8 +255,7 @@ def test_after_a_failed_evaluation_resume_repeats_no_step(root, tmp_path, monkey
         steps.append(1)
         return one_step(*args)
 
-    place = "mile.evaluation.evaluate" if when == "rho_cover" else "mile.MILe.evaluate"
-    monkeypatch.setattr(place, failing)
+    monkeypatch.setattr(entry, "evaluate", failing)
     monkeypatch.setattr(entry, "one_step", counted)
     with pytest.raises(CorruptImage):
         run_folders(root, tmp_path / "r", **own)
@@ -264,7 +269,10 @@ def test_after_a_failed_evaluation_resume_repeats_no_step(root, tmp_path, monkey
 def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(
     root, tmp_path, monkeypatch, capsys
 ):
-    """By the command line: status 2 and one line, then the numbers of a run that was never stopped."""
+    """By the command line.
+
+    Status 2 and one line, then the numbers of a run that was never stopped.
+    """
     own = {"total_steps": 4, "k_t": 1, "k_s": 1}
     run_folders(root, tmp_path / "whole", **own)
     path = root / "val" / "cat" / "cat_v0.png"
@@ -287,24 +295,24 @@ def test_an_image_spoiled_during_the_run_is_mended_and_the_run_goes_on(
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
-# ---- signals where nothing is trained ---------------------------------------------------------------
+# ---- signals where nothing is trained ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("received", ["SIGTERM", "SIGINT"])
 def test_a_signal_while_rho_is_chosen_is_answered(root, tmp_path, monkeypatch, received):
     own = {"total_steps": 4, "k_t": 1, "k_s": 1, "rho_cover": 0.9}
     run_folders(root, tmp_path / "whole", **own)
-    original, number = evaluation.evaluate, getattr(signal, received)
+    original, number = entry.evaluate, getattr(signal, received)
 
     def interrupted(*args):
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # the first evaluation of a run is the one that chooses rho
         return original(*args)
 
-    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    monkeypatch.setattr(entry, "evaluate", interrupted)
     with pytest.raises(SystemExit) as stop:
         run_folders(root, tmp_path / "r", **own)
     assert stop.value.code == 128 + number
-    monkeypatch.setattr(evaluation, "evaluate", original)
+    monkeypatch.setattr(entry, "evaluate", original)
     run_folders(root, tmp_path / "r", "--resume", **own)
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
@@ -325,7 +333,7 @@ def test_a_signal_while_label_sets_are_exported_is_answered(root, tmp_path, monk
     assert len(json.loads((tmp_path / "r" / "label_sets.json").read_text())) == 12
 
 
-# ---- pictures of every kind -------------------------------------------------------------------------
+# ---- pictures of every kind ----------------------------------------------------------------------
 
 
 def _bytes(image, kind="PNG", **more):
@@ -359,8 +367,11 @@ def test_pictures_of_every_kind_are_trained_on_and_evaluated(root, tmp_path, aug
     assert summary["images"] == 6 + len(PICTURES) and summary["eval_skipped"] == 0
 
 
-def test_long_and_narrow_pictures_are_cut_to_their_middle_before_they_are_enlarged():
-    """What the transform keeps is a square in the middle: it must not depend on how long a picture is."""
+def test_narrow_pictures_are_cut_to_their_middle_first():
+    """What the transform keeps is a square in the middle.
+
+    It must not depend on how long a picture is.
+    """
     look = eval_transform(type("conf", (), {"image_size": 224, "protocol": "authors"}))
     rng = np.random.default_rng(0)
     middle = rng.integers(0, 256, (2, 60, 3), dtype=np.uint8)

@@ -1,18 +1,17 @@
-"""The phases: what moves and what stands still, exact hand-computed targets, the schedule of a run."""
+"""The learner of a run: what moves and what stands still; the learning rate's schedules."""
 
 import argparse
 import contextlib
 import copy
+import math
 
 import pytest
 import torch
 
-from common.cli import UserError
-from mile.config import config
-from mile.learning import IteratedLearning, bce_loss, pseudo_labels
-from mile.models import build_model, load_weights
-from mile.schedule import LearningRate, Phases, Plan, rho_at
-from mile.settings import SETTINGS, resolve
+from mile.learning import IteratedLearning, LearningRate, pseudo_labels
+from mile.models import build_model
+from mile.options_table import SETTINGS
+from tests.mile.helpers import plan_of
 
 X, Y = torch.randn(12, 3, 12, 12, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
 
@@ -31,33 +30,6 @@ def snapshot(network):
 
 def equal(a, b):
     return all(torch.equal(a[key], b[key]) for key in a)
-
-
-def test_pseudo_labels_by_hand():
-    logits = torch.tensor([[0.0, 1.0, -1.0], [-9.0, -9.0, -9.0]], requires_grad=True)
-    target = pseudo_labels(logits, 0.5)  # strict: sigmoid(0) = 0.5 is not above 0.5
-    assert target.tolist() == [[0, 1, 0], [0, 0, 0]] and not target.requires_grad
-    assert pseudo_labels(logits, 0.5, label=torch.tensor([2, 0])).tolist() == [[0, 1, 1], [1, 0, 0]]
-    assert pseudo_labels(logits.bfloat16(), 0.5).dtype == torch.float32
-
-
-def test_bce_loss_sums_over_classes_and_passes_gradcheck():
-    logits = torch.zeros(4, 6)
-    assert bce_loss(logits, torch.ones(4, 6)).item() == pytest.approx(6 * 0.693147, abs=1e-5)
-    assert bce_loss(logits, torch.ones(4, 6), "mean").item() == pytest.approx(0.693147, abs=1e-5)
-    weight, z = torch.tensor([3.0, 1.0]), torch.randn(2, 3)
-    rows = [bce_loss(z[i : i + 1], torch.ones(1, 3)) for i in range(2)]
-    expected = (1.5 * rows[0] + 0.5 * rows[1]) / 2
-    assert torch.allclose(bce_loss(z, torch.ones(2, 3), weight=weight), expected)
-    z, target = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.rand(3, 4) > 0.5
-    for reduction in ("sum", "mean"):
-        assert torch.autograd.gradcheck(
-            lambda z, r=reduction: bce_loss(z, target, r, torch.tensor([1.0, 2, 3])), z
-        )
-    with pytest.raises(ValueError, match="'none': sum or mean"):
-        bce_loss(logits, torch.ones(4, 6), "none")
-    with pytest.raises(ValueError, match="'p': prob or logit"):
-        pseudo_labels(logits, 0.5, "p")
 
 
 @pytest.mark.parametrize("kind", ["teacher", "own", "fresh"])
@@ -106,7 +78,7 @@ def test_keep_ground_truth_adds_y():
 
 @pytest.mark.parametrize("schema", ["sigmoid", "softmax"])
 def test_weights_count_the_same_on_two_processes(schema):
-    """The mean of two processes' losses, each over half a batch, is the loss of one process over the batch."""
+    """The mean of two processes' losses, of half a batch each, is the loss of one process."""
     weight, losses = torch.arange(1.0, 13.0), []
     for rows in (slice(0, 12), slice(0, 6), slice(6, 12)):
         learner = learner_of("teacher", schema=schema)
@@ -171,82 +143,64 @@ def test_state_dict_resumes_inside_a_phase():
     assert equal(a.teacher.state_dict(), b.teacher.state_dict()) and b.rho == 0.2
 
 
-def conf_of(**settings):
-    defaults = {name: resolve(config, name) for name in SETTINGS}
-    return argparse.Namespace(**{**defaults, **settings})
-
-
-def test_plan_has_exact_phases_and_warmup_and_a_cut_end():
-    plan = Plan(conf_of(k_t=3, k_s=2, warmup=1, epoch_num=3), pass_steps=50)
-    assert [plan.phases(g) for g in range(3)] == [Phases(4, 2), Phases(3, 2), Phases(3, 2)]
-    assert plan.steps == 16 and plan.start(2) == 11
-    cut = Plan(conf_of(k_t=3, k_s=2, warmup=1, total_steps=10), pass_steps=50)
-    assert (cut.epochs, cut.phases(1)) == (2, Phases(3, 1))
-    passes = Plan(conf_of(schema="sigmoid", epoch_num=2), pass_steps=50)
-    assert (passes.steps, passes.phases(1)) == (100, Phases(50, 0))
-
-
 def test_learning_rate_schedules():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    conf = conf_of(schema="sigmoid", total_steps=100, lr_schedule="step", lr_milestones="0.6,0.85")
-    rates = LearningRate(conf, [optimizer], Plan(conf, 10))
+
+    def rates_of(schedule, milestones="30,60,80", **plan):
+        return LearningRate(schedule, milestones, [optimizer], plan_of(pass_steps=10, **plan))
+
+    rates = rates_of("step", "0.6,0.85", schema="sigmoid", total_steps=100)
     assert [round(rates.factor(s), 6) for s in (0, 59, 60, 84, 85)] == [1, 1, 0.1, 0.1, 0.01]
-    conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="step")
-    rates = LearningRate(conf, [optimizer], Plan(conf, 10))
+    rates = rates_of("step", schema="sigmoid", generations=110)
     assert rates.factor(299) == 1 and rates.factor(300) == 0.1
-    conf = conf_of(k_t=3, k_s=2, warmup=7, epoch_num=4, lr_schedule="step", lr_milestones="1,3,0.9")
-    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [
-        12,
-        22,
-        24,
-    ]  # borders of generations
-    conf = conf_of(
-        schema="sigmoid", epoch_num=110, total_steps=25, lr_schedule="step", lr_milestones="2"
-    )
-    assert LearningRate(conf, [optimizer], Plan(conf, 10)).milestones == [20]
-    conf = conf_of(schema="sigmoid", epoch_num=110, lr_schedule="cosine")
-    rates = LearningRate(conf, [optimizer], Plan(conf, 10))
+    rates = rates_of("step", "1,3,0.9", k_t=3, k_s=2, warmup=7, generations=4)
+    assert rates.milestones == [12, 22, 24]  # borders of generations
+    rates = rates_of("step", "2", schema="sigmoid", generations=110, total_steps=25)
+    assert rates.milestones == [20]
+    rates = rates_of("cosine", schema="sigmoid", generations=110)
     rates.before_step(550)
     assert rates.now == pytest.approx(0.5)
 
 
-def test_annealed_rho_reaches_rho_half_way():
-    conf = conf_of(rho_start=0.5)
-    values = [rho_at(conf, g, 11, 0.1) for g in range(11)]
-    assert values[0] == 0.5 and values[5:] == pytest.approx([0.1] * 6)
-    assert values == sorted(values, reverse=True)
-    assert rho_at(conf_of(), 0, 11, 0.1) == 0.1
+STEPS = range(1, 13)
 
 
-def test_bias_starts_at_the_prior():
-    for name, classes in (("resnet18-10", 10), ("small", 1000)):
-        model = build_model(name)
-        last = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
-        assert torch.allclose(last.bias.sigmoid(), torch.full((classes,), 1 / (classes + 1)))
-    assert build_model("small-10", bias_init="default")[-1].bias.std() > 0
-    assert build_model("resnet50d", 7)(torch.zeros(1, 3, 32, 32).expand(2, 3, 32, 32)).shape == (
-        2,
-        7,
-    )
-    with pytest.raises(UserError, match="resnet9000"):
-        build_model("resnet9000")
+SCHEDULES = SETTINGS["lr_schedule"].allowed.choices
 
 
-def test_weight_files_of_all_kinds_load_and_others_are_named(tmp_path):
-    torch.manual_seed(1)
-    source, state = build_model("small-10"), None
-    state = source.state_dict()
-    authors = {"backbone.module." + k: v for k, v in state.items()} | {
-        "teacher.module.x": torch.zeros(1)
-    }
-    for number, content in enumerate(
-        (state, {"module." + k: v for k, v in state.items()}, {"state_dict": authors})
-    ):
-        path = tmp_path / f"{number}.pth"
-        torch.save(content, path)
-        model = build_model("small-10")
-        load_weights(model, path)
-        assert equal(state, model.state_dict())
-    torch.save(build_model("small-10", 7).state_dict(), path)
-    with pytest.raises(UserError, match=r"11\.weight \(7, 576\) instead of \(10, 576\)"):
-        load_weights(model, path)
+MILESTONES = ("30,60,80", "0.6,0.85", "1", "0.01,0.99")
+
+
+def walk(schedule, milestones, **settings):
+    """The learning rate of each step of a run, as the training loop sets it."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    plan = plan_of(pass_steps=4, **settings)
+    rates = LearningRate(schedule, milestones, [optimizer], plan)
+    used = []
+    for epoch in range(plan.epochs):
+        for _ in range(plan.phases(epoch).total):
+            rates.before_step(len(used))
+            optimizer.step()
+            used.append(rates.now)
+        rates.after_evaluation(0.5)
+    return plan, used
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_schedule_is_finite_positive_and_never_above_its_start(steps, kind):
+    for milestones in MILESTONES:
+        for settings in ({"schema": "sigmoid"}, {"k_t": 3, "k_s": 2, "warmup": 1}):
+            plan, used = walk(kind, milestones, total_steps=steps, **settings)
+            assert len(used) == plan.steps == steps
+            assert all(math.isfinite(rate) and 0 < rate <= 0.1 for rate in used)
+            assert used == sorted(used, reverse=True)
+            assert used[0] == 0.1
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_milestones_that_are_shares_fall_at_that_share_of_the_steps(steps):
+    _, used = walk("step", "0.6,0.85", total_steps=steps, schema="sigmoid")
+    borders = [round(0.6 * steps), round(0.85 * steps)]
+    by_hand = [0.1 * 0.1 ** sum(step >= border for border in borders) for step in range(steps)]
+    assert used == pytest.approx(by_hand)

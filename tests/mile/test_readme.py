@@ -2,8 +2,8 @@
 
 import pytest
 
-from mile import locate
-from mile.config import parse_config
+from mile import options
+from mile.data_location import Located
 from tests.readme_commands import commands_of
 
 COMMANDS = [argv for argv in commands_of("mile", "MILe.py") if "FILE" not in argv]
@@ -15,6 +15,8 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
 def test_the_command_is_taken(tmp_path, monkeypatch, argv):
-    for name in ("_locate_mnist", "_locate_imagenet", "_locate_webvision", "_locate_folders"):
-        monkeypatch.setattr(locate, name, lambda conf: (conf.sample, {}))
-    locate.locate_data(parse_config(argv), lambda line: None)
+    def located(dataset, *, want_sample, **paths):
+        return Located(want_sample)
+
+    monkeypatch.setattr(options, "locate_data", located)
+    assert options.parse(argv, lambda line: None).data == Located("--sample" in argv)

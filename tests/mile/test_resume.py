@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere, in either phase, and resumed equals one that was never stopped."""
+"""A run that is stopped anywhere and resumed equals one that was never stopped."""
 
 import os
 import signal
@@ -37,7 +37,8 @@ def whole(tmp_path_factory, folders, no_figures):
     return get
 
 
-# Generation 1 has steps 1-4 and 5-6, generation 2 steps 7-9 and 10-11: inside each phase and at each border.
+# Generation 1 has steps 1-4 and 5-6, generation 2 steps 7-9 and 10-11: inside each phase and at
+# each border.
 @pytest.mark.parametrize("steps", [1, 4, 5, 6, 9])
 def test_stopped_after_any_step_and_resumed(tmp_path, whole, steps):
     run(tmp_path / "r", "--max_steps", str(steps), student_init="teacher")
@@ -82,9 +83,7 @@ def test_sigterm_saves_and_exits_143(tmp_path, whole, monkeypatch, phase):
     assert_same_run(whole("teacher"), tmp_path / "r")
 
 
-def test_a_signal_during_evaluation_is_answered_and_the_evaluation_repeated(
-    tmp_path, whole, monkeypatch
-):
+def test_a_signal_during_evaluation_is_answered_then_repeated(tmp_path, whole, monkeypatch):
     original, calls = entry.evaluate, []
 
     def kill_in_the_first(*args):
@@ -140,7 +139,7 @@ def test_other_settings_are_refused_and_a_finished_run_stands(tmp_path, capsys):
         ("optimizers", []),
     ],
 )
-def test_a_checkpoint_with_a_value_that_none_can_be_is_refused_in_one_line(tmp_path, name, value):
+def test_a_checkpoint_with_an_impossible_value_is_refused(tmp_path, name, value):
     run(tmp_path / "r", "--max_steps", "2")
     path = tmp_path / "r" / "checkpoints" / "last.pt"
     saved = torch.load(path, weights_only=True)
@@ -162,7 +161,10 @@ def test_a_checkpoint_behind_the_end_of_its_generation_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_kill_9_in_the_imitation_phase_of_an_image_folder_run(tmp_path):
-    """On the ImageNet sample with a loader worker: the last checkpoint is whole, and the end is the same."""
+    """On the ImageNet sample with a loader worker.
+
+    The last checkpoint is whole, and the end is the same.
+    """
     own = {
         "total_steps": 40,
         "warmup": 4,
@@ -198,9 +200,13 @@ def test_kill_9_in_the_imitation_phase_of_an_image_folder_run(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    """Same metrics and weights to float tolerance: the batch is split, batch norms and sums are shared."""
+    """Same metrics and weights to float tolerance.
+
+    The batch is split, batch norms and sums are shared.
+    """
     places = {"output_dir": tmp_path / "two", "checkpoint_path": tmp_path / "weights"}
-    # one step of each phase: rounding grows a hundredfold within ten steps, so more would test nothing more
+    # one step of each phase: rounding grows a hundredfold within ten steps, so more would test
+    # nothing more
     short = {"warmup": 0, "k_t": 2, "k_s": 1, "total_steps": 3}
     command = [*TORCHRUN, "MILe.py", "--sample", "--cpu", *flags(**{**TINY, **short, **places})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

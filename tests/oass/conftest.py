@@ -1,4 +1,6 @@
-"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set, benchmarks by name."""
+"""Shared by the tests of oass: one thread, golden arrays, a sample drawn once, a tiny data set,
+benchmarks by name.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -46,7 +48,9 @@ def benchmark():
 
 @pytest.fixture(scope="session")
 def devkit(tmp_path_factory):
-    """A devkit of 24 training, 10 validation and 3 test pictures, drawn as the sample's, without its marker."""
+    """A devkit of 24 training, 10 validation and 3 test pictures, drawn as the sample's, without
+    its marker.
+    """
     from common.samples import voc
 
     folder = tmp_path_factory.mktemp("devkit")
@@ -67,3 +71,11 @@ def small(devkit):
     """Flags of a run of six steps, a second or two."""
     flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --min_image_size 48"
     return f"{flags} --max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --pictures 0".split()
+
+
+def tiny():
+    """A small classifier of 20 classes in training mode, always with the same weights."""
+    from oass.core.networks import Classifier
+
+    torch.manual_seed(1)
+    return Classifier("resnet_tiny", 20, pretrained=False).train()

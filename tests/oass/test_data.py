@@ -1,4 +1,6 @@
-"""Readers, transforms, AP's relatives, id lists, the sample: hand-made cases and every error of section i."""
+"""Readers, transforms, AP's relatives, id lists, the sample: hand-made cases and every error of
+section i.
+"""
 
 import json
 import random
@@ -11,25 +13,20 @@ from PIL import Image
 
 from common.cli import UserError
 from common.data import CorruptImage
+from oass import evaluate_metrics as E
 from oass import prepare_voc
 from oass import train_classification_with_puzzle_cMax_ema as cmax
-from oass.core.cam_quality import label_map
-from oass.core.datasets import (
-    Iterator,
-    VOC_Dataset_For_Classification,
-    VOC_Dataset_For_Testing_CAM,
-    locate_voc,
-)
-from oass.core.evaluate import Scores, measure
+from oass.core.datasets import Iterator, VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM
 from oass.core.keypoints import upsample_cams
-from oass.core.report import describe_data
-from oass.core.transforms import EvalTransform, Picture, TrainTransform, crop_bytes, normalise
+from oass.data import locate_voc
+from oass.data_randaugment import OPERATIONS, RandAugmentMC
+from oass.data_transforms import EvalTransform, Picture, TrainTransform, crop_bytes, normalise
+from oass.data_voc import CLASS_NAMES, META, find_split, read_mask, read_objects
+from oass.evaluate import Scores, label_map, measure
+from oass.report import describe_data
 from oass.tools.ai import augment_utils as A
-from oass.tools.ai import evaluate_utils as E
 from oass.tools.ai import torch_utils as T
-from oass.tools.ai.randaugment import OPERATIONS, RandAugmentMC
-from oass.tools.dataset.voc_utils import CLASS_NAMES, META, find_split, read_mask
-from oass.tools.general.xml_utils import read_objects, read_xml
+from oass.tools.general.xml_utils import read_xml
 
 
 def write_devkit(folder, xml, name="2008_000001", size=(20, 10)):

@@ -1,4 +1,6 @@
-"""Flags: released names and defaults, sample defaults, bounds; networks, checkpoints and their errors."""
+"""Flags: released names and defaults, sample defaults, bounds; networks, checkpoints and their
+errors.
+"""
 
 import subprocess
 import sys
@@ -9,17 +11,18 @@ import torch
 
 from common import checkpoint
 from common.cli import UserError
+from oass import build_pretrained, method
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass import train_classification_with_puzzle_cTopk_ema as ctopk
 from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
 from oass import train_classification_with_puzzle_max as puzzle_max
-from oass.core import pretrain
-from oass.core.build import build_optimizer, build_student
+from oass.build import build_optimizer, build_student
 from oass.core.networks import Classifier, load_classifier
-from oass.core.options import RELEASED as SWITCHES
-from oass.core.options import build_parser, differences
-from oass.core.settings import parse_args, sample_defaults
-from oass.core.terms import terms_of
+from oass.core.options import build_parser
+from oass.options import parse, sample_defaults
+from oass.options_check import RELEASED as SWITCHES
+from oass.options_check import differences, terms_of
+from oass.options_flags import RE_LOSSES
 from oass.tools.ai.optim_utils import update_ema_variables
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +46,37 @@ def test_released_flags_and_defaults(strategy):
     )  # an unset $your_dir
 
 
-def test_the_parser_needs_no_torch():
-    code = "import sys; from oass.core.options import build_parser; build_parser('max'); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate".split()
+ANSWERED = [
+    ("train_classification_with_puzzle_max", ["--help"], 0),
+    ("train_classification_with_puzzle_cTopk_w_ema", ["--alpha_rr", "3"], 2),
+    ("train_classification_with_puzzle_cMax_ema", ["--data_dir", "/no/such/folder"], 2),
+    ("ablation", ["--strategies", "cmax"], 2),
+    ("inference_classification", ["--checkpoint", "x", "--data_dir", "/no/such/folder"], 2),
+    ("explain", ["--image", "my.jpg", "--checkpoint", "x", "--classes", "puppy"], 2),
+    ("prepare_voc", ["--data_dir", "/no/such/folder"], 2),
+]
+
+
+@pytest.mark.parametrize(("script", "argv", "status"), ANSWERED)
+def test_help_and_mistakes_are_answered_before_torch_is_imported(script, argv, status):
+    code = f"""
+import runpy, sys
+sys.argv = ["{script}.py", *{argv!r}]
+try:
+    runpy.run_module("oass.{script}", run_name="__main__")
+except SystemExit as stop:
+    assert stop.code == {status}, stop.code
+assert not [name for name in {HEAVY!r} if name in sys.modules]
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (done.stderr.count("\n") == 1) == (status == 2)
+
+
+def test_the_choices_are_those_of_the_method():
+    assert tuple(RE_LOSSES) == tuple(method.RE_LOSSES)
 
 
 def test_scripts_differ_by_a_strategy_and_export_the_average():
@@ -81,7 +112,7 @@ BAD = [
 @pytest.mark.parametrize(("flags", "message"), BAD)
 def test_bounds(flags, message, devkit):
     with pytest.raises(UserError, match=message):
-        parse_args("cMax", ["--data_dir", str(devkit), *flags.split()])
+        parse("cMax", ["--data_dir", str(devkit), *flags.split()])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +127,7 @@ def test_bounds(flags, message, devkit):
 )
 def test_losses_that_a_strategy_does_not_have_are_refused(strategy, flags, message, devkit):
     with pytest.raises(UserError, match=message):
-        parse_args(strategy, ["--data_dir", str(devkit), *flags.split()])
+        parse(strategy, ["--data_dir", str(devkit), *flags.split()])
 
 
 TERMS = [  # strategy, --p_loss, --loss_option: terms there are, those with a gradient, those over pairs
@@ -155,29 +186,27 @@ def test_the_terms_of_a_loss(strategy, p_loss, option, present, trained, over_pa
 )
 def test_argparse_errors_are_one_line(strategy, flags, message, devkit, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse_args(strategy, ["--data_dir", str(devkit), *flags.split()])
+        parse(strategy, ["--data_dir", str(devkit), *flags.split()])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
 
 
 def test_real_runs_keep_the_released_defaults_and_released_sets_every_switch(devkit, capsys):
-    args = parse_args("cMax", ["--data_dir", str(devkit), "--h_co", "3"])
+    args = parse("cMax", ["--data_dir", str(devkit), "--h_co", "3"]).args
     assert args.image_size == 512 and args.weights == "imagenet" and args.keypoint_rule == "paper"
     assert "unused" in capsys.readouterr().out
-    args = parse_args("cMax", ["--data_dir", str(devkit), "--released"])
-    assert {name: getattr(args, name) for name in SWITCHES} == {
-        name: value for name, (value, _) in SWITCHES.items()
-    }
+    args = parse("cMax", ["--data_dir", str(devkit), "--released"]).args
+    assert {name: getattr(args, name) for name in SWITCHES} == SWITCHES
     assert differences(args) == []
-    args = parse_args("cMax", ["--data_dir", str(devkit), "--released", "--p_loss", "full"])
+    args = parse("cMax", ["--data_dir", str(devkit), "--released", "--p_loss", "full"]).args
     assert args.keypoint_rule == "released" and args.p_loss == "full"  # what was given wins
-    assert differences(args) == ["--p_loss full (D4)"]
+    assert differences(args) == ["--p_loss full"]
 
 
 def test_sample_defaults_lose_against_flags(tmp_path):
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "SAMPLE.json").write_text("{}")
-    args = parse_args("max", ["--data_dir", str(tmp_path), "--alpha_re", "2"])
+    args = parse("max", ["--data_dir", str(tmp_path), "--alpha_re", "2"]).args
     assert (args.architecture, args.image_size, args.weights) == ("resnet_tiny", 64, "sample")
     assert (
         args.alpha_re == 2
@@ -185,7 +214,7 @@ def test_sample_defaults_lose_against_flags(tmp_path):
     )
     strong = sample_defaults("cTopk-w", None)  # a steep ramp throws the network (README, results)
     assert (strong["alpha_re"], strong["alpha_schedule_re"], strong["alpha_p"]) == (1.0, 0.5, 0.5)
-    args = parse_args("max", ["--data_dir", str(tmp_path), "--architecture", "resnet50"])
+    args = parse("max", ["--data_dir", str(tmp_path), "--architecture", "resnet50"]).args
     assert (args.architecture, args.max_epoch, args.weights, args.train_domain) == (
         "resnet50",
         1,
@@ -195,11 +224,11 @@ def test_sample_defaults_lose_against_flags(tmp_path):
 
 
 def test_optimizer_groups_and_momentum(devkit):
-    args = parse_args(
+    settings = parse(
         "cMax", f"--data_dir {devkit} --architecture resnet_tiny --weights none --wd 1e-3".split()
     )
-    model = build_student(args)
-    groups = build_optimizer(args, model, 10).param_groups
+    model = build_student(settings)
+    groups = build_optimizer(settings, model, 10).param_groups
     assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.2, 1.0, 2.0])
     assert [g["weight_decay"] for g in groups] == [1e-3, 0, 1e-3, 0] and groups[0][
         "momentum"
@@ -277,29 +306,29 @@ def test_a_backbone_alone_loads_from_imagenet_files_and_from_runs(devkit, tmp_pa
         f"backbone:{tmp_path}/imagenet.pth",
         f"backbone:{tmp_path}/run.pt",
     ):
-        args = parse_args(
+        settings = parse(
             "cMax", f"--data_dir {devkit} --architecture resnet18 --weights {weights}".split()
         )
-        model = build_student(args)
+        model = build_student(settings)
         assert torch.equal(model.model.layer4[1].conv2.weight, source.model.layer4[1].conv2.weight)
         assert not torch.equal(model.classifier.weight, source.classifier.weight)
     assert capsys.readouterr().out.count("stays as initialised") == 1
-    args.weights = f"backbone:{tmp_path}/none.pt"
+    settings.args.weights = f"backbone:{tmp_path}/none.pt"
     with pytest.raises(UserError, match="none.pt"):
-        build_student(args)
+        build_student(settings)
 
 
 def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(pretrain, "STEPS", 3)
+    monkeypatch.setattr(build_pretrained, "STEPS", 3)
     (tmp_path / "VOCdevkit").mkdir()
     (tmp_path / "SAMPLE.json").write_text("{}")
     before = torch.get_rng_state()
     models = [Classifier("resnet_tiny", pretrained=False) for _ in range(2)]
     torch.set_rng_state(before)
     for model in models:
-        pretrain.load_pretrained(model, tmp_path / "VOCdevkit")
+        build_pretrained.load_pretrained(model, tmp_path / "VOCdevkit")
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(models[0].model.conv1.weight, models[1].model.conv1.weight)
     assert capsys.readouterr().out.count("pretrained in") == 1
@@ -309,13 +338,15 @@ def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(
 def test_a_runs_fresh_head_is_not_the_one_of_the_pretraining(seed, tmp_path, monkeypatch):
     """Else the maps of that seed point at the objects before the first step."""
     heads = []
-    monkeypatch.setattr(pretrain, "STEPS", 0)
+    monkeypatch.setattr(build_pretrained, "STEPS", 0)
     monkeypatch.setattr(
-        pretrain, "Classifier", lambda *a, **k: heads.append(Classifier(*a, **k)) or heads[-1]
+        build_pretrained,
+        "Classifier",
+        lambda *a, **k: heads.append(Classifier(*a, **k)) or heads[-1],
     )
-    monkeypatch.setattr(pretrain.torch.optim.lr_scheduler, "OneCycleLR", lambda *a: None)
-    monkeypatch.setattr(pretrain.torch, "stack", lambda _: torch.zeros(1))
-    pretrain.pretrain("resnet_tiny", tmp_path / "w.pt")
+    monkeypatch.setattr(build_pretrained.torch.optim.lr_scheduler, "OneCycleLR", lambda *a: None)
+    monkeypatch.setattr(build_pretrained.torch, "stack", lambda _: torch.zeros(1))
+    build_pretrained.pretrain("resnet_tiny", tmp_path / "w.pt")
     torch.manual_seed(seed)
     assert not torch.equal(
         heads[0].classifier.weight, Classifier("resnet_tiny", pretrained=False).classifier.weight

@@ -10,34 +10,23 @@ from torch.nn import functional as F
 
 from common import checkpoint
 from common.aliases import one_module
+from common.cam import at_least_float32
+from common.domain import require_number
 from common.rundir import seed_everything
-from oass.core.domain import require_number
+from oass import method
+from oass.method import L1_Loss, L2_Loss
 
 one_module(__name__, "oass.tools.ai.torch_utils")
 
+__all__ = ["L1_Loss", "L2_Loss", "make_cam", "one_hot_embedding", "shannon_entropy_loss"]
+__all__ += ["calculate_parameters", "get_numpy_from_tensor", "load_model", "resize_for_tensors"]
+__all__ += ["save_model", "set_seed"]
+
 
 def make_cam(x: torch.Tensor, epsilon: float = 1e-5) -> torch.Tensor:
-    """M = relu(relu(F) - eps) / (max over pixels of relu(F) + eps), in [0,1); 0 where F <= 0 everywhere.
-
-    x: class maps F (...,H,W), same shape out. The gradient also flows through the maximum. Each map by itself: none
-    depends on the other images or classes. ValueError for an epsilon that is not above 0.
-    """
-    require_number(epsilon, "epsilon", above=0)
-    x = x.relu()
-    peak = (
-        x.flatten(-2).max(-1).values[..., None, None]
-    )  # amax would share the gradient among equal maxima
-    return (x - epsilon).relu() / (peak + epsilon)
-
-
-def L1_Loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """|a - b|, elementwise."""
-    return (a - b).abs()
-
-
-def L2_Loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(a - b)^2, elementwise."""
-    return (a - b) ** 2
+    """`oass.method.make_cam`; ValueError for an epsilon that is not above 0."""
+    require_number(epsilon, "epsilon", 0, open_low=True)
+    return method.make_cam(x, epsilon)
 
 
 def shannon_entropy_loss(
@@ -45,13 +34,15 @@ def shannon_entropy_loss(
     activation: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid,
     epsilon: float = 1e-5,
 ) -> torch.Tensor:
-    """-sum_c p log(p + eps), p = activation(logits) (N,C), averaged over N (PuzzleCAM's `conf`); 0 for N = 0."""
+    """-sum_c p log(p + eps), p = activation(logits) (N,C), averaged over N (PuzzleCAM's `conf`); 0
+    for N = 0.
+    """
     p = activation(logits)
     return -(p * torch.log(p + epsilon)).sum() / max(len(logits), 1)
 
 
 def one_hot_embedding(label: Sequence[int], classes: int) -> np.ndarray:
-    """The multi-hot vector (classes,) float32 of a list of class indices; ValueError for one outside 0 .. classes-1."""
+    """The multi-hot vector (classes,) float32 of indices; ValueError outside 0 .. classes-1."""
     strange = [index for index in label if not 0 <= index < classes]
     if strange:
         raise ValueError(f"label: {strange[0]} is none of {classes} classes")
@@ -76,7 +67,9 @@ def save_model(model: nn.Module, model_path: str | Path, parallel: bool = False)
 
 
 def load_model(model: nn.Module, model_path: str | Path, parallel: bool = False) -> None:
-    """Load a state dict, with or without `module.` prefixes; UserError names the first keys that differ."""
+    """Load a state dict, with or without `module.` prefixes; UserError names the first keys that
+    differ.
+    """
     checkpoint.load_into(checkpoint.unwrap(model), checkpoint.load(Path(model_path)), model_path)
 
 
@@ -91,8 +84,9 @@ def resize_for_tensors(
     mode: str = "bilinear",
     align_corners: bool = False,
 ) -> torch.Tensor:
-    """Maps (N,C,h,w) at (N,C,*size). Half precision on a CPU is interpolated in float32 and cast back."""
-    is_half = tensors.dtype in (torch.float16, torch.bfloat16) and tensors.device.type == "cpu"
-    wide = tensors.float() if is_half else tensors
+    """Maps (N,C,h,w) at (N,C,*size). Half precision on a CPU is interpolated in float32 and cast
+    back.
+    """
+    wide = at_least_float32(tensors) if tensors.device.type == "cpu" else tensors
     corners = align_corners if mode == "bilinear" else None
     return F.interpolate(wide, size, mode=mode, align_corners=corners).to(tensors.dtype)

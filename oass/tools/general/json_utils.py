@@ -6,7 +6,7 @@ from typing import Any
 
 from common import text
 from common.aliases import one_module
-from common.checkpoint import atomic_write
+from common.files import atomic_write
 
 one_module(__name__, "oass.tools.general.json_utils")
 

@@ -1,0 +1,188 @@
+"""From settings to objects. Below this file nothing sees the argparse namespace."""
+
+import argparse
+import math
+import os
+from dataclasses import dataclass, fields
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from cavl.baselines import BASELINES
+from cavl.cifar_models import convnet, densenet, resnet
+from cavl.data import PartialData
+from cavl.data_candidates import read_candidates
+from cavl.data_input import InputFormat
+from cavl.data_labels import LabelState
+from cavl.data_resident import Images
+from cavl.method import CAVL, PartialLabelMethod
+from cavl.utils.models import LeNet, linear_model, mlp_model
+from common.aliases import one_module
+from common.cli import UserError
+from common.meter import Meter
+from common.rundir import prepare
+
+one_module(__name__, "cavl.build")
+
+HIDDEN = 500  # of the MLP, as in the reference
+DROPOUT = 0.25  # of the convnet
+
+METHODS: dict[str, type[PartialLabelMethod]] = {"cavl": CAVL, **BASELINES}
+
+
+@dataclass
+class Learner:
+    """What a training step touches, and how it trains.
+
+    model: the network without wrappers. looks_again: the update reads a second forward, after the
+    step. by_maps: it reads class activation maps.
+    """
+
+    accelerator: Accelerator
+    model: nn.Module
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    images: Images
+    labels: LabelState
+    loss: Meter
+    seed: int
+    epochs: int
+    batch_size: int
+    augment: bool
+    looks_again: bool
+    by_maps: bool
+
+
+def build_learner(
+    args: argparse.Namespace,
+    data: PartialData,
+    candidates: torch.Tensor,
+    accelerator: Accelerator,
+) -> Learner:
+    """Everything that learns, on its device, from data and candidate sets (n, K) uint8."""
+    require_full_batches(args, data, accelerator.num_processes)
+    device = accelerator.device
+    method = build_method(args)
+    model = on_device(build_model(args, data), device)
+    wrapped: nn.Module = model
+    if args.compile:
+        wrapped = torch.compile(model)  # type: ignore[assignment]  # a module, of a module
+    network, optimizer = prepare(accelerator, wrapped, build_optimizer(args, model))
+    return Learner(
+        accelerator=accelerator,
+        model=model,
+        network=network,
+        optimizer=optimizer,
+        images=Images(
+            data.train_x, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb
+        ),
+        labels=LabelState(method, candidates, accelerator),
+        loss=Meter(accelerator),
+        seed=args.seed,
+        epochs=args.ep,
+        batch_size=args.bs,
+        augment=args.augment,
+        looks_again=method.looks_again and args.cav_forward == "after",
+        by_maps=args.method == "cavl" and args.select == "cam",
+    )
+
+
+def default_dir(args: argparse.Namespace) -> str:
+    """save/DATA_MODEL_METHOD, or of a comparison save/DATA_MODEL_compare."""
+    what = "compare" if args.compare else args.method
+    return f"save/{args.ds}_{args.mo}_{what}"
+
+
+def build_method(args: argparse.Namespace) -> PartialLabelMethod:
+    """The method of -method; each field of its dataclass is the flag of the same name."""
+    method = METHODS[args.method]
+    settings = {}
+    for field in fields(method):  # type: ignore[arg-type]  # every method is a dataclass
+        settings[field.name] = getattr(args, field.name)
+    return method(**settings)
+
+
+def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
+    """The network of -mo for the data, on the CPU."""
+    return build_network(args.mo, InputFormat.of(data), ds=args.ds, depth=args.depth)
+
+
+def build_network(name: str, takes: InputFormat, *, ds: str, depth: int) -> nn.Module:
+    """The network `name` (-mo) for an input; UserError names the models that can take it.
+
+    ds: the data set, for that message. depth: of a resnet.
+    """
+    shape = takes.shape
+    k = takes.num_classes
+    size = math.prod(shape)
+    if name in ("convnet", "resnet", "densenet") and len(shape) != 3:
+        raise UserError(f"-mo {name} takes images, {ds} has {size} features: use linear or mlp")
+    if name == "convnet" and min(shape[1:]) < 28:
+        problem = f"-mo convnet takes images from 28x28 on, {ds} is {shape}"
+        raise UserError(f"{problem}: use another model")
+    if name == "lenet" and shape != (1, 28, 28):
+        others = "linear, mlp, convnet, resnet or densenet"
+        raise UserError(f"-mo lenet takes 1x28x28, {ds} is {shape}: use {others}")
+    makers = {
+        "linear": lambda: linear_model(size, k),
+        "mlp": lambda: mlp_model(size, HIDDEN, k),
+        "lenet": lambda: LeNet(k),
+        "convnet": lambda: convnet.Cnn(shape[0], k, DROPOUT),
+        "resnet": lambda: resnet(depth=depth, num_classes=k, in_channels=shape[0]),
+        "densenet": lambda: densenet(num_classes=k, in_channels=shape[0]),
+    }
+    return makers[name]()
+
+
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """The network on a device, its weights channels-last (README, speed)."""
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def require_full_batches(args: argparse.Namespace, data: PartialData, processes: int) -> None:
+    """UserError where a process gets a batch of one image that the convnet's BatchNorm cannot take.
+
+    Its last map is one pixel for 28x28, so that a single image leaves one value a channel.
+    """
+    if args.mo != "convnet" or data.train_x.shape[-1] >= 32:
+        return
+    n = len(data.train_x)
+    batch = args.bs * processes
+    smallest = (n % batch or batch) // processes
+    if smallest >= 2:
+        return
+    problem = "a single image a batch"
+    if args.bs > 1:
+        problem = f"the last batch of {n} images leaves a single one"
+    raise UserError(
+        f"-bs {args.bs}: {problem}, which convnet cannot normalise at 28x28; choose another size"
+    )
+
+
+def require_fitting(args: argparse.Namespace, data: PartialData) -> None:
+    """UserError where network, batches or sets do not fit the data, before a folder is touched."""
+    with torch.device("meta"):  # takes no memory and draws no random numbers
+        build_model(args, data)
+    require_full_batches(args, data, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    if args.partial_type == "file":
+        read_candidates(args.partial_file, len(data.train_y), data.num_classes)
+
+
+def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam (L2 in the gradient, not AdamW) or SGD with momentum 0.9."""
+    weights = model.parameters()
+    if args.op == "adam":
+        return torch.optim.Adam(weights, lr=args.lr, weight_decay=args.wd, fused=True)
+    return torch.optim.SGD(weights, lr=args.lr, weight_decay=args.wd, momentum=0.9, fused=True)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, epoch: int, *, lr: float, schedule: str, epochs: int
+) -> float:
+    """Set and return an epoch's rate: constant, or lr (1 + cos(pi epoch / epochs)) / 2."""
+    if schedule == "cosine":
+        lr = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr

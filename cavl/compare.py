@@ -1,0 +1,87 @@
+"""Many runs from one command: the folds of a .mat set, seeds, methods side by side."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from cavl.build import default_dir
+from cavl.data import PartialData
+from cavl.figures import draw_comparison
+from common.aliases import one_module
+from common.compare import child_of, run_each
+
+one_module(__name__, "cavl.compare")
+
+HEADLINE = "test_accuracy_last10_mean"
+
+TrainOne = Callable[[argparse.Namespace], dict[str, float | None]]
+
+
+def is_wanted(args: argparse.Namespace, data: PartialData) -> bool:
+    """Whether the command asks for more than one run."""
+    all_folds = data.has_folds and args.fold is None
+    return args.compare is not None or args.seeds is not None or all_folds
+
+
+def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argparse.Namespace]:
+    """The settings of each run: methods x seeds x folds."""
+    folds: list[int | None] = [args.fold]
+    if data.has_folds and args.fold is None:
+        folds = list(range(args.folds))
+    runs = []
+    for method in args.compare or [args.method]:
+        for seed in args.seeds or [args.seed]:
+            for fold in folds:
+                name = f"{method}-seed{seed}"
+                if fold is not None:
+                    name = f"{name}-fold{fold}"
+                settings = {"method": method, "seed": seed, "fold": fold}
+                runs.append(child_of(args, folder / name, compare=None, seeds=None, **settings))
+    return runs
+
+
+def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dict[str, float]:
+    """Run everything `plan` lists, print and save the table; METHOD_mean and METHOD_std of it.
+
+    No table, and {}, where --max_steps cut a run.
+    """
+
+    def columns(child: argparse.Namespace) -> dict[str, object]:
+        fold = -1 if child.fold is None else child.fold
+        return {"method": child.method, "seed": child.seed, "fold": fold}
+
+    parent, frame = run_each(
+        args, default_dir(args), lambda folder: plan(args, data, folder), train, columns
+    )
+    if parent.stopped:
+        return {}
+
+    groups = frame.groupby("method", sort=False)
+    table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
+    table["disambiguation"] = groups["disambiguation"].mean().to_numpy(float)
+    parent.print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    if parent.is_main:
+        draw_comparison(parent.figure("compare"), _measurements(plan(args, data, parent.folder)))
+
+    summary = {}
+    for _, row in table.iterrows():
+        summary[f"{row['method']}_mean"] = row["mean"]
+        summary[f"{row['method']}_std"] = row["std"]
+    parent.finish(runs=len(frame), offline_sample=data.is_sample, **summary)
+    return summary
+
+
+def _measurements(runs: list[argparse.Namespace]) -> list[pd.DataFrame]:
+    """What each run measured, a line a split and epoch; without damaged or missing files."""
+    tables = []
+    for child in runs:
+        file = child.output_dir / "metrics.jsonl"
+        try:
+            table = pd.read_json(file, lines=True)
+            tables.append(table[["split", "epoch", "accuracy"]].assign(method=child.method))
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"{file}: cannot be read ({type(error).__name__})"
+            print(f"{problem}; the figure goes without it", flush=True)
+    return tables

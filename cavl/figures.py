@@ -1,0 +1,148 @@
+"""Pictures: candidates and their class activation maps, curves of a run and of a comparison."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from cavl.data_resident import Images
+from cavl.method import CavKind, activation_area, class_activation_value
+from common.aliases import one_module
+from common.cam import normalize_scoremap, overlay
+from common.modes import evaluating
+from common.plots import save_curves, save_grid
+from common.run import Run
+
+one_module(__name__, "cavl.figures")
+
+ZOOM = 4  # screen pixels an image pixel
+
+
+class Row(NamedTuple):
+    """Pictures side by side, and the title over each."""
+
+    pictures: list[np.ndarray]
+    titles: list[str]
+
+
+class CandidateMaps:
+    """Logits, maps, CAV and probabilities of a batch x (B, ...) float32, and their pictures."""
+
+    @torch.inference_mode()
+    def __init__(self, model: nn.Module, x: torch.Tensor, cav: CavKind) -> None:
+        with evaluating(model):
+            self.outputs, self.maps = model.class_activation_maps(x)  # type: ignore[operator]
+        self.areas = activation_area(self.maps)
+        self.p = self.outputs.softmax(1)
+        self.values = class_activation_value(self.outputs, cav)
+        self.pictures = [_picture(image) for image in x]
+
+    def row(self, i: int, classes: Iterable[int], name: str, true: int | None = None) -> Row:
+        """Image i, then each class's map under area, CAV and probability; * is the true label."""
+        row = Row([self.pictures[i]], [_as_title(name)])
+        for k in classes:
+            score_map = normalize_scoremap(self.maps[i, k].float().cpu().numpy(), "max")
+            star = "*" if k == true else ""
+            values = f"CAV {self.values[i, k]:.2f} p {self.p[i, k]:.2f}"
+            row.pictures.append(overlay(self.pictures[i], score_map))
+            row.titles.append(f"{k}{star} area {self.areas[i, k]}\n{values}")
+        return row
+
+
+def _as_title(name: str) -> str:
+    """The name of a file as matplotlib draws it: no formula between two dollars, no half of a pair
+    of surrogates.
+    """
+    return name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
+
+
+def _picture(image: torch.Tensor) -> np.ndarray:
+    """A network input (C, H, W), its range stretched, as (ZOOM H, ZOOM W, 3) uint8."""
+    pixels = image.float().cpu().numpy().transpose(1, 2, 0)
+    coloured = np.repeat(pixels, 3 // pixels.shape[2], 2)
+    picture = (255 * normalize_scoremap(coloured)).astype(np.uint8)
+    return np.kron(picture, np.ones((ZOOM, ZOOM, 1), np.uint8))
+
+
+def save_rows(path: Path, rows: list[Row]) -> None:
+    """Draw rows of `CandidateMaps.row` into a PNG."""
+    pictures = [row.pictures for row in rows]
+    titles = [row.titles for row in rows]
+    suptitle = "candidates and their class activation maps (* true label)"
+    save_grid(path, pictures, titles, suptitle=suptitle)
+
+
+def draw_cams(
+    path: Path,
+    model: nn.Module,
+    images: Images,
+    candidates: torch.Tensor,
+    true_labels: torch.Tensor,
+    *,
+    count: int,
+    cav: CavKind,
+) -> None:
+    """The candidates of the first `count` training images, and their maps."""
+    index = torch.arange(min(count, len(images)), device=images.device)
+    maps = CandidateMaps(model, images[index], cav)
+    rows = []
+    for i in index.tolist():
+        listed = candidates[i].nonzero().flatten().tolist()
+        rows.append(maps.row(i, listed, f"sample {i}", int(true_labels[i])))
+    save_rows(path, rows)
+
+
+def draw_learning_curves(run: Run, title: str) -> None:
+    """figures/curves.png, accuracies over the epochs, and with -selection_curve selection.png."""
+    test = run.values("test", "accuracy")
+    if test:
+        curves = {"test": test, "train (true labels)": run.values("train", "accuracy")}
+        disambiguation = run.values("train", "disambiguation")
+        if None not in disambiguation:
+            curves["disambiguation"] = disambiguation
+        save_curves(run.figure("curves"), curves, xlabel="epoch", ylabel="accuracy", title=title)
+
+    rules = selection_rules(run)
+    if rules:
+        curves = {rule: run.values("selection", rule) for rule in rules}
+        save_curves(
+            run.figure("selection"),
+            curves,
+            xlabel="epoch",
+            ylabel="share of samples",
+            title="which rule picks the true label inside S",
+        )
+
+
+def selection_rules(run: Run) -> list[str]:
+    """The rules that -selection_curve measured in this run."""
+    lines = [line for line in run.lines if line["split"] == "selection"]
+    if not lines:
+        return []
+    return [name for name in lines[0] if name not in ("step", "epoch", "split")]
+
+
+def draw_comparison(path: Path, measured: list[pd.DataFrame]) -> None:
+    """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one
+    standard deviation.
+
+    measured: a table a run, with the columns split, epoch, accuracy, method.
+    """
+    if not measured:
+        return
+    lines = pd.concat(measured)
+    epochs = lines[lines.split == "test"].groupby(["method", "epoch"], sort=False).accuracy
+    means = _by_method(epochs.mean())
+    deviations = _by_method(epochs.std().fillna(0.0))
+    save_curves(path, means, xlabel="epoch", ylabel="test accuracy", spread=deviations)
+
+
+def _by_method(values: pd.Series) -> dict[str, list[float]]:
+    curves = {}
+    for method, own in values.groupby("method", sort=False):
+        curves[str(method)] = own.tolist()
+    return curves

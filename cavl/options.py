@@ -1,0 +1,245 @@
+"""The flags of main.py, the reference's names and defaults with ours beside them, and what the user
+set.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cavl.options_datasets import DATA_SETS, locate_dataset
+from cavl.options_rules import DEEPEST, MAP_MODELS, OWN_KINDS, OWN_SETS, RELEASED, require_sense
+from common.aliases import one_module
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    folder_path,
+    number,
+    parse_given,
+    readable_file,
+    seed_list,
+    settle,
+    whole,
+)
+from common.locate import Location
+from common.text import expanded, require_file
+
+one_module(__name__, "cavl.options")
+
+_BASELINES = sorted(file.stem for file in Path(__file__).parent.glob("baselines/[a-z]*.py"))
+METHODS = ("cavl", *_BASELINES)
+MODELS = ("linear", "mlp", "lenet", *MAP_MODELS)
+PARTIAL_TYPES = ("uss", "uss_exact", "fps", "case", "instance", "file")
+LARGEST = 1_000_000_000  # epochs, and images of a batch
+
+# Defaults on the drawn samples: a run of seconds on two CPU cores.
+SAMPLE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "idx": {"ep": 60},
+    "cifar": {"ep": 12, "mo": "resnet", "depth": 8, "lr": 3e-3, "bs": 32},
+    "plcifar": {"ep": 12, "mo": "resnet", "depth": 8},
+    "mat": {"ep": 60, "folds": 3},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What parsing found: every setting, the names of those that the user gave, and where the data
+    are.
+    """
+
+    args: argparse.Namespace
+    given: frozenset[str]
+    location: Location
+
+
+def parse(argv: Sequence[str] | None = None) -> Settings:
+    """Parse, find the data, and check; UserError, or exit status 2, on a bad value.
+
+    What the user gave wins over what other flags imply, and that over the sample's defaults.
+    """
+    defaults, given = parse_given(build_parser, argv)
+    asked = settle(defaults, given)
+    if asked.sample and asked.data_dir is not None:
+        raise UserError(f"--sample and --data_dir {asked.data_dir}: give one of the two")
+
+    location = locate_dataset(asked.ds, asked.data_dir, want_sample=asked.sample)
+    sample_defaults: dict[str, Any] = {}
+    if location.is_sample:
+        sample_defaults = SAMPLE_DEFAULTS[DATA_SETS[asked.ds].kind]
+    args = settle(defaults, given, sample_defaults, _implied(asked))
+    require_sense(args, frozenset(given))
+    return Settings(args, frozenset(given), location)
+
+
+def _implied(args: argparse.Namespace) -> dict[str, str]:
+    """What some flags say about others."""
+    implied = dict(RELEASED) if args.released else {}
+    if args.partial_file is not None:
+        implied["partial_type"] = "file"
+    if args.ca is not None:
+        implied["partial_type"] = "case"
+    elif args.partial_type == "case":
+        implied["ca"] = "03"
+    if DATA_SETS[args.ds].kind in OWN_KINDS:
+        implied["partial_type"] = OWN_SETS
+    return implied
+
+
+# ---- the flags -----------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with the reference's defaults; every flag takes one dash or two."""
+    description = "CAVL: partial-label learning by class activation value."
+    parser = OneLineParser(prog="main.py", description=description)
+    _add_data(parser.add_argument_group("data"))
+    _add_method(parser.add_argument_group("method"))
+    _add_training(parser.add_argument_group("model and optimisation"))
+    _add_report(parser.add_argument_group("report"))
+    add_shared_flags(parser, skip_corrupt=False)
+    return parser
+
+
+def _add(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
+    """A flag under one dash and two."""
+    group.add_argument(f"-{name}", f"--{name}", dest=name, **kwargs)
+
+
+def _switch(group: argparse._ArgumentGroup, name: str, help: str) -> None:
+    _add(group, name, action="store_true", help=help)
+
+
+def _choice(
+    group: argparse._ArgumentGroup, name: str, choices: Sequence[str], default: str, help: str
+) -> None:
+    _add(group, name, choices=tuple(choices), default=default, help=help)
+
+
+def _add_data(g: argparse._ArgumentGroup) -> None:
+    def value(name: str, kind: Any, default: object, help: str) -> None:
+        _add(g, name, type=kind, default=default, help=help)
+
+    cases = ("01", "02", "03", "04")
+    law = "law of the candidate sets S_i; with -ca case, with -partial_file file; "
+    own = ".mat and plcifar10 have their own sets"
+
+    _choice(g, "ds", list(DATA_SETS), "mnist", "data set")
+    value("data_dir", Path, None, "root of the data sets (else $WSL_DATA_DIR, else ./data)")
+    _choice(g, "partial_type", PARTIAL_TYPES, "uss", law + own)
+    value("q", number(0, below=1), 0.5, "fps: probability of each false candidate")
+    _add(g, "ca", choices=cases, default=None, help="flip matrix; implies -partial_type case")
+    value("rate", number(above=0), None, "instance: strength (0.4; 0.04 from 100 classes on)")
+    value("oracle", readable_file, None, "instance: checkpoint of a model trained on clean labels")
+    value("partial_file", readable_file, None, "file: .npy/.npz matrix (n,K) of 0/1")
+    value("fold", whole(0), None, ".mat data: this fold only, 0-based (default: all)")
+    value("folds", whole(2), 10, ".mat data: number of folds")
+    rows = ("train", "all", "none")
+    _choice(g, "standardize", rows, "train", ".mat data: rows of mean and std")
+    _switch(g, "augment", "flip and 4-pixel crop, on the device")
+    value("resident_gb", number(0), 8.0, "images above this size stay on the host")
+
+
+def _add_method(g: argparse._ArgumentGroup) -> None:
+    def value(name: str, kind: Any, default: object, help: str) -> None:
+        _add(g, name, type=kind, default=default, help=help)
+
+    kinds = ("logit", "softmax", "grad")
+    soft = "soft selection: C = softmax(CAV / temperature) over S"
+
+    _choice(g, "method", METHODS, "cavl", "rule of the confidence table C")
+    _choice(g, "cav", kinds, "logit", "output that enters the CAV")
+    _choice(g, "mask", ("candidates", "product"), "candidates", "product: as released")
+    value("smoothing", number(0, below=1), 0.0, "label smoothing of the selected label")
+    value("temperature", number(above=0), None, soft)
+    moments = ("after", "before")
+    _choice(g, "cav_forward", moments, "after", "second forward after the step, or none")
+    _choice(g, "select", ("cav", "cam"), "cav", "select by CAV or by the area of the CAM")
+    value("warmup", _warmup, 0, "epochs without selection, or auto")
+    value("lw_weight", number(0), 2.0, "lws: weight of the non-candidates")
+    value("lw_weight0", number(0), 1.0, "lws: weight of the candidates")
+    _switch(g, "released", "preset: mask product, cav_forward after, partial_type uss")
+
+
+def _add_training(g: argparse._ArgumentGroup) -> None:
+    def value(name: str, kind: Any, default: object, help: str) -> None:
+        _add(g, name, type=kind, default=default, help=help)
+
+    _choice(g, "mo", MODELS, "mlp", "model")
+    value("depth", whole(high=DEEPEST), 32, "resnet: depth (6n+2)")
+    value("lr", number(above=0), 1e-3, "learning rate")
+    value("wd", number(0), 1e-3, "weight decay (L2 in the gradient)")
+    value("bs", whole(1, LARGEST), 64, "batch size of each process")
+    value("ep", whole(1, LARGEST), 250, "epochs")
+    _choice(g, "op", ("sgd", "adam"), "adam", "optimiser; sgd has momentum 0.9")
+    _choice(g, "schedule", ("none", "cosine"), "none", "learning-rate schedule")
+    value("gpu", str, "0", "index of the GPU; ignored without CUDA")
+    _switch(g, "compile", "torch.compile the model")
+
+
+def _add_report(g: argparse._ArgumentGroup) -> None:
+    images = "training images whose candidate CAMs are drawn, up to 200"
+    curve = (
+        "training images on which the curve of how often CAM, CAV and output pick the true label"
+    )
+    each = " is measured each epoch; 0: none"
+    side = "run these methods side by side"
+    seeds = "run these seeds; with -compare each method"
+    corrupt = "accepted for all five; these sets hold no image files"
+
+    _add(g, "cam_vis", type=whole(0, 200), default=0, help=images)
+    _add(g, "selection_curve", type=whole(0), default=0, metavar="N", help=curve + each)
+    _add(g, "compare", type=_method_list, default=None, metavar="A,B", help=side)
+    _add(g, "seeds", type=seed_list, default=None, metavar="0,1,2", help=seeds)
+    g.add_argument("--skip_corrupt", action="store_true", help=corrupt)
+
+
+def _method_list(text: str) -> list[str]:
+    names = text.split(",")
+    for place, name in enumerate(names):
+        if name not in METHODS:
+            known = ", ".join(METHODS)
+            raise argparse.ArgumentTypeError(f"unknown method {name!r}, choose from {known}")
+        if name in names[:place]:
+            raise argparse.ArgumentTypeError(f"{name} stands there twice")
+    return names
+
+
+def _warmup(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be at least 0 or 'auto', not {text!r}")
+
+
+# ---- explain.py ----------------------------------------------------------------------------------
+
+
+def parse_explain(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of explain.py: run, image, candidates, out; UserError where a path cannot be."""
+    what = "Why this label: class activation maps of your own picture under a trained network."
+    parser = OneLineParser(prog="explain.py", description=what)
+    listed = "classes (default: five likeliest)"
+    figure = "the figure, a PNG (default: RUN/figures/explain.png)"
+    parser.add_argument("--run", type=folder_path, required=True, help="run directory of main.py")
+    parser.add_argument("--image", type=expanded, required=True, help="a picture file")
+    parser.add_argument("--candidates", type=whole(), nargs="+", default=None, help=listed)
+    parser.add_argument("--out", type=Path, default=None, help=figure)
+    args = parser.parse_args(argv)
+
+    require_file(args.image)
+    args.out = expanded(args.out or args.run / "figures" / "explain.png")
+    _require_writable(args.out, args.image)
+    return args
+
+
+def _require_writable(out: Path, image: Path) -> None:
+    """UserError where the figure cannot be the file `out`."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the figure is a PNG; give a name that ends in .png")
+    if out.exists() and not out.is_file():
+        raise UserError(f"--out {out}: is no file; name one")
+    if out.exists() and out.samefile(image):
+        raise UserError(f"--out {out}: is the picture itself; give another name")

@@ -1,0 +1,153 @@
+"""Tables, files and console lines of a run: functions that take what they print."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cavl.data_labels import LabelState
+from cavl.figures import selection_rules
+from common import checkpoint
+from common.aliases import one_module
+from common.run import Run
+
+one_module(__name__, "cavl.report")
+
+
+def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run: Run) -> None:
+    """Print the mean size, and a warning for full or singleton matrices and true labels outside
+    their sets.
+    """
+    sizes = candidates.sum(1)
+    num_classes = candidates.shape[1]
+    run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {num_classes} classes")
+
+    of_true_label = candidates[torch.arange(len(candidates)), true_labels]
+    outside = (of_true_label == 0).nonzero().flatten().tolist()
+    if outside:
+        rows = f"{len(outside)} rows (noisy partial labels), the first are {outside[:5]}"
+        run.print(f"warning: the true label is not a candidate in {rows}")
+    if int(sizes.max()) == 1:
+        run.print("warning: every set holds one label: this is ordinary supervised learning")
+    if int(sizes.min()) == num_classes:
+        run.print("warning: every set is full: there is nothing to learn from")
+
+
+def save_candidates(candidates: torch.Tensor, run: Run) -> None:
+    """Write candidates.npy, once it is sure that the run goes on."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, candidates.numpy())
+
+    if run.is_main:
+        checkpoint.atomic_save(run.folder / "candidates.npy", write)
+
+
+def log_start(
+    run: Run, train_accuracy: float, test_accuracy: float, candidates: torch.Tensor
+) -> None:
+    """Accuracies before the first step (README, deviations: starting accuracy)."""
+    run.log(
+        "start",
+        train_accuracy=train_accuracy,
+        test_accuracy=test_accuracy,
+        mean_candidates=_mean_size(candidates),
+    )
+    run.print(f"before training: Tr Acc {train_accuracy:.4f}  Te Acc {test_accuracy:.4f}")
+
+
+def print_epoch(run: Run, epochs: int) -> None:
+    """One line an epoch that greps well; the names are those of metrics.jsonl."""
+    train = run.lines[-2]
+    test = run.lines[-1]
+    done = run.progress.epoch + 1
+    minutes_left = (epochs - done) * run.progress.seconds / done / 60
+    disambiguation = "-"
+    if train["disambiguation"] is not None:
+        disambiguation = f"{train['disambiguation']:.4f}"
+    run.print(
+        f"epoch {done}/{epochs}  loss {train['loss']:.4f}  lr {train['lr']:.2g}  "
+        f"Tr Acc {train['accuracy']:.4f}  Te Acc {test['accuracy']:.4f}  "
+        f"disambiguation {disambiguation}  "
+        f"{run.images_per_second() or 0.0:.0f} images/s  {minutes_left:.1f} min left"
+    )
+
+
+def summary_of(
+    run: Run, labels: LabelState, true_labels: torch.Tensor, *, is_sample: bool
+) -> dict[str, float | None]:
+    """The numbers of summary.json.
+
+    Accuracies are fractions, None where there is no such measure.
+    """
+    test = run.values("test", "accuracy")
+    summary = {
+        "test_accuracy_last10_mean": last_mean(run),
+        "test_accuracy_final": _last(run, "test", "accuracy"),
+        "test_accuracy_best_oracle": max(test, default=None),  # chosen on the test set: optimistic
+        "train_accuracy_final": _last(run, "train", "accuracy"),
+        "disambiguation": labels.disambiguation(true_labels),
+        "covering_rate": _last(run, "train", "covering_rate"),
+        "approximated_accuracy": _last(run, "train", "approximated_accuracy"),
+        # None without candidate sets of the test part:
+        "test_covering_rate": _last(run, "test", "covering_rate"),
+        "test_approximated_accuracy": _last(run, "test", "approximated_accuracy"),
+        "mean_candidates": _mean_size(labels.candidates),
+        "epochs": len(test),
+        "offline_sample": is_sample,
+    }
+    for rule in selection_rules(run):  # how often it picked the true label, with -selection_curve
+        rates = run.values("selection", rule)
+        summary[f"selection_{rule}_first"] = rates[0]
+        summary[f"selection_{rule}_final"] = rates[-1]
+    return summary
+
+
+def last_mean(run: Run) -> float | None:
+    """The headline: the mean of the test accuracies of the last ten epochs, or of all where there
+    are fewer.
+    """
+    last = run.values("test", "accuracy")[-10:]
+    if not last:
+        return None
+    return sum(last) / len(last)
+
+
+def print_headline(run: Run, name: str) -> None:
+    """The last line of a run."""
+    mean = last_mean(run)
+    epochs = min(10, len(run.values("test", "accuracy")))
+    if mean is not None:
+        run.print(f"{name}: test accuracy, mean of the last {epochs} epochs: {mean:.4f}")
+
+
+def export_selected(
+    path: Path, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor
+) -> None:
+    """selected.csv: index, candidates, the label with the largest belief (n, K), that belief, the
+    true label.
+    """
+    value, selected = belief.max(1)
+    _, classes = candidates.nonzero(as_tuple=True)
+    ends = np.cumsum(candidates.sum(1).tolist())
+    names = np.split(classes.cpu().numpy().astype(str), ends[:-1])
+    columns = {
+        "index": range(len(selected)),
+        "candidates": [" ".join(part) for part in names],
+        "selected": selected.tolist(),
+        "confidence": value.cpu().numpy().round(6),
+        "true_label": true_labels.tolist(),
+    }
+    table = pd.DataFrame(columns)
+    checkpoint.atomic_save(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def _mean_size(candidates: torch.Tensor) -> float:
+    return candidates.sum(1).float().mean().item()
+
+
+def _last(run: Run, split: str, metric: str) -> float | None:
+    values = run.values(split, metric)
+    return values[-1] if values else None

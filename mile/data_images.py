@@ -1,0 +1,85 @@
+"""How a picture becomes the network's input.
+
+Cropping, resizing, and the normalisation of ImageNet.
+"""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from common.aliases import one_module
+
+one_module(__name__, "mile.data_images")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LONG = 16  # sides in a ratio up to here are resized whole
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+def short_side(protocol: str, model: str) -> int:
+    """The side to which pictures are resized before a crop of 224 pixels.
+
+    232 for the unofficial resnet50.
+    """
+    return 232 if protocol == "unofficial" and model == "resnet50" else 256
+
+
+def train_transform(size: int, *, normalized: bool = False) -> Transform:
+    """Image -> (3,S,S): random resized crop and flip. uint8 0..255; `normalized`: float32."""
+    steps = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    return _compose(steps, normalized)
+
+
+def eval_transform(size: int, short: int = 256, *, normalized: bool = False) -> Transform:
+    """Image -> (3,S,S): the shorter side to short/224 of S, bilinear and antialiased; the centre.
+
+    uint8 0..255, to be normalised on the device; `normalized`: float32. Of very long pictures the
+    middle part is resized.
+    """
+    resize = v2.Resize(round(size * short / 224), antialias=True)
+    return _compose([_middle_of_long, resize, v2.CenterCrop(size)], normalized)
+
+
+def _middle_of_long(image: Image.Image) -> Image.Image:
+    """The middle of a picture whose long side is more than LONG times the other.
+
+    Others as they are.
+
+    The centre crop keeps a square, and 9000x2 pixels would first become 1,152,000x256.
+    """
+    short = min(image.size)
+    long = max(image.size)
+    if long <= LONG * short:
+        return image
+
+    kept = LONG * short + (long - LONG * short) % 2  # the centre stays between the same pixels
+    start = (long - kept) // 2
+    if image.width == long:
+        return image.crop((start, 0, start + kept, short))
+    return image.crop((0, start, short, start + kept))
+
+
+def _compose(steps: list[Callable], normalized: bool) -> Transform:
+    steps = [*steps, v2.PILToTensor()]
+    if normalized:
+        steps.append(v2.ToDtype(torch.float32, scale=True))
+        steps.append(v2.Normalize(IMAGENET_MEAN, IMAGENET_STD))
+    return v2.Compose(steps)
+
+
+def normalize(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels 0..255, (K,S,S) grey or (K,3,S,S), as the network's input (K,3,S,S) float32.
+
+    (x/255 - mean) / std, one affine map a channel, each written straight to its place.
+    """
+    x = pixels.float()
+    out = x.new_empty(len(x), 3, *x.shape[-2:])
+    for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        channel = x if x.ndim == 3 else x[:, c]
+        offset = x.new_full((), -mean / std)
+        torch.add(offset, channel, alpha=1 / (255 * std), out=out[:, c])
+    return out

@@ -1,0 +1,53 @@
+"""The predicted sets and their counts, faster on a CPU; equal to method.py's by test.
+
+There NumPy compares eight times as fast as torch and finds maxima nine times as fast, and eight
+truth values are added at a time, eighty times as fast. `benchmarks/bench_mile.py --only metrics`
+measures what that gives together.
+"""
+
+import torch
+
+from mile import method
+from mile.method import Overlap
+
+
+def argmax(values: torch.Tensor) -> torch.Tensor:
+    """The place (N,) int64 of the highest value of each row of (N,C), the lowest on ties."""
+    if values.device.type != "cpu":
+        return values.argmax(1)
+    return torch.from_numpy(values.numpy().argmax(1))
+
+
+def set_at(p: torch.Tensor, rho: float, top: torch.Tensor, protocol: str) -> torch.Tensor:
+    """method.set_at: the classes with p_c > rho, bool (N,C); authors: and the top class."""
+    if p.device.type != "cpu":
+        return method.set_at(p, rho, top, protocol)
+    chosen = torch.from_numpy(p.numpy() > rho)
+    if protocol == "unofficial":
+        return chosen
+    return chosen.scatter_(1, top[:, None], True)
+
+
+def prediction_set(
+    logits: torch.Tensor, rho: float, schema: str, protocol: str, top: torch.Tensor
+) -> torch.Tensor:
+    """method.prediction_set: the predicted label sets A, bool (N,C)."""
+    if schema == "softmax" and protocol == "authors":
+        return method.prediction_set(logits, rho, schema, protocol, top)
+    return set_at(method.probabilities(logits, schema), rho, top, protocol)
+
+
+def overlap_of(predicted: torch.Tensor, real: torch.Tensor, top: torch.Tensor) -> Overlap:
+    """method.overlap_of: the sizes of A, R and what they share; whether the top class is in R."""
+    top_is_true = real.gather(1, top[:, None])[:, 0]
+    return Overlap(count(predicted), count(real), count(predicted & real), top_is_true)
+
+
+def count(mask: torch.Tensor) -> torch.Tensor:
+    """True entries (N,) int64 of each row of a bool mask (N,C)."""
+    n, c = mask.shape
+    if mask.device.type != "cpu" or n == 0 or c % 8 or c > 8 * 255:
+        return mask.sum(1)
+    # Eight bytes are one integer. No byte overflows into its neighbour, for c / 8 <= 255.
+    words = mask.contiguous().view(torch.int64).sum(1)
+    return words.view(torch.uint8).view(n, 8).sum(1)

@@ -1,0 +1,360 @@
+"""The flags, and what the user set: the class's attributes, the flags, a weight file, the sample.
+
+Nothing here imports torch, so that --help, a mistyped flag and a missing path are answered at once.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.aliases import one_module
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    parse_given,
+    seed_list,
+    settle,
+)
+from common.locate import LINE
+from mile.config import config
+from mile.data_location import Located, locate_data
+from mile.options_table import (
+    GROUPS,
+    PATHS,
+    PRESETS,
+    SAMPLE_DEFAULTS,
+    SETTINGS,
+    SHOWN,
+    problem_of,
+)
+
+one_module(__name__, "mile.options")
+
+# The settings that act in the imitation phase alone.
+MILE_SETTINGS: tuple[str, ...] = ("k_t", "k_s", "warmup", "rho_start", "rho_cover")
+MILE_SETTINGS += ("threshold_on", "student_init", "keep_ground_truth")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the weight file of an evaluation says of itself."""
+
+    settings: Mapping[str, Any]  # those of options_table.COMPARABLE that it names
+    classes: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for, and what parsing found."""
+
+    args: argparse.Namespace  # every setting and flag
+    given: frozenset[
+        str
+    ]  # those that the user set: flags, and attributes that differ from the delivered
+    data: Located
+    trained: Trained
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user set, before data are looked for."""
+
+    defaults: Mapping[str, Any]  # of every flag
+    values: Mapping[str, Any]  # what was set
+    flags: frozenset[str]  # the names of those that were set by a flag
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of all that was set."""
+        return frozenset(self.values)
+
+    def settle(self, *layers: Mapping[str, Any]) -> argparse.Namespace:
+        """The settings: defaults, the layers, a later one over an earlier, then what the user set.
+
+        What is None takes the protocol's value, and eval_rho that of rho.
+        """
+        args = settle(self.defaults, self.values, *layers)
+        vars(args).pop("_given", None)
+        for name, preset in PRESETS.items():
+            if getattr(args, name) is None:
+                setattr(args, name, preset[args.protocol])
+        if args.eval_rho is None:
+            args.eval_rho = args.rho
+        return args
+
+
+def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
+    """Every setting as a flag; its default an attribute of `defaults`, else the delivered one."""
+    parser = OneLineParser(prog="MILe.py", description="MILe: multi-label iterated learning.")
+    for title, entries in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name, entry in entries.items():
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+            text = entry.meaning
+            if entry.kind is not bool:
+                kind = {"type": entry.kind, "choices": entry.allowed.choices}
+                if entry.allowed.bounds and not entry.allowed.choices:
+                    text = f"{entry.meaning}; {entry.allowed.bounds}"
+            default = getattr(defaults, name, entry.default)
+            group.add_argument(f"--{name}", default=default, help=text, **kind)
+    _add_run_flags(parser)
+    add_shared_flags(parser)
+    return parser
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("more than one run, or less")
+    group.add_argument(
+        "--compare",
+        default=None,
+        metavar="A,B",
+        help="run these schemas with equal steps, one table",
+    )
+    group.add_argument(
+        "--seeds",
+        type=seed_list,
+        default=None,
+        metavar="0,1,2",
+        help="run these seeds (with --compare: of each)",
+    )
+    group.add_argument(
+        "--eval_only",
+        action="store_true",
+        help="evaluate --pretrained, train nothing; size, schema, thresholds are those that the"
+        " weights say, unless given",
+    )
+    group.add_argument(
+        "--export_labels",
+        action="store_true",
+        help="at the end write the training set's label sets",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="MILe: collapsed pseudo labels are an error"
+    )
+
+
+def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) -> Settings:
+    """The settings of a run, and where its data lie; `say` is told what was chosen for the user.
+
+    argv is None: the command line. A bad value ends the program with one line and status 2.
+    UserError
+    where a given path does not hold the data set, and for a setting that could not act.
+    """
+    choices = choose(config, argv)
+    trained = trained_with(choices.settle())
+    args = choices.settle(trained.settings)
+    if "model" in choices.given:
+        require_fitting_model(args)
+    _require_one_source(args, choices.flags)
+    data = locate_data(
+        args.dataset,
+        data_path=args.data_path,
+        val_path=args.val_path,
+        real_path=args.real_path,
+        mnist_path=args.mnist_path,
+        given=choices.given,
+        want_sample=args.sample,
+    )
+
+    if data.is_sample and args.dataset in SAMPLE_DEFAULTS:
+        layer = _sample_layer(args.dataset, choices.given)
+        args = choices.settle(layer, trained.settings)
+        taken = layer.keys() - choices.given - trained.settings.keys()
+        values = [f"{name} {layer[name]}" for name in SHOWN if name in taken]
+        if values:
+            shown = ", ".join(values)
+            say(textwrap.fill(f"the sample's own settings, where none are set: {shown}", LINE))
+    require_fitting_model(args)
+    _require_acting_settings(args, choices, say)
+    return Settings(args, choices.given, data, trained)
+
+
+def choose(source: Any, argv: Sequence[str] | None) -> Choices:
+    """What the user set.
+
+    Attributes of `source` that differ from those delivered, then the flags; checked.
+
+    A flag wins over an attribute.
+    """
+    parser = build_parser(source)
+    defaults, flags = parse_given(parser, argv)
+    edited = {}
+    for name, entry in SETTINGS.items():
+        if defaults[name] != entry.default:
+            edited[name] = defaults[name]
+    if "epoch_num" in flags:  # the flag has the last word about the length too
+        edited.pop("total_steps", None)
+        defaults["total_steps"] = 0
+    values = edited | flags
+
+    for name in SETTINGS:
+        value = values.get(name, defaults[name])
+        problem = problem_of(name, value)
+        if problem:
+            parser.error(f"{name} {value!r}: {problem}")
+    for name in PATHS:
+        if name not in values:
+            continue
+        values[name] = _expanded(name, values[name], name in flags, parser.error)
+    if values.get("compare") is not None:
+        values["compare"] = _schemas(parser, values["compare"])
+
+    choices = Choices(defaults, values, frozenset(flags))
+    for problem in contradictions(choices):
+        parser.error(problem)
+    return choices
+
+
+def _expanded(name: str, value: Any, is_flag: bool, fail: Callable[[str], None]) -> Any:
+    """A path with ~ spelled out.
+
+    `fail` is told where it is the wrong kind, or a file is not there.
+    """
+    text = str(value)
+    is_word = name == "pretrained" and text == "imagenet"
+    is_default = text == SETTINGS[name].default and not is_flag
+    if is_word or is_default:
+        return value
+    try:
+        return str(PATHS[name](text))
+    except argparse.ArgumentTypeError as error:
+        fail(f"{name}: {error}")
+        return value
+
+
+def _schemas(parser: argparse.ArgumentParser, text: str) -> list[str]:
+    """The schemas of --compare."""
+    schemas = text.split(",")
+    allowed = SETTINGS["schema"].allowed
+    unknown = [schema for schema in schemas if not allowed.holds(schema)]
+    if unknown:
+        parser.error(f"--compare {unknown[0]!r}: {allowed.bounds}")
+    if len(set(schemas)) < len(schemas):
+        parser.error(f"--compare {text}: each schema once")
+    return schemas
+
+
+def contradictions(choices: Choices) -> list[str]:
+    """Settings that exclude each other, a message each.
+
+    Of a flag and an attribute the flag has the last word.
+    """
+    flags = choices.flags
+    given = choices.given
+    args = choices.settle()
+    lengths = {"epoch_num", "total_steps"}
+    has_two_lengths = args.total_steps > 0 and lengths <= given and lengths.isdisjoint(flags)
+    wants_device = "device" in flags and args.device != "cpu"
+
+    one = "give one of the two"
+    found = [
+        (
+            {"rho_cover", "rho_start"} <= given,
+            "--rho_cover and --rho_start: rho is chosen from the data or annealed, give one",
+        ),
+        ({"compare", "schema"} <= flags, f"--schema: --compare names the schemas, {one}"),
+        ({"seeds", "seed"} <= flags, f"--seed: --seeds names the seeds, {one}"),
+        (has_two_lengths, "epoch_num and total_steps are both set: two lengths, set one"),
+        (wants_device and args.cpu, f"--device {args.device} and --cpu: {one}"),
+        (
+            args.eval_only and not args.pretrained,
+            "--eval_only: give the weights, --pretrained FILE or imagenet",
+        ),
+    ]
+    return [message for holds, message in found if holds]
+
+
+def trained_with(args: argparse.Namespace) -> Trained:
+    """What the weight file of --eval_only says of itself; reading it takes torch."""
+    if not args.eval_only or args.pretrained == "imagenet":
+        return Trained({})
+    from mile.report_weights import read
+
+    return read(args.pretrained)
+
+
+def _sample_layer(dataset: str, given: frozenset[str]) -> dict[str, Any]:
+    """The sample's own values; its fixed number of steps only where the user set no epochs."""
+    layer = dict(SAMPLE_DEFAULTS[dataset])
+    if "epoch_num" in given:
+        del layer["total_steps"]
+    return layer
+
+
+def require_fitting_model(args: argparse.Namespace) -> None:
+    """UserError where the model has another number of classes than the data set."""
+    if args.dataset == "mnist" and args.model in ("resnet18", "resnet50", "small"):
+        raise UserError(
+            f"--dataset mnist has 10 classes, --model {args.model} 1000: use resnet18-10"
+            " (or small-10)"
+        )
+    if args.dataset != "mnist" and args.model.endswith("-10"):
+        whole = args.model.removesuffix("-10")
+        raise UserError(
+            f"--model {args.model} has 10 classes for mnist: use {whole} with {args.dataset}"
+        )
+
+
+def _require_one_source(args: argparse.Namespace, flags: frozenset[str]) -> None:
+    """UserError where a path is given beside --sample, which would win without a word."""
+    for name in ("mnist_path", "data_path", "val_path"):
+        if args.sample and name in flags:
+            raise UserError(f"--sample and --{name} {getattr(args, name)}: give one of the two")
+
+
+def _require_acting_settings(
+    args: argparse.Namespace, choices: Choices, say: Callable[[str], None]
+) -> None:
+    """A flag that could do nothing in this run is an error.
+
+    An attribute, which serves other runs, is named.
+
+    k_t, k_s and epoch_num count as attributes: commands that run several schemas share them, and
+    total_steps says of itself that it takes the place of epoch_num.
+    """
+    idle = {}
+    for name, why in _idle_settings(args, choices.given).items():
+        if name in choices.given:
+            idle[name] = why
+    binding = choices.flags - {"k_t", "k_s", "epoch_num"}
+    refused = [name for name in idle if name in binding]
+    if refused:
+        raise UserError(f"--{refused[0]} {idle[refused[0]]}")
+    if idle:
+        say(textwrap.fill(f"set, but without effect here: {', '.join(idle)}", LINE))
+
+
+def _idle_settings(args: argparse.Namespace, given: frozenset[str]) -> dict[str, str]:
+    """The settings that do nothing with this data set and these schemas, and why."""
+    schemas = args.compare or [args.schema]
+    is_mnist = args.dataset == "mnist"
+    has_label_file = args.dataset in ("imagenet", "folder")
+    draws_subset = args.train_frac < 1 and not args.subset_file
+    has_steps = "total_steps" in given and args.total_steps > 0
+
+    of_mnist = ("mnist_path", "mnist_size", "mnist_redraw", "mnist_grids", "mnist_test_grids")
+    not_mnist = f"is for mnist, not {args.dataset}"
+    grids = "is for image folders; --mnist_grids N sets the number of MNIST's training grids"
+    not_mile = f"is for schema MILe, not {', '.join(schemas)}"
+    not_step = f"is for --lr_schedule step, not {args.lr_schedule}"
+    not_real = f"is for imagenet and folder, not {args.dataset}"
+    groups: list[tuple[tuple[str, ...], bool, str]] = [
+        (of_mnist, not is_mnist, not_mnist),
+        (("data_path", "val_path"), is_mnist, "is for image folders; mnist has --mnist_path"),
+        (("augment", "image_size"), is_mnist, "is for image folders; mnist has --mnist_size"),
+        (("train_frac", "subset_file", "reweight"), is_mnist, grids),
+        (("subset_seed",), not draws_subset, "is for --train_frac below 1"),
+        (("real_path",), not has_label_file, not_real),
+        (MILE_SETTINGS, "MILe" not in schemas, not_mile),
+        (("reduction", "bias_init"), schemas == ["softmax"], "is for sigmoid outputs, not softmax"),
+        (("epoch_num",), has_steps, "is another length than --total_steps"),
+        (("lr_milestones",), args.lr_schedule != "step", not_step),
+    ]
+    idle: dict[str, str] = {}
+    for names, is_idle, why in groups:
+        if is_idle:
+            idle.update(dict.fromkeys(names, why))
+    return idle

@@ -1,0 +1,232 @@
+"""From the settings to what a run is made of: data and loader, student, teacher, optimiser, losses.
+
+Below this room everything takes keywords, none the settings. Trained networks: build_trained.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch.utils.data import DataLoader
+
+from common.aliases import one_module
+from common.cli import UserError
+from common.loading import train_loader
+from common.rundir import make_accelerator
+from common.sync_bn import synchronised
+from oass.build_objective import Objective, PuzzleOptions, TilePass
+from oass.build_optimizer import PolyOptimizer
+from oass.build_pretrained import load_pretrained
+from oass.core.networks import Classifier, load_backbone
+from oass.data import TrainTransform, VOC_Dataset_For_Classification
+from oass.evaluate import Walk
+from oass.figures import PuzzlePictures
+from oass.options import Settings
+from oass.options_check import terms_of
+from oass.options_flags import WITH_TEACHER
+
+one_module(__name__, "oass.build")
+
+RELEASED_STEPS = 661  # of an epoch, whatever the batch size (README, deviations: warmup_epoch)
+
+
+def build_accelerator(settings: Settings) -> Accelerator:
+    """accelerate's placement; UserError for flags that several processes contradict."""
+    args = settings.args
+    terms = terms_of(args.strategy, args.p_loss, args.loss_option)
+    # Without cl the instance head has no gradient, nor has it with the strategy gap; heads of
+    # timm's networks may lie behind the feature map.
+    is_whole = "cl" in terms.present and args.strategy != "gap"
+    is_whole = is_whole and not args.architecture.startswith("timm:")
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
+    accelerator = make_accelerator(args, kwargs_handlers=[ddp])
+    if args.sync_bn and accelerator.num_processes > 1:
+        _refuse_for_several_processes(settings)
+    return accelerator
+
+
+def _refuse_for_several_processes(settings: Settings) -> None:
+    """Processes have different numbers of tiles, so they cannot share the tiles' statistics."""
+    args = settings.args
+    if args.teacher_bn == "batch":
+        problem = "tiles of several processes have no common batch; group, eval"
+        raise UserError(f"--teacher_bn batch with --sync_bn: {problem}")
+    if args.tile_bn_stats and args.strategy not in WITH_TEACHER:
+        problem = "tiles would move each process's running statistics apart"
+        raise UserError(f"--tile_bn_stats with --sync_bn: {problem}")
+
+
+def build_data(
+    settings: Settings, accelerator: Accelerator
+) -> tuple[VOC_Dataset_For_Classification, VOC_Dataset_For_Classification, DataLoader]:
+    """Training and validation sets, and the training loader: whole batches only, as released.
+
+    UserError where a picture of either cannot be read; with --skip_corrupt those of the validation
+    set are left out of it, and batches are smaller where those of the training set come.
+    """
+    args = settings.args
+    root = settings.data_root
+    transform = TrainTransform(
+        args.image_size, args.min_image_size, args.max_image_size, args.augment
+    )
+    train_data = VOC_Dataset_For_Classification(root, args.train_domain, transform)
+    val_data = VOC_Dataset_For_Classification(root, args.val_domain)
+    n = len(train_data)
+    where = train_data.list_path
+    if not train_data.split.labels.any():
+        raise UserError(f"{where}: none of its {n} images has an object to learn from")
+
+    world = accelerator.num_processes
+    size = args.batch_size
+    if size % world:
+        raise UserError(f"--batch_size {size} cannot be divided among {world} processes")
+    if size > n:
+        raise UserError(f"--batch_size {size}: only {n} training images; at most --batch_size {n}")
+    if size // world < least_images(args.architecture):
+        problem = "ResNeSt normalises pooled values and needs two images a process"
+        raise UserError(f"--batch_size: {problem}")
+
+    unreadable = train_data.unreadable(args.skip_corrupt, accelerator.print)
+    if not train_data.split.without(unreadable).labels.any():
+        raise UserError(f"{where}: no image with an object can be read; replace them")
+    val_data.leave_out(val_data.unreadable(args.skip_corrupt, accelerator.print))
+    loader = train_loader(
+        train_data,
+        size // world,
+        seed=args.seed,
+        accelerator=accelerator,
+        workers=args.num_workers,
+        drop_last=True,
+        skip_corrupt=args.skip_corrupt,
+    )
+    return train_data, val_data, loader
+
+
+def least_images(architecture: str) -> int:
+    """How many images a training step of one process needs: ResNeSt normalises pooled values over
+    the batch.
+    """
+    return 2 if architecture.startswith("resnest") else 1
+
+
+def build_student(settings: Settings, poll: Callable[[], None] = lambda: None) -> Classifier:
+    """The classifier with the weights of --weights.
+
+    poll: called in every step of the sample's pretraining.
+    """
+    args = settings.args
+    kind, _, path = args.weights.partition(":")
+    is_pretrained = {"imagenet": True, "none": False, "sample": False, "backbone": False}
+    pretrained = is_pretrained.get(kind, Path(args.weights))
+    model = Classifier(args.architecture, pretrained=pretrained)
+    if kind == "backbone":
+        load_backbone(model, path)
+    if kind == "sample":
+        load_pretrained(model, settings.data_root, poll)
+    return model
+
+
+def build_teacher(student: Classifier) -> Classifier:
+    """A copy of the student whose parameters have no gradient."""
+    return copy.deepcopy(student).requires_grad_(False).train()
+
+
+def build_networks(
+    settings: Settings, accelerator: Accelerator, poll: Callable[[], None]
+) -> tuple[Classifier, Classifier | None]:
+    """The student, and the teacher of the strategies that have one, on the device.
+
+    poll: as for `build_student`.
+    """
+    student = build_student(settings, poll)
+    if settings.args.sync_bn:
+        synchronised(student, accelerator)
+    student.to(accelerator.device).to(memory_format=torch.channels_last)  # faster, on a CPU too
+    if settings.args.strategy not in WITH_TEACHER:
+        return student, None
+    return student, build_teacher(student)
+
+
+def build_objective(
+    settings: Settings, student: Classifier, teacher: Classifier | None
+) -> Objective:
+    """The losses of a step."""
+    args = settings.args
+    update = args.tile_bn_stats and teacher is None
+    return Objective(
+        student,
+        teacher,
+        options=puzzle_options(settings),
+        terms=terms_of(args.strategy, args.p_loss, args.loss_option),
+        tile_maps=TilePass(args.teacher_bn, args.tile_chunk, update),
+    )
+
+
+def build_pictures(
+    settings: Settings, objective: Objective, accelerator: Accelerator
+) -> PuzzlePictures:
+    """What draws the puzzle after every epoch."""
+    args = settings.args
+    return PuzzlePictures(
+        objective.options, objective.tile_maps, args.image_size, args.pictures, accelerator
+    )
+
+
+def puzzle_options(settings: Settings) -> PuzzleOptions:
+    """How the puzzle is cut and what its losses compare."""
+    args = settings.args
+    return PuzzleOptions(
+        strategy=args.strategy,
+        rule=args.keypoint_rule,
+        k=args.topk,
+        min_distance=args.min_distance,
+        radius=args.radius,
+        re_loss=args.re_loss,
+        re_loss_option=args.re_loss_option,
+        level=args.level,
+        p_loss=args.p_loss,
+        p_target=args.p_target,
+    )
+
+
+def build_walk(settings: Settings) -> Walk:
+    """How an evaluation walks a split."""
+    args = settings.args
+    return Walk(args.image_size, args.batch_size, args.num_workers, args.skip_corrupt)
+
+
+def build_measure(settings: Settings) -> dict[str, Any]:
+    """How `oass.evaluate.measure` counts."""
+    args = settings.args
+    drop_last = args.batch_size if args.drop_last_eval else 0
+    return {"difficult": args.difficult, "drop_last": drop_last}
+
+
+def build_optimizer(settings: Settings, student: Classifier, steps: int) -> PolyOptimizer:
+    """PolyOptimizer over PuzzleCAM's groups: rates x1, x2, x10, x20; decay of the weights only.
+
+    steps: of an epoch.
+    """
+    args = settings.args
+    scales = (1, 2, 10, 20)
+    decays = (args.wd, 0, args.wd, 0)
+    groups = []
+    for parameters, scale, decay in zip(
+        student.get_parameter_groups(None), scales, decays, strict=True
+    ):
+        if parameters:
+            groups.append({"params": parameters, "lr": scale * args.lr, "weight_decay": decay})
+    return PolyOptimizer(
+        groups,
+        args.lr,
+        args.wd,
+        args.warmup_epoch,
+        args.max_epoch * steps,
+        nesterov=args.nesterov,
+        steps_per_epoch=RELEASED_STEPS if args.released else steps,
+        sgd_momentum=args.sgd_momentum,
+    )
