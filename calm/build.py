@@ -26,12 +26,16 @@ from calm.data import (
     get_data_loader,
     read_superclass,
 )
+from calm.data_cub_trait import CUBTrait, has_segmentations
 from calm.data_folders import find_data_set, listed_test_ids
 from calm.evaluate import Tester
+from calm.evaluate_cue import make_trait
 from calm.evaluate_maps import ScoreMapper
+from calm.evaluate_pixels import UnfitDataset
+from calm.evaluate_wsol import Masks
 from calm.network import ARCHITECTURES
 from calm.network.head import AttributionNet
-from calm.options import Settings
+from calm.options import Settings, cub_root
 from calm.options_names import GRADIENT_SETTINGS
 from calm.report import comparable, told_of_idle_flags
 from common.aliases import one_module
@@ -188,6 +192,28 @@ def with_data(settings: Settings) -> tuple[Settings, DataSet]:
     if data.name == "OpenImages":
         settings = settings.with_unset({"mask_root": str(data.root)})
     return settings, data
+
+
+def build_trait(settings: Settings, needs: str) -> tuple[CUBTrait, str]:
+    """The parts and attributes of CUB, and a line on what is the foreground.
+
+    UnfitDataset, with `needs` for its beginning, for another data set.
+    """
+    args = settings.args
+    if args.dataset_name != "CUB":
+        raise UnfitDataset(f"{needs}; {args.dataset_name} has none")
+    return make_trait(cub_root(settings.data_path), args.foreground, args.attribute_rule)
+
+
+def build_masks(settings: Settings, tester: Tester) -> Masks | None:
+    """The masks of the data set; None where it has none."""
+    name = settings.args.dataset_name
+    if name == "OpenImages":
+        return Masks(name, tester.data.metadata, Path(tester.mask_root))
+    folder = cub_root(settings.data_path)
+    if name == "CUB" and has_segmentations(folder):
+        return Masks(name, tester.data.metadata, folder / "segmentations")
+    return None
 
 
 def count_classes(settings: Settings, data: DataSet) -> int:

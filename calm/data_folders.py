@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calm.data_lists import SPLITS, Attributes, configure_metadata, get_image_ids
-from calm.data_metadata import BUILDERS, second_val, source_of
+from calm.data_metadata import BUILDERS, second_val, source_of, told_of_splits
 from calm.options import cub_root, holds_lists
 from calm.options_names import DATASETS
 from common.aliases import one_module
@@ -99,8 +99,7 @@ def find_metadata(name: str, root: Path, metadata_root: str | Path, save_root: s
             return folder
         counts = _built(name, root, folder)
         if counts is not None:
-            told = ", ".join(f"{split} {count}" for split, count in counts.items())
-            line = f"metadata built from {root} into {folder}: {told}"
+            line = f"metadata built from {root} into {folder}: {told_of_splits(counts)}"
             print(line, file=sys.stderr, flush=True)
             return folder
     raise UserError(

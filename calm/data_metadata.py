@@ -9,7 +9,7 @@ import glob
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -337,6 +337,11 @@ def _mask_lines(image_id: str, file: Path) -> list[str]:
         lines.append(f"{image_id},{folder}/{mask.name},{ignore_path}")
         ignore_path = ""
     return lines
+
+
+def told_of_splits(counts: Mapping[str, int]) -> str:
+    """`train 5994, val 1000, test 5794`: how many images each split has."""
+    return ", ".join(f"{split} {count}" for split, count in counts.items())
 
 
 BUILDERS = {

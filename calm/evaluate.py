@@ -124,6 +124,8 @@ class Tester:
         self.device = self.accelerator.device
         self.data = data_of(self.loader)
         self.eval_skipped = self.data.unreadable
+        self.method = self.model.process.attribution_method
+        self.process = self.mapper.process
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
         """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share;

@@ -4,10 +4,11 @@ CALM-EM, CALM-ML.
 The position z of the decisive cue is a latent variable, p(y,z|x) = p(y|x,z) p(z|x); its joint
 probability is the map (method.py).
 
-    python main.py --attribution_method=CALM_EM      # CUB in dataset/, or the drawn birds: about 35
-    s on one core python main.py --experiment_name=experiment_name/ --architecture=resnet50
-    --attribution_method=CALM_EM \\
-        --dataset=CUB --use_bn=True --large_feature_map=True
+    python main.py --attribution_method=CALM_EM
+    python main.py --experiment_name=experiment_name/ --architecture=resnet50 \\
+        --attribution_method=CALM_EM --dataset=CUB --use_bn=True --large_feature_map=True
+
+The first one trains on CUB in dataset/, or on the drawn birds: about 35 s on one core.
 """
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
