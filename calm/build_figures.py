@@ -87,8 +87,11 @@ def build_gallery(
     another number of classes.
     """
     runs = settings.args.runs
-    files = [find_checkpoint(folder, [Path(settings.args.save_root)]) for folder in runs]
-    trained = [settings_of_checkpoint(file) for file in files]
+    files = []
+    trained = []
+    for folder in runs:
+        files.append(find_checkpoint(folder, [Path(settings.args.save_root)]))
+        trained.append(settings_of_checkpoint(files[-1]))
     settings = settings.with_unset(_size_of_runs(settings, runs, trained))
     wanted = count_classes(settings, data)
 

@@ -18,10 +18,9 @@ from calm.options_script import Script, Settings
 # --help and mistakes are answered here, before torch is imported
 script = Script("eval_cue_location", __name__)
 
-from calm.build import build_tester, build_trait
+from calm.build import build_cues, build_tester, build_trait
 from calm.evaluate_boxes import LocalizationEvaluator
-from calm.evaluate_cue import NUM_DIFF_LIST, PROTOCOLS, make_cues
-from calm.evaluate_maps import get_threshold_list
+from calm.evaluate_cue import NUM_DIFF_LIST, PROTOCOLS
 from calm.evaluate_masks import MaskEvaluator, get_mask, load_mask_image
 from calm.figures import draw_pairs
 from calm.report_tables import write_cues
@@ -42,12 +41,10 @@ __all__ = [
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """One pass over the test images; all protocols from its histograms."""
     settings = script.settings(argv, settings)
-    args = settings.args
     trait, foreground = build_trait(settings, "cue localisation needs CUB's parts and attributes")
 
     tester = build_tester(settings, script.name)
-    thresholds = get_threshold_list(args.cam_curve_interval, args.threshold_type)
-    cues = make_cues(trait, tester.data, tester.mapper, thresholds, args.norm_type, args.max_pairs)
+    cues = build_cues(settings, trait, tester)
 
     for images, labels, ids, _ in tester.batches():
         cues.add(images, labels.tolist(), ids)
@@ -56,7 +53,9 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if tester.run.is_main:
         figure = tester.run.figure("cue_pairs")
         draw_pairs(figure, cues, tester.data, tester.device, f"{tester.method}, {tester.process}")
-    protocols = PROTOCOLS if args.cue_protocol == "both" else (args.cue_protocol,)
+    protocols = (settings.args.cue_protocol,)
+    if protocols == ("both",):
+        protocols = PROTOCOLS
     write_cues(tester, cues, protocols, foreground, settings.is_sample)
 
 

@@ -85,7 +85,7 @@ def classification_scores(
 
     Also how many images have a dead attention, and how many there are.
     """
-    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+    whole = map(torch.cat, zip(*parts, strict=True))
     rows = Classified(*gather_in_order(*whole, accelerator=accelerator))
     scores = {
         "accuracy": 100 * rows.correct.double().mean().item(),

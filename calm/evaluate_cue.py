@@ -165,12 +165,14 @@ class CueLocaliser:
             for of_pair in self.pairs[number]:
                 wanted.add((row, of_pair))
         ordered = sorted(wanted)
-        place = {key: k for k, key in enumerate(ordered)}
-        maps = self.mapper.of_classes(
-            images,
-            [row for row, _ in ordered],
-            [self.label_of[of_pair] for _, of_pair in ordered],
-        )
+        place = {}
+        images_of_maps = []
+        labels_of_maps = []
+        for number, (row, of_pair) in enumerate(ordered):
+            place[row, of_pair] = number
+            images_of_maps.append(row)
+            labels_of_maps.append(self.label_of[of_pair])
+        maps = self.mapper.of_classes(images, images_of_maps, labels_of_maps)
 
         first = []
         second = []
@@ -232,7 +234,11 @@ class CueLocaliser:
         differing part.
         """
         means = (self.distance * STEP / self.images[:, 0])[: len(self.pairs)]
-        return self.by_parts([mean if np.isfinite(mean) else None for mean in means.tolist()])
+        defined: list[float | None] = means.tolist()
+        for number, count in enumerate(self.images[: len(self.pairs), 0].tolist()):
+            if not count:
+                defined[number] = None
+        return self.by_parts(defined)
 
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""

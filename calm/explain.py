@@ -49,13 +49,17 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     mapper.dead.warn(int(mapper.dead.count), 1)
     classes = chosen_classes(args.classes, probs[0])
     maps = mapper.of_classes(x, [0] * len(classes), classes).double()
-    p = {label: float(probs[0, label]) for label in classes}
+    p = {}
+    told = {}
+    for label in classes:
+        p[label] = float(probs[0, label])
+        told[f"p/{label}"] = p[label]
 
     run = start_evaluation(parts.settings, script.name, parts.accelerator)
     run.print(comparable(vars(args), parts.trained, parts.classes))
     if settings.idle:
         run.print(told_of_idle_flags(settings.idle))
-    run.log("image", **{f"p/{label}": value for label, value in p.items()})
+    run.log("image", **told)
     for label, score_map in zip(classes, maps, strict=True):
         run.print(f"class {label}: p(y|x) {p[label]:.4f}, mass of its map {score_map.sum():.4f}")
     figure = run.figure("explain")

@@ -82,7 +82,9 @@ def _print_erasing(
     interval = f"95 % interval over {images} images"
     run.print(f"accuracy {accuracy:.2f} %; R_k with {interval} (lower is better)")
     for k, row in rows.items():
-        note = "" if row["random_count"] else "  no survivor of random erasing"
+        note = ""
+        if not row["random_count"]:
+            note = "  no survivor of random erasing"
         run.print(
             f"  k {k:>5}: R_k {row['R']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  "
             f"top-k {row['topk']:.2f} %, random {row['random']:.2f} %{note}"
@@ -124,7 +126,9 @@ def write_cues(
     run.print("mPxAP (percent)       1 part  2 parts  3 parts     mean")
     undefined = cues.undefined(protocols)
     for name, row in table.items():
-        note = f"  without {undefined[name]} undefined pairs" if undefined[name] else ""
+        note = ""
+        if undefined[name]:
+            note = f"  without {undefined[name]} undefined pairs"
         run.print(f"  {name:<18}{_cells(list(row.values()), '9.2f')}{note}")
     run.print(f"peak to part, pixels {_cells(list(distance.values()), '9.1f')}")
     published = PUBLISHED.get((tester.method, tester.process))
@@ -152,9 +156,8 @@ def _pairs_as_csv(cues: CueLocaliser, protocols: Sequence[str]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["first", "second", "parts", "images", "skipped", *columns])
-    for number, pair in enumerate(cues.pairs):
+    for number, (pair, *scores) in enumerate(zip(cues.pairs, *columns.values(), strict=True)):
         counted, skipped = cues.images[number].tolist()
-        scores = [column[number] for column in columns.values()]
         rows.writerow([*pair, cues.parts_of[number], counted, skipped, *scores])
     return text.getvalue()
 
