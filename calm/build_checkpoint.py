@@ -83,8 +83,7 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Load a checkpoint file or folder into `model`; returns the settings stored with it.
 
-    `is_different_checkpoint`: load the entries that fit and print how many did not. Otherwise
-        UserError
+    `is_different_checkpoint`: load the entries that fit and print how many did. Otherwise UserError
     names the first keys and shapes that differ. MissingCheckpoint (a FileNotFoundError) lists what
     was tried.
     """

@@ -99,8 +99,7 @@ class UniversalProcess:
         """{'logits', 'probs', 'inputs'}, each (B,C); NLLLoss(inputs, labels) is the objective.
 
         logits: mean over z of f for CAM; log p(y|x) for CALM (the released code has none there),
-            with the
-        gradient through the whole prior, as gradient maps need it.
+            with the gradient through the whole prior, as gradient maps need it.
         """
         if self.is_cam:
             logits = method.cam_logits(f)
