@@ -51,7 +51,7 @@ class SelectiveLoss(nn.Module):
         """
         super().__init__()
         self.mode = mode_of(mode)
-        self.factors = {"clip": clip, "stable": stable}
+        self.factors: dict[str, Any] = {"clip": clip, "stable": stable}
         for kind, values in (("gamma", gammas), ("alpha", alphas)):
             for name, value in zip(SETS, values, strict=True):
                 require_number(value, f"{kind}_{name}", 0)
