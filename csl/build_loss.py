@@ -18,6 +18,31 @@ one_module(__name__, "csl.build_loss")
 SETS = ("pos", "neg", "unann")
 
 
+def keywords_of(args: Any) -> dict[str, Any]:
+    """The arguments of `SelectiveLoss` from the flags.
+
+    The released code's namespace will do for `args`: ours beside it have their defaults.
+    """
+    return {
+        "mode": args.partial_loss_mode,
+        "gammas": (args.gamma_pos, args.gamma_neg, args.gamma_unann),
+        "alphas": (args.alpha_pos, args.alpha_neg, args.alpha_unann),
+        "clip": args.clip,
+        "stable": bool(getattr(args, "stable_loss", False)),
+        "prior_threshold": args.prior_threshold,
+        **selection_of(args),
+    }
+
+
+def selection_of(args: Any) -> dict[str, Any]:
+    """The arguments of `method.most_likely` from the flags."""
+    return {
+        "topk": args.likelihood_topk,
+        "share": getattr(args, "likelihood_share", None),
+        "scope": getattr(args, "likelihood_scope", "batch"),
+    }
+
+
 class SelectiveLoss(nn.Module):
     """The class-aware selective loss: `method.label_weights`, then `partial_asymmetric_loss`.
 

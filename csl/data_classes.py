@@ -1,11 +1,11 @@
 """Which class stands in which column: lists of classes are matched by name, misfits are named."""
 
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from common.aliases import one_module
 from common.cli import DomainError
+from csl.data_errors import say
 
 one_module(__name__, "csl.data_classes")
 
@@ -97,7 +97,7 @@ def _tell(
 
 def tell(message: str) -> None:
     """One line on stderr."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    say(f"note: {message}")
 
 
 def listed(names: Sequence[str], count: int = 5) -> str:

@@ -1,6 +1,7 @@
 """The errors of unusable settings and files: one line for a script's user, standard classes for
 callers."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -11,6 +12,11 @@ from common.aliases import one_module
 from common.cli import DomainError, UserError
 
 one_module(__name__, "csl.data_errors")
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
 
 
 class MissingFileError(UserError, FileNotFoundError):

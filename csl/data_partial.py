@@ -3,7 +3,6 @@
 import hashlib
 import io
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from common.cli import DomainError, UserError
 from common.text import once, require_file
 from csl import method
 from csl.data_classes import lacking, listed, places_of
-from csl.data_errors import MissingFileError, as_domain_errors
+from csl.data_errors import MissingFileError, as_domain_errors, say
 from csl.data_labels import LabelTable, label_matrix, require_labels
 from csl.options_choices import check_param, scheme_of
 
@@ -83,11 +82,7 @@ def _report(scheme: str, param: float, complete: np.ndarray, partial: np.ndarray
     dropped = (complete >= 0).sum() - (partial >= 0).sum()
     if dropped < 0.01 * complete.size:
         share = 100 * dropped / max(1, complete.size)
-        print(
-            f"warning: {scheme} {param:g} drops only {share:.2f} % of the labels",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"warning: {scheme} {param:g} drops only {share:.2f} % of the labels")
 
 
 def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 its csv file."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from common.cli import DomainError
 from common.text import read_csv, write_csv
 from csl import method
 from csl.data_classes import lacking
-from csl.data_errors import MissingFileError, as_domain_errors, expanded
+from csl.data_errors import MissingFileError, as_domain_errors, expanded, say
 
 one_module(__name__, "csl.data_prior")
 
@@ -169,11 +168,7 @@ def read_prior(path: str | Path) -> dict[str, float]:
     for number, row in rows[1:]:
         value = _value_of(row)
         if math.isnan(value):
-            print(
-                f"{path}: row {number} ({row[0]}) has no value and is dropped",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{path}: row {number} ({row[0]}) has no value and is dropped")
             continue
         if not 0 <= value <= 1:
             told = f"{value} is outside 0..1 (columns {','.join(HEADER)})"
@@ -212,9 +207,5 @@ def match_prior(
         raise DomainError(f"{path}: holds no prior of {count}: {', '.join(missing[:5])}")
     extra = len(prior) - len(class_names)
     if extra:
-        print(
-            f"{path}: {extra} classes that the data do not have are ignored",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{path}: {extra} classes that the data do not have are ignored")
     return torch.tensor([prior[name] for name in class_names])

@@ -80,7 +80,8 @@ def draw_examples(
         picture = pixels.picture(image)
         maps = _maps(model, image) if isinstance(model, TResNet) else None
         row = [picture]
-        title = [_in_pairs([names[c] for c in np.flatnonzero(is_there)[:4]])]
+        there = [names[c] for c in np.flatnonzero(is_there)[:4]]
+        title = ["\n".join(filter(None, (", ".join(there[:2]), ", ".join(there[2:]))))]
         for c in np.argsort(-scores, kind="stable")[:3].tolist():
             shown = picture
             if maps is not None:
@@ -92,12 +93,6 @@ def draw_examples(
         titles.append(title)
     if rows:
         save_grid(path, rows, titles, suptitle="test pictures, best classes (* is there)")
-
-
-def _in_pairs(names: Sequence[str]) -> str:
-    """The names, two in a line."""
-    pairs = [", ".join(names[start : start + 2]) for start in range(0, len(names), 2)]
-    return "\n".join(pairs)
 
 
 def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:

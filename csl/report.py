@@ -1,7 +1,6 @@
 """What a run says and leaves behind: warnings, epoch lines, prior tables, per-class figures,
 weights."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from common.text import write_csv
 from csl.build_loss import SelectiveLoss
 from csl.data import AnnotatedImages, DataSet, names_without_positives, targets_of
 from csl.data_classes import listed
+from csl.data_errors import say
 from csl.data_partial import save_partial_labels
 from csl.data_pixels import Pixels
 from csl.data_prior import ComputePrior
@@ -36,7 +36,7 @@ LARGE = 50_000_000  # entries of a label matrix above which nothing that needs i
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    say(f"warning: {message}")
 
 
 def chosen(names: Sequence[str], is_chosen: np.ndarray) -> list[str]:

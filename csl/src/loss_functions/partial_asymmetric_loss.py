@@ -7,7 +7,7 @@ import torch
 
 from common.aliases import one_module
 from csl import method
-from csl.build_loss import SelectiveLoss
+from csl.build_loss import SelectiveLoss, keywords_of, selection_of
 from csl.data_errors import require_count
 from csl.data_prior import ComputePrior, match_prior, read_prior
 from csl.options_choices import mode_of
@@ -35,25 +35,10 @@ class PartialSelectiveLoss(SelectiveLoss):
         order. DomainError, MissingFileError: settings or a prior file that cannot be used.
         """
         path = getattr(args, "prior_path", None)
-        super().__init__(
-            args.partial_loss_mode,
-            gammas=(args.gamma_pos, args.gamma_neg, args.gamma_unann),
-            alphas=(args.alpha_pos, args.alpha_neg, args.alpha_unann),
-            clip=args.clip,
-            stable=bool(getattr(args, "stable_loss", False)),
-            prior=match_prior(read_prior(path), class_names, path) if path else None,
-            prior_threshold=args.prior_threshold,
-            **selection_of(args),
-        )
-
-
-def selection_of(args: Any) -> dict[str, Any]:
-    """The keywords of `method.most_likely` from the released code's namespace."""
-    return {
-        "topk": args.likelihood_topk,
-        "share": getattr(args, "likelihood_share", None),
-        "scope": getattr(args, "likelihood_scope", "batch"),
-    }
+        prior = None
+        if path:
+            prior = match_prior(read_prior(path), class_names, path)
+        super().__init__(**keywords_of(args), prior=prior)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ Understood: {"model", "num_classes", "idx_to_class"} (CSL, ASL, TResNet zoo), {"
 names, safetensors, and the checkpoints of train.py.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import DomainError
 from csl.data_classes import Columns
-from csl.data_errors import MissingFileError, as_domain_errors, expanded
+from csl.data_errors import MissingFileError, as_domain_errors, expanded, say
 from csl.data_pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
 from csl.src.models.utils.convert import from_timm, is_timm, looks_like
 from csl.src.models.utils.factory import build_network, canonical_name, input_statistics
@@ -310,18 +309,14 @@ def load_pretrained(model: nn.Module, path: str | None, *, is_given: bool) -> No
     The default one may be missing (one line says so), a given one not.
     """
     if not path:
-        _tell(f"no --model_path: random initialisation ({ZOO})")
+        say(f"no --model_path: random initialisation ({ZOO})")
         return
     if find_file(path) is None and not is_given:
-        _tell(f"{path} is not there: random initialisation ({ZOO})")
+        say(f"{path} is not there: random initialisation ({ZOO})")
         return
     found = load_weights(model, path, load_head=False)
     network = found.architecture or "network"
     print(f"pretrained {network} from {path}, without its head", flush=True)
-
-
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def network_of(
