@@ -176,7 +176,6 @@ def _settled(
     others.
     """
     args = settle(defaults, given, *layers)
-    delattr(args, "_given")
     args.experiment_name = args.experiment_name.rstrip("/")
     args.overwrite = args.overwrite or args.override_cache
     if not holds_lists(Path(args.metadata_root)):
