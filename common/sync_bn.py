@@ -28,27 +28,6 @@ def world_size() -> int:
     return torch.distributed.get_world_size()
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        torch.distributed.all_reduce(total)
-        return total
-
-
-def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, same shape; its gradient is the sum of theirs."""
-    if world_size() == 1:
-        return values
-    return _SumOverProcesses.apply(values)
-
-
 @torch.no_grad()
 def batch_statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean and biased variance of every channel over all processes' batches, and how many values.
