@@ -99,9 +99,8 @@ def read_own_picture(path: str | Path) -> Image.Image:
 
 def why_unreadable(path: Path) -> str:
     """Why a file cannot be decoded, in a few words; empty where it can be."""
-    path = require_file(path, "image")
     try:
-        _decoded(path, upright=False).convert("RGB")
+        _decoded(require_file(path, "image"), upright=False).convert("RGB")
     except DAMAGE as error:
         return _reason(error)
     return ""
