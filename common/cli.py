@@ -269,11 +269,7 @@ def parse_given(
 
 def _twin(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The same parser with actions of its own; any flags may stand together or be left out."""
-    twin = copy.copy(parser)
-    own = {action: copy.copy(action) for action in parser._actions}
-    twin._actions = list(own.values())
-    strings = parser._option_string_actions.items()
-    twin._option_string_actions = {string: own[action] for string, action in strings}
+    twin = copy.deepcopy(parser)
     twin._mutually_exclusive_groups = []
     return twin
 
@@ -286,8 +282,6 @@ def settle(
     """The settings: defaults, then the layers in their order, then what was given.
 
     Layers are recipes, a sample's values, what a checkpoint was trained with, and the like.
-
-    The keys of `given` are what the user set; a script's Settings keep them as a frozenset.
 
     >>> settle({"epochs": 250, "lr": 0.1}, {"lr": 0.1}, {"epochs": 5, "lr": 1.0})
     Namespace(epochs=5, lr=0.1)
