@@ -16,14 +16,15 @@ import torch
 
 from calm import (
     compare_methods,
-    cue_pictures,
     eval_cue_location,
     eval_pixel_perturb,
     eval_wsol,
+    evaluate_wsol,
     explain,
+    figures,
     gallery,
 )
-from calm.cue_localiser import map_difference
+from calm.evaluate_cue import map_difference
 from calm.evaluation import get_mask
 from common.cam import normalize_scoremap, overlay
 from common.cli import UserError
@@ -61,7 +62,7 @@ def is_drawn(difference: np.ndarray, maps: list[np.ndarray]) -> bool:
 def test_the_picture_of_cue_pairs_shows_the_difference_that_is_scored(
     birds: Path, save_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = spy_on(cue_pictures, monkeypatch)
+    drawn = spy_on(figures, monkeypatch)
     eval_cue_location.main(flags(birds, save_root, *JOINT, "--max_pairs", "1"))
     assert len(drawn["differences"]) == 3
     assert all(is_drawn(difference, drawn["maps"]) for difference in drawn["differences"])
@@ -110,7 +111,7 @@ def test_boxes_from_workers_that_are_not_forked(
     spawned = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
     for workers in ("0", "2"):
         eval_wsol.main([*given, "--workers", workers, "--output_dir", str(tmp_path / workers)])
-        monkeypatch.setattr(eval_wsol, "ProcessPoolExecutor", spawned)
+        monkeypatch.setattr(evaluate_wsol, "ProcessPoolExecutor", spawned)
     alone, pool = (
         json.loads((tmp_path / w / "summary.json").read_text())["MaxBoxAccV2"] for w in ("0", "2")
     )
@@ -269,7 +270,7 @@ def test_the_two_evaluations_run_in_parallel_under_one_experiment_name(
 def test_gallery(
     birds: Path, save_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = spy_on(gallery, monkeypatch)
+    drawn = spy_on(figures, monkeypatch)
     gallery.main(["--runs", "em", "--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--output_dir",
                   str(tmp_path / "g"), "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
                   "--images", "1"])  # fmt: skip

@@ -1,4 +1,4 @@
-"""The identities of the model, the objectives, the prior's switches (network/universal.py)."""
+"""The identities of the model, the objectives, the prior's switches (method.py, by way of UniversalProcess)."""
 
 import warnings
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from calm.network.universal import DeadAttention, UniversalProcess, log_sum, safe_log, scale_to_unit
+from calm.method import log_likelihood, safe_log, scale_to_unit
+from calm.network.universal import DeadAttention, UniversalProcess
 
 
 def make(
@@ -50,7 +51,7 @@ def test_logarithms_agree_with_the_plain_forms() -> None:
         process._joint_likelihood(f, features),
     )
     g = process._latent_prior(features)
-    assert torch.allclose(log_sum(f.log_softmax(1), g), (f.softmax(1) * g).sum((2, 3)).log())
+    assert torch.allclose(log_likelihood(f.log_softmax(1), g), (f.softmax(1) * g).sum((2, 3)).log())
     assert safe_log(torch.tensor([0.0, 0.5])).tolist() == pytest.approx([-18.420681, -0.6931472])
 
 

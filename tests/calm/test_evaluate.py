@@ -16,7 +16,7 @@ from PIL import Image
 
 from calm import eval_cue_location, eval_pixel_perturb, eval_wsol, network
 from calm import main as training
-from calm.eval_remove_classify import random_ranking
+from calm.evaluate_erasing import random_ranking
 from calm.util_cub_trait import CUBTrait
 from tests.calm.conftest import flags
 

@@ -1,15 +1,19 @@
-"""Flags, folders and data paths (config.py, flags.py); the metadata that is built on first use."""
+"""Flags, folders and data paths; the metadata that is built on first use; what parsing imports."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from calm import config
-from calm.config import configure, find_metadata, get_configs, mch, set_data_path, str2bool
+from calm import options_flags
+from calm.config import get_configs, mch, set_data_path, str2bool
 from calm.data_loaders import configure_metadata, get_image_ids
+from calm.options import Settings, parse
 from common.cli import UserError
+from tests.calm.training_runs import prepared
 
 SEED_FLAGS = (
     "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM --dataset=CUB "
@@ -38,7 +42,11 @@ def test_the_originals_defaults() -> None:
         "is_train": True, "pretrained": True, "use_bn": False, "large_feature_map": False,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in expected} == expected
-    assert args.log_folder == Path("save/result") and args.log_folder.is_dir() and not args.is_named
+    assert (
+        args.log_folder == Path("save/result")
+        and args.log_folder.is_dir()
+        and not Settings.of(args).is_named
+    )
 
 
 def test_the_seeds_commands_parse() -> None:
@@ -46,7 +54,7 @@ def test_the_seeds_commands_parse() -> None:
     assert (
         args.attribution_method == "CALM-EM" and args.dataset_name == "CUB" and args.use_bn is True
     )
-    assert args.log_folder == Path("save/experiment_name") and args.is_named
+    assert args.log_folder == Path("save/experiment_name") and Settings.of(args).is_named
     assert get_configs(SEED_FLAGS).log_folder.is_dir()  # a second start is no error
 
 
@@ -125,15 +133,23 @@ def test_data_paths(tmp_path: Path) -> None:
 
 
 def test_sample_defaults_yield_to_given_flags(birds: Path) -> None:
-    args = configure(["--data_root", str(birds)])
+    args = parse(["--data_root", str(birds)]).args
     assert (args.architecture, args.crop_size, args.pretrained, args.prior_gradient) == (
         "small",
         64,
         False,
         "full",
     )
-    args = configure(["--data_root", str(birds), "--architecture=resnet50", "--epochs", "7", "--crop_size", "224",
-                      "--resize_size", "256", "--prior_gradient", "detach"])  # fmt: skip
+    given = [
+        "--attribution_method=CALM_EM",
+        "--architecture=resnet50",
+        "--epochs",
+        "7",
+        "--crop_size",
+        "224",
+    ]
+    given += ["--resize_size", "256", "--prior_gradient", "detach"]
+    args = parse(["--data_root", str(birds), *given]).args
     assert (args.architecture, args.epochs, args.crop_size, args.prior_gradient) == (
         "resnet50",
         7,
@@ -144,29 +160,29 @@ def test_sample_defaults_yield_to_given_flags(birds: Path) -> None:
 
 def test_missing_data(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(UserError, match="nowhere does not exist.*--sample"):
-        configure(["--data_root", "nowhere"])
+        parse(["--data_root", "nowhere"])
     with pytest.raises(UserError, match="ILSVRC.*no offline sample.*CUB"):
-        configure(["--dataset", "ILSVRC"])
+        parse(["--dataset", "ILSVRC"])
 
 
 def test_metadata_is_built_once_and_again_for_another_data_set(birds: Path, tmp_path: Path) -> None:
     flags = ["--data_root", str(birds), "--metadata_root", str(tmp_path / "lists")]
-    args = configure(flags)
-    assert args._metadata == tmp_path / "lists" / "CUB"
-    ids = get_image_ids(configure_metadata(args._metadata / "test"))
+    _, data = prepared(flags)
+    folder = data.metadata
+    assert folder == tmp_path / "lists" / "CUB"
+    ids = get_image_ids(configure_metadata(folder / "test"))
     assert len(ids) == 18
-    assert (
-        configure(["--data_root", str(birds), "--metadata_root", str(args._metadata)])._metadata
-        == args._metadata
-    )
-    source = args._metadata / "source.json"
+    named = ["--data_root", str(birds), "--metadata_root", str(folder)]
+    assert prepared(named)[1].metadata == folder
+    source = folder / "source.json"
     source.write_text('{"built_from": "another folder"}')
-    (args._metadata / "test" / "image_ids.txt").write_text("strange.jpg")
-    assert find_metadata(args) == args._metadata
-    assert get_image_ids(configure_metadata(args._metadata / "test")) == ids
+    (folder / "test" / "image_ids.txt").write_text("strange.jpg")
+    assert prepared(flags)[1].metadata == folder
+    assert get_image_ids(configure_metadata(folder / "test")) == ids
     source.unlink()  # lists of the user's own are never replaced
-    (args._metadata / "test" / "image_ids.txt").write_text("strange.jpg")
-    assert get_image_ids(configure_metadata(find_metadata(args) / "test")) == ["strange.jpg"]
+    (folder / "test" / "image_ids.txt").write_text("strange.jpg")
+    assert prepared(flags)[1].metadata == folder
+    assert get_image_ids(configure_metadata(folder / "test")) == ["strange.jpg"]
 
 
 def test_metadata_is_built_again_where_a_second_val_set_came_or_went(
@@ -176,9 +192,9 @@ def test_metadata_is_built_again_where_a_second_val_set_came_or_went(
     flags = ["--data_root", str(tmp_path / "b"), "--metadata_root", str(tmp_path / "lists")]
 
     def val_ids() -> list[str]:
-        args = configure(flags)
-        ids = get_image_ids(configure_metadata(args._metadata / "val"))
-        assert all((Path(args.data_paths.val) / i).is_file() for i in ids)
+        _, data = prepared(flags)
+        ids = get_image_ids(configure_metadata(data.metadata / "val"))
+        assert all((Path(data.paths["val"]) / i).is_file() for i in ids)
         return ids
 
     held = val_ids()
@@ -197,20 +213,63 @@ def test_masks_lie_where_the_images_do(tmp_path: Path) -> None:
         (tmp_path / "d/OpenImages" / split / "m_01").mkdir(parents=True)
         Image.new("RGB", (9, 7)).save(tmp_path / "d/OpenImages" / split / "m_01/a.jpg")
     given = ["--dataset=OpenImages", "--data_root", str(tmp_path / "d")]
-    assert configure(given).mask_root == str(tmp_path / "d/OpenImages")
-    assert configure([*given, "--mask_root", "m"]).mask_root == "m/OpenImages"
+    assert prepared(given)[0].args.mask_root == str(tmp_path / "d/OpenImages")
+    assert prepared([*given, "--mask_root", "m"])[0].args.mask_root == "m/OpenImages"
 
 
 def test_metadata_goes_to_the_save_folder_where_its_root_is_read_only(
     birds: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    args = configure(
+    _, data = prepared(
         ["--data_root", str(birds), "--metadata_root", str(tmp_path / "file"), "--save_root", "out"]
     )
-    assert args._metadata == Path("out/metadata/CUB")
+    assert data.metadata == Path("out/metadata/CUB")
 
 
 def test_importing_has_no_side_effects() -> None:
-    assert config.flags.build_parser().parse_args([]).epochs == 40
+    assert options_flags.build_parser().parse_args([]).epochs == 40
     assert not Path("save").exists()
+
+
+HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate captum".split()
+LOOK = """
+import sys
+from calm.options import parse
+from calm.options_own import parse_compare
+for given in (["--help"], ["--mistyped"], ["--data_root", "nowhere"]):
+    try:
+        parse(given)
+    except (SystemExit, Exception) as error:
+        print(type(error).__name__)
+try:
+    parse_compare(["--help"])
+except SystemExit:
+    pass
+print(sorted(set(sys.modules) & set(sys.argv[1].split(","))))
+"""
+
+
+def test_help_and_mistakes_are_answered_before_the_slow_imports() -> None:
+    command = [sys.executable, "-c", LOOK, ",".join(HEAVY)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2] == "[]"
+    assert [line for line in done.stdout.split("\n") if line in ("SystemExit", "UserError")] == [
+        "SystemExit",
+        "SystemExit",
+        "UserError",
+    ]
+
+
+def test_the_names_of_the_flags_are_those_of_the_code() -> None:
+    from calm import network, options_names, report_logger, score_map_method
+    from calm.network.head import ACTIVATIONS
+    from common import cam
+
+    assert options_names.ARCHITECTURES == tuple(network.ARCHITECTURES)
+    assert options_names.ACTIVATIONS == tuple(ACTIVATIONS)
+    assert options_names.GRADIENT_PROCESSES == tuple(score_map_method.GRADIENT_PROCESSES)
+    assert options_names.NORM_TYPES == cam.NORM_TYPES
+    for name in options_names.LOGGER_TYPES:
+        assert report_logger.load_logger(name)

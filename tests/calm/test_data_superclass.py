@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calm import eval_pixel_perturb, superclass
-from calm.superclass import group_by_ancestor, group_by_last_word, read_names
+from calm.data_superclass import group_by_ancestor, group_by_last_word, read_names
 from common.cli import UserError
 from tests.calm.conftest import flags, newest
 

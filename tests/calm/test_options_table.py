@@ -1,4 +1,4 @@
-"""Every flag acts where its help says, or is refused, or is named as having no effect (flags.py)."""
+"""Every flag acts where its help says, or is refused, or is named as having no effect (options_table.py)."""
 
 import json
 import pickle
@@ -13,7 +13,6 @@ from accelerate.state import AcceleratorState
 
 from calm import (
     compare_methods,
-    config,
     eval_cue_location,
     eval_pixel_perturb,
     eval_remove_classify,
@@ -21,8 +20,11 @@ from calm import (
     explain,
     gallery,
 )
-from calm import flags as table
 from calm import main as training
+from calm import options_table as table
+from calm.options import as_arguments, parse_flags
+from calm.options_flags import build_parser
+from calm.options_own import parse_compare
 from tests.calm.conftest import TRAIN, flags
 
 SCRIPTS = {
@@ -34,6 +36,7 @@ SCRIPTS = {
     table.EXPLAIN: explain,
     table.GALLERY: gallery,
 }
+SCRIPT_OF = {place: script for script, place in table.PLACES.items()} | {table.CHECK: "main"}
 EVERYWHERE = {
     *(
         "experiment_name",
@@ -75,7 +78,7 @@ VALUES = {
 
 
 def test_the_table_knows_every_flag() -> None:
-    known = {action.dest for action in table.build_parser()._actions}
+    known = {action.dest for action in build_parser()._actions}
     assert known == set(table.ACTS) | EVERYWHERE and not set(table.ACTS) & EVERYWHERE
     assert known >= table.ORIGINALS and set(VALUES) == set(table.ACTS)
     for places in table.ACTS.values():
@@ -83,7 +86,7 @@ def test_the_table_knows_every_flag() -> None:
 
 
 def test_the_help_says_where_a_flag_acts() -> None:
-    actions = {action.dest: action for action in table.build_parser()._actions}
+    actions = {action.dest: action for action in build_parser()._actions}
     for flag, places in table.ACTS.items():
         assert actions[flag].help.endswith(f"[{', '.join(places)}]")
 
@@ -94,18 +97,17 @@ def test_a_flag_that_does_nothing_in_a_script_is_refused_or_told(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    own = explain.own_flags() if place == table.EXPLAIN else None
     for flag, values in VALUES.items():
         if place in table.ACTS[flag]:
             continue
         given = [f"--{flag}", *[str(file) if value == "FILE" else value for value in values]]
         given += ["--is_train=False"] if place == table.CHECK and flag != "is_train" else []
+        given += ["--runs", "em"] if place == table.GALLERY else []
         if flag in table.ORIGINALS:
-            args = config.parse(given, "script.py", own, place)
-            assert flag in args._idle, flag
+            assert flag in parse_flags(given, script=SCRIPT_OF[place]).idle, flag
             continue
         with pytest.raises(SystemExit) as stop:
-            config.parse(given, "script.py", own, place)
+            parse_flags(given, script=SCRIPT_OF[place])
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1, flag
         assert f"--{flag} acts in {table.SCRIPTS[table.ACTS[flag][0]]}" in error
@@ -416,22 +418,19 @@ def commands_of_the_readme() -> list[list[str]]:
 
 def test_the_readmes_commands_are_accepted() -> None:
     """With the flags that it prints, each script is content; what has no effect is the original's."""
-    places = {
-        name.split(" ")[0]: place for place, name in table.SCRIPTS.items() if place != table.CHECK
-    }
-    own = {"explain.py": explain.own_flags(), "gallery.py": gallery.own_flags()}
     seen = set()
     for script, *given in commands_of_the_readme():
         seen.add(script)
-        if script in places:
-            args = config.parse(given, script, own.get(script), places[script])
-            assert set(args._idle) <= table.ORIGINALS
-        elif script == "compare_methods.py":
-            mine, rest = compare_methods.own_flags().parse_known_args(given)
-            compare_methods.refuse_what_is_set_here(rest)
-            for method in mine.methods.split(","):
-                args = config.parse([*rest, f"--attribution_method={method}"])
-                for place in (table.TRAINING, table.ERASING, table.CUES, table.BOXES):
-                    passed = config.parse(table.as_arguments(args, place), script, None, place)
-                    assert not set(passed._idle)
-    assert seen >= {*places, "compare_methods.py"}
+        name = script.removesuffix(".py")
+        if name in table.PLACES:
+            assert set(parse_flags(given, script=name).idle) <= table.ORIGINALS
+        elif name == "compare_methods":
+            mine, rest = parse_compare(given)
+            for method in mine.methods:
+                of_run = [*rest, f"--attribution_method={method}"]
+                settings = parse_flags(of_run, script="compare_methods")
+                for script in ("main", "eval_remove_classify", "eval_cue_location", "eval_wsol"):
+                    passed = as_arguments(settings, script)
+                    assert not parse_flags(passed, script=script).idle
+    wanted = {f"{name}.py" for name in table.PLACES if name != "eval_remove_classify"}
+    assert seen >= {*wanted, "compare_methods.py"}

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from calm import (
-    erasing,
     eval_pixel_perturb,
     eval_remove_classify,
+    evaluate_erasing,
+    evaluate_maps,
     evaluation,
     util,
 )
-from calm.faithfulness import area_under, probability_curves
+from calm.evaluate_erasing import area_under, probability_curves
 from tests.calm.conftest import JOINT, flags, newest
 from tests.calm.golden import StandIn, close, load
 
@@ -31,78 +32,78 @@ def test_erase_and_classify_golden() -> None:
     assert (model(inputs)["probs"].argmax(1) == targets).tolist() == arrays["preds"].tolist()
     ks = eval_remove_classify._ERASE_K_LIST
     for limit in (1, 64, 1000):
-        eval_remove_classify.IMAGES_PER_FORWARD = limit
-        found = eval_remove_classify.erase_and_classify(
+        evaluate_erasing.IMAGES_PER_FORWARD = limit
+        found = evaluate_erasing.erase_and_classify(
             model, inputs, targets, maps, ks, erase_method="topk"
         )
         assert {str(k): v for k, v in found.items()} == {
             str(k): arrays[f"preds_topk/{k}"].tolist() for k in ks
         }
-    eval_remove_classify.IMAGES_PER_FORWARD = 64
-    at_random = eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, "random")
-    again = eval_remove_classify.erase_and_classify(
+    evaluate_erasing.IMAGES_PER_FORWARD = 64
+    at_random = evaluate_erasing.erase_and_classify(model, inputs, targets, maps, ks, "random")
+    again = evaluate_erasing.erase_and_classify(
         model, inputs[5:], targets[5:], maps[5:], ks, "random", index=torch.arange(5, 24)
     )
     assert all(
         at_random[k][5:] == again[k] for k in ks
     )  # a position depends on the image, not on the batch
-    for kind in erasing.BASELINES:
+    for kind in evaluate_erasing.BASELINES:
         assert (
             len(
-                eval_remove_classify.erase_and_classify(
+                evaluate_erasing.erase_and_classify(
                     model, inputs, targets, maps, [0.5], baseline=kind
                 )[0.5]
             )
             == 24
         )
     with pytest.raises(ValueError, match="topk, random"):
-        eval_remove_classify.erase_and_classify(model, inputs, targets, maps, ks, "middle")
+        evaluate_erasing.erase_and_classify(model, inputs, targets, maps, ks, "middle")
 
 
 def test_masks() -> None:
     maps = torch.zeros(2, 1, 5, 6)
     maps[:, 0, 2, 3] = 1
-    among_equals = eval_remove_classify.random_ranking(torch.arange(2), 30, seed=0)
-    orders = erasing.rank_pixels(maps, among_equals)
+    among_equals = evaluate_erasing.random_ranking(torch.arange(2), 30, seed=0)
+    orders = evaluate_erasing.rank_pixels(maps, among_equals)
     assert [o[o != 15].tolist() for o in among_equals] == orders[:, 1:].tolist()
     assert orders[:, 0].tolist() == [15, 15] and not torch.equal(orders[0], orders[1])
     assert sorted(orders[0].tolist()) == list(range(30))
     np.random.seed(0)  # noqa: NPY002 - the reference draws from the global stream
-    mask = erasing.random_mask_generator(torch.zeros(4, 3, 5, 6), "cpu", 0.5)
+    mask = evaluate_erasing.random_mask_generator(torch.zeros(4, 3, 5, 6), "cpu", 0.5)
     assert mask.shape == (4, 1, 5, 6) and (mask.flatten(1) == 0).sum(1).tolist() == [15] * 4
-    order = eval_remove_classify.random_ranking(torch.tensor([3, 9]), 30, seed=1)
-    assert torch.equal(
-        order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=1)[0]
-    )
+    order = evaluate_erasing.random_ranking(torch.tensor([3, 9]), 30, seed=1)
+    assert torch.equal(order[1], evaluate_erasing.random_ranking(torch.tensor([9]), 30, seed=1)[0])
     assert not torch.equal(
-        order[1], eval_remove_classify.random_ranking(torch.tensor([9]), 30, seed=2)[0]
+        order[1], evaluate_erasing.random_ranking(torch.tensor([9]), 30, seed=2)[0]
     )
-    assert erasing.smoothing(maps[:, 0], 1) is not None
-    assert erasing.smoothing(maps[:, 0], 3).sum() == pytest.approx(2, rel=1e-5)
+    assert evaluate_maps.smoothing(maps[:, 0], 1) is not None
+    assert evaluate_maps.smoothing(maps[:, 0], 3).sum() == pytest.approx(2, rel=1e-5)
     with pytest.raises(ValueError, match="odd"):
-        erasing.compute_padding(4)
+        evaluate_maps.compute_padding(4)
     with pytest.raises(ValueError, match="zero, mean, noise, blur"):
-        erasing.get_baseline("pink", maps, "cpu")
+        evaluate_erasing.get_baseline("pink", maps, "cpu")
 
 
 def test_summary_of_no_survivors_is_undefined_not_a_crash() -> None:
-    preds, none = np.ones(4, bool), np.zeros((4, 1, 1), bool)
+    none = np.zeros((4, 1, 1), bool)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows = eval_remove_classify.summarize(preds, none, none, [0.9])
+        rows = evaluate_erasing.summarize(none, none, [0.9])
     assert np.isnan(rows["0.9"]["R"]) and rows["0.9"]["random_count"] == 0
-    rows = eval_remove_classify.summarize(preds, ~none, none, [0.9])
+    rows = evaluate_erasing.summarize(~none, none, [0.9])
     assert np.isinf(rows["0.9"]["R"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-@pytest.mark.parametrize("kind", erasing.BASELINES)
+@pytest.mark.parametrize("kind", evaluate_erasing.BASELINES)
 def test_baselines_keep_the_type(kind: str, dtype: torch.dtype) -> None:
     x = torch.rand(2, 3, 40, 36)
-    base = erasing.get_baseline(kind, x.to(dtype), "cpu")
+    base = evaluate_erasing.get_baseline(kind, x.to(dtype), "cpu")
     assert base.dtype == dtype and base.shape == x.shape
     if kind != "noise":
-        assert torch.allclose(base.float(), erasing.get_baseline(kind, x, "cpu"), atol=2e-3)
+        assert torch.allclose(
+            base.float(), evaluate_erasing.get_baseline(kind, x, "cpu"), atol=2e-3
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -110,7 +111,7 @@ def test_half_precision_is_smoothed_and_resized_in_float32(dtype: torch.dtype) -
     """Not only because float16 convolutions do not return on some processors: its sums lose digits."""
     maps = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
     for form in (
-        lambda m: erasing.smoothing(m, 5),
+        lambda m: evaluate_maps.smoothing(m, 5),
         lambda m: util.resize_scoremaps(m, "tensor", (40, 36)),
     ):
         assert torch.equal(form(maps), form(maps.float()).to(dtype))
@@ -120,9 +121,9 @@ def test_half_precision_is_smoothed_and_resized_in_float32(dtype: torch.dtype) -
 
 def test_smoothing_is_exact_under_autocast() -> None:
     maps = torch.rand(2, 9, 11)
-    expected = erasing.smoothing(maps, 5)
+    expected = evaluate_maps.smoothing(maps, 5)
     with torch.autocast("cpu", torch.bfloat16):
-        found = erasing.smoothing(maps, 5)
+        found = evaluate_maps.smoothing(maps, 5)
     assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 
@@ -131,11 +132,11 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
 ) -> None:
     rng = np.random.default_rng(1)
     a, b = rng.random((3, 50)), rng.random((3, 50))
-    draws = np.random.default_rng(0).integers(50, size=(eval_remove_classify.BOOTSTRAPS, 50))
+    draws = np.random.default_rng(0).integers(50, size=(evaluate_erasing.BOOTSTRAPS, 50))
     whole = np.stack([x[draws].sum(1) / y[draws].sum(1) for x, y in zip(a, b, strict=True)])
     for at_once in (1, 50 * 7 + 3, 10**7):
-        monkeypatch.setattr(eval_remove_classify, "DRAWN_AT_ONCE", at_once)
-        assert np.array_equal(eval_remove_classify.bootstrap(a, b), whole)
+        monkeypatch.setattr(evaluate_erasing, "DRAWN_AT_ONCE", at_once)
+        assert np.array_equal(evaluate_erasing.bootstrap(a, b), whole)
 
 
 def test_ties_do_not_depend_on_the_batch_size(birds: Path, save_root: Path, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_deletion_and_insertion(birds: Path, save_root: Path) -> None:
             p = x.mean((1, 2, 3))
             return torch.stack([p, 1 - p], 1)
 
-    ranking = erasing.rank_pixels(images.mean(1, keepdim=True))
+    ranking = evaluate_erasing.rank_pixels(images.mean(1, keepdim=True))
     deletion, insertion = probability_curves(
         Brightness(), images, torch.zeros(3, dtype=torch.long), ranking, 4
     )
@@ -276,7 +277,7 @@ def test_deletion_golden(name: str) -> None:
     """16 of 768 pixels a step is 48 equal steps."""
     inputs = load("inputs", "calm_metrics")
     curves = load("deletion_insertion", "calm_metrics")
-    ranking = erasing.rank_pixels(torch.from_numpy(inputs[name])[:, None])
+    ranking = evaluate_erasing.rank_pixels(torch.from_numpy(inputs[name])[:, None])
     top = torch.from_numpy(curves["top_class"])
     deletion, _ = probability_curves(
         Recorded(inputs), torch.from_numpy(inputs["images"]), top, ranking, 48
@@ -295,5 +296,5 @@ def test_the_steps_of_a_curve_are_whole_shares() -> None:
             return torch.zeros(len(x), 2)
 
     x = torch.ones(1, 1, 224, 224)
-    probability_curves(Counting(), x, torch.tensor([0]), erasing.rank_pixels(x), 49)
+    probability_curves(Counting(), x, torch.tensor([0]), evaluate_erasing.rank_pixels(x), 49)
     assert seen[:50] == [k * 224 * 224 // 49 for k in range(50)]

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from calm import erasing, network
-from calm.cue_localiser import map_difference
-from calm.eval_remove_classify import erase_and_classify, make_baseline
+from calm import evaluate_erasing, evaluate_maps, network
+from calm.evaluate_cue import map_difference
+from calm.evaluate_erasing import erase_and_classify, make_baseline, probability_curves
+from calm.evaluate_maps import ScoreMapper
 from calm.evaluation import wsol_scoremap
-from calm.faithfulness import probability_curves
-from calm.network.universal import PROCESSES
+from calm.options_names import PROCESSES
 from calm.score_map_method import GRADIENT_PROCESSES
-from calm.score_mapper import ScoreMapper
 from calm.util import resize_scoremaps
 from common.cam import NORM_TYPES, normalize_maps
 
@@ -94,7 +93,7 @@ def test_captums_noise_has_the_deviation_of_each_image(
     assert not torch.equal(torch.get_rng_state(), before)  # the next batch meets other noise
 
 
-@pytest.mark.parametrize("kind", erasing.BASELINES)
+@pytest.mark.parametrize("kind", evaluate_erasing.BASELINES)
 def test_a_baseline_is_that_of_the_image(kind: str) -> None:
     usual, bright = pictures()
     index = torch.tensor([4, 9])
@@ -113,8 +112,8 @@ def test_masks_smoothing_sizes_and_normalisation_are_those_of_the_map() -> None:
     usual, bright = (picture[:, 0] for picture in pictures())
     both = torch.cat([usual, bright])
     forms = {
-        "top-k": lambda m: erasing.get_topk_to_zero_mask(m[:, None], 0.3),
-        "smoothing": lambda m: erasing.smoothing(m, 5),
+        "top-k": lambda m: evaluate_erasing.get_topk_to_zero_mask(m[:, None], 0.3),
+        "smoothing": lambda m: evaluate_maps.smoothing(m, 5),
         "resize": lambda m: resize_scoremaps(m, "tensor", (50, 40)),
         "difference": lambda m: map_difference(m, m.flip(1), (50, 40)),
         "wsol": lambda m: torch.from_numpy(
@@ -133,7 +132,7 @@ def test_erasing_and_the_curves_are_those_of_the_image() -> None:
     usual, bright = pictures()
     both = torch.cat([usual, bright])
     labels = torch.tensor([1, 2])
-    ranking = erasing.rank_pixels(both.mean(1, keepdim=True))
+    ranking = evaluate_erasing.rank_pixels(both.mean(1, keepdim=True))
     curves = probability_curves(model, both, labels, ranking, 4)
     alone = probability_curves(model, usual, labels[:1], ranking[:1], 4)
     for whole, single in zip(curves, alone, strict=True):
@@ -142,7 +141,7 @@ def test_erasing_and_the_curves_are_those_of_the_image() -> None:
     index = torch.tensor([5, 6])
     maps = both.mean(1, keepdim=True)
     for how in ("topk", "random"):
-        for kind in erasing.BASELINES:
+        for kind in evaluate_erasing.BASELINES:
             whole = erase_and_classify(
                 model, both, labels, maps, [0.2, 0.8], how, kind, index=index
             )

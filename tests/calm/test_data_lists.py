@@ -16,8 +16,8 @@ from calm.data_loaders import (
     get_image_sizes,
     get_mask_paths,
 )
+from calm.data_metadata import SOURCES, build_cub_metadata
 from calm.evaluation import BoxEvaluator, MaskEvaluator
-from calm.prepare_metadata import SOURCES, build_cub_metadata
 from calm.util_cub_trait import CUBTrait
 from common.cli import UserError
 

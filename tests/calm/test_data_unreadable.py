@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from calm import eval_cue_location, eval_wsol, explain, main
-from calm.config import configure
-from calm.data_loaders import get_image_ids
+from calm import eval_cue_location, eval_wsol, explain, main, training
+from calm.data_lists import get_image_ids
 from calm.evaluation import load_mask_image
 from common.cli import UserError
 from tests.calm.conftest import JOINT, flags
-from tests.calm.training_runs import state, train
+from tests.calm.training_runs import prepared, state, train
 
 STEPS = 4  # two epochs of 18 images, 16 a step
 
@@ -25,13 +24,13 @@ def own_birds(birds: Path, tmp_path: Path) -> Path:
     """A copy of the birds that a test may damage, with its metadata."""
     root = tmp_path / "birds"
     shutil.copytree(birds, root)
-    configure(["--data_root", str(root)])
+    prepared(["--data_root", str(root)])
     return root
 
 
 def listed(root: Path, split: str) -> list[Path]:
-    args = configure(["--data_root", str(root)])
-    names = get_image_ids({"image_ids": str(args._metadata / split / "image_ids.txt")})
+    _, data = prepared(["--data_root", str(root)])
+    names = get_image_ids({"image_ids": str(data.metadata / split / "image_ids.txt")})
     return [root / "CUB_200_2011/images" / name for name in names]
 
 
@@ -109,17 +108,17 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 def test_a_failed_evaluation_costs_no_step(own_birds: Path, tmp_path: Path, monkeypatch) -> None:
     whole = train(own_birds, tmp_path / "whole")
 
-    real = main.classify
+    real = training.classify
 
     def fails(*args: object) -> None:
         raise UserError("a network drive that is gone")
 
-    monkeypatch.setattr(main, "classify", fails)
+    monkeypatch.setattr(training, "classify", fails)
     with pytest.raises(UserError, match="gone"):
         train(own_birds, tmp_path / "r")
     assert state(tmp_path / "r")["progress"]["step"] == STEPS // 2
 
-    monkeypatch.setattr(main, "classify", real)
+    monkeypatch.setattr(training, "classify", real)
     steps = []
     real_step = main.Trainer.train
 
@@ -156,7 +155,7 @@ def test_a_segmentation_that_is_gone_is_told_before_the_maps(
     def no_maps(*args: object) -> None:
         raise AssertionError("the maps come after the look at the masks")
 
-    monkeypatch.setattr("calm.tester.Tester.batches", no_maps)
+    monkeypatch.setattr("calm.evaluate.Tester.batches", no_maps)
     with pytest.raises(UserError, match=f"{mask.name}.*1 of"):
         eval_cue_location.main(given)
     with pytest.raises(UserError, match=f"the masks: 1 of .*{mask.name}"):
@@ -166,11 +165,11 @@ def test_a_segmentation_that_is_gone_is_told_before_the_maps(
 def test_an_image_without_a_box_is_told_before_the_maps(
     own_birds: Path, save_root: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    args = configure(["--data_root", str(own_birds)])
-    boxes = args._metadata / "test/localization.txt"
+    _, data = prepared(["--data_root", str(own_birds)])
+    boxes = data.metadata / "test/localization.txt"
     lines = boxes.read_text().splitlines()
     boxes.write_text("\n".join(lines[1:]))
-    monkeypatch.setattr("calm.tester.Tester.batches", lambda self: pytest.fail("too late"))
+    monkeypatch.setattr("calm.evaluate.Tester.batches", lambda self: pytest.fail("too late"))
     with pytest.raises(UserError, match="no line of"):
         eval_wsol.main(
             [*flags(own_birds, save_root, *JOINT), "--output_dir", str(tmp_path / "out")]
@@ -234,7 +233,9 @@ def test_explain_shows_a_phone_picture_upright(
     birds: Path, save_root: Path, tmp_path: Path, monkeypatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(explain, "draw", lambda figure, image, *rest: seen.append(image.size))
+    monkeypatch.setattr(
+        explain, "draw_explanation", lambda figure, image, *rest: seen.append(image.size)
+    )
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (40, 90)).save(tmp_path / "phone.jpg", exif=exif)

@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from calm import (
-    cue_localiser,
-    eval_cue_location,
-    tester,
-)
-from calm.config import configure
+from calm import eval_cue_location, evaluate, evaluate_cue
+from calm.build import build_tester
+from calm.evaluate_pixels import PixelPR
 from calm.evaluation import MaskEvaluator
-from calm.pixel_pr import BinLookup, PixelPR, average_precision
+from calm.fast import BinLookup
+from calm.method import pixel_average_precision
+from calm.options import parse
 from calm.util import get_threshold_list, normalize_scoremap
 from calm.util_cub_trait import CUBTrait
 from common.cli import UserError
 from tests.calm.conftest import JOINT, flags, newest
 
 
-def plain_loop(tested: tester.Tester, trait: CUBTrait, args: object) -> dict[str, list[float]]:
+def plain_loop(tested: evaluate.Tester, trait: CUBTrait, args: object) -> dict[str, list[float]]:
     """The released procedure: per pair, image and class one forward, one numpy histogram, never reset; and fresh."""
     data, thresholds = (
         tested.loader.dataset.dataset,
@@ -84,9 +83,10 @@ def test_cue_localisation_equals_the_plain_loop(
     folder = newest(save_root, "eval_cue_location_jointll")
     with (folder / "cue_pairs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    args = configure(given)
+    settings = parse(given, script="eval_cue_location")
+    args = settings.args
     trait = CUBTrait(birds / "CUB_200_2011")
-    expected = plain_loop(tester.Tester(args, "plain"), trait, args)
+    expected = plain_loop(build_tester(settings, "plain"), trait, args)
     for column, name in (
         ("per_pair/dropped", "per_pair"),
         ("released/dropped", "released"),
@@ -120,7 +120,7 @@ def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> Non
             maps[:, 30, 20] = torch.tensor(classes, dtype=torch.float32)
             return maps
 
-    cues = cue_localiser.CueLocaliser(
+    cues = evaluate_cue.CueLocaliser(
         trait, OnePixel(), {c: c - 1 for c in range(1, 7)}, [0.0, 0.5], "max"
     )
     cues.add(torch.zeros(1, 3, 64, 64), [1], [image_id])
@@ -129,14 +129,14 @@ def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> Non
         expected = (
             min(((x - 20) ** 2 + (y - 30) ** 2) ** 0.5 for x, y in points) if 2 in pair else 0.0
         )
-        assert cues.distance[n] * cue_localiser.STEP == pytest.approx(expected, abs=1e-5)
-    wing = [p for p, part in zip(*trait._points(image_id, 64), strict=True) if part == 7]
+        assert cues.distance[n] * evaluate_cue.STEP == pytest.approx(expected, abs=1e-5)
+    wing = [p for p, part in zip(*trait.points_and_parts(image_id, 64), strict=True) if part == 7]
     assert np.array_equal(trait.cue_points(image_id, (1, 2), 64), wing)
     values = cues.peak_distance()
     assert values["1"] > 0 and values["mean"] == pytest.approx(
         np.mean(
             [
-                float(cues.distance[n]) * cue_localiser.STEP
+                float(cues.distance[n]) * evaluate_cue.STEP
                 for n, pair in enumerate(cues.pairs)
                 if 2 in pair
             ]
@@ -230,8 +230,8 @@ def test_lookup_equals_the_search(kind: str) -> None:
 
 def test_average_precision_by_hand() -> None:
     # highest bin: 2 true, 0 false; next: 1 true, 3 false; lowest: 1 true, 4 false
-    auc, recall, precision = average_precision(np.array([1, 1, 2]), np.array([4, 3, 0]))
+    auc, recall, precision = pixel_average_precision(np.array([1, 1, 2]), np.array([4, 3, 0]))
     assert recall.tolist() == [0.5, 0.75, 1.0] and precision.tolist() == [1.0, 0.5, 4 / 11]
     assert auc == pytest.approx(100 * (0.25 * 0.5 + 0.25 * 4 / 11))
     with pytest.raises(RuntimeError, match="empty"):
-        average_precision(np.zeros(3, int), np.array([4, 3, 0]))
+        pixel_average_precision(np.zeros(3, int), np.array([4, 3, 0]))
