@@ -48,7 +48,7 @@ def test_who_gets_a_gradient():
 
 
 @pytest.mark.parametrize("strategy", ["cMax", "max"])
-def test_p_loss_full_classifies_the_whole_image_and_leaves_the_tiles_logits(strategy):
+def test_p_loss_full_classifies_the_image_and_keeps_the_tiles_logits(strategy):
     images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)
     labels[:, 3:5] = 1
     model, teacher = tiny(), tiny().requires_grad_(False) if strategy == "cMax" else None

@@ -73,8 +73,8 @@ def test_schedule_zero_and_steps_past_the_end():
 
 @pytest.mark.parametrize(("flags", "steps"), [("", 10), ("--released", 661)])
 def test_warm_up_counts_true_steps(flags, steps, devkit):
-    argv = f"--data_dir {devkit} --architecture resnet_tiny --weights none --warmup_epoch 3 {flags}".split()
-    settings = parse("cMax", argv)
+    argv = f"--data_dir {devkit} --architecture resnet_tiny --weights none --warmup_epoch 3"
+    settings = parse("cMax", f"{argv} {flags}".split())
     assert build_optimizer(settings, build_student(settings), 10).steps_per_epoch == steps
 
 
