@@ -1,8 +1,9 @@
 """OASS, after training: evaluate a checkpoint, write predictions, server files, instances.
 
-    python3 inference_classification.py --checkpoint experiments/ResNet50_cTopk_w --data_dir
-    $your_dir python3 inference_classification.py --checkpoint best.pt --data_dir $your_dir --domain
-    test --server_files
+    python3 inference_classification.py --checkpoint experiments/ResNet50_cTopk_w \\
+        --data_dir $your_dir
+    python3 inference_classification.py --checkpoint best.pt --data_dir $your_dir \\
+        --domain test --server_files
 
 A run's checkpoint knows its architecture and image size; for an official state dict give
 --architecture. A list without annotations (the test list) is only predicted.
