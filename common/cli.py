@@ -291,7 +291,7 @@ def settle(
     The keys of `given` are what the user set; a script's Settings keep them as a frozenset.
 
     >>> settle({"epochs": 250, "lr": 0.1}, {"lr": 0.1}, {"epochs": 5, "lr": 1.0})
-    Namespace(epochs=5, lr=0.1, _given={'lr'})
+    Namespace(epochs=5, lr=0.1)
 
     Raises:
         ValueError: a layer names a setting that has no default, a mistake in the program.
@@ -303,8 +303,7 @@ def settle(
             raise ValueError(f"no such setting: {', '.join(unknown)}")
         settings.update(layer)
     settings.update(given)
-    # `_given` serves the scripts that have no Settings yet.
-    return argparse.Namespace(**settings, _given=set(given))
+    return argparse.Namespace(**settings)
 
 
 # --- how a script ends ---

@@ -41,7 +41,8 @@ def connection_limits() -> Iterator[None]:
 
     Under WSL_OFFLINE none is asked (OSError). What the downloader has in its own cache it finds.
     """
-    timeout, resolve = socket.getdefaulttimeout(), socket.getaddrinfo
+    timeout = socket.getdefaulttimeout()
+    resolve = socket.getaddrinfo
     socket.setdefaulttimeout(CONNECTION_LIMIT)
     if os.environ.get(OFFLINE):
         socket.getaddrinfo = _refuse
@@ -64,8 +65,7 @@ def _entries(path: Path) -> set[Path]:
 
 
 def _remove_empty(path: Path) -> None:
-    for folder in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
-        if not any(folder.iterdir()):
+    """Remove the empty folders below `path`, the innermost first, and `path` where it is one."""
+    for folder in [*sorted(path.rglob("*"), reverse=True), path]:
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()

@@ -18,7 +18,7 @@ class Meter:
         self.sums[0].add_(mean.detach(), alpha=count)
         self.sums[1].add_(count)
 
-    def _total(self) -> torch.Tensor:
+    def totals(self) -> torch.Tensor:
         """The sums of all processes, in every process."""
         if self.accelerator.num_processes == 1:
             return self.sums
@@ -31,11 +31,11 @@ class Meter:
 
     def synchronize(self) -> None:
         """Move all processes' sums to the main one (Run.save calls it on every process)."""
-        self._keep_on_the_main_process(self._total())
+        self._keep_on_the_main_process(self.totals())
 
     def compute(self) -> float | None:
         """The mean over all processes, None without samples; starts again from zero."""
-        value, count = self._total().tolist()
+        value, count = self.totals().tolist()
         self.sums = torch.zeros_like(self.sums)
         return value / count if count else None
 

@@ -105,5 +105,5 @@ def precision_recall_f1(
     zero = np.zeros_like(hits)
     precision = np.divide(hits, predicted, out=zero.copy(), where=some)
     recall = np.divide(hits, positive, out=zero.copy(), where=some)
-    f1 = np.divide(2 * precision * recall, precision + recall, out=zero.copy(), where=some)
-    return Rates(precision, recall, f1)
+    mean = np.divide(2 * precision * recall, precision + recall, out=zero.copy(), where=some)
+    return Rates(precision, recall, mean)

@@ -1,161 +1,75 @@
 """Name what is in pictures: a table, annotated pictures and, with --json, the scores as JSON.
 
-python infer.py --dataset_type=OpenImages --model_path=./models/mtresnet_opim_86.72.pth --pic_path=./pics
-python infer.py --sample                       # drawn pictures, and a tiny network trained on the spot
+python infer.py --model_path=./models/mtresnet_opim_86.72.pth --pic_path=./pics
+python infer.py --sample             # drawn pictures, and a tiny network trained on the spot
 """
 
-import common.interrupt  # noqa: F401
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+
+from common.cli import parse_or_exit, run_main
+from csl.options_infer import DEFAULT_DIR, Settings, build_parser, parse
+
+if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
+    settings_of_command = parse_or_exit(parse)
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
 from common.aliases import one_module
-from common.checkpoint import atomic_write
-from common.cli import (
-    UserError,
-    add_shared_flags,
-    image_size,
-    number,
-    parse_given,
-    positive_int,
-    run_main,
-    settle,
-)
-from common.images import CorruptImage, check_images, left_out, read_own_picture
+from common.cli import UserError
+from common.files import atomic_write
+from common.modes import evaluating
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
-from csl.src import contradictions
-from csl.src.errors import MissingFileError
-from csl.src.evaluation import evaluating
-from csl.src.helper_functions.files import expanded
-from csl.src.models.tresnet.fold import fold
-from csl.src.models.utils.checkpoint import (
-    ZOO,
-    describe_network,
-    find_file,
-    network_of,
-    pixels_for,
-    require_choice,
-)
-from csl.src.models.utils.factory import statistics_of_model
-from csl.src.options import EitherDash, any_path
-from csl.src.pictures import (
-    SAMPLE_SETTINGS,
+from csl.build import build_scored
+from csl.data_errors import expanded
+from csl.data_pictures import (
     class_names,
-    draw_annotated,
     figure_name,
-    find_pictures,
     printable,
+    read_pictures,
+    readable_pictures,
     sample_pictures,
-    train_sample_network,
 )
-from csl.src.pixels import INTERPOLATIONS, Pixels
+from csl.data_pixels import Pixels
+from csl.figures import draw_annotated
+from csl.src.models.tresnet.fold import fold
+from csl.src.models.utils.checkpoint import ZOO, describe_network, find_file, names_of
+from csl.src.models.utils.factory import statistics_of_model
 
 one_module(__name__, "csl.infer")
 
-
-def threshold(text: str) -> float | None:
-    """argparse type: a probability, or None."""
-    return None if text == "None" else number(0, 1)(text)
-
-
-parser = EitherDash(prog="infer.py", description="Name what is in pictures.")
-parser.add_argument("--model_path", default="./models/mtresnet_opim_86.72.pth")
-parser.add_argument(
-    "--pic_path",
-    nargs="+",
-    default=["./pics/000000000885.jpg"],
-    help="pictures, folders or patterns",
-)
-parser.add_argument(
-    "--model_name", default="tresnet_m", help="used where the checkpoint does not tell"
-)
-parser.add_argument(
-    "--input_size", type=image_size, default=224, help="default: the checkpoint's, else 224"
-)
-parser.add_argument("--dataset_type", default="OpenImages", help="OpenImages, MS-COCO, or any other text; decides --th"
-    " None")  # fmt: skip
-parser.add_argument("--class_description_path", default="./data/oidv6-class-descriptions.csv", help="csv"
-    " LabelName,DisplayName that spells out classes that are MIDs")  # fmt: skip
-parser.add_argument(
-    "--th", type=threshold, default=0.97, help="lowest probability that is shown; None: by data set"
-)
-parser.add_argument("--top_k", type=positive_int, default=30, help="most names of a picture")
-parser.add_argument("--interpolation", choices=INTERPOLATIONS, default="bilinear", help="default: the checkpoint's,"
-    " else bilinear; bicubic: as released")  # fmt: skip
-parser.add_argument(
-    "--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt"
-)
-parser.add_argument("-b", "--batch_size", type=positive_int, default=16)
-parser.add_argument(
-    "--json", type=any_path, default=None, help="also write the scores into this file"
-)
-add_shared_flags(parser)
-parser.set_defaults(output_dir="./outputs/infer")
+parser = build_parser()
 
 
 def parse_args(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """Parse; sets do_bottleneck_head, and th 0.995 for Open Images, 0.7 for others, where th is None.
-
-    A default output_dir becomes None: not named, so that a second run gets a folder beside the first. With --sample
-    the sample's network and pictures stand in for those that were not given.
-    """
-    defaults, given = parse_given(parser, argv)
-    args = settle(defaults, given, {"output_dir": None}, _sample_settings(given))
-    contradictions.refuse_flags_of_training(args, set(given))
-    if args.json is not None:
-        _require_writable(args.json)
-    descriptions = expanded(args.class_description_path, "--class_description_path")
-    if "class_description_path" in given and not descriptions.is_file():
-        raise MissingFileError(f"--class_description_path {descriptions}: no such file")
-    args.do_bottleneck_head = args.dataset_type == "OpenImages"
-    if args.dataset_type not in ("OpenImages", "MS-COCO"):
-        print(
-            f"note: --dataset_type {args.dataset_type!r} is neither OpenImages nor MS-COCO: a plain head",
-            flush=True,
-        )
-    if args.th is None:
-        args.th = 0.995 if args.dataset_type == "OpenImages" else 0.7
-    return args
-
-
-def _sample_settings(given: dict) -> dict:
-    """What the sample changes: its network is tiny, and less sure than one that was trained for weeks."""
-    if not given.get("sample") or "model_path" in given:
-        return {}
-    return SAMPLE_SETTINGS
-
-
-def _require_writable(path: Path) -> None:
-    """UserError where --json names a folder, or nothing that can be written."""
-    if path.is_dir():
-        raise UserError(
-            f"--json {path}: is a folder; name a file in it, such as {path / 'scores.json'}"
-        )
-    if path.exists() and not path.is_file():
-        raise UserError(f"--json {path}: is no ordinary file")
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"--json {path}: {there} cannot be written into")
+    """The settings of a command as the released code has them."""
+    return parse(argv, parser).args
 
 
 def inference(
     im: Image.Image, model: nn.Module, class_list: Sequence[str], args: argparse.Namespace
 ) -> tuple[list[str], list[float], Image.Image]:
-    """Names and scores in descending order, above args.th, at most args.top_k; and the picture as RGB."""
+    """Names and scores in descending order, above args.th, at most args.top_k.
+
+    And the picture as RGB.
+    """
     im = im.convert("RGB")
-    names, scores = infer_batch([im], model, class_list, args)[0]
+    interpolation = getattr(args, "interpolation", "bilinear")
+    pixels = Pixels(args.input_size, interpolation, statistics_of_model(model))
+    found = infer_batch([im], model, class_list, pixels=pixels, th=args.th, top_k=args.top_k)
+    names, scores = found[0]
     return names, scores, im
 
 
@@ -164,13 +78,12 @@ def infer_batch(
     images: Sequence[Image.Image],
     model: nn.Module,
     class_list: Sequence[str],
-    args: argparse.Namespace,
+    *,
+    pixels: Pixels,
+    th: float,
+    top_k: int,
 ) -> list[tuple[list[str], list[float]]]:
-    """Names and scores of several RGB pictures, in one forward pass."""
-    pixels = getattr(args, "_pixels", None)
-    if pixels is None:
-        interpolation = getattr(args, "interpolation", "bilinear")
-        pixels = Pixels(args.input_size, interpolation, statistics_of_model(model))
+    """Names and scores of several RGB pictures, in one forward pass; as in `inference`."""
     prepared = [pixels.tensor(pixels.resize(image)) for image in images]
     batch = torch.stack(prepared).to(next(model.parameters()))
     with evaluating(model):
@@ -178,96 +91,69 @@ def infer_batch(
     found = []
     for row in probabilities:
         scores, order = row.sort(descending=True, stable=True)
-        kept = int((scores[: args.top_k] > args.th).sum())
-        found.append(([class_list[i] for i in order[:kept].tolist()], scores[:kept].tolist()))
+        kept = int((scores[:top_k] > th).sum())
+        names = [class_list[place] for place in order[:kept].tolist()]
+        found.append((names, scores[:kept].tolist()))
     return found
 
 
-def readable_pictures(args: argparse.Namespace) -> tuple[list[Path], int]:
-    """The pictures that --pic_path stands for, and how many were left out; before the network is read.
+def infer(settings: Settings) -> list[dict[str, Any]]:
+    """Load the network, name what is in every picture, write table, pictures and JSON.
 
-    CorruptImage names the first that cannot be read; with --skip_corrupt those are left out, and told.
+    Returns the records.
+
+    Image size, interpolation, normalisation, classes and head are the checkpoint's unless their
+    flag was given.
     """
-    pictures = find_pictures(args.pic_path)
-    positions = check_images(pictures, what="--pic_path", skip_corrupt=args.skip_corrupt)
-    if not len(positions):
-        return pictures, 0
-    print(printable(left_out(pictures, positions, "--pic_path")), file=sys.stderr, flush=True)
-    if len(positions) == len(pictures):
-        raise UserError("--pic_path: none of the pictures can be read")
-    unreadable = set(positions.tolist())
-    return [path for place, path in enumerate(pictures) if place not in unreadable], len(unreadable)
-
-
-def _read(paths: Sequence[Path], skip_corrupt: bool) -> dict[Path, Image.Image]:
-    """The pictures by path. Damage in the middle of a file shows only here."""
-    images = {}
-    for path in paths:
-        try:
-            images[path] = read_own_picture(path)
-        except CorruptImage as error:
-            if not skip_corrupt:
-                raise
-            print(printable(f"{error}; left out"), file=sys.stderr, flush=True)
-    return images
-
-
-def infer(args: argparse.Namespace) -> list[dict]:
-    """Load the network, name what is in every picture, write table, pictures and JSON; returns the records.
-
-    Image size, interpolation, normalisation, classes and head are the checkpoint's unless their flag was given.
-    """
+    args = settings.args
     accelerator = make_accelerator(args)
     seed_everything(args.seed)
-    given = getattr(args, "_given", set())
-    wants_network = args.sample and "model_path" not in given
-    if not wants_network and find_file(args.model_path) is None:
+
+    # Pictures, before the network is read
+    if not settings.wants_sample_network and find_file(args.model_path) is None:
         raise UserError(
             f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample"
         )
-    if args.sample and "pic_path" not in given:
+    if args.sample and "pic_path" not in settings.given:
         args.pic_path = sample_pictures()
-    pictures, unreadable = readable_pictures(args)
+    pictures, unreadable = readable_pictures(args.pic_path, skip_corrupt=args.skip_corrupt)
+
+    # Network
     with tempfile.TemporaryDirectory() as folder:
-        if wants_network:
+        if settings.wants_sample_network:
             args.model_path = train_sample_network(args, Path(folder))
-        model, checkpoint = network_of(
-            args.model_path, args.model_name, averaged=args.which == "ema"
-        )
-    require_choice(checkpoint, args.model_path, args.which, given)
-    flags = {"input_size": "size", "interpolation": "interpolation"}
-    pixels = pixels_for(
-        checkpoint, args.input_size, args.interpolation, {flags[f] for f in flags if f in given}
-    )
-    contradictions.require_size(checkpoint.architecture, pixels.size, "--input_size")
+        model, checkpoint, pixels = build_scored(args, settings.given, "input_size")
     args.input_size = pixels.size
     args.interpolation = pixels.interpolation
-    args._pixels = pixels
-    names = class_names(
-        checkpoint, expanded(args.class_description_path, "--class_description_path")
-    )
+    descriptions = expanded(args.class_description_path, "--class_description_path")
+    names = class_names(names_of(checkpoint), descriptions)
     model = fold(model).to(accelerator.device)
 
-    run = start_run(args, parser.get_default("output_dir"), accelerator)
+    # Names
+    run = start_run(args, DEFAULT_DIR, accelerator)
     run.print(f"{args.model_path}: {describe_network(checkpoint, pixels)}")
-    records = []
+    records: list[dict[str, Any]] = []
     for start in range(0, len(pictures), args.batch_size):
         paths = pictures[start : start + args.batch_size]
-        images = _read(paths, args.skip_corrupt)
+        images = read_pictures(paths, skip_corrupt=args.skip_corrupt)
         unreadable += len(paths) - len(images)
         if not images:
             continue
-        results = infer_batch(list(images.values()), model, names, args)
+        shown = list(images.values())
+        results = infer_batch(shown, model, names, pixels=pixels, th=args.th, top_k=args.top_k)
         for (path, image), (found, scores) in zip(images.items(), results, strict=True):
-            shown = ", ".join(f"{n} {s:.3f}" for n, s in zip(found, scores, strict=True))
-            run.print(printable(f"{path.name}: {shown or f'nothing above {args.th}'}"))
+            pairs = [f"{name} {score:.3f}" for name, score in zip(found, scores, strict=True)]
+            told = ", ".join(pairs) or f"nothing above {args.th}"
+            run.print(printable(f"{path.name}: {told}"))
             draw_annotated(run.figure(figure_name(len(records), path)), image, found, scores)
-            records.append(
-                {"picture": str(path), "classes": found, "scores": [round(s, 6) for s in scores]}
-            )
+            rounded = [round(score, 6) for score in scores]
+            records.append({"picture": str(path), "classes": found, "scores": rounded})
         run.progress.images += len(images)
         run.poll()
-    for path in {run.folder / "predictions.json", args.json or run.folder / "predictions.json"}:
+
+    # What the run leaves
+    own = run.folder / "predictions.json"
+    for path in {own, args.json or own}:
         atomic_write(path, (json.dumps(records, indent=1) + "\n").encode())
     count = sum(len(record["classes"]) for record in records)
     run.log("infer", pictures=len(records), names=count)
@@ -277,10 +163,25 @@ def infer(args: argparse.Namespace) -> list[dict]:
     return records
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse and infer."""
-    infer(parse_args(parser, argv))
+def train_sample_network(args: argparse.Namespace, folder: Path) -> str:
+    """Train `args.model_name` at `args.input_size` on the COCO_2014 sample for a few epochs.
+
+    Its weights.
+    """
+    from csl.train import main as train
+
+    run = folder / "run"
+    flags = "--sample --cpu --epochs 5 --partial_loss_mode selective"
+    flags += " --simulate_partial_type rps --simulate_partial_param 0.5"
+    flags += f" --seed {args.seed} --model_name {args.model_name} --image_size {args.input_size}"
+    train([*flags.split(), "--output_dir", str(run)])
+    return str(run / "checkpoints" / "best_ema.pth")
+
+
+def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
+    """Name what is in the pictures."""
+    infer(settings or parse(argv, parser))
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(partial(main, settings=settings_of_command))

@@ -1,34 +1,41 @@
-"""CSL: multi-label training with partial annotations and the class-aware selective loss (CVPR 2022).
+"""CSL: multi-label training with partial annotations and the class-aware selective loss (CVPR
+2022).
 
-Only some labels of an image are annotated. The loss takes the rest as negatives, but leaves out those that are
-likely missed positives: classes with a large prior, and the labels that the network itself believes in most.
+Only some labels of an image are annotated. The loss takes the rest as negatives, but leaves out
+those that are likely missed positives: classes with a large prior, and the labels that the network
+itself believes in most.
 
-    python train.py --partial_loss_mode=selective          # COCO 2014 in ./data, or the sample (a minute or two)
-    python train.py --partial_loss_mode=selective --estimate_prior 6       # phase 1 (prior), then phase 2
-    python train.py --compare all --schemes fpc,rps --seeds 0,1,2          # the rows of the paper's tables
+    python train.py --partial_loss_mode=selective          # COCO 2014 in ./data, or the sample
+    python train.py --partial_loss_mode=selective --estimate_prior 6     # phase 1 (prior), 2
+    python train.py --compare all --schemes fpc,rps --seeds 0,1,2          # the paper's tables
 """
 
-import common.interrupt  # noqa: F401
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
-import argparse
-import copy
-from collections.abc import Iterable
+from common.cli import parse_or_exit, run_main
+from csl.options import Settings, build_parser, parse
+
+if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
+    settings_of_command = parse_or_exit(parse)
+
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
 
 from common.aliases import one_module
-from common.cli import run_main
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
-from csl.src import phases, report
-from csl.src.build import Parts, build, make_optimizer
-from csl.src.evaluation import Scored, score_both
-from csl.src.helper_functions.get_data import get_data, require_scorable, require_trainable
-from csl.src.helper_functions.helper_functions import ModelEma
-from csl.src.options import build_parser, parse_args
+from csl import compare, report
+from csl.build import Parts, build, build_loaders
+from csl.build_optimizer import ModelEma, make_optimizer
+from csl.data import DataSet, require_scorable, require_trainable
+from csl.data_locate import Found
+from csl.evaluate import Scored, best_of, score_both
+from csl.options_choices import mode_of
 
 one_module(__name__, "csl.train")
 
@@ -37,32 +44,33 @@ __all__ = ["main", "make_optimizer", "parser", "train", "validate_multi"]
 parser = build_parser()
 
 
-def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]:
+def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     """One run: train, score model and averaged model after every epoch; returns the summary."""
+    args = settings.args
+    found = settings.found
     accelerator = make_accelerator(args)
     run = start_run(args, default_dir, accelerator)
-    loss_args = copy.copy(args)
-    loss_args.prior_path = phases.prior_file(args, run, train)  # --estimate_prior: phase 1
+    prior_path = compare.prior_file(settings, run, train)  # --estimate_prior: phase 1
     seed_everything(args.seed)
 
-    train_loader, val_loader = get_data(args, accelerator)
+    # Data
+    train_set, val_set, train_loader, val_loader, sampler = build_loaders(args, found, accelerator)
     run.poll()
-    train_set, val_set, sampler = (
-        train_loader.dataset.dataset,
-        val_loader.dataset.dataset,
-        train_loader.batch_sampler,
-    )
-    require_trainable(train_set, args._found)
-    require_scorable(val_set, args._found)
-    phases.require_prior_of_sweep(args, list(train_set.classes.values()))
-    labels_sha = report.describe_labels(args, run, train_set)
-    parts = build(args, loss_args, run, train_set, sampler.batches)
-    network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
-    run.restore(**parts._replace(optimizer=optimizer)._asdict())
+    require_trainable(train_set, found)
+    require_scorable(val_set, found)
+    labels_sha = report.describe_labels(run, train_set, mode_of(args.partial_loss_mode))
 
+    # Network, loss, optimiser, averages
+    parts = build(settings, run, train_set, sampler.batches, prior_path)
+    network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
+    state = parts._asdict()
+    state["optimizer"] = optimizer
+    run.restore(**state)
+
+    # The loop
     epochs = min(args.epochs, args.stop_epoch or args.epochs)
-    last = None
     rows = args.batch_size * accelerator.num_processes
+    last = None
     for epoch in run.epochs(epochs):
         network.train()
         sampler.set_epoch(epoch, run.progress.batch)
@@ -74,15 +82,17 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
-            images, targets = (t.to(accelerator.device, non_blocking=True) for t in batch.data)
+            images, targets = (
+                part.to(accelerator.device, non_blocking=True) for part in batch.data
+            )
+
             with accelerator.autocast():
                 logits = network(images)
             loss = parts.criterion(logits, targets)  # in float32
             run.guard(loss, batch.index, partial(parts.criterion.explain, logits.detach(), targets))
             optimizer.zero_grad()
-            accelerator.backward(
-                loss * accelerator.num_processes
-            )  # a sum: several processes as one
+            # A sum over the batch: that of several processes is as large as that of one.
+            accelerator.backward(loss * accelerator.num_processes)
             optimizer.step()
             parts.scheduler.step()
             parts.ema.update(parts.model)
@@ -96,44 +106,60 @@ def train(args: argparse.Namespace, default_dir: str) -> dict[str, float | None]
         if run.stopped:
             break
         run.save_before_evaluation()
-        last = end_epoch(args, run, parts, val_loader, epochs)
+        last = end_epoch(run, parts, val_loader, epochs, args.best)
 
     if (
         last is None and not run.stopped and not run.progress.finished
-    ):  # the report is still to be written
+    ):  # the report is to be written
         _, last = score_both(parts.model, parts.ema.module, val_loader, accelerator, run.poll)
-    pixels = parts.info.pixels
-    summary = report.write(
-        args, run, train_set, val_set, parts.ema.module, last, parts.prior, parts.drops, pixels
-    )
+    summary = end_run(run, parts, train_set, val_set, last, found)
     run.finish(**summary, partial_labels_sha256=labels_sha)
     return summary
 
 
-def end_epoch(
-    args: argparse.Namespace, run: Run, parts: Parts, val_loader: Iterable, epochs: int
-) -> Scored:
+def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, best: str) -> Scored:
     """Score both models, write the prior, log, save; returns the scores of both."""
-    metrics, scored = score_both(
-        parts.model, parts.ema.module, val_loader, run.accelerator, run.poll
-    )
+    average = parts.ema.module
+    metrics, scored = score_both(parts.model, average, val_loader, run.accelerator, run.poll)
     parts.prior.synchronize()
     if run.is_main:
         parts.prior.save_prior(verbose=False)
-    run.log("train", loss=parts.loss.compute(), lr=parts.scheduler.get_last_lr()[0])
+    run.log("train", loss=parts.loss.compute(), lr=float(parts.scheduler.get_last_lr()[0]))
     run.log("test", **metrics)
-    score = best_of(metrics, args.best)
+    score = best_of(metrics, best)
     report.print_epoch(run, epochs, score, scored.targets)
-    states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
+    states = {"model": parts.model.state_dict(), "ema": average.state_dict()}
     report.export_best(run, states, parts.info.state_dict())
     run.end_epoch(score=score)
     return scored
 
 
-def best_of(metrics: dict[str, float], which: str) -> float:
-    """The mAP of the averaged model ("ema"), of the model ("model"), or the larger ("max", the released habit)."""
-    scores = {"model": metrics["mAP_model"], "ema": metrics["mAP_ema"]}
-    return max(scores.values()) if which == "max" else scores[which]
+def end_run(
+    run: Run,
+    parts: Parts,
+    train_set: DataSet,
+    val_set: DataSet,
+    last: Scored | None,
+    found: Found,
+) -> dict[str, Any]:
+    """Tables and pictures of the last scores, where there are some; returns the summary."""
+    summary = report.summarize(run, train_set, val_set, parts.prior, parts.drops)
+    summary["offline_sample"] = found.is_sample
+    if run.is_main and last is not None:
+        label = "offline sample" if found.is_sample else found.name
+        report.write_results(
+            run,
+            train_set,
+            val_set,
+            parts.ema.module,
+            last,
+            parts.prior,
+            parts.drops,
+            pixels=parts.info.pixels,
+            title=f"{parts.criterion.mode} on {label}",
+            mean_of_others=summary.get(f"{report.OTHERS}_ema_final"),
+        )
+    return summary
 
 
 def validate_multi(
@@ -143,25 +169,27 @@ def validate_multi(
     accelerator: Accelerator | None = None,
     best: str = "max",
 ) -> float:
-    """The larger mAP of model and averaged model, in percent (`best="model"`, "ema": of that one); prints both."""
-    metrics, *_ = score_both(model, ema_model.module, val_loader, accelerator or Accelerator())
-    skipped = report.told_skipped(metrics)
-    print(
-        f"{skipped}mAP score regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}",
-        flush=True,
-    )
+    """The larger mAP of model and averaged model, in percent (`best`: as in `best_of`).
+
+    Prints both.
+    """
+    metrics, _ = score_both(model, ema_model.module, val_loader, accelerator or Accelerator())
+    both = f"regular {metrics['mAP_model']:.2f}, mAP score EMA {metrics['mAP_ema']:.2f}"
+    print(f"{report.told_skipped(metrics)}mAP score {both}", flush=True)
     return best_of(metrics, best)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse, then run once, or every row of --compare."""
-    args = parse_args(parser, argv)
-    if phases.is_compared(args):
-        phases.compare(args, train)
-    else:
-        name = f"{args._found.name}_{args.model_name.replace('/', '_')}_{args.partial_loss_mode}"
-        train(args, str(Path(args.path_dest) / name))
+def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
+    """Run once, or every row of --compare."""
+    settings = settings or parse(argv)
+    args = settings.args
+    if args.compare is not None:
+        compare.compare(settings, train)
+        return
+    network = args.model_name.replace("/", "_")
+    name = f"{settings.found.name}_{network}_{args.partial_loss_mode}"
+    train(settings, str(Path(args.path_dest) / name))
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(partial(main, settings=settings_of_command))

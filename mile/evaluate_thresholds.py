@@ -37,10 +37,10 @@ class Study(NamedTuple):
     def best(self) -> dict[str, float]:
         """best_f1 (the lowest threshold on ties), best_f1_threshold, best_f1_coverage; or NaN."""
         place = int(self.f1.argmax())
-        f1 = self.f1[place].item()
-        threshold = math.nan if math.isnan(f1) else self.rho[place].item()
+        largest = self.f1[place].item()
+        threshold = math.nan if math.isnan(largest) else self.rho[place].item()
         return {
-            "best_f1": f1,
+            "best_f1": largest,
             "best_f1_threshold": threshold,
             "best_f1_coverage": self.coverage[place].item(),
         }

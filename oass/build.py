@@ -107,9 +107,7 @@ def build_data(
 
 
 def least_images(architecture: str) -> int:
-    """How many images a training step of one process needs: ResNeSt normalises pooled values over
-    the batch.
-    """
+    """Images that a step of one process needs: ResNeSt normalises pooled values over the batch."""
     return 2 if architecture.startswith("resnest") else 1
 
 

@@ -55,8 +55,7 @@ class PuzzleOptions:
 
 
 class TilePass:
-    """Class maps of tiles, (network, tiles) to (P,4,C,h,h); with less at once where memory is
-    short.
+    """Class maps of tiles, (network, tiles) to (P,4,C,h,h); in parts where memory is short.
 
     Args:
         mode: whose statistics the tiles see, `oass.fast.tile_statistics`.

@@ -44,8 +44,7 @@ def pretrained_path(data_dir: Path, architecture: str) -> Path:
 def load_pretrained(
     model: Classifier, data_dir: Path, poll: Callable[[], None] = lambda: None
 ) -> None:
-    """Put pretrained backbone weights into `model`; the first call makes them. Safe for several
-    processes.
+    """Put pretrained backbone weights into `model`; the first call, of any process, makes them.
 
     poll: called in every step, so that a signal (`Run.poll`) does not wait for the end.
     """
@@ -71,8 +70,7 @@ def load_pretrained(
 
 
 def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: None) -> float:
-    """Train a GAP classifier on single 32-pixel glyphs and save its backbone; the last 100 steps'
-    accuracy.
+    """Train a GAP classifier on single glyphs, save its backbone; the last 100 steps' accuracy.
 
     The pictures and the start come from a fixed seed, whatever the run's; no global generator
     moves.

@@ -105,9 +105,7 @@ class Trained:
         self.has_head = any(name.startswith(HEAD) for name in names)
 
     def _part(self, name: str) -> Mapping[str, object]:
-        """What the file holds under a name, values by name; empty where it holds nothing there (a
-        state dict).
-        """
+        """What the file holds under a name, by names; empty where nothing, as in a state dict."""
         if not isinstance(self.saved, Mapping):
             return {}
         part = self.saved.get(name, {})
@@ -127,9 +125,7 @@ class Trained:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether its logits are GAP(F): trained as gap, or a classifier without an instance head
-        (PuzzleCAM).
-        """
+        """Whether its logits are GAP(F): trained as gap, or without instance head (PuzzleCAM)."""
         return self.strategy == "gap" or not self.has_head
 
     @property
@@ -138,9 +134,7 @@ class Trained:
         return isinstance(self._part("state").get("teacher"), Mapping)
 
     def describe(self, network: Classifier) -> str:
-        """What its numbers depend on, in a line; where flags overruled the checkpoint, another one
-        that says so.
-        """
+        """What its numbers depend on, in a line; in a second one what flags overruled."""
         epoch = self._part("progress").get("epoch")
         place = str(self.path)
         if epoch is not None:
@@ -157,9 +151,7 @@ class Trained:
         return text
 
     def network(self, name: str = "student") -> Classifier:
-        """The student or the teacher, in eval mode. UserError where the file does not fit, or holds
-        no teacher.
-        """
+        """The student or the teacher, in eval mode. UserError where none fits."""
         model = Classifier(self.architecture, pretrained=False)
         if name == "student":
             load_classifier(model, self.path, self.saved)

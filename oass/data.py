@@ -61,20 +61,16 @@ class Iterator:
 
 
 class Split(NamedTuple):
-    """ids; objects of each image; labels (n,C) float32; only_difficult (n,C) bool: present, but
-    never plainly.
-    """
+    """The annotations of an id list; only_difficult: present, but never plainly."""
 
     ids: list[str]
-    objects: list[list[VOCObject]]
-    labels: np.ndarray
-    only_difficult: np.ndarray
+    objects: list[list[VOCObject]]  # of each image
+    labels: np.ndarray  # (n,C) float32
+    only_difficult: np.ndarray  # (n,C) bool
 
     @property
     def without_area(self) -> tuple[str, ...]:
-        """Every object whose box has no width or no height, as "ID (class)". Its label counts all
-        the same.
-        """
+        """Every object whose box has no width or height, as "ID (class)"; its label counts."""
         named = []
         for image, found in zip(self.ids, self.objects, strict=True):
             named += [f"{image} ({o.name})" for o in found if not o.has_area]
@@ -157,14 +153,11 @@ class VOC_Dataset_For_Classification(Dataset):
         return self.root / "JPEGImages" / f"{self.split.ids[index]}.jpg"
 
     def image(self, index: int) -> Any:
-        """The picture as PIL RGB, as its pixels are stored: boxes and masks are in that frame,
-        whatever EXIF says.
-        """
+        """The picture as PIL RGB, as its pixels are stored: boxes and masks are in that frame."""
         return read_image(self.image_path(index), upright=False)
 
     def unreadable(self, skip_corrupt: bool, say: Callable[[str], None] = print) -> list[str]:
-        """The ids of the pictures that cannot be read, seen from a few bytes of each
-        (`common.images.check_images`).
+        """The ids of the pictures that cannot be read, seen from a few bytes of each.
 
         Without `skip_corrupt` the first such picture is a CorruptImage; with it `say` gets a line
         that names them.
@@ -176,9 +169,7 @@ class VOC_Dataset_For_Classification(Dataset):
         return [self.split.ids[k] for k in positions.tolist()]
 
     def leave_out(self, ids: Collection[str]) -> None:
-        """Take images out of the set, labels and objects with them, and count them. UserError where
-        none is left.
-        """
+        """Take images out of the set and count them. UserError where none is left."""
         before = len(self)
         self.split = self.split.without(ids)
         self.skipped += before - len(self)
@@ -188,9 +179,7 @@ class VOC_Dataset_For_Classification(Dataset):
             )
 
     def label(self, index: int) -> torch.Tensor:
-        """The label, (20,) float32, the caller's own: all readers of a list share the split's
-        array.
-        """
+        """The label, (20,) float32; the caller's own, not the array that all readers share."""
         return torch.tensor(self.split.labels[index])
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
@@ -201,9 +190,7 @@ class VOC_Dataset_For_Classification(Dataset):
 
 
 class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
-    """(image, label, mask): the transform gets and returns {"image", "mask"}; a missing mask is all
-    255.
-    """
+    """(image, label, mask); the transform gets and returns {"image", "mask"}."""
 
     def mask_path(self, index: int) -> Path:
         """Where the image's segmentation lies, if it has one."""
@@ -214,9 +201,7 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
         return self.mask_path(index).exists()
 
     def mask(self, index: int) -> np.ndarray:
-        """The segmentation (H,W) int64: class + 1, 0 background, 255 void; all 255 where there is
-        no file.
-        """
+        """The segmentation (H,W) int64: class + 1, 0 background, 255 void or no file."""
         size = self._size(index)
         if self.has_mask(index):
             return read_mask(self.mask_path(index), size)
@@ -232,9 +217,7 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
             return self.image(index).size
 
     def check_masks(self) -> None:
-        """Read every mask once. UserError for the first that cannot be, of another size than its
-        picture, or value.
-        """
+        """Read every mask once; UserError for one of another size than its picture, or value."""
         masked = [k for k in range(len(self)) if self.has_mask(k)]
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(self.mask, masked):

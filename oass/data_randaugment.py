@@ -54,9 +54,7 @@ OPERATIONS: dict[str, tuple[Operation, float, float]] = {
 
 
 class RandAugmentMC:
-    """n operations with replacement, each with probability 1/2 at strength 1 to m (of 10); one
-    16-pixel square.
-    """
+    """n operations, each with probability 1/2 at strength 1 to m of 10; a 16-pixel square."""
 
     def __init__(self, n: int, m: int) -> None:
         require_count(n, "n", 0)
@@ -73,9 +71,7 @@ class RandAugmentMC:
 
 
 def cutout(image: Image.Image, side: int) -> Image.Image:
-    """A black square of `side` pixels around a random pixel (NumPy's global stream), cut at the
-    border.
-    """
+    """A black square around a random pixel (NumPy's global stream), cut at the border."""
     x, y = np.random.uniform(0, image.width), np.random.uniform(0, image.height)  # noqa: NPY002
     x, y = int(max(0, x - side / 2)), int(max(0, y - side / 2))
     image = image.copy()

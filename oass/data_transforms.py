@@ -1,5 +1,4 @@
-"""Transforms of pictures: those of the released code, and ours that leave normalising to the
-device.
+"""Transforms: those of the released code, and ours that normalise on the device.
 
 Pictures go to the device as bytes and are normalised there: a quarter of the traffic, no float
 arithmetic on the host.
@@ -109,8 +108,7 @@ def paste_crop(
 
 
 class RandomCrop:
-    """A square of `crop_size` at a random place, on zeros (the mean colour) where the image is
-    smaller.
+    """A square at a random place, on zeros (the mean colour) where the image is smaller.
 
     Draws for the width first, then for the height. image (H,W,C) of any dtype; (crop,crop,C) out.
     """
@@ -127,9 +125,7 @@ class RandomCrop:
 
 
 class Top_Left_Crop_For_Segmentation:
-    """The image at the top left of a zero canvas of crop_size, its mask on one of 255; larger ones
-    are cut.
-    """
+    """The image at the top left of a zero square, its mask on 255; larger ones are cut."""
 
     def __init__(self, crop_size: int) -> None:
         require_count(crop_size, "crop_size", 1)
@@ -164,18 +160,14 @@ class Transpose_For_Segmentation:
 
 
 class Picture(NamedTuple):
-    """pixels (3,S,S) uint8 (or a batch of them); inside (4,) int64: top, left, bottom, right of
-    what is picture.
-    """
+    """pixels (3,S,S) uint8; inside (4,) int64: top, left, bottom, right of the picture in it."""
 
     pixels: torch.Tensor
     inside: torch.Tensor
 
 
 def crop_bytes(image: Image.Image, size: int, *, at_random: bool) -> Picture:
-    """A square of `size` pixels: RandomCrop's, or the top left one. Outside the picture the network
-    sees zeros.
-    """
+    """A square of `size` pixels: RandomCrop's, or the top left one."""
     array = np.asarray(image)
     if at_random:
         columns, rows = draw_offsets(array.shape[1] - size), draw_offsets(array.shape[0] - size)

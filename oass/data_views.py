@@ -1,5 +1,4 @@
-"""Several looks at every picture, at other scales and mirrored, and their maps put back onto the
-picture.
+"""Looks at a picture at several scales and mirrored, and their maps put back onto it.
 
 Shapes: B images, C classes, G cells of a view's map, S pixels of the side on which maps are
 compared.

@@ -1,5 +1,4 @@
-"""VOC's devkit: class names, the folder's tree, id lists, annotations, masks. Importable without
-torch.
+"""VOC's devkit: class names, tree, id lists, annotations, masks. Importable without torch.
 
 VOCdevkit/VOC2012/{JPEGImages/ID.jpg, Annotations/ID.xml, SegmentationClass/ID.png,
                    ImageSets/{Main,Segmentation}/SPLIT.txt}
@@ -31,9 +30,7 @@ LEVELS = ("", "VOC2012", "VOC2007", "VOCdevkit/VOC2012", "VOCdevkit/VOC2007")
 
 
 def devkit_root(path: str | Path) -> Path | None:
-    """The folder with JPEGImages: `path`, its VOC2012 or VOC2007, or those of its VOCdevkit; None
-    without.
-    """
+    """The folder with JPEGImages: `path`, its VOC2012 or VOC2007, its VOCdevkit's; or None."""
     places = (text.expanded(path) / level for level in LEVELS)
     return next((place for place in places if (place / "JPEGImages").is_dir()), None)
 
@@ -50,8 +47,7 @@ def require_devkit(path: str | Path) -> Path:
 
 
 def find_split(root: Path, name: str) -> tuple[Path, str]:
-    """The id list of a split, and the split's name: a path given, oass/data/NAME.txt, then the
-    devkit's own.
+    """The id list of a split and its name: a path, oass/data/NAME.txt, then the devkit's own.
 
     Without train_aug (VOC and SBD together) VOC's own train is taken; the name then differs.
     """
@@ -92,8 +88,7 @@ def locate_voc(given: str | Path | None, want_sample: bool) -> Location:
 
 
 def read_id_list(path: str | Path) -> list[str]:
-    """The first word of every line that is not empty (ImageSets/Main has a second column: -1, 0,
-    1).
+    """The first word of every line that is not empty (Main's lists have a second column).
 
     UserError for an id that comes twice (its image would count double), and for one that leads out
     of a folder.

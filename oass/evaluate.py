@@ -260,9 +260,7 @@ def left_out(ap: Sequence[float | None]) -> str:
 
 
 def label_map(cams: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
-    """The label image of maps (C,H,W): background where no present class exceeds `threshold`, (H,W)
-    int64.
-    """
+    """The labels (H,W) int64 of maps (C,H,W): background where none exceeds `threshold`."""
     background = np.full((1, *cams.shape[1:]), threshold, cams.dtype)
     present = cams * labels[:, None, None]
     return np.concatenate([background, present]).argmax(0)
@@ -342,9 +340,7 @@ def collect_instances(
 
 
 def nearest(instances: np.ndarray, c: int, query: int, count: int) -> np.ndarray:
-    """The `count` images whose descriptor of class c has the largest cosine with the query's,
-    without it.
-    """
+    """The `count` images with the largest cosine to the query's descriptor of class c."""
     vectors = instances[:, c]
     norms = np.linalg.norm(vectors, axis=1).clip(1e-12)
     cosine = vectors @ vectors[query] / norms / norms[query]
@@ -353,9 +349,7 @@ def nearest(instances: np.ndarray, c: int, query: int, count: int) -> np.ndarray
 
 
 def neighbour_precision(instances: np.ndarray, labels: np.ndarray, count: int = 5) -> float | None:
-    """How many of the `count` nearest by a present class's descriptor contain the class; mean over
-    all queries.
-    """
+    """Share of the `count` nearest by a present class's descriptor that contain the class."""
     found = []
     for query, c in np.argwhere(labels).tolist():
         found.append(labels[nearest(instances, c, query, count), c].mean())

@@ -100,9 +100,7 @@ def average_precision_ignoring(
     ignore: np.ndarray,
     definition: Callable[[np.ndarray, np.ndarray], np.ndarray] = average_precision,
 ) -> np.ndarray:
-    """The AP (`definition`) of each class over the images that `ignore` (N,C) bool does not leave
-    out, (C,).
-    """
+    """The AP (C,) of each class over the images that `ignore` (N,C) bool does not leave out."""
     ignore = np.asarray(ignore, bool)
     if ignore.shape != scores.shape:
         raise ValueError(f"ignore {ignore.shape}: expected the shape of the scores, {scores.shape}")
@@ -114,9 +112,7 @@ def average_precision_ignoring(
 
 
 class Calculator_For_mIoU:
-    """Confusion counts of label images, summed over `add`; index 0 is the background, 255 is
-    ignored.
-    """
+    """Confusion counts of label images, summed; 0 is the background, 255 is ignored."""
 
     def __init__(self, class_names: list[str]) -> None:
         self.class_names = ["background", *class_names]

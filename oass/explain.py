@@ -1,5 +1,4 @@
-"""What the puzzle does with your own picture: class maps, peaks, the cut, its tiles, the glued map
-(paper, figure 2).
+"""What the puzzle does with your own picture: maps, peaks, cut, tiles, the glued map (figure 2).
 
     python3 explain.py --image my.jpg --checkpoint experiments/cTopk-w [--classes person dog]
 

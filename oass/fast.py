@@ -83,9 +83,7 @@ def _normalise(
 
 
 def _group_forward(bn: nn.BatchNorm2d, x: torch.Tensor, update: bool) -> torch.Tensor:
-    """Statistics of each pair's four tiles; x (4P,C,h,w), pair-major. Equal to one call per pair,
-    in order.
-    """
+    """Statistics of each pair's four tiles, as one call per pair; x (4P,C,h,w), pair-major."""
     if len(x) == 0:
         return x
     if update and bn.running_mean is not None:
@@ -120,9 +118,7 @@ def _grouped_in_place(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
 
 
 def grouped_in_one_call(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """The same for all pairs at once, pairs and channels side by side: (4P,C,h,w) seen as
-    (4,P*C,h,w).
-    """
+    """The same for all pairs at once: (4P,C,h,w) seen as (4,P*C,h,w)."""
     P = len(x) // TILES
     C = x.shape[1]
     tiles = x.view(P, TILES, *x.shape[1:]).transpose(0, 1).reshape(TILES, P * C, *x.shape[2:])
@@ -166,9 +162,7 @@ def _unchanged(x: torch.Tensor) -> torch.Tensor:
 
 
 def _norms_after_convolutions(backbone: nn.Module) -> dict[nn.Module, nn.Conv2d]:
-    """Each plain norm of a ResNet or ResNeSt that follows a convolution; nothing for other
-    networks.
-    """
+    """Each plain norm of a ResNet or ResNeSt that follows a convolution; others: none."""
     found: dict[nn.Module, nn.Conv2d] = {}
     if not hasattr(backbone, "layer1"):
         return found
@@ -206,8 +200,7 @@ def _forwards(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
 def tile_statistics(
     backbone: nn.Module, mode: str = "group", update: bool = False
 ) -> Iterator[None]:
-    """Inside, the batch norms of `backbone` treat their input as tiles (4P,...), four of each pair
-    in a row.
+    """Inside, the backbone's batch norms take their input as tiles (4P,...), pair after pair.
 
     group: each pair by its own four tiles, as the released loop; batch: all tiles together; eval:
     the running statistics (without a graph: within the convolutions). Running statistics stay,

@@ -247,9 +247,7 @@ def save_neighbours(
     queries: int = 1,
     count: int = 6,
 ) -> None:
-    """A row for each query: the image, then its nearest by that class's descriptor, + where they
-    contain the class.
-    """
+    """A row a query: the image, then its nearest by a class's descriptor, + where they have it."""
     rows = []
     for c, name in enumerate(CLASS_NAMES):
         for query in np.flatnonzero(data.split.labels[:, c])[:queries].tolist():

@@ -1,5 +1,4 @@
-"""OASS, after training: evaluate a checkpoint, write predictions, VOC server files, instances, CAM
-quality.
+"""OASS, after training: evaluate a checkpoint, write predictions, server files, instances.
 
     python3 inference_classification.py --checkpoint experiments/ResNet50_cTopk_w --data_dir
     $your_dir python3 inference_classification.py --checkpoint best.pt --data_dir $your_dir --domain

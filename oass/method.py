@@ -309,8 +309,7 @@ def detect_keypoints(
 
 
 def _nearest(n: Tensor, m: int | Tensor, count: int) -> Tensor:
-    """Nearest sampling of n cells to m: src(r) = min(floor(r (n / m)), n - 1), r < count,
-    (P,count).
+    """Nearest sampling of n cells to m: src(r) = min(floor(r (n / m)), n - 1), r < count.
 
     n (P,); m a number or (P,). In float32, as torch's nearest resize.
     """

@@ -1,6 +1,4 @@
-"""The flags of training: the released code's names and defaults, and ours. Importable without
-torch.
-"""
+"""The flags of training: the released names and defaults, and ours. Without torch."""
 
 import argparse
 from collections.abc import Callable
@@ -61,9 +59,7 @@ def _no_teacher(text: str) -> float:
 
 
 class GivenPath(argparse.Action):
-    """`--data_dir PATH`. Without a value, as an unset `$your_dir` of a shell leaves it, as if not
-    given.
-    """
+    """`--data_dir PATH`; without a value (an unset `$your_dir`) as if not given."""
 
     def __call__(
         self,

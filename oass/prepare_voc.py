@@ -35,9 +35,7 @@ def digest(ids: Sequence[str]) -> str:
 
 
 def augmented_ids(voc_train: Sequence[str], voc_val: Sequence[str], sbd: Path) -> list[str]:
-    """(SBD train + SBD val + VOC train) minus VOC val, sorted. UserError where the SBD lists are
-    missing.
-    """
+    """(SBD train + SBD val + VOC train) minus VOC val, sorted. UserError without SBD's lists."""
     union = set(voc_train)
     for name in ("train", "val"):
         path = sbd / f"{name}.txt"

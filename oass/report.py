@@ -158,8 +158,7 @@ def log_if_due(
     max_iteration: int,
     is_gated: bool,
 ) -> None:
-    """Every `every` steps Train/{loss, class_loss, ..., learning_rate, dead_cam} since the last
-    line.
+    """Every `every` steps Train/{loss, class_loss, ..., dead_cam} since the last line.
 
     Called before a step and after the last one, so that the line of a step whose checkpoint was
     written before it could be logged is logged by the resumed run. A warning names dead maps where
@@ -286,8 +285,7 @@ def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> N
 def write_server_files(
     folder: Path, ids: Sequence[str], scores: np.ndarray, test_set: str = "test"
 ) -> Path:
-    """The classification results as the VOC server takes them: Main/comp2_cls_SET_CLASS.txt, "ID
-    score" lines.
+    """The results as the VOC server takes them: Main/comp2_cls_SET_CLASS.txt, ID and score.
 
     scores (N,C). Competition 2: training data of one's own choice (here ImageNet weights). Returns
     the folder.

@@ -24,8 +24,7 @@ class ABC_Model(nn.Module):
     def get_parameter_groups(
         self, print_fn: Callable[[str], object] | None = print
     ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """Backbone weights, backbone biases, new weights, new biases (learning rates x1, x2, x10,
-        x20).
+        """Backbone weights and biases, new weights and biases (learning rates x1, x2, x10, x20).
 
         By name: "model" is the backbone, "weight" a weight; so scales of batch norms are decayed,
         shifts not. `print_fn=None` is silent.

@@ -1,6 +1,4 @@
-"""The backbones phi: torchvision's ResNet and timm's ResNeSt at output stride 16, and a small one
-for the sample.
-"""
+"""The backbones phi: ResNet and ResNeSt at output stride 16, timm's, one for the sample."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -24,8 +22,7 @@ IN_TIMM = {"resnest50": "50d", "resnest101": "101e", "resnest200": "200e", "resn
 
 
 class TinyResNet(nn.Module):
-    """A 3x3 stem of 16 channels at stride 2 and three basic blocks (32, 64, 64; strides 2, 2, 1); G
-    = S/8, K = 64.
+    """A 3x3 stem and three basic blocks (32, 64, 64 channels; strides 2, 2, 1): G = S/8, K = 64.
 
     For the offline sample: 0.16 M parameters learn there in a minute what a ResNet-50 learns in
     hours.
@@ -105,10 +102,9 @@ def _resnet(name: str, pretrained: bool) -> tuple[ResNet, int]:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: object) -> None:
-    """Load a backbone's weights; files from before torch 1.0 do not count their batches. UserError
-    names what differs.
+    """Load a backbone's weights, also of before torch 1.0; UserError names what differs.
 
-    Nothing but evaluation without momentum would use that count.
+    Those do not count their batches; only evaluation without momentum would use that count.
     """
     own = model.state_dict()
     counts = {key: own[key] for key in own if key.endswith("num_batches_tracked")}

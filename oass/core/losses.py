@@ -101,8 +101,7 @@ def object_aware_losses(
     pairs: tuple[torch.Tensor, torch.Tensor] | None = None,
     **options: Any,
 ) -> dict[str, torch.Tensor]:
-    """`oass.build_objective.object_aware_losses`, what training calls, with the options as
-    keywords.
+    """What training calls, of oass/build_objective.py, with the options as keywords.
 
     options: the fields of `PuzzleOptions`. ValueError for labels that are neither 0 nor 1, names
     that are none of the choices, k below 1.

@@ -22,9 +22,7 @@ HEAD = ("BN.", "stage6.")
 
 
 class Backbone(ABC_Model):
-    """`model`, and its five stages under the names of the released code (aliases of the same
-    tensors).
-    """
+    """`model`, and aliases of its five stages under the names of the released code."""
 
     def __init__(self, model_name: str, pretrained: bool = True) -> None:
         super().__init__()
@@ -47,8 +45,7 @@ class Backbone(ABC_Model):
 
 
 class Classifier(Backbone):
-    """Class maps F = W X, and one logit per class from the feature map gated with that class's own
-    map.
+    """Class maps F = W X, and a logit per class from the feature map gated with its own map.
 
     pretrained: True for ImageNet weights, False for none, or the path of a classifier's checkpoint.
     State dicts have the names of the released code, so its checkpoints load as they are. ValueError

@@ -9,24 +9,48 @@ import torch
 from common import samples
 from common.cli import UserError, run_main
 from csl import infer, train, validate
-from csl.src.options import RECIPES, parse_args
+from csl.options import parse
+from csl.options_choices import RECIPES
 from tests.csl.tiny import NAMES, arguments, write_coco
 
-# commands.md, without --data, --model-path and --prior_path
+# The released commands, without --data, --model-path and --prior_path.
 COMMANDS = (
     "--partial_loss_mode=selective",
-    "--gamma_pos=0 --gamma_neg=1 --gamma_unann=4 --simulate_partial_type=rps --simulate_partial_param=0.5"
-    " --partial_loss_mode=selective --likelihood_topk=5 --prior_threshold=0.5",
-    "--gamma_pos=0 --gamma_neg=3 --gamma_unann=4 --simulate_partial_type=fpc --simulate_partial_param=1000"
-    " --partial_loss_mode=selective --likelihood_topk=5 --prior_threshold=0.5",
+    "--gamma_pos=0 --gamma_neg=1 --gamma_unann=4 --simulate_partial_type=rps"
+    " --simulate_partial_param=0.5 --partial_loss_mode=selective --likelihood_topk=5"
+    " --prior_threshold=0.5",
+    "--gamma_pos=0 --gamma_neg=3 --gamma_unann=4 --simulate_partial_type=fpc"
+    " --simulate_partial_param=1000 --partial_loss_mode=selective --likelihood_topk=5"
+    " --prior_threshold=0.5",
 )
 RELEASED = {
-    "lr": 2e-4, "epochs": 30, "stop_epoch": None, "weight_decay": 1e-4, "model_name": "tresnet_m", "workers": 8,
-    "image_size": 448, "batch_size": 64, "print_freq": 64, "simulate_partial_type": None,
-    "simulate_partial_param": 1000, "partial_loss_mode": "negative", "clip": 0, "gamma_pos": 0, "gamma_neg": 1,
-    "gamma_unann": 2, "alpha_pos": 1, "alpha_neg": 1, "alpha_unann": 1, "likelihood_topk": 5, "prior_path": None,
-    "prior_threshold": 0.05, "ema_decay": 0.9997, "debug_mode": "auto", "model_path": "./tresnet_m.pth", "seed": 0,
-}  # fmt: skip
+    "lr": 2e-4,
+    "epochs": 30,
+    "stop_epoch": None,
+    "weight_decay": 1e-4,
+    "model_name": "tresnet_m",
+    "workers": 8,
+    "image_size": 448,
+    "batch_size": 64,
+    "print_freq": 64,
+    "simulate_partial_type": None,
+    "simulate_partial_param": 1000,
+    "partial_loss_mode": "negative",
+    "clip": 0,
+    "gamma_pos": 0,
+    "gamma_neg": 1,
+    "gamma_unann": 2,
+    "alpha_pos": 1,
+    "alpha_neg": 1,
+    "alpha_unann": 1,
+    "likelihood_topk": 5,
+    "prior_path": None,
+    "prior_threshold": 0.05,
+    "ema_decay": 0.9997,
+    "debug_mode": "auto",
+    "model_path": "./tresnet_m.pth",
+    "seed": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +130,12 @@ def test_printed_commands_without_data_run_on_the_sample(command, empty_folder, 
 
 def test_recipes_are_the_rows_of_the_table(data, tmp_path):
     for name, recipe in RECIPES.items():
-        args = parse_args(train.parser, arguments(data, tmp_path, "--recipe", name))
+        args = parse(arguments(data, tmp_path, "--recipe", name)).args
         wanted = {
             k: v for k, v in recipe.items() if k != "likelihood_topk"
         }  # the flags give that one
         assert {k: getattr(args, k) for k in wanted} == wanted
-    args = parse_args(
-        train.parser, arguments(data, tmp_path, "--recipe", "csl_fpc", "--gamma_neg", "2")
-    )
+    args = parse(arguments(data, tmp_path, "--recipe", "csl_fpc", "--gamma_neg", "2")).args
     assert (args.gamma_neg, args.gamma_unann, args.partial_loss_mode) == (2, 4, "selective")
 
 
@@ -246,12 +268,9 @@ def test_infer_on_a_folder(data, tmp_path, capsys):
         "0.01",
     ]
     out, table = str(tmp_path / "out"), tmp_path / "t.json"
-    args = infer.parse_args(
-        infer.parser,
-        [*common, "--pic_path", str(data / "val2014" / "*0[1-3].png"), "--output_dir", out],
-    )
-    args.json, args.top_k = table, 3
-    records = infer.infer(args)
+    pictures = str(data / "val2014" / "*0[1-3].png")
+    ways = ["--output_dir", out, "--json", str(table), "--top_k", "3"]
+    records = infer.infer(infer.parse([*common, "--pic_path", pictures, *ways]))
     assert len(records) == 3 and records == json.loads(table.read_text())
     for record in records:
         assert len(record["classes"]) == 3 and set(record["classes"]) <= set(NAMES)
@@ -271,7 +290,7 @@ def test_infer_on_a_folder(data, tmp_path, capsys):
 
 def test_thresholds_of_infer():
     def threshold(*flags):
-        args = infer.parse_args(infer.parser, [*flags])
+        args = infer.parse_args(infer.parser, flags)  # the released call
         return args.th, args.do_bottleneck_head
 
     assert threshold() == (0.97, True)
@@ -283,18 +302,18 @@ def test_thresholds_of_infer():
 
 
 def test_infer_names_its_folder_only_where_it_was_given(tmp_path):
-    assert infer.parse_args(infer.parser, []).output_dir is None
-    assert infer.parse_args(infer.parser, ["--output_dir", str(tmp_path)]).output_dir == tmp_path
+    assert infer.parse([]).args.output_dir is None
+    assert infer.parse(["--output_dir", str(tmp_path)]).args.output_dir == tmp_path
 
 
 @pytest.mark.parametrize("flags", [["--data", "./data"], ["./data"]])
 def test_a_data_path_that_is_given_and_holds_nothing(flags, empty_folder):
     """Given is given, be it the default; the message fits two lines."""
     with pytest.raises(UserError, match=r"data does not exist \(LVIS\)") as stopped:
-        validate.parse_args([*flags, "--dataset", "lvis"])
+        validate.parse([*flags, "--dataset", "lvis"])
     assert len(f"error: {stopped.value}") <= 240
     with pytest.raises(UserError, match=r"data does not exist \(COCO 2014\).*--sample") as stopped:
-        parse_args(train.parser, ["--data", "./data"])
+        parse(["--data", "./data"])
     assert len(f"error: {stopped.value}") <= 240
 
 

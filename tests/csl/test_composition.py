@@ -1,16 +1,16 @@
 """The README's numbers, each composed a second time by plain loops from the files to the figure.
 
-| number | from | to |
-| --- | --- | --- |
-| mAP, CF1, OF1, top-3 | json, png | RGB, resize, 0..1, network, sigmoid, ranks of a class, mean over classes |
-| mAP on annotated labels | csv lists, png | the same on the annotated entries; un-annotated as negative; complete |
-| rows of the table | a recipe | mode, gammas, the loss that its name says |
-| trained networks | json, png, seed | simulation, order, loss, Adam and its groups, one cycle, average, prior |
-| prior, rank correlation | the last epoch's logits | mean probability, ranks against the complete labels |
-| drop precision, missed positives | the loss of the last epoch | counts over labels |
-| mean and deviation of seeds | summaries | the table of --compare |
+| number | from | to | | --- | --- | --- | | mAP, CF1, OF1, top-3 | json, png | RGB, resize, 0..1,
+network, sigmoid, ranks of a class, mean over classes | | mAP on annotated labels | csv lists, png |
+the same on the annotated entries; un-annotated as negative; complete | | rows of the table | a
+recipe | mode, gammas, the loss that its name says | | trained networks | json, png, seed |
+simulation, order, loss, Adam and its groups, one cycle, average, prior | | prior, rank correlation
+| the last epoch's logits | mean probability, ranks against the complete labels | | drop precision,
+missed positives | the loss of the last epoch | counts over labels | | mean and deviation of seeds |
+summaries | the table of --compare |
 
-Parts are tested against the released code elsewhere (test_golden_*); their composition has no golden data.
+Parts are tested against the released code elsewhere (test_golden_*); their composition has no
+golden data.
 """
 
 import ast
@@ -29,16 +29,16 @@ from PIL import Image
 
 from common.loading import epoch_order
 from common.rundir import seed_everything
-from csl import train, validate
-from csl.src import phases
+from csl import compare, train, validate
+from csl.options import parse
+from csl.options_choices import RECIPES
 from csl.src.loss_functions.losses import AsymmetricLoss
 from csl.src.loss_functions.partial_asymmetric_loss import PartialSelectiveLoss
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import network_of
-from csl.src.options import RECIPES, parse_args
-from tests.csl.helper_functions.test_golden_helpers import one_cycle
-from tests.csl.helper_functions.test_metrics import literal
-from tests.csl.loss_functions.test_partial_asymmetric_loss import batch, settings
+from tests.csl.test_build_loss import batch, settings
+from tests.csl.test_evaluate_metrics import literal
+from tests.csl.test_golden_helpers import one_cycle
 from tests.csl.tiny import NAMES, arguments, write_coco
 
 SIZE = 40
@@ -63,7 +63,8 @@ def read(path):
 
 
 def coco_labels(root, split):
-    """Paths and complete labels (N,5), images in the order of their first annotation, classes in that of the file."""
+    """Paths and complete labels (N,5), images in the order of their first annotation, classes in
+    that of the file."""
     content = json.loads((root / "annotations" / f"instances_{split}2014.json").read_text())
     order, rows = [], {}
     columns = [category["id"] for category in content["categories"]]
@@ -142,7 +143,7 @@ def summary_of(run):
     return json.loads((run / "summary.json").read_text())
 
 
-# ---- from the files to the mAP ---------------------------------------------------------------------------
+# ---- from the files to the mAP ------------------------------------------------------------------
 
 
 def test_map_of_complete_labels(run, data, tmp_path):
@@ -180,7 +181,7 @@ def test_validation_of_complete_labels(run, data, tmp_path):
         "-j",
         "0",
     ]
-    args = validate.parse_args(
+    args = validate.parse(
         [*flags, "--thre", str(threshold), "--calibrate", "--output_dir", str(tmp_path / "v")]
     )
     found = validate.validate(args)
@@ -213,7 +214,10 @@ def test_validation_of_complete_labels(run, data, tmp_path):
 
 
 def test_map_of_partial_labels(tmp_path):
-    """Open Images: from the lists of the csv; on annotated labels, with the others as negatives, and on all labels."""
+    """Open Images: from the lists of the csv.
+
+    On annotated labels, with the others as negatives, and on all labels.
+    """
     names = ["/m/0", "/m/1", "Bowl, large", "/m/3"]
     rng = np.random.default_rng(0)
     complete = rng.integers(0, 2, (30, 4))
@@ -265,7 +269,7 @@ def test_map_of_partial_labels(tmp_path):
     assert logged["mAP_complete_ema"] == pytest.approx(mean_ap(truth, scores), abs=1e-4)
 
 
-# ---- from a row's name to its loss -----------------------------------------------------------------------
+# ---- from a row's name to its loss --------------------------------------------------------------
 
 
 def recipe_loss(name, logits, targets, **changed):
@@ -315,11 +319,14 @@ def selective_loss(logits, targets, dropped, gamma_pos, gamma_neg, gamma_unann):
     return total
 
 
-# ---- from the seed to the trained network ----------------------------------------------------------------
+# ---- from the seed to the trained network -------------------------------------------------------
 
 
 def test_the_simulation_of_a_run(run, data, tmp_path):
-    """RPS: kept labels are the complete ones, about the asked share is dropped. FPC: so many of each class and kind."""
+    """RPS: kept labels are the complete ones, about the asked share is dropped.
+
+    FPC: so many of each class and kind.
+    """
     _, complete = coco_labels(data, "train")
     with np.load(run / "partial_labels.npz") as arrays:
         partial, classes = arrays["targets"], arrays["classes"].tolist()
@@ -457,22 +464,23 @@ def test_training_from_the_seed_to_weights_prior_and_drops(run, data):
     assert summary["missed_positive_rate"] == pytest.approx(100 * missed)
 
 
-# ---- from the runs to the table --------------------------------------------------------------------------
+# ---- from the runs to the table -----------------------------------------------------------------
 
 
 def test_mean_and_deviation_of_the_table(data, tmp_path, capsys):
     scores = {"ignore_ce": [50.0, 53.0, 51.0], "csl": [60.0, 60.5, 64.0]}
     flags = ["--compare", "ignore_ce,csl", "--schemes", "rps", "--seeds", "0,1,2"]
-    args = parse_args(train.parser, arguments(data, tmp_path / "c", *flags))
+    settings_of_all = parse(arguments(data, tmp_path / "c", *flags))
     asked = []
 
-    def scored(child, folder):
+    def scored(settings_of_one, folder):
+        child = settings_of_one.args
         row = child.output_dir.name.split("-")[1]
         asked.append((row, child.recipe, child.seed, child.partial_loss_mode, child.gamma_unann))
         value = scores[row][child.seed]
         return {"mAP_ema_final": value, "mAP_model_final": value - 1, "classes": 5}
 
-    found = phases.compare(args, scored)
+    found = compare.compare(settings_of_all, scored)
     assert {entry[:2] for entry in asked} == {
         ("ignore_ce", "ignore_ce"),
         ("csl", "csl_rps"),

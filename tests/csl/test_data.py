@@ -1,4 +1,7 @@
-"""The layouts, end to end: official COCO, hyperml, LVIS, Open Images in both forms, the samples; augmentations."""
+"""The layouts, end to end: official COCO, hyperml, LVIS, Open Images in both forms, the samples.
+
+Augmentations.
+"""
 
 import json
 import random
@@ -13,11 +16,12 @@ from PIL import Image
 from common import samples
 from common.cli import UserError
 from csl import train, validate
-from csl.src.helper_functions.augment import OPERATIONS, CutoutPIL, RandAugment, RandomShift
-from csl.src.helper_functions.coco import CocoDetection, LVISDetection
-from csl.src.helper_functions.get_data import get_data, targets_of
-from csl.src.helper_functions.locate import locate_data
-from csl.src.helper_functions.openimages import read_openimages_csv
+from csl.data import targets_of
+from csl.data_augment import OPERATIONS, CutoutPIL, RandAugment, RandomShift
+from csl.data_coco import CocoDetection, LVISDetection
+from csl.data_locate import locate_data
+from csl.data_openimages_csv import read_openimages_csv
+from csl.src.helper_functions.get_data import get_data
 from tests.csl.golden import GOLDEN
 from tests.csl.tiny import arguments, write_coco
 
@@ -31,9 +35,11 @@ def settings(root, **changed):
         "sample": False,
     }
     values |= {"image_size": 32, "batch_size": 4, "workers": 0, "seed": 0, "augment": "none"}
-    args = Namespace(**(values | changed))
-    args._found = locate_data(args, is_given=True)
-    return args
+    return Namespace(**(values | changed))
+
+
+def located(args):
+    return locate_data(args.data, is_given=True, metadata=args.metadata, debug_mode=args.debug_mode)
 
 
 def first_batch(args):
@@ -65,7 +71,7 @@ def test_official_coco_and_hyperml_are_the_same(tmp_path, capsys):
             image["file_name"] = f"{split}2014/{image['file_name']}"
         (metadata / f"{split}.json").write_text(json.dumps(content))
     args = settings(root, metadata=metadata, debug_mode="hyperml")
-    assert args._found.layout == "hyperml"
+    assert located(args).layout == "hyperml"
     _, (again, same) = first_batch(args)
     assert (again == images).all() and (same == targets).all()
     kept, _ = first_batch(settings(root, keep_empty=True))
@@ -109,7 +115,10 @@ def openimages(tmp_path_factory):
 
 
 def test_openimages_sample_measures_both_ways(openimages, tmp_path):
-    """-1 as negative would say something else than the annotated labels; val_complete.csv tells the truth."""
+    """-1 as negative would say something else than the annotated labels.
+
+    Val_complete.csv tells the truth.
+    """
     flags = arguments(
         openimages, tmp_path / "run", "--epochs", "1", "--stop_epoch", "1", "--batch_size", "64"
     )

@@ -89,7 +89,7 @@ def test_two_processes_train_one_model_and_score_each_sample_once(tmp_path):
         weights,
     ]
     run_two("validate.py", *scoring, "--output_dir", str(tmp_path / "v2"))
-    one = validate.validate(validate.parse_args([*scoring, "--output_dir", str(tmp_path / "v1")]))
+    one = validate.validate(validate.parse([*scoring, "--output_dir", str(tmp_path / "v1")]))
     two = json.loads((tmp_path / "v2" / "summary.json").read_text())
     assert two["images"] == one["images"] == 13
     assert {k: two[k] for k in one} == pytest.approx(one, abs=1e-9)
@@ -97,7 +97,8 @@ def test_two_processes_train_one_model_and_score_each_sample_once(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path):
-    """A network without batch norm: the same weights and prior from 2 x 4 images a step as from 8."""
+    """A network without batch norm: the same weights and prior from 2 x 4 images a step as from
+    8."""
     data = write_coco(tmp_path / "data")
     changed = (
         "--partial_loss_mode",

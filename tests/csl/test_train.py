@@ -1,4 +1,5 @@
-"""train.py: a whole run, the exact resume, the two phases, rows side by side, and the printed commands."""
+"""train.py: a whole run, the exact resume, the two compare, rows side by side, and the printed
+commands."""
 
 import json
 import os
@@ -10,8 +11,7 @@ import torch
 from torch import nn
 
 from common.cli import NonFiniteError, UserError
-from csl import train, validate
-from csl.src import phases
+from csl import compare, train, validate
 from csl.src.helper_functions.helper_functions import ModelEma
 from csl.src.models.utils.checkpoint import network_of
 from tests.csl.tiny import NAMES, arguments, write_coco
@@ -96,7 +96,8 @@ def test_what_a_run_leaves(whole, data, tmp_path, capsys):
 
 
 def test_published_form_and_validate(whole, data, tmp_path):
-    """best_ema.pth is a file in the published form, and validate.py finds the score that the run logged."""
+    """best_ema.pth is a file in the published form, and validate.py finds the score that the run
+    logged."""
     content = torch.load(whole / "checkpoints" / "best_ema.pth", weights_only=True)
     assert content["num_classes"] == 5 and list(content["idx_to_class"].values()) == list(NAMES)
     model, found = network_of(whole / "checkpoints" / "best_ema.pth", "tresnet_m")
@@ -113,14 +114,14 @@ def test_published_form_and_validate(whole, data, tmp_path):
         "5",
     ]
     path = ["--model_path", str(whole / "checkpoints" / "best_ema")]  # the suffix is found
-    args = validate.parse_args([*flags, *path, "--output_dir", str(tmp_path / "v"), "--calibrate"])
+    args = validate.parse([*flags, *path, "--output_dir", str(tmp_path / "v"), "--calibrate"])
     summary = validate.validate(args)
     assert summary["mAP"] == pytest.approx(content["mAP"], abs=1e-3)
     assert summary["images"] == 13 and summary["CF1_calibrated"] >= summary["CF1"] - 1e-9
     assert json.loads((tmp_path / "v" / "summary.json").read_text())["images_per_second"] > 0
     for which in ("model", "ema"):  # a run's own checkpoint holds both
         last = ["--model_path", str(whole / "checkpoints" / "last.pt"), "--which", which]
-        args = validate.parse_args([*flags, *last, "--output_dir", str(tmp_path / which)])
+        args = validate.parse([*flags, *last, "--output_dir", str(tmp_path / which)])
         lines = (whole / "metrics.jsonl").read_text().splitlines()
         assert validate.validate(args)["mAP"] == pytest.approx(
             json.loads(lines[-1])[f"mAP_{which}"], abs=1e-3
@@ -139,7 +140,7 @@ def test_numbers_of_classes_that_disagree(whole, data, tmp_path):
         UserError, match=r"disagree: 5 of .*best_ema.pth, 5 of .*val2014.json, 7 of --num_classes"
     ):
         validate.validate(
-            validate.parse_args([*flags, "--num_classes", "7", "--output_dir", str(tmp_path / "v")])
+            validate.parse([*flags, "--num_classes", "7", "--output_dir", str(tmp_path / "v")])
         )
 
 
@@ -205,7 +206,8 @@ def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path
 
 
 def test_a_loss_that_is_not_finite_names_its_parts(data, tmp_path):
-    """An alpha with which the sum over N overflows: the message has the step, the samples and the sets."""
+    """An alpha with which the sum over N overflows: the message has the step, the samples and
+    the sets."""
     folder, flags = (
         tmp_path / "bad",
         arguments(data, tmp_path / "bad", *SELECTIVE, "--alpha_neg", "3e38"),
@@ -219,7 +221,8 @@ def test_a_loss_that_is_not_finite_names_its_parts(data, tmp_path):
 
 @pytest.mark.parametrize("mode", ["selective", "ignore"])
 def test_a_last_batch_of_one_image_whose_last_map_is_1x1(data, tmp_path, mode):
-    """44 images, batches of 43 and 1, a map of 1x1 after layer 4: batch norm has no variance to take."""
+    """44 images, batches of 43 and 1, a map of 1x1 after layer 4: batch norm has no variance to
+    take."""
     flags = arguments(
         data, tmp_path / "run", "--partial_loss_mode", mode, "--epochs", "1", "--batch_size", "43"
     )
@@ -286,9 +289,12 @@ def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
 
 
 def test_compare_shows_published_numbers_beside_coco(data, tmp_path, capsys, monkeypatch):
-    """Five classes stand for COCO's eighty here; with any other number the column is not there (the test above)."""
-    assert phases.paper_numbers()["fpc", "csl"] == 83.44 and len(phases.paper_numbers()) == 8
-    monkeypatch.setattr(phases, "COCO_CLASSES", 5)
+    """Five classes stand for COCO's eighty here.
+
+    With any other number the column is not there (the test above).
+    """
+    assert compare.paper_numbers()["fpc", "csl"] == 83.44 and len(compare.paper_numbers()) == 8
+    monkeypatch.setattr(compare, "COCO_CLASSES", 5)
     train.main(
         [*arguments(data, tmp_path / "d", "--epochs", "1"), "--compare", "csl", "--schemes", "rps"]
     )

@@ -1,4 +1,5 @@
-"""A COCO folder of coloured squares: 45 training and 13 test images of 32 pixels, 5 classes, learnt in seconds."""
+"""A COCO folder of coloured squares: 45 training and 13 test images of 32 pixels, 5 classes,
+learnt in seconds."""
 
 import json
 
@@ -12,7 +13,10 @@ COLOURS = np.array(
 
 
 def write_coco(root, train=45, val=13, size=32):
-    """Instances json and images in the layout of COCO 2014; the first training image has no annotation."""
+    """Instances json and images in the layout of COCO 2014.
+
+    The first training image has no annotation.
+    """
     rng = np.random.default_rng(0)
     (root / "annotations").mkdir(parents=True)
     for split, count in (("train", train), ("val", val)):
@@ -43,8 +47,9 @@ def write_coco(root, train=45, val=13, size=32):
 
 def arguments(data, out, *more):
     """Flags of a small run on `data`: 6 steps an epoch."""
-    fixed = "--model_name tresnet_tiny --image_size 32 --batch_size 8 --workers 0 --lr 5e-3 --epochs 2 --cpu"
-    labels = "--simulate_partial_type rps --simulate_partial_param 0.4 --likelihood_topk 1 --augment paper"
+    fixed = "--model_name tresnet_tiny --image_size 32 --batch_size 8 --workers 0"
+    fixed += " --lr 5e-3 --epochs 2 --cpu --likelihood_topk 1 --augment paper"
+    labels = "--simulate_partial_type rps --simulate_partial_param 0.4"
     return [
         *fixed.split(),
         *labels.split(),

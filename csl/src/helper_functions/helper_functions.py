@@ -1,10 +1,10 @@
-"""The helpers under the names that the released code gives them; each lives in a module of its own."""
+"""The helpers under the names of the released code; each lives in a room of its own."""
 
 from common.aliases import one_module
-from csl.src.helper_functions.augment import CutoutPIL, RandAugment
-from csl.src.helper_functions.coco import CocoDetection, LVISDetection
-from csl.src.helper_functions.ema import ModelEma, add_weight_decay
-from csl.src.helper_functions.metrics import (
+from csl.build_optimizer import ModelEma, add_weight_decay
+from csl.data_augment import CutoutPIL, RandAugment
+from csl.data_coco import CocoDetection, LVISDetection
+from csl.evaluate_metrics import (
     AP_partial,
     AverageMeter,
     average_precision,

@@ -1,6 +1,4 @@
-"""Average precision and mask IoU, under the original's names; they live in
-oass/evaluate_metrics.py.
-"""
+"""Average precision and mask IoU; they live in oass/evaluate_metrics.py."""
 
 from common.aliases import one_module
 from oass.evaluate_metrics import (

@@ -34,9 +34,7 @@ def shannon_entropy_loss(
     activation: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid,
     epsilon: float = 1e-5,
 ) -> torch.Tensor:
-    """-sum_c p log(p + eps), p = activation(logits) (N,C), averaged over N (PuzzleCAM's `conf`); 0
-    for N = 0.
-    """
+    """PuzzleCAM's `conf`: -sum_c p log(p + eps) of p = activation(logits), over N."""
     p = activation(logits)
     return -(p * torch.log(p + epsilon)).sum() / max(len(logits), 1)
 
@@ -67,9 +65,7 @@ def save_model(model: nn.Module, model_path: str | Path, parallel: bool = False)
 
 
 def load_model(model: nn.Module, model_path: str | Path, parallel: bool = False) -> None:
-    """Load a state dict, with or without `module.` prefixes; UserError names the first keys that
-    differ.
-    """
+    """Load a state dict, also with `module.` prefixes; UserError names what differs."""
     checkpoint.load_into(checkpoint.unwrap(model), checkpoint.load(Path(model_path)), model_path)
 
 
@@ -84,9 +80,7 @@ def resize_for_tensors(
     mode: str = "bilinear",
     align_corners: bool = False,
 ) -> torch.Tensor:
-    """Maps (N,C,h,w) at (N,C,*size). Half precision on a CPU is interpolated in float32 and cast
-    back.
-    """
+    """Maps (N,C,h,w) at (N,C,*size); half precision on a CPU is interpolated in float32."""
     wide = at_least_float32(tensors) if tensors.device.type == "cpu" else tensors
     corners = align_corners if mode == "bilinear" else None
     return F.interpolate(wide, size, mode=mode, align_corners=corners).to(tensors.dtype)

@@ -81,7 +81,10 @@ def test_safetensors(source, tmp_path):
 
 @pytest.mark.parametrize("name", ["tresnet_m", "tresnet_l_v2"])
 def test_timm_and_back(name, tmp_path):
-    """timm's own network, with our weights under timm's names, gives our logits; and the other way round."""
+    """timm's own network, with our weights under timm's names, gives our logits.
+
+    And the other way round.
+    """
     ours = build(name, 3)
     ours.load_state_dict(filled_state({k: v.shape for k, v in ours.state_dict().items()}, 1))
     theirs = timm.create_model(
@@ -122,7 +125,10 @@ def test_folded_networks_are_the_same_function(name):
 
 
 def test_onnx(source, tmp_path, capsys):
-    """Written for one size and any batch; OpenCV's reader computes our logits. Without the package: one line."""
+    """Written for one size and any batch; OpenCV's reader computes our logits.
+
+    Without the package: one line.
+    """
     torch.save(official(source.state_dict(), num_classes=7), tmp_path / "a.pth")
     command = [str(tmp_path / "a.pth"), str(tmp_path / "a.onnx"), "--image_size", "32"]
     if find_spec("onnx") is None:

@@ -1,4 +1,5 @@
-"""TResNet (Ridnik et al., WACV 2021) with the names, shapes and order of the official state dicts."""
+"""TResNet (Ridnik et al., WACV 2021) with the names, shapes and order of the official state
+dicts."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.aliases import one_module
-from csl.src.errors import SettingsError
+from common.cli import DomainError
+from csl.options_choices import SMALLEST
 from csl.src.models.tresnet.layers.anti_aliasing import AntiAliasDownsampleLayer
 from csl.src.models.tresnet.layers.avg_pool import FastAvgPool2d
 from csl.src.models.tresnet.layers.general_layers import ABN, SEModule, SpaceToDepth
@@ -37,7 +39,10 @@ LAYOUTS = {
 def conv_abn(
     inputs: int, outputs: int, kernel: int, stride: int = 1, slope: float | None = SLOPE
 ) -> nn.Sequential:
-    """Convolution without bias, then ABN; with stride 2 both run at stride 1 and a blur follows (keys `0.*`)."""
+    """Convolution without bias, then ABN.
+
+    With stride 2 both run at stride 1 and a blur follows (keys `0.*`).
+    """
     unit = nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         ABN(outputs, slope),
@@ -105,11 +110,11 @@ class BottleneckHead(nn.Module):
         return self.FC(self.embedding_generator(x))
 
 
-SMALLEST = 20  # pixels a side: a quarter of them, halved three times, with a border of one pixel that is reflected
-
-
 class TResNet(nn.Module):
-    """SpaceToDepth, stem, four stages, global average, linear head. `embeddings` keeps the pooled features."""
+    """SpaceToDepth, stem, four stages, global average, linear head.
+
+    `embeddings` keeps the pooled features.
+    """
 
     def __init__(self, layout: Layout, num_classes: int, do_bottleneck_head: bool = False) -> None:
         super().__init__()
@@ -125,12 +130,24 @@ class TResNet(nn.Module):
         head = BottleneckHead if do_bottleneck_head else nn.Linear
         self.head = nn.Sequential()
         self.head.add_module("fc", head(self.num_features, num_classes))
-        self.num_classes, self.embeddings = num_classes, None
+        self.num_classes = num_classes
+        self.embeddings: torch.Tensor | None = None
         self._initialise()
 
-    def _stage(self, block: type, stage: int, count: int) -> nn.Sequential:
-        planes, stride = self.planes * 2**stage, 1 if stage == 0 else 2
-        outputs, use_se = planes * block.expansion, stage < 3
+    def class_weights(self) -> torch.Tensor:
+        """The weights (num_classes, features) of the pooled features in the logits."""
+        head = self.head.get_submodule("fc")
+        if isinstance(head, BottleneckHead):
+            return head.FC.weight @ head.embedding_generator.get_parameter("0.weight")
+        return head.get_parameter("weight")
+
+    def _stage(
+        self, block: type["BasicBlock | Bottleneck"], stage: int, count: int
+    ) -> nn.Sequential:
+        planes = self.planes * 2**stage
+        stride = 1 if stage == 0 else 2
+        outputs = planes * block.expansion
+        use_se = stage < 3
         downsample = None
         if stride == 2:
             pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
@@ -150,14 +167,17 @@ class TResNet(nn.Module):
                 nn.init.normal_(module.weight, 0, 0.01)
         for module in self.modules():  # the residual branches start at 0
             if isinstance(module, BasicBlock):
-                nn.init.zeros_(module.conv2[1].weight)
+                nn.init.zeros_(module.get_parameter("conv2.1.weight"))
             elif isinstance(module, Bottleneck):
-                nn.init.zeros_(module.conv3[1].weight)
+                nn.init.zeros_(module.get_parameter("conv3.1.weight"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B,3,H,W), H and W multiples of 4 from SMALLEST on -> logits (B,num_classes); else SettingsError."""
+        """Images (B,3,H,W), H and W multiples of 4 from SMALLEST on -> logits (B,num_classes).
+
+        Else DomainError.
+        """
         if min(x.shape[2:]) < SMALLEST:
-            raise SettingsError(
+            raise DomainError(
                 f"image size {x.shape[2]}x{x.shape[3]}: TResNet needs at least {SMALLEST} pixels"
             )
         x = self.body(self.space_to_depth(x))

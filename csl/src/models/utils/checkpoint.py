@@ -1,13 +1,13 @@
-"""Weights of the published files and of our runs: what a file holds, and loading it whole or not at all.
+"""Weights of the published files and of our runs: what a file holds, and loading it whole or not at
+all.
 
-Understood: {"model", "num_classes", "idx_to_class"} (CSL, ASL, TResNet zoo), {"state_dict"} (ImageNet-21k),
-bare state dicts, "module." prefixes, with or without num_batches_tracked, timm's names, safetensors, and the
-checkpoints of train.py.
+Understood: {"model", "num_classes", "idx_to_class"} (CSL, ASL, TResNet zoo), {"state_dict"}
+(ImageNet-21k), bare state dicts, "module." prefixes, with or without num_batches_tracked, timm's
+names, safetensors, and the checkpoints of train.py.
 """
 
 import sys
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from torch import nn
 
 from common import checkpoint
 from common.aliases import one_module
-from csl.src.errors import MissingFileError, SettingsError, as_settings_errors
-from csl.src.helper_functions.classes import Columns
-from csl.src.helper_functions.files import expanded
+from common.cli import DomainError
+from csl.data_classes import Columns
+from csl.data_errors import MissingFileError, as_domain_errors, expanded
+from csl.data_pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
 from csl.src.models.utils.convert import from_timm, is_timm, looks_like
-from csl.src.models.utils.factory import canonical_name, create_model, input_statistics
-from csl.src.pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
+from csl.src.models.utils.factory import build_network, canonical_name, input_statistics
 
 one_module(__name__, "csl.src.models.utils.checkpoint")
 
@@ -40,7 +40,8 @@ HEADS = {
 class Weights(NamedTuple):
     """What every weights file tells. `head`: plain, bottleneck, ML-Decoder or none.
 
-    `architecture`: the network's name as the file has it, else the TResNet that its weights look like.
+    `architecture`: the network's name as the file has it, else the TResNet that its weights look
+    like.
     """
 
     state_dict: dict[str, torch.Tensor]
@@ -53,8 +54,8 @@ class Weights(NamedTuple):
 class Checkpoint(Weights):
     """The five of `Weights`, and beside them what our own runs write down.
 
-    recorded: the entries of RECORDED that the file has, each checked; published files have none of them.
-    single: whether the file holds one network only, not a model and its average.
+    recorded: the entries of RECORDED that the file has, each checked; published files have none of
+    them. single: whether the file holds one network only, not a model and its average.
     """
 
     recorded: Mapping[str, Any]
@@ -87,8 +88,8 @@ def find_file(path: str | Path) -> Path | None:
 def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
     """Read a weights file, tensors and plain data only.
 
-    `averaged`: from a checkpoint of train.py that holds both, take the averaged model. MissingFileError names
-    the tried paths; SettingsError says what a damaged or foreign file is.
+    `averaged`: from a checkpoint of train.py that holds both, take the averaged model.
+    MissingFileError names the tried paths; DomainError says what a damaged or foreign file is.
     """
     file = find_file(path)
     if file is None:
@@ -97,14 +98,14 @@ def read_checkpoint(path: str | Path, *, averaged: bool = True) -> Checkpoint:
         )
     content = _load(file)
     if not isinstance(content, Mapping):
-        raise SettingsError(f"{file}: holds a {type(content).__name__}, not weights")
+        raise DomainError(f"{file}: holds a {type(content).__name__}, not weights")
     return _described(content, averaged, file)
 
 
 def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Checkpoint:
     state, info, single = _weights_in(content, averaged)
     if not state:
-        raise SettingsError(
+        raise DomainError(
             f"{source}: holds no weights; its entries are {', '.join(map(str, list(content)[:5]))}"
         )
     head = next((kind for key, kind in HEADS.items() if key in state), "none")
@@ -114,7 +115,7 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
         {"plain": "head.fc.weight", "bottleneck": "head.fc.FC.weight"}.get(head, "")
     )
     if outputs is not None and outputs.dim() != 2:
-        raise SettingsError(
+        raise DomainError(
             f"{source}: a head of shape {tuple(outputs.shape)}, expected (classes, features)"
         )
     count = info.get("num_classes") if outputs is None else len(outputs)
@@ -122,17 +123,15 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
     try:
         count = None if count is None else int(count)
         if names is not None:
-            names = {
-                int(k): str(v)
-                for k, v in (names.items() if isinstance(names, Mapping) else enumerate(names))
-            }
+            pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+            names = {int(index): str(name) for index, name in pairs}
     except (TypeError, ValueError, OverflowError) as error:
-        raise SettingsError(
+        raise DomainError(
             f"{source}: num_classes or idx_to_class is no number, or no names by index ({error})"
         ) from error
     architecture = info.get("model_name")
     if not isinstance(architecture, str | None):
-        raise SettingsError(f"{source}: model_name {architecture!r:.40} is no text")
+        raise DomainError(f"{source}: model_name {architecture!r:.40} is no text")
     architecture = architecture or looks_like(state)
     return Checkpoint(
         state, count, names, architecture, head, recorded=_recorded(info, source), single=single
@@ -142,7 +141,10 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
 def _weights_in(
     content: Mapping[str, Any], averaged: bool
 ) -> tuple[dict[str, torch.Tensor], Mapping[str, Any], bool]:
-    """The weights, empty where there are none; what stands beside them; whether they are of one network only."""
+    """The weights, empty where there are none; what stands beside them.
+
+    Whether they are of one network only.
+    """
     info = content
     single = True
     try:
@@ -168,7 +170,7 @@ def _weights_in(
 
 
 def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """The entries of RECORDED that a file has, usable ones; SettingsError names one that is not."""
+    """The entries of RECORDED that a file has, usable ones; DomainError names one that is not."""
     found = {key: info[key] for key in RECORDED if key in info}
     recorded_size(info, source)
     recorded_interpolation(info, source)
@@ -178,9 +180,9 @@ def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
     if keys is not None and not (
         isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     ):
-        raise SettingsError(f"{source}: class_keys is no list of texts")
+        raise DomainError(f"{source}: class_keys is no list of texts")
     if not isinstance(found.get("keep_empty", False), bool):
-        raise SettingsError(f"{source}: keep_empty is neither true nor false")
+        raise DomainError(f"{source}: keep_empty is neither true nor false")
     return found
 
 
@@ -191,60 +193,72 @@ def _load(file: Path) -> Any:
 
         with suppress(SafetensorError):  # whatever it is instead, the next reader tells
             return load_file(file)
-    with as_settings_errors():
+    with as_domain_errors():
         return checkpoint.load(file)
 
 
 def load_weights(
-    model: nn.Module, source: str | Path | Mapping[str, Any], load_head: bool = True
+    model: nn.Module, source: str | Path | Mapping[str, Any] | Checkpoint, load_head: bool = True
 ) -> Checkpoint:
     """Load a file, or what was loaded from one, into `model`; returns what it holds.
 
-    `load_head=False` leaves `head.*` of the model as it is. Every other tensor must be there with its shape,
-    else SettingsError names the first five misfits and the architecture that the file looks like.
+    `load_head=False` leaves `head.*` of the model as it is. Every other tensor must be there with
+    its shape, else DomainError names the first five misfits and the architecture that the file
+    looks like.
     """
+    name = "the checkpoint"
     if isinstance(source, Checkpoint):
-        found, name = source, "the checkpoint"
+        found = source
     elif isinstance(source, Mapping):
-        found, name = _described(source, True, "the checkpoint"), "the checkpoint"
+        found = _described(source, True, name)
     else:
-        found, name = read_checkpoint(source), str(source)
+        name = str(source)
+        found = read_checkpoint(source)
     wanted = model.state_dict()
-    given = (
-        from_timm(found.state_dict, wanted)
-        if is_timm(found.state_dict, wanted)
-        else found.state_dict
-    )
+    given = found.state_dict
+    if is_timm(given, wanted):
+        given = from_timm(given, wanted)
     is_head = _head_test(model)
     if load_head:
         _require_head(model, found, name)
     body = [key for key in wanted if load_head or not is_head(key)]
     needed = [key for key in body if not key.endswith("num_batches_tracked")]
-    bad = [f"{key} is missing" for key in needed if key not in given]
-    bad += [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in needed
-        if key in given and given[key].shape != wanted[key].shape
-    ]
-    bad += [
-        f"{key} {problem}"
-        for key in needed
-        if key in given and (problem := _unusable(given[key], wanted[key]))
-    ]
+    bad = _misfits(given, wanted, needed)
     bad += [f"{key} is unknown" for key in given if key not in wanted and not is_head(key)]
     if bad:
         likely = f"; the file looks like {found.architecture}" if found.architecture else ""
         if likely and looks_like(wanted) != looks_like(found.state_dict):
             likely += f": use --model-name {found.architecture}"
-        raise SettingsError(
+        raise DomainError(
             f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}"
         )
     model.load_state_dict({key: given[key] for key in body if key in given}, strict=False)
     return found
 
 
+def _misfits(
+    given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], needed: Sequence[str]
+) -> list[str]:
+    """What is wrong with the needed entries: those that are missing, then shapes, then values."""
+    missing = []
+    shapes = []
+    values = []
+    for key in needed:
+        if key not in given:
+            missing.append(f"{key} is missing")
+            continue
+        found = given[key]
+        if found.shape != wanted[key].shape:
+            shapes.append(f"{key} is {tuple(found.shape)}, not {tuple(wanted[key].shape)}")
+        problem = _unusable(found, wanted[key])
+        if problem:
+            values.append(f"{key} {problem}")
+    return missing + shapes + values
+
+
 def _unusable(given: torch.Tensor, wanted: torch.Tensor) -> str | None:
-    """Why values cannot stand for others of their shape: they would be cut off, or make every score NaN."""
+    """Why values cannot stand for others of their shape: they would be cut off, or make every
+    score NaN."""
     if given.layout != torch.strided or given.is_quantized:
         return "is sparse or quantized"
     if not wanted.is_floating_point():
@@ -263,19 +277,18 @@ def _head_test(model: nn.Module) -> Any:
 
 def _require_head(model: nn.Module, found: Checkpoint, name: str) -> None:
     if found.head == "ML-Decoder":
-        raise SettingsError(
-            f"{name}: has an ML-Decoder head, which this network has not; load_head=False takes the body"
-        )
+        told = "has an ML-Decoder head, which this network has not; load_head=False takes the body"
+        raise DomainError(f"{name}: {told}")
     count = getattr(model, "num_classes", None)
     if found.num_classes is not None and count is not None and found.num_classes != count:
-        raise SettingsError(
+        raise DomainError(
             f"{name}: a head of {found.num_classes} classes, the network has {count}; "
             f"use --num-classes {found.num_classes}, or load_head=False to take the body only"
         )
     bottleneck = "head.fc.FC.weight" in model.state_dict()
     if found.head in ("plain", "bottleneck") and (found.head == "bottleneck") != bottleneck:
         ours = "bottleneck" if bottleneck else "plain"
-        raise SettingsError(
+        raise DomainError(
             f"{name}: a {found.head} head, the network has a {ours} one (do_bottleneck_head)"
         )
 
@@ -285,56 +298,24 @@ def official(model_state: Mapping[str, torch.Tensor], **info: Any) -> dict[str, 
     return {"model": {k: v.detach().cpu() for k, v in model_state.items()}, **info}
 
 
-class ModelInfo:
-    """What a file must say beside its weights so that its scores can be found again; kept in every checkpoint."""
+def load_pretrained(model: nn.Module, path: str | None, *, is_given: bool) -> None:
+    """Start from the body of a file.
 
-    def __init__(self, args: Any, columns: Columns, pixels: Pixels) -> None:
-        """`columns`: the classes of the outputs. SettingsError where --num_classes says otherwise."""
-        count = len(columns.names)
-        if args.num_classes not in (None, count):
-            raise SettingsError(f"--num_classes {args.num_classes}: the data have {count} classes")
-        self.columns = columns
-        self.pixels = pixels
-        self.keep_empty = bool(getattr(args, "keep_empty", False))
-        self.settings = Namespace(
-            model_name=args.model_name,
-            num_classes=count,
-            do_bottleneck_head=bool(args.do_bottleneck_head),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """num_classes, idx_to_class, the network's name, its input and what else decides a score, as plain data."""
-        return {
-            **vars(self.settings),
-            "idx_to_class": dict(enumerate(self.columns.names)),
-            "class_keys": self.columns.keys,
-            "keep_empty": self.keep_empty,
-            **self.pixels.plain(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Check that the checkpoint is of the same classes."""
-        if list(state["idx_to_class"].values()) != self.columns.names:
-            raise SettingsError("the checkpoint is of other classes than the data")
-
-
-def load_pretrained(args: Any, model: nn.Module) -> None:
-    """Start from the body of --model_path. The default file may be missing (one line says so), a given one not."""
-    if not args.model_path:
-        print(f"no --model_path: random initialisation ({ZOO})", file=sys.stderr, flush=True)
+    The default one may be missing (one line says so), a given one not.
+    """
+    if not path:
+        _tell(f"no --model_path: random initialisation ({ZOO})")
         return
-    if find_file(args.model_path) is None and "model_path" not in args._given:
-        print(
-            f"{args.model_path} is not there: random initialisation ({ZOO})",
-            file=sys.stderr,
-            flush=True,
-        )
+    if find_file(path) is None and not is_given:
+        _tell(f"{path} is not there: random initialisation ({ZOO})")
         return
-    found = load_weights(model, args.model_path, load_head=False)
-    print(
-        f"pretrained {found.architecture or 'network'} from {args.model_path}, without its head",
-        flush=True,
-    )
+    found = load_weights(model, path, load_head=False)
+    network = found.architecture or "network"
+    print(f"pretrained {network} from {path}, without its head", flush=True)
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def network_of(
@@ -342,8 +323,8 @@ def network_of(
 ) -> tuple[nn.Module, Checkpoint]:
     """The network that a file holds, loaded, with the file's own class count and head.
 
-    Where the file is of another network than `model_name`, that one is built and a line says so; the Checkpoint's
-    architecture is the one that was built.
+    Where the file is of another network than `model_name`, that one is built and a line says so;
+    the Checkpoint's architecture is the one that was built.
     """
     found = read_checkpoint(path, averaged=averaged)
     name = canonical_name(model_name)
@@ -354,7 +335,7 @@ def network_of(
         )
         name = found.architecture
     if found.num_classes is None:
-        raise SettingsError(
+        raise DomainError(
             f"{path}: has no head that tells the number of classes ({found.head}); {ZOO}"
         )
     for what, names in (
@@ -362,27 +343,32 @@ def network_of(
         ("class_keys", found.recorded.get("class_keys")),
     ):
         if names is not None and len(names) != found.num_classes:
-            raise SettingsError(
+            raise DomainError(
                 f"{path}: {len(names)} entries of {what} for {found.num_classes} outputs"
             )
     if found.idx_to_class is not None and set(found.idx_to_class) != set(range(found.num_classes)):
-        raise SettingsError(
+        raise DomainError(
             f"{path}: the indices of idx_to_class are not 0 to {found.num_classes - 1}"
         )
     bottleneck = found.head == "bottleneck"
-    model = create_model(
-        Namespace(model_name=name, num_classes=found.num_classes, do_bottleneck_head=bottleneck)
-    )
+    model = build_network(name, found.num_classes, bottleneck=bottleneck)
     load_weights(model, found)
     return model, found.of(name)
 
 
-def require_choice(found: Checkpoint, path: object, which: str, given: set[str]) -> None:
-    """SettingsError where --which asks for one of two networks and the file holds a single one."""
-    if "which" in given and found.single:
-        raise SettingsError(
+def require_choice(found: Checkpoint, path: object, which: str, *, is_given: bool) -> None:
+    """DomainError where --which asks for one of two networks and the file holds a single one."""
+    if is_given and found.single:
+        raise DomainError(
             f"--which {which}: {path} holds one network, not a model and its average; leave it out"
         )
+
+
+def names_of(found: Checkpoint) -> list[str]:
+    """The names of the outputs, in their order; "class 0" and so on where the file has none."""
+    count = found.num_classes or 0
+    names = found.idx_to_class or {index: f"class {index}" for index in range(count)}
+    return [names[index] for index in range(len(names))]
 
 
 def columns_of(found: Checkpoint, path: object) -> Columns | None:
@@ -393,17 +379,27 @@ def columns_of(found: Checkpoint, path: object) -> Columns | None:
     return Columns(names, found.recorded.get("class_keys"), str(path))
 
 
-def pixels_for(found: Checkpoint, size: int, interpolation: str, given: set[str]) -> Pixels:
+def pixels_for(
+    found: Checkpoint,
+    *,
+    size: int,
+    interpolation: str,
+    is_size_given: bool,
+    is_interpolation_given: bool,
+) -> Pixels:
     """How pictures become the input of a network: as it was trained, unless a flag was given.
 
-    size, interpolation: the flags' values, which serve where they were `given` ("size", "interpolation") and where the
-    file does not say. The normalisation is the file's, else that of the network's own configuration. A file that names
+    The normalisation is the file's, else that of the network's own configuration. A file that names
     its network and no normalisation is of an earlier version of train.py, which had none.
+
+    Args:
+        size, interpolation: the flags' values, which serve where the user gave them, and where the
+            file does not say.
     """
     recorded = found.recorded
-    if "size" not in given:
+    if not is_size_given:
         size = recorded.get("image_size") or size
-    if "interpolation" not in given:
+    if not is_interpolation_given:
         interpolation = recorded.get("interpolation") or interpolation
     if "mean" in recorded:
         statistics = statistics_of(recorded["mean"], recorded.get("std"), "the checkpoint")
@@ -418,4 +414,5 @@ def describe_network(found: Checkpoint, pixels: Pixels) -> str:
     """One line: network, head, classes, and how pictures become its input."""
     size = found.recorded.get("image_size")
     other = f" (trained at {size})" if size not in (None, pixels.size) else ""
-    return f"{found.architecture}, {found.head} head, {found.num_classes} classes; input: {pixels}{other}"
+    network = f"{found.architecture}, {found.head} head, {found.num_classes} classes"
+    return f"{network}; input: {pixels}{other}"

@@ -1,4 +1,5 @@
-"""Names of timm's TResNet and back, what architecture a state dict is of, and the conversion of files.
+"""Names of timm's TResNet and back, what architecture a state dict is of, and the conversion of
+files.
 
 python -m csl.src.models.utils.convert FILE OUT.pth              # official form -> timm's names
 python -m csl.src.models.utils.convert FILE OUT.pth --to official
@@ -9,7 +10,6 @@ import common.interrupt  # noqa: F401
 
 import re
 import warnings
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +18,15 @@ from torch import nn
 
 from common import checkpoint
 from common.aliases import one_module
-from common.cli import OneLineParser, UserError, image_size, parse_given, run_main, settle
+from common.cli import (
+    DomainError,
+    OneLineParser,
+    UserError,
+    image_size,
+    parse_given,
+    run_main,
+    settle,
+)
 
 one_module(__name__, "csl.src.models.utils.convert")
 
@@ -27,7 +35,8 @@ BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2"
 
 
 def timm_name(key: str) -> str:
-    """The name that timm gives an official entry: convN.0[.0] -> convN.conv, convN.[0.]1 -> convN.bn."""
+    """The name that timm gives an official entry: convN.0[.0] -> convN.conv, convN.[0.]1 ->
+    convN.bn."""
     key = re.sub(
         r"(conv\d+)\.0\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
     )
@@ -62,7 +71,10 @@ def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str | None:
-    """The TResNet that a state dict is of, by the blocks of layer3 and the form of layer1; None for another."""
+    """The TResNet that a state dict is of, by the blocks of layer3 and the form of layer1.
+
+    None for another.
+    """
     blocks = {int(m[1]) for key in state if (m := re.match(r"body\.layer3\.(\d+)\.", key))}
     if not blocks:
         return None
@@ -72,9 +84,12 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def export_onnx(model: nn.Module, path: Path, size: int) -> None:
-    """Write `model` as ONNX, image (B,3,size,size) in 0..1 -> logits (B,C), any B; UserError without the package."""
+    """Write `model` as ONNX, image (B,3,size,size) in 0..1 -> logits (B,C), any B.
+
+    UserError without the package.
+    """
     try:
-        import onnx  # noqa: F401 - torch's exporter needs it
+        import onnx  # type: ignore[import-not-found]  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise UserError(f"{path}: to write ONNX, `pip install onnx`") from error
     any_batch = {"image": {0: "batch"}, "logits": {0: "batch"}}
@@ -98,10 +113,9 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Convert a weights file."""
-    from csl.src.errors import SettingsError
-    from csl.src.models import create_model
     from csl.src.models.tresnet.fold import fold
     from csl.src.models.utils.checkpoint import load_weights, official, read_checkpoint
+    from csl.src.models.utils.factory import build_network
 
     parser = OneLineParser(
         prog="python -m csl.src.models.utils.convert", description=__doc__.split("\n")[0]
@@ -116,8 +130,12 @@ def main(argv: list[str] | None = None) -> None:
         default="timm",
         help="the names in OUT, not of OUT.onnx",
     )
-    parser.add_argument("--image_size", type=image_size, default=448, help="of OUT.onnx; default: the checkpoint's,"
-        " else 448")  # fmt: skip
+    parser.add_argument(
+        "--image_size",
+        type=image_size,
+        default=448,
+        help="of OUT.onnx; default: the checkpoint's, else 448",
+    )
     defaults, given = parse_given(parser, argv)
     args = settle(defaults, given)
     is_onnx = args.out.suffix == ".onnx"
@@ -131,10 +149,9 @@ def main(argv: list[str] | None = None) -> None:
     found = read_checkpoint(args.file)
     architecture = looks_like(found.state_dict)
     if architecture is None or found.num_classes is None:
-        raise SettingsError(f"{args.file}: not a TResNet with a head of its own")
-    settings = Namespace(model_name=architecture, num_classes=found.num_classes)
-    settings.do_bottleneck_head = found.head == "bottleneck"
-    model = create_model(settings).eval()
+        raise DomainError(f"{args.file}: not a TResNet with a head of its own")
+    bottleneck = found.head == "bottleneck"
+    model = build_network(architecture, found.num_classes, bottleneck=bottleneck).eval()
     load_weights(model, found)
     state = model.state_dict()
     if is_onnx:

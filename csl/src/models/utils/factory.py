@@ -5,38 +5,42 @@ from typing import Any
 from torch import nn
 
 from common.aliases import one_module
-from csl.src.domain import require_count
-from csl.src.errors import SettingsError
-from csl.src.models.tresnet.tresnet import LAYOUTS, build_tresnet
-from csl.src.pixels import Statistics, statistics_of
+from common.cli import DomainError
+from csl.data_errors import require_count
+from csl.data_pixels import Statistics, statistics_of
+from csl.options_choices import TIMM, canonical_name
+from csl.src.models.tresnet.tresnet import build_tresnet
 
 one_module(__name__, "csl.src.models.utils.factory")
 
-ALIASES = {"tresnet_v2_l": "tresnet_l_v2"}
-TIMM = "timm/"
-
-
-def canonical_name(name: str) -> str:
-    """The name in lower case, aliases resolved; SettingsError lists the known ones. `timm/NAME` stays as it is."""
-    if name.lower().startswith(TIMM):
-        return TIMM + name[len(TIMM) :]
-    lower = ALIASES.get(name.lower(), name.lower())
-    if lower not in LAYOUTS:
-        known = ", ".join([*LAYOUTS, *ALIASES, "timm/NAME"])
-        raise SettingsError(f"model {name!r} is not known; there are: {known}")
-    return lower
+__all__ = [
+    "build_network",
+    "canonical_name",
+    "create_model",
+    "input_statistics",
+    "statistics_of_model",
+]
 
 
 def create_model(args: Any) -> nn.Module:
-    """The network `args.model_name` with `args.num_classes` outputs and, if asked, a bottleneck head."""
-    name = canonical_name(args.model_name)
+    """`build_network` of args.model_name, args.num_classes and, where it is there,
+    args.do_bottleneck_head."""
     bottleneck = getattr(args, "do_bottleneck_head", False)
-    require_count(args.num_classes, "num_classes", 1)
+    return build_network(args.model_name, args.num_classes, bottleneck=bottleneck)
+
+
+def build_network(name: str, num_classes: int, *, bottleneck: bool = False) -> nn.Module:
+    """The network of a name with a number of outputs and, if asked, a bottleneck head.
+
+    DomainError: an unknown name, a bottleneck head on one of timm's networks.
+    """
+    name = canonical_name(name)
+    require_count(num_classes, "num_classes", 1)
     if not name.startswith(TIMM):
-        return build_tresnet(name, args.num_classes, bottleneck)
+        return build_tresnet(name, num_classes, bottleneck)
     if bottleneck:
-        raise SettingsError(f"model {name}: timm's networks have no bottleneck head")
-    return _of_timm(name, args.num_classes)
+        raise DomainError(f"model {name}: timm's networks have no bottleneck head")
+    return _of_timm(name, num_classes)
 
 
 def _of_timm(name: str, num_classes: int) -> nn.Module:
@@ -45,11 +49,12 @@ def _of_timm(name: str, num_classes: int) -> nn.Module:
     try:
         return timm.create_model(name[len(TIMM) :], pretrained=False, num_classes=num_classes)
     except RuntimeError as error:
-        raise SettingsError(f"model {name!r} is not one of timm's ({error})") from error
+        raise DomainError(f"model {name!r} is not one of timm's ({error})") from error
 
 
 def input_statistics(model_name: str | None) -> Statistics | None:
-    """Mean and deviation that the weights of a network were trained with, from its own configuration.
+    """Mean and deviation that the weights of a network were trained with, from its own
+    configuration.
 
     None, values as they are in 0..1: TResNet, timm's networks that say so, and no name.
     """
@@ -61,7 +66,7 @@ def input_statistics(model_name: str | None) -> Statistics | None:
 
         found = get_pretrained_cfg(name[len(TIMM) :])
     except RuntimeError as error:
-        raise SettingsError(f"model {name!r} is not one of timm's ({error})") from error
+        raise DomainError(f"model {name!r} is not one of timm's ({error})") from error
     if found is not None:
         return statistics_of(found.mean, found.std, name)
     return statistics_of_model(

@@ -1,47 +1,58 @@
-"""Space-to-depth, squeeze-and-excitation, and the norm with an absolute weight and an activation (ABN)."""
+"""Space-to-depth, squeeze-and-excitation, and the norm with an absolute weight and an activation
+(ABN)."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common.aliases import one_module
-from csl.src.errors import SettingsError
+from common.cli import DomainError
 
 one_module(__name__, "csl.src.models.tresnet.layers.general_layers")
 
 
 class SpaceToDepth(nn.Module):
-    """(B,C,H,W) -> (B,16*C,H/4,W/4); channels ordered by row offset, column offset, input channel."""
+    """(B,C,H,W) -> (B,16*C,H/4,W/4).
+
+    Channels ordered by row offset, column offset, input channel.
+    """
 
     def __init__(self, block: int = 4) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """SettingsError where height or width is no multiple of the block."""
-        n, (batch, channels, height, width) = self.block, x.shape
+        """DomainError where height or width is no multiple of the block."""
+        n = self.block
+        batch, channels, height, width = x.shape
         if height % n or width % n:
             near = " or ".join(
                 str(side // n * n + k) for side in sorted({height, width}) for k in (0, n)
             )
-            raise SettingsError(
-                f"image size {height}x{width}: TResNet needs multiples of {n}; the nearest are {near}"
+            raise DomainError(
+                f"image size {height}x{width}: TResNet needs multiples of {n};"
+                f" the nearest are {near}"
             )
         x = x.view(batch, channels, height // n, n, width // n, n).permute(0, 3, 5, 1, 2, 4)
         return x.reshape(batch, channels * n * n, height // n, width // n)
 
 
-class ABN(nn.BatchNorm2d):
-    """Batch norm with gamma = |weight| + 1e-5, then leaky ReLU or nothing: InPlaceABN's function in plain torch.
+MOMENTUM = 0.1  # of the running statistics
 
-    The derivative of |weight| at 0 is +1: the last norm of every residual branch starts at 0, where torch.abs
-    has derivative 0 and the branch would never train. Running variance is the unbiased one, momentum 0.1. A
-    batch with one value per channel (one image, a 1x1 map) has no variance: the running figures serve, unchanged.
+
+class ABN(nn.BatchNorm2d):
+    """Batch norm with gamma = |weight| + 1e-5, then leaky ReLU or nothing: InPlaceABN's function in
+    plain torch.
+
+    The derivative of |weight| at 0 is +1: the last norm of every residual branch starts at 0, where
+    torch.abs has derivative 0 and the branch would never train. Running variance is the unbiased
+    one, momentum 0.1. A batch with one value per channel (one image, a 1x1 map) has no variance:
+    the running figures serve, unchanged.
     """
 
     def __init__(self, channels: int, slope: float | None) -> None:
         """`slope` of the leaky ReLU; None: identity."""
-        super().__init__(channels, eps=1e-5, momentum=0.1)
+        super().__init__(channels, eps=1e-5, momentum=MOMENTUM)
         self.slope = slope
 
     def gamma(self) -> torch.Tensor:
@@ -52,7 +63,7 @@ class ABN(nn.BatchNorm2d):
         """(B,C,H,W) -> the same shape."""
         of_batch = self.training and x.numel() > x.shape[1]
         if of_batch:
-            self.num_batches_tracked.add_(1)
+            self.get_buffer("num_batches_tracked").add_(1)
         x = F.batch_norm(
             x,
             self.running_mean,
@@ -60,7 +71,7 @@ class ABN(nn.BatchNorm2d):
             self.gamma(),
             self.bias,
             of_batch,
-            self.momentum,
+            MOMENTUM,
             self.eps,
         )
         return x if self.slope is None else F.leaky_relu(x, self.slope, inplace=True)
@@ -71,7 +82,8 @@ class SEModule(nn.Module):
 
     def __init__(self, channels: int, reduced: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(channels, reduced, 1), nn.Conv2d(reduced, channels, 1)
+        self.fc1 = nn.Conv2d(channels, reduced, 1)
+        self.fc2 = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> the same shape."""

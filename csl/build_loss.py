@@ -1,0 +1,120 @@
+"""The loss as training calls it: the weights of a mode, then the partial asymmetric loss."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from common.aliases import one_module
+from common.cli import DomainError
+from common.domain import require_number, require_one_of
+from csl import fast, method
+from csl.data_errors import require_count
+from csl.options_choices import mode_of
+
+one_module(__name__, "csl.build_loss")
+
+SETS = ("pos", "neg", "unann")
+
+
+class SelectiveLoss(nn.Module):
+    """The class-aware selective loss: `method.label_weights`, then `partial_asymmetric_loss`.
+
+    >>> loss = SelectiveLoss("selective", gammas=(0, 3, 4), prior=prior, prior_threshold=0.5)
+    >>> loss(logits, targets).backward()
+
+    `kept` of the last batch, (B, C) bool: what selective mode left of U; None in the other modes
+    and in transforms of torch.func. `prior_classes`: the prior, (C,), or None.
+    """
+
+    prior_classes: torch.Tensor | None
+    kept: torch.Tensor | None = None
+
+    def __init__(
+        self,
+        mode: str | None = "negative",
+        *,
+        gammas: Sequence[float] = (0, 1, 2),
+        alphas: Sequence[float] = (1, 1, 1),
+        clip: float | None = None,
+        stable: bool = False,
+        topk: int | None = 5,
+        share: float | None = None,
+        scope: str = "batch",
+        prior: torch.Tensor | None = None,
+        prior_threshold: float | None = 0.05,
+        loss: Callable[..., torch.Tensor] = fast.partial_asymmetric_loss,
+    ) -> None:
+        """Arguments as those of the functions of `csl.method`; gammas, alphas: of P, N and U.
+
+        DomainError: an unknown mode or scope, a number that is not finite or out of its range.
+        """
+        super().__init__()
+        self.mode = mode_of(mode)
+        self.factors = {"clip": clip, "stable": stable}
+        for kind, values in (("gamma", gammas), ("alpha", alphas)):
+            for name, value in zip(SETS, values, strict=True):
+                require_number(value, f"{kind}_{name}", 0)
+                self.factors[f"{kind}_{name}"] = value
+        require_number(clip or 0, "clip", 0, 1, open_high=True)
+        if clip and stable:
+            raise DomainError("stable_loss: not together with a clip, which bounds q already")
+
+        require_count(topk or 0, "likelihood_topk")
+        require_number(share or 0, "likelihood_share", 0, 1)
+        require_one_of(scope, method.SCOPES, "likelihood_scope")
+        self.selection = {"topk": int(topk or 0), "share": share, "scope": scope}
+
+        require_number(prior_threshold or 0, "prior_threshold", 0)
+        self.prior_threshold = prior_threshold
+        self.register_buffer("prior_classes", prior)
+        self.loss = loss
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, a scalar; logits (B, C) of any float dtype, targets (B, C).
+
+        ValueError: shapes that do not belong together, and, in eager mode on the CPU, targets other
+        than 1, 0, -1. Elsewhere such a target makes the loss NaN.
+        """
+        weights = self.weights(logits, targets)
+        is_inside_func = method.is_transformed() and not torch.compiler.is_compiling()
+        self.kept = None
+        if self.mode == "selective" and not is_inside_func:
+            self.kept = (targets == method.UNKNOWN) & (weights > 0)
+        return self.loss(logits, targets, weights, **self.factors)
+
+    def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The weights w of a batch, (B, C)."""
+        prior = self.prior_classes
+        if logits.dim() != 2 or logits.shape != targets.shape:
+            shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
+            raise DomainError(f"{shapes}: both must be (B, C), of one shape")
+        if prior is not None and len(prior) != logits.shape[1]:
+            told = f"a prior of {len(prior)} classes, but the logits have {logits.shape[1]}"
+            raise DomainError(told)
+        _, q = method.probabilities(logits.detach(), self.factors["clip"])
+        return method.label_weights(
+            self.mode,
+            targets,
+            q,
+            prior=prior,
+            prior_threshold=self.prior_threshold,
+            **self.selection,
+        )
+
+    def parts(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+        """The loss of each set: annotated positives P, annotated negatives N, un-annotated U."""
+        weights = self.weights(logits, targets)
+        found = {}
+        for name, label in (("P", method.POSITIVE), ("N", method.NEGATIVE), ("U", method.UNKNOWN)):
+            members = targets == label
+            loss = self.loss(logits[members], targets[members], weights[members], **self.factors)
+            found[name] = loss.item()
+        return found
+
+    def explain(self, logits: torch.Tensor, targets: torch.Tensor) -> str:
+        """The parts as text, and how many labels are none, for a loss that is not finite."""
+        parts = self.parts(logits.detach(), targets)
+        told = "its parts: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+        unknown = int(method.nan_outside(torch.zeros_like(logits), targets).isnan().sum())
+        return told if not unknown else f"{told}; {unknown} targets are none of 1, 0, -1"

@@ -1,0 +1,131 @@
+"""The optimiser, its schedule and the groups of weight decay; the averaged network."""
+
+import math
+from collections.abc import Collection
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from common.aliases import one_module
+from common.checkpoint import unwrap
+from common.cli import DomainError
+from common.domain import require_number
+from csl import method
+from csl.data_errors import require_count
+
+one_module(__name__, "csl.build_optimizer")
+
+
+class ModelEma:
+    """An average of a model's state, buffers included: e <- d e + (1 - d) m for floating entries.
+
+    Integer entries are copied (the released code averages and truncates them, which freezes
+    counters). `module` is the averaged model, in eval mode. With `warmup` the decay of update t
+    (from 0) is min(d, (1 + t) / (10 + t)).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        decay: float = 0.9997,
+        device: torch.device | None = None,
+        *,
+        warmup: bool = False,
+    ) -> None:
+        """DomainError (a ValueError): a decay outside 0..1."""
+        require_number(decay, "decay", 0, 1)
+        self.module = deepcopy(unwrap(model)).eval().requires_grad_(False)
+        if device is not None:
+            self.module.to(device=device)
+        self.decay = decay
+        self.warmup = warmup
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """One step of the average, in a few fused kernels."""
+        decay = method.average_decay(self.decay, self.updates, warmup=self.warmup)
+        self.updates += 1
+        pairs = self._pairs(model)
+        average = [mean for mean, _ in pairs]
+        values = [value for _, value in pairs]
+        method.update_average(average, values, decay)
+
+    @torch.no_grad()
+    def set(self, model: nn.Module) -> None:
+        """Make the average equal to the model."""
+        for mean, value in self._pairs(model):
+            mean.copy_(value)
+
+    def _pairs(self, model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        state = unwrap(model).state_dict()
+        return [(mean, state[name].detach()) for name, mean in self.module.state_dict().items()]
+
+    def state_dict(self) -> dict:
+        """The averaged model's state dict and the number of updates."""
+        return {"module": self.module.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put them back."""
+        self.module.load_state_dict(state["module"])
+        self.updates = state["updates"]
+
+
+def add_weight_decay(
+    model: nn.Module, weight_decay: float = 1e-4, skip_list: Collection[str] = ()
+) -> list[dict]:
+    """Two parameter groups: those without weight decay, and the rest with it.
+
+    1-d parameters, biases and those of `skip_list` have none. 0-d parameters decay, frozen ones are
+    left out (as released). DomainError: a negative decay.
+    """
+    require_number(weight_decay, "weight_decay", 0)
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.dim() == 1 or name.endswith(".bias") or name in skip_list
+            (no_decay if plain else decay).append(parameter)
+    return [
+        {"params": no_decay, "weight_decay": 0.0},
+        {"params": decay, "weight_decay": weight_decay},
+    ]
+
+
+def make_optimizer(
+    model: nn.Module, lr: float, weight_decay: float, epochs: int, steps_per_epoch: int
+) -> tuple[Adam, OneCycleLR]:
+    """Adam with L2 on all but biases and norms, and the one-cycle schedule of its rate.
+
+    Warm-up over a fifth of the steps, then a cosine; beta1 goes from 0.95 to 0.85 and back.
+
+    DomainError (a ValueError): a rate that is not above 0, a negative decay, no epoch, no step.
+    """
+    require_number(lr, "lr", 0)
+    require_count(epochs, "epochs", 1)
+    require_count(steps_per_epoch, "steps_per_epoch", 1)
+    if lr == 0:
+        raise DomainError("lr 0: must be above 0")
+    optimizer = Adam(add_weight_decay(model, weight_decay), lr=lr, weight_decay=0, fused=True)
+    scheduler = OneCycleLR(
+        optimizer,
+        lr,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        pct_start=warmup_share(epochs * steps_per_epoch),
+    )
+    return optimizer, scheduler
+
+
+def warmup_share(steps: int) -> float:
+    """The share of a run of `steps` that the warm-up takes: 0.2, as released.
+
+    OneCycleLR ends the warm-up at step 0.2 * steps - 1. With five steps that is its first step,
+    step 0, and the position inside the warm-up is 0/0. There it ends a rounding error later, so
+    that the run begins at lr / 25 as all longer runs do.
+    """
+    share = 0.2
+    return math.nextafter(share, 1) if share * steps - 1 == 0 else share

@@ -1,0 +1,120 @@
+"""Which images of a data set are there and can be read, found before the first step."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from accelerate import Accelerator
+
+from common.aliases import one_module
+from common.cli import DomainError
+from common.images import check_images, left_out
+from common.processes import of_main_process
+from csl.data_errors import as_domain_errors
+
+one_module(__name__, "csl.data_checks")
+
+LARGE = 2_000_000  # images above which a look at each takes too long
+
+
+class Looked(NamedTuple):
+    """Positions among the images of a data set."""
+
+    missing: np.ndarray
+    unreadable: np.ndarray
+
+
+def leave_out_unusable(
+    data: Any,
+    split: str,
+    annotations: Path,
+    accelerator: Accelerator,
+    *,
+    skip_missing: bool = False,
+    skip_corrupt: bool = False,
+) -> None:
+    """Take the images out of a data set that are missing or, of the split "val", unreadable.
+
+    The main process looks, the others get its answer. Unreadable training images stay listed, so
+    that a step has the same images after they are mended: the loader leaves them out.
+    `data.unreadable` counts those of "val".
+
+    Args:
+        data: has `paths()` and `keep(rows)`.
+        skip_missing, skip_corrupt: leave them out, told by number and name, instead of an error.
+    Raises:
+        DomainError: files are missing, or none can be used.
+        CorruptImage: some cannot be read.
+    """
+
+    def look() -> Looked:
+        what = f"{split} ({annotations.name})"
+        return _look(data.paths(), what, annotations, skip_missing, skip_corrupt)
+
+    missing, unreadable = of_main_process(look, accelerator)
+    data.unreadable = 0
+    if split == "val":
+        data.unreadable = len(unreadable)
+        missing = np.union1d(missing, unreadable)
+    if len(missing):
+        data.keep(np.delete(np.arange(len(data)), missing))
+
+
+def _look(
+    paths: list[Path], what: str, annotations: Path, skip_missing: bool, skip_corrupt: bool
+) -> Looked:
+    listing = FolderListing()
+    there = np.array([path in listing for path in paths], bool)
+    missing = np.flatnonzero(~there)
+    if len(missing) and not (skip_missing and there.any()):
+        count = f"{len(missing)} of {len(paths)} images of {annotations}"
+        told = f"are not there, the first: {paths[missing[0]]}"
+        raise DomainError(f"{count} {told}; unpack the images, or --skip_missing")
+    if len(missing):
+        _say(f"{len(missing)} images of {annotations} are missing and left out")
+
+    present = np.flatnonzero(there)
+    names = [paths[row] for row in present]
+    if len(names) > LARGE:
+        told = "so many are not looked into before they are needed"
+        _say(f"{what}: {len(names)} images are there; {told}")
+        return Looked(missing, missing[:0])
+    with as_domain_errors():
+        positions = check_images(names, what=what, skip_corrupt=skip_corrupt)
+    if len(positions):
+        _say(left_out(names, positions, what))
+    if len(positions) == len(names):
+        raise DomainError(f"{what}: none of the {len(names)} images can be read")
+    return Looked(missing, present[positions])
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+class FolderListing:
+    """`path in FolderListing()`: whether a file is there.
+
+    Every folder is listed once, at its first file.
+
+    A link that leads nowhere is not there.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[Path, set[str]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        if path.parent not in self.names:
+            self.names[path.parent] = _names_in(path.parent)
+        return path.name in self.names[path.parent]
+
+
+def _names_in(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {
+            entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()
+        }

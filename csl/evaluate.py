@@ -1,0 +1,205 @@
+"""Scores of a test set, and the metrics that fit its labels."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from common.aliases import one_module
+from common.checkpoint import unwrap
+from common.cli import UserError
+from common.loading import Batch, Seeded, gather_in_order
+from common.modes import evaluating
+from csl.evaluate_metrics import (
+    AP_partial,
+    best_thresholds,
+    conventional_f1,
+    mAP,
+    prf_metrics,
+    top_k_only,
+)
+
+one_module(__name__, "csl.evaluate")
+
+
+class Scored(NamedTuple):
+    """What models say of a test set. Row i is of sample index[i]; unreadable images have none."""
+
+    scores: list[np.ndarray]  # of every model: probabilities (N,C) float32
+    targets: np.ndarray  # (N,C) int8
+    index: np.ndarray  # type: ignore[assignment]  # (N,) int64, ascending; not tuple.index
+
+
+@torch.inference_mode()
+def predict(
+    models: Sequence[nn.Module],
+    loader: Iterable,
+    accelerator: Accelerator,
+    *,
+    poll: Callable[[], None] | None = None,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once,
+    in order."""
+    found = predict_rows(models, loader, accelerator, poll=poll, forward=forward)
+    return found.scores, found.targets
+
+
+@torch.inference_mode()
+def predict_rows(
+    models: Sequence[nn.Module],
+    loader: Iterable,
+    accelerator: Accelerator,
+    *,
+    poll: Callable[[], None] | None = None,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+) -> Scored:
+    """The same, and which samples they are.
+
+    All models see the same decoded batch, in float32. Batches are `common.data.Batch`es, or plain
+    pairs (images, targets). `poll` is called after every batch; `forward(model, images)` stands for
+    another way to the probabilities (test-time augmentation). UserError: no image can be read.
+    """
+    forward = forward or (lambda model, images: model(images).float().sigmoid())
+    models = [unwrap(model) for model in models]
+    indices: list[torch.Tensor] = []
+    targets: list[torch.Tensor] = []
+    scores: list[list[torch.Tensor]] = [[] for _ in models]
+    seen = 0
+    with evaluating(*models):
+        for batch in loader:
+            if not isinstance(batch, Batch):
+                batch = Batch(batch, torch.arange(seen, seen + len(batch[1])), 0)
+            if batch.data is None:  # nothing in it could be decoded
+                continue
+            images, labels = batch.data
+            seen += len(labels)
+            images = images.to(accelerator.device, non_blocking=True)
+            for model, parts in zip(models, scores, strict=True):
+                parts.append(forward(model, images).cpu())
+            indices.append(batch.index)
+            targets.append(labels.to(torch.int8))
+            if poll is not None and accelerator.num_processes == 1:
+                poll()
+    index, labels, *probabilities = gather_in_order(
+        _joined(indices, torch.int64),
+        _joined(targets, torch.int8),
+        *[_joined(parts, torch.float32) for parts in scores],
+        accelerator=accelerator,
+    )
+    if not len(index):
+        raise UserError("no test image can be read: nothing can be scored")
+    return Scored([p.numpy() for p in probabilities], labels.numpy(), index.numpy())
+
+
+def _joined(parts: list[torch.Tensor], kind: torch.dtype) -> torch.Tensor:
+    """The parts of a process one after the other; it may have none."""
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=kind)
+
+
+def count_skipped(data: Any, scored: Scored) -> int:
+    """How many images of a test set the scores are without, because they cannot be read.
+
+    `data` knows those that were left out at the start (`unreadable`); others turn out while they
+    are decoded.
+    """
+    return getattr(data, "unreadable", 0) + len(data) - len(scored.index)
+
+
+def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> dict[str, float]:
+    """mAP and its companions in percent: targets (N,C) in {-1, 0, 1}, scores (N,C) in 0..1.
+
+    Complete labels: mAP over all classes, CF1 and OF1 at the threshold; where some classes have no
+    positive, which counts 0 in the mAP as released, also the mAP over the others. With un-annotated
+    entries (-1): mAP on annotated labels only (AP_partial), its positives-weighted mean, the number
+    of classes counted, and, for comparison with others' numbers, the mAP that takes un-annotated
+    entries as negatives.
+    """
+    if (targets == -1).any():
+        ap, mean, weighted, *_ = AP_partial(targets, scores)
+        return {
+            "mAP": mean,
+            "mAP_weighted": weighted,
+            "classes_counted": int((ap >= 0).sum()),
+            "mAP_unannotated_as_negative": mAP(targets, scores),
+        }
+    metrics = {"mAP": mAP(targets, scores), **conventional_f1(prf_metrics(targets, scores, thre))}
+    has_positive = (targets == 1).any(0)
+    if has_positive.any() and not has_positive.all():
+        metrics["mAP_classes_with_positives"] = mAP(
+            targets[:, has_positive], scores[:, has_positive]
+        )
+    return metrics
+
+
+def rates_of(
+    targets: np.ndarray, scores: np.ndarray, thre: float, *, calibrate: bool = False
+) -> dict[str, float]:
+    """Precision, recall and F in percent: at the threshold, of the three best of each image,
+    calibrated.
+
+    calibrate: also with the best threshold per class, chosen on these very rows.
+    """
+    rates = prf_metrics(targets, scores, thre)
+    top3 = conventional_f1(prf_metrics(targets, top_k_only(scores), thre))
+    rates |= {f"{name}_top3": value for name, value in top3.items()}
+    if calibrate:
+        above = (scores > best_thresholds(targets, scores)).astype(scores.dtype)
+        calibrated = conventional_f1(prf_metrics(targets, above, 0.5))
+        rates |= {f"{name}_calibrated": value for name, value in calibrated.items()}
+    return rates
+
+
+def uncounted_classes(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes (C,) bool have no positive, and which cannot be scored on annotated labels.
+
+    Of complete labels the second is the first; of partial ones (-1) also a class without a negative
+    cannot.
+    """
+    no_positive = ~(targets == 1).any(0)
+    if not (targets == -1).any():
+        return no_positive, no_positive
+    return no_positive, no_positive | ~(targets == 0).any(0)
+
+
+def score_both(
+    model: nn.Module,
+    ema_model: nn.Module,
+    loader: Iterable,
+    accelerator: Accelerator,
+    poll: Callable[[], None] | None = None,
+) -> tuple[dict[str, float], Scored]:
+    """Metrics of the model and of the averaged model, each under its own name.
+
+    What they were computed from.
+
+    Where the data set knows all labels besides the partial ones, `mAP_complete` measures on them.
+    `eval_skipped` counts the unreadable images that all are measured without; it is absent where
+    there are none.
+    """
+    scored = predict_rows([model, ema_model], loader, accelerator, poll=poll)
+    seeded = getattr(loader, "dataset", None)
+    data = seeded.dataset if isinstance(seeded, Seeded) else None
+    complete = getattr(data, "complete", None)
+    metrics: dict[str, float] = {}
+    for name, values in zip(("model", "ema"), scored.scores, strict=True):
+        metrics |= {
+            f"{metric}_{name}": value
+            for metric, value in metrics_of(scored.targets, values).items()
+        }
+        if complete is not None:
+            metrics[f"mAP_complete_{name}"] = mAP(complete[scored.index], values)
+    skipped = 0 if data is None else count_skipped(data, scored)
+    if skipped:
+        metrics["eval_skipped"] = skipped
+    return metrics, scored
+
+
+def best_of(metrics: dict[str, float], which: str) -> float:
+    """The mAP of the averaged model ("ema"), of the model ("model"), or the larger ("max", as
+    released)."""
+    scores = {"model": metrics["mAP_model"], "ema": metrics["mAP_ema"]}
+    return max(scores.values()) if which == "max" else scores[which]

@@ -1,0 +1,235 @@
+"""Mean average precision for complete and for partial labels, and precision / recall / F at a
+threshold.
+
+N rows (images), C classes. One rule for ties everywhere: among equal scores the later row ranks
+first. Targets are 1, 0 or -1 and scores are numbers; anything else is a DomainError (a ValueError),
+not a silent 0.
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from common.aliases import one_module
+from common.cli import DomainError
+from common.domain import require_number
+from common.metrics import precision_at_positives, precision_recall_f1
+from csl.data_errors import require_count
+from csl.data_labels import require_labels
+from csl.method import as_array
+
+one_module(__name__, "csl.evaluate_metrics")
+
+Array = np.ndarray | torch.Tensor
+
+
+class AverageMeter:
+    """Running figures of a value: val (latest), sum, cnt, avg, and ema with decay 0.99."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from nothing."""
+        self.val = 0.0
+        self.sum = 0.0
+        self.cnt = 0
+        self.avg = 0.0
+        self.ema = 0.0
+
+    def update(self, val: float, n: int = 1) -> None:
+        """Add a value that stands for n samples."""
+        self.ema = val if self.cnt == 0 else 0.99 * self.ema + 0.01 * val
+        self.val = val
+        self.sum += val * n
+        self.cnt += n
+        self.avg = self.sum / self.cnt if self.cnt else 0.0
+
+
+def average_precision(output: Array, target: Array) -> float:
+    """AP in 0..1 of one class: sum over positives of (positives so far / rank) / (number of
+    positives + 1e-8).
+
+    output (N,) scores, target (N,): only 1 counts as positive. 0 without positives.
+    """
+    scores, targets = _pair(output, target, 1)
+    return _average_precision(scores, targets == 1)
+
+
+def mAP(targs: Array, preds: Array) -> float:
+    """Mean AP in percent over all C classes; targs, preds (N,C).
+
+    A class without positives counts 0, and -1 counts as negative: for partial labels use
+    mAP_partial. 0 without preds; DomainError (a ValueError) names the shapes that do not belong
+    together.
+    """
+    if np.size(as_array(preds)) == 0:
+        return 0.0
+    return 100 * float(np.mean(ap_per_class(targs, preds)))
+
+
+def ap_per_class(targs: Array, preds: Array) -> np.ndarray:
+    """AP in 0..1 of every class (C,) as `mAP` averages them."""
+    scores, targets = _pair(preds, targs)
+    scores = np.ascontiguousarray(scores.T)
+    positive = np.ascontiguousarray((targets == 1).T)
+    ap = map(_average_precision, scores, positive)
+    return np.fromiter(ap, np.float64, len(scores))
+
+
+def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, int, int, int]:
+    """AP on annotated entries only: targs (N,C) in {-1 un-annotated, 0, 1}, preds (N,C).
+
+    Returns (ap (C,) in 0..1 with -1 for excluded classes, their mean in percent, the mean weighted
+    by the number of positives in percent, and the numbers of classes without labels, without
+    negatives, without positives). A class is excluded for the first that holds of: no label, no
+    positive, no negative. Without any class left: nan, with a warning. DomainError as in `mAP`.
+    """
+    scores, targets = _pair(preds, targs)
+    positives = (targets == 1).sum(axis=0)
+    negatives = (targets == 0).sum(axis=0)
+    no_label = positives + negatives == 0
+    no_positive = ~no_label & (positives == 0)
+    no_negative = ~no_label & ~no_positive & (negatives == 0)
+    counted = ~(no_label | no_positive | no_negative)
+    ap = np.where(
+        counted, [_average_precision(*column) for column in _annotated(scores, targets)], -1.0
+    )
+    if counted.any():
+        plain = 100 * ap[counted].mean()
+        weighted = 100 * np.average(ap[counted], weights=positives[counted])
+    else:
+        warnings.warn(
+            "no class has both positive and negative labels: the mean AP is nan", stacklevel=2
+        )
+        plain = weighted = np.nan
+    return (
+        ap,
+        float(plain),
+        float(weighted),
+        int(no_label.sum()),
+        int(no_negative.sum()),
+        int(no_positive.sum()),
+    )
+
+
+def mAP_partial(targs: Array, preds: Array) -> float:
+    """Mean AP in percent over the classes with annotated positives and negatives, on annotated
+    entries."""
+    return AP_partial(targs, preds)[1]
+
+
+def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, float]:
+    """Precision, recall and F in percent at a threshold: predicted iff score > thre.
+
+    Only 1 is positive.
+
+    P_C, R_C, F_C: means over classes (each 0 where its true positives are 0; F_C is the mean of the
+    classes' F). P_O, R_O, F_O: from counts summed over classes. Entries with target -1 count as
+    negatives. DomainError as in `mAP`.
+    """
+    require_number(thre, "thre")
+    scores, targets = _pair(preds, targs)
+    predicted = scores > thre
+    positive = targets == 1
+    hits = (predicted & positive).sum(axis=0)
+    counts = (hits, predicted.sum(axis=0), positive.sum(axis=0))
+    of_classes = precision_recall_f1(*counts)
+    overall = precision_recall_f1(*[count.sum(keepdims=True) for count in counts])
+
+    found = {}
+    for end, rates in (("C", of_classes), ("O", overall)):
+        found[f"P_{end}"] = 100 * float(rates.precision.mean())
+        found[f"R_{end}"] = 100 * float(rates.recall.mean())
+        found[f"F_{end}"] = 100 * float(rates.f1.mean())
+    return found
+
+
+def conventional_f1(metrics: dict[str, float]) -> dict[str, float]:
+    """CF1 and OF1 as other papers report them, from prf_metrics' result: CF1 = 2 * CP * CR / (CP
+    + CR)."""
+    p = metrics["P_C"]
+    r = metrics["R_C"]
+    found = {"CF1": 0.0, "OF1": metrics["F_O"]}
+    if p + r:
+        found["CF1"] = 2 * p * r / (p + r)
+    return found
+
+
+def top_k_only(preds: Array, k: int = 3) -> np.ndarray:
+    """Scores (N,C) with all but the k largest of each row set to -1: for the top-3 variants of
+    the F measures."""
+    require_count(k, "k", 1)
+    scores = _require_scores(as_array(preds))
+    if k >= scores.shape[1]:
+        return scores
+    kept = np.argpartition(scores, -k, axis=1)[:, -k:]
+    out = np.full_like(scores, -1)
+    np.put_along_axis(out, kept, np.take_along_axis(scores, kept, 1), 1)
+    return out
+
+
+def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
+    """Per class the threshold (C,) that maximises F on these rows (`score > threshold`), for
+    calibration.
+
+    Annotated entries only; inf for a class without positives.
+    """
+    scores, targets = _pair(preds, targs)
+    thresholds = np.full(scores.shape[1], np.inf)
+    for c in range(scores.shape[1]):
+        rows = targets[:, c] != -1
+        order = np.argsort(-scores[rows, c], kind="stable")
+        s = scores[rows, c][order]
+        hits = np.cumsum(targets[rows, c][order] == 1)
+        if len(hits) and hits[-1]:
+            f = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+            f[:-1][s[:-1] == s[1:]] = -1  # a threshold cannot part equal scores
+            best = int(f.argmax())
+            below = s[best] - 1
+            if best + 1 < len(s):
+                below = s[best + 1]
+            thresholds[c] = (s[best] + below) / 2
+    return thresholds
+
+
+def _pair(preds: Array, targs: Array, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and targets as arrays.
+
+    DomainError unless both are (N,C), or (N,) where `dimensions` is 1.
+    """
+    scores = as_array(preds)
+    targets = as_array(targs)
+    if scores.shape != targets.shape or scores.ndim != dimensions:
+        wanted = "(N,C)" if dimensions == 2 else "(N,)"
+        shapes = f"targets {targets.shape} and scores {scores.shape}"
+        raise DomainError(f"{shapes}: both must be {wanted}, of one shape")
+    require_labels(targets, "targets")
+    return _require_scores(scores), targets
+
+
+def _require_scores(scores: np.ndarray) -> np.ndarray:
+    """The scores; DomainError where some are nan, which no ranking and no threshold can place."""
+    if np.isnan(scores).any():
+        row = np.argwhere(np.isnan(scores))[0].tolist()
+        raise DomainError(f"the scores contain nan, the first at {row}")
+    return scores
+
+
+def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores and positives of each class's annotated entries, in the order of the rows."""
+    classes, rows = np.nonzero(np.ascontiguousarray(targets.T) >= 0)
+    ends = np.cumsum(np.bincount(classes, minlength=scores.shape[1]))[:-1]
+    columns = scores[rows, classes], targets[rows, classes] == 1
+    yield from zip(*(np.split(values, ends) for values in columns), strict=True)
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """AP in 0..1 of one class, 0 without a positive: scores (n,), positive (n,) bool.
+
+    As released, the sum is divided by the number of positives + 1e-8.
+    """
+    precision = precision_at_positives(scores, positive, "later")
+    return float(precision.sum() / (len(precision) + 1e-8))

@@ -1,0 +1,106 @@
+"""Pictures and plots: class frequencies, annotated pictures, test pictures with activation maps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from common.aliases import one_module
+from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps
+from common.modes import evaluating
+from common.plots import save_grid
+from csl.data import DataSet
+from csl.data_pixels import Pixels
+from csl.evaluate import Scored
+from csl.src.models.tresnet.tresnet import TResNet
+
+one_module(__name__, "csl.figures")
+
+
+def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Draw annotated positives and negatives per class of labels (N,C), classes by frequency,
+    into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    positives = (targets == 1).sum(axis=0)
+    negatives = (targets == 0).sum(axis=0)
+    order = np.argsort(-positives, kind="stable")
+    places = range(len(order))
+    figure, axis = plt.subplots(figsize=(8, 3.5))
+    axis.bar(places, positives[order], label="annotated positives")
+    axis.plot(places, negatives[order], ".", color="tab:orange", label="annotated negatives")
+    axis.set(ylabel="images", yscale="symlog", title="annotated labels per class")
+    if len(order) <= 80:
+        names = [list(classes)[column] for column in order]
+        axis.set_xticks(places, names, rotation=90, fontsize=6)
+    axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+
+
+def draw_annotated(
+    path: Path, image: Image.Image, names: Sequence[str], scores: Sequence[float]
+) -> None:
+    """The picture with its names and scores above it, as a PNG."""
+    lines = [f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)]
+    title = "\n".join(lines[:10]) or "nothing above the threshold"
+    scale = 448 / max(image.size)
+    width = max(1, round(image.width * scale))
+    height = max(1, round(image.height * scale))
+    shown = np.asarray(image.resize((width, height)))
+    save_grid(path, [[shown]], [[title]], cell=4)
+
+
+@torch.inference_mode()
+def draw_examples(
+    path: Path, model: nn.Module, val: DataSet, scored: Scored, pixels: Pixels, count: int = 6
+) -> None:
+    """Draw test pictures with the averaged model's three best classes and their activation maps
+    into a PNG.
+
+    Probabilities stand above; a * marks a class that is there.
+    """
+    rows = []
+    titles = []
+    names = list(val.classes.values())
+    for scores, place in zip(scored.scores[1], scored.index[:count].tolist(), strict=False):
+        image, _ = val[place]
+        is_there = val.labels_of(place) == 1
+        picture = pixels.picture(image)
+        maps = _maps(model, image) if isinstance(model, TResNet) else None
+        row = [picture]
+        title = [_in_pairs([names[c] for c in np.flatnonzero(is_there)[:4]])]
+        for c in np.argsort(-scores, kind="stable")[:3].tolist():
+            shown = picture
+            if maps is not None:
+                shown = overlay(picture, normalize_scoremap(maps[c], "max"))
+            mark = "*" if is_there[c] else ""
+            row.append(shown)
+            title.append(f"{names[c]}{mark} {scores[c]:.2f}")
+        rows.append(row)
+        titles.append(title)
+    if rows:
+        save_grid(path, rows, titles, suptitle="test pictures, best classes (* is there)")
+
+
+def _in_pairs(names: Sequence[str]) -> str:
+    """The names, two in a line."""
+    pairs = [", ".join(names[start : start + 2]) for start in range(0, len(names), 2)]
+    return "\n".join(pairs)
+
+
+def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
+    """Class activation maps (C,H,W) of one image (3,H,W)."""
+    parameter = next(model.parameters())
+    with evaluating(model):
+        features = model.body(model.space_to_depth(image[None].to(parameter)))
+    height, width = image.shape[1:]
+    maps = resize_maps(class_activation_map(features, model.class_weights()), (height, width))
+    return maps[0].float().cpu().numpy()

@@ -1,0 +1,381 @@
+"""The flags of train.py: the released code's names and defaults (hyphens or underscores), and
+ours beside them."""
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.aliases import one_module
+from common.cli import (
+    OneLineParser,
+    UserError,
+    add_shared_flags,
+    image_size,
+    non_negative_int,
+    number,
+    parse_given,
+    positive_int,
+    seed_list,
+    settle,
+)
+from csl.data_errors import expanded
+from csl.data_locate import Found, locate_data, require_metadata
+from csl.options_checks import (
+    refuse_contradictions,
+    refuse_idle_flags,
+    refuse_other_layouts,
+)
+from csl.options_choices import (
+    INTERPOLATIONS,
+    MODES,
+    RECIPES,
+    SAMPLE_DEFAULTS,
+    SCHEMES,
+    SCOPES,
+    canonical_name,
+    default_param,
+    require_size,
+    scheme_of,
+)
+
+one_module(__name__, "csl.options")
+
+DATA_HELP = (
+    "folder with annotations/instances_{train,val}2014.json (or 2017), train2014, val2014;"
+    " with annotations/lvis_v1_{train,val}.json (v0.5 too), train2017, val2017;"
+    " or with data.csv or oidv6-train-annotations-human-imagelabels.csv and"
+    " validation-annotations-human-imagelabels.csv of Open Images;"
+    " looked for in its folders COCO_2014 and coco too"
+)
+DEFAULT_MODEL_PATH = "./tresnet_m.pth"
+SETS = {
+    "pos": "annotated positives",
+    "neg": "annotated negatives",
+    "unann": "un-annotated labels, not in ignore modes",
+}
+
+
+class EitherDash(OneLineParser):
+    """A parser of --a_flag that takes --a-flag too."""
+
+    def parse_known_args(  # type: ignore[override]  # two overloads, of one meaning
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """argparse's, on flags with underscores."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([underscored(argument) for argument in given], namespace)
+
+
+def underscored(argument: str) -> str:
+    """`--model-path=x-y` as `--model_path=x-y`; anything else as it is."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def any_path(text: str) -> Path:
+    """argparse type: a path, `~` spelled out; whether it is there says who reads it."""
+    try:
+        return expanded(text, "")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from error
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the flags that say where the data are and which of them count; returns their group."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", default="./data", help=DATA_HELP)
+    group.add_argument(
+        "--metadata", default="./data/COCO_2014", help="hyperml: train.json, val.json"
+    )
+    group.add_argument(
+        "--debug_mode",
+        choices=("auto", "on_farm", "hyperml"),
+        default="auto",
+        help="on_farm: official COCO; hyperml: metadata folder; auto: look",
+    )
+    group.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
+    group.add_argument(
+        "--class_list",
+        type=any_path,
+        default=None,
+        help="Open Images: the classes, a MID a line; default: all, or those of the checkpoint",
+    )
+    group.add_argument("-j", "--workers", type=non_negative_int, default=8, help="loader processes")
+    group.add_argument(
+        "--skip_missing", action="store_true", help="leave out images whose file is not there"
+    )
+    return group
+
+
+def add_network_flags(
+    parser: argparse.ArgumentParser, model_name: str, model_path: str
+) -> argparse._ArgumentGroup:
+    """Add the flags of a network that is scored, and of its input; returns their group."""
+    group = parser.add_argument_group("network and its input")
+    group.add_argument(
+        "--model_name", default=model_name, help="used where the checkpoint does not tell"
+    )
+    group.add_argument("--model_path", default=model_path)
+    group.add_argument(
+        "--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt"
+    )
+    group.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        default="bilinear",
+        help="default: the checkpoint's, else bilinear; bicubic: as released in infer",
+    )
+    return group
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with the released defaults; its parse_args([]) shows them."""
+    parser = EitherDash(
+        prog="train.py", description="CSL: multi-label training with partial annotations."
+    )
+
+    group = add_data_flags(parser)
+    group.add_argument(
+        "--num_classes", type=positive_int, default=None, help="default: from the data"
+    )
+    group.add_argument(
+        "--image_size", type=image_size, default=448, help="pixels; images are squashed to a square"
+    )
+    group.add_argument(
+        "--keep_empty", action="store_true", help="COCO: keep images without any annotation"
+    )
+    group.add_argument(
+        "--augment",
+        choices=("paper", "shift", "none"),
+        default="paper",
+        help="paper: CutoutPIL and RandAugment; shift: up to 6 pixels",
+    )
+
+    _add_partial(parser)
+    _add_loss(parser)
+    _add_training(parser)
+
+    group = parser.add_argument_group("report")
+    group.add_argument(
+        "-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses"
+    )
+    group.add_argument(
+        "--path_dest", default="./outputs", help="parent of the default run directory"
+    )
+    group.add_argument(
+        "--compare",
+        type=_names,
+        default=None,
+        metavar="RECIPE,...",
+        help="train these recipes side by side; csl: that of the scheme, all: the paper's rows",
+    )
+    group.add_argument(
+        "--schemes", type=_names, default=None, metavar="fpc,rps", help="with --compare"
+    )
+    group.add_argument(
+        "--seeds", type=seed_list, default=None, metavar="0,1,2", help="with --compare"
+    )
+    add_shared_flags(parser)
+    return parser
+
+
+def _add_partial(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("partial annotation")
+    group.add_argument(
+        "--simulate_partial_type",
+        choices=tuple(SCHEMES),
+        default=None,
+        help="of complete labels (COCO)",
+    )
+    group.add_argument(
+        "--simulate_partial_param",
+        type=float,
+        default=1000.0,
+        help="fpc: labels kept per class; rps: share dropped",
+    )
+    group.add_argument(
+        "--partial_labels",
+        type=any_path,
+        default=None,
+        help="npz of partial labels (partial_labels.npz of another run) instead of a simulation",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model and optimisation")
+    group.add_argument(
+        "--model_name", default="tresnet_m", help="tresnet_m, _l, _xl, _l_v2, _tiny or timm/NAME"
+    )
+    group.add_argument(
+        "--model_path", default=DEFAULT_MODEL_PATH, help="pretrained weights; the head is not taken"
+    )
+    group.add_argument(
+        "--do_bottleneck_head",
+        action="store_true",
+        help="head of 512 hidden features (Open Images)",
+    )
+    group.add_argument(
+        "--lr", type=number(above=0), default=2e-4, help="maximum of the one-cycle schedule"
+    )
+    group.add_argument(
+        "--weight_decay",
+        type=number(0),
+        default=1e-4,
+        help="L2 inside Adam, not on biases and norms",
+    )
+    group.add_argument("--epochs", type=positive_int, default=30, help="epochs the schedule spans")
+    group.add_argument(
+        "--stop_epoch", type=positive_int, default=None, help="run only so many epochs"
+    )
+    group.add_argument("-b", "--batch_size", type=positive_int, default=64, help="of each process")
+    group.add_argument(
+        "--ema_decay", type=number(0, below=1), default=0.9997, help="decay of the averaged model"
+    )
+    group.add_argument(
+        "--ema_warmup",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="decay min(d, (1+t)/(10+t)); auto: on below 20000 steps",
+    )
+    group.add_argument(
+        "--best",
+        choices=("ema", "model", "max"),
+        default="ema",
+        help="what chooses best.pt; max is the released habit",
+    )
+
+
+def _add_loss(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("loss")
+    group.add_argument("--partial_loss_mode", choices=(*MODES, "None"), default="negative")
+    group.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default=None,
+        help="mode and gammas of a row of the table",
+    )
+    group.add_argument(
+        "--clip", type=number(0, below=1), default=0.0, help="probability margin m of the negatives"
+    )
+    for name, default in (("gamma", (0.0, 1.0, 2.0)), ("alpha", (1.0, 1.0, 1.0))):
+        what = "focusing exponent" if name == "gamma" else "factor"
+        for part, value in zip(SETS, default, strict=True):
+            group.add_argument(
+                f"--{name}_{part}", type=number(0), default=value, help=f"{what} of {SETS[part]}"
+            )
+    group.add_argument(
+        "--likelihood_topk",
+        type=non_negative_int,
+        default=5,
+        help="selective mode: K, so that K * batch un-annotated labels are dropped",
+    )
+    group.add_argument(
+        "--likelihood_scope",
+        choices=SCOPES,
+        default="batch",
+        help="selective mode: K * B of the batch as released, or K of each image",
+    )
+    group.add_argument(
+        "--likelihood_share",
+        type=number(0, 1),
+        default=None,
+        help="selective mode: instead of K, this share of the un-annotated labels",
+    )
+    group.add_argument("--prior_path", default=None, help="selective mode: csv Classes,avg_pred")
+    group.add_argument(
+        "--prior_threshold",
+        type=number(0, 1),
+        default=0.05,
+        help="selective mode: classes above it are dropped; 0: off",
+    )
+    group.add_argument(
+        "--prior_quantile",
+        type=number(0, 1),
+        default=None,
+        help="selective mode: in place of the threshold, this quantile of the prior (0.9: the tenth"
+        " of the classes with the largest is dropped)",
+    )
+    group.add_argument(
+        "--estimate_prior",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="selective mode: first train a temporary network for N epochs in ignore mode, and use"
+        " its prior",
+    )
+    group.add_argument(
+        "--prior_window",
+        choices=("epoch", "all"),
+        default="epoch",
+        help="steps the estimate averages over: the last epoch, or all as released",
+    )
+    group.add_argument(
+        "--stable_loss", action="store_true", help="logsigmoid: confident errors keep a gradient"
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a command, which of them the user gave, and where the data are."""
+
+    args: argparse.Namespace
+    given: frozenset[str]
+    found: Found
+
+
+def parse(argv: Sequence[str] | None = None) -> Settings:
+    """Parse and check the flags of train.py; given flags win over recipe and sample defaults."""
+    defaults, given = parse_given(build_parser, argv)
+    if "path_dest" in given:
+        given["path_dest"] = str(expanded(given["path_dest"], "--path_dest"))
+    first = settle(defaults, given)
+    refuse_contradictions(first, set(given))
+    found = find_data(first, set(given))
+
+    layers = [RECIPES.get(first.recipe, {})]
+    if found.is_sample:
+        layers.append(SAMPLE_DEFAULTS | _sample_simulation(first, found))
+    args = settle(defaults, given, *layers)
+    if args.simulate_partial_type:
+        args.simulate_partial_type = scheme_of(args.simulate_partial_type)
+    args.schemes = args.schemes and [scheme_of(name) for name in args.schemes]
+    args.model_name = canonical_name(args.model_name)
+    require_size(args.model_name, args.image_size, "--image_size")
+    refuse_other_layouts(args, set(given), found)
+    refuse_idle_flags(args, set(given), is_sample=found.is_sample)
+    return Settings(args, frozenset(given), found)
+
+
+def find_data(args: argparse.Namespace, given: Collection[str]) -> Found:
+    """Where the data of `args` are. --metadata, where it is given, is the layout that is wanted."""
+    if "metadata" in given:
+        require_metadata(expanded(args.metadata, "--metadata"))
+        if args.debug_mode == "auto":
+            args.debug_mode = "hyperml"
+    return locate_data(
+        args.data,
+        is_given="data" in given or "metadata" in given,
+        dataset=args.dataset,
+        debug_mode=args.debug_mode,
+        metadata=args.metadata,
+        sample=args.sample,
+    )
+
+
+def _sample_simulation(first: argparse.Namespace, found: Found) -> dict[str, Any]:
+    """The sample's own simulation where none was asked for: of complete labels all modes are
+    one."""
+    if found.layout == "openimages" or first.partial_labels:
+        return {}
+    if first.simulate_partial_type is None and first.schemes is None:
+        return {"simulate_partial_type": "fpc", "simulate_partial_param": 60.0}
+    return {"simulate_partial_param": default_param(first.simulate_partial_type or "fpc", True)}

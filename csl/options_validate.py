@@ -1,0 +1,80 @@
+"""The flags of validate.py: the released names and defaults, ours beside them."""
+
+import argparse
+from collections.abc import Sequence
+
+from common.aliases import one_module
+from common.cli import (
+    DomainError,
+    add_shared_flags,
+    image_size,
+    number,
+    parse_given,
+    positive_int,
+    settle,
+)
+from csl.options import EitherDash, Settings, add_data_flags, add_network_flags, find_data
+from csl.options_checks import (
+    refuse_contradictions_of_data,
+    refuse_flags_of_training,
+    refuse_other_layouts,
+)
+
+one_module(__name__, "csl.options_validate")
+
+# Where the checkpoint does not say it; the sample's pictures have 64 pixels.
+SAMPLE_DEFAULTS = {"image_size": 64, "workers": 0, "model_name": "tresnet_tiny"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with the released defaults."""
+    parser = EitherDash(prog="validate.py", description="Score a checkpoint on a test set.")
+
+    group = add_data_flags(parser)
+    add = group.add_argument
+    add("positional_data", metavar="DATA", nargs="?", default=None, help="as --data")
+    empty = group.add_mutually_exclusive_group()
+    empty.add_argument(
+        "--keep_empty",
+        action="store_true",
+        help="COCO: keep images without any annotation; default: as the checkpoint was scored",
+    )
+    empty.add_argument(
+        "--leave_empty", dest="keep_empty", action="store_false", help="leave them out"
+    )
+    add("-b", "--batch_size", type=positive_int, default=32)
+
+    group = add_network_flags(parser, "tresnet_l", "./TRresNet_L_448_86.6.pth")
+    add = group.add_argument
+    add("--num_classes", type=positive_int, default=80, help="checked where it is given")
+    add("--image_size", type=image_size, default=448, help="default: the checkpoint's, else 448")
+
+    add = parser.add_argument_group("report").add_argument
+    add("--thre", type=number(0, 1), default=0.8, help="predicted iff the probability is above it")
+    add(
+        "--calibrate",
+        action="store_true",
+        help="also F with the best threshold per class; they are chosen on this very set",
+    )
+    add("-p", "--print_freq", type=positive_int, default=64, help="batches between printed lines")
+    add_shared_flags(parser)
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> Settings:
+    """Parse; a sample run gets the sample's image size."""
+    defaults, given = parse_given(build_parser, argv)
+    data = given.pop("positional_data", None)
+    if data is not None and given.get("data", data) != data:
+        told = f"not together with --data {given['data']}; give one of them"
+        raise DomainError(f"DATA {data}: {told}")
+    if data is not None:
+        given["data"] = data
+
+    first = settle(defaults, given)
+    refuse_flags_of_training(first, set(given))
+    refuse_contradictions_of_data(first, set(given))
+    found = find_data(first, set(given))
+    args = settle(defaults, given, SAMPLE_DEFAULTS if found.is_sample else {})
+    refuse_other_layouts(args, set(given), found)
+    return Settings(args, frozenset(given), found)
