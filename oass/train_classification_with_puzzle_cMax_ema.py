@@ -3,7 +3,9 @@
 One keypoint per image and present class, the maximum of that class's map; an EMA teacher sees the
 tiles.
 
-    L = L_cl + alpha_p L_pcl + alpha_re(i) L_re        (terms: method.py; the loop: train.py)
+    L = L_cl + alpha_p L_pcl + alpha_re(i) L_re
+
+Every term is in oass/method.py, the loop in oass/train.py.
 
     python3 train_classification_with_puzzle_cMax_ema.py --architecture resnet50 \\
         --alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5 --tag ResNet50_cMax \\

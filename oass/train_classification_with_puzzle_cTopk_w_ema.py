@@ -3,7 +3,9 @@
 Per present class the centre of the k highest local maxima, weighted with the map's values; an EMA
 teacher sees the tiles.
 
-    L = L_cl + alpha_p L_pcl + alpha_re(i) L_re        (terms: method.py; the loop: train.py)
+    L = L_cl + alpha_p L_pcl + alpha_re(i) L_re
+
+Every term is in oass/method.py, the loop in oass/train.py.
 
     python3 train_classification_with_puzzle_cTopk_w_ema.py --architecture resnet50 \\
         --alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5 --tag ResNet50_cTopk_w \\

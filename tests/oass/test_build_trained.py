@@ -12,12 +12,14 @@ import torch
 from common import checkpoint
 from common.cli import NonFiniteError, UserError
 from oass import evaluate, inference_classification
+from oass.build import build_trained
 from oass.build_trained import Trained
 from oass.core.backbones import normalisation_of
 from oass.core.networks import Classifier
 from oass.data_views import describe, views_of
 from oass.evaluate import left_out, score_split
 from oass.options import parse
+from oass.options_trained import parse_explain
 from oass.train import train
 
 
@@ -202,8 +204,9 @@ def test_scores_that_are_nan_end_the_evaluation_with_a_name(small, devkit, tmp_p
 def test_settings_of_a_checkpoint_fill_only_what_is_not_given(small, tmp_path):
     argv = [*small, "--max_steps", "1", "--topk", "3", "--output_dir", str(tmp_path)]
     train(parse("cTopk", argv))
-    args = argparse.Namespace(image_size=96, architecture=None)
-    trained = Trained(tmp_path, args)
+    flags = f"--image x.png --checkpoint {tmp_path} --image_size 96"
+    trained, settings = build_trained(parse_explain(flags.split()))
+    args = settings.args
     assert (args.image_size, args.architecture, args.topk, args.strategy) == (
         96,
         "resnet_tiny",
@@ -212,4 +215,4 @@ def test_settings_of_a_checkpoint_fill_only_what_is_not_given(small, tmp_path):
     )
     assert trained.overruled == ["--image_size 96 (trained with 64)"]
     with pytest.raises(UserError, match="--image_size 80: a multiple of 32"):
-        Trained(tmp_path, argparse.Namespace(image_size=80))
+        Trained(tmp_path, image_size=80)

@@ -6,7 +6,6 @@ a step over its keypoint pairs; the teacher; the precision of nearest
 instances.
 """
 
-import argparse
 import copy
 import csv
 import json
@@ -214,7 +213,7 @@ def test_every_number_of_an_evaluation(flags, run, devkit, tmp_path):
     argv = f"--checkpoint {run} --data_dir {devkit} --output_dir {tmp_path} {flags}"
     inference_classification.main(f"{argv} --cpu --num_workers 0 --cam_iou".split())
     summary = read(tmp_path / "summary.json")
-    model = Trained(run, argparse.Namespace()).network()
+    model = Trained(run).network()
     wanted = plain_numbers(model, VOC_Dataset_For_Testing_CAM(devkit, "val"), VIEWS[flags])
 
     rows = list(csv.reader((tmp_path / "predictions.csv").open()))[1:]
@@ -228,7 +227,7 @@ def test_every_number_of_an_evaluation(flags, run, devkit, tmp_path):
 
 def test_a_runs_last_line_evaluates_its_last_weights_and_its_teacher(run, devkit):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    trained = Trained(run / "checkpoints" / "last.pt", argparse.Namespace())
+    trained = Trained(run / "checkpoints" / "last.pt")
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
     for split, network in (("Evaluation", "student"), ("Evaluation_ema", "teacher")):
         line = [line for line in lines if line["split"] == split][-1]
@@ -243,7 +242,7 @@ def test_a_runs_last_line_evaluates_its_last_weights_and_its_teacher(run, devkit
 def test_the_gap_baselines_numbers_are_those_of_its_pooled_maps(small, devkit, tmp_path):
     argv = [*small, "--max_epoch", "1", "--lr", "0.02", "--output_dir", str(tmp_path)]
     summary = train(parse("gap", argv))
-    model = Trained(tmp_path / "checkpoints" / "last.pt", argparse.Namespace()).network()
+    model = Trained(tmp_path / "checkpoints" / "last.pt").network()
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
     pooled = []
     for i in range(len(data)):

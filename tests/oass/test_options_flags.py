@@ -512,10 +512,8 @@ def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
 
 def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_path):
     """Also where the tiles of a batch share their statistics."""
-    args = SimpleNamespace(cpu=True, mixed_precision=None)
-    accelerator = make_accelerator(args)
-    trained = Trained(run, args)
-    model = trained.network()
+    accelerator = make_accelerator(SimpleNamespace(cpu=True, mixed_precision=None))
+    model = Trained(run).network()
     for name, side in (("a", 64), ("b", 64)):
         pixels = np.random.default_rng(len(name) + ord(name)).integers(
             0, 255, (side, side, 3), np.uint8
