@@ -29,7 +29,6 @@ from common.errors import (  # noqa: F401
     MissingFileError,
     NonFiniteError,
     UserError,
-    answer_to,
     message_of,
     told,
 )

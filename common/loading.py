@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.images_read import CorruptImage
+from common.images import CorruptImage
 
 
 def seed_of(*parts: int) -> int:
