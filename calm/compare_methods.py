@@ -1,9 +1,9 @@
-"""CAM, CALM-EM and CALM-ML side by side: trained and evaluated with the same flags, over several
-seeds.
+"""CAM, CALM-EM and CALM-ML side by side: one set of flags, several seeds.
 
-    python compare_methods.py --sample --fresh --seeds 10,11,12       # birds drawn anew with each
-    seed python compare_methods.py --data_root DATA --pretrained=False --prior_activation softplus
-    --prior_gradient full
+    # birds drawn anew with each seed
+    python compare_methods.py --sample --fresh --seeds 10,11,12
+    python compare_methods.py --data_root DATA --pretrained=False \\
+        --prior_activation softplus --prior_gradient full
 
 Flags that are not named here go to main.py and to the evaluations. Each run is
 OUTPUT_DIR/METHOD-SEED with erase/, cue/ and wsol/ in it, for CALM also wsol_prior/, the boxes of

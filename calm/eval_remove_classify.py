@@ -1,12 +1,13 @@
 """Remove and classify: how fast does accuracy fall when the highest-scoring pixels are erased?
 
-    R_k = correct after erasing the k highest-scoring pixels / correct after erasing as many random
-    pixels
+          images still classified correctly after erasing the k highest-scoring pixels
+    R_k =  ----------------------------------------------------------------------------
+          images still classified correctly after erasing as many random pixels
 
 over all test images, with the map of the ground-truth class; lower is better.
 
-    python eval_remove_classify.py --experiment_name=NAME --attribution_method=CALM_EM
-    --score_map_process=jointll
+    python eval_remove_classify.py --experiment_name=NAME --attribution_method=CALM_EM \\
+        --score_map_process=jointll
 """
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)

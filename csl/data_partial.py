@@ -24,10 +24,19 @@ from csl.options_choices import check_param, scheme_of
 
 one_module(__name__, "csl.data_partial")
 
-# What numpy raises for files that are no npz, or damaged.
+# What numpy and zipfile raise for files that are no npz, damaged, or packed in an unknown way (a
+# RuntimeError, of which there are kinds).
 DAMAGE = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error),
-    *(struct.error, NotImplementedError, RuntimeError),
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    BadZipFile,
+    zlib.error,
+    struct.error,
 )
 
 

@@ -45,12 +45,12 @@ class DropStatistics:
 
     @torch.no_grad()
     def update(self, kept: torch.Tensor | None, targets: torch.Tensor, index: torch.Tensor) -> None:
-        """Add a batch: the loss's `kept` (B,C) bool or None, targets (B,C), index (B,) of the
+        """Add a batch: the loss's `kept` (B,C) or None, targets (B,C), index (B,) of the
         samples, on the CPU."""
         if kept is None:
             return
         unannotated = targets == -1
-        dropped = unannotated & ~kept
+        dropped = unannotated & (kept == 0)
         by_prior = torch.zeros_like(unannotated)
         if self.prior is not None and self.prior_threshold:
             by_prior = unannotated & frequent_classes(self.prior, self.prior_threshold)

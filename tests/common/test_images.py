@@ -239,7 +239,7 @@ def test_a_picture_of_few_bits_in_a_file_of_sixteen_is_not_black(tmp_path, white
     assert (read_own_picture(path).size, read_image(path).mode) == ((30, 20), "RGB")
 
 
-def test_sixteen_bits_a_colour_come_as_pillow_reads_them_where_they_are_used(tmp_path):
+def test_sixteen_bits_a_colour_come_as_pillow_reads_them(tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (9, 9, 3)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), values)
     assert (np.asarray(read_image(tmp_path / "a.png")) == (values >> 8)[..., ::-1]).all()

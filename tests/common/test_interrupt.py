@@ -187,7 +187,7 @@ run_main(main)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status", "line"), SIGNALS)
 @pytest.mark.parametrize("where", ["in the report", "after the run", "among the exit functions"])
-def test_a_signal_in_the_final_report_ends_with_its_status_and_everything_saved(
+def test_a_signal_in_the_final_report_keeps_its_status_and_all_is_saved(
     whole, tmp_path, where, number, status, line
 ):
     script = start(tmp_path, REPORTS.format(where=where, number=int(number)))

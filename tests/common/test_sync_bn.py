@@ -94,7 +94,7 @@ def test_a_norm_keeps_its_parameters_its_mode_and_its_names():
     assert isinstance(copy.deepcopy(model)[1], SynchronisedBatchNorm)
 
 
-def test_layers_of_another_kind_are_refused_by_name_only_where_there_are_several_processes():
+def test_norms_of_another_kind_are_refused_only_for_several_processes():
     frozen = timm.layers.FrozenBatchNormAct2d(4)
     synchronised(nn.Sequential(frozen, nn.InstanceNorm2d(4, track_running_stats=True)), TWO)
     for norm in (SplitBatchNorm2d(4), timm.layers.EvoNorm2dB0(4)):
