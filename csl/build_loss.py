@@ -77,8 +77,10 @@ class SelectiveLoss(nn.Module):
         """
         selection = self._selection(logits, targets)
         loss, kept = fast.selective_loss(logits, targets, self.mode, selection, **self.factors)
-        is_inside_func = method.is_transformed() and not torch.compiler.is_compiling()
-        self.kept = None if self.mode != "selective" or is_inside_func else kept
+        self.kept = None
+        is_told = torch.compiler.is_compiling() or not method.is_transformed()
+        if self.mode == "selective" and is_told:
+            self.kept = kept
         return loss
 
     def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -113,4 +115,6 @@ class SelectiveLoss(nn.Module):
         parts = self.parts(logits.detach(), targets)
         told = "its parts: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
         unknown = int(method.nan_outside(torch.zeros_like(logits), targets).isnan().sum())
-        return told if not unknown else f"{told}; {unknown} targets are none of 1, 0, -1"
+        if unknown:
+            told += f"; {unknown} targets are none of 1, 0, -1"
+        return told

@@ -130,7 +130,9 @@ def _planned(
     is_sample = settings.found.is_sample
     recipe = row
     if row == "csl":
-        recipe = "csl_rps" if scheme == "rps" else "csl_fpc"
+        recipe = "csl_fpc"
+        if scheme == "rps":
+            recipe = "csl_rps"
     fixed = set(settings.given)
     if is_sample:
         fixed |= set(SAMPLE_DEFAULTS)

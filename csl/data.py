@@ -153,7 +153,9 @@ def open_dataset(
     if found.layout == "openimages":
         data: DataSet = open_openimages(found, split, class_list, transform, columns)
     else:
-        kind = LVISDetection if found.layout == "lvis" else CocoDetection
+        kind: type[CocoDetection | LVISDetection] = CocoDetection
+        if found.layout == "lvis":
+            kind = LVISDetection
         images = found.images(split)
         data = kind(images, annotations, transform, keep_empty=keep_empty, columns=columns)
     if not len(data):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def _look(
         _say(f"{len(missing)} images of {annotations} are missing and left out")
 
     present = np.flatnonzero(there)
-    names = [paths[row] for row in present]
+    names = list(compress(paths, there))
     if len(names) > LARGE:
         told = "so many are not looked into before they are needed"
         _say(f"{what}: {len(names)} images are there; {told}")

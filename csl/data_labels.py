@@ -8,6 +8,7 @@ import torch
 from common.aliases import one_module
 from common.cli import DomainError
 from csl import method
+from csl.data_classes import places_of
 from csl.data_errors import as_domain_errors
 
 one_module(__name__, "csl.data_labels")
@@ -33,7 +34,7 @@ class LabelTable(Mapping):
             raise DomainError(f"{len(ids)} ids for {len(matrix)} rows of labels")
         require_labels(matrix, "labels")
         self.matrix = np.ascontiguousarray(matrix, np.int8)
-        self.rows = {image_id: row for row, image_id in enumerate(ids)}
+        self.rows = places_of(ids)
         if len(self.rows) < len(ids):
             again = next(image_id for row, image_id in enumerate(ids) if self.rows[image_id] != row)
             raise DomainError(f"the id {again!r} occurs twice among {len(ids)} rows of labels")
@@ -55,6 +56,6 @@ def label_matrix(targets: Mapping) -> np.ndarray:
     """
     if isinstance(targets, LabelTable):
         return targets.matrix
-    matrix = np.stack([np.asarray(row) for row in targets.values()])
+    matrix = np.stack(list(map(np.asarray, targets.values())))
     require_labels(matrix, "labels")
     return matrix.astype(np.int8)

@@ -114,4 +114,4 @@ def read_pictures(paths: Sequence[Path], *, skip_corrupt: bool) -> dict[Path, Im
 def sample_pictures(count: int = 8) -> list[str]:
     """The first test pictures of the COCO_2014 sample."""
     pictures = sorted((samples.ensure("COCO_2014") / "val2014").glob("*.jpg"))
-    return [str(picture) for picture in pictures[:count]]
+    return list(map(str, pictures[:count]))

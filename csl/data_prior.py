@@ -15,6 +15,7 @@ from common.aliases import one_module
 from common.cli import DomainError
 from common.text import read_csv, write_csv
 from csl import method
+from csl.data_classes import lacking
 from csl.data_errors import MissingFileError, as_domain_errors, expanded
 
 one_module(__name__, "csl.data_prior")
@@ -88,7 +89,9 @@ class ComputePrior:
 
     def _mean(self, split: str) -> torch.Tensor | None:
         sums = self.sums.get(split)
-        return None if sums is None else method.class_prior(sums)
+        if sums is None:
+            return None
+        return method.class_prior(sums)
 
     def save_prior(self, *, verbose: bool = True) -> Path | None:
         """Write train_avg_preds.csv (and val_avg_preds.csv where there is one) into path_dest.
@@ -129,8 +132,9 @@ class ComputePrior:
 
     def _of_main(self, sums: torch.Tensor) -> torch.Tensor:
         """The sums on the main process, zeros on the others."""
-        is_main = self.accelerator is None or self.accelerator.is_main_process
-        return sums if is_main else torch.zeros_like(sums)
+        if self.accelerator is None or self.accelerator.is_main_process:
+            return sums
+        return torch.zeros_like(sums)
 
 
 def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
@@ -156,8 +160,10 @@ def read_prior(path: str | Path) -> dict[str, float]:
     with as_domain_errors():
         rows = read_csv(path)
     header = rows[0][1] if rows else []
-    if tuple(cell.strip() for cell in header) != HEADER:
-        found = repr(",".join(header)[:60]) if header else "empty"
+    if tuple(map(str.strip, header)) != HEADER:
+        found = "empty"
+        if header:
+            found = repr(",".join(header)[:60])
         raise DomainError(f"{path}: row 1 is {found}; expected {','.join(HEADER)}")
     prior: dict[str, float] = {}
     for number, row in rows[1:]:
@@ -185,7 +191,9 @@ def _value_of(row: Sequence[str]) -> float:
         value = float(row[1])
     except (IndexError, ValueError):
         return math.nan
-    return value if math.isfinite(value) else math.nan
+    if math.isinf(value):
+        return math.nan
+    return value
 
 
 def match_prior(
@@ -198,7 +206,7 @@ def match_prior(
     """
     if class_names is None:
         return torch.tensor(list(prior.values()))
-    missing = [name for name in class_names if name not in prior]
+    missing = lacking(class_names, prior)
     if missing:
         count = f"{len(missing)} of the {len(class_names)} classes"
         raise DomainError(f"{path}: holds no prior of {count}: {', '.join(missing[:5])}")

@@ -67,7 +67,9 @@ class DropStatistics:
             unannotated & real,
         )
         counts = torch.stack([part.sum(0) for part in parts])
-        self.counts = counts if self.counts is None else self.counts + counts
+        if self.counts is not None:
+            counts += self.counts
+        self.counts = counts
 
     def reset(self) -> None:
         """Start again from zero."""
@@ -109,7 +111,9 @@ class DropStatistics:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The counts, on the CPU."""
-        return {} if self.counts is None else {"counts": self.counts.cpu()}
+        if self.counts is None:
+            return {}
+        return {"counts": self.counts.cpu()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put them back, on the main process only: they are the counts of all."""
@@ -120,4 +124,6 @@ class DropStatistics:
 
     def _of_main(self, counts: torch.Tensor) -> torch.Tensor:
         """The counts on the main process, zeros on the others."""
-        return counts if self.accelerator.is_main_process else torch.zeros_like(counts)
+        if self.accelerator.is_main_process:
+            return counts
+        return torch.zeros_like(counts)

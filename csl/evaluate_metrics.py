@@ -46,7 +46,8 @@ class AverageMeter:
         self.val = val
         self.sum += val * n
         self.cnt += n
-        self.avg = self.sum / self.cnt if self.cnt else 0.0
+        if self.cnt:
+            self.avg = self.sum / self.cnt
 
 
 def average_precision(output: Array, target: Array) -> float:

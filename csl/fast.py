@@ -175,10 +175,14 @@ def _focus(
     gamma = factors.get(f"gamma_{name}", gamma)
     focus = members
     if gamma in (2, 3, 4):
-        square = base * base
-        focus = focus * square if gamma < 4 else focus * (square * square)
+        power = base * base
+        if gamma == 4:
+            power = power * power
+        focus = focus * power
     if gamma in (1, 3):
         focus = focus * base
     elif gamma not in (0, 2, 4):
         focus = focus * base**gamma
-    return focus if alpha == 1 else focus * alpha
+    if alpha != 1:
+        focus = focus * alpha
+    return focus

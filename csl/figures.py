@@ -45,12 +45,16 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
     plt.close(figure)
 
 
+def with_scores(names: Sequence[str], scores: Sequence[float]) -> list[str]:
+    """Each name with its score behind it."""
+    return [f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)]
+
+
 def draw_annotated(
     path: Path, image: Image.Image, names: Sequence[str], scores: Sequence[float]
 ) -> None:
     """The picture with its names and scores above it, as a PNG."""
-    lines = [f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)]
-    title = "\n".join(lines[:10]) or "nothing above the threshold"
+    title = "\n".join(with_scores(names, scores)[:10]) or "nothing above the threshold"
     scale = 448 / max(image.size)
     width = max(1, round(image.width * scale))
     height = max(1, round(image.height * scale))

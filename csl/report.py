@@ -21,7 +21,7 @@ from csl.data_classes import listed
 from csl.data_partial import save_partial_labels
 from csl.data_pixels import Pixels
 from csl.data_prior import ComputePrior
-from csl.evaluate import Scored, uncounted_classes
+from csl.evaluate import Scored, renamed, uncounted_classes
 from csl.evaluate_drops import DropStatistics
 from csl.evaluate_metrics import AP_partial, ap_per_class
 from csl.figures import draw_examples, plot_class_freq
@@ -216,7 +216,7 @@ def summarize(
     if test:
         named = ("step", "epoch", "split", "mAP_ema", "mAP_model", "eval_skipped")
         others = {name: value for name, value in test[-1].items() if name not in named}
-        summary |= {f"{name}_final": value for name, value in others.items()}
+        summary |= renamed(others, "final")
         summary["eval_skipped"] = test[-1].get("eval_skipped", 0)
     summary["classes_without_positives"] = len(names_without_positives(val))
     return summary

@@ -82,9 +82,9 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
-            images, targets = (
-                part.to(accelerator.device, non_blocking=True) for part in batch.data
-            )
+            images, targets = batch.data
+            images = images.to(accelerator.device, non_blocking=True)
+            targets = targets.to(accelerator.device, non_blocking=True)
 
             with accelerator.autocast():
                 logits = network(images)

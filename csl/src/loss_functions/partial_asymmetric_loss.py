@@ -79,7 +79,9 @@ def edit_targets_parital_labels(
         prior_threshold=args.prior_threshold,
         **selection_of(args),
     )
-    return (1.0 if mode in ("none", "negative") else weights), xs_neg
+    if mode in ("none", "negative"):
+        return 1.0, xs_neg
+    return weights, xs_neg
 
 
 def negative_backprop_fun_jit(

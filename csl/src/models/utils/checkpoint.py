@@ -226,9 +226,11 @@ def load_weights(
     bad = _misfits(given, wanted, needed)
     bad += [f"{key} is unknown" for key in given if key not in wanted and not is_head(key)]
     if bad:
-        likely = f"; the file looks like {found.architecture}" if found.architecture else ""
-        if likely and looks_like(wanted) != looks_like(found.state_dict):
-            likely += f": use --model-name {found.architecture}"
+        likely = ""
+        if found.architecture:
+            likely = f"; the file looks like {found.architecture}"
+            if looks_like(wanted) != looks_like(found.state_dict):
+                likely += f": use --model-name {found.architecture}"
         raise DomainError(
             f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}"
         )
@@ -265,7 +267,9 @@ def _unusable(given: torch.Tensor, wanted: torch.Tensor) -> str | None:
         return None
     if not given.is_floating_point():
         return f"holds {str(given.dtype).removeprefix('torch.')}, expected floating-point numbers"
-    return None if given.isfinite().all() else "is not finite"
+    if not given.isfinite().all():
+        return "is not finite"
+    return None
 
 
 def _head_test(model: nn.Module) -> Any:
@@ -287,7 +291,9 @@ def _require_head(model: nn.Module, found: Checkpoint, name: str) -> None:
         )
     bottleneck = "head.fc.FC.weight" in model.state_dict()
     if found.head in ("plain", "bottleneck") and (found.head == "bottleneck") != bottleneck:
-        ours = "bottleneck" if bottleneck else "plain"
+        ours = "bottleneck"
+        if not bottleneck:
+            ours = "plain"
         raise DomainError(
             f"{name}: a {found.head} head, the network has a {ours} one (do_bottleneck_head)"
         )
@@ -413,6 +419,8 @@ def pixels_for(
 def describe_network(found: Checkpoint, pixels: Pixels) -> str:
     """One line: network, head, classes, and how pictures become its input."""
     size = found.recorded.get("image_size")
-    other = f" (trained at {size})" if size not in (None, pixels.size) else ""
     network = f"{found.architecture}, {found.head} head, {found.num_classes} classes"
-    return f"{network}; input: {pixels}{other}"
+    told = f"{network}; input: {pixels}"
+    if size not in (None, pixels.size):
+        told += f" (trained at {size})"
+    return told
