@@ -26,12 +26,16 @@ from calm.data import (
     get_data_loader,
     read_superclass,
 )
+from calm.data_cub_trait import CUBTrait, has_segmentations
 from calm.data_folders import find_data_set, listed_test_ids
 from calm.evaluate import Tester
-from calm.evaluate_maps import ScoreMapper
+from calm.evaluate_cue import CueLocaliser, make_cues, make_trait
+from calm.evaluate_maps import ScoreMapper, get_threshold_list
+from calm.evaluate_pixels import UnfitDataset
+from calm.evaluate_wsol import Masks
 from calm.network import ARCHITECTURES
 from calm.network.head import AttributionNet
-from calm.options import Settings
+from calm.options import Settings, cub_root
 from calm.options_names import GRADIENT_SETTINGS
 from calm.report import comparable, told_of_idle_flags
 from common.aliases import one_module
@@ -190,6 +194,35 @@ def with_data(settings: Settings) -> tuple[Settings, DataSet]:
     return settings, data
 
 
+def build_trait(settings: Settings, needs: str) -> tuple[CUBTrait, str]:
+    """The parts and attributes of CUB, and a line on what is the foreground.
+
+    UnfitDataset, with `needs` for its beginning, for another data set.
+    """
+    args = settings.args
+    if args.dataset_name != "CUB":
+        raise UnfitDataset(f"{needs}; {args.dataset_name} has none")
+    return make_trait(cub_root(settings.data_path), args.foreground, args.attribute_rule)
+
+
+def build_cues(settings: Settings, trait: CUBTrait, tester: Tester) -> CueLocaliser:
+    """What counts cue localisation for the pairs of the tested classes."""
+    args = settings.args
+    thresholds = get_threshold_list(args.cam_curve_interval, args.threshold_type)
+    return make_cues(trait, tester.data, tester.mapper, thresholds, args.norm_type, args.max_pairs)
+
+
+def build_masks(settings: Settings, tester: Tester) -> Masks | None:
+    """The masks of the data set; None where it has none."""
+    name = settings.args.dataset_name
+    if name == "OpenImages":
+        return Masks(name, tester.data.metadata, Path(tester.mask_root))
+    folder = cub_root(settings.data_path)
+    if name == "CUB" and has_segmentations(folder):
+        return Masks(name, tester.data.metadata, folder / "segmentations")
+    return None
+
+
 def count_classes(settings: Settings, data: DataSet) -> int:
     """--num_classes, else that of the data set."""
     return settings.args.num_classes or data.num_classes
@@ -326,8 +359,11 @@ def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.S
     """SGD with Nesterov momentum; group 0 at lr, group 1 at lr x lr_classifier_ratio."""
     named = dict(model.named_parameters())
     low = low_rate_names(args, named)
-    slow = [parameter for name, parameter in named.items() if name in low]
-    fast = [parameter for name, parameter in named.items() if name not in low]
+    slow = []
+    fast = []
+    for name, parameter in named.items():
+        of_rate = slow if name in low else fast
+        of_rate.append(parameter)
     return torch.optim.SGD(
         [
             {"params": slow, "lr": args.lr},

@@ -20,7 +20,7 @@ from calm.build import (
 )
 from calm.build_checkpoint import find_checkpoint, settings_of_checkpoint
 from calm.data import DataSet, configure_metadata, get_image_ids
-from calm.data_folders import NUM_CLASSES
+from calm.data_folders import official_classes
 from calm.evaluate_maps import ScoreMapper
 from calm.options import Settings
 from common.aliases import one_module
@@ -64,7 +64,7 @@ def build_explanation(settings: Settings) -> Explanation:
     seed_everything(settings.args.seed)
 
     args = settings.args
-    classes = args.num_classes or NUM_CLASSES[args.dataset_name]
+    classes = args.num_classes or official_classes(args.dataset_name, args.data_root)
     model = build_model(settings, classes, file)
     model = model.to(accelerator.device).eval().requires_grad_(False)
     superclass = superclass_of(args, classes)
@@ -87,8 +87,11 @@ def build_gallery(
     another number of classes.
     """
     runs = settings.args.runs
-    files = [find_checkpoint(folder, [Path(settings.args.save_root)]) for folder in runs]
-    trained = [settings_of_checkpoint(file) for file in files]
+    files = []
+    trained = []
+    for folder in runs:
+        files.append(find_checkpoint(folder, [Path(settings.args.save_root)]))
+        trained.append(settings_of_checkpoint(files[-1]))
     settings = settings.with_unset(_size_of_runs(settings, runs, trained))
     wanted = count_classes(settings, data)
 

@@ -1,8 +1,9 @@
 """Many runs: every method with every seed, trained and evaluated by the scripts, and the table of
 them.
 
-A folder that holds a run is gone on with, and a finished one is not done again, so that a stopped
-comparison goes on and seeds can be added to one that is done.
+A folder that holds a run is gone on with, and a finished one is not done again: a stopped
+comparison goes on, and seeds can be added to one that is done. `common.compare.run_each` fixes the
+seeds in the settings of the comparison's own run directory, so it is not used here.
 """
 
 import csv
@@ -128,12 +129,21 @@ def report(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     writer.writerows(rows)
     atomic_write(path, text.getvalue().encode())
 
-    print(f"{'method':<10}" + "".join(f"{name:>17}" for name in SHOWN))
-    for method in dict.fromkeys(row["method"] for row in rows):
-        of_method = [row for row in rows if row["method"] == method]
-        cells = [_mean_and_spread([row[name] for row in of_method]) for name in SHOWN]
-        print(f"{method:<10}" + "".join(f"{cell:>17}" for cell in cells))
+    of_methods: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        of_methods.setdefault(row["method"], []).append(row)
+    print(_line("method", SHOWN))
+    for method, of_method in of_methods.items():
+        cells = []
+        for name in SHOWN:
+            cells.append(_mean_and_spread([row[name] for row in of_method]))
+        print(_line(method, cells))
     print(f"results: {path}")
+
+
+def _line(first: str, cells: Sequence[str]) -> str:
+    """A line of the table."""
+    return f"{first:<10}" + "".join(f"{cell:>17}" for cell in cells)
 
 
 def _mean_and_spread(values: Sequence[float | None]) -> str:

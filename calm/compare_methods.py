@@ -1,22 +1,21 @@
 """CAM, CALM-EM and CALM-ML side by side: one set of flags, several seeds.
 
-    # birds drawn anew with each seed
     python compare_methods.py --sample --fresh --seeds 10,11,12
-    python compare_methods.py --data_root DATA --pretrained=False \\
-        --prior_activation softplus --prior_gradient full
+    python compare_methods.py --data_root DATA --pretrained=False --prior_activation softplus \\
+        --prior_gradient full
 
-Flags that are not named here go to main.py and to the evaluations. Each run is
-OUTPUT_DIR/METHOD-SEED with erase/, cue/ and wsol/ in it, for CALM also wsol_prior/, the boxes of
-p(z|x) (`saliency`); what is there already is not done again. results.csv holds a row a run.
+With --fresh the birds are drawn anew with each seed. Flags that are not named here go to main.py
+and to the evaluations. Each run is OUTPUT_DIR/METHOD-SEED with erase/, cue/ and wsol/ in it, for
+CALM also wsol_prior/, the boxes of p(z|x) (`saliency`); what is there already is not done again.
+results.csv holds a row a run.
 """
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
-from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 
-from calm.options_own import parse_compare
+from calm.options_own import Comparison, parse_compare
 from common.cli import parse_or_exit, run_main
 
 if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
@@ -29,18 +28,17 @@ from common.aliases import one_module
 one_module(__name__, "calm.compare_methods")
 
 
-def main(
-    argv: Sequence[str] | None = None, *, settings: tuple[Namespace, list[str]] | None = None
-) -> None:
+def main(argv: Sequence[str] | None = None, *, settings: Comparison | None = None) -> None:
     """Every method with every seed, then the table."""
-    mine, rest = settings or parse_compare(argv)
-    data_of_seed: dict[int, list[str]] = {}
-    for seed in mine.seeds:
-        data_of_seed[seed] = []
-        if mine.fresh:
+    settings = settings or parse_compare(argv)
+    mine = settings.args
+    flags = settings.passed_on
+    data_of_seed: dict[int, list[str]] = {seed: [] for seed in mine.seeds}
+    if mine.fresh:
+        flags = [flag for flag in flags if flag not in ("--sample", "-sample")]
+        for seed, data in data_of_seed.items():
             birds = samples.draw("CUB", mine.output_dir / f"birds{seed}", seed)
-            data_of_seed[seed] = ["--data_root", str(birds)]
-    flags = [flag for flag in rest if not mine.fresh or flag not in ("--sample", "-sample")]
+            data += ["--data_root", str(birds)]
     compare(
         flags,
         mine.output_dir,

@@ -183,7 +183,7 @@ class CUBTrait:
         """
         if self.foreground == "box":
             return
-        paths = [self._segmentation(image_file) for image_file in image_files]
+        paths = list(map(self._segmentation, image_files))
         missing = [path for path in paths if not path.is_file()]
         if missing:
             count = f"{len(missing)} of {len(paths)} segmentations"

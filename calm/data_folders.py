@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calm.data_lists import SPLITS, Attributes, configure_metadata, get_image_ids
-from calm.data_metadata import BUILDERS, second_val, source_of
+from calm.data_metadata import BUILDERS, second_val, source_of, told_of_splits
 from calm.options import cub_root, holds_lists
 from calm.options_names import DATASETS
 from common.aliases import one_module
@@ -72,12 +72,18 @@ def find_data_set(
     if second_val(name, root) is None:  # val is held out of train
         paths.val = paths.train
 
-    count = NUM_CLASSES[name]
-    listing = Path(paths.train).parent / "classes.txt"
-    if name == "CUB" and listing.is_file():
-        count = len(numbered_lines(listing))
     metadata = find_metadata(name, root, metadata_root, save_root)
-    return DataSet(name, root, paths, metadata, count)
+    return DataSet(name, root, paths, metadata, official_classes(name, data_root))
+
+
+def official_classes(name: str, data_root: str | Path) -> int:
+    """The number of classes: lines of CUB's classes.txt below `data_root`, else the official
+    number.
+    """
+    listing = official_root(name, data_root) / "classes.txt"
+    if name == "CUB" and listing.is_file():
+        return len(numbered_lines(listing))
+    return NUM_CLASSES[name]
 
 
 def find_metadata(name: str, root: Path, metadata_root: str | Path, save_root: str | Path) -> Path:
@@ -93,8 +99,7 @@ def find_metadata(name: str, root: Path, metadata_root: str | Path, save_root: s
             return folder
         counts = _built(name, root, folder)
         if counts is not None:
-            told = ", ".join(f"{split} {count}" for split, count in counts.items())
-            line = f"metadata built from {root} into {folder}: {told}"
+            line = f"metadata built from {root} into {folder}: {told_of_splits(counts)}"
             print(line, file=sys.stderr, flush=True)
             return folder
     raise UserError(

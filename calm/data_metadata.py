@@ -9,7 +9,7 @@ import glob
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -102,7 +102,8 @@ def source_of(dataset: str, root: Path) -> dict[str, str]:
     """
     digest = hashlib.sha256()
     for name in SOURCES:
-        digest.update((root / name).read_bytes() if (root / name).is_file() else b"")
+        if (root / name).is_file():
+            digest.update((root / name).read_bytes())
     second = second_val(dataset, root)
     return {"built_from": digest.hexdigest(), "val": second.name if second else WITHOUT_SECOND}
 
@@ -134,7 +135,9 @@ def class_folders(root: Path) -> list[Path]:
     """The folders in `root`, sorted, without those that archivers and notebooks leave behind; none
     if it is absent.
     """
-    return [path for path in visible(root) if path.is_dir()] if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    return [path for path in visible(root) if path.is_dir()]
 
 
 def _write_lists(
@@ -241,8 +244,10 @@ def _read_xml(path: Path) -> tuple[str, list[tuple[int, ...]]]:
     tree = read_xml(path)
     boxes = []
     for box in tree.iterfind("object/bndbox"):
-        corners = ((name, box.findtext(name, "")) for name in ("xmin", "ymin", "xmax", "ymax"))
-        boxes.append(tuple(whole(text, f"{path}: {name}") for name, text in corners))
+        corners = []
+        for name in ("xmin", "ymin", "xmax", "ymax"):
+            corners.append(whole(box.findtext(name, ""), f"{path}: {name}"))
+        boxes.append(tuple(corners))
     return tree.findtext("object/name", ""), boxes
 
 
@@ -337,6 +342,11 @@ def _mask_lines(image_id: str, file: Path) -> list[str]:
         lines.append(f"{image_id},{folder}/{mask.name},{ignore_path}")
         ignore_path = ""
     return lines
+
+
+def told_of_splits(counts: Mapping[str, int]) -> str:
+    """`train 5994, val 1000, test 5794`: how many images each split has."""
+    return ", ".join(f"{split} {count}" for split, count in counts.items())
 
 
 BUILDERS = {

@@ -40,10 +40,11 @@ def group_by_ancestor(
     parents: dict[str, list[str]] = {}
     for parent, child in is_a:
         parents.setdefault(child, []).append(parent)
-    levels = {label: list(_upwards(wnid, parents)) for label, wnid in names.items()}
+    levels = {}
     members: dict[str, set[int]] = {}
-    for label, above in levels.items():
-        for level in above:
+    for label, wnid in names.items():
+        levels[label] = list(_upwards(wnid, parents))
+        for level in levels[label]:
             for ancestor in level:
                 members.setdefault(ancestor, set()).add(label)
     return {label: _nearest_group(label, above, members) for label, above in levels.items()}

@@ -10,16 +10,15 @@ over all test images, with the map of the ground-truth class; lower is better.
         --score_map_process=jointll
 """
 
+# ruff: noqa: E402  (imports after the command line was read)
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
 from collections.abc import Sequence
-from functools import partial
 
-from calm.options import Settings, parse
-from common.cli import parse_or_exit, run_main
+from calm.options_script import Script, Settings
 
-if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
-    settings = parse_or_exit(partial(parse, script="eval_remove_classify"))
+# --help and mistakes are answered here, before torch is imported
+script = Script("eval_remove_classify", __name__)
 
 from calm.build import build_tester
 from calm.evaluate_erasing import erase_and_classify, evaluate_batch, gather_erased
@@ -38,12 +37,12 @@ def main(
     argv: Sequence[str] | None = None,
     *,
     settings: Settings | None = None,
-    script: str = "eval_remove_classify",
+    script: Script = script,
 ) -> None:
     """Erase, classify, report; `script` names the run directory."""
-    settings = settings or parse(argv, script=script)
+    settings = script.settings(argv, settings)
     args = settings.args
-    tester = build_tester(settings, script)
+    tester = build_tester(settings, script.name)
     parts = []
     for images, labels, _, index in tester.batches():
         maps, probs = tester.mapper.with_probs(images, labels)
@@ -64,10 +63,7 @@ def main(
         parts.append((index, areas, probs.argmax(1) == labels, top, at_random))
 
     erased = gather_erased(parts, tester.accelerator)
-    process = args.score_map_process
-    method = tester.model.process.attribution_method
-    write_erasing(tester, erased, args.erase_k, process, method, args.auc_steps)
+    write_erasing(tester, erased, args.erase_k, args.auc_steps)
 
 
-if __name__ == "__main__":
-    run_main(partial(main, settings=settings))
+script.run(main)

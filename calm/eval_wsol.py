@@ -8,40 +8,33 @@ only images that are classified correctly. Masks are those of OpenImages, and of
 segmentations. The maps go through bicubic resizing and min-max normalisation.
 """
 
+# ruff: noqa: E402  (imports after the command line was read)
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
-from calm.options import Settings, parse
-from common.cli import parse_or_exit, run_main
+from calm.options_script import Script, Settings
 
-if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
-    settings = parse_or_exit(partial(parse, script="eval_wsol"))
+# --help and mistakes are answered here, before torch is imported
+script = Script("eval_wsol", __name__)
 
-from calm.build import build_tester
-from calm.data_cub_trait import has_segmentations
-from calm.evaluate import Tester
+from calm.build import build_masks, build_tester
 from calm.evaluate_maps import get_threshold_list
-from calm.evaluate_wsol import Maps, Masks, check_boxes, evaluate_boxes, evaluate_masks, save_map
-from calm.options import cub_root
+from calm.evaluate_wsol import check_boxes, evaluate_boxes, evaluate_masks, maps_of
 from calm.report_tables import write_wsol
 from common.aliases import one_module
 
 one_module(__name__, "calm.eval_wsol")
 
-SCRIPT = "eval_wsol"
-
 
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Boxes where there are boxes, masks where there are masks."""
-    settings = settings or parse(argv, script=SCRIPT)
+    settings = script.settings(argv, settings)
     args = settings.args
-    tester = build_tester(settings, SCRIPT)
+    tester = build_tester(settings, script.name)
     data = tester.data
     has_boxes = args.dataset_name != "OpenImages"
-    masks = masks_of(settings, tester)
+    masks = build_masks(settings, tester)
     if has_boxes:
         check_boxes(data.metadata, data.image_ids)
     if masks is not None:
@@ -66,27 +59,4 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     write_wsol(tester, scores)
 
 
-def masks_of(settings: Settings, tester: Tester) -> Masks | None:
-    """The masks of the data set; None where it has none."""
-    name = settings.args.dataset_name
-    if name == "OpenImages":
-        return Masks(name, tester.data.metadata, Path(tester.mask_root))
-    folder = cub_root(settings.data_path)
-    if name == "CUB" and has_segmentations(folder):
-        return Masks(name, tester.data.metadata, folder / "segmentations")
-    return None
-
-
-def maps_of(tester: Tester, save_maps: bool) -> Iterator[Maps]:
-    """The maps of the test images, batch by batch, kept as scoremaps/ID.npy with `save_maps`."""
-    for images, labels, ids, index in tester.batches():
-        maps, probs = tester.mapper.with_probs(images, labels)
-        on_host = maps.float().cpu().numpy()
-        if save_maps:
-            for image_id, score_map in zip(ids, on_host, strict=True):
-                save_map(tester.run.folder, image_id, score_map)
-        yield Maps(on_host, probs, labels, ids, index)
-
-
-if __name__ == "__main__":
-    run_main(partial(main, settings=settings))
+script.run(main)

@@ -85,7 +85,7 @@ def classification_scores(
 
     Also how many images have a dead attention, and how many there are.
     """
-    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+    whole = map(torch.cat, zip(*parts, strict=True))
     rows = Classified(*gather_in_order(*whole, accelerator=accelerator))
     scores = {
         "accuracy": 100 * rows.correct.double().mean().item(),
@@ -124,6 +124,8 @@ class Tester:
         self.device = self.accelerator.device
         self.data = data_of(self.loader)
         self.eval_skipped = self.data.unreadable
+        self.method = self.model.process.attribution_method
+        self.process = self.mapper.process
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
         """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share;

@@ -109,7 +109,7 @@ def compute_bboxes_from_scoremaps(
         binary = (image > level).astype(np.uint8)
         found[level] = np.asarray(_boxes_of(binary, multi_contour_eval))
     boxes = [found[level] for level in levels]
-    return boxes, [len(b) for b in boxes]
+    return boxes, list(map(len, boxes))
 
 
 class LocalizationEvaluator:
@@ -170,10 +170,10 @@ class BoxEvaluator(LocalizationEvaluator):
             scoremap, self.threshold_list, self.multi_contour_eval
         )
         # Thresholds of one level share their boxes: each set is compared once, all in one call.
-        distinct = {id(of_threshold): of_threshold for of_threshold in boxes}
+        distinct = dict(zip(map(id, boxes), boxes, strict=True))
         every = np.concatenate(list(distinct.values()))
         iou = calculate_multiple_iou(every, self.gt_bboxes[image_id]).max(1)
-        ends = np.cumsum([len(of_level) for of_level in distinct.values()])[:-1]
+        ends = np.cumsum(list(map(len, distinct.values())))[:-1]
         best_of = {}
         for key, part in zip(distinct, np.split(iou, ends), strict=True):
             best_of[key] = part.max()

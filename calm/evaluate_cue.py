@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from calm.data import ImageLabelDataset
 from calm.data_cub_trait import CUBTrait, has_segmentations
 from calm.evaluate_maps import ScoreMapper
 from calm.evaluate_pixels import PixelPR, try_average_precision
 from calm.method import counterfactual, mean_over_pairs
 from common.aliases import one_module
 from common.cam import NORM_TYPES, normalize_maps, resize_maps
+from common.cli import UserError
 
 one_module(__name__, "calm.evaluate_cue")
 
@@ -163,12 +165,14 @@ class CueLocaliser:
             for of_pair in self.pairs[number]:
                 wanted.add((row, of_pair))
         ordered = sorted(wanted)
-        place = {key: k for k, key in enumerate(ordered)}
-        maps = self.mapper.of_classes(
-            images,
-            [row for row, _ in ordered],
-            [self.label_of[of_pair] for _, of_pair in ordered],
-        )
+        place = {}
+        images_of_maps = []
+        labels_of_maps = []
+        for number, (row, of_pair) in enumerate(ordered):
+            place[row, of_pair] = number
+            images_of_maps.append(row)
+            labels_of_maps.append(self.label_of[of_pair])
+        maps = self.mapper.of_classes(images, images_of_maps, labels_of_maps)
 
         first = []
         second = []
@@ -230,12 +234,36 @@ class CueLocaliser:
         differing part.
         """
         means = (self.distance * STEP / self.images[:, 0])[: len(self.pairs)]
-        return self.by_parts([mean if np.isfinite(mean) else None for mean in means.tolist()])
+        defined: list[float | None] = means.tolist()
+        for number, count in enumerate(self.images[: len(self.pairs), 0].tolist()):
+            if not count:
+                defined[number] = None
+        return self.by_parts(defined)
 
     def table(self, protocols: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """{protocol/dropped or kept: {1, 2, 3: mPxAP_d, mean: over all pairs}} in percent."""
         columns = columns_of(protocols)
         return {name: self.by_parts(self.scores(*column)) for name, column in columns.items()}
+
+
+def make_cues(
+    trait: CUBTrait,
+    data: ImageLabelDataset,
+    mapper: ScoreMapper,
+    thresholds: Sequence[float],
+    norm_type: str,
+    max_pairs: int | None = None,
+) -> CueLocaliser:
+    """A localiser for the pairs of a data set's classes; UserError where no pair can be examined,
+    or an image's segmentation is missing.
+    """
+    label_of = labels_of_classes(data.image_ids, data.image_labels)
+    trait.check_segmentations(data.image_ids)
+    cues = CueLocaliser(trait, mapper, label_of, thresholds, norm_type, max_pairs)
+    if not cues.pairs:
+        classes = f"no pair of the {len(label_of)} test classes"
+        raise UserError(f"{classes} differs in {NUM_DIFF_LIST} parts")
+    return cues
 
 
 def labels_of_classes(image_ids: Iterable[str], labels: Mapping[str, int]) -> dict[int, int]:

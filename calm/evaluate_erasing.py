@@ -227,14 +227,13 @@ def evaluate_batch(
     areas = torch.full((2, len(images)), torch.nan)
     if auc_steps > 0:
         curves = probability_curves(model, images, labels, rankings[0], auc_steps)
-        areas = torch.stack([area_under(curve) for curve in curves])
-    by_image = [torch.stack(rows).permute(2, 0, 1) for rows in (top, at_random)]
-    return areas.T, by_image[0], by_image[1]
+        areas = torch.stack(list(map(area_under, curves)))
+    return areas.T, torch.stack(top).permute(2, 0, 1), torch.stack(at_random).permute(2, 0, 1)
 
 
 def gather_erased(parts: Iterable[tuple[torch.Tensor, ...]], accelerator: object) -> Erased:
     """The batches' (index, areas, preds, top, at_random) of all processes as one table."""
-    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+    whole = map(torch.cat, zip(*parts, strict=True))
     gathered = gather_in_order(*whole, accelerator=accelerator)
     return Erased(*(tensor.numpy() for tensor in gathered[1:]))
 

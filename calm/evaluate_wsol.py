@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from calm.data_lists import get_bounding_boxes, get_mask_paths
+from calm.evaluate import Tester
 from calm.evaluate_boxes import RESIZE, BoxEvaluator, wsol_scoremap
 from calm.evaluate_masks import check_masks, get_mask, load_mask_image
 from calm.evaluate_pixels import PixelPR, try_average_precision
@@ -34,6 +35,17 @@ class Maps(NamedTuple):
     labels: torch.Tensor
     ids: Sequence[str]
     place: torch.Tensor
+
+
+def maps_of(tester: Tester, save_maps: bool) -> Iterator[Maps]:
+    """The maps of the test images, batch by batch, kept as scoremaps/ID.npy with `save_maps`."""
+    for images, labels, ids, index in tester.batches():
+        maps, probs = tester.mapper.with_probs(images, labels)
+        on_host = maps.float().cpu().numpy()
+        if save_maps:
+            for image_id, score_map in zip(ids, on_host, strict=True):
+                save_map(tester.run.folder, image_id, score_map)
+        yield Maps(on_host, probs, labels, ids, index)
 
 
 class Masks:

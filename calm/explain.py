@@ -8,16 +8,16 @@ a map per class with its probability, and for the first two classes map(A) - map
 evidence is for A, blue where it is for B.
 """
 
+# ruff: noqa: E402  (imports after the command line was read)
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
 from collections.abc import Sequence
-from functools import partial
 
-from calm.options import Settings, parse
-from common.cli import UserError, parse_or_exit, run_main
+from calm.options_script import Script, Settings
+from common.cli import UserError
 
-if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
-    settings = parse_or_exit(partial(parse, script="explain"))
+# --help and mistakes are answered here, before torch is imported
+script = Script("explain", __name__)
 
 import torch
 
@@ -31,12 +31,10 @@ from common.images import read_image, read_own_picture
 
 one_module(__name__, "calm.explain")
 
-SCRIPT = "explain"
-
 
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Load, explain one image, draw."""
-    settings = settings or parse(argv, script=SCRIPT)
+    settings = script.settings(argv, settings)
     parts = build_explanation(settings)
     args = parts.settings.args
     mapper = parts.mapper
@@ -51,13 +49,17 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     mapper.dead.warn(int(mapper.dead.count), 1)
     classes = chosen_classes(args.classes, probs[0])
     maps = mapper.of_classes(x, [0] * len(classes), classes).double()
-    p = {label: float(probs[0, label]) for label in classes}
+    p = {}
+    told = {}
+    for label in classes:
+        p[label] = float(probs[0, label])
+        told[f"p/{label}"] = p[label]
 
-    run = start_evaluation(parts.settings, SCRIPT, parts.accelerator)
+    run = start_evaluation(parts.settings, script.name, parts.accelerator)
     run.print(comparable(vars(args), parts.trained, parts.classes))
     if settings.idle:
         run.print(told_of_idle_flags(settings.idle))
-    run.log("image", **{f"p/{label}": value for label, value in p.items()})
+    run.log("image", **told)
     for label, score_map in zip(classes, maps, strict=True):
         run.print(f"class {label}: p(y|x) {p[label]:.4f}, mass of its map {score_map.sum():.4f}")
     figure = run.figure("explain")
@@ -82,5 +84,4 @@ def chosen_classes(wanted: Sequence[int] | None, probabilities: torch.Tensor) ->
     return list(wanted)
 
 
-if __name__ == "__main__":
-    run_main(partial(main, settings=settings))
+script.run(main)

@@ -61,7 +61,7 @@ def draw_maps(
     maps = ScoreMapper(model, process)(x, y)
     probs = model(x)["probs"].gather(1, y[:, None])[:, 0]
 
-    pictures = [to_picture(image) for image in x]
+    pictures = list(map(to_picture, x))
     overlays = []
     for picture, score_map in zip(pictures, normalize_maps(maps.double(), "minmax"), strict=True):
         overlays += _over(picture, score_map[None])

@@ -1,13 +1,16 @@
-"""The flags that only one script has, and the two kinds of flags of compare_methods.py."""
+"""The flags that only one script has, the two kinds of flags of compare_methods.py, and the command
+line of prepare_metadata.py.
+"""
 
 import argparse
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from calm.options_flags import build_parser
-from calm.options_names import canonical_method
+from calm.options_names import DATASETS, canonical_method
 from common.aliases import one_module
 from common.cli import (
     OneLineParser,
@@ -95,8 +98,16 @@ SET_HERE = {
 }
 
 
-def parse_compare(argv: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:
-    """The flags of this script, and those that go to main.py and the evaluations."""
+@dataclass(frozen=True)
+class Comparison:
+    """The flags of compare_methods.py, and those that go to main.py and the evaluations."""
+
+    args: Namespace
+    passed_on: list[str]
+
+
+def parse_compare(argv: Sequence[str] | None = None) -> Comparison:
+    """What compare_methods.py is asked for; exit status 2 for a flag that it sets itself."""
     argv = sys.argv[1:] if argv is None else list(argv)
     own = own_flags("compare_methods")
     parser = build_parser("compare_methods.py", own)
@@ -113,4 +124,18 @@ def parse_compare(argv: Sequence[str] | None = None) -> tuple[Namespace, list[st
         raise UserError(f"--methods {mine.methods}: {error}") from error
     if mine.fresh and not given.get("sample"):
         raise UserError("--fresh draws the offline sample anew; it needs --sample")
-    return mine, rest
+    return Comparison(mine, rest)
+
+
+def parse_prepare(argv: Sequence[str] | None = None) -> Namespace:
+    """DATASET ROOT OUT of prepare_metadata.py; UserError where ROOT is no folder."""
+    description = "Write the metadata lists of a data set."
+    parser = OneLineParser(prog="prepare_metadata.py", description=description)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("root", type=Path, help="the data set's official folder")
+    where = "the metadata folder of this data set, for instance metadata/CUB"
+    parser.add_argument("out", type=Path, help=where)
+    args = parser.parse_args(argv)
+    if not args.root.is_dir():
+        raise UserError(f"{args.root}: no such folder")
+    return args

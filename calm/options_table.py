@@ -75,12 +75,8 @@ ORIGINALS = frozenset(
 )
 
 
-def _those_with(words: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if any(word in name for word in words))
-
-
-_NOISY = _those_with(("smooth", "var"), GRADIENT_PROCESSES)
-_GROUPED = _those_with(("superclass",), PROCESSES)
+_NOISY = tuple(name for name in GRADIENT_PROCESSES if "smooth" in name or "var" in name)
+_GROUPED = tuple(name for name in PROCESSES if "superclass" in name)
 _DEEP = tuple(name for name in ARCHITECTURES if name != "small")
 _CALM = ("CALM-EM", "CALM-ML")
 

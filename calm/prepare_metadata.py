@@ -7,16 +7,16 @@ python prepare_metadata.py OpenImages dataset/OpenImages metadata/OpenImages
 
 import common.interrupt  # noqa: F401
 
-from pathlib import Path
-
 from calm.data_metadata import (
     BUILDERS,
     build_cub_metadata,
     build_ilsvrc_metadata,
     build_openimages_metadata,
+    told_of_splits,
 )
+from calm.options_own import parse_prepare
 from common.aliases import one_module
-from common.cli import OneLineParser, UserError, run_main
+from common.cli import run_main
 
 one_module(__name__, "calm.prepare_metadata")
 
@@ -25,19 +25,9 @@ __all__ = ["build_cub_metadata", "build_ilsvrc_metadata", "build_openimages_meta
 
 def main(argv: list[str] | None = None) -> None:
     """`python prepare_metadata.py DATASET ROOT OUT`."""
-    parser = OneLineParser(
-        prog="prepare_metadata.py", description="Write the metadata lists of a data set."
-    )
-    parser.add_argument("dataset", choices=tuple(BUILDERS))
-    parser.add_argument("root", type=Path, help="the data set's official folder")
-    parser.add_argument(
-        "out", type=Path, help="the metadata folder of this data set, for instance metadata/CUB"
-    )
-    args = parser.parse_args(argv)
-    if not args.root.is_dir():
-        raise UserError(f"{args.root}: no such folder")
+    args = parse_prepare(argv)
     counts = BUILDERS[args.dataset](args.root, args.out)
-    print(f"{args.out}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+    print(f"{args.out}: {told_of_splits(counts)}")
 
 
 if __name__ == "__main__":

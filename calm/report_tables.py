@@ -36,9 +36,7 @@ def _cells(values: Sequence[float | None], form: str) -> str:
 # ---- remove and classify -------------------------------------------------------------
 
 
-def write_erasing(
-    tester: Tester, erased: Erased, ks: Sequence[float], process: str, method: str, auc_steps: int
-) -> None:
+def write_erasing(tester: Tester, erased: Erased, ks: Sequence[float], auc_steps: int) -> None:
     """measure_<process>.pickle as released, .json with R_k, the table on the screen, the curve."""
     run = tester.run
     rows = summarize(erased.top, erased.at_random, ks)
@@ -47,7 +45,7 @@ def write_erasing(
     run.log("test", accuracy=accuracy, **ratios)
     _print_erasing(run, rows, accuracy, len(erased.preds))
     if run.is_main:
-        stem = f"measure_{process}{_suffix(method)}"
+        stem = f"measure_{tester.process}{_suffix(tester.method)}"
         measure: dict[str, Any] = {"preds": erased.preds.tolist()}
         for name, table in (("preds-topk", erased.top), ("preds-random", erased.at_random)):
             measure[name] = {k: table[:, 0, number].tolist() for number, k in enumerate(ks)}
@@ -84,7 +82,9 @@ def _print_erasing(
     interval = f"95 % interval over {images} images"
     run.print(f"accuracy {accuracy:.2f} %; R_k with {interval} (lower is better)")
     for k, row in rows.items():
-        note = "" if row["random_count"] else "  no survivor of random erasing"
+        note = ""
+        if not row["random_count"]:
+            note = "  no survivor of random erasing"
         run.print(
             f"  k {k:>5}: R_k {row['R']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  "
             f"top-k {row['topk']:.2f} %, random {row['random']:.2f} %{note}"
@@ -99,12 +99,11 @@ def write_cues(
     cues: CueLocaliser,
     protocols: Sequence[str],
     foreground: str,
-    published: Sequence[float] | None,
+    is_sample: bool,
 ) -> None:
     """The table on the screen, cue_pairs.csv, summary.json.
 
-    published: the paper's numbers for 1, 2, 3 parts and all pairs; None where they are not
-        comparable.
+    is_sample: whether the birds are drawn ones, with which the paper's numbers are not comparable.
     """
     run = tester.run
     table = cues.table(protocols)
@@ -127,10 +126,13 @@ def write_cues(
     run.print("mPxAP (percent)       1 part  2 parts  3 parts     mean")
     undefined = cues.undefined(protocols)
     for name, row in table.items():
-        note = f"  without {undefined[name]} undefined pairs" if undefined[name] else ""
+        note = ""
+        if undefined[name]:
+            note = f"  without {undefined[name]} undefined pairs"
         run.print(f"  {name:<18}{_cells(list(row.values()), '9.2f')}{note}")
     run.print(f"peak to part, pixels {_cells(list(distance.values()), '9.1f')}")
-    if published is not None:
+    published = PUBLISHED.get((tester.method, tester.process))
+    if published is not None and not is_sample:
         run.print(f"  published (191 pairs){_cells(published, '9.1f').removeprefix('   ')}")
 
     if run.is_main:
@@ -154,9 +156,8 @@ def _pairs_as_csv(cues: CueLocaliser, protocols: Sequence[str]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["first", "second", "parts", "images", "skipped", *columns])
-    for number, pair in enumerate(cues.pairs):
+    for number, (pair, *scores) in enumerate(zip(cues.pairs, *columns.values(), strict=True)):
         counted, skipped = cues.images[number].tolist()
-        scores = [column[number] for column in columns.values()]
         rows.writerow([*pair, cues.parts_of[number], counted, skipped, *scores])
     return text.getvalue()
 

@@ -11,7 +11,6 @@ after erasing these where less, and where at least, half of the disc is among th
 
 import common.interrupt  # noqa: F401
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--compared", type=Path, default=Path("save/compare"), help="of compare_methods.py --fresh"
     )
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(argv)
     found: dict[str, list[np.ndarray]] = {}
     for method in MAPS:
         for folder in sorted(args.compared.glob(f"{method}-*")):

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
     text = json.dumps({str(label): groups[label] for label in sorted(groups)}, indent=1)
     atomic_write(args.out, f"{text}\n".encode())
-    distinct = {tuple(group) for group in groups.values()}
+    distinct = set(map(tuple, groups.values()))
     print(f"{args.out}: {len(groups)} labels in {len(distinct)} groups")
 
 

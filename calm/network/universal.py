@@ -137,11 +137,11 @@ class UniversalProcess:
 
         a = self._attention_of(f_former, attention)
         g = self._latent_prior(f_former, attention=a)
-        log_s = fast.log_conditional_likelihood_of(f, labels)
+        total = f.logsumexp(1, keepdim=True)
+        log_s = fast.log_conditional_likelihood_of(f, labels, total)
         loss = -self._objective(log_s, g, posterior).squeeze(1)
         with torch.no_grad():
-            joint = method.joint_likelihood(method.conditional_likelihood(f), g)
-            probs = method.likelihood(joint).flatten(1)
+            probs = fast.likelihood_of(f, total, g)
         return {"loss": loss, "probs": probs, "attention": a.detach().sum((1, 2, 3))}
 
     def _objective(

@@ -177,6 +177,19 @@ def test_explain_needs_only_an_image_and_a_checkpoint(
     )
 
 
+@pytest.mark.parametrize("has_picture", [True, False])
+def test_explain_builds_another_network_for_the_classes_of_the_data(
+    has_picture: bool, birds: Path, save_root: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    Image.new("L", (90, 50), 120).save(tmp_path / "mine.png")
+    picture = ["--image", str(tmp_path / "mine.png")] if has_picture else []
+    other = ["--is_different_checkpoint=True", "--architecture=small", "--classes=6"]
+    with pytest.raises(UserError, match=r"labels are 0\.\.5"):  # classes.txt has six, CUB 200
+        explain.main(flags(birds, save_root, *picture, *other))
+
+
 def test_explain_takes_the_first_test_image(birds: Path, save_root: Path, capsys) -> None:
     explain.main(flags(birds, save_root, *JOINT))
     out = capsys.readouterr().out

@@ -120,12 +120,30 @@ def plain_row(f: torch.Tensor) -> torch.Tensor:
 
 
 def fast_row(f: torch.Tensor) -> torch.Tensor:
-    return fast.log_conditional_likelihood_of(f, LABELS).square().sum()
+    total = f.logsumexp(1, keepdim=True)
+    return fast.log_conditional_likelihood_of(f, LABELS, total).square().sum()
+
+
+def scores_and_prior(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """f (B,C,h,w) and g (B,1,h,w) out of one tensor of C + 1 channels."""
+    return x[:, :-1], method.latent_prior(x[:, -1:].exp(), full_gradient=True)
+
+
+def plain_likelihood(x: torch.Tensor) -> torch.Tensor:
+    f, g = scores_and_prior(x)
+    p = method.likelihood(method.joint_likelihood(method.conditional_likelihood(f), g))
+    return p.sin().sum()
+
+
+def fast_likelihood(x: torch.Tensor) -> torch.Tensor:
+    f, g = scores_and_prior(x)
+    return fast.likelihood_of(f, f.logsumexp(1, keepdim=True), g).sin().sum()
 
 
 PAIRS = [
     pytest.param(both_heads(method.heads), both_heads(fast.heads), (2, 7, 3, 4), id="heads"),
     pytest.param(plain_row, fast_row, (2, 5, 3, 4), id="log_conditional_likelihood_of"),
+    pytest.param(plain_likelihood, fast_likelihood, (2, 6, 3, 4), id="likelihood_of"),
 ]
 
 

@@ -425,9 +425,9 @@ def test_the_readmes_commands_are_accepted() -> None:
         if name in table.PLACES:
             assert set(parse_flags(given, script=name).idle) <= table.ORIGINALS
         elif name == "compare_methods":
-            mine, rest = parse_compare(given)
-            for method in mine.methods:
-                of_run = [*rest, f"--attribution_method={method}"]
+            comparison = parse_compare(given)
+            for method in comparison.args.methods:
+                of_run = [*comparison.passed_on, f"--attribution_method={method}"]
                 settings = parse_flags(of_run, script="compare_methods")
                 for script in ("main", "eval_remove_classify", "eval_cue_location", "eval_wsol"):
                     passed = as_arguments(settings, script)
