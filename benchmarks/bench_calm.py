@@ -20,14 +20,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from calm import network
-from calm.config import configure
-from calm.cue_localiser import CueLocaliser
+from calm.build import with_data
 from calm.data_loaders import ImageLabelDataset, make_transforms
-from calm.erasing import get_topk_to_zero_mask, rank_pixels
-from calm.eval_remove_classify import classify_erased, random_ranking
-from calm.network.universal import EPS_DIVIDE, UniversalProcess, safe_log
-from calm.pixel_pr import PixelPR, average_precision
-from calm.score_mapper import ScoreMapper
+from calm.evaluate_cue import CueLocaliser
+from calm.evaluate_erasing import classify_erased, get_topk_to_zero_mask, random_ranking
+from calm.evaluate_maps import ScoreMapper
+from calm.evaluate_pixels import PixelPR
+from calm.method import EPS_DIVIDE, pixel_average_precision, rank_pixels, safe_log
+from calm.network.universal import UniversalProcess
+from calm.options import parse
 from calm.util import get_threshold_list, resize_scoremaps
 from calm.util_cub_trait import CUBTrait
 from common.cam import normalize_scoremap
@@ -85,11 +86,11 @@ def bench_remove_and_classify(repeats: int) -> tuple[float, float]:
 
 def sample() -> tuple[Path, ImageLabelDataset, list[tuple[torch.Tensor, int, str]]]:
     """The CUB sample's folder, its test set, and its items."""
-    args = configure(["--sample"])
+    _, data_set = with_data(parse(["--sample"]))
     data = ImageLabelDataset(
-        args.data_paths["test"], args._metadata / "test", make_transforms(68, 64)["test"]
+        data_set.paths["test"], data_set.metadata / "test", make_transforms(68, 64)["test"]
     )
-    return Path(args.data_paths["test"]).parent, data, [data[i] for i in range(len(data))]
+    return data_set.root, data, [data[i] for i in range(len(data))]
 
 
 def plain_mask(trait: CUBTrait, file: str, pair: tuple[int, int], side: int) -> np.ndarray | None:
@@ -164,7 +165,7 @@ def bench_cues(repeats: int) -> tuple[float, float]:
                     )
                     true += np.histogram(values[mask == 1], edges)[0]
                     false += np.histogram(values[mask == 0], edges)[0]
-                scores.append(average_precision(true, false)[0])
+                scores.append(pixel_average_precision(true, false)[0])
         return scores
 
     def ours() -> list[float]:

@@ -1,18 +1,24 @@
 """Pixel perturbation, the name of the README's command; the same as eval_remove_classify.py."""
 
-import common.interrupt  # noqa: F401
+# ruff: noqa: E402  (imports after the command line was read)
+import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+
+from collections.abc import Sequence
+
+from calm.options_script import Script, Settings
+
+# --help and mistakes are answered here, before torch is imported
+script = Script("eval_pixel_perturb", __name__)
 
 from calm import eval_remove_classify
 from common.aliases import one_module
-from common.cli import run_main
 
 one_module(__name__, "calm.eval_pixel_perturb")
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Run remove-and-classify under this name."""
-    eval_remove_classify.main(argv, script="eval_pixel_perturb")
+    eval_remove_classify.main(argv, settings=settings, script=script)
 
 
-if __name__ == "__main__":
-    run_main(main)
+script.run(main)

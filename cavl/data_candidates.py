@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from cavl import method
+from cavl.data_checks import require_weights
 from cavl.method import FLIP_CASES, Law, RandomStream, candidate_set_size_probabilities
 from common.aliases import one_module
 from common.cli import UserError
-from common.domain import DomainError, require_number, require_weights
+from common.domain import DomainError, require_number
 from common.text import require_file
 
 one_module(__name__, "cavl.data_candidates")

@@ -1,9 +1,10 @@
 """Why this label: class activation maps of your own picture under a trained network.
 
-    python main.py -ds cifar10 -mo resnet                               # a run with maps: convnet,
-    resnet, densenet python explain.py --run save/cifar10_resnet_cavl --image cat.png    # the five
-    likeliest classes python explain.py --run save/cifar10_resnet_cavl --image cat.png --candidates
-    3 5
+    # a run whose network has maps: convnet, resnet, densenet
+    python main.py -ds cifar10 -mo resnet
+    # the five likeliest classes, then two candidates of your own
+    python explain.py --run save/cifar10_resnet_cavl --image cat.png
+    python explain.py --run save/cifar10_resnet_cavl --image cat.png --candidates 3 5
 
 Writes RUN/figures/explain.png and prints which candidate the class activation value picks.
 """

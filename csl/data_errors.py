@@ -27,7 +27,7 @@ class MissingFileError(UserError, FileNotFoundError):
 def as_domain_errors() -> Iterator[None]:
     """Turn what readers and methods refuse into a DomainError, which is a ValueError for callers
     too."""
-    from common.images_read import CorruptImage
+    from common.images import CorruptImage
 
     try:
         yield
@@ -40,7 +40,7 @@ def as_domain_errors() -> Iterator[None]:
 @contextmanager
 def naming_image(image: object, annotations: Path | None) -> Iterator[None]:
     """Add to a CorruptImage which image of which annotation file it is."""
-    from common.images_read import CorruptImage
+    from common.images import CorruptImage
 
     try:
         yield

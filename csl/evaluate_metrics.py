@@ -8,6 +8,7 @@ not a silent 0.
 
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from common.aliases import one_module
 from common.cli import DomainError
 from common.domain import require_number
-from common.metrics import precision_at_positives, precision_recall_f1
+from common.metrics import precision_at_positives
 from csl.data_errors import require_count
 from csl.data_labels import require_labels
 from csl.method import as_array
@@ -120,6 +121,34 @@ def mAP_partial(targs: Array, preds: Array) -> float:
     """Mean AP in percent over the classes with annotated positives and negatives, on annotated
     entries."""
     return AP_partial(targs, preds)[1]
+
+
+class Rates(NamedTuple):
+    """Precision, recall and their harmonic mean, each in [0, 1] and of one shape."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+def precision_recall_f1(
+    hits: np.ndarray,
+    predicted: np.ndarray,
+    positive: np.ndarray,
+) -> Rates:
+    """The rates of counts, elementwise in float64; all 0 where nothing was hit.
+
+    Args:
+        hits: how many were both predicted and positive, any shape.
+        predicted, positive: how many were predicted, and how many are positive; of that shape.
+    """
+    hits = np.asarray(hits, np.float64)
+    some = hits > 0
+    zero = np.zeros_like(hits)
+    precision = np.divide(hits, predicted, out=zero.copy(), where=some)
+    recall = np.divide(hits, positive, out=zero.copy(), where=some)
+    mean = np.divide(2 * precision * recall, precision + recall, out=zero.copy(), where=some)
+    return Rates(precision, recall, mean)
 
 
 def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, float]:

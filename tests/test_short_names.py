@@ -17,10 +17,10 @@ PROGRAMS = {
     "calm": (
         "calm.config, calm.network.universal",
         """
-        from config import Configs
+        from config import mch
         from network.universal import UniversalProcess
         import calm.config, calm.network.universal
-        assert Configs is calm.config.Configs
+        assert mch is calm.config.mch
         assert UniversalProcess is calm.network.universal.UniversalProcess
         """,
     ),

@@ -1,9 +1,11 @@
-"""The networks: `resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM")` and the like.
+"""The networks: `resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM")`
+and the like.
 
 All keep the original's state-dict keys, so that its checkpoints load as they are.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from calm.network.head import AttributionNet
 from calm.network.inception import build_inception_v3
@@ -39,14 +41,12 @@ def _factory(name: str, build: Callable[..., AttributionNet]) -> Callable[..., A
             prior_gradient=prior_gradient,
         )
 
-    create.__name__, create.__doc__ = (
-        name,
-        f"{name} with the two heads; see `calm.network.head.AttributionNet`.",
-    )
+    create.__name__ = name
+    create.__doc__ = f"{name} with the two heads; see `calm.network.head.AttributionNet`."
     return create
 
 
-def _small(pretrained: bool, pretrained_path: str | None, **kwargs: object) -> SmallCam:
+def _small(pretrained: bool, pretrained_path: str | None, **kwargs: Any) -> SmallCam:
     if pretrained:
         raise ValueError("small has no ImageNet weights; train it with --pretrained=False")
     for unused in ("large_feature_map", "use_bn"):

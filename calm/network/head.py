@@ -1,11 +1,14 @@
-"""What all networks share: features F, the two 1x1 heads, and the forward that trains or returns a map."""
+"""What all networks share: features F, the two 1x1 heads, and the forward that trains or returns a
+map.
+"""
 
 import torch
 from torch import nn
 
-from calm.domain import check_count
-from calm.network.universal import Superclass, UniversalProcess
+from calm.method import Superclass
+from calm.network.universal import UniversalProcess
 from common.aliases import one_module
+from common.domain import require_number
 
 one_module(__name__, "calm.network.head")
 
@@ -13,7 +16,9 @@ ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 
 
 class AttributionNet(nn.Module):
-    """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one channel)."""
+    """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one
+    channel).
+    """
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
         if prior_activation not in ACTIVATIONS:
@@ -26,7 +31,7 @@ class AttributionNet(nn.Module):
 
     def make_heads(self, channels: int, num_classes: int) -> None:
         """conv_last: D to C; attention: D to 1, then ReLU (released) or softplus."""
-        check_count(num_classes, "num_classes")
+        require_number(num_classes, "num_classes", 1)
         self.conv_last = nn.Conv2d(channels, num_classes, 1)
         self.attention = nn.Sequential(
             nn.Conv2d(channels, 1, 1), ACTIVATIONS[self.prior_activation]()
@@ -54,15 +59,19 @@ class AttributionNet(nn.Module):
         with_loss: bool = False,
         posterior: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor] | torch.Tensor:
-        """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of `return_cam`.
+        """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of
+        `return_cam`.
 
-        with_loss: dict(loss (B,), probs (B,C)) of `labels`, the same objective with less memory and time.
+        with_loss: dict(loss (B,), probs (B,C)) of `labels`, the same objective with less memory and
+            time.
         """
         f, f_former, attention = self.encode(x)
         if return_cam:
             return self.process.get_cam(f, f_former, labels, superclass, return_cam)
         with torch.autocast(x.device.type, enabled=False):
             if with_loss:
+                if labels is None:
+                    raise ValueError("the loss needs labels")
                 return self.process.loss(f, f_former, labels, attention, posterior)
             out = self.process.input_for_loss(f, f_former, attention)
         return {"logits": out["logits"], "probs": out["probs"], "features": out["inputs"]}

@@ -1,5 +1,7 @@
 """Inception v3 up to Mixed_6e with a dense grid, then two 3x3 layers and the heads."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -74,7 +76,7 @@ class InceptionCam(AttributionNet):
 
 
 def build_inception_v3(
-    pretrained: bool, pretrained_path: str | None, **kwargs: object
+    pretrained: bool, pretrained_path: str | None, **kwargs: Any
 ) -> InceptionCam:
     """Inception v3, everything below A3_1b started from ImageNet if `pretrained`."""
     model = InceptionCam(**kwargs)

@@ -1,7 +1,12 @@
-"""ResNet with a dense last grid: stride 16, or 8 with `large_feature_map`; layer4 never strides."""
+"""torchvision's ResNet with a dense last grid: stride 16, or 8 with `large_feature_map`; layer4
+never strides.
+"""
+
+from typing import Any
 
 import torch
 from torch import nn
+from torchvision.models.resnet import ResNet, resnet18, resnet50
 
 from calm.network.head import AttributionNet
 from calm.network.util import initialize_weights, load_imagenet
@@ -9,37 +14,7 @@ from common.aliases import one_module
 
 one_module(__name__, "calm.network.resnet")
 
-STAGES = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
-
-
-class Block(nn.Module):
-    """A residual block: 3x3, 3x3 (`expansion` 1), or 1x1, 3x3, 1x1 (`expansion` 4) with the stride on the 3x3."""
-
-    def __init__(self, inputs: int, width: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        outputs = width * expansion
-        if expansion == 1:
-            plan = [(inputs, width, 3, stride), (width, width, 3, 1)]
-        else:
-            plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
-        self.depth = len(plan)
-        for n, (a, b, kernel, step) in enumerate(plan, 1):
-            self.add_module(f"conv{n}", nn.Conv2d(a, b, kernel, step, kernel // 2, bias=False))
-            self.add_module(f"bn{n}", nn.BatchNorm2d(b))
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B,inputs,h,w) to (B,width*expansion,h',w')."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        for n in range(1, self.depth + 1):
-            x = getattr(self, f"bn{n}")(getattr(self, f"conv{n}")(x))
-            x = self.relu(x) if n < self.depth else x
-        return self.relu(x + shortcut)
+BACKBONES = {"resnet18": resnet18, "resnet50": resnet50}
 
 
 class ResNetCam(AttributionNet):
@@ -49,19 +24,19 @@ class ResNetCam(AttributionNet):
         self, name: str, num_classes: int, large_feature_map: bool, **process: str
     ) -> None:
         super().__init__(**process)
-        expansion = 4 if name == "resnet50" else 1
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        strides, inputs = (1, 2, 1 if large_feature_map else 2, 1), 64
-        for n, (count, stride) in enumerate(zip(STAGES[name], strides, strict=True), 1):
-            width = 64 * 2 ** (n - 1)
-            blocks = [Block(inputs, width, stride, expansion)]
-            inputs = width * expansion
-            blocks += [Block(inputs, width, 1, expansion) for _ in range(count - 1)]
-            self.add_module(f"layer{n}", nn.Sequential(*blocks))
-        self.make_heads(inputs, num_classes)
+        backbone = _backbone(name)
+        self.conv1 = backbone.conv1
+        self.bn1 = backbone.bn1
+        self.relu = backbone.relu
+        self.maxpool = backbone.maxpool
+        self.layer1 = backbone.layer1
+        self.layer2 = backbone.layer2
+        self.layer3 = backbone.layer3
+        self.layer4 = backbone.layer4
+        _remove_stride(self.layer4)
+        if large_feature_map:
+            _remove_stride(self.layer3)
+        self.make_heads(backbone.fc.in_features, num_classes)
         initialize_weights(self.modules(), "xavier")
 
     def extract(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,8 +45,29 @@ class ResNetCam(AttributionNet):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
+def _backbone(name: str) -> ResNet:
+    """torchvision's network, each layer initialised once, in order: a seed gives the weights that
+    it always gave.
+    """
+    device = torch.get_default_device()
+    with torch.device("meta"):
+        backbone = BACKBONES[name]()
+    backbone.to_empty(device=device)
+    for module in backbone.modules():
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            module.reset_parameters()
+    return backbone
+
+
+def _remove_stride(stage: nn.Sequential) -> None:
+    """Let the first block of a stage keep its grid."""
+    for module in stage[0].modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+
+
 def build_resnet(
-    name: str, pretrained: bool, pretrained_path: str | None, **kwargs: object
+    name: str, pretrained: bool, pretrained_path: str | None, **kwargs: Any
 ) -> ResNetCam:
     """A ResNet, its backbone started from ImageNet if `pretrained`; `use_bn` means nothing here."""
     kwargs.pop("use_bn", None)

@@ -1,4 +1,4 @@
-"""Five convolutions, receptive field 27 pixels, stride 4: the sample's network (spec f.1)."""
+"""Five convolutions, receptive field 27 pixels, stride 4: the sample's network."""
 
 import torch
 from torch import nn
@@ -9,7 +9,8 @@ from common.aliases import one_module
 
 one_module(__name__, "calm.network.small")
 
-WIDTHS, STRIDES = (24, 32, 48, 64, 96), (2, 1, 2, 1, 1)  # receptive field 3, 7, 11, 19, 27
+WIDTHS = (24, 32, 48, 64, 96)
+STRIDES = (2, 1, 2, 1, 1)  # receptive field 3, 7, 11, 19, 27 pixels
 
 
 class SmallCam(AttributionNet):

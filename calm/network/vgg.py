@@ -1,6 +1,10 @@
-"""VGG16 without its last pool (and, with `large_feature_map`, without pool 4), then conv6 and the heads."""
+"""VGG16 without its last pool (and, with `large_feature_map`, without pool 4), then conv6 and the
+heads.
+"""
 
 import re
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +19,14 @@ CHANNELS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 
 
 
 def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
-    """The convolutions under torchvision's indices; the large variant leaves out the fourth pool."""
+    """The convolutions under torchvision's indices; the large variant leaves out the fourth
+    pool.
+    """
     layers: list[nn.Module] = []
-    inputs, pools = 3, 0
+    inputs = 3
+    pools = 0
     for entry in CHANNELS:
-        if entry == "M":
+        if isinstance(entry, str):  # M, a pool
             pools += 1
             if pools < 4 or not large_feature_map:
                 layers.append(nn.MaxPool2d(2, 2))
@@ -33,7 +40,9 @@ def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
 
 
 class VggCam(AttributionNet):
-    """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at 224."""
+    """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at
+    224.
+    """
 
     def __init__(
         self, num_classes: int, large_feature_map: bool, use_bn: bool, **process: str
@@ -49,11 +58,15 @@ class VggCam(AttributionNet):
     def extract(self, x: torch.Tensor) -> torch.Tensor:
         """(B,3,H,W) to (B,1024,H/16,W/16), or H/8 with the large feature map."""
         x = self.conv6(self.features(x))
-        return self.relu(x if self.bn6 is None else self.bn6(x))
+        if self.bn6 is not None:
+            x = self.bn6(x)
+        return self.relu(x)
 
 
 def reindex_features(state_dict: dict[str, torch.Tensor], pool: int) -> dict[str, torch.Tensor]:
-    """Names of `features.N...` moved down by one behind layer `pool`; all five batch-norm entries move."""
+    """Names of `features.N...` moved down by one behind layer `pool`; all five batch-norm entries
+    move.
+    """
 
     def moved(match: re.Match) -> str:
         index = int(match.group(1))
@@ -62,12 +75,17 @@ def reindex_features(state_dict: dict[str, torch.Tensor], pool: int) -> dict[str
     return {re.sub(r"^features\.(\d+)\.", moved, key): value for key, value in state_dict.items()}
 
 
-def build_vgg16(pretrained: bool, pretrained_path: str | None, **kwargs: object) -> VggCam:
+def build_vgg16(pretrained: bool, pretrained_path: str | None, **kwargs: Any) -> VggCam:
     """vgg16 or vgg16_bn (`use_bn`), its features started from ImageNet if `pretrained`."""
     model = VggCam(**kwargs)
     if pretrained:
-        name = "vgg16_bn" if kwargs["use_bn"] else "vgg16"
-        pool = (33 if kwargs["use_bn"] else 23) if kwargs["large_feature_map"] else None
-        rename = None if pool is None else lambda state: reindex_features(state, pool)
+        name = "vgg16"
+        fourth_pool = 23
+        if kwargs["use_bn"]:
+            name = "vgg16_bn"
+            fourth_pool = 33
+        rename = None
+        if kwargs["large_feature_map"]:
+            rename = partial(reindex_features, pool=fourth_pool)
         load_imagenet(model, name, pretrained_path, drop=("classifier.",), rename=rename)
     return model

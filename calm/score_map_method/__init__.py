@@ -1,4 +1,10 @@
-"""The score maps: activation_map reads the network's own; the others differentiate the label's logit."""
+"""The score maps: activation_map reads the network's own; the others differentiate the label's
+logit.
+"""
+
+from collections.abc import Callable
+
+import torch
 
 from calm.score_map_method.activation_map import activation_map
 from calm.score_map_method.baselines import grad_cam, noise_tunnel, noise_tunnel_variance, occlusion
@@ -14,7 +20,7 @@ from common.aliases import one_module
 
 one_module(__name__, "calm.score_map_method")
 
-GRADIENT_PROCESSES = {
+GRADIENT_PROCESSES: dict[str, Callable[..., torch.Tensor]] = {
     "input_grad": input_grad,
     "integrated_grad": integrated_grad,
     "smooth_grad": smooth_grad,
@@ -26,17 +32,9 @@ GRADIENT_PROCESSES = {
     "captum_vargrad": noise_tunnel_variance,
     "occlusion": occlusion,
 }
-# the flags that they take
-GRADIENT_SETTINGS = (
-    "smooth_grad_nr_iter",
-    "smooth_grad_sigma",
-    "integrated_grad_nr_iter",
-    "ig_variant",
-)
 
 __all__ = [
     "GRADIENT_PROCESSES",
-    "GRADIENT_SETTINGS",
     "activation_map",
     "backprop",
     "grad_cam",

@@ -1,9 +1,10 @@
-"""Maps that are read off the network: CAM, prior, posterior, joint (spec a.4)."""
+"""Maps that are read off the network: CAM, prior, posterior, joint."""
 
 import torch
 from torch import nn
 
-from calm.network.universal import PROCESSES, Superclass
+from calm.method import Superclass
+from calm.options_names import PROCESSES
 from common.aliases import one_module
 
 one_module(__name__, "calm.score_map_method.activation_map")
@@ -17,10 +18,13 @@ def activation_map(
     superclass: Superclass | None = None,
     **_: object,
 ) -> torch.Tensor:
-    """The map (B,h,w) of `targets` (B,) on images (B,3,H,W); ValueError before any forward on a bad process."""
+    """The map (B,h,w) of `targets` (B,) on images (B,3,H,W); ValueError before any forward on a bad
+    process.
+    """
     if score_map_process not in PROCESSES:
+        known = ", ".join(PROCESSES)
         raise ValueError(
-            f"Invalid score_map_process argument: {score_map_process}; choose from {', '.join(PROCESSES)}"
+            f"Invalid score_map_process argument: {score_map_process}; choose from {known}"
         )
     if superclass is None and "superclass" in score_map_process:
         raise ValueError(

@@ -1,12 +1,16 @@
 """Further baselines for the same two metrics: captum's NoiseTunnel and occlusion, and Grad-CAM."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from calm.domain import check_count, check_labels, check_positive
+from calm.method import require_labels
+from calm.network.head import AttributionNet
 from calm.score_map_method.gradients import PIXELS_PER_FORWARD, logits_of_classes
 from common.aliases import one_module
+from common.domain import require_number
 
 one_module(__name__, "calm.score_map_method.baselines")
 
@@ -14,7 +18,7 @@ KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def grad_cam(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object
+    model: AttributionNet, images: torch.Tensor, targets: torch.Tensor, **_: object
 ) -> torch.Tensor:
     """relu(sum_d F_d mean_z d logit_y / d F_d) on the network's last feature map F: (B,h,w).
 
@@ -24,7 +28,7 @@ def grad_cam(
         f_former = model.extract(images).detach().float().requires_grad_()
         f, attention = model.process.scores(f_former)
         logits = model.process.input_for_loss(f, f_former, attention)["logits"]
-        check_labels(targets, logits.shape[1], len(images), "targets")
+        require_labels(targets, logits.shape[1], len(images), "targets")
         (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), f_former)
     return F.relu((f_former * gradient.mean((2, 3), keepdim=True)).sum(1)).detach()
 
@@ -38,18 +42,20 @@ def noise_tunnel(
     kind: str = "smoothgrad",
     **_: object,
 ) -> torch.Tensor:
-    """captum's NoiseTunnel over the gradient (B,H,W): the maximum over colours comes after the mean or variance.
+    """captum's NoiseTunnel over the gradient (B,H,W): the maximum over colours comes after the mean
+    or variance.
 
-    The noise of an image has the deviation (max x - min x) / smooth_grad_sigma of that image, and each image of a
-    batch meets the same draws (of one seed from the global generator): its map does not depend on its neighbours.
-    captum knows one deviation for a batch, so the images go through it one at a time, their noisy copies together.
+    The noise of an image has the deviation (max x - min x) / smooth_grad_sigma of that image, and
+    each image of a batch meets the same draws (of one seed from the global generator): its map does
+    not depend on its neighbours. captum knows one deviation for a batch, so the images go through
+    it one at a time, their noisy copies together.
     """
     from captum.attr import NoiseTunnel, Saliency
 
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}: choose from {', '.join(KINDS)}")
-    check_count(smooth_grad_nr_iter, "smooth_grad_nr_iter")
-    check_positive(smooth_grad_sigma, "smooth_grad_sigma")
+    require_number(smooth_grad_nr_iter, "smooth_grad_nr_iter", 1)
+    require_number(smooth_grad_sigma, "smooth_grad_sigma", 0, open_low=True)
     tunnel = NoiseTunnel(Saliency(logits_of_classes(model, targets)))
     copies = max(1, PIXELS_PER_FORWARD // (images.shape[2] * images.shape[3]))
     generators = [images.device] if images.device.type == "cuda" else []
@@ -72,18 +78,18 @@ def noise_tunnel(
 
 
 def noise_tunnel_variance(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **settings: object
+    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **settings: Any
 ) -> torch.Tensor:
     """captum's vargrad (B,H,W)."""
-    return noise_tunnel(
-        model, images, targets, kind="vargrad", **{k: v for k, v in settings.items() if k != "kind"}
-    )
+    return noise_tunnel(model, images, targets, **{**settings, "kind": "vargrad"})
 
 
 def occlusion(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object
 ) -> torch.Tensor:
-    """captum's Occlusion with a window of an eighth of the side, half a window apart: drop of the logit (B,H,W)."""
+    """captum's Occlusion with a window of an eighth of the side, half a window apart: drop of the
+    logit (B,H,W).
+    """
     from captum.attr import Occlusion
 
     window = max(2, images.shape[-1] // 8)

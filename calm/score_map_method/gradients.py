@@ -1,8 +1,8 @@
-"""Maps in input space, from the gradient of the label's logit (spec a.4).
+"""Maps in input space, from the gradient of the label's logit.
 
 The plain gradient and the standard integrated gradient are captum's; the released sums differ from
-captum's NoiseTunnel (the maximum over colours is inside the mean) and from IntegratedGradients, so they
-are written here. All return (B,H,W); none changes its input.
+captum's NoiseTunnel (the maximum over colours is inside the mean) and from IntegratedGradients, so
+they are written here. All return (B,H,W); none changes its input.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from calm.domain import check_count, check_labels, check_positive
+from calm.method import require_labels
 from common.aliases import one_module
+from common.domain import require_number
 
 one_module(__name__, "calm.score_map_method.gradients")
 
@@ -20,7 +21,9 @@ Backprop = Callable[..., torch.Tensor]
 
 
 def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(B,C) logits of a model that returns them, or a dict of them; ValueError if there are none."""
+    """(B,C) logits of a model that returns them, or a dict of them; ValueError if there are
+    none.
+    """
     out = model(images)
     logits = out.get("logits") if isinstance(out, dict) else out
     if logits is None:
@@ -31,11 +34,13 @@ def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def logits_of_classes(
     model: nn.Module, targets: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function images -> logits (B,C) of a model; ValueError for targets that are no class of it."""
+    """The function images -> logits (B,C) of a model; ValueError for targets that are no class of
+    it.
+    """
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         logits = label_logits(model, x)
-        check_labels(targets, logits.shape[1], name="targets")
+        require_labels(targets, logits.shape[1], name="targets")
         return logits
 
     return forward
@@ -77,13 +82,18 @@ def input_grad(
 
 
 def _steps(
-    inputs: Iterator[torch.Tensor], count: int, model: nn.Module, targets: torch.Tensor, num_classes: int | None,
+    inputs: Iterator[torch.Tensor],
+    count: int,
+    model: nn.Module,
+    targets: torch.Tensor,
+    num_classes: int | None,
     method: Backprop,
-) -> Iterator[torch.Tensor]:  # fmt: skip
+) -> Iterator[torch.Tensor]:
     """Maps (k,B,H,W) of `count` variants of the batch, as many at a time as share a forward."""
     first = next(inputs)
     size = max(1, PIXELS_PER_FORWARD // (first.shape[0] * first.shape[2] * first.shape[3]))
-    pending, left = [first], count - 1
+    pending = [first]
+    left = count - 1
     while pending:
         while left and len(pending) < size:
             pending.append(next(inputs))
@@ -109,9 +119,11 @@ def integrated_grad(
     ig_variant: str = "released",
     **_: object,
 ) -> torch.Tensor:
-    """released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours of |.|."""
+    """released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours
+    of |.|.
+    """
     n = integrated_grad_nr_iter
-    check_count(n, "integrated_grad_nr_iter")
+    require_number(n, "integrated_grad_nr_iter", 1)
     if ig_variant not in ("released", "standard"):
         raise ValueError(f"ig_variant {ig_variant!r}: choose from released, standard")
     if ig_variant == "standard":
@@ -123,22 +135,35 @@ def integrated_grad(
             )
         return attribution.abs().amax(1).to(images.dtype)
     path = (images.detach() * (i / n) for i in range(n + 1))
-    return sum(maps.sum(0) for maps in _steps(path, n + 1, model, targets, num_classes, method)) / n
+    total = torch.zeros((), device=images.device)
+    for maps in _steps(path, n + 1, model, targets, num_classes, method):
+        total = total + maps.sum(0)
+    return total / n
 
 
 def _noise_moments(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, num_classes: int | None, method: Backprop,
-    n: int, sigma: float,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Mean of m and of m^2 over n maps m of x + noise; noise t is the t-th randn_like of the global generator."""
-    check_count(n, "smooth_grad_nr_iter")
-    check_positive(sigma, "smooth_grad_sigma")
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    num_classes: int | None,
+    method: Backprop,
+    n: int,
+    sigma: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of m and of m^2 over n maps m of x + noise.
+
+    The noise of map t is the t-th randn_like of the global generator.
+    """
+    require_number(n, "smooth_grad_nr_iter", 1)
+    require_number(sigma, "smooth_grad_sigma", 0, open_low=True)
     x = images.detach()
     std = (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True)) / sigma
     noisy = (x + std * torch.randn_like(x) for _ in range(n))
-    first = second = 0.0
+    first = torch.zeros((), device=x.device)
+    second = torch.zeros((), device=x.device)
     for maps in _steps(noisy, n, model, targets, num_classes, method):
-        first, second = first + maps.sum(0), second + maps.square().sum(0)
+        first = first + maps.sum(0)
+        second = second + maps.square().sum(0)
     return first / n, second / n
 
 
@@ -155,7 +180,7 @@ def smooth_grad(
     """The mean map over noisy copies, sigma = (max x - min x) / smooth_grad_sigma per image."""
     return _noise_moments(
         model, images, targets, num_classes, method, smooth_grad_nr_iter, smooth_grad_sigma
-    )[0]  # fmt: skip
+    )[0]
 
 
 def smooth_grad_square(
@@ -171,7 +196,7 @@ def smooth_grad_square(
     """The mean squared map over noisy copies."""
     return _noise_moments(
         model, images, targets, num_classes, method, smooth_grad_nr_iter, smooth_grad_sigma
-    )[1]  # fmt: skip
+    )[1]
 
 
 def var_grad(

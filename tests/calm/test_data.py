@@ -11,6 +11,7 @@ from PIL import Image
 
 from calm import logger, prepare_metadata, util
 from calm.config import set_data_path
+from calm.data_cub_trait import CUBTrait, has_segmentations
 from calm.data_loaders import (
     ImageLabelDataset,
     get_data_loader,
@@ -21,7 +22,6 @@ from calm.prepare_metadata import (
     build_ilsvrc_metadata,
     build_openimages_metadata,
 )
-from calm.util_cub_trait import CUBTrait, has_segmentations
 from common.cli import UserError
 from common.samples import cub as drawn
 

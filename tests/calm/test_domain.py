@@ -8,18 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from calm import erasing, eval_pixel_perturb, evaluation, network, util
-from calm.cue_localiser import CueLocaliser
+from calm import (
+    eval_pixel_perturb,
+    evaluate_erasing,
+    evaluate_maps,
+    evaluation,
+    network,
+    options_names,
+    util,
+)
 from calm.data_loaders import configure_metadata
-from calm.domain import check_labels
-from calm.eval_remove_classify import erase_and_classify
-from calm.faithfulness import area_under, probability_curves
+from calm.evaluate_cue import CueLocaliser
+from calm.evaluate_erasing import area_under, erase_and_classify, probability_curves
+from calm.evaluate_maps import ScoreMapper
+from calm.evaluate_pixels import PixelPR
+from calm.method import require_labels
 from calm.network.universal import UniversalProcess
 from calm.network.util import load_checkpoint
-from calm.pixel_pr import PixelPR
 from calm.score_map_method import GRADIENT_PROCESSES, activation_map, integrated_grad, smooth_grad
 from calm.score_map_method.baselines import noise_tunnel
-from calm.score_mapper import ScoreMapper
 from calm.util_cub_trait import CUBTrait
 from common.cli import UserError, run_main
 from common.domain import DomainError, is_readable
@@ -108,19 +115,19 @@ def test_groups_of_classes_that_there_are_not() -> None:
     [
         (
             lambda net, x, y: smooth_grad(net, x, y, smooth_grad_nr_iter=0),
-            "smooth_grad_nr_iter must be a whole",
+            "smooth_grad_nr_iter 0: expected a finite number at least 1",
         ),
         (
             lambda net, x, y: smooth_grad(net, x, y, smooth_grad_sigma=0.0),
-            "smooth_grad_sigma must be above 0",
+            "smooth_grad_sigma .*: expected a finite number above 0",
         ),
         (
             lambda net, x, y: smooth_grad(net, x, y, smooth_grad_sigma=float("nan")),
-            "smooth_grad_sigma must be above",
+            "smooth_grad_sigma nan: expected a finite number above 0",
         ),
         (
             lambda net, x, y: integrated_grad(net, x, y, integrated_grad_nr_iter=0),
-            "integrated_grad_nr_iter must be",
+            "integrated_grad_nr_iter 0: expected",
         ),
         (
             lambda net, x, y: integrated_grad(net, x, y, ig_variant="captum"),
@@ -128,11 +135,11 @@ def test_groups_of_classes_that_there_are_not() -> None:
         ),
         (
             lambda net, x, y: noise_tunnel(net, x, y, smooth_grad_nr_iter=0),
-            "smooth_grad_nr_iter must be a whole",
+            "smooth_grad_nr_iter 0: expected a finite number at least 1",
         ),
         (
             lambda net, x, y: noise_tunnel(net, x, y, smooth_grad_sigma=-1.0),
-            "smooth_grad_sigma must be above 0",
+            "smooth_grad_sigma .*: expected a finite number above 0",
         ),
         (lambda net, x, y: noise_tunnel(net, x, y, kind="median"), "choose from smoothgrad"),
     ],
@@ -146,11 +153,11 @@ def test_numbers_of_gradient_maps(call: Callable, message: str) -> None:
 def test_shares_of_pixels(k: float) -> None:
     """-0.1 would erase all but a tenth."""
     mu = torch.rand(2, 1, 4, 5)
-    with pytest.raises(ValueError, match=r"k must be in 0\.\.1"):
-        erasing.get_topk_to_zero_mask(mu, k)
-    with pytest.raises(ValueError, match=r"k must be in 0\.\.1"):
-        erasing.random_mask_generator(mu, "cpu", k)
-    with pytest.raises(ValueError, match=r"k must be in 0\.\.1"):
+    with pytest.raises(ValueError, match="k .*: expected a finite number at least 0 and at most 1"):
+        evaluate_erasing.get_topk_to_zero_mask(mu, k)
+    with pytest.raises(ValueError, match="k .*: expected a finite number at least 0 and at most 1"):
+        evaluate_erasing.random_mask_generator(mu, "cpu", k)
+    with pytest.raises(ValueError, match="k .*: expected a finite number at least 0 and at most 1"):
         erase_and_classify(
             model(), IMAGES, torch.tensor([0, 1]), torch.rand(2, 1, 32, 32), [0.5, k]
         )
@@ -160,23 +167,23 @@ def test_maps_with_nan_have_no_order() -> None:
     mu = torch.rand(1, 1, 4, 5)
     mu[0, 0, 1, 1] = torch.nan
     with pytest.raises(ValueError, match="a score map must not hold NaN"):
-        erasing.rank_pixels(mu)
+        evaluate_erasing.rank_pixels(mu)
 
 
 def test_smoothing_curves_and_thresholds() -> None:
     for size in (0, 4, -3):
         with pytest.raises(ValueError, match="must be odd and positive"):
-            erasing.smoothing(torch.rand(1, 8, 8), size)
-    with pytest.raises(ValueError, match="sigma must be above 0"):
-        erasing.GaussianSmoothing(3, 5, 0.0)
-    with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
+            evaluate_maps.smoothing(torch.rand(1, 8, 8), size)
+    with pytest.raises(ValueError, match="sigma 0.0: expected a finite number above 0"):
+        evaluate_maps.GaussianSmoothing(3, 5, 0.0)
+    with pytest.raises(ValueError, match="steps 0: expected a finite number at least 1"):
         probability_curves(
             model(), IMAGES, torch.tensor([0, 1]), torch.zeros(2, 1024, dtype=torch.long), 0
         )
     with pytest.raises(ValueError, match="n of at least 2"):
         area_under(torch.rand(3, 1))
     for interval in (0.0, -0.1, 1.0, float("nan")):
-        for kind in util.THRESHOLD_TYPES:
+        for kind in options_names.THRESHOLD_TYPES:
             with pytest.raises(ValueError, match="strictly between 0 and 1"):
                 util.get_threshold_list(interval, kind)
 
@@ -222,7 +229,7 @@ def test_classes_of_cub(birds: Path) -> None:
     for pair in ((0, 1), (1, 7)):
         with pytest.raises(ValueError, match=r"classes are 1\.\.6"):
             trait.get_pseudo_segment_mask(file, pair, 64)
-    with pytest.raises(ValueError, match="size must be a whole number"):
+    with pytest.raises(ValueError, match="size 0: expected a finite number at least 1"):
         trait.get_pseudo_segment_mask(file, (1, 2), 0)
     with pytest.raises(ValueError, match="choose from segmentation, box"):
         CUBTrait(birds / "CUB_200_2011", foreground="bird")
@@ -237,7 +244,7 @@ def test_networks() -> None:
     for build in network.ARCHITECTURES.values():
         with (
             torch.device("meta"),
-            pytest.raises(ValueError, match="num_classes must be a whole number"),
+            pytest.raises(ValueError, match="num_classes 0: expected a finite number at least 1"),
         ):
             build(num_classes=0)
     with pytest.raises(ValueError, match="prior_activation 'tanh': choose from relu, softplus"):
@@ -256,7 +263,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_what_cannot_be_looked_into_is_not() -> None:
     assert is_readable(torch.zeros(2)) and not is_readable(torch.zeros(2, device="meta"))
-    check_labels(torch.empty(2, dtype=torch.long, device="meta"), 3, 2)
+    require_labels(torch.empty(2, dtype=torch.long, device="meta"), 3, 2)
     inside = []
 
     def function(x: torch.Tensor) -> torch.Tensor:

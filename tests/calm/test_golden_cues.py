@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from calm.cue_localiser import CueLocaliser, map_difference
+from calm.evaluate_cue import CueLocaliser, map_difference
 from calm.util import get_threshold_list
 from calm.util_cub_trait import CUBTrait
 from tests.calm.golden import load, write_cub

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from calm import network, score_map_method
-from calm.network.universal import PROCESSES, UniversalProcess
+from calm.network.universal import UniversalProcess
+from calm.options_names import PROCESSES
 from tests.calm.golden import GOLDEN, StandIn, close, fill, from_json, image, load, text
 
 NAMES = ("universal_a", "universal_b", "universal_c")

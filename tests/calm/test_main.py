@@ -12,12 +12,12 @@ import torch
 from accelerate.state import AcceleratorState
 
 from calm import main as entry
-from calm.config import configure
-from calm.network.util import read_checkpoint
-from calm.training import build_optimizer, low_rate_names
+from calm import training
+from calm.build import build_optimizer, low_rate_names
+from calm.build_checkpoint import read_checkpoint
 from common.cli import UserError
 from tests.calm.conftest import TRAIN
-from tests.calm.training_runs import state, train
+from tests.calm.training_runs import prepared, state, train
 from tests.equality import same
 from tests.launch import TORCHRUN
 
@@ -118,7 +118,7 @@ def test_resume_is_exact(
 def test_a_signal_in_evaluation_resumes_exactly(
     birds: Path, tmp_path: Path, plain: dict, monkeypatch
 ) -> None:
-    real, calls = entry.classify, []
+    real, calls = training.classify, []
 
     def classify(*args: object):
         calls.append(1)
@@ -126,7 +126,7 @@ def test_a_signal_in_evaluation_resumes_exactly(
             os.kill(os.getpid(), signal.SIGTERM)
         yield from real(*args)
 
-    monkeypatch.setattr(entry, "classify", classify)
+    monkeypatch.setattr(training, "classify", classify)
     with pytest.raises(SystemExit) as stop:
         train(birds, tmp_path / "r")
     assert stop.value.code == 143
@@ -243,7 +243,7 @@ def test_evaluation_takes_the_experiments_own_checkpoint_or_fails(
 def test_learning_rates_and_groups(birds: Path, save_root: Path) -> None:
     names = ["conv1.weight", "bn1.weight", "layer3.0.conv1.weight", "layer4.0.conv1.weight", "layer4.0.conv2.weight",
              "conv_last.weight", "attention.0.bias"]  # fmt: skip
-    args = configure(["--data_root", str(birds), "--architecture", "resnet50"])
+    args = prepared(["--data_root", str(birds), "--architecture", "resnet50"])[0].args
     assert low_rate_names(args, names) == {names[0], names[2], names[3]}
     args.is_different_checkpoint = True
     assert low_rate_names(args, names) == set(names[:5])
@@ -259,8 +259,8 @@ def test_learning_rates_and_groups(birds: Path, save_root: Path) -> None:
         "Conv2d_4a_3x3.x",
     }
     trainer = entry.Trainer.__new__(entry.Trainer)
-    trainer.args = configure(["--data_root", str(birds), "--lr", "0.1", "--lr_decay_frequency", "30",
-                              "--lr_classifier_ratio", "10"])  # fmt: skip
+    given = ["--data_root", str(birds), "--lr", "0.1", "--lr_decay_frequency", "30"]
+    trainer.args = prepared([*given, "--lr_classifier_ratio", "10"])[0].args
     from calm import network
 
     trainer.optimizer = build_optimizer(trainer.args, network.small(num_classes=2))

@@ -9,26 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from calm import eval_pixel_perturb, network
-from calm import main as entry
-from calm.config import configure
-from calm.network.util import read_checkpoint
-from calm.prepare_metadata import build_cub_metadata
-from calm.training import build_model, count_classes, read_superclass
+from calm import build, eval_pixel_perturb, network
+from calm.build_checkpoint import read_checkpoint
+from calm.data import read_superclass
+from calm.data_metadata import build_cub_metadata
+from calm.options import Settings
 from common.cli import UserError, run_main
-from tests.calm.training_runs import state, train
+from tests.calm.training_runs import prepared, state, train
 
 
 def test_dead_attention_warns_once_a_run(
     birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dead(args: object, checkpoint: Path | None = None):
-        model = build_model(args, checkpoint)
+    build_model = build.build_model
+
+    def dead(settings: Settings, classes: int, checkpoint: Path | None = None):
+        model = build_model(settings, classes, checkpoint)
         model.attention[0].weight.data.zero_()
         model.attention[0].bias.data.fill_(-1)
         return model
 
-    monkeypatch.setattr(entry, "build_model", dead)
+    monkeypatch.setattr(build, "build_model", dead)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train(birds, tmp_path / "r", "--prior_activation", "relu")
@@ -57,9 +58,7 @@ def test_a_loss_that_is_not_finite_ends_with_status_1(birds: Path, tmp_path: Pat
 
 def test_corrupt_and_missing_images(birds: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(birds, tmp_path / "birds")
-    configure(
-        ["--data_root", str(tmp_path / "birds")]
-    )  # the lists name the images while they are whole
+    prepared(["--data_root", str(tmp_path / "birds")])  # the lists name them while they are whole
     images = tmp_path / "birds/CUB_200_2011/images"
     cut, gone = (next(images.glob(f"{c}.*/*_0002_*.jpg")) for c in ("001", "002"))
     content = cut.read_bytes()
@@ -118,12 +117,11 @@ def test_nothing_to_train_on_is_an_error(birds: Path, tmp_path: Path) -> None:
 
 
 def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
-    args = configure(["--data_root", str(birds)])
-    assert count_classes(args) == 6
+    settings, data = prepared(["--data_root", str(birds)])
+    assert build.count_classes(settings, data) == 6
     path = tmp_path / "groups.json"
-    args.superclass_file = str(path)
     path.write_text(json.dumps({str(c): [c] for c in range(6)}))
-    assert read_superclass(args) == {c: [c] for c in range(6)}
+    assert read_superclass(path, 6) == {c: [c] for c in range(6)}
     for groups, message in (
         ({"9": [1]}, ":2: label 9 is unknown"),
         ({"0": [0], "3": []}, ":5: label 3 has an empty list"),
@@ -135,7 +133,7 @@ def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps(groups, indent=1))
         with pytest.raises(UserError, match=message):
-            read_superclass(args)
+            read_superclass(path, 6)
     for text, message in (
         ("[1]", "expected an object, found a list"),
         ("{", "line 1, column 2: not json"),
@@ -143,7 +141,7 @@ def test_class_count_and_superclass_file(birds: Path, tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
-            read_superclass(args)
+            read_superclass(path, 6)
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, birds: Path) -> None:

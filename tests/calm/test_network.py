@@ -9,16 +9,11 @@ import torchvision
 from torch import nn
 
 from calm import network
-from calm.network.util import (
-    find_checkpoint,
-    initialize_weights,
-    load_checkpoint,
-    read_checkpoint,
-    remove_layer,
-)
+from calm.build_checkpoint import find_checkpoint, read_checkpoint
+from calm.evaluate_maps import ScoreMapper
+from calm.network.util import initialize_weights, load_checkpoint, remove_layer
 from calm.network.vgg import make_features, reindex_features
 from calm.score_map_method import activation_map, gradients, integrated_grad
-from calm.score_mapper import ScoreMapper
 from common.cli import UserError
 
 

@@ -1,15 +1,18 @@
 """The original's names, called as its own scripts call them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from calm import eval_cue_location, evaluation, main, tester
-from calm.config import configure, get_configs
+from calm import eval_cue_location, evaluation, main
+from calm.build import build_tester
+from calm.config import get_configs
 from calm.evaluation import check_box_convention, load_mask_image, resize_bbox
+from calm.options import parse
 from calm.util import (
     check_scoremap_validity,
     get_scoremaps,
@@ -94,10 +97,11 @@ def test_validity_of_a_score_map() -> None:
 def test_scoremaps_of_a_tester(birds: Path, save_root: Path) -> None:
     images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 5])
     for process, shape in (("jointll", (2, 16, 16)), ("input_grad", (2, 64, 64))):
-        tested = tester.Tester(
-            configure(flags(birds, save_root, "--score_map_process", process)), "maps"
-        )
-        maps = get_scoremaps(tested, images, labels, "CUB")
+        given = flags(birds, save_root, "--score_map_process", process)
+        settings = parse(given, script="eval_wsol")
+        tested = build_tester(settings, "maps")
+        released = SimpleNamespace(model=tested.model, args=settings.args)
+        maps = get_scoremaps(released, images, labels, "CUB")
         assert maps.shape == shape and maps.dtype == np.float32
         assert np.allclose(maps, tested.mapper(images, labels).numpy(), atol=1e-6)
 

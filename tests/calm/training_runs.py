@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 
 from calm import main as entry
+from calm.build import with_data
+from calm.data import DataSet
+from calm.options import Settings, parse
 from tests.calm.conftest import TRAIN
 
 
@@ -16,3 +19,8 @@ def train(birds: Path, folder: Path, *flags: str) -> dict:
 
 def state(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+
+
+def prepared(argv: list[str]) -> tuple[Settings, DataSet]:
+    """The settings of a command line of main.py, and the data set with its metadata."""
+    return with_data(parse(argv))

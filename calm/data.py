@@ -1,0 +1,282 @@
+"""Which pictures and labels: the data sets' folders and lists, and their images as tensors."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from calm.data_cub_trait import CUBTrait, has_segmentations  # noqa: F401
+from calm.data_folders import DataSet, find_metadata, set_data_path  # noqa: F401
+from calm.data_lists import (  # noqa: F401
+    SPLITS,
+    Attributes,
+    check_name,
+    configure_metadata,
+    get_bounding_boxes,
+    get_class_labels,
+    get_image_ids,
+    get_image_sizes,
+    get_mask_paths,
+    line_of,
+)
+from calm.data_superclass import read_superclass  # noqa: F401
+from common.aliases import one_module
+from common.cli import UserError
+from common.images import CorruptImage, check_images, left_out, read_image
+from common.loading import Batch, eval_loader, train_loader
+
+one_module(__name__, "calm.data")
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def make_transforms(
+    resize_size: int, crop_size: int
+) -> dict[str, tuple[v2.Transform, v2.Transform]]:
+    """Per split the fixed part (a resize, which may be cached) and the rest (crop, flip,
+    normalisation).
+    """
+
+    def resized(side: int) -> v2.Transform:
+        return v2.Resize((side, side), v2.InterpolationMode.BILINEAR, antialias=True)
+
+    tail = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    train = v2.Compose([v2.RandomCrop(crop_size), v2.RandomHorizontalFlip(), *tail])
+    evaluation = (resized(crop_size), v2.Compose(tail))
+    return {"train": (resized(resize_size), train), "val": evaluation, "test": evaluation}
+
+
+class ImageLabelDataset(Dataset):
+    """(image, label, image_id) of a split; images as RGB.
+
+    `transform`: one callable, or a pair (fixed, rest); `superclass_labels`: label -> coarser label.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        metadata_root: str | Path,
+        transform: Callable | tuple[Callable, Callable] | None,
+        proxy: bool = False,
+        superclass_labels: Mapping[int, int] | None = None,
+        *,
+        image_ids: Iterable[str] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.data_root = Path(data_root)
+        self.folder = Path(metadata_root)
+        self.split = self.folder.name
+        self.metadata = configure_metadata(metadata_root)
+        self.fixed: Callable | None = None
+        self.rest: Callable | None
+        if isinstance(transform, tuple):
+            self.fixed, self.rest = transform
+        else:
+            self.rest = transform
+        if image_ids is None:
+            image_ids = get_image_ids(self.metadata, proxy)
+        self.image_ids = [check_name(image_id, f"the {self.split} list") for image_id in image_ids]
+        self.image_labels = get_class_labels(self.metadata)
+        self._check_labels(proxy, num_classes)
+        if superclass_labels is not None:
+            for image_id, label in self.image_labels.items():
+                self.image_labels[image_id] = superclass_labels[label]
+        self.unreadable = 0  # images that were left out
+        self._cache: torch.Tensor | None = None
+        self._is_cached = torch.zeros(0, dtype=torch.bool)
+
+    def _check_labels(self, proxy: bool, num_classes: int | None) -> None:
+        """UserError names the line of an image without a label, or with one that is no class."""
+        listing = self.metadata["image_ids_proxy" if proxy else "image_ids"]
+        path = self.metadata["class_labels"]
+        known = "0, 1, ..." if num_classes is None else f"0..{num_classes - 1}"
+        for image_id in self.image_ids:
+            label = self.image_labels.get(image_id)
+            if label is None:
+                raise UserError(f"{line_of(listing, image_id)} has no label in {path}")
+            if label < 0 or (num_classes is not None and label >= num_classes):
+                problem = f"label {label} is outside {known}"
+                raise UserError(f"{line_of(path, image_id)}: {problem}")
+
+    def cache_images(self, side: int) -> None:
+        """Keep every image after the fixed resize in memory that loader workers share: n side side
+        3 bytes.
+        """
+        n = len(self)
+        self._cache = torch.zeros(n, side, side, 3, dtype=torch.uint8).share_memory_()
+        self._is_cached = torch.zeros(n, dtype=torch.bool).share_memory_()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the images, in order."""
+        return [self.data_root / image_id for image_id in self.image_ids]
+
+    def check(self, skip_corrupt: bool = False) -> np.ndarray:
+        """The positions of unreadable images, found by a look at every file; an error without
+        `skip_corrupt`.
+
+        An image that is not there is an error in any case.
+        """
+        return check_images(self.paths, what=f"the {self.split} list", skip_corrupt=skip_corrupt)
+
+    def leave_out(self, positions: np.ndarray) -> None:
+        """Take images off the list, for good; `unreadable` counts them."""
+        kept = np.delete(np.arange(len(self)), positions)
+        self.image_ids = [self.image_ids[k] for k in kept]
+        self.unreadable += len(positions)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, int, str]:
+        image_id = self.image_ids[index]
+        image = self._load(index)
+        if self.rest is not None:
+            image = self.rest(image)
+        return image, self.image_labels[image_id], image_id
+
+    def _load(self, index: int) -> Image.Image:
+        if self._cache is not None and self._is_cached[index]:
+            return Image.fromarray(self._cache[index].numpy())
+        try:
+            image = read_image(self.data_root / self.image_ids[index], upright=False)
+        except CorruptImage as error:
+            raise CorruptImage(f"{error}; it is image {index} of {self.split}") from error
+        except UserError as error:
+            raise UserError(f"{error}; it is image {index} of {self.split}") from error
+        if self.fixed is not None:
+            image = self.fixed(image)
+        if self._cache is not None:
+            self._cache[index] = torch.from_numpy(np.array(image))
+            self._is_cached[index] = True
+        return image
+
+
+def get_data_loader(
+    data_roots: Mapping[str, str | Path],
+    metadata_root: str | Path,
+    batch_size: int,
+    workers: int,
+    resize_size: int,
+    crop_size: int,
+    proxy_training_set: bool = False,
+    *,
+    accelerator: Accelerator | None = None,
+    seed: int = 0,
+    num_classes: int | None = None,
+    skip_corrupt: bool = False,
+    cache_images: bool = False,
+    splits: Iterable[str] = SPLITS,
+    test_ids: Iterable[str] | None = None,
+) -> dict[str, DataLoader]:
+    """A loader of `Batch((images, labels, image_ids), index, skipped)` per split.
+
+    Training images that are also in the val list (held out where there is no other val set) are
+    left out of training. `test_ids` restricts the test split. train: shuffled by (seed, epoch);
+    val, test: in order. Every file is looked at before anything else happens: a missing one is a
+    UserError, an unreadable one a CorruptImage, or with `skip_corrupt` left out of val and test, by
+    name.
+    """
+    accelerator = accelerator or Accelerator()
+    transforms = make_transforms(resize_size, crop_size)
+    root = Path(metadata_root)
+    how = {"accelerator": accelerator, "workers": workers, "skip_corrupt": skip_corrupt}
+
+    loaders = {}
+    for split in splits:
+        is_train = split == "train"
+        is_proxy = proxy_training_set and is_train
+        ids: Iterable[str] | None = None
+        if is_train:
+            ids = training_ids(root, is_proxy)
+        elif split == "test":
+            ids = test_ids
+
+        data = ImageLabelDataset(
+            data_roots[split],
+            root / split,
+            transforms[split],
+            is_proxy,
+            image_ids=ids,
+            num_classes=num_classes,
+        )
+        _leave_out_unreadable(data, skip_corrupt, accelerator)
+        if cache_images:
+            data.cache_images(resize_size if is_train else crop_size)
+        if is_train:
+            loaders[split] = train_loader(data, batch_size, seed=seed, **how)
+        else:
+            loaders[split] = eval_loader(data, batch_size, **how)
+    return loaders
+
+
+def training_ids(metadata_root: Path, proxy: bool = False) -> list[str]:
+    """The ids of the training list that are not in the val list; UserError where none is left."""
+    held = set()
+    val = configure_metadata(metadata_root / "val")
+    if Path(val.image_ids).is_file():
+        held = set(get_image_ids(val))
+
+    folder = metadata_root / "train"
+    listed = get_image_ids(configure_metadata(folder), proxy)
+    ids = [image_id for image_id in listed if image_id not in held]
+    if listed and not ids:
+        problem = "all training images are in the val list too: none is left"
+        raise UserError(f"{folder}: {problem}")
+    return ids
+
+
+def _leave_out_unreadable(
+    data: "ImageLabelDataset", skip_corrupt: bool, accelerator: Accelerator
+) -> None:
+    """Take the unreadable images off the list of val or test; in training the loader skips them,
+    and counts.
+    """
+    split = data.split
+    if not len(data):
+        problem = f"the {split} list is empty; nothing can be done with it"
+        raise UserError(f"{data.folder}: {problem}")
+    unreadable = data.check(skip_corrupt)
+    if len(unreadable) == len(data):
+        raise UserError(f"{data.folder}: no image of the {split} list can be read")
+    if split != "train" and len(unreadable):
+        accelerator.print(left_out(data.image_ids, unreadable, split))
+        data.leave_out(unreadable)
+
+
+def data_of(loader: DataLoader) -> ImageLabelDataset:
+    """The images of a loader of `get_data_loader`."""
+    return loader.dataset.dataset  # type: ignore[attr-defined]  # of common.loading.Seeded
+
+
+class ReadableBatches:
+    """The batches of an evaluation loader in which something could be read; counts the images that
+    could not.
+
+    A look at the ends of a file does not see damage in its middle: such images come up here, with
+    `skip_corrupt`.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.skipped += batch.skipped
+            if batch.data is not None:
+                yield batch
+
+    def total(self, accelerator: Accelerator) -> int:
+        """How many images of the split are missing in what was measured, over all processes."""
+        skipped = torch.tensor(self.skipped, device=accelerator.device)
+        if accelerator.num_processes > 1:
+            skipped = accelerator.reduce(skipped, "sum")
+        return int(skipped) + data_of(self.loader).unreadable
