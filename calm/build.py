@@ -359,8 +359,8 @@ def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.S
     """SGD with Nesterov momentum; group 0 at lr, group 1 at lr x lr_classifier_ratio."""
     named = dict(model.named_parameters())
     low = low_rate_names(args, named)
-    slow = []
-    fast = []
+    slow: list[nn.Parameter] = []
+    fast: list[nn.Parameter] = []
     for name, parameter in named.items():
         of_rate = slow if name in low else fast
         of_rate.append(parameter)

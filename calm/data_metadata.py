@@ -336,7 +336,9 @@ def _mask_lines(image_id: str, file: Path) -> list[str]:
     """
     folder = image_id.rpartition("/")[0]
     ignore = file.with_name(f"{file.stem}_ignore.png")
-    ignore_path = f"{folder}/{ignore.name}" if ignore.is_file() else ""
+    ignore_path = ""
+    if ignore.is_file():
+        ignore_path = f"{folder}/{ignore.name}"
     lines = []
     for mask in sorted(file.parent.glob(f"{glob.escape(file.stem)}_m*.png")):
         lines.append(f"{image_id},{folder}/{mask.name},{ignore_path}")

@@ -52,9 +52,8 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if tester.run.is_main:
         figure = tester.run.figure("cue_pairs")
         draw_pairs(figure, cues, tester.data, tester.device, f"{tester.method}, {tester.process}")
-    protocols = (settings.args.cue_protocol,)
-    if protocols == ("both",):
-        protocols = PROTOCOLS
+    wanted = settings.args.cue_protocol
+    protocols = PROTOCOLS if wanted == "both" else (wanted,)
     write_cues(tester, cues, protocols, foreground, settings.is_sample)
 
 

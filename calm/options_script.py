@@ -41,7 +41,7 @@ class Script:
         """Those that were parsed already, else those of a command line."""
         return parsed or parse(argv, script=self.name)
 
-    def run(self, main: Callable[..., object]) -> None:
+    def run(self, main: Callable[..., int | None]) -> None:
         """Run `main`, where the file is the program; a user's mistake ends in one line."""
         if self.is_program:
             run_main(partial(main, settings=self._parsed))

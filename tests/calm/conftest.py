@@ -13,14 +13,36 @@ torch.set_num_threads(
     1
 )  # small tensors: on busy cores several threads make the tests four times slower
 
-TRAIN = ["--cpu", "--epochs", "2", "--batch_size", "16", "--lr", "0.05", "--attribution_method=CALM_EM",
-         "--crop_size", "64", "--resize_size", "68"]  # fmt: skip
+TRAIN = [
+    "--cpu",
+    "--epochs",
+    "2",
+    "--batch_size",
+    "16",
+    "--lr",
+    "0.05",
+    "--attribution_method=CALM_EM",
+    "--crop_size",
+    "64",
+    "--resize_size",
+    "68",
+]
 JOINT = ["--score_map_process=jointll", "--norm_type=clipping"]
 
 
 def flags(birds: Path, save_root: Path, *more: str) -> list[str]:
-    return ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--experiment_name=em",
-            "--attribution_method=CALM_EM", "--crop_size", "64", *more]  # fmt: skip
+    return [
+        "--cpu",
+        "--data_root",
+        str(birds),
+        "--save_root",
+        str(save_root),
+        "--experiment_name=em",
+        "--attribution_method=CALM_EM",
+        "--crop_size",
+        "64",
+        *more,
+    ]
 
 
 def newest(save_root: Path, name: str) -> Path:

@@ -1,4 +1,6 @@
-"""What makes a number comparable comes from the checkpoint, unless its flag is given, and is printed."""
+"""What makes a number comparable comes from the checkpoint, unless its flag is given, and is
+printed.
+"""
 
 import json
 from collections.abc import Callable
@@ -12,7 +14,10 @@ from calm import main as training
 from common.cli import UserError
 from tests.calm.training_runs import train
 
-AS_TRAINED = "evaluated as CALM-ML on small, relu prior, 6 classes, 48 x 48 pixels, bilinear, ImageNet's mean"
+AS_TRAINED = (
+    "evaluated as CALM-ML on small, relu prior, 6 classes, 48 x 48 pixels, bilinear, "
+    "ImageNet's mean"
+)
 OTHER = [
     "--attribution_method=CALM_ML",
     "--crop_size=48",
@@ -85,8 +90,18 @@ def test_an_evaluation_is_of_the_network_as_it_was_trained(
 
 
 def test_training_and_checking_agree(run: Path, birds: Path, tmp_path: Path) -> None:
-    training.main(["--cpu", "--data_root", str(birds), "--load_checkpoint", str(run), "--is_train=False",
-                   "--output_dir", str(tmp_path / "r")])  # fmt: skip
+    training.main(
+        [
+            "--cpu",
+            "--data_root",
+            str(birds),
+            "--load_checkpoint",
+            str(run),
+            "--is_train=False",
+            "--output_dir",
+            str(tmp_path / "r"),
+        ]
+    )
     assert numbers(tmp_path / "r")["test_accuracy"] == numbers(run)["test_accuracy"]
     assert numbers(tmp_path / "r")["test_nll"] == pytest.approx(numbers(run)["test_nll"], rel=1e-6)
 
@@ -94,18 +109,42 @@ def test_training_and_checking_agree(run: Path, birds: Path, tmp_path: Path) -> 
 def test_another_method_is_evaluated_only_when_it_is_asked_for(
     run: Path, birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    eval_wsol.main(["--cpu", "--data_root", str(birds), "--load_checkpoint", str(run), "--attribution_method=CAM",
-                    "--cam_curve_interval=0.1", "--output_dir", str(tmp_path / "r")])  # fmt: skip
+    eval_wsol.main(
+        [
+            "--cpu",
+            "--data_root",
+            str(birds),
+            "--load_checkpoint",
+            str(run),
+            "--attribution_method=CAM",
+            "--cam_curve_interval=0.1",
+            "--output_dir",
+            str(tmp_path / "r"),
+        ]
+    )
     assert "attribution_method CAM (trained: CALM-ML)" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_the_gallery_draws_at_the_size_of_the_runs(
-    run: Path, birds: Path, save_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    birds: Path,
+    save_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
-    given = ["--cpu", "--data_root", str(birds), "--images", "1", "--smooth_grad_nr_iter", "2",
-             "--integrated_grad_nr_iter", "2"]  # fmt: skip
+) -> None:
+    given = [
+        "--cpu",
+        "--data_root",
+        str(birds),
+        "--images",
+        "1",
+        "--smooth_grad_nr_iter",
+        "2",
+        "--integrated_grad_nr_iter",
+        "2",
+    ]
     gallery.main([*given, "--runs", str(run), "--output_dir", str(tmp_path / "g")])
     assert "48 x 48 pixels" in capsys.readouterr().out
     both = [*given, "--runs", str(run), str(save_root / "em")]

@@ -1,4 +1,6 @@
-"""compare_methods.py: the runs it makes are those of the scripts one by one; it goes on where it was stopped."""
+"""compare_methods.py: the runs it makes are those of the scripts one by one; it goes on where it
+was stopped.
+"""
 
 import csv
 import json
@@ -17,8 +19,19 @@ SMALL = [flag for flag in TRAIN if not flag.startswith("--attribution")]
 def test_it_equals_the_scripts_and_goes_on(
     birds: Path, save_root: Path, tmp_path: Path, capsys
 ) -> None:
-    given = [*SMALL, "--data_root", str(birds), "--output_dir", str(tmp_path / "c"), "--methods", "CAM,CALM_EM",
-             "--cam_curve_interval", "0.05", "--auc_steps", "2"]  # fmt: skip
+    given = [
+        *SMALL,
+        "--data_root",
+        str(birds),
+        "--output_dir",
+        str(tmp_path / "c"),
+        "--methods",
+        "CAM,CALM_EM",
+        "--cam_curve_interval",
+        "0.05",
+        "--auc_steps",
+        "2",
+    ]
     compare_methods.main([*given, "--seeds", "0"])
     rows = list(csv.DictReader((tmp_path / "c/results.csv").open()))
     assert [(r["method"], r["seed"]) for r in rows] == [("CAM", "0"), ("CALM-EM", "0")]

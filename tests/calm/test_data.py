@@ -1,4 +1,6 @@
-"""Metadata lists, images and the sample (data_loaders.py, prepare_metadata.py, common/samples/cub.py)."""
+"""Metadata lists, images and the sample (data_loaders.py, prepare_metadata.py,
+common/samples/cub.py).
+"""
 
 import shutil
 from pathlib import Path
@@ -77,7 +79,10 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
     for wnid in ("n02", "n01"):
         picture(root / "train" / wnid / f"{wnid}_1.JPEG")
     picture(root / "val/ILSVRC2012_val_00000001.JPEG")
-    xml = "<annotation><object><name>n02</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
+    xml = (
+        "<annotation><object><name>n02</name>"
+        "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
+    )
     written = xml.replace("<xmax>5<", "<xmax>0.5e+01<")
     (root / "val/ILSVRC2012_val_00000001.xml").write_text(written + "</object></annotation>")
     for folder in ("0", "10", "2"):
@@ -93,7 +98,8 @@ def test_the_official_ilsvrc_and_openimages_folders(tmp_path: Path) -> None:
         "val2/2/x.jpeg,2",
         "val2/10/x.jpeg,10",
     ]
-    # ImageNetV2 beside ILSVRC, with val2/ in it or without: the loader finds every id; without it val is held out
+    # ImageNetV2 beside ILSVRC, with val2/ in it or without: the loader finds every id; without it
+    # val is held out
     for old, new in (
         (root / "val2", tmp_path / "ImageNetV2/val2"),
         (tmp_path / "ImageNetV2/val2", tmp_path / "other"),

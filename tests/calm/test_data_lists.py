@@ -1,4 +1,4 @@
-"""Metadata lists and official lists: what they hold, and errors that name file, line and content."""
+"""Metadata lists and official lists: what they hold; errors name file, line and content."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Label groups: by the last word of a name, by WordNet's nearest shared ancestor; what is written can be used."""
+"""Label groups: by the last word of a name, by WordNet's nearest shared ancestor; what is written
+can be used.
+"""
 
 import json
 from pathlib import Path
@@ -23,8 +25,16 @@ def test_last_word() -> None:
 
 def test_nearest_shared_ancestor() -> None:
     """dog and wolf share canine; cat joins them only as a carnivore; the rock shares nothing."""
-    is_a = [("canine", "dog"), ("canine", "wolf"), ("pet", "dog"), ("feline", "cat"), ("carnivore", "canine"),
-            ("carnivore", "feline"), ("carnivore", "carnivore"), ("pet", "cat")]  # fmt: skip
+    is_a = [
+        ("canine", "dog"),
+        ("canine", "wolf"),
+        ("pet", "dog"),
+        ("feline", "cat"),
+        ("carnivore", "canine"),
+        ("carnivore", "feline"),
+        ("carnivore", "carnivore"),
+        ("pet", "cat"),
+    ]
     groups = group_by_ancestor({0: "dog", 1: "wolf", 2: "cat", 3: "rock"}, is_a)
     assert groups == {
         0: [0, 1],
@@ -43,8 +53,18 @@ def test_names_and_command(birds: Path, save_root: Path, tmp_path: Path, capsys)
     superclass.main([str(classes), str(out)])
     assert "6 labels in 1 groups" in capsys.readouterr().out  # all are Digitbirds
     assert json.loads(out.read_text())["5"] == list(range(6))
-    eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", "jointll-superclass", "--erase_k", "0.1",
-                                  "--superclass_file", str(out)))  # fmt: skip
+    eval_pixel_perturb.main(
+        flags(
+            birds,
+            save_root,
+            "--score_map_process",
+            "jointll-superclass",
+            "--erase_k",
+            "0.1",
+            "--superclass_file",
+            str(out),
+        )
+    )
     assert (newest(save_root, "eval_pixel_perturb_jointll-superclass") / "summary.json").is_file()
 
 

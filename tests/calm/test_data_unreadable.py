@@ -1,4 +1,6 @@
-"""What is wrong with a data set comes up before the first step; what an evaluation stops at costs none."""
+"""What is wrong with a data set comes up before the first step; what an evaluation stops at costs
+none.
+"""
 
 import json
 import shutil
@@ -88,8 +90,12 @@ def test_damage_in_the_middle_of_a_test_image_is_counted_too(
     """A look at the ends of the file does not see it; the decoder does."""
     damaged = listed(own_birds, "test")[3]
     ends_well = Image.new("RGB", (40, 40)).tobytes()
-    damaged.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header(40, 40)) + png_chunk(b"IDAT", ends_well)
-                        + png_chunk(b"IEND", b""))  # fmt: skip
+    damaged.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header(40, 40))
+        + png_chunk(b"IDAT", ends_well)
+        + png_chunk(b"IEND", b"")
+    )
     summary = train(own_birds, tmp_path / "r", "--skip_corrupt")
     assert summary["eval_skipped"] == 1
 

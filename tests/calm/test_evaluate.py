@@ -1,7 +1,9 @@
-"""Each number of the README, from the files to the figure, against a plain loop that is written from its definition.
+"""Each number of the README, from the files to the figure, against a plain loop that follows
+its definition.
 
-The parts have recorded numbers (test_golden_*); here is what the scripts make of them. Nothing below calls the
-functions that it checks: the network is evaluated from the entries of the checkpoint, an image at a time.
+The parts have recorded numbers (test_golden_*); here is what the scripts make of them. Nothing
+below calls the functions that it checks: the network is evaluated from the entries of the
+checkpoint, an image at a time.
 """
 
 import json
@@ -26,7 +28,9 @@ GROUPS = {"0": [0, 3], "1": [1], "2": [2, 0, 4], "3": [3, 5], "4": [4, 1], "5": 
 
 
 class Plain:
-    """A trained network of the sample, its test images, and the probabilities of the model by their formulas."""
+    """A trained network of the sample, its test images, and the probabilities of the model by their
+    formulas.
+    """
 
     def __init__(self, birds: Path, checkpoint: Path) -> None:
         saved = torch.load(checkpoint, weights_only=True)
@@ -52,7 +56,9 @@ class Plain:
         self.lists = test
 
     def pixels(self, image_id: str) -> np.ndarray:
-        """(3,64,64): resized without keeping the aspect, scaled to [0,1], normalised by ImageNet's mean colour."""
+        """(3,64,64): resized without keeping the aspect, scaled to [0,1], normalised by ImageNet's
+        mean colour.
+        """
         with Image.open(self.root / "images" / image_id) as image:
             small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         scaled = (np.asarray(small, np.float32) / 255 - MEAN) / STD
@@ -79,7 +85,9 @@ class Plain:
         return s * g
 
     def map_of(self, pixels: np.ndarray, label: int, process: str) -> np.ndarray:
-        """(16,16): the joint of the label, or the sum over its group, or the sum of min-max scaled scores."""
+        """(16,16): the joint of the label, or the sum over its group, or the sum of min-max scaled
+        scores.
+        """
         members = GROUPS[str(label)]
         if process == "jointll":
             return self.joint(pixels)[label]
@@ -103,7 +111,9 @@ def summary(folder: Path) -> dict:
 
 
 def average_precision(true: np.ndarray, false: np.ndarray) -> float:
-    """100 sum_i precision_i (recall_i - recall_{i-1}) from the highest bin on, without the first point."""
+    """100 sum_i precision_i (recall_i - recall_{i-1}) from the highest bin on, without the first
+    point.
+    """
     tp, fp = np.cumsum(true[::-1]).astype(float), np.cumsum(false[::-1]).astype(float)
     area = 0.0
     for i in range(1, len(tp)):
@@ -186,7 +196,9 @@ def test_remove_and_classify(
 def boxes_of(
     score_map: np.ndarray, threshold: float, every_contour: bool
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes around what lies above the threshold: of all contours (V2), or of the one of largest area (V1)."""
+    """Boxes around what lies above the threshold: of all contours (V2), or of the one of largest
+    area (V1).
+    """
     quantised = (score_map * 255).astype(np.uint8)
     binary = (quantised > int(threshold * quantised.max())).astype(np.uint8)
     contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
@@ -325,10 +337,26 @@ def test_pixel_precision_on_openimages(tmp_path: Path) -> None:
     net = network.small(num_classes=2, attribution_method="CAM").eval()
     saved = {"architecture": "small", "attribution_method": "CAM", "state_dict": net.state_dict()}
     torch.save(saved, tmp_path / "cam.pth.tar")
-    eval_wsol.main(["--cpu", "--workers", "0", "--dataset=OpenImages", "--data_root", str(tmp_path / "d"),
-                    "--metadata_root", str(tmp_path / "lists"), "--load_checkpoint", str(tmp_path / "cam.pth.tar"),
-                    "--architecture=small", "--num_classes=2", "--crop_size=64", "--cam_curve_interval=0.01",
-                    "--output_dir", str(tmp_path / "r")])  # fmt: skip
+    eval_wsol.main(
+        [
+            "--cpu",
+            "--workers",
+            "0",
+            "--dataset=OpenImages",
+            "--data_root",
+            str(tmp_path / "d"),
+            "--metadata_root",
+            str(tmp_path / "lists"),
+            "--load_checkpoint",
+            str(tmp_path / "cam.pth.tar"),
+            "--architecture=small",
+            "--num_classes=2",
+            "--crop_size=64",
+            "--cam_curve_interval=0.01",
+            "--output_dir",
+            str(tmp_path / "r"),
+        ]
+    )
 
     true, false = 0, 0
     for label, code in enumerate(("m_01", "m_02")):
@@ -457,7 +485,9 @@ def test_cue_localisation(
 
 
 def test_deletion_and_insertion(birds: Path, save_root: Path, tmp_path: Path, plain: Plain) -> None:
-    """Area by trapezoids under p(label) while the first pixels become 0, or appear on the blurred image."""
+    """Area by trapezoids under p(label) while the first pixels become 0, or appear on the blurred
+    image.
+    """
     given = flags(
         birds, save_root, "--score_map_process=jointll", "--erase_k", "0.1", "--auc_steps", "7"
     )

@@ -23,7 +23,9 @@ from tests.calm.conftest import JOINT, flags, newest
 
 
 def plain_loop(tested: evaluate.Tester, trait: CUBTrait, args: object) -> dict[str, list[float]]:
-    """The released procedure: per pair, image and class one forward, one numpy histogram, never reset; and fresh."""
+    """The released procedure: per pair, image and class one forward, one numpy histogram, never
+    reset; and fresh.
+    """
     data, thresholds = (
         tested.loader.dataset.dataset,
         get_threshold_list(args.cam_curve_interval, args.threshold_type),
@@ -92,7 +94,8 @@ def test_cue_localisation_equals_the_plain_loop(
         ("released/dropped", "released"),
         ("per_pair/kept", "kept"),
     ):
-        # the batched forward differs from the single one in the last bits, which moves few pixels to the next bin
+        # the batched forward differs from the single one in the last bits, which moves few pixels
+        # to the next bin
         assert [float(row[column] or -1) for row in rows] == pytest.approx(
             [v or -1 for v in expected[name]], rel=2e-3
         )
@@ -145,8 +148,21 @@ def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> Non
 
 
 def test_foreground_pairs_and_gradients(birds: Path, save_root: Path, capsys) -> None:
-    eval_cue_location.main(flags(birds, save_root, *JOINT, "--foreground", "box", "--max_pairs", "1", "--cue_protocol",
-                                 "released", "--attribute_rule", "name"))  # fmt: skip
+    eval_cue_location.main(
+        flags(
+            birds,
+            save_root,
+            *JOINT,
+            "--foreground",
+            "box",
+            "--max_pairs",
+            "1",
+            "--cue_protocol",
+            "released",
+            "--attribute_rule",
+            "name",
+        )
+    )
     out = capsys.readouterr().out
     assert (
         "foreground: box; 3 pairs (1 with 1, 1 with 2, 1 with 3 parts)" in out

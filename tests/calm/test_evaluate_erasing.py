@@ -108,7 +108,7 @@ def test_baselines_keep_the_type(kind: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_smoothed_and_resized_in_float32(dtype: torch.dtype) -> None:
-    """Not only because float16 convolutions do not return on some processors: its sums lose digits."""
+    """Its sums lose digits; besides, float16 convolutions do not return on some processors."""
     maps = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
     for form in (
         lambda m: evaluate_maps.smoothing(m, 5),
@@ -180,10 +180,35 @@ def test_pixel_perturb_writes_the_released_file_and_r_k(
         else "no survivor" in out
     )
     assert (folder / "figures" / "remove_and_classify.png").is_file()
-    eval_remove_classify.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "--tie_break", "random", "--baseline",
-                                    "mean", "--batch_size", "7"))  # fmt: skip
-    eval_pixel_perturb.main(flags(birds, save_root, *JOINT, "--erase_k", "0.1", "0.9", "--erase_repeats", "2",
-                                  "--batch_size", "5"))  # fmt: skip
+    eval_remove_classify.main(
+        flags(
+            birds,
+            save_root,
+            *JOINT,
+            "--erase_k",
+            "0.1",
+            "--tie_break",
+            "random",
+            "--baseline",
+            "mean",
+            "--batch_size",
+            "7",
+        )
+    )
+    eval_pixel_perturb.main(
+        flags(
+            birds,
+            save_root,
+            *JOINT,
+            "--erase_k",
+            "0.1",
+            "0.9",
+            "--erase_repeats",
+            "2",
+            "--batch_size",
+            "5",
+        )
+    )
     again = (
         save_root / "em" / "eval_pixel_perturb_jointll_CALM-EM-2"
     )  # a second start gets a folder of its own
@@ -192,13 +217,37 @@ def test_pixel_perturb_writes_the_released_file_and_r_k(
 
 def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text(json.dumps({str(c): [c, (c + 1) % 6] for c in range(6)}))
-    eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", "jointll-superclass", "--superclass_file",
-                                  str(tmp_path / "groups.json"), "--erase_k", "0.1"))  # fmt: skip
+    eval_pixel_perturb.main(
+        flags(
+            birds,
+            save_root,
+            "--score_map_process",
+            "jointll-superclass",
+            "--superclass_file",
+            str(tmp_path / "groups.json"),
+            "--erase_k",
+            "0.1",
+        )
+    )
     for process in ("input_grad", "smooth_grad", "integrated_grad"):
         variant = ["--ig_variant", "standard"] if process == "integrated_grad" else []
-        eval_pixel_perturb.main(flags(birds, save_root, "--score_map_process", process, "--erase_k", "0.1",
-                                      "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
-                                      "--smoothing_ksize", "3", *variant))  # fmt: skip
+        eval_pixel_perturb.main(
+            flags(
+                birds,
+                save_root,
+                "--score_map_process",
+                process,
+                "--erase_k",
+                "0.1",
+                "--smooth_grad_nr_iter",
+                "2",
+                "--integrated_grad_nr_iter",
+                "2",
+                "--smoothing_ksize",
+                "3",
+                *variant,
+            )
+        )
         assert (
             newest(save_root, f"eval_pixel_perturb_{process}") / f"measure_{process}_EM.pickle"
         ).is_file()
@@ -235,7 +284,8 @@ def test_further_baselines() -> None:
     ).eval()
     model.requires_grad_(False)
     x, y = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
-    # on a CAM head Grad-CAM is the positive part of the class map without its bias, over the number of positions
+    # on a CAM head Grad-CAM is the positive part of the class map without its bias, over the number
+    # of positions
     cam = network.small(num_classes=3, attribution_method="CAM").eval().requires_grad_(False)
     expected = (cam(x, y, return_cam="vanilla") - cam.conv_last.bias[y][:, None, None]).relu() / 64
     assert torch.allclose(score_map_method.grad_cam(cam, x, y), expected, atol=1e-6)

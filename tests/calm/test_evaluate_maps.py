@@ -1,4 +1,4 @@
-"""What is said of an image does not depend on the images beside it: maps, baselines, masks, scores."""
+"""Maps, baselines, masks, scores: what is said of an image does not depend on those beside it."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,9 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def same_draws_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The t-th noise of the released sums is the same for every image of a batch, whatever its size."""
+    """The t-th noise of the released sums is the same for every image of a batch, whatever its
+    size.
+    """
     real = torch.randn_like
 
     def randn_like(x: torch.Tensor, **how: object) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""Localisation, explain, gallery; what all evaluation scripts share: checkpoints, two processes, parallel starts."""
+"""Localisation, explain, gallery; what all evaluation scripts share: checkpoints, two processes,
+parallel starts.
+"""
 
 import json
 import multiprocessing
@@ -77,8 +79,19 @@ def test_wsol(birds: Path, save_root: Path) -> None:
         np.mean([first[f"MaxBoxAccV2/{t}"] for t in (30, 50, 70)])
     )
     assert first["top1/30"] <= first["MaxBoxAccV2/30"] and 0 < first["PxAP"] < 100
-    eval_wsol.main(flags(birds, save_root, *JOINT, "--cam_curve_interval", "0.05", "--multi_contour_eval=False",
-                         "--iou_thresholds", "50", "--save_maps"))  # fmt: skip
+    eval_wsol.main(
+        flags(
+            birds,
+            save_root,
+            *JOINT,
+            "--cam_curve_interval",
+            "0.05",
+            "--multi_contour_eval=False",
+            "--iou_thresholds",
+            "50",
+            "--save_maps",
+        )
+    )
     kept = list((newest(save_root, "eval_wsol") / "scoremaps").glob("*/*.npy"))
     assert (
         len(kept) == 18
@@ -99,8 +112,17 @@ def test_maps_are_kept_below_the_run(birds: Path, save_root: Path, tmp_path: Pat
     with pytest.raises(
         UserError, match=r"image_ids.txt: line 1: the name '../../../../outside/.*' may lead out"
     ):
-        eval_wsol.main(flags(birds, save_root, "--metadata_root", str(tmp_path / "lists"), "--save_maps",
-                             "--output_dir", str(tmp_path / "r")))  # fmt: skip
+        eval_wsol.main(
+            flags(
+                birds,
+                save_root,
+                "--metadata_root",
+                str(tmp_path / "lists"),
+                "--save_maps",
+                "--output_dir",
+                str(tmp_path / "r"),
+            )
+        )
     assert not list(tmp_path.rglob("*.npy"))
 
 
@@ -249,8 +271,13 @@ def test_two_processes_evaluate_each_image_once_and_equal_one(
         ("eval_cue_location", eval_cue_location),
     ):
         module.main([*given, "--output_dir", str(tmp_path / f"{script}_one")])
-        command = [*TORCHRUN, module.__file__, *given,
-                   "--output_dir", str(tmp_path / f"{script}_two")]  # fmt: skip
+        command = [
+            *TORCHRUN,
+            module.__file__,
+            *given,
+            "--output_dir",
+            str(tmp_path / f"{script}_two"),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         one, two = (
@@ -284,9 +311,25 @@ def test_gallery(
     birds: Path, save_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = spy_on(figures, monkeypatch)
-    gallery.main(["--runs", "em", "--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--output_dir",
-                  str(tmp_path / "g"), "--smooth_grad_nr_iter", "2", "--integrated_grad_nr_iter", "2",
-                  "--images", "1"])  # fmt: skip
+    gallery.main(
+        [
+            "--runs",
+            "em",
+            "--cpu",
+            "--data_root",
+            str(birds),
+            "--save_root",
+            str(save_root),
+            "--output_dir",
+            str(tmp_path / "g"),
+            "--smooth_grad_nr_iter",
+            "2",
+            "--integrated_grad_nr_iter",
+            "2",
+            "--images",
+            "1",
+        ]
+    )
     assert len(list((tmp_path / "g/figures").glob("parts*.png"))) == 3
     assert (
         len(drawn["differences"]) >= 15

@@ -1,4 +1,6 @@
-"""Cue localisation from maps to mPxAP against numbers of the released code (tests/golden/calm/README.md)."""
+"""Cue localisation from maps to mPxAP against numbers of the released code
+(tests/golden/calm/README.md).
+"""
 
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def test_cue_localisation_from_maps_to_scores(
         assert table[f"{protocol}/dropped"]["mean"] == pytest.approx(np.mean(everything), abs=1e-6)
 
 
-def test_the_signed_difference_is_resized_and_its_absolute_value_comes_after() -> None:
+def test_the_signed_difference_is_resized_before_its_absolute_value() -> None:
     first, second = CUES["sample_pair"]
     maps = torch.from_numpy(CUES["maps"][int(CUES["sample_row"])])
     ours = map_difference(maps[first][None], maps[second][None], (SIDE, SIDE))[0]
@@ -95,7 +97,9 @@ def test_the_difference_needs_maps_that_belong_together() -> None:
 
 
 def test_peak_distance_is_measured_on_the_same_difference(trait: CUBTrait) -> None:
-    """From the maximum of |resize(map_i - map_j)| to the nearest keypoint of a differing part, by a plain loop."""
+    """From the maximum of |resize(map_i - map_j)| to the nearest keypoint of a differing part, by a
+    plain loop.
+    """
     cues = localised(trait, "minmax", "even", 15)
     for number, pair in enumerate(cues.pairs):
         distances = []

@@ -1,4 +1,6 @@
-"""Evaluators, small functions and CUB's parts against numbers of the released code (tests/golden/calm/README.md)."""
+"""Evaluators, small functions and CUB's parts against numbers of the released code
+(tests/golden/calm/README.md).
+"""
 
 from pathlib import Path
 

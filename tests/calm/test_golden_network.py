@@ -1,4 +1,6 @@
-"""UniversalProcess, networks and gradient maps against numbers of the released code (tests/golden/calm/README.md)."""
+"""UniversalProcess, networks and gradient maps against numbers of the released code
+(tests/golden/calm/README.md).
+"""
 
 import json
 

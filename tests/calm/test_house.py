@@ -1,4 +1,4 @@
-"""Each equation of method.py is what the runs compute: counted while the scripts run, by its code."""
+"""Each equation of method.py is what the runs compute: its calls are counted while they run."""
 
 import inspect
 import sys

@@ -26,8 +26,17 @@ SCRIPT = Path(entry.__file__)
 
 def test_a_run_leaves_what_design_lists(save_root: Path) -> None:
     folder = save_root / "em"
-    for name in ("config.json", "metrics.jsonl", "summary.json", "checkpoints/best.pt", "figures/accuracy.png",
-                 "figures/maps.png", "last_checkpoint.pth.tar", "reports/2_test.json", "log.json"):  # fmt: skip
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints/best.pt",
+        "figures/accuracy.png",
+        "figures/maps.png",
+        "last_checkpoint.pth.tar",
+        "reports/2_test.json",
+        "log.json",
+    ):
         assert (folder / name).is_file(), name
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines] == ["train", "val", "train", "val", "test"]
@@ -138,7 +147,9 @@ def test_a_signal_in_evaluation_resumes_exactly(
 
 
 def test_kill_9_and_resume(birds: Path, tmp_path: Path, plain: dict) -> None:
-    """The process dies right after a save in the middle of epoch 2; the same command with --resume goes on."""
+    """The process dies right after a save in the middle of epoch 2; the same command with --resume
+    goes on.
+    """
     flags = [
         *TRAIN,
         "--data_root",
@@ -149,7 +160,8 @@ def test_kill_9_and_resume(birds: Path, tmp_path: Path, plain: dict) -> None:
         "1",
     ]
     code = (
-        "import os, signal, sys; from common.run import Run; from calm import main; save = Run.save\n"
+        "import os, signal, sys; from common.run import Run; from calm import main\n"
+        "save = Run.save\n"
         "def dying(self, path=None):\n save(self, path)\n"
         " if self.progress.step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Run.save = dying; main.main(sys.argv[1:])"
@@ -204,8 +216,20 @@ def test_override_cache_moves_the_old_run_aside(birds: Path, tmp_path: Path) -> 
 def test_start_from_a_checkpoint_and_evaluate_only(
     birds: Path, save_root: Path, tmp_path: Path, capsys
 ) -> None:
-    flags = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--attribution_method=CALM_EM",
-             "--use_load_checkpoint=True", "--load_checkpoint=em/", "--epochs", "2", "--crop_size", "64"]  # fmt: skip
+    flags = [
+        "--cpu",
+        "--data_root",
+        str(birds),
+        "--save_root",
+        str(save_root),
+        "--attribution_method=CALM_EM",
+        "--use_load_checkpoint=True",
+        "--load_checkpoint=em/",
+        "--epochs",
+        "2",
+        "--crop_size",
+        "64",
+    ]
     entry.main([*flags, "--is_train=False"])
     out = capsys.readouterr().out
     accuracy = json.loads((save_root / "em" / "summary.json").read_text())["test_accuracy"]
@@ -221,8 +245,17 @@ def test_start_from_a_checkpoint_and_evaluate_only(
 def test_evaluation_takes_the_experiments_own_checkpoint_or_fails(
     birds: Path, save_root: Path, capsys
 ) -> None:
-    flags = ["--cpu", "--data_root", str(birds), "--save_root", str(save_root), "--attribution_method=CALM_EM",
-             "--crop_size", "64", "--is_train=False"]  # fmt: skip
+    flags = [
+        "--cpu",
+        "--data_root",
+        str(birds),
+        "--save_root",
+        str(save_root),
+        "--attribution_method=CALM_EM",
+        "--crop_size",
+        "64",
+        "--is_train=False",
+    ]
     before = (save_root / "em" / "last_checkpoint.pth.tar").stat().st_mtime_ns
     for named in (["--experiment_name=em"], ["--output_dir", str(save_root / "em")]):
         entry.main([*flags, *named])
@@ -241,8 +274,15 @@ def test_evaluation_takes_the_experiments_own_checkpoint_or_fails(
 
 
 def test_learning_rates_and_groups(birds: Path, save_root: Path) -> None:
-    names = ["conv1.weight", "bn1.weight", "layer3.0.conv1.weight", "layer4.0.conv1.weight", "layer4.0.conv2.weight",
-             "conv_last.weight", "attention.0.bias"]  # fmt: skip
+    names = [
+        "conv1.weight",
+        "bn1.weight",
+        "layer3.0.conv1.weight",
+        "layer4.0.conv1.weight",
+        "layer4.0.conv2.weight",
+        "conv_last.weight",
+        "attention.0.bias",
+    ]
     args = prepared(["--data_root", str(birds), "--architecture", "resnet50"])[0].args
     assert low_rate_names(args, names) == {names[0], names[2], names[3]}
     args.is_different_checkpoint = True
@@ -281,8 +321,11 @@ def test_two_processes_train_and_resume_exactly(birds: Path, tmp_path: Path) -> 
     def launch(folder: str, *flags: str) -> None:
         done = subprocess.run(
             [*command, "--data_root", str(birds), "--output_dir", str(tmp_path / folder), *flags],
-            capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         assert done.returncode == 0, done.stderr[-2000:]
 
     launch("whole")

@@ -39,9 +39,23 @@ def test_dead_attention_warns_once_a_run(
     )  # val, after the first epoch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        eval_pixel_perturb.main(["--cpu", "--data_root", str(birds), "--output_dir", str(tmp_path / "r"),
-                                 "--attribution_method=CALM_EM", "--score_map_process=jointll", "--erase_k", "0.1",
-                                 "--crop_size", "64", "--batch_size", "5"])  # fmt: skip
+        eval_pixel_perturb.main(
+            [
+                "--cpu",
+                "--data_root",
+                str(birds),
+                "--output_dir",
+                str(tmp_path / "r"),
+                "--attribution_method=CALM_EM",
+                "--score_map_process=jointll",
+                "--erase_k",
+                "0.1",
+                "--crop_size",
+                "64",
+                "--batch_size",
+                "5",
+            ]
+        )
     told = [str(w.message) for w in caught if "attention" in str(w.message)]
     assert len(told) == 1 and "the attention of 18 of 18 images" in told[0]
 
@@ -92,8 +106,15 @@ def test_an_empty_list_is_refused_at_the_start(birds: Path, tmp_path: Path, spli
     assert not (tmp_path / "r").exists()
     if split == "test":
         with pytest.raises(UserError, match="lists/test: the test list is empty"):
-            train(birds, tmp_path / "r", "--metadata_root", str(tmp_path / "lists"), "--is_train=False",
-                  "--load_checkpoint", str(stored(tmp_path)))  # fmt: skip
+            train(
+                birds,
+                tmp_path / "r",
+                "--metadata_root",
+                str(tmp_path / "lists"),
+                "--is_train=False",
+                "--load_checkpoint",
+                str(stored(tmp_path)),
+            )
 
 
 def stored(folder: Path) -> Path:

@@ -1,4 +1,6 @@
-"""The identities of the model, the objectives, the prior's switches (method.py, by way of UniversalProcess)."""
+"""The identities of the model, the objectives, the prior's switches (method.py, by way of
+UniversalProcess).
+"""
 
 import warnings
 
@@ -62,7 +64,7 @@ def test_em_and_ml_have_the_same_gradient(gradient: str) -> None:
         assert (em - ml).abs().max() <= 1e-6 * ml.abs().max()
 
 
-def test_the_full_prior_is_the_derivative_and_the_detached_one_only_pushes_up() -> None:
+def test_the_full_prior_is_the_derivative_the_detached_one_only_pushes_up() -> None:
     process, f, features, labels = make("CALM-ML", "full", nn.Softplus)
     assert torch.autograd.gradcheck(lambda a, b: process.loss(a, b, labels)["loss"], (f, features))
     bias_full = grads(*make("CALM-ML", "full", nn.Softplus))[3]
@@ -136,7 +138,7 @@ def test_underflow_keeps_the_loss_finite() -> None:
     assert loss.isfinite().all() and big.grad.isfinite().all()
 
 
-def test_a_class_without_mass_where_its_score_is_high_keeps_value_and_gradient() -> None:
+def test_a_class_without_mass_at_its_high_score_keeps_value_and_gradient() -> None:
     f = torch.tensor([[120.0, -60.0], [0.0, 60.0]]).view(1, 2, 1, 2).requires_grad_()
     attention = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     inputs = UniversalProcess("CALM-ML").input_for_loss(f, f, attention)["inputs"]

@@ -16,8 +16,9 @@ from common.cli import UserError
 from tests.calm.training_runs import prepared
 
 SEED_FLAGS = (
-    "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM --dataset=CUB "
-    "--use_bn=True --large_feature_map=True --use_load_checkpoint=True --load_checkpoint=checkpoint_name/ "
+    "--experiment_name=experiment_name/ --architecture=resnet50 --attribution_method=CALM_EM "
+    "--dataset=CUB --use_bn=True --large_feature_map=True --use_load_checkpoint=True "
+    "--load_checkpoint=checkpoint_name/ "
     "--score_map_process=jointll --norm_type=clipping --threshold_type=log"
 ).split()
 
@@ -31,16 +32,43 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_originals_defaults() -> None:
     args = get_configs([])
     expected = {
-        "seed": None, "experiment_name": "result", "save_root": "save", "override_cache": False, "workers": 4,
-        "batch_size": 64, "epochs": 40, "load_checkpoint": None, "logger_type": "PythonLogger", "dataset_name": "CUB",
-        "data_root": "dataset/", "metadata_root": "metadata/CUB", "mask_root": "dataset/OpenImages",
-        "architecture": "resnet50", "attribution_method": "CAM", "cam_curve_interval": 0.001, "resize_size": 256,
-        "crop_size": 224, "lr": 0.01, "lr_decay_frequency": 30, "lr_classifier_ratio": 10, "momentum": 0.9,
-        "weight_decay": 1e-4, "iou_thresholds": [30, 50, 70], "smoothing_ksize": 1,
-        "score_map_method": "activation_map", "score_map_process": "vanilla", "norm_type": "minmax",
-        "threshold_type": "even", "smooth_grad_nr_iter": 50, "smooth_grad_sigma": 4.0, "integrated_grad_nr_iter": 50,
-        "is_train": True, "pretrained": True, "use_bn": False, "large_feature_map": False,
-    }  # fmt: skip
+        "seed": None,
+        "experiment_name": "result",
+        "save_root": "save",
+        "override_cache": False,
+        "workers": 4,
+        "batch_size": 64,
+        "epochs": 40,
+        "load_checkpoint": None,
+        "logger_type": "PythonLogger",
+        "dataset_name": "CUB",
+        "data_root": "dataset/",
+        "metadata_root": "metadata/CUB",
+        "mask_root": "dataset/OpenImages",
+        "architecture": "resnet50",
+        "attribution_method": "CAM",
+        "cam_curve_interval": 0.001,
+        "resize_size": 256,
+        "crop_size": 224,
+        "lr": 0.01,
+        "lr_decay_frequency": 30,
+        "lr_classifier_ratio": 10,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "iou_thresholds": [30, 50, 70],
+        "smoothing_ksize": 1,
+        "score_map_method": "activation_map",
+        "score_map_process": "vanilla",
+        "norm_type": "minmax",
+        "threshold_type": "even",
+        "smooth_grad_nr_iter": 50,
+        "smooth_grad_sigma": 4.0,
+        "integrated_grad_nr_iter": 50,
+        "is_train": True,
+        "pretrained": True,
+        "use_bn": False,
+        "large_feature_map": False,
+    }
     assert {name: getattr(args, name) for name in expected} == expected
     assert (
         args.log_folder == Path("save/result")

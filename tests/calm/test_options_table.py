@@ -1,4 +1,6 @@
-"""Every flag acts where its help says, or is refused, or is named as having no effect (options_table.py)."""
+"""Every flag acts where its help says, or is refused, or is named as having no effect
+(options_table.py).
+"""
 
 import json
 import pickle
@@ -60,21 +62,62 @@ EVERYWHERE = {
 }
 # A value of each flag that is listed, and what else it needs to be without fault.
 VALUES = {
-    "architecture": ["resnet50"], "attribution_method": ["CAM"], "use_bn": ["True"], "large_feature_map": ["True"],
-    "prior_activation": ["relu"], "use_load_checkpoint": ["False"], "load_checkpoint": ["em"], "is_train": ["True"],
-    "logger_type": ["tensorboard"], "proxy_training_set": ["True"], "resize_size": ["300"], "cache_images": ["True"],
-    "pretrained": ["False"], "pretrained_path": ["FILE"], "prior_gradient": ["full"], "em_teacher": ["none"],
-    "ema_decay": ["0.9"], "param_groups": ["clean"], "epochs": ["3"], "lr": ["0.1"], "lr_decay_frequency": ["3"],
-    "lr_classifier_ratio": ["3"], "momentum": ["0.5"], "weight_decay": ["0"], "resume": [], "max_steps": ["3"],
-    "checkpoint_every": ["3"], "batch_size": ["3"], "workers": ["0"], "image_list": ["FILE"], "mask_root": ["masks"],
-    "iou_thresholds": ["40"], "multi_contour_eval": ["False"], "save_maps": [], "score_map_method": ["activation_map"],
-    "score_map_process": ["gtcond"], "smoothing_ksize": ["3"], "superclass_file": ["FILE"],
-    "smooth_grad_nr_iter": ["3"], "smooth_grad_sigma": ["3"], "integrated_grad_nr_iter": ["3"],
-    "ig_variant": ["standard"], "norm_type": ["max"], "threshold_type": ["log"], "cue_protocol": ["released"],
-    "cam_curve_interval": ["0.1"], "foreground": ["box"], "attribute_rule": ["name"], "max_pairs": ["3"],
-    "erase_k": ["0.2"], "erase_seed": ["3"], "erase_repeats": ["3"], "baseline": ["mean"], "auc_steps": ["3"],
+    "architecture": ["resnet50"],
+    "attribution_method": ["CAM"],
+    "use_bn": ["True"],
+    "large_feature_map": ["True"],
+    "prior_activation": ["relu"],
+    "use_load_checkpoint": ["False"],
+    "load_checkpoint": ["em"],
+    "is_train": ["True"],
+    "logger_type": ["tensorboard"],
+    "proxy_training_set": ["True"],
+    "resize_size": ["300"],
+    "cache_images": ["True"],
+    "pretrained": ["False"],
+    "pretrained_path": ["FILE"],
+    "prior_gradient": ["full"],
+    "em_teacher": ["none"],
+    "ema_decay": ["0.9"],
+    "param_groups": ["clean"],
+    "epochs": ["3"],
+    "lr": ["0.1"],
+    "lr_decay_frequency": ["3"],
+    "lr_classifier_ratio": ["3"],
+    "momentum": ["0.5"],
+    "weight_decay": ["0"],
+    "resume": [],
+    "max_steps": ["3"],
+    "checkpoint_every": ["3"],
+    "batch_size": ["3"],
+    "workers": ["0"],
+    "image_list": ["FILE"],
+    "mask_root": ["masks"],
+    "iou_thresholds": ["40"],
+    "multi_contour_eval": ["False"],
+    "save_maps": [],
+    "score_map_method": ["activation_map"],
+    "score_map_process": ["gtcond"],
+    "smoothing_ksize": ["3"],
+    "superclass_file": ["FILE"],
+    "smooth_grad_nr_iter": ["3"],
+    "smooth_grad_sigma": ["3"],
+    "integrated_grad_nr_iter": ["3"],
+    "ig_variant": ["standard"],
+    "norm_type": ["max"],
+    "threshold_type": ["log"],
+    "cue_protocol": ["released"],
+    "cam_curve_interval": ["0.1"],
+    "foreground": ["box"],
+    "attribute_rule": ["name"],
+    "max_pairs": ["3"],
+    "erase_k": ["0.2"],
+    "erase_seed": ["3"],
+    "erase_repeats": ["3"],
+    "baseline": ["mean"],
+    "auc_steps": ["3"],
     "tie_break": ["random"],
-}  # fmt: skip
+}
 
 
 def test_the_table_knows_every_flag() -> None:
@@ -244,9 +287,14 @@ def test_training_refuses(
     ],
 )
 def test_evaluations_refuse(
-    birds: Path, save_root: Path, tmp_path: Path, script: ModuleType, given: list[str], message: str,
+    birds: Path,
+    save_root: Path,
+    tmp_path: Path,
+    script: ModuleType,
+    given: list[str],
+    message: str,
     capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "file").write_text("x")
     given = [str(tmp_path / "file") if word == "FILE" else word for word in given]
     refused(script, [*flags(birds, save_root), *given], message, capsys)
@@ -373,9 +421,14 @@ ERASE = ["--erase_k", "0.02", "0.1", "0.3"]
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_each_flag_of_an_evaluation_acts(
-    birds: Path, save_root: Path, tmp_path: Path, script: ModuleType, read: Callable[[Path], object],
-    common: list[str], flag: list[str],
-) -> None:  # fmt: skip
+    birds: Path,
+    save_root: Path,
+    tmp_path: Path,
+    script: ModuleType,
+    read: Callable[[Path], object],
+    common: list[str],
+    flag: list[str],
+) -> None:
     ids = (birds / "metadata/CUB/test/image_ids.txt").read_text().splitlines()
     (tmp_path / "list").write_text("\n".join(ids[::2]))
     flag = [str(tmp_path / "list") if word == "LIST" else word for word in flag]
@@ -417,7 +470,7 @@ def commands_of_the_readme() -> list[list[str]]:
 
 
 def test_the_readmes_commands_are_accepted() -> None:
-    """With the flags that it prints, each script is content; what has no effect is the original's."""
+    """Each script is content with the flags that it prints; idle ones are the original's."""
     seen = set()
     for script, *given in commands_of_the_readme():
         seen.add(script)

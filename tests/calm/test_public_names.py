@@ -88,8 +88,13 @@ def test_masks_of_one_image_and_no_pixel() -> None:
 
 def test_validity_of_a_score_map() -> None:
     check_scoremap_validity(np.zeros((2, 3)))
-    for wrong, error in ((np.zeros((2, 3), np.float32), TypeError), ([[0.0]], TypeError), (np.zeros(3), ValueError),
-                         (np.full((2, 2), np.nan), ValueError), (np.full((2, 2), 1.1), ValueError)):  # fmt: skip
+    for wrong, error in (
+        (np.zeros((2, 3), np.float32), TypeError),
+        ([[0.0]], TypeError),
+        (np.zeros(3), ValueError),
+        (np.full((2, 2), np.nan), ValueError),
+        (np.full((2, 2), 1.1), ValueError),
+    ):
         with pytest.raises(error, match="bird.jpg"):
             check_scoremap_validity(wrong, "bird.jpg")
 
@@ -107,8 +112,18 @@ def test_scoremaps_of_a_tester(birds: Path, save_root: Path) -> None:
 
 
 def test_a_trainer_takes_what_get_configs_gives(birds: Path, tmp_path: Path) -> None:
-    args = get_configs([*TRAIN, "--data_root", str(birds), "--output_dir", str(tmp_path / "r"), "--architecture=small",
-                        "--pretrained=False", "--workers=0"])  # fmt: skip
+    args = get_configs(
+        [
+            *TRAIN,
+            "--data_root",
+            str(birds),
+            "--output_dir",
+            str(tmp_path / "r"),
+            "--architecture=small",
+            "--pretrained=False",
+            "--workers=0",
+        ]
+    )
     trainer = main.Trainer(args)
     assert trainer._CHECKPOINT_NAME_TEMPLATE.format("last") == "last_checkpoint.pth.tar"
     assert trainer._NUM_CLASSES_MAPPING == {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100}
