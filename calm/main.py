@@ -35,8 +35,9 @@ set_random_seed = seed_everything
 
 
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
-    """Train, evaluate on val after each epoch and on test once, save; with --is_train=False only
-    evaluate on test.
+    """Train, evaluate on val after each epoch and on test once, and save.
+
+    With --is_train=False only evaluate on test.
     """
     settings = settings or parse(argv)
     trainer = Trainer(settings)

@@ -72,8 +72,9 @@ def require_candidates(listed: list[int], num_classes: int) -> None:
 
 
 def network_input(path: Path, takes: InputFormat) -> torch.Tensor:
-    """A picture file as network input (1, C, H, W) float32, in the size, colours and scale of the
-    run.
+    """Return a picture file as network input (1, C, H, W) float32.
+
+    It has the size, colours and scale of the run.
     """
     channels, *size = takes.shape
     image = read_own_picture(path).convert("L" if channels == 1 else "RGB")

@@ -71,8 +71,10 @@ class ModelInfo:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """num_classes, idx_to_class, the network's name, its input and what else decides a
-        score, as plain data."""
+        """Return what decides a score besides the weights, as plain data.
+
+        That is num_classes, idx_to_class, the network's name, its input and the like.
+        """
         return {
             **self.network,
             "idx_to_class": dict(enumerate(self.columns.names)),

@@ -73,10 +73,10 @@ def _is_done(summary: Path, epochs: int) -> bool:
 
 
 def compare(settings: Settings, train: Train) -> dict[str, float]:
-    """Run what `plan` lists; print and save the table: mean, sample deviation (ddof 1), number of
-    runs.
+    """Run what `plan` lists, then print and save the table.
 
-    Returns SCHEME_ROW_mean and SCHEME_ROW_std; {}, without a table, where --max_steps cut a run.
+    It holds the mean, the sample deviation (ddof 1) and the number of runs. Returns SCHEME_ROW_mean
+    and SCHEME_ROW_std; {}, without a table, where --max_steps cut a run.
     """
     args = settings.args
     found = settings.found

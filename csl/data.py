@@ -110,8 +110,9 @@ class SquareReader:
 def open_splits(
     found: Found, pixels: Pixels, *, augment: str = "paper", **choice: Any
 ) -> tuple[DataSet, DataSet]:
-    """The training set and the test set, whose labels have the columns of the training set, by
-    name.
+    """Return the training set and the test set, with the same columns of labels.
+
+    The labels of the test set have the columns of the training set, matched by name.
 
     choice: keep_empty and class_list of `open_dataset`.
     """
@@ -212,8 +213,9 @@ def make_partial(
     seed: int = 0,
     verbose: bool = True,
 ) -> None:
-    """Simulate partial labels on the training set, or read them from a file, where either is asked
-    for.
+    """Give the training set partial labels, where they are asked for.
+
+    They are simulated, or read from a file.
 
     `train.complete` keeps the labels before.
     """

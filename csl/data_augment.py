@@ -18,10 +18,10 @@ CUTOUT_COLOUR = (125, 122, 113)
 
 
 class CutoutPIL:
-    """Covers a rectangle of int(f*W + 0.5) x int(f*H + 0.5) pixels around a uniform centre with one
-    random colour.
+    """Covers a rectangle around a uniform centre with one random colour.
 
-    Half sizes by integer division, clipped at the border; returns a copy.
+    It has int(f*W + 0.5) x int(f*H + 0.5) pixels. Half sizes by integer division, clipped at the
+    border; returns a copy.
     """
 
     def __init__(self, cutout_factor: float = 0.5) -> None:

@@ -23,8 +23,10 @@ NO_ANNOTATIONS = "not an annotation file in COCO's form"
 
 
 class Annotations:
-    """An annotation file, read once, without its segmentations: `cats`, `imgs` (id -> record),
-    `loadImgs`."""
+    """An annotation file, read once, without its segmentations.
+
+    It has `cats`, `imgs` (id -> record) and `loadImgs`.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """MissingFileError, or DomainError naming what the file lacks, or what it has twice.
@@ -232,13 +234,16 @@ class AnnotatedImages:
 
 
 class CocoDetection(AnnotatedImages):
-    """Complete labels: a class is 1 where the image has an annotation of it, crowds and small
-    ones included."""
+    """A data set in the layout of COCO, with complete labels.
+
+    A class is 1 where the image has an annotation of it, crowds and small ones included.
+    """
 
 
 class LVISDetection(AnnotatedImages):
-    """Partial labels: annotated categories 1, neg_category_ids 0 (positive wins), everything else
-    -1.
+    """A data set in the layout of LVIS, with partial labels.
+
+    Annotated categories are 1, neg_category_ids are 0 (positive wins), everything else is -1.
 
     not_exhaustive_category_ids change nothing at the level of images. Images with neither are left
     out, `keep_empty` or not: they hold no label.

@@ -1,5 +1,7 @@
-"""The errors of unusable settings and files: one line for a script's user, standard classes for
-callers."""
+"""The errors of unusable settings and files.
+
+They are one line for a script's user, and standard classes for callers.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -25,8 +27,10 @@ class MissingFileError(UserError, FileNotFoundError):
 
 @contextmanager
 def as_domain_errors() -> Iterator[None]:
-    """Turn what readers and methods refuse into a DomainError, which is a ValueError for callers
-    too."""
+    """Turn what readers and methods refuse into a DomainError.
+
+    It is a ValueError for callers too.
+    """
     from common.images import CorruptImage
 
     try:

@@ -15,8 +15,10 @@ one_module(__name__, "csl.data_labels")
 
 
 def require_labels(values: np.ndarray | torch.Tensor, what: str) -> None:
-    """`method.require_labels`, in one line for a script's user: DomainError for what is no
-    label."""
+    """Check labels as `method.require_labels` does, in one line for a script's user.
+
+    DomainError for what is no label.
+    """
     with as_domain_errors():
         method.require_labels(values, what)
 
@@ -28,8 +30,11 @@ class LabelTable(Mapping):
     """
 
     def __init__(self, ids: Sequence, matrix: np.ndarray) -> None:
-        """DomainError (a ValueError): other numbers of ids and rows, an id twice, labels other
-        than 1, 0, -1."""
+        """Check ids and labels, and keep them.
+
+        DomainError (a ValueError) for other numbers of ids and rows, an id twice, or labels other
+        than 1, 0, -1.
+        """
         if len(ids) != len(matrix):
             raise DomainError(f"{len(ids)} ids for {len(matrix)} rows of labels")
         require_labels(matrix, "labels")

@@ -29,10 +29,10 @@ DESCRIPTIONS = ("oidv6-class-descriptions", "class-descriptions")
 
 
 def read_class_names(root: Path, path: Path | None = None) -> dict[str, str]:
-    """MID -> display name: of mid_to_classes.pth in `root`, and before it of `path` or a
-    class-descriptions csv there.
+    """Return the display name of each MID.
 
-    Empty where there is none; DomainError for a file of another kind.
+    They come from mid_to_classes.pth in `root`, and before it from `path` or a class-descriptions
+    csv there. Empty where there is none; DomainError for a file of another kind.
     """
     names: dict[str, str] = {}
     pickled = root / "mid_to_classes.pth"
@@ -142,8 +142,10 @@ class OpenImagesDataset:
         return np.fromiter(map(folder_of, self.index.paths), np.int8, len(self.index))
 
     def paths(self) -> list[Path]:
-        """The image files; in the long form the folder is looked up among DIR, train,
-        validation, test."""
+        """Return the paths of the image files.
+
+        In the long form the folder is looked up among DIR, train, validation, test.
+        """
         return list(map(self.path, range(len(self))))
 
     def path(self, i: int) -> Path:

@@ -204,8 +204,10 @@ class _Labels:
         self.positive.append(positive)
 
     def flat(self) -> Flat:
-        """The sorted names, and per label: index of its name, index of its image, whether
-        positive."""
+        """Return the sorted names, and three values for each label.
+
+        These are the index of its name, the index of its image, and whether it is positive.
+        """
         names, place = np.unique(np.array(list(self.numbers), str), return_inverse=True)
         name_of = np.frombuffer(self.name_of, np.int32)
         image_of = np.frombuffer(self.image_of, np.int32)
@@ -216,8 +218,10 @@ Parsed = tuple[list[str], list[str], _Labels]
 
 
 def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
-    """Paths (N,), splits (N,), and per label: names, index of its name, index of its image,
-    whether positive."""
+    """Return paths (N,), splits (N,), the names, and three values for each label.
+
+    These are the index of its name, the index of its image, and whether it is positive.
+    """
     stat = path.stat()
     key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = path.with_name(f".{path.name}.{key}.npz")

@@ -99,8 +99,9 @@ def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str])
 
 
 def load_partial_labels(path: Path, dataset_train: Any) -> Any:
-    """Give a data set the partial labels that `save_partial_labels` wrote, matched by image id and
-    class name.
+    """Give a data set the partial labels that `save_partial_labels` wrote.
+
+    They are matched by image id and class name.
 
     DomainError (a ValueError): no such file of partial labels, images or classes that it lacks, an
     id or a class twice, labels other than 1, 0, -1.

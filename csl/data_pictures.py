@@ -57,8 +57,10 @@ def printable(text: str) -> str:
 
 
 def figure_name(number: int, path: Path) -> str:
-    """The name of the annotated picture of a file, which may have a name as long as the system
-    allows."""
+    """Return the name of the annotated picture of a file.
+
+    The file may have a name as long as the system allows.
+    """
     return f"{number:04d}_{path.stem[:60]}"
 
 

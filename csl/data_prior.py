@@ -1,5 +1,7 @@
-"""The class prior P(c) of phase 1: the mean predicted probability over the training images, and
-its csv file."""
+"""The class prior P(c) of phase 1, and its csv file.
+
+The prior is the mean predicted probability over the training images.
+"""
 
 import math
 from collections import Counter
@@ -35,10 +37,10 @@ class ComputePrior:
         path_dest: str | Path = "./outputs",
         accelerator: Accelerator | None = None,
     ) -> None:
-        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes'
-        figures.
+        """Take the classes, as index -> name, in `classes`.
 
-        DomainError (a ValueError): two classes of one name, which the file could not tell apart.
+        With an `accelerator`, `synchronize` adds up the processes' figures. DomainError (a
+        ValueError): two classes of one name, which the file could not tell apart.
         """
         twice = [name for name, count in Counter(classes.values()).items() if count > 1]
         if twice:
@@ -194,10 +196,10 @@ def _value_of(row: Sequence[str]) -> float:
 def match_prior(
     prior: Mapping[str, float], class_names: Sequence[str] | None, path: str | Path
 ) -> torch.Tensor:
-    """P(c) as (C,) float32: in the order of `class_names`, matched by name, or in file order
-    without them.
+    """Return P(c) as (C,) float32.
 
-    DomainError lists up to five names that the file lacks; extra names are ignored with one notice.
+    It is in the order of `class_names`, matched by name, or in file order without them. DomainError
+    lists up to five names that the file lacks; extra names are ignored with one notice.
     """
     if class_names is None:
         return torch.tensor(list(prior.values()))

@@ -42,8 +42,10 @@ def predict(
     poll: Callable[[], None] | None = None,
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once,
-    in order."""
+    """Return every model's probabilities (N,C) float32, and the targets (N,C) int8.
+
+    Each sample comes once, in order.
+    """
     found = predict_rows(models, loader, accelerator, poll=poll, forward=forward)
     return found.scores, found.targets
 
@@ -140,8 +142,9 @@ def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> di
 def rates_of(
     targets: np.ndarray, scores: np.ndarray, thre: float, *, calibrate: bool = False
 ) -> dict[str, float]:
-    """Precision, recall and F in percent: at the threshold, of the three best of each image,
-    calibrated.
+    """Return precision, recall and F in percent, in several variants.
+
+    They are taken at the threshold, of the three best of each image, and calibrated.
 
     calibrate: also with the best threshold per class, chosen on these very rows.
     """
@@ -203,8 +206,10 @@ def score_both(
 
 
 def best_of(metrics: dict[str, float], which: str) -> float:
-    """The mAP of the averaged model ("ema"), of the model ("model"), or the larger ("max", as
-    released)."""
+    """Return the mAP of the averaged model ("ema") or of the model ("model").
+
+    "max" gives the larger of the two, as released.
+    """
     if which == "max":
         return max(metrics["mAP_model"], metrics["mAP_ema"])
     return metrics[f"mAP_{which}"]

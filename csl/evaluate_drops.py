@@ -45,8 +45,11 @@ class DropStatistics:
 
     @torch.no_grad()
     def update(self, kept: torch.Tensor | None, targets: torch.Tensor, index: torch.Tensor) -> None:
-        """Add a batch: the loss's `kept` (B,C) or None, targets (B,C), index (B,) of the
-        samples, on the CPU."""
+        """Add a batch to the counts.
+
+        It is the loss's `kept` (B,C) or None, targets (B,C) and index (B,) of the samples, on the
+        CPU.
+        """
         if kept is None:
             return
         unannotated = targets == -1
@@ -94,8 +97,9 @@ class DropStatistics:
         return columns
 
     def summary(self) -> dict[str, float]:
-        """Share of the un-annotated entries dropped, and how many of them are missed positives, in
-        percent.
+        """Return what share of the un-annotated entries was dropped, in percent.
+
+        It also says how many of the dropped entries are missed positives, in percent.
 
         `drop_precision`: dropped entries that are missed positives; `missed_positive_rate`: the
         same among all un-annotated entries, what a random choice would reach.

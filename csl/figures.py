@@ -21,8 +21,10 @@ one_module(__name__, "csl.figures")
 
 
 def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draw annotated positives and negatives per class of labels (N,C), classes by frequency,
-    into a PNG."""
+    """Draw how many annotated positives and negatives each class has, into a PNG.
+
+    The labels are (N,C); the classes are ordered by frequency.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,10 +68,10 @@ def draw_annotated(
 def draw_examples(
     path: Path, model: nn.Module, val: DataSet, scored: Scored, pixels: Pixels, count: int = 6
 ) -> None:
-    """Draw test pictures with the averaged model's three best classes and their activation maps
-    into a PNG.
+    """Draw test pictures with their three best classes and activation maps, into a PNG.
 
-    Probabilities stand above; a * marks a class that is there.
+    The classes and maps are those of the averaged model. Probabilities stand above; a * marks a
+    class that is there.
     """
     rows = []
     titles = []

@@ -1,5 +1,7 @@
-"""The flags of train.py: the released code's names and defaults (hyphens or underscores), and
-ours beside them."""
+"""The flags of train.py.
+
+They are the released code's names and defaults (hyphens or underscores), and ours beside them.
+"""
 
 import argparse
 import sys
@@ -398,8 +400,10 @@ def _layers(first: argparse.Namespace, found: Found) -> list[dict[str, Any]]:
 
 
 def _sample_simulation(first: argparse.Namespace, found: Found) -> dict[str, Any]:
-    """The sample's own simulation where none was asked for: of complete labels all modes are
-    one."""
+    """Return the sample's own simulation where none was asked for.
+
+    Of complete labels all modes are one.
+    """
     if found.layout == "openimages" or first.partial_labels:
         return {}
     if first.simulate_partial_type is None and first.schemes is None:

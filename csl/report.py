@@ -1,5 +1,7 @@
-"""What a run says and leaves behind: warnings, epoch lines, prior tables, per-class figures,
-weights."""
+"""What a run says and leaves behind.
+
+That is warnings, epoch lines, prior tables, per-class figures and weights.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,10 +100,10 @@ def describe_prior(run: Run, criterion: SelectiveLoss, names: Sequence[str]) -> 
 def describe_uncounted(
     names: Sequence[str], targets: np.ndarray, mean: float | None = None
 ) -> str | None:
-    """Which classes of test labels (N,C) count 0 in the mAP, or not at all where labels are
-    partial.
+    """Say which classes of test labels (N,C) count 0 in the mAP.
 
-    None where there are none. mean: the mAP over the classes that have a positive, told beside it.
+    Where labels are partial, such classes do not count at all. None where there are none. mean: the
+    mAP over the classes that have a positive, told beside it.
     """
     _, cannot = uncounted_classes(targets)
     if not cannot.any():
@@ -169,8 +171,10 @@ def told_skipped(metrics: Mapping[str, Any]) -> str:
 
 
 def export_best(run: Run, states: Mapping[str, dict], info: Mapping[str, Any]) -> None:
-    """checkpoints/best_model.pth and best_ema.pth, as published files are, each at its best
-    epoch."""
+    """Write checkpoints/best_model.pth and best_ema.pth, each at its best epoch.
+
+    They have the form of published files.
+    """
     for name, state in states.items():
         values = run.values("test", f"mAP_{name}")
         last = values[-1]
@@ -294,8 +298,10 @@ def write_classes(
     prior: ComputePrior,
     drops: DropStatistics,
 ) -> None:
-    """A row a class: AP of the averaged model in percent, annotated labels, prior, what was
-    dropped."""
+    """Write a table with a row for each class.
+
+    It holds the AP of the averaged model in percent, annotated labels, prior, and what was dropped.
+    """
     names = list(train.classes.values())
     if (targets == UNKNOWN).any():
         ap, *_ = AP_partial(targets, scores)

@@ -1,5 +1,6 @@
-"""CSL: multi-label training with partial annotations and the class-aware selective loss (CVPR
-2022).
+"""CSL: multi-label training with partial annotations and the class-aware selective loss.
+
+The method is from CVPR 2022.
 
 Only some labels of an image are annotated. The loss takes the rest as negatives, but leaves out
 those that are likely missed positives: classes with a large prior, and the labels that the network

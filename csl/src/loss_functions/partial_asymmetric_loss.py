@@ -23,13 +23,17 @@ __all__ = [
 
 
 class PartialSelectiveLoss(SelectiveLoss):
-    """`SelectiveLoss`, with its settings from the released code's namespace and its prior from a
-    file."""
+    """`SelectiveLoss`, set up as in the released code.
+
+    Its settings come from the released code's namespace and its prior from a file.
+    """
 
     def __init__(self, args: Any, class_names: Sequence[str] | None = None) -> None:
-        """`args`: partial_loss_mode, clip, gamma_{pos,neg,unann}, alpha_{pos,neg,unann},
-        likelihood_topk, prior_threshold, prior_path; optional likelihood_scope, likelihood_share,
-        stable_loss.
+        """Take the settings from the namespace `args`.
+
+        It has partial_loss_mode, clip, gamma_{pos,neg,unann}, alpha_{pos,neg,unann},
+        likelihood_topk, prior_threshold, prior_path; optional are likelihood_scope,
+        likelihood_share, stable_loss.
 
         With `class_names` the figures of the prior file are matched by name, else taken in file
         order. DomainError, MissingFileError: settings or a prior file that cannot be used.
@@ -72,8 +76,10 @@ def edit_targets_parital_labels(
 def negative_backprop_fun_jit(
     targets: torch.Tensor, xs_neg_prob: torch.Tensor, targets_weights: torch.Tensor, num_top_k: int
 ) -> None:
-    """Set targets_weights (B, C) to 0, in place, at the num_top_k smallest q where targets are
-    -1."""
+    """Set the weights of the un-annotated entries with the smallest q to 0, in place.
+
+    They are the num_top_k smallest q where targets are -1; targets_weights is (B, C).
+    """
     require_count(num_top_k, "num_top_k")
     row = (targets.reshape(1, -1), xs_neg_prob.reshape(1, -1))
     kept = method.label_weights("selective", *row, topk=int(num_top_k))

@@ -1,5 +1,7 @@
-"""TResNet (Ridnik et al., WACV 2021) with the names, shapes and order of the official state
-dicts."""
+"""The network TResNet (Ridnik et al., WACV 2021).
+
+It has the names, shapes and order of the official state dicts.
+"""
 
 from typing import Any, NamedTuple
 

@@ -1,5 +1,6 @@
-"""Weights of the published files and of our runs: what a file holds, and loading it whole or not at
-all.
+"""Weights of the published files and of our runs.
+
+The functions read what a file holds, and load it whole or not at all.
 
 Understood: {"model", "num_classes", "idx_to_class"} (CSL, ASL, TResNet zoo), {"state_dict"}
 (ImageNet-21k), bare state dicts, "module." prefixes, with or without num_batches_tracked, timm's
@@ -258,8 +259,10 @@ def _misfits(
 
 
 def _unusable(given: torch.Tensor, wanted: torch.Tensor) -> str | None:
-    """Why values cannot stand for others of their shape: they would be cut off, or make every
-    score NaN."""
+    """Return why values cannot stand for others of their shape.
+
+    They would be cut off, or make every score NaN.
+    """
     if given.layout != torch.strided or given.is_quantized:
         return "is sparse or quantized"
     if not wanted.is_floating_point():

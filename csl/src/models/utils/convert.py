@@ -1,5 +1,6 @@
-"""Names of timm's TResNet and back, what architecture a state dict is of, and the conversion of
-files.
+"""Convert weight files between the official names and timm's.
+
+Names are translated to timm's TResNet and back, and a state dict tells what architecture it is of.
 
 python -m csl.src.models.utils.convert FILE OUT.pth              # official form -> timm's names
 python -m csl.src.models.utils.convert FILE OUT.pth --to official
@@ -35,8 +36,10 @@ BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2"
 
 
 def timm_name(key: str) -> str:
-    """The name that timm gives an official entry: convN.0[.0] -> convN.conv, convN.[0.]1 ->
-    convN.bn."""
+    """Return the name that timm gives an official entry.
+
+    convN.0[.0] becomes convN.conv, and convN.[0.]1 becomes convN.bn.
+    """
     for unit in (r"(conv\d+)\.0", r"(conv\d+)", r"(downsample\.\d+)"):
         key = re.sub(unit + r"\.0\.", r"\1.conv.", key)
         key = re.sub(unit + r"\.1\.", r"\1.bn.", key)
