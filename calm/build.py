@@ -121,8 +121,9 @@ def build_parts(
 
 
 def build_tester(settings: Settings, script: str) -> Tester:
-    """An evaluation in the experiment's folder <script>_<process>_<method>/, with a lock of its
-    own.
+    """Return an evaluation in the experiment's folder <script>_<process>_<method>/.
+
+    It has a lock of its own.
     """
     parts = build_parts(settings, is_evaluation=True, splits=("test",))
     args = parts.settings.args
@@ -180,8 +181,9 @@ def print_what_counts(run: Run, parts: Parts) -> None:
 
 
 def with_data(settings: Settings) -> tuple[Settings, DataSet]:
-    """The data set of the settings, its metadata found or built; and where OpenImages' masks
-    lie.
+    """Return the settings and the data set, whose metadata are found or built.
+
+    The settings then say where OpenImages' masks lie.
     """
     settings = settings.located()
     args = settings.args
@@ -239,10 +241,10 @@ def test_ids(settings: Settings, data: DataSet) -> list[str] | None:
 
 
 def checkpoint_file(settings: Settings, fallback: Path | None = None) -> Path:
-    """The file of --load_checkpoint; without that flag, and for the README's placeholder, of the
-    run in `fallback`.
+    """Return the checkpoint file of --load_checkpoint, or of the run in `fallback`.
 
-    MissingCheckpoint lists what was tried, UserError where there is neither flag nor fallback.
+    The latter serves without that flag, and for the README's placeholder. MissingCheckpoint lists
+    what was tried, UserError where there is neither flag nor fallback.
     """
     wanted = settings.args.load_checkpoint
     if wanted is None:
@@ -286,8 +288,9 @@ def with_checkpoint(
 
 
 def check_class_count(settings: Settings, data: DataSet, file: Path | None) -> None:
-    """UserError where the data set has another number of classes than the checkpoint, and none was
-    asked for.
+    """Check that the data set has as many classes as the checkpoint.
+
+    UserError where it has another number, and none was asked for.
     """
     args = settings.args
     is_chosen = args.is_different_checkpoint or "num_classes" in settings.given
@@ -304,8 +307,9 @@ def check_class_count(settings: Settings, data: DataSet, file: Path | None) -> N
 
 
 def with_prior_activation(settings: Settings, checkpoint: Path | None = None) -> Settings:
-    """The settings with the attention's activation: the checkpoint's, else ReLU, or softplus in a
-    sample run.
+    """Return the settings with the attention's activation.
+
+    It is the checkpoint's, else ReLU, or softplus in a sample run.
     """
     if settings.args.prior_activation is not None:
         return settings
@@ -337,8 +341,9 @@ def build_model(settings: Settings, classes: int, checkpoint: Path | None = None
 
 
 def low_rate_names(args: argparse.Namespace, names: Iterable[str]) -> set[str]:
-    """The parameters that learn at lr: by the released substrings, or everything but the heads
-    (clean).
+    """Return the names of the parameters that learn at lr.
+
+    They are chosen by the released substrings, or are everything but the heads (clean).
     """
     if args.param_groups == "clean":
         return {name for name in names if not name.startswith(HEADS)}
@@ -394,8 +399,9 @@ def start_training(settings: Settings, accelerator: Accelerator) -> Run:
 
 
 def start_evaluation(settings: Settings, name: str, accelerator: Accelerator) -> Run:
-    """The run directory of an evaluation: NAME in the experiment's folder; --output_dir where that
-    is no experiment.
+    """Start the run directory of an evaluation, and return it.
+
+    It is NAME in the experiment's folder, or --output_dir where that is no experiment.
     """
     named = settings.args.output_dir
     if named is None or settings.experiment == Path(named):

@@ -1,5 +1,6 @@
-"""Checkpoints of ours and of the original: where they lie, what they hold, and into a network with
-it.
+"""Checkpoints of ours and of the original.
+
+The functions find where they lie, read what they hold, and load them into a network.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,8 +49,9 @@ def find_checkpoint(path: str | Path, roots: Iterable[Path] = ()) -> Path:
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Weights and settings of a checkpoint of ours, of the original's ({'state_dict': ...}), or a
-    bare state dict.
+    """Return weights and settings of a checkpoint file.
+
+    It is one of ours, of the original's ({'state_dict': ...}), or a bare state dict.
     """
     saved = checkpoint.load(Path(path))
     settings: dict[str, Any] = {}
@@ -112,8 +114,9 @@ def load_checkpoint(
 
 
 def settings_of_checkpoint(file: Path) -> dict[str, Any]:
-    """What a checkpoint says of its training: the network's flags and the data set of ours, the
-    classes of any.
+    """Return what a checkpoint says of its training.
+
+    Ours say the network's flags and the data set; any says the number of classes.
     """
     state, settings = read_checkpoint(file)
     known = {name: settings[name] for name in BESIDE_STATE_DICT if settings.get(name) is not None}

@@ -36,8 +36,9 @@ SHOWN_OF_CALM = {"score_map_process": "jointll", "norm_type": "max"}
 
 @dataclass
 class Explanation:
-    """What explain.py needs: a network's maps, and the image; `trained` and `classes` as in
-    `Parts`.
+    """What explain.py needs: a network's maps, and the image.
+
+    `trained` and `classes` are as in `Parts`.
     """
 
     settings: Settings
@@ -129,8 +130,9 @@ def build_gallery(
 def _size_of_runs(
     settings: Settings, runs: Iterable[Path], trained: Iterable[dict[str, Any]]
 ) -> dict[str, int]:
-    """{crop_size: that of the runs}, empty where none says it; UserError where they differ and none
-    is given.
+    """Return {crop_size: that of the runs}, empty where none says it.
+
+    UserError where they differ and none is given.
     """
     sizes = {}
     for run, own in zip(runs, trained, strict=True):

@@ -1,5 +1,6 @@
-"""Many runs: every method with every seed, trained and evaluated by the scripts, and the table of
-them.
+"""Train and evaluate every method with every seed, and make the table of the runs.
+
+The scripts do the training and the evaluation.
 
 A folder that holds a run is gone on with, and a finished one is not done again: a stopped
 comparison goes on, and seeds can be added to one that is done. `common.compare.run_each` fixes the

@@ -1,5 +1,4 @@
-"""CAM, CALM-EM and CALM-ML side by side: trained and evaluated with the same flags, over several
-seeds.
+"""CAM, CALM-EM and CALM-ML side by side: one set of flags, several seeds.
 
     python compare_methods.py --sample --fresh --seeds 10,11,12
     python compare_methods.py --data_root DATA --pretrained=False --prior_activation softplus \\

@@ -1,5 +1,6 @@
-"""The original's config.py: `get_configs(argv)` gives the settings as one namespace; they live in
-options.py.
+"""The original's config.py.
+
+`get_configs(argv)` gives the settings as one namespace; they live in options.py.
 """
 
 import argparse
@@ -20,8 +21,10 @@ mch = Attributes
 
 
 def get_configs(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags, with log_folder (made here), reporter_root and data_paths; needs no data,
-    checkpoint or GPU.
+    """Return the flags as one namespace.
+
+    It also has log_folder (made here), reporter_root and data_paths. No data, checkpoint or GPU is
+    needed.
     """
     settings = parse_flags(argv)
     folder = settings.log_folder

@@ -40,8 +40,9 @@ STD = (0.229, 0.224, 0.225)
 def make_transforms(
     resize_size: int, crop_size: int
 ) -> dict[str, tuple[v2.Transform, v2.Transform]]:
-    """Per split the fixed part (a resize, which may be cached) and the rest (crop, flip,
-    normalisation).
+    """Return for each split how its images are transformed, in two parts.
+
+    The fixed part is a resize, which may be cached; the rest is crop, flip and normalisation.
     """
 
     def resized(side: int) -> v2.Transform:
@@ -106,8 +107,9 @@ class ImageLabelDataset(Dataset):
                 raise UserError(f"{line_of(path, image_id)}: {problem}")
 
     def cache_images(self, side: int) -> None:
-        """Keep every image after the fixed resize in memory that loader workers share: n side side
-        3 bytes.
+        """Keep every image after the fixed resize in memory.
+
+        The loader workers share it; it takes n side side 3 bytes.
         """
         n = len(self)
         self._cache = torch.zeros(n, side, side, 3, dtype=torch.uint8).share_memory_()
@@ -119,10 +121,10 @@ class ImageLabelDataset(Dataset):
         return [self.data_root / image_id for image_id in self.image_ids]
 
     def check(self, skip_corrupt: bool = False) -> np.ndarray:
-        """The positions of unreadable images, found by a look at every file; an error without
-        `skip_corrupt`.
+        """Return the positions of unreadable images, found by a look at every file.
 
-        An image that is not there is an error in any case.
+        They are an error without `skip_corrupt`. An image that is not there is an error in any
+        case.
         """
         return check_images(self.paths, what=f"the {self.split} list", skip_corrupt=skip_corrupt)
 
@@ -236,8 +238,9 @@ def training_ids(metadata_root: Path, proxy: bool = False) -> list[str]:
 def _leave_out_unreadable(
     data: "ImageLabelDataset", skip_corrupt: bool, accelerator: Accelerator
 ) -> None:
-    """Take the unreadable images off the list of val or test; in training the loader skips them,
-    and counts.
+    """Take the unreadable images off the list of val or test.
+
+    In training the loader skips them, and counts.
     """
     split = data.split
     if not len(data):
@@ -257,8 +260,9 @@ def data_of(loader: DataLoader) -> ImageLabelDataset:
 
 
 class ReadableBatches:
-    """The batches of an evaluation loader in which something could be read; counts the images that
-    could not.
+    """The batches of an evaluation loader in which something could be read.
+
+    It counts the images that could not be read.
 
     A look at the ends of a file does not see damage in its middle: such images come up here, with
     `skip_corrupt`.

@@ -1,5 +1,6 @@
-"""CUB's attributes and parts: which parts tell two classes apart, and where these parts are in an
-image.
+"""CUB's attributes and parts.
+
+They say which parts tell two classes apart, and where these parts are in an image.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -147,8 +148,9 @@ class CUBTrait:
         return parts
 
     def differing_parts(self, first: int, second: int) -> set[int]:
-        """The parts in which two classes (from 1) differ; ValueError for a class that there is
-        not.
+        """Return the parts in which two classes (from 1) differ.
+
+        ValueError for a class that there is not.
         """
         for number in (first, second):
             if number not in self.class2attribute:
@@ -165,8 +167,10 @@ class CUBTrait:
 
     @cached_property
     def diff2class_pair_dict(self) -> dict[int, list[tuple[int, int]]]:
-        """Number of differing parts -> pairs (i, j), i < j, of classes from 1; pairs without one
-        are left out.
+        """Return the pairs of classes for each number of differing parts.
+
+        They are pairs (i, j), i < j, of classes from 1; pairs without a differing part are left
+        out.
         """
         pairs: dict[int, list[tuple[int, int]]] = {}
         classes = sorted(self.class2attribute)
@@ -178,8 +182,9 @@ class CUBTrait:
         return pairs
 
     def check_segmentations(self, image_files: Iterable[str]) -> None:
-        """UserError, before the long work, where the segmentation of an image is not there or
-        cannot be read.
+        """Check, before the long work, that the segmentations of the images can be read.
+
+        UserError where one is not there or cannot be read.
         """
         if self.foreground == "box":
             return
@@ -203,8 +208,9 @@ class CUBTrait:
     def _get_parts_union(
         self, image_id: int, size: tuple[int, int], side: int = SIZE
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Points (n,2) int64 x, y at side x side, and their parts (n,), of an image of `size`
-        (W,H); ordered by part.
+        """Return points (n,2) int64 x, y at side x side, and their parts (n,).
+
+        They are those of an image of `size` (W,H), ordered by part.
 
         The head is the mean of its visible keypoints; both legs and both wings stay separate
         points.
@@ -230,15 +236,17 @@ class CUBTrait:
     def cue_points(
         self, image_file: str, class_pair: Iterable[int], size: int = SIZE
     ) -> np.ndarray:
-        """Points (n,2) int64 x, y at size x size of the visible parts in which the classes
-        differ.
+        """Return the points of the visible parts in which the classes differ.
+
+        They are (n,2) int64 x, y at size x size.
         """
         points, parts = self.points_and_parts(image_file, size)
         return points[np.isin(parts, list(self.differing_parts(*map(int, class_pair))))]
 
     def _nearest_part(self, image_file: str, side: int) -> np.ndarray | None:
-        """(side,side) uint8: the part of the point nearest to each pixel, first of equals; None
-        without a point.
+        """Return (side,side) uint8: the part of the point nearest to each pixel.
+
+        The first of equals is taken; None without a point.
         """
         points, parts = self.points_and_parts(image_file, side)
         if not len(parts):

@@ -77,8 +77,9 @@ def find_data_set(
 
 
 def official_classes(name: str, data_root: str | Path) -> int:
-    """The number of classes: lines of CUB's classes.txt below `data_root`, else the official
-    number.
+    """Return the number of classes.
+
+    It is the number of lines of CUB's classes.txt below `data_root`, else the official number.
     """
     listing = official_root(name, data_root) / "classes.txt"
     if name == "CUB" and listing.is_file():
@@ -87,8 +88,9 @@ def official_classes(name: str, data_root: str | Path) -> int:
 
 
 def find_metadata(name: str, root: Path, metadata_root: str | Path, save_root: str | Path) -> Path:
-    """The metadata folder of the data set in `root`, built where it is missing or was built from
-    other lists.
+    """Return the metadata folder of the data set in `root`, built if need be.
+
+    It is built where it is missing or was built from other lists.
 
     Looked for, and built, in `metadata_root`, else in SAVE_ROOT/metadata/NAME. UserError where
     neither can be written.
@@ -109,8 +111,9 @@ def find_metadata(name: str, root: Path, metadata_root: str | Path, save_root: s
 
 
 def _built(name: str, root: Path, folder: Path) -> dict[str, int] | None:
-    """The numbers of images of the lists that were written into a folder; None where it cannot be
-    written.
+    """Return how many images are in the lists that were written into a folder.
+
+    None where it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,8 +127,9 @@ def _built(name: str, root: Path, folder: Path) -> dict[str, int] | None:
 
 
 def _is_of_others(folder: Path, source: Mapping[str, str]) -> bool:
-    """Whether we built this folder from other lists, or another val set (a folder of the user's
-    never is).
+    """Tell whether we built this folder from other lists, or another val set.
+
+    A folder of the user's never is of others.
     """
     path = folder / "source.json"
     if not path.is_file():
@@ -137,8 +141,9 @@ def _is_of_others(folder: Path, source: Mapping[str, str]) -> bool:
 
 
 def listed_test_ids(image_list: str | Path, metadata: Path) -> list[str]:
-    """The ids of --image_list; UserError for one that is no test image, or comes twice, and for an
-    empty list.
+    """Return the ids of --image_list.
+
+    UserError for one that is no test image, or comes twice, and for an empty list.
     """
     lines = numbered_lines(image_list)
     wanted = [line for _, line in lines]

@@ -1,5 +1,6 @@
-"""Lists with a record a line: read with a type for each field, and errors that name file, line and
-content.
+"""Read lists with a record a line.
+
+Each field has a type, and errors name file, line and content.
 
 The metadata of a split is a folder of lists: image_ids.txt (one id per line), class_labels.txt
 (id,label from 0), image_sizes.txt (id,W,H), localization.txt (id,x0,y0,x1,y1 or, OpenImages,
@@ -22,8 +23,9 @@ SPLITS = ("train", "val", "test")
 
 
 class ById(dict):
-    """image id -> what a list says of it; UserError names the list where it has no line of an
-    id.
+    """What a list says of each image id.
+
+    UserError names the list where it has no line of an id.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,8 +53,9 @@ def integral(text: str) -> int:
 
 
 def read_lines(path: str | Path, remedy: str = "") -> list[str]:
-    """The lines of a UTF-8 file; UserError where it cannot be read, with the line that is no
-    text.
+    """Return the lines of a UTF-8 file.
+
+    UserError where it cannot be read, with the line that is no text.
     """
     try:
         return read_text(path).removesuffix("\n").split("\n")
@@ -61,8 +64,9 @@ def read_lines(path: str | Path, remedy: str = "") -> list[str]:
 
 
 def check_name(name: str, where: str) -> str:
-    """The same name of a file below a data set's folder; UserError where it may lead out of that
-    (`inside`).
+    """Return the same name of a file below a data set's folder.
+
+    UserError where it may lead out of that (`inside`).
 
     Lists have a million names: the full check is for those that hold something unusual.
     """
@@ -135,8 +139,9 @@ _rows = partial(read_rows, comma=True, remedy="build it with calm/prepare_metada
 
 
 def get_image_ids(metadata: Mapping[str, str], proxy: bool = False) -> list[str]:
-    """The ids of a split in file order; UserError for an id that stands there twice, or leads out
-    of a folder.
+    """Return the ids of a split in file order.
+
+    UserError for an id that stands there twice, or leads out of a folder.
     """
     path = metadata["image_ids_proxy" if proxy else "image_ids"]
     seen: dict[str, int] = {}
@@ -173,8 +178,9 @@ def get_image_sizes(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
 
 
 def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int, int, int, int]]]:
-    """id -> list of (x0, y0, x1, y1); UserError for a box that ends before it begins, or
-    outside.
+    """Return the boxes of each image: id -> list of (x0, y0, x1, y1).
+
+    UserError for a box that ends before it begins, or outside.
     """
     boxes = ById(metadata["localization"])
     for number, (image_id, *box) in _rows(boxes.path, (str, *(integral,) * 4), "id,x0,y0,x1,y1"):
@@ -189,8 +195,9 @@ def get_bounding_boxes(metadata: Mapping[str, str]) -> dict[str, list[tuple[int,
 
 
 def get_mask_paths(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """id -> mask paths, and id -> ignore path (empty: none; only the first line of an id carries
-    one).
+    """Return the mask paths of each image id, and the ignore path of each.
+
+    An ignore path may be empty: there is none; only the first line of an id carries one.
     """
     masks = ById(metadata["localization"])
     ignore = ById(metadata["localization"])

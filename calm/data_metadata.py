@@ -35,8 +35,9 @@ Row = tuple[str, int, tuple[int, int], list[tuple[int, ...]]]  # id, label, (W,H
 
 
 def read_table(path: Path) -> dict[int, list]:
-    """{image number: the other fields} of one of CUB's lists; UserError for a bad line or a number
-    without one.
+    """Return {image number: the other fields} of one of CUB's lists.
+
+    UserError for a bad line or a number without one.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; it is part of the official archive")
@@ -75,8 +76,9 @@ def _size(path: Path) -> tuple[int, int]:
 def write_split(
     folder: Path, rows: Iterable[Row], localization: Iterable[str] | None = None
 ) -> int:
-    """Write the four lists of a split, without a newline at the end; returns the number of
-    images.
+    """Write the four lists of a split, and return the number of images.
+
+    The files have no newline at the end.
     """
     names = ("image_ids", "class_labels", "image_sizes", "localization")
     lists: dict[str, list[str]] = {name: [] for name in names}
@@ -97,8 +99,9 @@ def write_split(
 
 
 def source_of(dataset: str, root: Path) -> dict[str, str]:
-    """What a metadata folder is built from: sha256 of CUB's official lists, and where val comes
-    from.
+    """Return what a metadata folder is built from.
+
+    That is the sha256 of CUB's official lists, and where val comes from.
     """
     digest = hashlib.sha256()
     for name in SOURCES:
@@ -109,8 +112,9 @@ def source_of(dataset: str, root: Path) -> dict[str, str]:
 
 
 def second_val(dataset: str, root: Path) -> Path | None:
-    """The folder of the data set's own val images, None where there is none and val is held out of
-    train.
+    """Return the folder of the data set's own val images.
+
+    None where there is none and val is held out of train.
     """
     v2 = root.parent / "ImageNetV2"
     places = {
@@ -125,15 +129,18 @@ def second_val(dataset: str, root: Path) -> Path | None:
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a file is a picture in a class folder, and neither of them hidden (__MACOSX,
-    .ipynb_checkpoints).
+    """Tell whether a file is a picture in a class folder.
+
+    Neither of them may be hidden (__MACOSX, .ipynb_checkpoints).
     """
     return is_image(file) and not is_hidden(file.parent)
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The folders in `root`, sorted, without those that archivers and notebooks leave behind; none
-    if it is absent.
+    """Return the class folders in `root`, sorted.
+
+    Those that archivers and notebooks leave behind are left out; there are none if `root` is
+    absent.
     """
     if not root.is_dir():
         return []
@@ -143,8 +150,9 @@ def class_folders(root: Path) -> list[Path]:
 def _write_lists(
     dataset: str, root: Path, out: Path, rows: dict[str, list[Row]], masks: dict[str, list[str]]
 ) -> dict:
-    """Write all splits (`masks`: localization lines instead of boxes) and source.json; the numbers
-    of images.
+    """Write all splits and source.json, and return the numbers of images.
+
+    With `masks`, localization lines are written instead of boxes.
     """
     counts = {}
     for split, part in rows.items():
@@ -195,8 +203,9 @@ def _held_out(train: list[Row], missing: str) -> list[Row]:
 
 
 def _cubv2_rows(root: Path) -> list[Row]:
-    """CUBV2: class-named folders; CUBV2_boxes.txt claims x0,y0,x1,y1 but columns 3 and 4 are width
-    and height.
+    """Return the rows of CUBV2, which has class-named folders.
+
+    CUBV2_boxes.txt claims x0,y0,x1,y1 but columns 3 and 4 are width and height.
     """
     boxes: dict[str, tuple[int, ...]] = {}
     for path in (root / "CUBV2_boxes.txt", root.parent / "CUBV2_boxes.txt"):
@@ -252,8 +261,10 @@ def _read_xml(path: Path) -> tuple[str, list[tuple[int, ...]]]:
 
 
 def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
-    """Lists of ImageNet: train/<wnid>/*.JPEG, val/*.JPEG with XML boxes (test), val2 or
-    ../ImageNetV2 (val).
+    """Write the lists of ImageNet.
+
+    The images are train/<wnid>/*.JPEG, val/*.JPEG with XML boxes (test), and val2 or ../ImageNetV2
+    (val).
 
     label = rank of the sorted wnid; val: the folder's number, compared as an integer. The label of
     a validation image is the <name> of its XML file's object. Training images need no boxes.
@@ -285,8 +296,9 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
 
 
 def _imagenetv2_rows(root: Path) -> list[Row]:
-    """ILSVRC/val2/<label>/, or ImageNetV2 beside ILSVRC, with or without val2/ in it; ids as the
-    loader finds them.
+    """Return the rows of ImageNetV2, with ids as the loader finds them.
+
+    It is ILSVRC/val2/<label>/, or ImageNetV2 beside ILSVRC, with or without val2/ in it.
     """
     prefix = "val2/" if root.name == "val2" else ""
     folders = [folder for folder in class_folders(root) if folder.name.isdecimal()]
@@ -298,8 +310,9 @@ def _imagenetv2_rows(root: Path) -> list[Row]:
 
 
 def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str, int]:
-    """Lists of OpenImages30k: <split>/<class code>/<hex>.jpg with <hex>_m*.png masks and
-    <hex>_ignore.png.
+    """Write the lists of OpenImages30k.
+
+    Its images are <split>/<class code>/<hex>.jpg with <hex>_m*.png masks and <hex>_ignore.png.
     """
     root = Path(root)
     out = Path(out_dir)
@@ -331,8 +344,9 @@ def build_openimages_metadata(root: str | Path, out_dir: str | Path) -> dict[str
 
 
 def _mask_lines(image_id: str, file: Path) -> list[str]:
-    """`id,mask,ignore` for each mask beside an image; only the first line carries the ignore
-    mask.
+    """Return a line `id,mask,ignore` for each mask beside an image.
+
+    Only the first line carries the ignore mask.
     """
     folder = image_id.rpartition("/")[0]
     ignore = file.with_name(f"{file.stem}_ignore.png")

@@ -17,8 +17,9 @@ one_module(__name__, "calm.data_superclass")
 
 
 def group_by_last_word(names: Mapping[int, str]) -> dict[int, list[int]]:
-    """{label: name such as 001.Black_footed_Albatross} to {label: labels whose names end in the
-    same word}.
+    """Group the labels whose names end in the same word.
+
+    {label: name such as 001.Black_footed_Albatross} becomes {label: labels of its group}.
     """
     groups: dict[str, list[int]] = {}
     found = {}
@@ -34,8 +35,9 @@ def group_by_last_word(names: Mapping[int, str]) -> dict[int, list[int]]:
 def group_by_ancestor(
     names: Mapping[int, str], is_a: Iterable[Sequence[str]]
 ) -> dict[int, list[int]]:
-    """{label: wnid} and (parent, child) pairs to {label: labels below the nearest ancestor of at
-    least two}.
+    """Group the labels by their nearest ancestor that has at least two of them below it.
+
+    {label: wnid} and (parent, child) pairs become {label: labels below that ancestor}.
     """
     parents: dict[str, list[str]] = {}
     for parent, child in is_a:
@@ -76,8 +78,9 @@ def _upwards(wnid: str, parents: Mapping[str, list[str]]) -> Iterable[list[str]]
 
 
 def read_names(path: str | Path) -> dict[int, str]:
-    """{label from 0: class name} of a classes.txt (`1 001.Name`) or a class_labels.txt
-    (`001.Name/file.jpg,0`).
+    """Return {label from 0: class name} of a file.
+
+    It is a classes.txt (`1 001.Name`) or a class_labels.txt (`001.Name/file.jpg,0`).
     """
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path, "give classes.txt or class_labels.txt"), 1):
@@ -107,8 +110,9 @@ def read_names(path: str | Path) -> dict[int, str]:
 
 
 def read_superclass(path: str | Path, classes: int) -> dict[int, list[int]]:
-    """{label: labels} of a --superclass_file; UserError names line and label of a list that is
-    empty or unfit.
+    """Return {label: labels} of a --superclass_file.
+
+    UserError names line and label of a list that is empty or unfit.
     """
     path = Path(path)
     known = range(classes)

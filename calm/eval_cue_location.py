@@ -1,11 +1,10 @@
-"""Cue localisation on CUB: mPxAP of |map(i) - map(j)| against the parts in which classes i and j
-differ.
+"""Cue localisation on CUB: mPxAP of |map(i) - map(j)| against the parts that tell i and j apart.
 
     python eval_cue_location.py --experiment_name=NAME --attribution_method=CALM_EM \\
         --score_map_process=jointll --norm_type=clipping --threshold_type=log
 
-Reported are the released protocol (one histogram that is never reset, values below the first
-threshold dropped) and ours (a fresh one for each pair; values kept) side by side.
+Two protocols stand side by side: the released one (one histogram that is never reset, values below
+the first threshold dropped) and ours (a fresh histogram for each pair, all values kept).
 """
 
 # ruff: noqa: E402  (imports after the command line was read)

@@ -1,7 +1,8 @@
 """Remove and classify: how fast does accuracy fall when the highest-scoring pixels are erased?
 
-    R_k = correct after erasing the k highest-scoring pixels / correct after erasing as many random
-    pixels
+          images still classified correctly after erasing the k highest-scoring pixels
+    R_k =  ----------------------------------------------------------------------------
+          images still classified correctly after erasing as many random pixels
 
 over all test images, with the map of the ground-truth class; lower is better.
 

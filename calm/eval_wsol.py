@@ -1,12 +1,11 @@
-"""Weakly supervised localisation of a checkpoint: MaxBoxAcc, MaxBoxAccV2 and top-1 localisation, or
-PxAP.
+"""Weakly supervised localisation: MaxBoxAcc, MaxBoxAccV2 and top-1 localisation, or PxAP.
 
     python eval_wsol.py --experiment_name=NAME --attribution_method=CALM_EM \\
         --score_map_process=jointll
 
-Boxes: CUB, ILSVRC (map of the ground-truth class; top-1: of images classified correctly only).
-Masks: OpenImages, and CUB where it has segmentations. The maps go through bicubic resizing and
-min-max.
+Boxes are those of CUB and ILSVRC, with the map of the ground-truth class; top-1 localisation counts
+only images that are classified correctly. Masks are those of OpenImages, and of CUB where it has
+segmentations. The maps go through bicubic resizing and min-max normalisation.
 """
 
 # ruff: noqa: E402  (imports after the command line was read)

@@ -47,8 +47,9 @@ class Classified(NamedTuple):
 def to_device(
     images: torch.Tensor, labels: torch.Tensor, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """images (B,3,H,W), channels last, which convolutions are faster on, and labels (B,) on the
-    device.
+    """Return images (B,3,H,W) and labels (B,) on the device.
+
+    The images are channels last, which convolutions are faster on.
     """
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     return images, labels.to(device, non_blocking=True)
@@ -80,10 +81,10 @@ def classify(
 def classification_scores(
     parts: Sequence[Classified], accelerator: Accelerator
 ) -> tuple[dict[str, float], int, int]:
-    """accuracy, calibration_error, dead_share (percent), nll, prior_entropy over the batches of all
-    processes.
+    """Return the measures of classification over the batches of all processes.
 
-    Also how many images have a dead attention, and how many there are.
+    They are accuracy, calibration_error, dead_share (percent), nll and prior_entropy. Also how many
+    images have a dead attention, and how many there are.
     """
     whole = map(torch.cat, zip(*parts, strict=True))
     rows = Classified(*gather_in_order(*whole, accelerator=accelerator))
@@ -128,10 +129,10 @@ class Tester:
         self.process = self.mapper.process
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[str], torch.Tensor]]:
-        """images (B,3,H,W) channels last, labels (B,), ids, index (B,) of this process's share;
-        polls signals.
+        """Yield the batches of this process's share.
 
-        Warns at the end of dead attention, as far as `mapper` saw the images.
+        A batch is images (B,3,H,W) channels last, labels (B,), ids and index (B,). Signals are
+        polled. Warns at the end of dead attention, as far as `mapper` saw the images.
         """
         dead: DeadAttention = self.mapper.dead
         dead.count = 0

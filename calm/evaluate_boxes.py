@@ -20,8 +20,9 @@ Box = tuple[int, int, int, int]
 
 
 def wsol_scoremap(cam: np.ndarray, size: tuple[int, int] = (RESIZE, RESIZE)) -> np.ndarray:
-    """A map (h,w) at `size` (H,W), bicubic, then min-max: float64 in [0,1]; zeros for a constant or
-    NaN map.
+    """Return a map (h,w) at `size` (H,W), scaled to [0,1], as float64.
+
+    It is resized, bicubic, then scaled by minimum and maximum; a constant or NaN map becomes zeros.
     """
     cam = np.asarray(cam)
     if cam.dtype not in (np.float32, np.float64):  # OpenCV resizes no other type in floating point
@@ -60,8 +61,9 @@ def calculate_multiple_iou(box_a: np.ndarray, box_b: np.ndarray) -> np.ndarray:
 
 
 def resize_bbox(box: Sequence[int], image_size: Sequence[int], resize_size: Sequence[int]) -> Box:
-    """A box x0 y0 x1 y1 in an image of (W,H) scaled to (W',H'), truncated to integers; ValueError
-    for no image.
+    """Scale a box x0 y0 x1 y1 in an image of (W,H) to (W',H').
+
+    It is truncated to integers; ValueError for no image.
     """
     check_box_convention(np.asarray(box))
     if min(*image_size, *resize_size) < 1:
@@ -95,8 +97,9 @@ def _boxes_of(binary: np.ndarray, multi: bool) -> list[Box]:
 def compute_bboxes_from_scoremaps(
     scoremap: np.ndarray, thresholds: Sequence[float], multi_contour_eval: bool = False
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Boxes (n_t,4) per threshold t, and their numbers: contours of uint8(m 255) > int(t max), m in
-    [0,1].
+    """Return the boxes (n_t,4) for each threshold t, and their numbers.
+
+    They surround the contours of uint8(m 255) > int(t max), for m in [0,1].
 
     After the quantisation at most 256 thresholds differ: one contour pass for each.
     """
@@ -135,8 +138,9 @@ class LocalizationEvaluator:
 
 
 class BoxEvaluator(LocalizationEvaluator):
-    """MaxBoxAcc: the share of images whose best box reaches an IoU, maximised over the map's
-    threshold.
+    """Computes MaxBoxAcc: the share of images whose best box reaches an IoU.
+
+    It is maximised over the map's threshold.
     """
 
     def __init__(

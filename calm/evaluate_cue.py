@@ -1,7 +1,7 @@
-"""Cue localisation (CUB): does the difference of two classes' maps mark the parts in which they
-differ?
+"""Measure cue localisation on CUB, from the maps of two classes.
 
-One forward per image serves all its class pairs, and one histogram per pair serves all protocols.
+The question is whether the difference of the maps marks the parts in which the classes differ. One
+forward per image serves all its class pairs, and one histogram per pair serves all protocols.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +38,9 @@ def class_number(image_id: str, label: int) -> int:
 
 
 def columns_of(protocols: Sequence[str]) -> dict[str, tuple[str, bool]]:
-    """The columns of a table of cue localisation: {protocol/dropped or kept: (protocol, are low
-    values kept?)}.
+    """Return the columns of a table of cue localisation.
+
+    They are {protocol/dropped or kept: (protocol, are low values kept?)}.
     """
     columns = {}
     for protocol in protocols:
@@ -51,8 +52,9 @@ def columns_of(protocols: Sequence[str]) -> dict[str, tuple[str, bool]]:
 def map_difference(
     first: torch.Tensor, second: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """How far the maps of two classes lie apart at each pixel, (n,H,W) at `size` (H,W), in float32
-    at least:
+    """Return how far the maps of two classes lie apart at each pixel.
+
+    The result is (n,H,W) at `size` (H,W), in float32 at least:
 
         | resize(first - second) |
 
@@ -69,8 +71,9 @@ def map_difference(
 
 
 def _resized_by_opencv(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Maps (n,h,w) at (n,H,W), bilinear, by OpenCV as in the released code: torch's differ in the
-    last digit.
+    """Return maps (n,h,w) at (n,H,W), bilinear, by OpenCV as in the released code.
+
+    torch's differ in the last digit.
     """
     height, width = size
     resized = torch.empty(len(maps), height, width, dtype=maps.dtype)
@@ -81,8 +84,9 @@ def _resized_by_opencv(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
 
 
 class CueLocaliser:
-    """Collects, per class pair, the histograms of `map_difference` inside and outside of the
-    differing parts.
+    """Collects, for each class pair, the histograms of `map_difference`.
+
+    There is one for inside and one for outside of the differing parts.
 
     Args:
         trait: the parts and attributes of the data set.
@@ -190,8 +194,9 @@ class CueLocaliser:
             self.distance = accelerator.reduce(self.distance.to(accelerator.device), "sum").cpu()
 
     def scores(self, protocol: str, keep: bool) -> list[float | None]:
-        """PxAP percent per pair; protocol per_pair, or released: each pair counts all earlier ones
-        too.
+        """Return the PxAP in percent for each pair.
+
+        The protocol is per_pair, or released: each pair counts all earlier ones too.
 
         keep: values below the first threshold count as well (the released histogram drops them).
         """
@@ -212,8 +217,9 @@ class CueLocaliser:
         return scores
 
     def by_parts(self, values: Sequence[float | None]) -> dict[str, float | None]:
-        """{1, 2, 3: mean over the pairs that differ in so many parts, mean: over all pairs} of a
-        value per pair.
+        """Return the means of a value per pair, by the number of differing parts.
+
+        They are {1, 2, 3: mean over the pairs that differ in so many parts, mean: over all pairs}.
         """
         row = {}
         for parts in NUM_DIFF_LIST:
@@ -223,15 +229,17 @@ class CueLocaliser:
         return row
 
     def undefined(self, protocols: Sequence[str]) -> dict[str, int]:
-        """{protocol/dropped or kept: pairs without a PxAP}: no image, or no foreground value in any
-        bin.
+        """Return how many pairs have no PxAP: {protocol/dropped or kept: number}.
+
+        These pairs have no image, or no foreground value in any bin.
         """
         columns = columns_of(protocols)
         return {name: self.scores(*column).count(None) for name, column in columns.items()}
 
     def peak_distance(self) -> dict[str, float | None]:
-        """Mean distance, in input pixels, from the maximum of the difference to the nearest
-        differing part.
+        """Return how far the difference's maximum lies from the nearest differing part.
+
+        It is the mean distance, in input pixels.
         """
         means = (self.distance * STEP / self.images[:, 0])[: len(self.pairs)]
         defined: list[float | None] = means.tolist()
@@ -254,8 +262,9 @@ def make_cues(
     norm_type: str,
     max_pairs: int | None = None,
 ) -> CueLocaliser:
-    """A localiser for the pairs of a data set's classes; UserError where no pair can be examined,
-    or an image's segmentation is missing.
+    """Return a localiser for the pairs of a data set's classes.
+
+    UserError where no pair can be examined, or an image's segmentation is missing.
     """
     label_of = labels_of_classes(data.image_ids, data.image_labels)
     trait.check_segmentations(data.image_ids)

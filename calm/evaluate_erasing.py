@@ -1,5 +1,6 @@
-"""Remove and classify: how the accuracy falls when the highest-scoring pixels are erased; deletion
-and insertion.
+"""Remove and classify: how accuracy falls when the highest-scoring pixels are erased.
+
+Deletion and insertion are here too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,8 +55,9 @@ def masks_from_ranking(ranking: torch.Tensor, k: float, size: tuple[int, int]) -
 def get_topk_to_zero_mask(
     mu: torch.Tensor, k: float, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """0 at the int(k H W) highest values of each map mu (B,1,H,W), else 1; ties by the lowest flat
-    index.
+    """Return a mask, 0 at the int(k H W) highest values of each map mu (B,1,H,W), else 1.
+
+    Ties go to the lowest flat index.
     """
     return masks_from_ranking(rank_pixels(mu.to(device)), k, _size_of(mu))
 
@@ -63,8 +65,9 @@ def get_topk_to_zero_mask(
 def random_mask_generator(
     inputs: torch.Tensor, device: torch.device | str, k: float
 ) -> torch.Tensor:
-    """(B,1,H,W): per image int(k H W) distinct positions are 0, drawn from NumPy's global
-    generator.
+    """Return masks (B,1,H,W) that are 0 at int(k H W) random positions per image.
+
+    The positions are distinct, and drawn from NumPy's global generator.
     """
     size = _size_of(inputs)
     rows = []
@@ -85,8 +88,9 @@ def random_ranking(index: torch.Tensor, pixels: int, seed: int, repeat: int = 0)
 def get_baseline(
     kind: str, inputs: torch.Tensor, device: torch.device | str, noise: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What erased pixels of inputs (B,C,H,W) become: zero, mean (per image and channel), noise,
-    blur.
+    """Return what erased pixels of inputs (B,C,H,W) become.
+
+    It is zero, mean (per image and channel), noise or blur.
 
     noise: mean + 0.2 n with n (B,C,H,W) standard normal, from the global generator where none is
         given.
@@ -107,8 +111,9 @@ def get_baseline(
 def make_baseline(
     kind: str, inputs: torch.Tensor, index: torch.Tensor, seed: int
 ) -> torch.Tensor | None:
-    """What replaces erased pixels of inputs (B,C,H,W); None for 0. Noise comes from (seed, dataset
-    index) alone.
+    """Return what replaces erased pixels of inputs (B,C,H,W); None for 0.
+
+    Noise comes from (seed, dataset index) alone.
     """
     if kind == "zero":
         return None
@@ -133,8 +138,9 @@ def classify_erased(
     ks: Sequence[float],
     baseline: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(K,B) bool: is the argmax the target once the first int(k H W) pixels of `ranking` (B,H W)
-    are replaced?
+    """Tell whether the argmax is the target once the first pixels are replaced: (K,B) bool.
+
+    These are the first int(k H W) pixels of `ranking` (B,H W).
 
     baseline: what replaces them, (B,C,H,W); None for 0. Several k share a forward up to
         IMAGES_PER_FORWARD.
@@ -200,8 +206,9 @@ def evaluate_batch(
     tie_break: str,
     auc_steps: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Areas (B,2) of deletion and insertion; correct or not: top (B,T,K) and at_random (B,R,K)
-    (`Erased`).
+    """Return the areas of deletion and insertion, and what is still correct.
+
+    The areas are (B,2); correct or not are top (B,T,K) and at_random (B,R,K) (`Erased`).
     """
     other = make_baseline(baseline, images, index, seed)
     scores = resize_scoremaps(maps, "tensor", _size_of(images))
@@ -239,8 +246,9 @@ def gather_erased(parts: Iterable[tuple[torch.Tensor, ...]], accelerator: object
 
 
 def bootstrap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """sum a / sum b of (K,n) over BOOTSTRAPS draws of n images with replacement, the same for all
-    K: (K,BOOTSTRAPS).
+    """Return sum a / sum b of (K,n) over random draws of the images: (K,BOOTSTRAPS).
+
+    There are BOOTSTRAPS draws of n images with replacement, the same for all K.
     """
     rng = np.random.default_rng(0)
     n = a.shape[1]
@@ -255,8 +263,9 @@ def bootstrap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def summarize(
     top: np.ndarray, at_random: np.ndarray, ks: Sequence[float]
 ) -> dict[str, dict[str, float]]:
-    """Per k: both accuracies in percent, both counts, R_k with a 95 % interval over images (None
-    where undefined).
+    """Return for each k both accuracies in percent, both counts, and R_k.
+
+    R_k has a 95 % interval over images (None where undefined).
     """
     top_share = top.mean(1).T.copy()  # (K,n)
     random_share = at_random.mean(1).T.copy()
@@ -297,8 +306,9 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def probability_curves(
     model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, ranking: torch.Tensor, steps: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """p(target) (B,steps+1) after deleting, and after inserting, the first k/steps of the pixels of
-    `ranking` (B,H W).
+    """Return p(target) (B,steps+1) after deleting, and after inserting, pixels.
+
+    They are the first k/steps of the pixels of `ranking` (B,H W).
 
     Deleted pixels become 0 (the mean colour); insertion starts from the blurred image (RISE,
     Petsiuk et al. 2018).
@@ -321,8 +331,9 @@ def _curve(
     ranking: torch.Tensor,
     counts: Sequence[int],
 ) -> torch.Tensor:
-    """p(target) (B,len(counts)) where the first pixels of `images` (B,C,H,W) are those of
-    `other`.
+    """Return p(target) (B,len(counts)) where the first pixels are replaced.
+
+    The first pixels of `images` (B,C,H,W) are those of `other`.
     """
     size = _size_of(images)
     step = max(1, IMAGES_PER_FORWARD // len(images))
@@ -338,8 +349,9 @@ def _curve(
 
 
 def area_under(curves: torch.Tensor) -> torch.Tensor:
-    """(B,) area under curves (B,n) over 0..1, by trapezoids; ValueError where n is not 2 at
-    least.
+    """Return the area (B,) under curves (B,n) over 0..1, by trapezoids.
+
+    ValueError where n is not 2 at least.
     """
     if curves.ndim != 2 or curves.shape[1] < 2:
         raise ValueError(f"curves must be (B,n) with n of at least 2, not {tuple(curves.shape)}")

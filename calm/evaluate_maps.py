@@ -1,5 +1,6 @@
-"""Score maps of a network: made, smoothed, resized, checked; the thresholds that they are cut
-at.
+"""Score maps of a network, and the thresholds that they are cut at.
+
+The maps are made, smoothed, resized and checked here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +29,9 @@ MapFunction = Callable[..., torch.Tensor]
 
 
 def get_score_map(process: str, method: str) -> MapFunction:
-    """The function (model=, images=, targets=, ...) -> maps of a process; `*_grad` means backprop
-    in any case.
+    """Return the function (model=, images=, targets=, ...) -> maps of a process.
+
+    `*_grad` means backprop in any case.
     """
     if process in GRADIENT_PROCESSES:
         return partial(GRADIENT_PROCESSES[process], method=backprop)
@@ -113,8 +115,9 @@ class ScoreMapper:
         return f, f_former, attention
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Gradient maps, so many rows at a time as fit a forward: cue localisation asks for many
-        classes an image.
+        """Return gradient maps, so many rows at a time as fit a forward.
+
+        Cue localisation asks for many classes an image.
         """
         function = get_score_map(self.process, self.method)
         rows = max(1, gradients.PIXELS_PER_FORWARD // images[0, 0].numel())
@@ -131,8 +134,9 @@ class ScoreMapper:
 
 
 def compute_padding(kernel_size: int) -> int:
-    """The padding on each side that keeps the size under an odd kernel; ValueError for an even
-    one.
+    """Return the padding on each side that keeps the size under an odd kernel.
+
+    ValueError for an even one.
     """
     if kernel_size % 2 != 1 or kernel_size < 1:
         raise ValueError(f"kernel size {kernel_size}: must be odd and positive")
@@ -140,8 +144,9 @@ def compute_padding(kernel_size: int) -> int:
 
 
 class GaussianSmoothing(nn.Module):
-    """A Gaussian of `kernel_size` taps and `sigma` pixels on each of `channels` channels,
-    reflecting at the border.
+    """A Gaussian on each of `channels` channels, reflecting at the border.
+
+    It has `kernel_size` taps and a deviation of `sigma` pixels.
     """
 
     def __init__(self, channels: int, kernel_size: int, sigma: float) -> None:
@@ -159,10 +164,10 @@ class GaussianSmoothing(nn.Module):
         self.register_buffer("columns", kernel.view(1, 1, 1, -1).repeat(channels, 1, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B,C,H,W) to the same shape and dtype; half precision, and autocast, are computed in
-        float32.
+        """Smooth (B,C,H,W), to the same shape and dtype.
 
-        A side that is shorter than the padding is continued by its border value.
+        Half precision, and autocast, are computed in float32. A side that is shorter than the
+        padding is continued by its border value.
         """
         padding = (self.padding,) * 4
         mode = "reflect" if min(x.shape[-2:]) > self.padding else "replicate"
@@ -175,8 +180,9 @@ class GaussianSmoothing(nn.Module):
 
 
 def smoothing(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Maps (B,h,w) under a Gaussian of `kernel_size` taps, sigma = kernel_size / 6 (1:
-    unchanged).
+    """Return maps (B,h,w) under a Gaussian of `kernel_size` taps.
+
+    sigma = kernel_size / 6; with 1 they are unchanged.
     """
     compute_padding(kernel_size)
     if kernel_size == 1:
@@ -198,8 +204,9 @@ def resize_scoremap(scoremap: np.ndarray, size: tuple[int, int] = (224, 224)) ->
 def resize_scoremaps(
     scoremaps: np.ndarray | torch.Tensor, kind: str = "tensor", size: tuple[int, int] = (224, 224)
 ) -> Any:
-    """Maps (B,h,w) at `size`, bilinear: "tensor" gives (B,1,H,W), "numpy" (B,H,W) of the input's
-    dtype.
+    """Return maps (B,h,w) at `size`, bilinear.
+
+    "tensor" gives (B,1,H,W), "numpy" gives (B,H,W) of the input's dtype.
     """
     if kind not in ("tensor", "numpy"):
         raise ValueError(f"kind {kind!r}: choose from tensor, numpy")
@@ -212,8 +219,9 @@ def resize_scoremaps(
 
 
 def check_scoremap_validity(scoremap: np.ndarray, name: str = "") -> None:
-    """TypeError unless a float64 array; ValueError unless 2-D, free of NaN and inside [0,1]; `name`
-    is the image.
+    """Check that a map is a float64 array of two dimensions inside [0,1], without NaN.
+
+    TypeError unless a float64 array; ValueError for the rest; `name` is the image.
     """
     where = f"score map of {name}: " if name else "score map: "
     if not isinstance(scoremap, np.ndarray) or scoremap.dtype != np.float64:
@@ -228,10 +236,11 @@ def check_scoremap_validity(scoremap: np.ndarray, name: str = "") -> None:
 
 
 def get_threshold_list(interval: float, type: str = "even") -> list[float]:
-    """even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in
-    exactly 1.
+    """Return the thresholds that maps are cut at.
 
-    ValueError for another type, and for an interval that is not strictly between 0 and 1.
+    even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in
+    exactly 1. ValueError for another type, and for an interval that is not strictly between 0 and
+    1.
     """
     if not 0 < interval < 1:
         raise ValueError(f"interval {interval!r}: must lie strictly between 0 and 1")

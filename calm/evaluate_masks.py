@@ -1,5 +1,6 @@
-"""Masks of objects, and the pixel-wise precision of score maps against them
-(clovaai/wsolevaluation).
+"""Masks of objects, and the pixel-wise precision of score maps against them.
+
+The source is clovaai/wsolevaluation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,10 +50,10 @@ class MaskEvaluator(LocalizationEvaluator):
     def accumulate(
         self, scoremap: np.ndarray, image_id: str, gt_mask: np.ndarray | None = None
     ) -> None:
-        """Count a map (H,W) float64 in [0,1] against gt_mask (H,W) in {0,1,255}, or the image's
-        mask files.
+        """Count a map (H,W) float64 in [0,1] against a mask.
 
-        ValueError names the image where the two differ in shape.
+        That is gt_mask (H,W) in {0,1,255}, or the image's mask files. ValueError names the image
+        where the two differ in shape.
         """
         check_scoremap_validity(scoremap, image_id)
         if gt_mask is None:
@@ -77,8 +78,9 @@ class MaskEvaluator(LocalizationEvaluator):
         return self.pixels.histograms()[1].astype(np.float64)
 
     def compute(self, keep: bool = False) -> tuple[float, list[np.ndarray]]:
-        """PxAP in percent and [recall, precision]; `keep` counts the values below the first edge as
-        well.
+        """Return PxAP in percent and [recall, precision].
+
+        `keep` counts the values below the first edge as well.
         """
         auc, recall, precision = pixel_average_precision(*self.pixels.histograms(keep=keep))
         return auc, [recall, precision]
@@ -94,8 +96,9 @@ def _grey_values(image: Image.Image) -> np.ndarray:
 
 
 def check_masks(paths: Iterable[str | Path]) -> None:
-    """UserError, before the long work, where a mask file is not there or cannot be read; each is
-    named once.
+    """Check, before the long work, that the mask files can be read.
+
+    UserError where one is not there or cannot be read; each is named once.
     """
     distinct = list(dict.fromkeys(Path(path) for path in paths))
     unreadable = check_images(distinct, what="the masks", skip_corrupt=True)
@@ -106,8 +109,9 @@ def check_masks(paths: Iterable[str | Path]) -> None:
 
 
 def load_mask_image(path: str | Path, size: int | tuple[int, int] = RESIZE) -> np.ndarray:
-    """A mask file resized to (size,size), or to (W,H), nearest neighbour, > 0.5: uint8 in {0,1};
-    UserError names it.
+    """Return a mask file resized to (size,size), or to (W,H): uint8 in {0,1}.
+
+    It is resized by nearest neighbour, then compared: > 0.5. UserError names the file.
 
     Any number of channels and bits: a pixel is foreground where its grey value is not 0.
     """
@@ -130,10 +134,10 @@ def get_mask(
     use_ignore: bool = True,
     size: int = RESIZE,
 ) -> np.ndarray:
-    """Union of the instance masks as 1, the ignore mask minus the union as 255, else 0: (size,size)
-    uint8.
+    """Return the mask of an image from its files: (size,size) uint8.
 
-    An empty `ignore_path` means no ignore region.
+    The union of the instance masks is 1, the ignore mask minus the union is 255, the rest is 0. An
+    empty `ignore_path` means no ignore region.
     """
     root = Path(mask_root)
     union = np.zeros((size, size), bool)

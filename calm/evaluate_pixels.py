@@ -37,8 +37,9 @@ class PixelPR:
         self._lookup = BinLookup.of(self.edges.numpy())
 
     def add(self, maps: torch.Tensor, gt: torch.Tensor, groups: torch.Tensor | None = None) -> None:
-        """Count maps (n,H,W) against gt (n,H,W) in {0,1}; 255 is ignored; map i belongs to group
-        groups[i].
+        """Count maps (n,H,W) against gt (n,H,W) in {0,1}, where 255 is ignored.
+
+        Map i belongs to group groups[i].
 
         ValueError where shapes differ, for a group that there is not and, on a CPU, for another
         value in gt or NaN.
@@ -64,8 +65,9 @@ class PixelPR:
     def _add_on_host(
         self, maps: torch.Tensor, gt: torch.Tensor, rows: torch.Tensor, lookup: BinLookup
     ) -> None:
-        """One map at a time, which stays in the processor's cache: the number of edges <= value,
-        then a count.
+        """Count one map at a time, which stays in the processor's cache.
+
+        For each value the number of edges <= value is found, and these numbers are counted.
         """
         bins = len(self.edges)
         n = len(maps)
@@ -104,8 +106,9 @@ class PixelPR:
             self.counts = accelerator.reduce(self.counts.to(accelerator.device), "sum").cpu()
 
     def histograms(self, group: int = 0, keep: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """(bins,) counts at foreground and background; with `keep` a first bin of the values below
-        the first edge.
+        """Return the counts (bins,) at foreground and background.
+
+        With `keep` there is a first bin of the values below the first edge.
         """
         true, false = self.counts[group].numpy()
         if keep:

@@ -1,5 +1,6 @@
-"""Why R_2% comes out as it does on the drawn birds: how much of the wing, which tells the classes
-apart, is erased.
+"""Explain why R_2% comes out as it does on the drawn birds.
+
+It is told by how much of the wing, which tells the classes apart, is erased.
 """
 
 import numpy as np
@@ -21,8 +22,9 @@ WING = PARTS["wing"][0]
 
 @torch.inference_mode()
 def examine(tester: Tester, trait: CUBTrait) -> np.ndarray:
-    """(n,3) per test image with a visible wing: distance to it, share of its disc that is erased,
-    still correct.
+    """Return three values for each test image with a visible wing: (n,3).
+
+    They are the distance to it, the share of its disc that is erased, and whether still correct.
     """
     rows = []
     for images, labels, ids, _ in tester.batches():

@@ -1,5 +1,6 @@
-"""Weakly supervised localisation of a network: MaxBoxAcc, MaxBoxAccV2 and top-1 localisation, or
-PxAP.
+"""Weakly supervised localisation of a network.
+
+It is measured by MaxBoxAcc, MaxBoxAccV2 and top-1 localisation, or by PxAP.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +27,9 @@ _evaluator: BoxEvaluator | None = None  # of this process, or of a worker
 
 
 class Maps(NamedTuple):
-    """A batch: maps (B,h,w) float32 on the host, p(y|x) (B,C), labels (B,), image ids, index
-    (B,).
+    """A batch of maps (B,h,w) float32 on the host, and what belongs to them.
+
+    That is p(y|x) (B,C), labels (B,), image ids and index (B,).
     """
 
     maps: np.ndarray
@@ -106,8 +108,9 @@ def evaluate_boxes(
     multi_contour: bool,
     workers: int,
 ) -> dict[str, float]:
-    """MaxBoxAcc per IoU and their mean (V2 with all contours), and the same counting only correct
-    classifications.
+    """Return MaxBoxAcc for each IoU and their mean, also for correct classifications.
+
+    With all contours it is MaxBoxAccV2. The second figures count only correct classifications.
     """
 
     def make() -> BoxEvaluator:
@@ -140,8 +143,9 @@ def evaluate_boxes(
 def best_ious(
     batches: Iterator[Maps], evaluator: BoxEvaluator, workers: int, accelerator: Accelerator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n,thresholds) best IoU per test image in dataset order, and (n,) whether it was classified
-    correctly.
+    """Return the best IoU of each test image, and whether it was classified correctly.
+
+    They are (n,thresholds) in dataset order, and (n,).
     """
     _use(evaluator)
     processes = loader_processes(workers)

@@ -1,5 +1,6 @@
-"""The names of clovaai/wsolevaluation's evaluation.py, which live in evaluate_boxes.py and
-evaluate_masks.py.
+"""The names of clovaai/wsolevaluation's evaluation.py.
+
+They live in evaluate_boxes.py and evaluate_masks.py.
 """
 
 from calm.evaluate_boxes import (

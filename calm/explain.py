@@ -70,8 +70,9 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
 
 
 def chosen_classes(wanted: Sequence[int] | None, probabilities: torch.Tensor) -> list[int]:
-    """The labels to explain: `wanted`, else the three likeliest of p(y|x) (C,); UserError for one
-    that is none.
+    """Return the labels to explain.
+
+    They are `wanted`, else the three likeliest of p(y|x) (C,); UserError for one that is none.
     """
     count = len(probabilities)
     if not wanted:

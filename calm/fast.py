@@ -1,8 +1,7 @@
-"""Forms of method.py and of a NumPy function that cost less time, and are harder to read; equal by
-test.
+"""Forms of method.py and of a NumPy function that cost less time.
 
-Both heads, loss and backward of 200 classes on a 28 x 28 grid are three times faster with them
-(benchmarks/bench_calm.py).
+They are harder to read, and equal by test. Both heads, loss and backward of 200 classes on a 28 x
+28 grid are three times faster with them (benchmarks/bench_calm.py).
 """
 
 from typing import Any
@@ -30,8 +29,9 @@ def heads(
 def log_conditional_likelihood_of(
     f: torch.Tensor, labels: torch.Tensor, total: torch.Tensor
 ) -> torch.Tensor:
-    """`map_of_label(log_conditional_likelihood(f), labels)` (B,1,h,w), without keeping one of the
-    size of f.
+    """Return `map_of_label(log_conditional_likelihood(f), labels)` (B,1,h,w).
+
+    No tensor of the size of f is kept.
 
     Args:
         f: (B,C,h,w).
@@ -42,8 +42,9 @@ def log_conditional_likelihood_of(
 
 
 def likelihood_of(f: torch.Tensor, total: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """`likelihood(joint_likelihood(conditional_likelihood(f), g))` (B,C), with one tensor of the
-    size of f in place of three.
+    """Return `likelihood(joint_likelihood(conditional_likelihood(f), g))` (B,C).
+
+    It takes one tensor of the size of f in place of three.
 
     Args:
         f: (B,C,h,w).
@@ -55,8 +56,10 @@ def likelihood_of(f: torch.Tensor, total: torch.Tensor, g: torch.Tensor) -> torc
 
 
 class BinLookup:
-    """How many edges are <= each value, exactly as `np.searchsorted(edges, values, side="right")`,
-    without its search.
+    """Finds how many edges are <= each value, mostly by a table.
+
+    The result is exactly that of `np.searchsorted(edges, values, side="right")`, without its
+    search.
 
     The exponent and the first 12 bits of the mantissa of a float64 name a cell, and a table holds
     the answer for each cell. Values in a cell with an edge inside, and those that are negative or 4

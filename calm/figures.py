@@ -1,5 +1,6 @@
-"""Pictures of maps: of true classes, of class pairs, of one image with "why this class and not that
-one".
+"""Draw pictures of maps.
+
+They are of true classes, of class pairs, or of one image with "why this class and not that one".
 """
 
 import contextlib
@@ -41,8 +42,9 @@ def _over(picture: np.ndarray, maps: torch.Tensor) -> list[np.ndarray]:
 def draw_maps(
     path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8
 ) -> None:
-    """`count` images spread over the data set, and below each the map of its true class with
-    p(y|x).
+    """Draw `count` images, and below each the map of its true class with p(y|x).
+
+    The images are spread over the data set.
     """
     images = []
     labels = []
@@ -76,8 +78,9 @@ def draw_maps(
 def draw_pairs(
     path: Path, cues: CueLocaliser, data: ImageLabelDataset, device: torch.device, title: str
 ) -> None:
-    """A row for each number of differing parts: image, maps of both classes, normalised difference,
-    true parts.
+    """Draw a row of pictures for each number of differing parts.
+
+    A row is the image, maps of both classes, normalised difference, and true parts.
     """
     rows = []
     titles = []
@@ -189,8 +192,9 @@ def draw_explanation(
     norm_type: str,
     title: str,
 ) -> None:
-    """The image, a normalised map (k,h,w) for each of the k classes, and the difference of the
-    first two.
+    """Draw the image, a map for each class, and the difference of the first two.
+
+    The maps (k,h,w) of the k classes are normalised.
     """
     picture = np.asarray(image.resize((224, 224)))
     row = [picture, *_over(picture, normalize_maps(maps, norm_type))]

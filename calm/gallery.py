@@ -1,8 +1,7 @@
-"""The attribution gallery: one figure per class pair, comparing trained models and gradient
-baselines.
+"""The attribution gallery: a figure per class pair, trained models beside gradient baselines.
 
-    python gallery.py --runs save/cub_CAM save/cub_CALM_EM --dataset=CUB [--max_pairs 1]
-    [--experiment_name=gallery]
+    python gallery.py --runs save/cub_CAM save/cub_CALM_EM --dataset=CUB [--max_pairs 1] \\
+        [--experiment_name=gallery]
 
 Rows are test images; columns: the image, |map(i) - map(j)| of every run (CAM: vanilla, min-max;
 CALM: joint, divided by its maximum), of gradient baselines on the first run, and the true parts.

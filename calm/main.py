@@ -1,14 +1,12 @@
-"""CALM: an attribution map that is part of the model (Kim et al., ICCV 2021): training of CAM,
-CALM-EM, CALM-ML.
+"""CALM: an attribution map that is part of the model (Kim et al., ICCV 2021).
 
-The position z of the decisive cue is a latent variable, p(y,z|x) = p(y|x,z) p(z|x); its joint
-probability is the map (method.py).
+Trains CAM, CALM-EM or CALM-ML. The position z of the decisive cue is a latent variable,
+p(y,z|x) = p(y|x,z) p(z|x); its joint probability is the map (method.py).
 
+    # CUB in dataset/, or the drawn birds: about a minute
     python main.py --attribution_method=CALM_EM
     python main.py --experiment_name=experiment_name/ --architecture=resnet50 \\
         --attribution_method=CALM_EM --dataset=CUB --use_bn=True --large_feature_map=True
-
-The first one trains on CUB in dataset/, or on the drawn birds: about 35 s on one core.
 """
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
@@ -37,8 +35,9 @@ set_random_seed = seed_everything
 
 
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
-    """Train, evaluate on val after each epoch and on test once, save; with --is_train=False only
-    evaluate on test.
+    """Train, evaluate on val after each epoch and on test once, and save.
+
+    With --is_train=False only evaluate on test.
     """
     settings = settings or parse(argv)
     trainer = Trainer(settings)

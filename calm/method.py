@@ -1,5 +1,6 @@
-"""CALM, from model to measures: a classifier whose attribution map is a probability that it was
-trained with.
+"""CALM, from model to measures: a classifier that is trained with its attribution map.
+
+The map is a probability.
 
 Kim, Choe, Akata, Oh: Keep CALM and Improve Visual Feature Attribution, ICCV 2021, arXiv 2106.07861.
 
@@ -163,8 +164,9 @@ def log_likelihood(log_s: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
 def expected_log_joint(
     log_s: torch.Tensor, g: torch.Tensor, posterior: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The expectation of log p(y,z|x) over the position, which CALM-EM maximises for the label:
-    (B,C).
+    """Return the expectation of log p(y,z|x) over the position: (B,C).
+
+    CALM-EM maximises it for the label.
 
         E-step:  q_z = p(z|x,y), without gradient
         M-step:  L_EM = - sum over z of  q_z (log p(y|x,z) + log p(z|x))
@@ -236,8 +238,9 @@ def counterfactual(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def scale_to_unit(maps: torch.Tensor) -> torch.Tensor:
-    """(m - min m) / max(m - min m) over the grid of each map (..., h, w); a constant map becomes
-    0.
+    """Scale each map (..., h, w) to [0,1]; a constant map becomes 0.
+
+    The result is (m - min m) / max(m - min m) over the grid of each map.
     """
     shifted = maps - maps.amin((-2, -1), keepdim=True)
     top = shifted.amax((-2, -1), keepdim=True)
@@ -256,8 +259,9 @@ def add_superclass_maps(
     mean: bool = False,
     minmax: bool = False,
 ) -> torch.Tensor:
-    """The sum of the maps of all classes in the label's group, evidence for the superclass:
-    (B,h,w).
+    """Return the sum of the maps of all classes in the label's group: (B,h,w).
+
+    It is evidence for the superclass.
 
     Args:
         maps: (B,C,h,w).
@@ -292,8 +296,9 @@ def add_superclass_maps(
 def pixel_average_precision(
     hist_true: np.ndarray, hist_false: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The area under the curve of precision over recall of pixels (PxAP), in percent, and the
-    curve.
+    """Return the area under the curve of precision over recall, and the curve.
+
+    The area is that of pixels (PxAP), in percent.
 
         PxAP = 100 sum over i of  precision_i (recall_i - recall_{i-1})
 
@@ -339,8 +344,9 @@ def mean_over_pairs(values: Sequence[float | None]) -> float | None:
 
 
 def rank_pixels(scoremaps: torch.Tensor, among_equals: torch.Tensor | None = None) -> torch.Tensor:
-    """The pixels of maps (B,1,H,W) from the highest score to the lowest: flat indices (B,H W)
-    int64.
+    """Order the pixels of maps (B,1,H,W) from the highest score to the lowest.
+
+    The result is flat indices (B,H W) int64.
 
     Args:
         scoremaps: no NaN, which has no rank; ValueError.
@@ -367,7 +373,9 @@ def keep_mask(ranking: torch.Tensor, count: int, size: tuple[int, int]) -> torch
 def erase(
     images: torch.Tensor, keep: torch.Tensor, other: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Images (B,3,H,W) where `keep` (B,1,H,W) is 1, `other` (B,3,H,W) where it is 0; None for 0,
+    """Return images (B,3,H,W) in which the pixels where `keep` is 0 are replaced.
+
+    Where `keep` (B,1,H,W) is 1 they stay; where it is 0 they become `other` (B,3,H,W), None for 0,
     the mean colour.
     """
     if other is None:
@@ -376,8 +384,9 @@ def erase(
 
 
 def removal_ratio(top: np.ndarray, at_random: np.ndarray) -> np.ndarray:
-    """R_k, lower is better: how many images are still classified correctly without their first
-    pixels.
+    """Return R_k, a ratio of accuracies after erasing; lower is better.
+
+    It says how many images are still classified correctly without their first pixels.
 
         R_k = correct without the k H W highest-scoring pixels / correct without as many random
         pixels
@@ -419,8 +428,9 @@ def require_labels(
 
 
 def _require_not_negative(values: torch.Tensor, name: str) -> None:
-    """ValueError where a value is below 0. NaN passes: the guard of a run names the images that it
-    comes from.
+    """Raise ValueError where a value is below 0.
+
+    NaN passes: the guard of a run names the images that it comes from.
     """
     if _is_readable(values) and bool((values < 0).any()):
         lowest = float(values[values < 0].min())
@@ -428,8 +438,9 @@ def _require_not_negative(values: torch.Tensor, name: str) -> None:
 
 
 def _is_readable(tensor: torch.Tensor) -> bool:
-    """Whether values may be looked at: a plain tensor on the CPU, in eager mode, in no transform of
-    torch.func.
+    """Tell whether values may be looked at.
+
+    They may where they are a plain tensor on the CPU, in eager mode, in no transform of torch.func.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False

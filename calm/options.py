@@ -53,8 +53,9 @@ class Settings:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Settings":
-        """The settings of a namespace of `config.get_configs`: what is not the default counts as
-        given.
+        """Return the settings of a namespace of `config.get_configs`.
+
+        What is not the default counts as given.
         """
         defaults, _ = parse_given(build_parser(), [])
         values = {name: getattr(args, name) for name in defaults}
@@ -69,8 +70,9 @@ class Settings:
 
     @property
     def experiment(self) -> Path:
-        """The training run that an evaluation is of: --output_dir where that is one, else
-        SAVE_ROOT/EXPERIMENT_NAME.
+        """Return the folder of the training run that an evaluation is of.
+
+        It is --output_dir where that is one, else SAVE_ROOT/EXPERIMENT_NAME.
         """
         named = self.args.output_dir
         if named and holds_checkpoint(named):
@@ -172,11 +174,11 @@ def _place_of(args: argparse.Namespace, script: str) -> str | None:
 def _settled(
     defaults: Mapping[str, Any], given: Mapping[str, Any], *layers: Mapping[str, Any]
 ) -> argparse.Namespace:
-    """Defaults, layers and what the user set as one namespace, with the values that follow from
-    others.
+    """Return defaults, layers and what the user set as one namespace.
+
+    It has the values that follow from others too.
     """
     args = settle(defaults, given, *layers)
-    delattr(args, "_given")
     args.experiment_name = args.experiment_name.rstrip("/")
     args.overwrite = args.overwrite or args.override_cache
     if not holds_lists(Path(args.metadata_root)):
@@ -188,8 +190,9 @@ def _settled(
 
 
 def _checked(settings: Settings, script: str) -> Settings:
-    """The same with the flags that have no effect named; exit status 2 where settings do not go
-    together.
+    """Return the settings with the flags that have no effect named.
+
+    Exit status 2 where settings do not go together.
     """
     place = _place_of(settings.args, script)
     for problem in _contradictions(settings, place):

@@ -1,8 +1,7 @@
-"""The flags of calm's scripts: the original's names and defaults, ours beside them, the sample's
-defaults.
+"""The flags of calm's scripts, and the defaults of the sample.
 
-One parser serves training and all evaluations, as in the original; options_table.py says where each
-flag has an effect.
+They are the original's names and defaults, and ours beside them. One parser serves training and all
+evaluations, as in the original; options_table.py says where each flag has an effect.
 """
 
 import argparse
@@ -110,8 +109,9 @@ def _existing(text: str) -> str:
 def build_parser(
     prog: str = "main.py", own: argparse.ArgumentParser | None = None
 ) -> argparse.ArgumentParser:
-    """One parser for training and for every evaluation, as in the original; `own`: one script's
-    flags, which win.
+    """Return one parser for training and for every evaluation, as in the original.
+
+    `own` are one script's flags, which win.
     """
     everywhere = OneLineParser(
         add_help=False, description="CALM: class activation latent mapping (ICCV 2021)."
@@ -387,8 +387,9 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
 
 
 def sample_defaults(is_small: bool) -> dict[str, object]:
-    """Size, epochs and network of a run on the drawn birds: trained from scratch, hence the prior's
-    full gradient.
+    """Return the size, epochs and network of a run on the drawn birds.
+
+    It is trained from scratch, hence the prior's full gradient.
 
     is_small: whether the network is the sample's own; another one needs fewer epochs and a lower
         rate.

@@ -1,5 +1,7 @@
-"""The flags that only one script has, the two kinds of flags of compare_methods.py, and the command
-line of prepare_metadata.py.
+"""The flags that only one script has.
+
+With them are the two kinds of flags of compare_methods.py, and the command line of
+prepare_metadata.py.
 """
 
 import argparse

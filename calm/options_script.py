@@ -13,8 +13,10 @@ __all__ = ["Script", "Settings"]
 
 
 class Script:
-    """A script that `parse` knows. Where its file is the program, its command line is parsed at
-    once, so that --help and mistakes are answered before torch is imported.
+    """A script that `parse` knows.
+
+    Where its file is the program, its command line is parsed at once, so that --help and mistakes
+    are answered before torch is imported.
 
         script = Script("eval_wsol", __name__)
 

@@ -1,4 +1,6 @@
-"""What a run says and keeps: lines, reports, curves, the original's checkpoint file; tables in
+"""What a run says and keeps.
+
+That is lines, reports, curves and the original's checkpoint file; the tables are in
 report_tables.py.
 """
 
@@ -51,8 +53,9 @@ class PerformanceMeter:
 
 
 def comparable(settings: Mapping[str, Any], trained: Mapping[str, Any], classes: int) -> str:
-    """One line on what a number depends on besides the images, and where it differs from the
-    training's.
+    """Return one line on what a number depends on besides the images.
+
+    It says where this differs from the training's.
 
     Args:
         settings: of the evaluation, by name.
@@ -82,8 +85,9 @@ def told_of_idle_flags(idle: Mapping[str, str]) -> str:
 
 
 def told_of_skipped(scores: Mapping[str, float | None]) -> str:
-    """What stands behind a number that was measured without some images; empty where none is
-    missing.
+    """Return the text behind a number that was measured without some images.
+
+    It is empty where none is missing.
     """
     missing = scores.get("eval_skipped")
     if not missing:
@@ -112,8 +116,9 @@ def describe_batch(
 def log_epoch(
     run: Run, epoch: int, *, loss: float | None, accuracy: float, rate: float, count_skipped: bool
 ) -> None:
-    """Log an epoch's training loss, accuracy (percent) and rate; also how many images it
-    skipped.
+    """Log an epoch's training loss, accuracy (percent) and rate.
+
+    Also logged is how many images it skipped.
     """
     skipped = {}
     if count_skipped:
@@ -149,8 +154,9 @@ def logged(run: Run, split: str) -> dict[str, float]:
 def summary_of(
     run: Run, scores: Mapping[str, float], count_skipped: bool
 ) -> dict[str, float | None]:
-    """What summary.json says at the end: the test scores, the best val accuracy, the number of
-    skipped images.
+    """Return what summary.json says at the end.
+
+    That is the test scores, the best val accuracy, and the number of skipped images.
     """
     summary: dict[str, float | None] = {}
     for name, value in scores.items():

@@ -1,5 +1,6 @@
-"""What is kept beside a run's own files: the released loggers and reports, and a copy of what is
-printed.
+"""What is kept beside a run's own files.
+
+These are the released loggers and reports, and a copy of what is printed.
 """
 
 import io
@@ -97,8 +98,9 @@ class Reporter:
 
 
 class Logger:
-    """While open as a context, what is printed also goes to a file; stdout is restored on
-    leaving.
+    """While open as a context, copies what is printed to a file.
+
+    stdout is restored on leaving.
     """
 
     def __init__(self, path: str | Path) -> None:

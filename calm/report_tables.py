@@ -149,8 +149,9 @@ def write_cues(
 
 
 def _pairs_as_csv(cues: CueLocaliser, protocols: Sequence[str]) -> str:
-    """A line a pair: classes, number of parts, images counted and skipped, PxAP of each
-    protocol.
+    """Return a line for each pair, as text of a csv file.
+
+    It has the classes, number of parts, images counted and skipped, and PxAP of each protocol.
     """
     columns = {name: cues.scores(*column) for name, column in columns_of(protocols).items()}
     text = io.StringIO()

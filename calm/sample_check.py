@@ -1,5 +1,6 @@
-"""Why R_2% comes out as it does on the drawn birds: how much of the wing, which tells the classes
-apart, is erased.
+"""Explain why R_2% comes out as it does on the drawn birds.
+
+It is told by how much of the wing, which tells the classes apart, is erased.
 
     python compare_methods.py --sample --fresh --seeds 10,11,12 --output_dir save/compare
     python sample_check.py --compared save/compare

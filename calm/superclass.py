@@ -1,9 +1,12 @@
-"""Label groups for the superclass processes, in the form of --superclass_file: JSON, label ->
-labels of its group.
+"""Label groups for --superclass_file: JSON, a label to the labels of its group.
 
-    python superclass.py dataset/CUB_200_2011/classes.txt cub_groups.json      # albatrosses, ...
-    python superclass.py metadata/CUB/test/class_labels.txt cub_groups.json    # from our lists
-    python superclass.py metadata/ILSVRC/train/class_labels.txt groups.json --is_a wordnet.is_a.txt
+    # by the last word of the names: albatrosses, gulls, ...
+    python superclass.py dataset/CUB_200_2011/classes.txt cub_groups.json
+    # the same from our lists
+    python superclass.py metadata/CUB/test/class_labels.txt cub_groups.json
+    # by WordNet's is-a relation
+    python superclass.py metadata/ILSVRC/train/class_labels.txt groups.json \\
+        --is_a wordnet.is_a.txt
 """
 
 import common.interrupt  # noqa: F401

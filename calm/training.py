@@ -1,5 +1,6 @@
-"""The loop of a training run, as the original's Trainer: `train` one epoch, `evaluate_cls` a
-split.
+"""The loop of a training run, as the original's Trainer.
+
+`train` runs one epoch, and `evaluate_cls` a split.
 """
 
 import argparse
@@ -155,8 +156,9 @@ class Trainer:
                 break
 
     def evaluate_cls(self, split: str) -> dict[str, float]:
-        """accuracy, calibration_error, dead_share (percent), nll, prior_entropy over a split, each
-        image once.
+        """Return the measures of classification over a split, each image once.
+
+        They are accuracy, calibration_error, dead_share (percent), nll and prior_entropy.
 
         With --skip_corrupt also `eval_skipped`: how many images of the split could not be read and
         are missing.

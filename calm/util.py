@@ -1,5 +1,6 @@
-"""The original's util.py: its names, which live in evaluate_maps.py, evaluate_erasing.py and
-report_logger.py.
+"""The names of the original's util.py.
+
+They live in evaluate_maps.py, evaluate_erasing.py and report_logger.py.
 """
 
 from typing import Any
@@ -51,8 +52,9 @@ __all__ = [
 def get_scoremaps(
     tester: Any, inputs: torch.Tensor, targets: torch.Tensor, dataset_name: str = "CUB"
 ) -> np.ndarray:
-    """The maps of `targets` on `inputs` with tester.model and the flags tester.args: float32
-    (B,h,w) or (B,H,W).
+    """Return the maps of `targets` on `inputs`: float32 (B,h,w) or (B,H,W).
+
+    They are made with tester.model and the flags tester.args.
     """
     args = tester.args
     settings = {name: getattr(args, name) for name in GRADIENT_SETTINGS if hasattr(args, name)}

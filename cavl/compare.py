@@ -10,7 +10,7 @@ from cavl.build import default_dir
 from cavl.data import PartialData
 from cavl.figures import draw_comparison
 from common.aliases import one_module
-from common.compare import child_of, run_each
+from common.compare import PlannedRun, child_of, run_each
 
 one_module(__name__, "cavl.compare")
 
@@ -25,8 +25,8 @@ def is_wanted(args: argparse.Namespace, data: PartialData) -> bool:
     return args.compare is not None or args.seeds is not None or all_folds
 
 
-def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argparse.Namespace]:
-    """The settings of each run: methods x seeds x folds."""
+def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[PlannedRun]:
+    """Each run: methods x seeds x folds."""
     folds: list[int | None] = [args.fold]
     if data.has_folds and args.fold is None:
         folds = list(range(args.folds))
@@ -38,7 +38,9 @@ def plan(args: argparse.Namespace, data: PartialData, folder: Path) -> list[argp
                 if fold is not None:
                     name = f"{name}-fold{fold}"
                 settings = {"method": method, "seed": seed, "fold": fold}
-                runs.append(child_of(args, folder / name, compare=None, seeds=None, **settings))
+                child = child_of(args, folder / name, compare=None, seeds=None, **settings)
+                columns = {"method": method, "seed": seed, "fold": -1 if fold is None else fold}
+                runs.append(PlannedRun(folder / name, columns, child))
     return runs
 
 
@@ -47,13 +49,8 @@ def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dic
 
     No table, and {}, where --max_steps cut a run.
     """
-
-    def columns(child: argparse.Namespace) -> dict[str, object]:
-        fold = -1 if child.fold is None else child.fold
-        return {"method": child.method, "seed": child.seed, "fold": fold}
-
     parent, frame = run_each(
-        args, default_dir(args), lambda folder: plan(args, data, folder), train, columns
+        args, default_dir(args), lambda folder: plan(args, data, folder), train
     )
     if parent.stopped:
         return {}
@@ -73,14 +70,16 @@ def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dic
     return summary
 
 
-def _measurements(runs: list[argparse.Namespace]) -> list[pd.DataFrame]:
+def _measurements(runs: list[PlannedRun]) -> list[pd.DataFrame]:
     """What each run measured, a line a split and epoch; without damaged or missing files."""
     tables = []
-    for child in runs:
-        file = child.output_dir / "metrics.jsonl"
+    for run in runs:
+        file = run.folder / "metrics.jsonl"
         try:
             table = pd.read_json(file, lines=True)
-            tables.append(table[["split", "epoch", "accuracy"]].assign(method=child.method))
+            tables.append(
+                table[["split", "epoch", "accuracy"]].assign(method=run.columns["method"])
+            )
         except (OSError, ValueError, KeyError) as error:
             problem = f"{file}: cannot be read ({type(error).__name__})"
             print(f"{problem}; the figure goes without it", flush=True)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from cavl import method
+from cavl.data_checks import require_weights
 from cavl.method import FLIP_CASES, Law, RandomStream, candidate_set_size_probabilities
 from common.aliases import one_module
 from common.cli import UserError
-from common.domain import DomainError, require_number, require_weights
+from common.domain import DomainError, require_number
 from common.text import require_file
 
 one_module(__name__, "cavl.data_candidates")
@@ -228,8 +229,9 @@ def _uniform_sets_of_the_release(labels: np.ndarray, num_classes: int, law: Law)
 
 
 def _float32_probabilities(K: int, law: Law) -> np.ndarray:
-    """P(|S| = s), rounded as the released code does: numerator and denominator to float32, then
-    divided.
+    """Return P(|S| = s), rounded as the released code rounds it.
+
+    Numerator and denominator are rounded to float32 and then divided.
     """
     if law != "released" or K >= 64:
         return np.array(candidate_set_size_probabilities(K, law), dtype=np.float32)

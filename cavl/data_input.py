@@ -76,8 +76,9 @@ class InputFormat:
 
 
 def _require_scale(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
-    """ValueError, or TypeError, unless there is a finite mean and a deviation above 0 for every
-    channel.
+    """Check that every channel has a finite mean and a deviation above 0.
+
+    Raises ValueError, or TypeError, where one has not.
     """
     are_finite = all(map(math.isfinite, (*mean, *std)))
     if len(mean) != channels or len(std) != channels or not are_finite or min(std) <= 0:

@@ -12,10 +12,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from cavl.data_checks import require_weights
 from cavl.method import PartialLabelMethod
 from common.aliases import one_module
 from common.cli import UserError
-from common.domain import require_indices, require_shape, require_weights
+from common.domain import require_indices, require_shape
 
 one_module(__name__, "cavl.data_labels")
 

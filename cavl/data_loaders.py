@@ -45,8 +45,10 @@ class ImagesInMemory(TensorDataset):
 def prepare_cv_datasets(
     dataname: str, batch_size: int, *, data_root: str | Path | None = None, sample: bool = False
 ) -> tuple[DataLoader, DataLoader, DataLoader, ImagesInMemory, ImagesInMemory, int]:
-    """Return (full_train_loader, train_loader, test_loader, ordinary_train_dataset, test_dataset,
-    num_classes).
+    """Return the loaders and data sets of an image set, and its number of classes.
+
+    They come as (full_train_loader, train_loader, test_loader, ordinary_train_dataset,
+    test_dataset, num_classes).
 
     dataname: an image set of -ds (mnist, kmnist, fashion, cifar10, cifar100). data_root: as
     -data_dir; a set that is not there is downloaded. sample: the offline sample instead. The full
@@ -86,8 +88,9 @@ def prepare_train_loaders_for_uniform_cv_candidate_labels(
     num_classes: int | None = None,
     generator: np.random.Generator | None = None,
 ) -> tuple[DataLoader, torch.Tensor, torch.Tensor, int]:
-    """Return (partial_matrix_train_loader, data (n, ...), partialY (n, K), dim) with freshly drawn
-    candidate sets.
+    """Return a training loader with freshly drawn candidate sets, and what it was made from.
+
+    The result is (partial_matrix_train_loader, data (n, ...), partialY (n, K), dim).
 
     The loader yields (images, Y rows, true labels as floats, index), shuffled; dim is the number of
     values of an image. The row order of data is that of the full loader's one batch; keywords as in

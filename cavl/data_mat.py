@@ -46,9 +46,9 @@ COMPLEX = 0x800  # a flag: the imaginary parts follow
 
 
 def read_matrices(path: Path) -> dict[str, Any]:
-    """The variables of a .mat file by name: arrays, and SciPy's sparse matrices; None for what
-    holds no real numbers.
+    """Return the variables of a .mat file by name.
 
+    They are arrays and SciPy's sparse matrices, and None for what holds no real numbers.
     DomainError for a file that is missing, damaged, of another format, or holds a name twice.
     """
     try:
@@ -120,8 +120,10 @@ def _variable(part: bytes, order: str) -> tuple[str, Any]:
 def _sparse(
     rows: np.ndarray, starts: np.ndarray, values: np.ndarray, sizes: list[int]
 ) -> scipy.sparse.csc_matrix:
-    """A sparse matrix: row and value of every entry, and where each column starts; more entries may
-    be reserved.
+    """Read a sparse matrix.
+
+    It is stored as row and value of every entry, and where each column starts; more entries may be
+    reserved.
 
     ValueError where a row lies outside of it: scipy would write there.
     """
@@ -144,10 +146,10 @@ def _numbers(kind: int, data: bytes, order: str) -> np.ndarray:
 
 
 def _elements(data: bytes, order: str, *, is_padded: bool = True) -> Iterator[tuple[int, bytes]]:
-    """Type and bytes of the elements one after the other; ValueError where one reaches beyond the
-    end.
+    """Return type and bytes of the elements, one after the other.
 
-    Up to four bytes of data may stand in the tag itself. The outermost elements fill themselves up.
+    ValueError where one reaches beyond the end. Up to four bytes of data may stand in the tag
+    itself. The outermost elements fill themselves up.
     """
     place = 0
     while place < len(data):

@@ -26,10 +26,10 @@ Order = Literal["C", "F"]  # rows first, or columns
 
 
 def read_pickle(path: Path) -> object:
-    """Plain data of a pickle file of any protocol; bytes of Python 2 become text, one character a
-    byte.
+    """Return the plain data of a pickle file of any protocol.
 
-    UserError where the file is absent, damaged, or holds anything else; nothing of it is executed.
+    Bytes of Python 2 become text, one character a byte. UserError where the file is absent,
+    damaged, or holds anything else; nothing of it is executed.
     """
     data = read_bytes(path)
     try:
@@ -42,8 +42,9 @@ def read_pickle(path: Path) -> object:
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python: the one in C reserves 64 GB where one byte of an index is
-    damaged.
+    """Python's own unpickler, in the version that is written in Python.
+
+    The one in C reserves 64 GB where one byte of an index is damaged.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)

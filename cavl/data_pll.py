@@ -1,5 +1,6 @@
-"""Reads the real-world partial-label sets (Lost, MSRCv2, BirdSong, ...), MATLAB files of M.-L.
-Zhang's layout.
+"""Read the real-world partial-label sets (Lost, MSRCv2, BirdSong, ...).
+
+They are MATLAB files of M.-L. Zhang's layout:
 
 data            (n, d)          features
 partial_target  (K, n), sparse  candidates, 0/1
@@ -133,8 +134,9 @@ def _label_matrix(path: Path, key: str, value: object, n: int) -> np.ndarray:
 
 
 def _is_samples_first(path: Path, key: str, target: np.ndarray) -> bool:
-    """Whether a square matrix of true labels, as stored, has a sample in each row: one 1 in each,
-    not in each column.
+    """Tell whether a square matrix of true labels, as stored, has a sample in each row.
+
+    It has where one 1 stands in each row, but not in each column.
 
     Where rows and columns hold one 1 each, both readings are possible: the documented one, a class
     in each row, is taken, and a warning says so.

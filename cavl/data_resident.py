@@ -15,8 +15,9 @@ PADDING = 4  # pixels on every side, of the augmentation's crop
 
 
 class Images:
-    """All images (n, ...) of a set on the device; `images[index]` are network inputs (B, ...)
-    float32.
+    """All images (n, ...) of a set, kept on the device.
+
+    `images[index]` are network inputs (B, ...) float32.
 
     uint8 pixels become [0, 1]; with mean and std they are normalised per channel. Sets above
     `limit_gb` stay on the host and only the batch travels. Augmentation (flip, 4-pixel crop) is
@@ -71,8 +72,9 @@ class Images:
         self.shifts = shifts.to(self.device)
 
     def augmented(self, index: torch.Tensor) -> torch.Tensor:
-        """The images of `index` flipped and cropped (zero padding of 4, before normalisation black
-        is not 0).
+        """Return the images of `index`, flipped and cropped.
+
+        They are padded with zeros, 4 on each side; before normalisation black is not 0.
         """
         x = self[index]
         flips = self.flips[index].view(-1, 1, 1, 1)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cavl.cifar_models.class_activation import ClassActivationNetwork
+from cavl.data_checks import require_candidates
 from cavl.data_resident import Images
 from cavl.method import (
     CavKind,
@@ -21,7 +22,7 @@ from cavl.method import (
 )
 from common.aliases import one_module
 from common.cam import at_least_float32
-from common.domain import require_candidates, require_indices, require_shape
+from common.domain import require_indices, require_shape
 from common.modes import evaluating
 from common.run import Run
 from common.rundir import share_buffers

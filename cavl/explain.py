@@ -1,9 +1,10 @@
 """Why this label: class activation maps of your own picture under a trained network.
 
-    python main.py -ds cifar10 -mo resnet                               # a run with maps: convnet,
-    resnet, densenet python explain.py --run save/cifar10_resnet_cavl --image cat.png    # the five
-    likeliest classes python explain.py --run save/cifar10_resnet_cavl --image cat.png --candidates
-    3 5
+    # a run whose network has maps: convnet, resnet, densenet
+    python main.py -ds cifar10 -mo resnet
+    # the five likeliest classes, then two candidates of your own
+    python explain.py --run save/cifar10_resnet_cavl --image cat.png
+    python explain.py --run save/cifar10_resnet_cavl --image cat.png --candidates 3 5
 
 Writes RUN/figures/explain.png and prints which candidate the class activation value picks.
 """
@@ -71,8 +72,9 @@ def require_candidates(listed: list[int], num_classes: int) -> None:
 
 
 def network_input(path: Path, takes: InputFormat) -> torch.Tensor:
-    """A picture file as network input (1, C, H, W) float32, in the size, colours and scale of the
-    run.
+    """Return a picture file as network input (1, C, H, W) float32.
+
+    It has the size, colours and scale of the run.
     """
     channels, *size = takes.shape
     image = read_own_picture(path).convert("L" if channels == 1 else "RGB")

@@ -54,8 +54,9 @@ class CandidateMaps:
 
 
 def _as_title(name: str) -> str:
-    """The name of a file as matplotlib draws it: no formula between two dollars, no half of a pair
-    of surrogates.
+    """Return the name of a file as matplotlib draws it.
+
+    It holds no formula between two dollars and no half of a pair of surrogates.
     """
     return name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
 
@@ -127,8 +128,9 @@ def selection_rules(run: Run) -> list[str]:
 
 
 def draw_comparison(path: Path, measured: list[pd.DataFrame]) -> None:
-    """Test accuracy over the epochs, a curve a method: mean over its runs, and a band of one
-    standard deviation.
+    """Draw the test accuracy over the epochs, with a curve for each method.
+
+    A curve is the mean over the method's runs, with a band of one standard deviation.
 
     measured: a table a run, with the columns split, epoch, accuracy, method.
     """

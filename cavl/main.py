@@ -1,12 +1,13 @@
 """CAVL: partial-label learning by class activation value (ICLR 2022).
 
 Every training sample has a set S of candidate labels that hides the true one. Epoch 1 averages over
-the candidates; after each step the sample's label becomes argmax over S of |z - 1| * z, z the
-logits.
+the candidates; after each step the sample's label becomes the argmax over S of |z - 1| * z, where z
+are the logits.
 
-    python main.py                           # MNIST in ./data, or the offline sample: about 15 s,
-    test 0.84 python main.py -ds cifar10 -mo convnet python main.py -compare cavl,rc,uniform -seeds
-    0,1,2
+    # MNIST in ./data, or the offline sample: about 15 s, test accuracy 0.84
+    python main.py
+    python main.py -ds cifar10 -mo convnet
+    python main.py -compare cavl,rc,uniform -seeds 0,1,2
 """
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)

@@ -1,5 +1,6 @@
-"""The flags of main.py, the reference's names and defaults with ours beside them, and what the user
-set.
+"""The flags of main.py, and what the user set.
+
+The reference's names and defaults stand with ours beside them.
 """
 
 import argparse
@@ -45,8 +46,9 @@ SAMPLE_DEFAULTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What parsing found: every setting, the names of those that the user gave, and where the data
-    are.
+    """What parsing found.
+
+    It holds every setting, the names of those that the user gave, and where the data are.
     """
 
     args: argparse.Namespace

@@ -62,8 +62,9 @@ def locate_dataset(
     want_sample: bool = False,
     may_fall_back: bool = True,
 ) -> Location:
-    """The folder (idx, CIFAR) or file (.mat) of -ds, or its offline sample; prints where it is not
-    the real set.
+    """Return the folder (idx, CIFAR) or file (.mat) of -ds, or its offline sample.
+
+    Prints a line where it is not the real set.
 
     Args:
         given: the user's -data_dir, or None.

@@ -16,8 +16,9 @@ one_module(__name__, "cavl.report")
 
 
 def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run: Run) -> None:
-    """Print the mean size, and a warning for full or singleton matrices and true labels outside
-    their sets.
+    """Print the mean size of the candidate sets, and warn where they look wrong.
+
+    The warning is for full or singleton matrices and for true labels outside their sets.
     """
     sizes = candidates.sum(1)
     num_classes = candidates.shape[1]
@@ -106,8 +107,9 @@ def summary_of(
 
 
 def last_mean(run: Run) -> float | None:
-    """The headline: the mean of the test accuracies of the last ten epochs, or of all where there
-    are fewer.
+    """Return the headline: the mean of the last ten test accuracies.
+
+    There is one for each epoch; where there are fewer than ten, it is the mean of all.
     """
     last = run.values("test", "accuracy")[-10:]
     if not last:
@@ -126,8 +128,10 @@ def print_headline(run: Run, name: str) -> None:
 def export_selected(
     path: Path, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor
 ) -> None:
-    """selected.csv: index, candidates, the label with the largest belief (n, K), that belief, the
-    true label.
+    """Write selected.csv, with a row for each sample.
+
+    Its columns are the index, the candidates, the label with the largest belief (n, K), that
+    belief, and the true label.
     """
     value, selected = belief.max(1)
     _, classes = candidates.nonzero(as_tuple=True)

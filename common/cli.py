@@ -29,7 +29,6 @@ from common.errors import (  # noqa: F401
     MissingFileError,
     NonFiniteError,
     UserError,
-    answer_to,
     message_of,
     told,
 )
@@ -270,11 +269,7 @@ def parse_given(
 
 def _twin(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The same parser with actions of its own; any flags may stand together or be left out."""
-    twin = copy.copy(parser)
-    own = {action: copy.copy(action) for action in parser._actions}
-    twin._actions = list(own.values())
-    strings = parser._option_string_actions.items()
-    twin._option_string_actions = {string: own[action] for string, action in strings}
+    twin = copy.deepcopy(parser)
     twin._mutually_exclusive_groups = []
     return twin
 
@@ -288,10 +283,8 @@ def settle(
 
     Layers are recipes, a sample's values, what a checkpoint was trained with, and the like.
 
-    The keys of `given` are what the user set; a script's Settings keep them as a frozenset.
-
     >>> settle({"epochs": 250, "lr": 0.1}, {"lr": 0.1}, {"epochs": 5, "lr": 1.0})
-    Namespace(epochs=5, lr=0.1, _given={'lr'})
+    Namespace(epochs=5, lr=0.1)
 
     Raises:
         ValueError: a layer names a setting that has no default, a mistake in the program.
@@ -303,8 +296,7 @@ def settle(
             raise ValueError(f"no such setting: {', '.join(unknown)}")
         settings.update(layer)
     settings.update(given)
-    # `_given` serves the scripts that have no Settings yet.
-    return argparse.Namespace(**settings, _given=set(given))
+    return argparse.Namespace(**settings)
 
 
 # --- how a script ends ---

@@ -46,9 +46,8 @@ def child_of(args: argparse.Namespace, folder: Path, **settings: Any) -> argpars
 def run_each(
     args: argparse.Namespace,
     default_dir: str | Path,
-    plan: Callable[[Path], Sequence[Any]],
+    plan: Callable[[Path], Sequence[PlannedRun]],
     train: Callable[[Any], Mapping[str, Any]],
-    columns: Callable[[Any], Mapping[str, Any]] | None = None,
     *,
     check: Callable[[], None] | None = None,
 ) -> tuple[Run, pd.DataFrame]:
@@ -61,7 +60,6 @@ def run_each(
         args: the parent's settings, with the shared flags; `default_dir` as for `start_run`.
         plan: lists the runs, given the parent's folder.
         train: trains one run, given its settings; returns its summary.
-        columns: of plans that list namespaces with an `output_dir`: the columns of one.
         check: looks at what later runs will read; it raises before the parent counts as begun.
     """
     parent = start_run(args, default_dir, make_accelerator(args))
@@ -70,7 +68,7 @@ def run_each(
             check()
         parent.save()  # now the folder holds a run that --resume finds, also where the first is cut
 
-    runs = [_planned(child, columns) for child in plan(parent.folder)]
+    runs = plan(parent.folder)
     for number in parent.epochs(len(runs)):
         run = runs[number]
         parent.print(f"--- run {number + 1} of {len(runs)}: {run.folder.name}")
@@ -92,12 +90,6 @@ def run_each(
         parent.print(f"--max_steps ended within a run: {done}; go on with --resume")
         parent.finish(runs=len(frame))
     return parent, frame
-
-
-def _planned(child: Any, columns: Callable[[Any], Mapping[str, Any]] | None) -> PlannedRun:
-    if columns is None:
-        return child
-    return PlannedRun(child.output_dir, columns(child), child)
 
 
 def _was_cut(run: PlannedRun, parent: Run) -> bool:

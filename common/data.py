@@ -1,4 +1,7 @@
-"""`python -m common.data check FOLDER`: the files of a data set that cannot be read."""
+"""`python -m common.data check FOLDER`: the files of a data set that cannot be read.
+
+What finds and reads data sets can be imported from here as well.
+"""
 
 import common.interrupt  # noqa: F401
 

@@ -1,8 +1,7 @@
-"""Files and folders: which are data, writing so that none is ever half there, locks."""
+"""Files and folders: which are data, writing so that none is ever half there."""
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import time
@@ -144,17 +143,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the operating system's lock on the file `path` inside; it is gone with its process.
-
-    Where another process holds it: wait for it, or without `wait` BlockingIOError.
-    """
-    kind = fcntl.LOCK_EX
-    if not wait:
-        kind |= fcntl.LOCK_NB
-    with path.open("a") as file:
-        fcntl.flock(file, kind)
-        yield

@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.images_read import CorruptImage
+from common.images import CorruptImage
 
 
 def seed_of(*parts: int) -> int:
@@ -126,17 +127,12 @@ class Batch(NamedTuple):
     skipped: int
 
 
-class _Collate:
-    def __init__(self, collate: Callable[[list], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, pairs: Sequence[tuple[int, Any]]) -> Batch:
-        kept = [pair for pair in pairs if pair[1] is not None]
-        skipped = len(pairs) - len(kept)
-        if not kept:
-            return Batch(None, torch.empty(0, dtype=torch.int64), skipped)
-        indices, items = zip(*kept, strict=True)
-        return Batch(self.collate(list(items)), torch.tensor(indices, dtype=torch.int64), skipped)
+def _collated(collate: Callable[[list], Any], pairs: Sequence[tuple[int, Any]]) -> Batch:
+    kept = [pair for pair in pairs if pair[1] is not None]
+    skipped = len(pairs) - len(kept)
+    index = torch.tensor([pair[0] for pair in kept], dtype=torch.int64)
+    data = collate([pair[1] for pair in kept]) if kept else None
+    return Batch(data, index, skipped)
 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
@@ -215,7 +211,7 @@ def _loader(
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_Collate(collate),
+        collate_fn=partial(_collated, collate),
         num_workers=loader_processes(workers),
         worker_init_fn=_in_a_group_of_its_own,
         persistent_workers=persistent,

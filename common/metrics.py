@@ -1,10 +1,10 @@
-"""Average precision and F1: the counting that the papers share.
+"""Average precision: the counting that the papers share.
 
 What an absent class counts, how classes are averaged and which images take part differs between
 the papers and stays with each of them. What a tie counts is an argument here.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -79,31 +79,3 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, ties: Ties) -> f
     if not len(precision):
         return float("nan")
     return float(precision.mean())
-
-
-class Rates(NamedTuple):
-    """Precision, recall and their harmonic mean, each in [0, 1] and of one shape."""
-
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-
-
-def precision_recall_f1(
-    hits: np.ndarray,
-    predicted: np.ndarray,
-    positive: np.ndarray,
-) -> Rates:
-    """The rates of counts, elementwise in float64; all 0 where nothing was hit.
-
-    Args:
-        hits: how many were both predicted and positive, any shape.
-        predicted, positive: how many were predicted, and how many are positive; of that shape.
-    """
-    hits = np.asarray(hits, np.float64)
-    some = hits > 0
-    zero = np.zeros_like(hits)
-    precision = np.divide(hits, predicted, out=zero.copy(), where=some)
-    recall = np.divide(hits, positive, out=zero.copy(), where=some)
-    f1 = np.divide(2 * precision * recall, precision + recall, out=zero.copy(), where=some)
-    return Rates(precision, recall, f1)

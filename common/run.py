@@ -40,6 +40,7 @@ from common.guard import FiniteGuard, StopSignals
 from common.processes import of_main_process
 from common.progress import NOT_WHOLE, Progress, read_lines, read_progress
 from common.rundir import claim, describe_launch, load_run, plain, settings_of
+from common.text import read_json
 
 
 class Run:
@@ -355,10 +356,10 @@ class Run:
 
 def _holds_an_object(path: Path) -> bool:
     """Whether a JSON file is there, whole, and an object."""
-    try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except (OSError, ValueError, RecursionError):
-        return False
+    with contextlib.suppress(UserError):
+        read_json(path, dict)
+        return True
+    return False
 
 
 def start_run(

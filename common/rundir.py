@@ -33,6 +33,7 @@ from common.processes import (  # noqa: F401
     seed_everything,
     share_buffers,
 )
+from common.text import read_json
 
 # Named in config.json with their versions.
 PACKAGES = (
@@ -289,14 +290,12 @@ def describe_launch(folder: Path, args: argparse.Namespace, accelerator: Acceler
 
 def _earlier_launches(path: Path) -> list[dict[str, Any]]:
     """The launches that config.json lists; none where it is damaged, which a line says."""
-    try:
-        launches = json.loads(path.read_bytes())["launches"]
-        if not all(isinstance(launch, dict) for launch in launches):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        print(f"{path}: damaged; it is written anew, without the earlier launches", flush=True)
-        return []
-    return list(launches)
+    with contextlib.suppress(UserError):
+        launches = read_json(path, dict).get("launches")
+        if isinstance(launches, list) and all(isinstance(launch, dict) for launch in launches):
+            return launches
+    print(f"{path}: damaged; it is written anew, without the earlier launches", flush=True)
+    return []
 
 
 def plain(value: Any) -> Any:

@@ -6,13 +6,12 @@ One class for every batch norm, on any device: torch's own SyncBatchNorm is for 
 conversion drops the activation that timm keeps inside its norm layers.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed
 from accelerate import Accelerator
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from common.errors import UserError
@@ -27,27 +26,6 @@ def world_size() -> int:
     if not is_distributed:
         return 1
     return torch.distributed.get_world_size()
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        torch.distributed.all_reduce(total)
-        return total
-
-
-def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, same shape; its gradient is the sum of theirs."""
-    if world_size() == 1:
-        return values
-    return _SumOverProcesses.apply(values)
 
 
 @torch.no_grad()
@@ -165,36 +143,9 @@ def normalise_over_processes(
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """Batch norm of (N,C,...) with the statistics of all processes' batches, then `drop` and `act`.
 
-    `drop` and `act` are what timm's norm layers hold besides (BatchNormAct2d); nothing otherwise.
-    Parameters, buffers and their names are those of the norm that it replaces. In one process, and
-    in evaluation, it is torch's own F.batch_norm.
+    `drop` and `act` are what timm's norm layers hold besides (BatchNormAct2d). In one process, and
+    in evaluation, it is torch's own F.batch_norm. `synchronised` makes them.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.drop: nn.Module = nn.Identity()
-        self.act: nn.Module = nn.Identity()
-
-    @classmethod
-    def in_place_of(cls, norm: _BatchNorm) -> "SynchronisedBatchNorm":
-        """The synchronised norm that shares the parameters, buffers and followers of `norm`."""
-        new = cls(
-            norm.num_features,
-            norm.eps,
-            norm.momentum,
-            norm.affine,
-            norm.track_running_stats,
-            device="meta",
-        )
-        new.weight = norm.weight
-        new.bias = norm.bias
-        new.running_mean = norm.running_mean
-        new.running_var = norm.running_var
-        new.num_batches_tracked = norm.num_batches_tracked
-        new.drop = getattr(norm, "drop", new.drop)
-        new.act = getattr(norm, "act", new.act)
-        new.training = norm.training
-        return new
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         if input.dim() < 2:
@@ -202,13 +153,17 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N,C,...) to the same shape and dtype."""
-        if not self.training or world_size() == 1:
-            return self.act(self.drop(super().forward(input)))
-        self._check_input_dim(input)
-        y, mean, variance, count = normalise_over_processes(input, self.weight, self.bias, self.eps)
-        if self.running_mean is not None and self.track_running_stats:
-            self._move_running_statistics(mean, variance, count)
-        return self.act(self.drop(y))
+        if self.training and world_size() > 1:
+            self._check_input_dim(input)
+            y, *statistics = normalise_over_processes(input, self.weight, self.bias, self.eps)
+            if self.running_mean is not None and self.track_running_stats:
+                self._move_running_statistics(*statistics)
+        else:
+            y = super().forward(input)
+        for name in ("drop", "act"):
+            if hasattr(self, name):
+                y = getattr(self, name)(y)
+        return y
 
     @torch.no_grad()
     def _move_running_statistics(
@@ -218,11 +173,11 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
         a is the momentum, or without one 1 / (batches so far).
         """
-        batches = cast(torch.Tensor, self.num_batches_tracked)
+        batches: Any = self.num_batches_tracked
         batches += 1
         unbiased = variance * count / (count - 1).clamp_min(1)
-        for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running = cast(torch.Tensor, running)
+        pairs: Any = ((self.running_mean, mean), (self.running_var, unbiased))
+        for running, now in pairs:
             share: Any = self.momentum
             if share is None:
                 share = 1 / batches.to(running.dtype)
@@ -230,29 +185,19 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronised(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The network with every batch norm (1d, 2d, 3d, timm's) over all processes.
+    """The network itself, with every batch norm (1d, 2d, 3d, timm's) over all processes.
 
-    The network is changed in place and returned; where it is itself a batch norm, its replacement.
-    Parameters, buffers and state-dict keys stay; so do layer norms and everything else. A norm
-    under several names is replaced once, under all of them.
+    The norms stay the objects that they are, with all that they hold, and change their class.
 
     Raises:
         UserError: several processes, and a layer with batch statistics of another kind.
     """
     if accelerator.num_processes > 1:
         _refuse_other_norms(model)
-    replaced: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and _is_batch_norm(module):
-            replaced[module] = SynchronisedBatchNorm.in_place_of(module)
-
-    for parent in list(model.modules()):
-        if parent in replaced:
-            continue
-        for name, child in parent._modules.items():
-            if child in replaced:
-                parent._modules[name] = replaced[child]
-    return replaced.get(model, model)
+        if _is_batch_norm(module):
+            module.__class__ = SynchronisedBatchNorm
+    return model
 
 
 def _is_batch_norm(module: nn.Module) -> bool:

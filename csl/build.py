@@ -17,7 +17,7 @@ from common.loading import EpochSampler
 from common.meter import Meter
 from common.run import Run
 from csl import data, report
-from csl.build_loss import SelectiveLoss
+from csl.build_loss import SelectiveLoss, keywords_of
 from csl.build_optimizer import ModelEma, make_optimizer
 from csl.data_classes import Columns, tell
 from csl.data_locate import Found
@@ -71,8 +71,10 @@ class ModelInfo:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """num_classes, idx_to_class, the network's name, its input and what else decides a
-        score, as plain data."""
+        """Return what decides a score besides the weights, as plain data.
+
+        That is num_classes, idx_to_class, the network's name, its input and the like.
+        """
         return {
             **self.network,
             "idx_to_class": dict(enumerate(self.columns.names)),
@@ -213,24 +215,13 @@ def build(
 
 def build_loss(args: argparse.Namespace, names: list[str], prior_path: str | None) -> SelectiveLoss:
     """The loss of the flags, with the prior of a file, matched by the names of the classes."""
-    prior = None
-    threshold = args.prior_threshold
+    keywords = keywords_of(args)
     if prior_path:
         prior = match_prior(read_prior(prior_path), names, prior_path)
-    if prior is not None and args.prior_quantile is not None:
-        threshold = prior.quantile(args.prior_quantile).item()
-    return SelectiveLoss(
-        args.partial_loss_mode,
-        gammas=(args.gamma_pos, args.gamma_neg, args.gamma_unann),
-        alphas=(args.alpha_pos, args.alpha_neg, args.alpha_unann),
-        clip=args.clip,
-        stable=args.stable_loss,
-        topk=args.likelihood_topk,
-        share=args.likelihood_share,
-        scope=args.likelihood_scope,
-        prior=prior,
-        prior_threshold=threshold,
-    )
+        keywords["prior"] = prior
+        if args.prior_quantile is not None:
+            keywords["prior_threshold"] = prior.quantile(args.prior_quantile).item()
+    return SelectiveLoss(**keywords)
 
 
 def build_scored(

@@ -1,6 +1,7 @@
-"""The loss as training calls it: the weights of a mode, then the partial asymmetric loss."""
+"""The loss as training calls it, with its settings checked and its prior beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,14 +18,39 @@ one_module(__name__, "csl.build_loss")
 SETS = ("pos", "neg", "unann")
 
 
+def keywords_of(args: Any) -> dict[str, Any]:
+    """The arguments of `SelectiveLoss` from the flags.
+
+    The released code's namespace will do for `args`: ours beside it have their defaults.
+    """
+    return {
+        "mode": args.partial_loss_mode,
+        "gammas": (args.gamma_pos, args.gamma_neg, args.gamma_unann),
+        "alphas": (args.alpha_pos, args.alpha_neg, args.alpha_unann),
+        "clip": args.clip,
+        "stable": bool(getattr(args, "stable_loss", False)),
+        "prior_threshold": args.prior_threshold,
+        **selection_of(args),
+    }
+
+
+def selection_of(args: Any) -> dict[str, Any]:
+    """The arguments of `method.most_likely` from the flags."""
+    return {
+        "topk": args.likelihood_topk,
+        "share": getattr(args, "likelihood_share", None),
+        "scope": getattr(args, "likelihood_scope", "batch"),
+    }
+
+
 class SelectiveLoss(nn.Module):
     """The class-aware selective loss: `method.label_weights`, then `partial_asymmetric_loss`.
 
     >>> loss = SelectiveLoss("selective", gammas=(0, 3, 4), prior=prior, prior_threshold=0.5)
     >>> loss(logits, targets).backward()
 
-    `kept` of the last batch, (B, C) bool: what selective mode left of U; None in the other modes
-    and in transforms of torch.func. `prior_classes`: the prior, (C,), or None.
+    `kept` of the last batch, (B, C) numbers 0 and 1: what selective mode left of U; None in the
+    other modes and in transforms of torch.func. `prior_classes`: the prior, (C,), or None.
     """
 
     prior_classes: torch.Tensor | None
@@ -43,7 +69,6 @@ class SelectiveLoss(nn.Module):
         scope: str = "batch",
         prior: torch.Tensor | None = None,
         prior_threshold: float | None = 0.05,
-        loss: Callable[..., torch.Tensor] = fast.partial_asymmetric_loss,
     ) -> None:
         """Arguments as those of the functions of `csl.method`; gammas, alphas: of P, N and U.
 
@@ -51,7 +76,7 @@ class SelectiveLoss(nn.Module):
         """
         super().__init__()
         self.mode = mode_of(mode)
-        self.factors = {"clip": clip, "stable": stable}
+        self.factors: dict[str, Any] = {"clip": clip, "stable": stable}
         for kind, values in (("gamma", gammas), ("alpha", alphas)):
             for name, value in zip(SETS, values, strict=True):
                 require_number(value, f"{kind}_{name}", 0)
@@ -68,7 +93,6 @@ class SelectiveLoss(nn.Module):
         require_number(prior_threshold or 0, "prior_threshold", 0)
         self.prior_threshold = prior_threshold
         self.register_buffer("prior_classes", prior)
-        self.loss = loss
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of a batch, a scalar; logits (B, C) of any float dtype, targets (B, C).
@@ -76,15 +100,22 @@ class SelectiveLoss(nn.Module):
         ValueError: shapes that do not belong together, and, in eager mode on the CPU, targets other
         than 1, 0, -1. Elsewhere such a target makes the loss NaN.
         """
-        weights = self.weights(logits, targets)
-        is_inside_func = method.is_transformed() and not torch.compiler.is_compiling()
+        selection = self._selection(logits, targets)
+        loss, kept = fast.selective_loss(logits, targets, self.mode, selection, **self.factors)
         self.kept = None
-        if self.mode == "selective" and not is_inside_func:
-            self.kept = (targets == method.UNKNOWN) & (weights > 0)
-        return self.loss(logits, targets, weights, **self.factors)
+        is_told = torch.compiler.is_compiling() or not method.is_transformed()
+        if self.mode == "selective" and is_told:
+            self.kept = kept
+        return loss
 
     def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The weights w of a batch, (B, C)."""
+        selection = self._selection(logits, targets)
+        _, q = method.probabilities(logits, self.factors["clip"])
+        return method.label_weights(self.mode, targets, q, **selection)
+
+    def _selection(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
+        """The arguments of `method.selective_weights`; DomainError where shapes are not theirs."""
         prior = self.prior_classes
         if logits.dim() != 2 or logits.shape != targets.shape:
             shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
@@ -92,15 +123,7 @@ class SelectiveLoss(nn.Module):
         if prior is not None and len(prior) != logits.shape[1]:
             told = f"a prior of {len(prior)} classes, but the logits have {logits.shape[1]}"
             raise DomainError(told)
-        _, q = method.probabilities(logits.detach(), self.factors["clip"])
-        return method.label_weights(
-            self.mode,
-            targets,
-            q,
-            prior=prior,
-            prior_threshold=self.prior_threshold,
-            **self.selection,
-        )
+        return {**self.selection, "prior": prior, "prior_threshold": self.prior_threshold}
 
     def parts(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
         """The loss of each set: annotated positives P, annotated negatives N, un-annotated U."""
@@ -108,8 +131,8 @@ class SelectiveLoss(nn.Module):
         found = {}
         for name, label in (("P", method.POSITIVE), ("N", method.NEGATIVE), ("U", method.UNKNOWN)):
             members = targets == label
-            loss = self.loss(logits[members], targets[members], weights[members], **self.factors)
-            found[name] = loss.item()
+            of_set = (logits[members], targets[members], weights[members])
+            found[name] = method.partial_asymmetric_loss(*of_set, **self.factors).item()
         return found
 
     def explain(self, logits: torch.Tensor, targets: torch.Tensor) -> str:
@@ -117,4 +140,6 @@ class SelectiveLoss(nn.Module):
         parts = self.parts(logits.detach(), targets)
         told = "its parts: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
         unknown = int(method.nan_outside(torch.zeros_like(logits), targets).isnan().sum())
-        return told if not unknown else f"{told}; {unknown} targets are none of 1, 0, -1"
+        if unknown:
+            told += f"; {unknown} targets are none of 1, 0, -1"
+        return told

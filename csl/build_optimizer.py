@@ -49,20 +49,17 @@ class ModelEma:
         """One step of the average, in a few fused kernels."""
         decay = method.average_decay(self.decay, self.updates, warmup=self.warmup)
         self.updates += 1
-        pairs = self._pairs(model)
-        average = [mean for mean, _ in pairs]
-        values = [value for _, value in pairs]
-        method.update_average(average, values, decay)
+        average = self.module.state_dict()
+        state = unwrap(model).state_dict()
+        values = [state[name].detach() for name in average]
+        method.update_average(list(average.values()), values, decay)
 
     @torch.no_grad()
     def set(self, model: nn.Module) -> None:
         """Make the average equal to the model."""
-        for mean, value in self._pairs(model):
-            mean.copy_(value)
-
-    def _pairs(self, model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
         state = unwrap(model).state_dict()
-        return [(mean, state[name].detach()) for name, mean in self.module.state_dict().items()]
+        for name, mean in self.module.state_dict().items():
+            mean.copy_(state[name])
 
     def state_dict(self) -> dict:
         """The averaged model's state dict and the number of updates."""
@@ -88,7 +85,10 @@ def add_weight_decay(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.dim() == 1 or name.endswith(".bias") or name in skip_list
-            (no_decay if plain else decay).append(parameter)
+            if plain:
+                no_decay.append(parameter)
+            else:
+                decay.append(parameter)
     return [
         {"params": no_decay, "weight_decay": 0.0},
         {"params": decay, "weight_decay": weight_decay},
@@ -128,4 +128,6 @@ def warmup_share(steps: int) -> float:
     that the run begins at lr / 25 as all longer runs do.
     """
     share = 0.2
-    return math.nextafter(share, 1) if share * steps - 1 == 0 else share
+    if share * steps - 1 == 0:
+        return math.nextafter(share, 1)
+    return share

@@ -73,10 +73,10 @@ def _is_done(summary: Path, epochs: int) -> bool:
 
 
 def compare(settings: Settings, train: Train) -> dict[str, float]:
-    """Run what `plan` lists; print and save the table: mean, sample deviation (ddof 1), number of
-    runs.
+    """Run what `plan` lists, then print and save the table.
 
-    Returns SCHEME_ROW_mean and SCHEME_ROW_std; {}, without a table, where --max_steps cut a run.
+    It holds the mean, the sample deviation (ddof 1) and the number of runs. Returns SCHEME_ROW_mean
+    and SCHEME_ROW_std; {}, without a table, where --max_steps cut a run.
     """
     args = settings.args
     found = settings.found
@@ -130,7 +130,9 @@ def _planned(
     is_sample = settings.found.is_sample
     recipe = row
     if row == "csl":
-        recipe = "csl_rps" if scheme == "rps" else "csl_fpc"
+        recipe = "csl_fpc"
+        if scheme == "rps":
+            recipe = "csl_rps"
     fixed = set(settings.given)
     if is_sample:
         fixed |= set(SAMPLE_DEFAULTS)

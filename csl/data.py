@@ -110,8 +110,9 @@ class SquareReader:
 def open_splits(
     found: Found, pixels: Pixels, *, augment: str = "paper", **choice: Any
 ) -> tuple[DataSet, DataSet]:
-    """The training set and the test set, whose labels have the columns of the training set, by
-    name.
+    """Return the training set and the test set, with the same columns of labels.
+
+    The labels of the test set have the columns of the training set, matched by name.
 
     choice: keep_empty and class_list of `open_dataset`.
     """
@@ -153,7 +154,9 @@ def open_dataset(
     if found.layout == "openimages":
         data: DataSet = open_openimages(found, split, class_list, transform, columns)
     else:
-        kind = LVISDetection if found.layout == "lvis" else CocoDetection
+        kind: type[CocoDetection | LVISDetection] = CocoDetection
+        if found.layout == "lvis":
+            kind = LVISDetection
         images = found.images(split)
         data = kind(images, annotations, transform, keep_empty=keep_empty, columns=columns)
     if not len(data):
@@ -210,8 +213,9 @@ def make_partial(
     seed: int = 0,
     verbose: bool = True,
 ) -> None:
-    """Simulate partial labels on the training set, or read them from a file, where either is asked
-    for.
+    """Give the training set partial labels, where they are asked for.
+
+    They are simulated, or read from a file.
 
     `train.complete` keeps the labels before.
     """

@@ -18,10 +18,10 @@ CUTOUT_COLOUR = (125, 122, 113)
 
 
 class CutoutPIL:
-    """Covers a rectangle of int(f*W + 0.5) x int(f*H + 0.5) pixels around a uniform centre with one
-    random colour.
+    """Covers a rectangle around a uniform centre with one random colour.
 
-    Half sizes by integer division, clipped at the border; returns a copy.
+    It has int(f*W + 0.5) x int(f*H + 0.5) pixels. Half sizes by integer division, clipped at the
+    border; returns a copy.
     """
 
     def __init__(self, cutout_factor: float = 0.5) -> None:
@@ -32,7 +32,8 @@ class CutoutPIL:
     def __call__(self, x: Image.Image) -> Image.Image:
         """The covered copy of an RGB image."""
         width, height = x.size
-        half_w, half_h = (int(self.cutout_factor * side + 0.5) // 2 for side in (width, height))
+        half_w = int(self.cutout_factor * width + 0.5) // 2
+        half_h = int(self.cutout_factor * height + 0.5) // 2
         centre_y = random.randrange(height)
         centre_x = random.randrange(width)
         box = (max(0, centre_x - half_w), max(0, centre_y - half_h))
@@ -51,13 +52,17 @@ def _affine(
 
 
 def _shear(image: Image.Image, v: float, *, axis: int) -> Image.Image:
-    matrix = (1, v, 0, 0, 1, 0) if axis == 0 else (1, 0, 0, v, 1, 0)
+    matrix: tuple[float, ...] = (1, v, 0, 0, 1, 0)
+    if axis == 1:
+        matrix = (1, 0, 0, v, 1, 0)
     return _affine(image, matrix, Image.Resampling.BICUBIC)
 
 
 def _translate(image: Image.Image, v: float, *, axis: int) -> Image.Image:
     shift = v * image.size[axis]
-    matrix = (1, 0, shift, 0, 1, 0) if axis == 0 else (1, 0, 0, 0, 1, shift)
+    matrix: tuple[float, ...] = (1, 0, shift, 0, 1, 0)
+    if axis == 1:
+        matrix = (1, 0, 0, 0, 1, shift)
     return _affine(image, matrix, Image.Resampling.NEAREST)
 
 
@@ -146,7 +151,8 @@ class RandomShift:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The shifted image, of the same size."""
-        dx, dy = (random.randint(-self.pixels, self.pixels) for _ in range(2))
+        dx = random.randint(-self.pixels, self.pixels)
+        dy = random.randint(-self.pixels, self.pixels)
         padded = np.pad(
             np.asarray(image), ((self.pixels,) * 2, (self.pixels,) * 2, (0, 0)), mode="edge"
         )

@@ -1,7 +1,7 @@
 """Which images of a data set are there and can be read, found before the first step."""
 
 import os
-import sys
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from common.aliases import one_module
 from common.cli import DomainError
 from common.images import check_images, left_out
 from common.processes import of_main_process
-from csl.data_errors import as_domain_errors
+from csl.data_errors import as_domain_errors, say
 
 one_module(__name__, "csl.data_checks")
 
@@ -73,25 +73,21 @@ def _look(
         told = f"are not there, the first: {paths[missing[0]]}"
         raise DomainError(f"{count} {told}; unpack the images, or --skip_missing")
     if len(missing):
-        _say(f"{len(missing)} images of {annotations} are missing and left out")
+        say(f"{len(missing)} images of {annotations} are missing and left out")
 
     present = np.flatnonzero(there)
-    names = [paths[row] for row in present]
+    names = list(compress(paths, there))
     if len(names) > LARGE:
         told = "so many are not looked into before they are needed"
-        _say(f"{what}: {len(names)} images are there; {told}")
+        say(f"{what}: {len(names)} images are there; {told}")
         return Looked(missing, missing[:0])
     with as_domain_errors():
         positions = check_images(names, what=what, skip_corrupt=skip_corrupt)
     if len(positions):
-        _say(left_out(names, positions, what))
+        say(left_out(names, positions, what))
     if len(positions) == len(names):
         raise DomainError(f"{what}: none of the {len(names)} images can be read")
     return Looked(missing, present[positions])
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 class FolderListing:

@@ -1,11 +1,11 @@
 """Which class stands in which column: lists of classes are matched by name, misfits are named."""
 
-import sys
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from common.aliases import one_module
 from common.cli import DomainError
+from csl.data_errors import say
 
 one_module(__name__, "csl.data_classes")
 
@@ -33,6 +33,16 @@ class Columns(NamedTuple):
         return not self.has_nothing_of(other.names)
 
 
+def lacking(names: Iterable[Any], known: Collection[Any]) -> list:
+    """Those of the names that are not among the known ones, in their order."""
+    return [name for name in names if name not in known]
+
+
+def places_of(names: Sequence[Any]) -> dict:
+    """The place of every name in its list."""
+    return dict(zip(names, range(len(names)), strict=True))
+
+
 def match_categories(names: Mapping[int, str], columns: Columns, source: object) -> dict[int, int]:
     """Category id -> column, for the categories (id -> name) of an annotation file.
 
@@ -40,7 +50,7 @@ def match_categories(names: Mapping[int, str], columns: Columns, source: object)
     stay columns without a label, and are told. DomainError names categories that are no class of
     `columns`.
     """
-    column_of = {name: column for column, name in enumerate(columns.names)}
+    column_of = places_of(columns.names)
     unknown = {key: name for key, name in names.items() if name not in column_of}
     if unknown:
         first = list(unknown.items())[:5]
@@ -87,7 +97,7 @@ def _tell(
 
 def tell(message: str) -> None:
     """One line on stderr."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    say(f"note: {message}")
 
 
 def listed(names: Sequence[str], count: int = 5) -> str:
@@ -97,4 +107,6 @@ def listed(names: Sequence[str], count: int = 5) -> str:
     'a, b, ...'
     """
     shown = ", ".join(names[:count])
-    return f"{shown}, ..." if len(names) > count else shown
+    if len(names) > count:
+        return f"{shown}, ..."
+    return shown

@@ -13,19 +13,20 @@ from common.aliases import one_module
 from common.cli import DomainError, UserError
 from common.data import read_image
 from common.text import inside, once, read_json, whole
-from csl.data_classes import Columns, match_categories
+from csl.data_classes import Columns, lacking, match_categories, places_of
 from csl.data_errors import MissingFileError, as_domain_errors, naming_image
 from csl.data_labels import LabelTable
 
 one_module(__name__, "csl.data_coco")
 
-KINDS = ("images", "annotations", "categories")
 NO_ANNOTATIONS = "not an annotation file in COCO's form"
 
 
 class Annotations:
-    """An annotation file, read once, without its segmentations: `cats`, `imgs` (id -> record),
-    `loadImgs`."""
+    """An annotation file, read once, without its segmentations.
+
+    It has `cats`, `imgs` (id -> record) and `loadImgs`.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """MissingFileError, or DomainError naming what the file lacks, or what it has twice.
@@ -36,7 +37,9 @@ class Annotations:
         if not self.path.exists():
             raise MissingFileError(f"{path}: no such annotation file")
         content = self._content()
-        images, annotations, categories = (self._records(content, kind) for kind in KINDS)
+        images = self._records(content, "images")
+        annotations = self._records(content, "annotations")
+        categories = self._records(content, "categories")
 
         category_ids = self._whole_numbers(categories, "categories", "id")
         image_ids = self._whole_numbers(images, "images", "id")
@@ -158,7 +161,7 @@ class AnnotatedImages:
         self.coco = Annotations(annFile)
         own = dict(zip(self.coco.cats, self.coco.names, strict=True))
         if columns is None:
-            columns = Columns(self.coco.names, [str(key) for key in own], str(self.coco.path))
+            columns = Columns(self.coco.names, list(map(str, own)), str(self.coco.path))
         self.columns = columns
         self.cat2cat = match_categories(own, columns, self.coco.path)
         self.classes = dict(enumerate(columns.names))
@@ -173,14 +176,14 @@ class AnnotatedImages:
         ids = found[np.argsort(first)].tolist()
         if keep_empty:
             annotated = set(ids)
-            ids += [i for i in self.coco.imgs if i not in annotated]
+            ids += lacking(self.coco.imgs, annotated)
         return ids
 
     @cached_property
     def targets_all(self) -> LabelTable:
         """Mapping id -> (C,) int8, a view of one matrix."""
         matrix = np.full((len(self.ids), len(self.classes)), self.unlabelled, np.int8)
-        self._fill(matrix, {image_id: row for row, image_id in enumerate(self.ids)})
+        self._fill(matrix, places_of(self.ids))
         return LabelTable(self.ids, matrix)
 
     def _fill(self, matrix: np.ndarray, row_of: dict[int, int]) -> None:
@@ -216,7 +219,7 @@ class AnnotatedImages:
 
     def paths(self) -> list[Path]:
         """The image files, in the order of the items."""
-        return [self.path(image_id) for image_id in self.ids]
+        return list(map(self.path, self.ids))
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
         image_id = self.ids[index]
@@ -231,13 +234,16 @@ class AnnotatedImages:
 
 
 class CocoDetection(AnnotatedImages):
-    """Complete labels: a class is 1 where the image has an annotation of it, crowds and small
-    ones included."""
+    """A data set in the layout of COCO, with complete labels.
+
+    A class is 1 where the image has an annotation of it, crowds and small ones included.
+    """
 
 
 class LVISDetection(AnnotatedImages):
-    """Partial labels: annotated categories 1, neg_category_ids 0 (positive wins), everything else
-    -1.
+    """A data set in the layout of LVIS, with partial labels.
+
+    Annotated categories are 1, neg_category_ids are 0 (positive wins), everything else is -1.
 
     not_exhaustive_category_ids change nothing at the level of images. Images with neither are left
     out, `keep_empty` or not: they hold no label.

@@ -1,6 +1,9 @@
-"""The errors of unusable settings and files: one line for a script's user, standard classes for
-callers."""
+"""The errors of unusable settings and files.
 
+They are one line for a script's user, and standard classes for callers.
+"""
+
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,15 +16,22 @@ from common.cli import DomainError, UserError
 one_module(__name__, "csl.data_errors")
 
 
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
 class MissingFileError(UserError, FileNotFoundError):
     """A file that is not there; also a FileNotFoundError."""
 
 
 @contextmanager
 def as_domain_errors() -> Iterator[None]:
-    """Turn what readers and methods refuse into a DomainError, which is a ValueError for callers
-    too."""
-    from common.images_read import CorruptImage
+    """Turn what readers and methods refuse into a DomainError.
+
+    It is a ValueError for callers too.
+    """
+    from common.images import CorruptImage
 
     try:
         yield
@@ -34,7 +44,7 @@ def as_domain_errors() -> Iterator[None]:
 @contextmanager
 def naming_image(image: object, annotations: Path | None) -> Iterator[None]:
     """Add to a CorruptImage which image of which annotation file it is."""
-    from common.images_read import CorruptImage
+    from common.images import CorruptImage
 
     try:
         yield

@@ -8,14 +8,17 @@ import torch
 from common.aliases import one_module
 from common.cli import DomainError
 from csl import method
+from csl.data_classes import places_of
 from csl.data_errors import as_domain_errors
 
 one_module(__name__, "csl.data_labels")
 
 
 def require_labels(values: np.ndarray | torch.Tensor, what: str) -> None:
-    """`method.require_labels`, in one line for a script's user: DomainError for what is no
-    label."""
+    """Check labels as `method.require_labels` does, in one line for a script's user.
+
+    DomainError for what is no label.
+    """
     with as_domain_errors():
         method.require_labels(values, what)
 
@@ -27,13 +30,16 @@ class LabelTable(Mapping):
     """
 
     def __init__(self, ids: Sequence, matrix: np.ndarray) -> None:
-        """DomainError (a ValueError): other numbers of ids and rows, an id twice, labels other
-        than 1, 0, -1."""
+        """Check ids and labels, and keep them.
+
+        DomainError (a ValueError) for other numbers of ids and rows, an id twice, or labels other
+        than 1, 0, -1.
+        """
         if len(ids) != len(matrix):
             raise DomainError(f"{len(ids)} ids for {len(matrix)} rows of labels")
         require_labels(matrix, "labels")
         self.matrix = np.ascontiguousarray(matrix, np.int8)
-        self.rows = {image_id: row for row, image_id in enumerate(ids)}
+        self.rows = places_of(ids)
         if len(self.rows) < len(ids):
             again = next(image_id for row, image_id in enumerate(ids) if self.rows[image_id] != row)
             raise DomainError(f"the id {again!r} occurs twice among {len(ids)} rows of labels")
@@ -55,6 +61,6 @@ def label_matrix(targets: Mapping) -> np.ndarray:
     """
     if isinstance(targets, LabelTable):
         return targets.matrix
-    matrix = np.stack([np.asarray(row) for row in targets.values()])
+    matrix = np.stack(list(map(np.asarray, targets.values())))
     require_labels(matrix, "labels")
     return matrix.astype(np.int8)

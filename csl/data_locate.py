@@ -39,8 +39,10 @@ class Layout(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The layout that was found, its root, whether it is an offline sample, its name for
-    folders."""
+    """A data set that was found.
+
+    It holds the layout, its root, whether it is an offline sample, and its name for folders.
+    """
 
     layout: str
     root: Path
@@ -118,8 +120,10 @@ def locate_data(
     wanted = wanted_names(dataset, debug_mode)
 
     def find(root: Path) -> Layout | None:
-        """The first layout in `root`, or in its SUBFOLDERS, whose two annotation files are
-        there."""
+        """Return the first layout whose two annotation files are there.
+
+        It is looked for in `root`, or in its SUBFOLDERS.
+        """
         for place in (root, *(root / name for name in SUBFOLDERS)):
             for layout in layouts_in(place, folder):
                 if layout.name in wanted and layout.train.is_file() and layout.val.is_file():

@@ -16,7 +16,7 @@ from common.cli import DomainError
 from common.images import read_image
 from common.text import csv_rows, inside, numbered_lines, once
 from csl.data_checks import FolderListing
-from csl.data_classes import Columns, listed, tell
+from csl.data_classes import Columns, lacking, listed, places_of, tell
 from csl.data_errors import MissingFileError, as_domain_errors, naming_image
 from csl.data_locate import Found
 from csl.data_openimages_csv import OpenImagesIndex, read_openimages_csv
@@ -29,10 +29,10 @@ DESCRIPTIONS = ("oidv6-class-descriptions", "class-descriptions")
 
 
 def read_class_names(root: Path, path: Path | None = None) -> dict[str, str]:
-    """MID -> display name: of mid_to_classes.pth in `root`, and before it of `path` or a
-    class-descriptions csv there.
+    """Return the display name of each MID.
 
-    Empty where there is none; DomainError for a file of another kind.
+    They come from mid_to_classes.pth in `root`, and before it from `path` or a class-descriptions
+    csv there. Empty where there is none; DomainError for a file of another kind.
     """
     names: dict[str, str] = {}
     pickled = root / "mid_to_classes.pth"
@@ -43,22 +43,31 @@ def read_class_names(root: Path, path: Path | None = None) -> dict[str, str]:
                 raise DomainError(f"{pickled}: holds a {type(content).__name__}, not names by MID")
             names = {str(mid): str(name) for mid, name in content.items()}
 
-        places = [path] if path else [root / f"{name}.csv" for name in DESCRIPTIONS]
-        file = next((place for place in places if place.is_file()), None)
-        for _, row in csv_rows(file) if file else ():
+        file = path or _descriptions_in(root)
+        if file is None or not file.is_file():
+            return names
+        for _, row in csv_rows(file):
             if len(row) >= 2 and row[0] != "LabelName":
                 names[row[0]] = row[1]
     return names
+
+
+def _descriptions_in(root: Path) -> Path | None:
+    for name in DESCRIPTIONS:
+        file = root / f"{name}.csv"
+        if file.is_file():
+            return file
+    return None
 
 
 def _unique_names(mids: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """The display name of every class; where several share one, each with its MID."""
     shown = [names.get(mid, mid) for mid in mids]
     count = Counter(shown)
-    return [
-        f"{name} ({mid})" if count[name] > 1 else name
-        for mid, name in zip(mids, shown, strict=True)
-    ]
+    for place, mid in enumerate(mids):
+        if count[shown[place]] > 1:
+            shown[place] += f" ({mid})"
+    return shown
 
 
 class OpenImagesDataset:
@@ -125,17 +134,19 @@ class OpenImagesDataset:
         there = FolderListing()
 
         def folder_of(name: str) -> int:
-            return next(
-                (k for k, folder in enumerate(LONG_FOLDERS) if self.root / folder / name in there),
-                0,
-            )
+            for number, folder in enumerate(LONG_FOLDERS):
+                if self.root / folder / name in there:
+                    return number
+            return 0
 
         return np.fromiter(map(folder_of, self.index.paths), np.int8, len(self.index))
 
     def paths(self) -> list[Path]:
-        """The image files; in the long form the folder is looked up among DIR, train,
-        validation, test."""
-        return [self.path(i) for i in range(len(self))]
+        """Return the paths of the image files.
+
+        In the long form the folder is looked up among DIR, train, validation, test.
+        """
+        return list(map(self.path, range(len(self))))
 
     def path(self, i: int) -> Path:
         """The file of image i."""
@@ -177,12 +188,17 @@ def open_openimages(
     annotations = found.annotations(split)
     is_wide = files.train == files.val
     names = read_class_names(found.root)
-    classes = None if class_list is None else read_class_list(class_list)
+    classes = None
+    if class_list is not None:
+        classes = read_class_list(class_list)
     if columns is not None:
         classes = _in_columns(columns, classes, names, annotations)
     if classes is None and not is_wide:
         classes = read_openimages_csv(files.train).classes
-    index = read_openimages_csv(annotations, split if is_wide else None, classes)
+    part = None
+    if is_wide:
+        part = split
+    index = read_openimages_csv(annotations, part, classes)
     if not index.classes:
         raise DomainError(f"{annotations}: holds no label")
     data = OpenImagesDataset(found.root, index, transform, names)
@@ -204,9 +220,7 @@ def _in_columns(
     if mids is None or chosen is None:
         return mids or chosen
     if set(mids) != set(chosen):
-        beyond = [name for name in chosen if name not in set(mids)]
-        lacking = [name for name in mids if name not in set(chosen)]
-        told = listed(beyond or lacking)
+        told = listed(lacking(chosen, set(mids)) or lacking(mids, set(chosen)))
         raise DomainError(f"--class_list: other classes than {columns.source}, such as {told}")
     return mids
 
@@ -218,11 +232,13 @@ def _mids_of(columns: Columns, names: Mapping[str, str], annotations: Path) -> l
     where others have one.
     """
     known = set(read_openimages_csv(annotations).classes)
-    of_name = {name: mid for mid, name in names.items()}
+    of_name = dict(zip(names.values(), names, strict=True))
     mids: list[str] = []
     missing: list[str] = []
     for name in columns.names:
-        mid = name if name in known else of_name.get(name)
+        mid = of_name.get(name)
+        if name in known:
+            mid = name
         if mid is None:
             missing.append(name)
         else:
@@ -265,7 +281,7 @@ def _complete_labels(path: Path, index: OpenImagesIndex) -> np.ndarray | None:
     None where it lacks some of them.
     """
     whole = read_openimages_csv(path, "val", index.classes)
-    row_of = {name: row for row, name in enumerate(whole.paths)}
-    if any(name not in row_of for name in index.paths):
+    row_of = places_of(whole.paths)
+    if lacking(index.paths, row_of):
         return None
     return whole.rows([row_of[name] for name in index.paths])

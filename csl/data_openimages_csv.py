@@ -27,6 +27,7 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import DomainError, UserError
 from common.text import csv_rows
+from csl.data_classes import places_of
 from csl.data_errors import MissingFileError, as_domain_errors
 
 one_module(__name__, "csl.data_openimages_csv")
@@ -68,7 +69,9 @@ class OpenImagesIndex:
 
     def classes_with(self, label: int) -> set[int]:
         """The classes for which some image has the label 1, or 0."""
-        indices = self.positive_indices if label == 1 else self.negative_indices
+        indices = self.negative_indices
+        if label == 1:
+            indices = self.positive_indices
         return set(np.unique(indices).tolist())
 
     def is_partial(self) -> bool:
@@ -134,7 +137,7 @@ def read_openimages_csv(
         classes = names.tolist()
         to_class = np.arange(len(classes))
     else:
-        position = {name: k for k, name in enumerate(classes)}
+        position = places_of(classes)
         to_class = np.array([position.get(name, -1) for name in names.tolist()], np.int64)
     chosen = np.ones(len(paths), bool)
     if split is not None:
@@ -201,12 +204,13 @@ class _Labels:
         self.positive.append(positive)
 
     def flat(self) -> Flat:
-        """The sorted names, and per label: index of its name, index of its image, whether
-        positive."""
+        """Return the sorted names, and three values for each label.
+
+        These are the index of its name, the index of its image, and whether it is positive.
+        """
         names, place = np.unique(np.array(list(self.numbers), str), return_inverse=True)
-        name_of, image_of = (
-            np.frombuffer(values, np.int32) for values in (self.name_of, self.image_of)
-        )
+        name_of = np.frombuffer(self.name_of, np.int32)
+        image_of = np.frombuffer(self.image_of, np.int32)
         return names, place.astype(np.int32)[name_of], image_of, np.frombuffer(self.positive, bool)
 
 
@@ -214,8 +218,10 @@ Parsed = tuple[list[str], list[str], _Labels]
 
 
 def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
-    """Paths (N,), splits (N,), and per label: names, index of its name, index of its image,
-    whether positive."""
+    """Return paths (N,), splits (N,), the names, and three values for each label.
+
+    These are the index of its name, the index of its image, and whether it is positive.
+    """
     stat = path.stat()
     key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     cache = path.with_name(f".{path.name}.{key}.npz")
@@ -267,7 +273,7 @@ def _parse_wide(path: Path, columns: int, rows: Iterable[tuple[int, list[str]]])
     labels = _Labels()
     line_of: dict[tuple[str, str], int] = {}
     for number, row in rows:
-        lists = [_names(cell) for cell in row[1 : min(3, len(row) - 1)]]
+        lists = list(map(_names, row[1 : min(3, len(row) - 1)]))
         if len(row) != columns or None in lists:
             raise DomainError(
                 f"{path}: row {number} {','.join(row)[:60]!r}: no list of labels; accepted: {FORMS}"
@@ -325,7 +331,9 @@ def _names(cell: str) -> list[str] | None:
             return None
         place = item.end()
         quoted, plain = item.groups()
-        name = (plain or "").strip() if quoted is None else _spelled_out(quoted)
+        name = (plain or "").strip()
+        if quoted is not None:
+            name = _spelled_out(quoted)
         if name:
             names.append(name)
     return names

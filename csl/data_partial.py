@@ -3,7 +3,6 @@
 import hashlib
 import io
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +16,26 @@ from common.checkpoint import atomic_write
 from common.cli import DomainError, UserError
 from common.text import once, require_file
 from csl import method
-from csl.data_classes import listed
-from csl.data_errors import MissingFileError, as_domain_errors
+from csl.data_classes import lacking, listed, places_of
+from csl.data_errors import MissingFileError, as_domain_errors, say
 from csl.data_labels import LabelTable, label_matrix, require_labels
 from csl.options_choices import check_param, scheme_of
 
 one_module(__name__, "csl.data_partial")
 
-# What numpy raises for files that are no npz, or damaged.
+# What numpy and zipfile raise for files that are no npz, damaged, or packed in an unknown way (a
+# RuntimeError, of which there are kinds).
 DAMAGE = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error),
-    *(struct.error, NotImplementedError, RuntimeError),
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    BadZipFile,
+    zlib.error,
+    struct.error,
 )
 
 
@@ -74,11 +82,7 @@ def _report(scheme: str, param: float, complete: np.ndarray, partial: np.ndarray
     dropped = (complete >= 0).sum() - (partial >= 0).sum()
     if dropped < 0.01 * complete.size:
         share = 100 * dropped / max(1, complete.size)
-        print(
-            f"warning: {scheme} {param:g} drops only {share:.2f} % of the labels",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"warning: {scheme} {param:g} drops only {share:.2f} % of the labels")
 
 
 def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str]) -> str:
@@ -87,7 +91,7 @@ def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str])
     Returns their SHA-256.
     """
     matrix = label_matrix(targets)
-    ids = np.array([str(image_id) for image_id in targets])
+    ids = np.array(list(map(str, targets)))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, ids=ids, targets=matrix, classes=np.array(list(classes)))
     atomic_write(path, buffer.getvalue())
@@ -95,14 +99,15 @@ def save_partial_labels(path: Path, targets: LabelTable, classes: Sequence[str])
 
 
 def load_partial_labels(path: Path, dataset_train: Any) -> Any:
-    """Give a data set the partial labels that `save_partial_labels` wrote, matched by image id and
-    class name.
+    """Give a data set the partial labels that `save_partial_labels` wrote.
+
+    They are matched by image id and class name.
 
     DomainError (a ValueError): no such file of partial labels, images or classes that it lacks, an
     id or a class twice, labels other than 1, 0, -1.
     """
     ids, matrix, classes = _read_partial_labels(path)
-    rows = {image_id: row for row, image_id in enumerate(ids)}
+    rows = places_of(ids)
     wanted = list(dataset_train.targets_all)
     missing = [i for i in wanted if str(i) not in rows]
     shape = label_matrix(dataset_train.targets_all).shape
@@ -143,12 +148,12 @@ def _read_partial_labels(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     with as_domain_errors():
         once(ids.tolist(), f"{where}: ids")
         once(classes.tolist(), f"{where}: classes")
-    return ids.tolist(), matrix, [str(name) for name in classes]
+    return ids.tolist(), matrix, list(map(str, classes))
 
 
 def _columns_by_name(path: Path, classes: list[str], wanted: list[str]) -> list[int]:
     """The column of the file for every class of the data; DomainError names those that it lacks."""
-    missing = [name for name in wanted if name not in set(classes)]
+    missing = lacking(wanted, set(classes))
     if missing:
         raise DomainError(f"--partial_labels {path}: lacks the classes {listed(missing)}")
-    return [classes.index(name) for name in wanted]
+    return list(map(classes.index, wanted))

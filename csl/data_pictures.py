@@ -1,6 +1,5 @@
 """The pictures of infer.py: which ones, the names of their classes, and the offline sample's."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.files import image_files, is_image
 from common.images import CorruptImage, check_images, left_out, read_own_picture
-from csl.data_errors import expanded
+from csl.data_errors import expanded, say
 from csl.data_openimages import read_class_names
 
 one_module(__name__, "csl.data_pictures")
@@ -58,8 +57,10 @@ def printable(text: str) -> str:
 
 
 def figure_name(number: int, path: Path) -> str:
-    """The name of the annotated picture of a file, which may have a name as long as the system
-    allows."""
+    """Return the name of the annotated picture of a file.
+
+    The file may have a name as long as the system allows.
+    """
     return f"{number:04d}_{path.stem[:60]}"
 
 
@@ -76,7 +77,7 @@ def class_names(names: Sequence[str], descriptions: Path) -> list[str]:
     missing = sum(mid not in described for mid in mids)
     if missing:
         told = f"lacks {missing} of {len(mids)} classes; they keep their MID"
-        print(f"{descriptions}: {told}", file=sys.stderr, flush=True)
+        say(f"{descriptions}: {told}")
     return [described.get(name, name) for name in names]
 
 
@@ -90,7 +91,7 @@ def readable_pictures(given: Sequence[str], *, skip_corrupt: bool) -> tuple[list
     positions = check_images(pictures, what="--pic_path", skip_corrupt=skip_corrupt)
     if not len(positions):
         return pictures, 0
-    print(printable(left_out(pictures, positions, "--pic_path")), file=sys.stderr, flush=True)
+    say(printable(left_out(pictures, positions, "--pic_path")))
     if len(positions) == len(pictures):
         raise UserError("--pic_path: none of the pictures can be read")
     unreadable = set(positions.tolist())
@@ -107,11 +108,11 @@ def read_pictures(paths: Sequence[Path], *, skip_corrupt: bool) -> dict[Path, Im
         except CorruptImage as error:
             if not skip_corrupt:
                 raise
-            print(printable(f"{error}; left out"), file=sys.stderr, flush=True)
+            say(printable(f"{error}; left out"))
     return images
 
 
 def sample_pictures(count: int = 8) -> list[str]:
     """The first test pictures of the COCO_2014 sample."""
     pictures = sorted((samples.ensure("COCO_2014") / "val2014").glob("*.jpg"))
-    return [str(picture) for picture in pictures[:count]]
+    return list(map(str, pictures[:count]))

@@ -62,8 +62,8 @@ class Pixels(NamedTuple):
         if self.statistics is None:
             normalised = "not normalised"
         else:
-            mean = ", ".join(f"{value:.3g}" for value in self.statistics.mean)
-            std = ", ".join(f"{value:.3g}" for value in self.statistics.std)
+            mean = ", ".join(map("{:.3g}".format, self.statistics.mean))
+            std = ", ".join(map("{:.3g}".format, self.statistics.std))
             normalised = f"normalised by mean {mean} and deviation {std}"
         return f"{self.size} pixels, {self.interpolation}, {normalised}"
 
@@ -88,7 +88,7 @@ def statistics_of(mean: Any, std: Any, source: object) -> Statistics | None:
         return None
     try:
         found = Statistics(_three(mean), _three(std))
-        is_usable = all(math.isfinite(value) for value in found.mean)
+        is_usable = all(map(math.isfinite, found.mean))
         is_usable = is_usable and all(0 < value < math.inf for value in found.std)
     except (TypeError, ValueError):
         is_usable = False

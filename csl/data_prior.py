@@ -1,8 +1,9 @@
-"""The class prior P(c) of phase 1: the mean predicted probability over the training images, and
-its csv file."""
+"""The class prior P(c) of phase 1, and its csv file.
+
+The prior is the mean predicted probability over the training images.
+"""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from common.aliases import one_module
 from common.cli import DomainError
 from common.text import read_csv, write_csv
 from csl import method
-from csl.data_errors import MissingFileError, as_domain_errors, expanded
+from csl.data_classes import lacking
+from csl.data_errors import MissingFileError, as_domain_errors, expanded, say
 
 one_module(__name__, "csl.data_prior")
 
@@ -35,10 +37,10 @@ class ComputePrior:
         path_dest: str | Path = "./outputs",
         accelerator: Accelerator | None = None,
     ) -> None:
-        """`classes`: index -> name. With an `accelerator`, `synchronize` adds up the processes'
-        figures.
+        """Take the classes, as index -> name, in `classes`.
 
-        DomainError (a ValueError): two classes of one name, which the file could not tell apart.
+        With an `accelerator`, `synchronize` adds up the processes' figures. DomainError (a
+        ValueError): two classes of one name, which the file could not tell apart.
         """
         twice = [name for name, count in Counter(classes.values()).items() if count > 1]
         if twice:
@@ -88,7 +90,9 @@ class ComputePrior:
 
     def _mean(self, split: str) -> torch.Tensor | None:
         sums = self.sums.get(split)
-        return None if sums is None else method.class_prior(sums)
+        if sums is None:
+            return None
+        return method.class_prior(sums)
 
     def save_prior(self, *, verbose: bool = True) -> Path | None:
         """Write train_avg_preds.csv (and val_avg_preds.csv where there is one) into path_dest.
@@ -129,8 +133,9 @@ class ComputePrior:
 
     def _of_main(self, sums: torch.Tensor) -> torch.Tensor:
         """The sums on the main process, zeros on the others."""
-        is_main = self.accelerator is None or self.accelerator.is_main_process
-        return sums if is_main else torch.zeros_like(sums)
+        if self.accelerator is None or self.accelerator.is_main_process:
+            return sums
+        return torch.zeros_like(sums)
 
 
 def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:
@@ -156,18 +161,16 @@ def read_prior(path: str | Path) -> dict[str, float]:
     with as_domain_errors():
         rows = read_csv(path)
     header = rows[0][1] if rows else []
-    if tuple(cell.strip() for cell in header) != HEADER:
-        found = repr(",".join(header)[:60]) if header else "empty"
+    if tuple(map(str.strip, header)) != HEADER:
+        found = "empty"
+        if header:
+            found = repr(",".join(header)[:60])
         raise DomainError(f"{path}: row 1 is {found}; expected {','.join(HEADER)}")
     prior: dict[str, float] = {}
     for number, row in rows[1:]:
         value = _value_of(row)
         if math.isnan(value):
-            print(
-                f"{path}: row {number} ({row[0]}) has no value and is dropped",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{path}: row {number} ({row[0]}) has no value and is dropped")
             continue
         if not 0 <= value <= 1:
             told = f"{value} is outside 0..1 (columns {','.join(HEADER)})"
@@ -185,28 +188,26 @@ def _value_of(row: Sequence[str]) -> float:
         value = float(row[1])
     except (IndexError, ValueError):
         return math.nan
-    return value if math.isfinite(value) else math.nan
+    if math.isinf(value):
+        return math.nan
+    return value
 
 
 def match_prior(
     prior: Mapping[str, float], class_names: Sequence[str] | None, path: str | Path
 ) -> torch.Tensor:
-    """P(c) as (C,) float32: in the order of `class_names`, matched by name, or in file order
-    without them.
+    """Return P(c) as (C,) float32.
 
-    DomainError lists up to five names that the file lacks; extra names are ignored with one notice.
+    It is in the order of `class_names`, matched by name, or in file order without them. DomainError
+    lists up to five names that the file lacks; extra names are ignored with one notice.
     """
     if class_names is None:
         return torch.tensor(list(prior.values()))
-    missing = [name for name in class_names if name not in prior]
+    missing = lacking(class_names, prior)
     if missing:
         count = f"{len(missing)} of the {len(class_names)} classes"
         raise DomainError(f"{path}: holds no prior of {count}: {', '.join(missing[:5])}")
     extra = len(prior) - len(class_names)
     if extra:
-        print(
-            f"{path}: {extra} classes that the data do not have are ignored",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{path}: {extra} classes that the data do not have are ignored")
     return torch.tensor([prior[name] for name in class_names])

@@ -1,6 +1,6 @@
 """Scores of a test set, and the metrics that fit its labels."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,8 +42,10 @@ def predict(
     poll: Callable[[], None] | None = None,
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Probabilities (N,C) float32 of every model, and the targets (N,C) int8: each sample once,
-    in order."""
+    """Return every model's probabilities (N,C) float32, and the targets (N,C) int8.
+
+    Each sample comes once, in order.
+    """
     found = predict_rows(models, loader, accelerator, poll=poll, forward=forward)
     return found.scores, found.targets
 
@@ -64,7 +66,7 @@ def predict_rows(
     another way to the probabilities (test-time augmentation). UserError: no image can be read.
     """
     forward = forward or (lambda model, images: model(images).float().sigmoid())
-    models = [unwrap(model) for model in models]
+    models = list(map(unwrap, models))
     indices: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
     scores: list[list[torch.Tensor]] = [[] for _ in models]
@@ -97,7 +99,9 @@ def predict_rows(
 
 def _joined(parts: list[torch.Tensor], kind: torch.dtype) -> torch.Tensor:
     """The parts of a process one after the other; it may have none."""
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=kind)
+    if not parts:
+        return torch.zeros(0, dtype=kind)
+    return torch.cat(parts)
 
 
 def count_skipped(data: Any, scored: Scored) -> int:
@@ -138,19 +142,25 @@ def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> di
 def rates_of(
     targets: np.ndarray, scores: np.ndarray, thre: float, *, calibrate: bool = False
 ) -> dict[str, float]:
-    """Precision, recall and F in percent: at the threshold, of the three best of each image,
-    calibrated.
+    """Return precision, recall and F in percent, in several variants.
+
+    They are taken at the threshold, of the three best of each image, and calibrated.
 
     calibrate: also with the best threshold per class, chosen on these very rows.
     """
     rates = prf_metrics(targets, scores, thre)
     top3 = conventional_f1(prf_metrics(targets, top_k_only(scores), thre))
-    rates |= {f"{name}_top3": value for name, value in top3.items()}
+    rates |= renamed(top3, "top3")
     if calibrate:
         above = (scores > best_thresholds(targets, scores)).astype(scores.dtype)
         calibrated = conventional_f1(prf_metrics(targets, above, 0.5))
-        rates |= {f"{name}_calibrated": value for name, value in calibrated.items()}
+        rates |= renamed(calibrated, "calibrated")
     return rates
+
+
+def renamed(values: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+    """The same values, each name with _suffix behind it."""
+    return {f"{name}_{suffix}": value for name, value in values.items()}
 
 
 def uncounted_classes(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,10 +196,7 @@ def score_both(
     complete = getattr(data, "complete", None)
     metrics: dict[str, float] = {}
     for name, values in zip(("model", "ema"), scored.scores, strict=True):
-        metrics |= {
-            f"{metric}_{name}": value
-            for metric, value in metrics_of(scored.targets, values).items()
-        }
+        metrics |= renamed(metrics_of(scored.targets, values), name)
         if complete is not None:
             metrics[f"mAP_complete_{name}"] = mAP(complete[scored.index], values)
     skipped = 0 if data is None else count_skipped(data, scored)
@@ -199,7 +206,10 @@ def score_both(
 
 
 def best_of(metrics: dict[str, float], which: str) -> float:
-    """The mAP of the averaged model ("ema"), of the model ("model"), or the larger ("max", as
-    released)."""
-    scores = {"model": metrics["mAP_model"], "ema": metrics["mAP_ema"]}
-    return max(scores.values()) if which == "max" else scores[which]
+    """Return the mAP of the averaged model ("ema") or of the model ("model").
+
+    "max" gives the larger of the two, as released.
+    """
+    if which == "max":
+        return max(metrics["mAP_model"], metrics["mAP_ema"])
+    return metrics[f"mAP_{which}"]

@@ -45,12 +45,15 @@ class DropStatistics:
 
     @torch.no_grad()
     def update(self, kept: torch.Tensor | None, targets: torch.Tensor, index: torch.Tensor) -> None:
-        """Add a batch: the loss's `kept` (B,C) bool or None, targets (B,C), index (B,) of the
-        samples, on the CPU."""
+        """Add a batch to the counts.
+
+        It is the loss's `kept` (B,C) or None, targets (B,C) and index (B,) of the samples, on the
+        CPU.
+        """
         if kept is None:
             return
         unannotated = targets == -1
-        dropped = unannotated & ~kept
+        dropped = unannotated & (kept == 0)
         by_prior = torch.zeros_like(unannotated)
         if self.prior is not None and self.prior_threshold:
             by_prior = unannotated & frequent_classes(self.prior, self.prior_threshold)
@@ -67,7 +70,9 @@ class DropStatistics:
             unannotated & real,
         )
         counts = torch.stack([part.sum(0) for part in parts])
-        self.counts = counts if self.counts is None else self.counts + counts
+        if self.counts is not None:
+            counts += self.counts
+        self.counts = counts
 
     def reset(self) -> None:
         """Start again from zero."""
@@ -92,8 +97,9 @@ class DropStatistics:
         return columns
 
     def summary(self) -> dict[str, float]:
-        """Share of the un-annotated entries dropped, and how many of them are missed positives, in
-        percent.
+        """Return what share of the un-annotated entries was dropped, in percent.
+
+        It also says how many of the dropped entries are missed positives, in percent.
 
         `drop_precision`: dropped entries that are missed positives; `missed_positive_rate`: the
         same among all un-annotated entries, what a random choice would reach.
@@ -109,7 +115,9 @@ class DropStatistics:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The counts, on the CPU."""
-        return {} if self.counts is None else {"counts": self.counts.cpu()}
+        if self.counts is None:
+            return {}
+        return {"counts": self.counts.cpu()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put them back, on the main process only: they are the counts of all."""
@@ -120,4 +128,6 @@ class DropStatistics:
 
     def _of_main(self, counts: torch.Tensor) -> torch.Tensor:
         """The counts on the main process, zeros on the others."""
-        return counts if self.accelerator.is_main_process else torch.zeros_like(counts)
+        if self.accelerator.is_main_process:
+            return counts
+        return torch.zeros_like(counts)

@@ -1,5 +1,6 @@
-"""Mean average precision for complete and for partial labels, and precision / recall / F at a
-threshold.
+"""Mean average precision, and precision / recall / F at a threshold.
+
+The labels may be complete or partial.
 
 N rows (images), C classes. One rule for ties everywhere: among equal scores the later row ranks
 first. Targets are 1, 0 or -1 and scores are numbers; anything else is a DomainError (a ValueError),
@@ -8,6 +9,7 @@ not a silent 0.
 
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ import torch
 from common.aliases import one_module
 from common.cli import DomainError
 from common.domain import require_number
-from common.metrics import precision_at_positives, precision_recall_f1
+from common.metrics import precision_at_positives
 from csl.data_errors import require_count
 from csl.data_labels import require_labels
 from csl.method import as_array
@@ -45,12 +47,15 @@ class AverageMeter:
         self.val = val
         self.sum += val * n
         self.cnt += n
-        self.avg = self.sum / self.cnt if self.cnt else 0.0
+        if self.cnt:
+            self.avg = self.sum / self.cnt
 
 
 def average_precision(output: Array, target: Array) -> float:
-    """AP in 0..1 of one class: sum over positives of (positives so far / rank) / (number of
-    positives + 1e-8).
+    """Return the average precision (AP) of one class, in 0..1.
+
+    It is the sum over positives of (positives so far / rank), divided by (number of positives +
+    1e-8).
 
     output (N,) scores, target (N,): only 1 counts as positive. 0 without positives.
     """
@@ -116,9 +121,39 @@ def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, in
 
 
 def mAP_partial(targs: Array, preds: Array) -> float:
-    """Mean AP in percent over the classes with annotated positives and negatives, on annotated
-    entries."""
+    """Return the mean AP in percent for partial labels.
+
+    It is taken over the classes with annotated positives and negatives, on annotated entries.
+    """
     return AP_partial(targs, preds)[1]
+
+
+class Rates(NamedTuple):
+    """Precision, recall and their harmonic mean, each in [0, 1] and of one shape."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+def precision_recall_f1(
+    hits: np.ndarray,
+    predicted: np.ndarray,
+    positive: np.ndarray,
+) -> Rates:
+    """The rates of counts, elementwise in float64; all 0 where nothing was hit.
+
+    Args:
+        hits: how many were both predicted and positive, any shape.
+        predicted, positive: how many were predicted, and how many are positive; of that shape.
+    """
+    hits = np.asarray(hits, np.float64)
+    some = hits > 0
+    zero = np.zeros_like(hits)
+    precision = np.divide(hits, predicted, out=zero.copy(), where=some)
+    recall = np.divide(hits, positive, out=zero.copy(), where=some)
+    mean = np.divide(2 * precision * recall, precision + recall, out=zero.copy(), where=some)
+    return Rates(precision, recall, mean)
 
 
 def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, float]:
@@ -148,8 +183,10 @@ def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, floa
 
 
 def conventional_f1(metrics: dict[str, float]) -> dict[str, float]:
-    """CF1 and OF1 as other papers report them, from prf_metrics' result: CF1 = 2 * CP * CR / (CP
-    + CR)."""
+    """Return CF1 and OF1 as other papers report them, from prf_metrics' result.
+
+    CF1 = 2 * CP * CR / (CP + CR).
+    """
     p = metrics["P_C"]
     r = metrics["R_C"]
     found = {"CF1": 0.0, "OF1": metrics["F_O"]}
@@ -159,8 +196,10 @@ def conventional_f1(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def top_k_only(preds: Array, k: int = 3) -> np.ndarray:
-    """Scores (N,C) with all but the k largest of each row set to -1: for the top-3 variants of
-    the F measures."""
+    """Return scores (N,C) with all but the k largest of each row set to -1.
+
+    They are for the top-3 variants of the F measures.
+    """
     require_count(k, "k", 1)
     scores = _require_scores(as_array(preds))
     if k >= scores.shape[1]:
@@ -172,10 +211,10 @@ def top_k_only(preds: Array, k: int = 3) -> np.ndarray:
 
 
 def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
-    """Per class the threshold (C,) that maximises F on these rows (`score > threshold`), for
-    calibration.
+    """Return for each class the threshold (C,) that maximises F on these rows.
 
-    Annotated entries only; inf for a class without positives.
+    A class is predicted where `score > threshold`; this serves the calibration. Annotated entries
+    only; inf for a class without positives.
     """
     scores, targets = _pair(preds, targs)
     thresholds = np.full(scores.shape[1], np.inf)

@@ -21,8 +21,10 @@ one_module(__name__, "csl.figures")
 
 
 def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draw annotated positives and negatives per class of labels (N,C), classes by frequency,
-    into a PNG."""
+    """Draw how many annotated positives and negatives each class has, into a PNG.
+
+    The labels are (N,C); the classes are ordered by frequency.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -45,12 +47,16 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
     plt.close(figure)
 
 
+def with_scores(names: Sequence[str], scores: Sequence[float]) -> list[str]:
+    """Each name with its score behind it."""
+    return [f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)]
+
+
 def draw_annotated(
     path: Path, image: Image.Image, names: Sequence[str], scores: Sequence[float]
 ) -> None:
     """The picture with its names and scores above it, as a PNG."""
-    lines = [f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)]
-    title = "\n".join(lines[:10]) or "nothing above the threshold"
+    title = "\n".join(with_scores(names, scores)[:10]) or "nothing above the threshold"
     scale = 448 / max(image.size)
     width = max(1, round(image.width * scale))
     height = max(1, round(image.height * scale))
@@ -62,10 +68,10 @@ def draw_annotated(
 def draw_examples(
     path: Path, model: nn.Module, val: DataSet, scored: Scored, pixels: Pixels, count: int = 6
 ) -> None:
-    """Draw test pictures with the averaged model's three best classes and their activation maps
-    into a PNG.
+    """Draw test pictures with their three best classes and activation maps, into a PNG.
 
-    Probabilities stand above; a * marks a class that is there.
+    The classes and maps are those of the averaged model. Probabilities stand above; a * marks a
+    class that is there.
     """
     rows = []
     titles = []
@@ -76,7 +82,8 @@ def draw_examples(
         picture = pixels.picture(image)
         maps = _maps(model, image) if isinstance(model, TResNet) else None
         row = [picture]
-        title = [_in_pairs([names[c] for c in np.flatnonzero(is_there)[:4]])]
+        there = [names[c] for c in np.flatnonzero(is_there)[:4]]
+        title = ["\n".join(filter(None, (", ".join(there[:2]), ", ".join(there[2:]))))]
         for c in np.argsort(-scores, kind="stable")[:3].tolist():
             shown = picture
             if maps is not None:
@@ -88,12 +95,6 @@ def draw_examples(
         titles.append(title)
     if rows:
         save_grid(path, rows, titles, suptitle="test pictures, best classes (* is there)")
-
-
-def _in_pairs(names: Sequence[str]) -> str:
-    """The names, two in a line."""
-    pairs = [", ".join(names[start : start + 2]) for start in range(0, len(names), 2)]
-    return "\n".join(pairs)
 
 
 def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:

@@ -41,7 +41,7 @@ from csl.data_pictures import (
     sample_pictures,
 )
 from csl.data_pixels import Pixels
-from csl.figures import draw_annotated
+from csl.figures import draw_annotated, with_scores
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import ZOO, describe_network, find_file, names_of
 from csl.src.models.utils.factory import statistics_of_model
@@ -142,8 +142,7 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
         shown = list(images.values())
         results = infer_batch(shown, model, names, pixels=pixels, th=args.th, top_k=args.top_k)
         for (path, image), (found, scores) in zip(images.items(), results, strict=True):
-            pairs = [f"{name} {score:.3f}" for name, score in zip(found, scores, strict=True)]
-            told = ", ".join(pairs) or f"nothing above {args.th}"
+            told = ", ".join(with_scores(found, scores)) or f"nothing above {args.th}"
             run.print(printable(f"{path.name}: {told}"))
             draw_annotated(run.figure(figure_name(len(records), path)), image, found, scores)
             rounded = [round(score, 6) for score in scores]

@@ -373,7 +373,9 @@ def update_average(
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     """Half precision as float32; float32 and float64 as they are."""
-    return x if x.dtype == torch.float64 else x.float()
+    if x.dtype == torch.float64:
+        return x
+    return x.float()
 
 
 def is_transformed() -> bool:

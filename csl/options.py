@@ -1,9 +1,11 @@
-"""The flags of train.py: the released code's names and defaults (hyphens or underscores), and
-ours beside them."""
+"""The flags of train.py.
+
+They are the released code's names and defaults (hyphens or underscores), and ours beside them.
+"""
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,9 @@ class EitherDash(OneLineParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """argparse's, on flags with underscores."""
-        given = sys.argv[1:] if args is None else args
-        return super().parse_known_args([underscored(argument) for argument in given], namespace)
+        if args is None:
+            args = sys.argv[1:]
+        return super().parse_known_args(list(map(underscored, args)), namespace)
 
 
 def underscored(argument: str) -> str:
@@ -266,8 +269,11 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--clip", type=number(0, below=1), default=0.0, help="probability margin m of the negatives"
     )
-    for name, default in (("gamma", (0.0, 1.0, 2.0)), ("alpha", (1.0, 1.0, 1.0))):
-        what = "focusing exponent" if name == "gamma" else "factor"
+    of_sets = (
+        ("gamma", "focusing exponent", (0.0, 1.0, 2.0)),
+        ("alpha", "factor", (1.0, 1.0, 1.0)),
+    )
+    for name, what, default in of_sets:
         for part, value in zip(SETS, default, strict=True):
             group.add_argument(
                 f"--{name}_{part}", type=number(0), default=value, help=f"{what} of {SETS[part]}"
@@ -337,21 +343,35 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     defaults, given = parse_given(build_parser, argv)
     if "path_dest" in given:
         given["path_dest"] = str(expanded(given["path_dest"], "--path_dest"))
-    first = settle(defaults, given)
-    refuse_contradictions(first, set(given))
-    found = find_data(first, set(given))
-
-    layers = [RECIPES.get(first.recipe, {})]
-    if found.is_sample:
-        layers.append(SAMPLE_DEFAULTS | _sample_simulation(first, found))
-    args = settle(defaults, given, *layers)
+    settings = settle_with_data(defaults, given, refuse_contradictions, _layers)
+    args = settings.args
     if args.simulate_partial_type:
         args.simulate_partial_type = scheme_of(args.simulate_partial_type)
-    args.schemes = args.schemes and [scheme_of(name) for name in args.schemes]
+    args.schemes = args.schemes and list(map(scheme_of, args.schemes))
     args.model_name = canonical_name(args.model_name)
     require_size(args.model_name, args.image_size, "--image_size")
+    refuse_idle_flags(args, settings.given, is_sample=settings.found.is_sample)
+    return settings
+
+
+def settle_with_data(
+    defaults: Mapping[str, Any],
+    given: Mapping[str, Any],
+    refuse: Callable[[argparse.Namespace, Collection[str]], None],
+    layers: Callable[[argparse.Namespace, Found], Sequence[Mapping[str, Any]]],
+) -> Settings:
+    """Check the flags, look where the data are, and settle on what both say.
+
+    Args:
+        defaults, given: of `parse_given`.
+        refuse: raises for flags that contradict each other, before the data are looked for.
+        layers: what wins over the defaults, the last the most; what was given wins over all.
+    """
+    first = settle(defaults, given)
+    refuse(first, set(given))
+    found = find_data(first, set(given))
+    args = settle(defaults, given, *layers(first, found))
     refuse_other_layouts(args, set(given), found)
-    refuse_idle_flags(args, set(given), is_sample=found.is_sample)
     return Settings(args, frozenset(given), found)
 
 
@@ -371,9 +391,19 @@ def find_data(args: argparse.Namespace, given: Collection[str]) -> Found:
     )
 
 
+def _layers(first: argparse.Namespace, found: Found) -> list[dict[str, Any]]:
+    """The settings of the recipe, then those of the sample."""
+    recipe = RECIPES.get(first.recipe, {})
+    if not found.is_sample:
+        return [recipe]
+    return [recipe, SAMPLE_DEFAULTS | _sample_simulation(first, found)]
+
+
 def _sample_simulation(first: argparse.Namespace, found: Found) -> dict[str, Any]:
-    """The sample's own simulation where none was asked for: of complete labels all modes are
-    one."""
+    """Return the sample's own simulation where none was asked for.
+
+    Of complete labels all modes are one.
+    """
     if found.layout == "openimages" or first.partial_labels:
         return {}
     if first.simulate_partial_type is None and first.schemes is None:

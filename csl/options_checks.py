@@ -30,6 +30,13 @@ def refuse(pairs: Iterable[tuple[bool, str]]) -> None:
             raise UserError(message)
 
 
+def refuse_given(given: Collection[str], names: Iterable[str], why: str) -> None:
+    """UserError that names the first of these flags that was given, and why it may not be."""
+    for name in names:
+        if name in given:
+            raise UserError(f"--{name}: {why}")
+
+
 def refuse_contradictions(args: argparse.Namespace, given: Collection[str]) -> None:
     """UserError for flags of train.py that cannot be meant together; `given`: the given ones."""
     refuse_contradictions_of_data(args, given)
@@ -96,12 +103,11 @@ def _refuse_of_simulation(args: argparse.Namespace, given: Collection[str]) -> N
 
 def _refuse_of_comparison(args: argparse.Namespace, given: Collection[str]) -> None:
     if args.compare is None:
-        refuse((name in given, f"--{name}: only with --compare") for name in ("schemes", "seeds"))
+        refuse_given(given, ("schemes", "seeds"), "only with --compare")
         return
     rows = ", ".join(ROWS)
     refuse((name not in ROWS, f"--compare {name}: choose from {rows}") for name in args.compare)
-    told = "not with --compare, whose rows set it"
-    refuse((name in given, f"--{name}: {told}") for name in SET_BY_ROWS)
+    refuse_given(given, SET_BY_ROWS, "not with --compare, whose rows set it")
     if "recipe" in given:
         raise UserError("--recipe: not with --compare, whose rows are recipes")
     if "seed" in given and "seeds" in given:
@@ -116,7 +122,7 @@ def _refuse_of_comparison(args: argparse.Namespace, given: Collection[str]) -> N
     has_csl = any(name == "all" or name.startswith("csl") for name in args.compare)
     if not has_csl:
         told = "none of the rows of --compare is in selective mode"
-        refuse((name in given, f"--{name}: {told}") for name in (*OURS_OF_SELECTIVE, "prior_path"))
+        refuse_given(given, (*OURS_OF_SELECTIVE, "prior_path"), told)
 
 
 def refuse_other_layouts(args: argparse.Namespace, given: Collection[str], found: Found) -> None:
@@ -182,7 +188,7 @@ def _refuse_of_mode(args: argparse.Namespace, given: Collection[str]) -> None:
     idle = f"no effect in --partial_loss_mode {mode}"
     if mode != "selective":
         told = f"only the selective mode uses it, this is --partial_loss_mode {mode}"
-        refuse((name in given, f"--{name}: {told}") for name in OURS_OF_SELECTIVE)
+        refuse_given(given, OURS_OF_SELECTIVE, told)
         _tell_idle(given, RELEASED_OF_SELECTIVE, idle)
     if mode.startswith("ignore"):
         _tell_idle(given, ("gamma_unann", "alpha_unann"), idle)
@@ -200,8 +206,7 @@ def _tell_idle(given: Collection[str], names: Iterable[str], why: str) -> None:
 
 def refuse_flags_of_training(args: argparse.Namespace, given: Collection[str]) -> None:
     """UserError for shared flags that a script which trains nothing has no use for."""
-    told = "only of train.py; this script trains nothing"
-    refuse((name in given, f"--{name}: {told}") for name in OF_TRAINING)
+    refuse_given(given, OF_TRAINING, "only of train.py; this script trains nothing")
     precision = getattr(args, "mixed_precision", None)
     if precision not in (None, "no"):
         raise UserError(f"--mixed_precision {precision}: scores are computed in float32")

@@ -1,5 +1,7 @@
-"""The words that flags take, schemes, modes, networks, recipes, and the settings that they stand
-for."""
+"""The words that flags take, and the settings that they stand for.
+
+They name schemes, modes, networks and recipes.
+"""
 
 import math
 

@@ -42,8 +42,10 @@ class Settings:
 
     @property
     def wants_sample_network(self) -> bool:
-        """Whether a tiny network is trained on the spot, as --sample has it without
-        --model_path."""
+        """Tell whether a tiny network is trained on the spot.
+
+        This is so with --sample and without --model_path.
+        """
         return self.args.sample and "model_path" not in self.given
 
 
@@ -95,8 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(
     argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None
 ) -> Settings:
-    """Parse; sets do_bottleneck_head, and th 0.995 for Open Images, 0.7 for others, where th is
-    None.
+    """Parse the command line, and fill in what follows from it.
+
+    Sets do_bottleneck_head, and th where it is None: 0.995 for Open Images, 0.7 for others.
 
     A default output_dir becomes None: not named, so that a second run gets a folder beside the
     first. With --sample the sample's network and pictures stand in for those that were not given.
@@ -120,8 +123,10 @@ def parse(
 
 
 def _sample_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the sample changes: its network is tiny, and less sure than one that was trained for
-    weeks."""
+    """Return the settings that the sample changes.
+
+    Its network is tiny, and less sure than one that was trained for weeks.
+    """
     if not given.get("sample") or "model_path" in given:
         return {}
     return SAMPLE_SETTINGS

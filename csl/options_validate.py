@@ -1,7 +1,8 @@
 """The flags of validate.py: the released names and defaults, ours beside them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from common.aliases import one_module
 from common.cli import (
@@ -11,14 +12,10 @@ from common.cli import (
     number,
     parse_given,
     positive_int,
-    settle,
 )
-from csl.options import EitherDash, Settings, add_data_flags, add_network_flags, find_data
-from csl.options_checks import (
-    refuse_contradictions_of_data,
-    refuse_flags_of_training,
-    refuse_other_layouts,
-)
+from csl.data_locate import Found
+from csl.options import EitherDash, Settings, add_data_flags, add_network_flags, settle_with_data
+from csl.options_checks import refuse_contradictions_of_data, refuse_flags_of_training
 
 one_module(__name__, "csl.options_validate")
 
@@ -71,10 +68,16 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     if data is not None:
         given["data"] = data
 
-    first = settle(defaults, given)
-    refuse_flags_of_training(first, set(given))
-    refuse_contradictions_of_data(first, set(given))
-    found = find_data(first, set(given))
-    args = settle(defaults, given, SAMPLE_DEFAULTS if found.is_sample else {})
-    refuse_other_layouts(args, set(given), found)
-    return Settings(args, frozenset(given), found)
+    return settle_with_data(defaults, given, _refuse, _layers)
+
+
+def _refuse(args: argparse.Namespace, given: Collection[str]) -> None:
+    refuse_flags_of_training(args, given)
+    refuse_contradictions_of_data(args, given)
+
+
+def _layers(_: argparse.Namespace, found: Found) -> list[dict[str, Any]]:
+    """The sample's settings where it serves."""
+    if found.is_sample:
+        return [SAMPLE_DEFAULTS]
+    return []

@@ -1,7 +1,8 @@
-"""What a run says and leaves behind: warnings, epoch lines, prior tables, per-class figures,
-weights."""
+"""What a run says and leaves behind.
 
-import sys
+That is warnings, epoch lines, prior tables, per-class figures and weights.
+"""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from common.text import write_csv
 from csl.build_loss import SelectiveLoss
 from csl.data import AnnotatedImages, DataSet, names_without_positives, targets_of
 from csl.data_classes import listed
+from csl.data_errors import say
 from csl.data_partial import save_partial_labels
 from csl.data_pixels import Pixels
 from csl.data_prior import ComputePrior
-from csl.evaluate import Scored, uncounted_classes
+from csl.evaluate import Scored, renamed, uncounted_classes
 from csl.evaluate_drops import DropStatistics
 from csl.evaluate_metrics import AP_partial, ap_per_class
 from csl.figures import draw_examples, plot_class_freq
@@ -36,7 +38,7 @@ LARGE = 50_000_000  # entries of a label matrix above which nothing that needs i
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    say(f"warning: {message}")
 
 
 def chosen(names: Sequence[str], is_chosen: np.ndarray) -> list[str]:
@@ -98,10 +100,10 @@ def describe_prior(run: Run, criterion: SelectiveLoss, names: Sequence[str]) -> 
 def describe_uncounted(
     names: Sequence[str], targets: np.ndarray, mean: float | None = None
 ) -> str | None:
-    """Which classes of test labels (N,C) count 0 in the mAP, or not at all where labels are
-    partial.
+    """Say which classes of test labels (N,C) count 0 in the mAP.
 
-    None where there are none. mean: the mAP over the classes that have a positive, told beside it.
+    Where labels are partial, such classes do not count at all. None where there are none. mean: the
+    mAP over the classes that have a positive, told beside it.
     """
     _, cannot = uncounted_classes(targets)
     if not cannot.any():
@@ -169,8 +171,10 @@ def told_skipped(metrics: Mapping[str, Any]) -> str:
 
 
 def export_best(run: Run, states: Mapping[str, dict], info: Mapping[str, Any]) -> None:
-    """checkpoints/best_model.pth and best_ema.pth, as published files are, each at its best
-    epoch."""
+    """Write checkpoints/best_model.pth and best_ema.pth, each at its best epoch.
+
+    They have the form of published files.
+    """
     for name, state in states.items():
         values = run.values("test", f"mAP_{name}")
         last = values[-1]
@@ -216,7 +220,7 @@ def summarize(
     if test:
         named = ("step", "epoch", "split", "mAP_ema", "mAP_model", "eval_skipped")
         others = {name: value for name, value in test[-1].items() if name not in named}
-        summary |= {f"{name}_final": value for name, value in others.items()}
+        summary |= renamed(others, "final")
         summary["eval_skipped"] = test[-1].get("eval_skipped", 0)
     summary["classes_without_positives"] = len(names_without_positives(val))
     return summary
@@ -294,8 +298,10 @@ def write_classes(
     prior: ComputePrior,
     drops: DropStatistics,
 ) -> None:
-    """A row a class: AP of the averaged model in percent, annotated labels, prior, what was
-    dropped."""
+    """Write a table with a row for each class.
+
+    It holds the AP of the averaged model in percent, annotated labels, prior, and what was dropped.
+    """
     names = list(train.classes.values())
     if (targets == UNKNOWN).any():
         ap, *_ = AP_partial(targets, scores)

@@ -1,5 +1,6 @@
-"""CSL: multi-label training with partial annotations and the class-aware selective loss (CVPR
-2022).
+"""CSL: multi-label training with partial annotations and the class-aware selective loss.
+
+The method is from CVPR 2022.
 
 Only some labels of an image are annotated. The loss takes the rest as negatives, but leaves out
 those that are likely missed positives: classes with a large prior, and the labels that the network
@@ -82,9 +83,9 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
-            images, targets = (
-                part.to(accelerator.device, non_blocking=True) for part in batch.data
-            )
+            images, targets = batch.data
+            images = images.to(accelerator.device, non_blocking=True)
+            targets = targets.to(accelerator.device, non_blocking=True)
 
             with accelerator.autocast():
                 logits = network(images)

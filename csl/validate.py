@@ -45,8 +45,10 @@ parser = build_parser()
 def open_scored(
     settings: Settings, accelerator: Accelerator | None = None
 ) -> tuple[nn.Module, Checkpoint, Pixels, DataSet]:
-    """The network, what its file says, its input, and the test set in the columns of its
-    outputs."""
+    """Return the network, what its file says, its input, and the test set.
+
+    The test set is in the columns of the network's outputs.
+    """
     args = settings.args
     found = settings.found
     model, checkpoint, pixels = build_scored(args, settings.given, "image_size")

@@ -5,6 +5,7 @@ Grids of nine digits whose single label names one of them, composed on the devic
 Shapes: M digits, K grids, h x w pixels a digit (28 x 28), S the side of the network's input.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,17 +16,12 @@ from torch.nn import functional as F
 
 from common.aliases import one_module
 from common.cli import UserError
-from common.domain import (
-    DomainError,
-    require_number,
-    require_shape,
-    require_shares,
-    require_weights,
-)
+from common.domain import DomainError, require_number, require_shape
 from common.loading import epoch_order, seed_of
 from common.readers import read_mnist
 from mile.data_images import normalize
 from mile.data_location import idx_folder
+from mile.method_checks import require_between
 
 one_module(__name__, "mile.data_grids")
 
@@ -80,9 +76,9 @@ def compose_grids(
     if k == 0:
         raise DomainError(f"{len(digits)} digits: a grid needs 9")
     require_shape(labels, (len(digits),), "labels")
-    require_weights(labels, "labels")
+    require_between(labels, math.inf, "labels", "classes, none negative")
     require_shape(u, (k,), "u")
-    require_shares(u, "u")
+    require_between(u, 1, "u", "values from 0 to 1")
     cells = labels[: 9 * k].long().view(k, 9)
     single, real = grid_labels(cells, u, max(10, int(labels.max()) + 1))
     return tile(digits[: 9 * k].view(k, 9, *digits.shape[1:])), single, real

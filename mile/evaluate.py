@@ -21,7 +21,6 @@ from common.domain import (
     require_number,
     require_one_of,
     require_shape,
-    require_threshold,
 )
 from common.loading import gather_in_order
 from common.modes import evaluating
@@ -133,7 +132,7 @@ class RealMetrics:
     ) -> None:
         require_number(num_classes, "num_classes", 1)
         require_one_of(schema, SCHEMAS, "schema")
-        require_threshold(rho, "rho")
+        require_number(rho, "rho", 0, 1, open_low=True, open_high=True)
         require_one_of(protocol, PROTOCOLS, "protocol")
         self.num_classes = num_classes
         self.schema = schema

@@ -12,9 +12,10 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from common.aliases import one_module
-from common.domain import require_shape, require_shares, require_threshold
+from common.domain import require_number, require_shape
 from mile import fast
 from mile.method import RealScores, probabilities, real_means, real_scores, set_f1
+from mile.method_checks import require_between
 
 one_module(__name__, "mile.evaluate_thresholds")
 
@@ -37,10 +38,10 @@ class Study(NamedTuple):
     def best(self) -> dict[str, float]:
         """best_f1 (the lowest threshold on ties), best_f1_threshold, best_f1_coverage; or NaN."""
         place = int(self.f1.argmax())
-        f1 = self.f1[place].item()
-        threshold = math.nan if math.isnan(f1) else self.rho[place].item()
+        largest = self.f1[place].item()
+        threshold = math.nan if math.isnan(largest) else self.rho[place].item()
         return {
-            "best_f1": f1,
+            "best_f1": largest,
             "best_f1_threshold": threshold,
             "best_f1_coverage": self.coverage[place].item(),
         }
@@ -62,7 +63,7 @@ def threshold_study(
     top = fast.argmax(logits)
     rows = []
     for rho in grid:
-        require_threshold(rho, "rho")
+        require_number(rho, "rho", 0, 1, open_low=True, open_high=True)
         predicted = fast.set_at(p, rho, top, protocol)
         scores = real_scores(fast.overlap_of(predicted, real, top), top == top)
         means = real_means(RealScores(*torch.stack(scores).sum(1).tolist()), protocol)
@@ -78,7 +79,7 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
     p (n,C) in [0,1], real (n,C) bool; ValueError for p outside and for other shapes.
     """
     require_shape(real, p.shape, "real")
-    require_shares(p, "p")
+    require_between(p, 1, "p", "values from 0 to 1")
     known = real.any(1)
     scores = p[known]
     positive = real[known]

@@ -77,7 +77,6 @@ class Choices:
         What is None takes the protocol's value, and eval_rho that of rho.
         """
         args = settle(self.defaults, self.values, *layers)
-        vars(args).pop("_given", None)
         for name, preset in PRESETS.items():
             if getattr(args, name) is None:
                 setattr(args, name, preset[args.protocol])

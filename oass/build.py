@@ -1,10 +1,12 @@
 """From the settings to what a run is made of: data and loader, student, teacher, optimiser, losses.
 
-Below this room everything takes keywords, none the settings. Trained networks: build_trained.
+Below this room everything takes keywords, none the settings.
 """
 
+import argparse
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from common.sync_bn import synchronised
 from oass.build_objective import Objective, PuzzleOptions, TilePass
 from oass.build_optimizer import PolyOptimizer
 from oass.build_pretrained import load_pretrained
+from oass.build_trained import KEPT, Trained
 from oass.core.networks import Classifier, load_backbone
 from oass.data import TrainTransform, VOC_Dataset_For_Classification
 from oass.evaluate import Walk
@@ -174,8 +177,22 @@ def build_pictures(
     )
 
 
-def puzzle_options(settings: Settings) -> PuzzleOptions:
-    """How the puzzle is cut and what its losses compare."""
+def build_trained(settings: Settings) -> tuple[Trained, Settings]:
+    """The network of --checkpoint, and the settings with all that its numbers depend on.
+
+    What no flag says (values of None, absent ones) is as the checkpoint was trained and evaluated.
+    """
+    given = vars(settings.args)
+    asked = {name: given.get(name) for name in KEPT}
+    trained = Trained(settings.args.checkpoint, **asked)
+    args = argparse.Namespace(**given | trained.in_use)
+    if "domain" in given and args.domain is None:
+        args.domain = trained.val_domain
+    return trained, replace(settings, args=args)
+
+
+def build_cut(settings: Settings) -> PuzzleOptions:
+    """Where the puzzle is cut."""
     args = settings.args
     return PuzzleOptions(
         strategy=args.strategy,
@@ -183,6 +200,14 @@ def puzzle_options(settings: Settings) -> PuzzleOptions:
         k=args.topk,
         min_distance=args.min_distance,
         radius=args.radius,
+    )
+
+
+def puzzle_options(settings: Settings) -> PuzzleOptions:
+    """Where the puzzle is cut and what its losses compare."""
+    args = settings.args
+    return replace(
+        build_cut(settings),
         re_loss=args.re_loss,
         re_loss_option=args.re_loss_option,
         level=args.level,

@@ -59,21 +59,22 @@ class TilePass:
 
     Args:
         mode: whose statistics the tiles see, `oass.fast.tile_statistics`.
-        pairs: in one forward pass; None: all. Halved for good where the memory does not suffice.
+        pairs_at_once: so many in one forward pass; None: all. Halved for good where the memory does
+            not suffice.
         update_statistics: the tiles move the running statistics.
     Raises:
         UserError: out of memory also with half the pairs.
     """
 
     def __init__(
-        self, mode: str = "group", pairs: int | None = None, update_statistics: bool = False
+        self, mode: str = "group", pairs_at_once: int | None = None, update_statistics: bool = False
     ) -> None:
         self.mode = mode
-        self.pairs = pairs
+        self.pairs_at_once = pairs_at_once
         self.update_statistics = update_statistics
 
     def __call__(self, network: nn.Module, tiles: torch.Tensor) -> torch.Tensor:
-        size = min(self.pairs or len(tiles), len(tiles))
+        size = min(self.pairs_at_once or len(tiles), len(tiles))
         found = self._maps(network, tiles, size)
         if found is not None:
             return found
@@ -91,7 +92,7 @@ class TilePass:
             raise UserError(f"{problem}; {less}")
         problem = f"out of memory in the tile pass with {size} pairs at once"
         print(f"{problem}; from here on as --tile_chunk {half}", flush=True)
-        self.pairs = half
+        self.pairs_at_once = half
         return found
 
     def _maps(self, network: nn.Module, tiles: torch.Tensor, pairs: int) -> torch.Tensor | None:

@@ -17,8 +17,7 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
 from common.samples import MARKER
-from common.samples.canvas import Canvas, class_glyph
-from common.samples.voc import scene_colour
+from common.samples.voc import glyph_picture
 from oass.core.networks import Classifier
 from oass.data_transforms import Picture, normalise
 from oass.tools.general.time_utils import Timer
@@ -87,9 +86,8 @@ def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: N
     for _ in range(STEPS):
         poll()
         labels = torch.from_numpy(rng.integers(0, CLASSES, BATCH))
-        pictures = torch.from_numpy(np.stack([glyph_picture(int(c), rng) for c in labels])).permute(
-            0, 3, 1, 2
-        )
+        glyphs = np.stack([glyph_picture(label, rng, SIDE) for label in labels.tolist()])
+        pictures = torch.from_numpy(glyphs).permute(0, 3, 1, 2)
         whole = torch.tensor([[0, 0, SIDE, SIDE]]).expand(BATCH, -1)
         logits = network(normalise(Picture(pictures, whole), torch.device("cpu")))
         loss = F.cross_entropy(logits, labels)
@@ -100,12 +98,3 @@ def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: N
         hits.append((logits.argmax(1) == labels).float().mean())
     checkpoint.save(path, network.model.state_dict())
     return float(torch.stack(hits[-100:]).mean())
-
-
-def glyph_picture(label: int, rng: np.random.Generator) -> np.ndarray:
-    """(32,32,3) uint8: one training glyph of a class on block noise."""
-    canvas = Canvas(SIDE, rng, background="blocks", level=0.3, contrast=0.25)
-    side = int(rng.integers(18, 31))
-    x, y = rng.integers(0, SIDE - side + 1, 2).tolist()
-    canvas.paste(class_glyph(label % 10, rng, "train", side), x, y, colour=scene_colour(label, rng))
-    return canvas.picture()

@@ -1,15 +1,14 @@
 """A network after its training: read from a checkpoint, with the settings that its numbers need."""
 
-import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
-from oass.build_objective import PuzzleOptions
 from oass.core.networks import HEAD, Classifier, load_classifier, read_state
 from oass.options_check import check_size
 from oass.options_flags import BASELINES, DIFFICULT, PUZZLES, RULES, TILE_MODES
@@ -76,26 +75,29 @@ def run_checkpoint(path: Path) -> Path:
 class Trained:
     """A checkpoint or run directory, read once: the settings that describe it, and its networks.
 
-    Those settings (`KEPT`) are put into `args` where they are None or absent; `strategy` is what
-    the checkpoint was trained with, whatever `args` say. UserError where there is no such file, or
-    it holds a backbone alone.
+    asked: settings of `KEPT` by name that hold instead of the checkpoint's; None is not asked.
+    `in_use` has a value for each name of `KEPT`. `strategy` is what the checkpoint was trained
+    with, whatever was asked. UserError where there is no such file, or it holds a backbone alone.
     """
 
-    def __init__(self, path: Path, args: argparse.Namespace) -> None:
+    def __init__(self, path: Path, **asked: object) -> None:
         self.path = run_checkpoint(path)
         self.saved = checkpoint.load(self.path)
         self.settings = self._part("settings")
         self._check_settings()
+        self.in_use: dict[str, Any] = {}
         self.overruled: list[str] = []
         for name, default in KEPT.items():
             kept = self.settings.get(name, default)
-            if getattr(args, name, None) is None:
-                setattr(args, name, kept)
-            elif name in self.settings and getattr(args, name) != kept:
-                self.overruled.append(f"--{name} {getattr(args, name)} (trained with {kept})")
-        check_size(args.image_size)
-        self.architecture: str = args.architecture
-        self.image_size: int = args.image_size
+            value = asked.get(name)
+            if value is None:
+                value = kept
+            elif name in self.settings and value != kept:
+                self.overruled.append(f"--{name} {value} (trained with {kept})")
+            self.in_use[name] = value
+        self.architecture: str = self.in_use["architecture"]
+        self.image_size: int = self.in_use["image_size"]
+        check_size(self.image_size)
         self.strategy = self.settings.get("strategy", KEPT["strategy"])
         names = read_state(self.path, self.saved)
         if "fc.weight" in names:
@@ -103,6 +105,11 @@ class Trained:
                 f"{self.path}: holds a backbone with classes of its own, no classifier to use"
             )
         self.has_head = any(name.startswith(HEAD) for name in names)
+
+    @property
+    def val_domain(self) -> object:
+        """The split, or the path of the list, that the run was evaluated on; val where unknown."""
+        return self.settings.get("val_domain", "val")
 
     def _part(self, name: str) -> Mapping[str, object]:
         """What the file holds under a name, by names; empty where nothing, as in a state dict."""
@@ -141,7 +148,8 @@ class Trained:
             place += f", epoch {epoch}"
         head = "GAP of the class maps" if self.is_pooled else "instance head"
         mean, std = network.normalisation
-        pixels = f"{' '.join(f'{v:g}' for v in mean)} / {' '.join(f'{v:g}' for v in std)}"
+        number = "{:g}".format
+        pixels = f"{' '.join(map(number, mean))} / {' '.join(map(number, std))}"
         text = (
             f"{place}: {self.strategy}, {self.architecture}, {head}, "
             f"{network.num_classes} classes, {self.image_size} px, pixels normalised by {pixels}"
@@ -165,14 +173,3 @@ class Trained:
         state.update({key: saved["model"][key] for key in buffers if key in state})
         checkpoint.load_into(model, state, self.path)
         return model.eval()
-
-
-def cut_options(args: argparse.Namespace) -> PuzzleOptions:
-    """How a trained network's puzzle is cut, of the settings that `Trained` has filled."""
-    return PuzzleOptions(
-        strategy=args.strategy,
-        rule=args.keypoint_rule,
-        k=args.topk,
-        min_distance=args.min_distance,
-        radius=args.radius,
-    )

@@ -63,13 +63,13 @@ def table_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     if not len(frame):
         return rows
     for name, runs in frame.groupby("variant", sort=False):
-        seeds = " ".join(str(seed) for seed in runs["seed"])
+        seeds = " ".join(map(str, runs["seed"]))
         row: dict[str, Any] = {"strategy": name, "seeds": seeds}
         for metric in METRICS:
             values = runs[metric].dropna().astype(float)
             row[metric] = round(values.mean(), 4) if len(values) else ""
             row[f"{metric}_std"] = round(values.std(), 4) if len(values) > 1 else ""
-        row["each"] = " ".join(f"{value:.2f}" for value in runs["map"].dropna())
+        row["each"] = " ".join(map("{:.2f}".format, runs["map"].dropna()))
         skipped = int(runs["eval_skipped"].max())
         if skipped:
             row["eval_skipped"] = skipped

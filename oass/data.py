@@ -7,6 +7,7 @@ scales (data_views).
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,16 +74,18 @@ class Split(NamedTuple):
         """Every object whose box has no width or height, as "ID (class)"; its label counts."""
         named = []
         for image, found in zip(self.ids, self.objects, strict=True):
-            named += [f"{image} ({o.name})" for o in found if not o.has_area]
+            for o in found:
+                if not o.has_area:
+                    named.append(f"{image} ({o.name})")
         return tuple(named)
 
     def without(self, ids: Collection[str]) -> "Split":
         """The split without these images, in its order."""
         left = set(ids)
-        kept = [k for k, name in enumerate(self.ids) if name not in left]
-        names = [self.ids[k] for k in kept]
-        objects = [self.objects[k] for k in kept]
-        return Split(names, objects, self.labels[kept], self.only_difficult[kept])
+        keep = np.array([name not in left for name in self.ids], bool)
+        names = list(compress(self.ids, keep))
+        objects = list(compress(self.objects, keep))
+        return Split(names, objects, self.labels[keep], self.only_difficult[keep])
 
 
 @lru_cache(maxsize=8)
@@ -139,8 +142,9 @@ class VOC_Dataset_For_Classification(Dataset):
     ) -> None:
         self.root = require_devkit(root_dir)
         self.list_path, self.domain = find_split(self.root, str(domain))
-        annotations = (self.root / "Annotations" / f"{i}.xml" for i in read_id_list(self.list_path))
-        self.has_labels = labels == "required" or any(path.exists() for path in annotations)
+        folder = self.root / "Annotations"
+        ids = read_id_list(self.list_path)
+        self.has_labels = labels == "required" or any((folder / f"{i}.xml").exists() for i in ids)
         self.split = read_split(self.root, self.list_path, self.has_labels)
         self.transform = transform
         self.skipped = 0
@@ -162,7 +166,7 @@ class VOC_Dataset_For_Classification(Dataset):
         Without `skip_corrupt` the first such picture is a CorruptImage; with it `say` gets a line
         that names them.
         """
-        paths = [self.image_path(k) for k in range(len(self))]
+        paths = list(map(self.image_path, range(len(self))))
         positions = images.check_images(paths, what=self.domain, skip_corrupt=skip_corrupt)
         if len(positions):
             say(images.left_out(paths, positions, self.domain))
@@ -218,9 +222,8 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
 
     def check_masks(self) -> None:
         """Read every mask once; UserError for one of another size than its picture, or value."""
-        masked = [k for k in range(len(self)) if self.has_mask(k)]
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(self.mask, masked):
+            for _ in pool.map(self.mask, filter(self.has_mask, range(len(self)))):
                 pass
 
     def __getitem__(  # type: ignore[override]  # with a mask, as the original

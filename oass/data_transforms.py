@@ -49,11 +49,9 @@ class RandomHorizontalFlip:
     """Mirror every other image."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        return (
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            if bool(random.getrandbits(1))
-            else image
-        )
+        if random.getrandbits(1):
+            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return image
 
 
 class Normalize:

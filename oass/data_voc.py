@@ -31,8 +31,11 @@ LEVELS = ("", "VOC2012", "VOC2007", "VOCdevkit/VOC2012", "VOCdevkit/VOC2007")
 
 def devkit_root(path: str | Path) -> Path | None:
     """The folder with JPEGImages: `path`, its VOC2012 or VOC2007, its VOCdevkit's; or None."""
-    places = (text.expanded(path) / level for level in LEVELS)
-    return next((place for place in places if (place / "JPEGImages").is_dir()), None)
+    for level in LEVELS:
+        place = text.expanded(path) / level
+        if (place / "JPEGImages").is_dir():
+            return place
+    return None
 
 
 def require_devkit(path: str | Path) -> Path:
@@ -93,11 +96,14 @@ def read_id_list(path: str | Path) -> list[str]:
     UserError for an id that comes twice (its image would count double), and for one that leads out
     of a folder.
     """
-    lines = text.numbered_lines(path)
-    ids = [line.split()[0] for _, line in lines]
-    for (number, _), name in zip(lines, ids, strict=True):
+    ids = []
+    numbers = []
+    for number, line in text.numbered_lines(path):
+        name = line.split()[0]
         text.inside(".", name, f"{path}: line {number}")
-    text.once(ids, str(path), lines=[number for number, _ in lines])
+        ids.append(name)
+        numbers.append(number)
+    text.once(ids, str(path), lines=numbers)
     return ids
 
 

@@ -134,14 +134,16 @@ def score_split(
     without a score.
     """
     side = walk.image_size
-    views = views_of(side) if views is None else views
+    views = views or views_of(side)
     C = model.num_classes
-    columns = [
-        [torch.zeros(0).long()],
-        [torch.zeros(0, C)],
-        [torch.zeros(0, C, 2).long()],
-        [torch.zeros(0, C).bool()],
-    ]
+    # A process without a batch has these shapes all the same.
+    none = (
+        torch.zeros(0).long(),
+        torch.zeros(0, C),
+        torch.zeros(0, C, 2).long(),
+        torch.zeros(0, C).bool(),
+    )
+    parts = [none]
     with evaluating(model, data, views):
         for batch in batches_of(data, walk, run, skip_corrupt=walk.skip_corrupt):
             pictures, sizes = batch.data[0]
@@ -149,12 +151,11 @@ def score_split(
             flat = maps.flatten(2)
             place = flat.argmax(2)
             peaks = torch.stack([place // side, place % side], 2)
-            found = (batch.index, logits, peaks, flat.amax(2) > 0)
-            for column, part in zip(columns, found, strict=True):
-                column.append(part.cpu())
+            is_alive = flat.amax(2) > 0
+            parts.append((batch.index, logits.cpu(), peaks.cpu(), is_alive.cpu()))
 
-    whole = [torch.cat(column) for column in columns]
-    index, *ordered = gather_in_order(*whole, accelerator=run.accelerator)
+    columns = map(torch.cat, zip(*parts, strict=True))
+    index, *ordered = gather_in_order(*columns, accelerator=run.accelerator)
     leave_out_unread(data, index, run)
     scores = Scores(*ordered)
     broken = torch.nonzero(scores.logits.isnan().any(1)).flatten().tolist()
@@ -169,7 +170,7 @@ def leave_out_unread(data: VOC_Dataset_For_Classification, index: torch.Tensor, 
     """Take the images whose position is not in `index` (k,) out of the data, and name them."""
     if len(index) == len(data):
         return
-    paths = [data.image_path(k) for k in range(len(data))]
+    paths = list(map(data.image_path, range(len(data))))
     missing = np.setdiff1d(np.arange(len(data)), index.numpy())
     run.print(those_left_out(paths, missing, data.domain))
     data.leave_out([data.split.ids[k] for k in missing.tolist()])
@@ -234,7 +235,7 @@ def measure(
         "map ties": percent(each_class(E.average_precision_ties)),
         "pointing": pointing_accuracy(whole, split),
         "classes": int((~np.isnan(ap)).sum()),
-        "ap": [_shown(v) for v in ap.tolist()],
+        "ap": list(map(_shown, ap.tolist())),
     }
 
 
@@ -284,9 +285,9 @@ def mask_iou(
         "cam miou": in per cent, with the background, at the best threshold; "cam threshold": that
         one; "cam images": how many images have a mask.
     """
-    views = views_of(image_size) if views is None else views
+    views = views or views_of(image_size)
     counts = {threshold: E.Calculator_For_mIoU(CLASS_NAMES) for threshold in THRESHOLDS}
-    masked = [i for i in range(len(data)) if data.has_mask(i)]
+    masked = list(filter(data.has_mask, range(len(data))))
     see = Views(views)
     with evaluating(model, data, views):
         for i in run.bar(masked, "mask IoU", len(masked)):
@@ -300,7 +301,7 @@ def mask_iou(
 
     found = {threshold: count.get()[0] for threshold, count in counts.items()}
     best = max(found, key=lambda threshold: found[threshold])
-    if all(np.isnan(value) for value in found.values()):
+    if np.isnan(list(found.values())).all():
         return {"cam miou": None, "cam threshold": None, "cam images": len(masked)}
     return {"cam miou": found[best], "cam threshold": best, "cam images": len(masked)}
 
@@ -321,7 +322,7 @@ def collect_instances(
 
     In eval mode, averaged over `views` (default: the picture as it is).
     """
-    views = views_of(walk.image_size) if views is None else views
+    views = views or views_of(walk.image_size)
     indices = []
     rows = []
     with evaluating(model, data, views):

@@ -13,14 +13,14 @@ from oass.data_checks import require_labels
 
 one_module(__name__, "oass.evaluate_metrics")
 
-Scores = np.ndarray | torch.Tensor
+Array = np.ndarray | torch.Tensor
 
 
 @overload
-def average_precision(scores: torch.Tensor, labels: Scores) -> torch.Tensor: ...
+def average_precision(scores: torch.Tensor, labels: Array) -> torch.Tensor: ...
 @overload
-def average_precision(scores: np.ndarray, labels: Scores) -> np.ndarray: ...
-def average_precision(scores: Scores, labels: Scores) -> Scores:
+def average_precision(scores: np.ndarray, labels: Array) -> np.ndarray: ...
+def average_precision(scores: Array, labels: Array) -> Array:
     """AP of each class: the mean over its positives of the precision at their rank, (C,) float64.
 
     scores, labels (N,C) of any dtype and device, labels 0/1. Not interpolated, no 11 points. Ties
@@ -41,7 +41,7 @@ def _each_class(
     return np.array(found, np.float64)
 
 
-def _checked(scores: Scores, labels: Scores) -> tuple[np.ndarray, np.ndarray]:
+def _checked(scores: Array, labels: Array) -> tuple[np.ndarray, np.ndarray]:
     """Both in float64, (N,C); ValueError where they are no scores and no labels."""
     values = _float64(scores)
     truth = _float64(labels)
@@ -54,14 +54,14 @@ def _checked(scores: Scores, labels: Scores) -> tuple[np.ndarray, np.ndarray]:
     return values, truth
 
 
-def _float64(values: Scores) -> np.ndarray:
+def _float64(values: Array) -> np.ndarray:
     """On the host and in float64: exact for all that is shorter."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().double().numpy()
     return np.asarray(values, float)
 
 
-def mean_average_precision(scores: Scores, labels: Scores) -> float:
+def mean_average_precision(scores: Array, labels: Array) -> float:
     """The mean over the classes that have positives, a fraction; NaN if none has."""
     return mean_of_defined(average_precision(scores, labels))
 

@@ -10,7 +10,6 @@ ablation.py.
 
 import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
 
-from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,12 +25,14 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
     settings = parse_or_exit(parse_explain)
 
 import torch
+from torch.utils.data import default_collate
 
 from common.images import read_own_picture
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
+from oass.build import build_cut, build_trained
 from oass.build_objective import TilePass
-from oass.build_trained import Trained, cut_options
+from oass.build_trained import Trained
 from oass.data import EvalTransform, Picture, normalise
 from oass.figures import PuzzlePictures
 
@@ -40,25 +41,28 @@ one_module(__name__, "oass.explain")
 
 def read_pictures(paths: Sequence[Path], size: int) -> Picture:
     """The pictures as a batch, each resized so that its longer side fits a square of `size`."""
-    images = [read_own_picture(path) for path in paths]
-    parts = [EvalTransform(size, scale=size / max(image.size))(image) for image in images]
-    return Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
+    parts = []
+    for path in paths:
+        image = read_own_picture(path)
+        parts.append(EvalTransform(size, scale=size / max(image.size))(image))
+    return default_collate(parts)
 
 
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Load, classify, draw."""
-    args = (settings or parse_explain(argv)).args
-    accelerator = make_accelerator(args)
+    settings = settings or parse_explain(argv)
+    accelerator = make_accelerator(settings.args)
     device = accelerator.device
-    seed_everything(args.seed)
+    seed_everything(settings.args.seed)
 
-    trained = Trained(args.checkpoint, args)
+    trained, settings = build_trained(settings)
+    args = settings.args
     model = tiler = trained.network().to(device)
     if args.strategy in WITH_TEACHER and trained.has_teacher:
         tiler = trained.network("teacher").to(device)
     earlier = before = None
     if args.before:
-        earlier = Trained(args.before, Namespace(image_size=args.image_size))
+        earlier = Trained(args.before, image_size=args.image_size)
         before = earlier.network().to(device)
     picture = read_pictures(args.image, args.image_size)
 
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     figure = run.figure("explain")
     tile_maps = TilePass(args.teacher_bn, args.tile_chunk)
     pictures = PuzzlePictures(
-        cut_options(args), tile_maps, args.image_size, len(labels), accelerator
+        build_cut(settings), tile_maps, args.image_size, len(labels), accelerator
     )
     pictures.draw(figure, model, tiler, picture, labels, before)
     run.print(f"figure: {figure}")

@@ -30,10 +30,11 @@ def tile_class_maps(
     """The class maps F (P,4,C,h,h) of the tiles (P,4,c,ps,ps), float32, without the instances.
 
     Args:
-        network: with `model`, `feature_map`, `classifier`, `num_classes`; the instances' norms
-        `BN`. mode: "group", "batch" or "eval", see `tile_statistics`. update_statistics: the
-        running statistics move pair by pair, those of the instances too. pairs_at_once: so many in
-        one forward pass (default: all).
+        network: a Classifier; used are its `model`, `feature_map`, `classifier`, `num_classes`,
+            and, with update_statistics, the instances' norms `BN`.
+        mode: "group", "batch" or "eval", see `tile_statistics`.
+        update_statistics: the running statistics move pair by pair, those of the instances too.
+        pairs_at_once: so many pairs in one forward pass (default: all).
     """
     P = len(tiles)
     if P == 0:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.utils.data import default_collate
 
 from common.aliases import one_module
 from common.cam import overlay
@@ -134,8 +135,7 @@ class PuzzlePictures:
         if not chosen:
             return
         transform = EvalTransform(self.image_size)
-        parts = [transform(data.image(i)) for i in chosen]
-        picture = Picture(*(torch.stack(column) for column in zip(*parts, strict=True)))
+        picture = default_collate([transform(data.image(i)) for i in chosen])
         labels = torch.from_numpy(data.split.labels[chosen])
         path = run.figure(f"puzzle_epoch_{run.lines[-1]['epoch']:03d}")
         self.draw(path, student, tiler, picture, labels)

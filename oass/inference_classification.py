@@ -1,8 +1,9 @@
 """OASS, after training: evaluate a checkpoint, write predictions, server files, instances.
 
-    python3 inference_classification.py --checkpoint experiments/ResNet50_cTopk_w --data_dir
-    $your_dir python3 inference_classification.py --checkpoint best.pt --data_dir $your_dir --domain
-    test --server_files
+    python3 inference_classification.py --checkpoint experiments/ResNet50_cTopk_w \\
+        --data_dir $your_dir
+    python3 inference_classification.py --checkpoint best.pt --data_dir $your_dir \\
+        --domain test --server_files
 
 A run's checkpoint knows its architecture and image size; for an official state dict give
 --architecture. A list without annotations (the test list) is only predicted.
@@ -26,8 +27,7 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from oass import report
-from oass.build import build_measure, build_walk
-from oass.build_trained import Trained
+from oass.build import build_measure, build_trained, build_walk
 from oass.data import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, views_of
 from oass.data_views import describe
 from oass.evaluate import (
@@ -58,12 +58,10 @@ def masks_of(data: VOC_Dataset_For_Classification, domain: str) -> VOC_Dataset_F
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
     """Load, score, measure, write."""
     settings = settings or parse_inference(argv)
+    accelerator = make_accelerator(settings.args)
+    seed_everything(settings.args.seed)
+    trained, settings = build_trained(settings)
     args = settings.args
-    accelerator = make_accelerator(args)
-    seed_everything(args.seed)
-    trained = Trained(args.checkpoint, args)
-    if args.domain is None:
-        args.domain = trained.settings.get("val_domain", "val")
     model = trained.network(args.network).to(accelerator.device)
 
     root = settings.data_root

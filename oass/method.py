@@ -104,7 +104,7 @@ def csi_logits(
         mean = torch.stack(_each(BN, "running_mean"))
         variance = torch.stack(_each(BN, "running_var"))
 
-    w = torch.stack([conv.weight.flatten() for conv in stage6])
+    w = torch.stack(_each(stage6, "weight")).flatten(1)
     gamma = torch.stack(_each(BN, "weight"))
     beta = torch.stack(_each(BN, "bias"))
     scale = w * gamma * torch.rsqrt(variance + BN[0].eps)

@@ -56,7 +56,7 @@ def parse_comparison(argv: Sequence[str] | None = None) -> Comparison:
         problem = "one checkpoint cannot start several runs; --resume without a path"
         raise UserError(f"--resume {args.resume}: {problem}")
 
-    entries = [shlex.split(entry) for entry in args.strategies.split(",")]
+    entries = list(map(shlex.split, args.strategies.split(",")))
     for words in entries:
         _check_variant(words, entries)
     shared = _without_flags(argv, OWN_VALUES, OWN_SWITCHES)

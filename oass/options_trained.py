@@ -47,7 +47,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 def scale_list(text: str) -> list[float]:
     """argparse type: image scales with commas between, each above 0."""
     try:
-        scales = [float(word) for word in text.split(",")]
+        scales = list(map(float, text.split(",")))
     except ValueError as error:
         problem = f"expected numbers with commas between, not {text!r}"
         raise argparse.ArgumentTypeError(problem) from error

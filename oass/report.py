@@ -214,10 +214,6 @@ def after_epoch(run: Run, name: str, epochs: int, *, with_teacher: bool) -> None
     atomic_write(path, (json.dumps(lines, indent=1) + "\n").encode())
 
 
-def _column(lines: list[dict[str, Any]], name: str) -> list[Any]:
-    return [line[name] for line in lines]
-
-
 def _lines_of(run: Run, split: str) -> list[dict[str, Any]]:
     return [line for line in run.lines if line["split"] == split]
 
@@ -251,7 +247,7 @@ def finish(
         summary["eval_skipped"] = last["eval_skipped"]
 
     if run.is_main and evaluations:
-        _save_curves(run, name, evaluations, trains)
+        _save_curves(run, name)
     if last.get("map") is not None:
         numbers = f"mAP {last['map']:.1f} % (best {last['best map']:.1f} %)"
         run.print(f"{strategy}: {numbers} on {domain}{without(last)}")
@@ -261,13 +257,11 @@ def finish(
     return summary
 
 
-def _save_curves(
-    run: Run, name: str, evaluations: list[dict[str, Any]], trains: list[dict[str, Any]]
-) -> None:
-    maps = {"mAP": _column(evaluations, "map")}
+def _save_curves(run: Run, name: str) -> None:
+    maps = {"mAP": run.values("Evaluation", "map")}
     save_curves(run.figure("map"), maps, xlabel="epoch", ylabel="per cent", title=name)
     names = ("loss", "class_loss", "p_class_loss", "re_loss", "dead_cam")
-    losses = {metric: _column(trains, metric) for metric in names}
+    losses = {metric: run.values("Train", metric) for metric in names}
     save_curves(run.figure("loss"), losses, xlabel="log line", ylabel="", title=name)
 
 

@@ -1,12 +1,15 @@
 """OASS (ICIP 2022), strategy cTopk-w: multi-label classification with puzzles cut at objects.
 
 Per present class the centre of the k highest local maxima, weighted with the map's values; an EMA
-teacher sees the tiles. L = L_cl + alpha_p L_pcl + alpha_re(i) L_re; every term is in
-oass/core/losses.py, the loop in oass/core/train.py.
+teacher sees the tiles.
 
-    python3 train_classification_with_puzzle_cTopk_w_ema.py --architecture resnet50
-    --alpha_schedule_re 0.05 \\
-        --alpha_re 3.00 --alpha_p 0.5 --tag ResNet50_cTopk_w --data_dir $your_dir
+    L = L_cl + alpha_p L_pcl + alpha_re(i) L_re
+
+Every term is in oass/method.py, the loop in oass/train.py.
+
+    python3 train_classification_with_puzzle_cTopk_w_ema.py --architecture resnet50 \\
+        --alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5 --tag ResNet50_cTopk_w \\
+        --data_dir $your_dir
 
 Without VOC2012 it runs on the offline sample; without --architecture there on a small network that
 learns.

@@ -1,7 +1,7 @@
-"""The networks: `resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM")`
-and the like.
+"""The networks, each made by a function of its name.
 
-All keep the original's state-dict keys, so that its checkpoints load as they are.
+An example is `resnet50(num_classes=200, large_feature_map=True, attribution_method="CALM-EM")`. All
+keep the original's state-dict keys, so that its checkpoints load as they are.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
-"""What all networks share: features F, the two 1x1 heads, and the forward that trains or returns a
-map.
+"""What all networks share.
+
+These are the features F, the two 1x1 heads, and the forward that trains or returns a map.
 """
 
 import torch
@@ -16,8 +17,9 @@ ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 
 
 class AttributionNet(nn.Module):
-    """A network whose last feature map F feeds `conv_last` (classes) and `attention` (one
-    channel).
+    """A network with two heads on its last feature map F.
+
+    F feeds `conv_last` (classes) and `attention` (one channel).
     """
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
@@ -59,8 +61,9 @@ class AttributionNet(nn.Module):
         with_loss: bool = False,
         posterior: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor] | torch.Tensor:
-        """dict(logits, probs, features) with `features` the input of NLLLoss, or the map (B,h,w) of
-        `return_cam`.
+        """Return the outputs for training, or the map (B,h,w) of `return_cam`.
+
+        The outputs are dict(logits, probs, features) with `features` the input of NLLLoss.
 
         with_loss: dict(loss (B,), probs (B,C)) of `labels`, the same objective with less memory and
             time.

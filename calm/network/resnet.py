@@ -1,5 +1,6 @@
-"""torchvision's ResNet with a dense last grid: stride 16, or 8 with `large_feature_map`; layer4
-never strides.
+"""torchvision's ResNet with a dense last grid.
+
+The stride is 16, or 8 with `large_feature_map`; layer4 never strides.
 """
 
 from typing import Any
@@ -46,8 +47,9 @@ class ResNetCam(AttributionNet):
 
 
 def _backbone(name: str) -> ResNet:
-    """torchvision's network, each layer initialised once, in order: a seed gives the weights that
-    it always gave.
+    """Return torchvision's network, each layer initialised once, in order.
+
+    A seed gives the weights that it always gave.
     """
     device = torch.get_default_device()
     with torch.device("meta"):

@@ -1,5 +1,6 @@
-"""`UniversalProcess`: CAM, CALM-EM and CALM-ML on the feature grid of a network, from the equations
-of method.py.
+"""`UniversalProcess`: CAM, CALM-EM and CALM-ML on the feature grid of a network.
+
+It computes them from the equations of method.py.
 """
 
 import warnings
@@ -194,8 +195,9 @@ class UniversalProcess:
         superclass: Superclass | None,
         process: str,
     ) -> torch.Tensor:
-        """The map (B,h,w) of the label, of its group or of all classes, out of `class_maps`
-        (B,C,h,w).
+        """Return the map (B,h,w) of the label, of its group or of all classes.
+
+        It is taken out of `class_maps` (B,C,h,w).
         """
         kind, *suffix = process.split("-")
         if suffix == ["saliency"]:
@@ -227,8 +229,9 @@ class UniversalProcess:
 
 
 class DeadAttention:
-    """Counts images whose attention is zero everywhere, without waiting for the device, and warns
-    once a run.
+    """Counts images whose attention is zero everywhere, and warns once a run.
+
+    It does so without waiting for the device.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
-"""Weights of the networks: initialisation, and ImageNet's. Checkpoints are read in
-build_checkpoint.py.
+"""Weights of the networks: initialisation, and ImageNet's.
+
+Checkpoints are read in build_checkpoint.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,8 +37,10 @@ def remove_layer(state_dict: dict[str, torch.Tensor], keyword: str) -> dict[str,
 
 
 def initialize_weights(modules: Iterable[nn.Module], init_mode: str) -> None:
-    """Convolutions: "he" (kaiming normal, fan out) or "xavier" (uniform); batch norm 1 and 0;
-    biases 0.
+    """Set the weights of a network to their initial values.
+
+    Convolutions: "he" (kaiming normal, fan out) or "xavier" (uniform); batch norm 1 and 0; biases
+    0.
     """
     if init_mode not in ("he", "xavier"):
         raise ValueError(f"init_mode {init_mode!r}: choose from he, xavier")
@@ -63,10 +66,10 @@ def load_imagenet(
     drop: tuple[str, ...],
     rename: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
 ) -> None:
-    """Start the backbone from torchvision's V1 weights: `path` (file or folder), torch's cache, or
-    the network.
+    """Start the backbone from torchvision's V1 weights.
 
-    UserError says which file to place where, and --pretrained=False, when none of them gives it.
+    They come from `path` (file or folder), torch's cache, or the network. UserError says which file
+    to place where, and --pretrained=False, when none of them gives it.
     """
     file = IMAGENET[name]
     state = _imagenet_state(file, path)
@@ -86,8 +89,9 @@ def load_imagenet(
 
 
 def _imagenet_state(file: str, path: str | None) -> dict[str, torch.Tensor]:
-    """The entries of a file of torchvision's weights, in `path`, in torch's cache, or fetched into
-    it.
+    """Return the entries of a file of torchvision's weights.
+
+    It lies in `path` or in torch's cache, or is fetched into the cache.
     """
     places = [Path(get_dir()) / "checkpoints" / file]
     if path:

@@ -1,5 +1,6 @@
-"""VGG16 without its last pool (and, with `large_feature_map`, without pool 4), then conv6 and the
-heads.
+"""VGG16 without its last pool, then conv6 and the heads.
+
+With `large_feature_map` it is without pool 4 too.
 """
 
 import re
@@ -19,8 +20,9 @@ CHANNELS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 
 
 
 def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
-    """The convolutions under torchvision's indices; the large variant leaves out the fourth
-    pool.
+    """Return the convolutions under torchvision's indices.
+
+    The large variant leaves out the fourth pool.
     """
     layers: list[nn.Module] = []
     inputs = 3
@@ -40,8 +42,10 @@ def make_features(use_bn: bool, large_feature_map: bool) -> nn.Sequential:
 
 
 class VggCam(AttributionNet):
-    """features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; grid 14x14 or 28x28 at
-    224.
+    """VGG16 with a convolution conv6 and the two heads.
+
+    It is features, conv6 (512 to 1024), [bn6], ReLU, conv_last, attention; the grid is 14x14 or
+    28x28 at 224.
     """
 
     def __init__(
@@ -64,8 +68,9 @@ class VggCam(AttributionNet):
 
 
 def reindex_features(state_dict: dict[str, torch.Tensor], pool: int) -> dict[str, torch.Tensor]:
-    """Names of `features.N...` moved down by one behind layer `pool`; all five batch-norm entries
-    move.
+    """Move the names of `features.N...` down by one behind layer `pool`.
+
+    All five batch-norm entries move.
     """
 
     def moved(match: re.Match) -> str:

@@ -1,5 +1,6 @@
-"""The score maps: activation_map reads the network's own; the others differentiate the label's
-logit.
+"""The score maps.
+
+activation_map reads the network's own; the others differentiate the label's logit.
 """
 
 from collections.abc import Callable

@@ -18,8 +18,9 @@ def activation_map(
     superclass: Superclass | None = None,
     **_: object,
 ) -> torch.Tensor:
-    """The map (B,h,w) of `targets` (B,) on images (B,3,H,W); ValueError before any forward on a bad
-    process.
+    """Return the map (B,h,w) of `targets` (B,) on images (B,3,H,W).
+
+    ValueError before any forward on a bad process.
     """
     if score_map_process not in PROCESSES:
         known = ", ".join(PROCESSES)

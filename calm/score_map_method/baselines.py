@@ -42,8 +42,9 @@ def noise_tunnel(
     kind: str = "smoothgrad",
     **_: object,
 ) -> torch.Tensor:
-    """captum's NoiseTunnel over the gradient (B,H,W): the maximum over colours comes after the mean
-    or variance.
+    """Return the maps (B,H,W) of captum's NoiseTunnel over the gradient.
+
+    The maximum over colours comes after the mean or variance.
 
     The noise of an image has the deviation (max x - min x) / smooth_grad_sigma of that image, and
     each image of a batch meets the same draws (of one seed from the global generator): its map does
@@ -87,8 +88,9 @@ def noise_tunnel_variance(
 def occlusion(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, **_: object
 ) -> torch.Tensor:
-    """captum's Occlusion with a window of an eighth of the side, half a window apart: drop of the
-    logit (B,H,W).
+    """Return the maps (B,H,W) of captum's Occlusion: the drop of the logit.
+
+    The window is an eighth of the side, and windows are half a window apart.
     """
     from captum.attr import Occlusion
 

@@ -21,8 +21,9 @@ Backprop = Callable[..., torch.Tensor]
 
 
 def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(B,C) logits of a model that returns them, or a dict of them; ValueError if there are
-    none.
+    """Return the logits (B,C) of a model that returns them, or a dict of them.
+
+    ValueError if there are none.
     """
     out = model(images)
     logits = out.get("logits") if isinstance(out, dict) else out
@@ -34,8 +35,9 @@ def label_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def logits_of_classes(
     model: nn.Module, targets: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function images -> logits (B,C) of a model; ValueError for targets that are no class of
-    it.
+    """Return the function images -> logits (B,C) of a model.
+
+    ValueError for targets that are no class of it.
     """
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -119,8 +121,10 @@ def integrated_grad(
     ig_variant: str = "released",
     **_: object,
 ) -> torch.Tensor:
-    """released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours
-    of |.|.
+    """Return the maps of integrated gradients, as released or as usual.
+
+    released: (1/n) sum_{i=0..n} backprop(x i/n), n+1 terms; standard: captum's, max over colours of
+    |.|.
     """
     n = integrated_grad_nr_iter
     require_number(n, "integrated_grad_nr_iter", 1)

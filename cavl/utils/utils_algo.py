@@ -7,11 +7,12 @@ import torch
 
 from cavl import method as formulas
 from cavl.baselines import BASELINES
+from cavl.data_checks import require_candidates
 from cavl.evaluate import accuracy_check, accuracy_check_cam, accuracy_check_train
 from cavl.method import CAVL, CavKind, Mask, class_activation_value
 from common.aliases import one_module
 from common.cam import at_least_float32
-from common.domain import require_candidates, require_indices, require_number, require_shape
+from common.domain import require_indices, require_number, require_shape
 
 one_module(__name__, "cavl.utils.utils_algo")
 

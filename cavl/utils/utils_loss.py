@@ -4,9 +4,10 @@ import torch
 
 from cavl import method
 from cavl.baselines import cc, lws
+from cavl.data_checks import require_candidates, require_weights
 from cavl.method import average_loss
 from common.aliases import one_module
-from common.domain import require_candidates, require_indices, require_shape, require_weights
+from common.domain import require_indices, require_shape
 
 one_module(__name__, "cavl.utils.utils_loss")
 

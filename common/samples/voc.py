@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.images_read import VOC
+from common.images import VOC
 from common.samples.canvas import Box, Canvas, box_of, class_glyph, hsv
 
 CLASSES = (

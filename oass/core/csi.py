@@ -1,12 +1,14 @@
 """Class-specific instances: `oass.method`, over all processes where batch norm is synchronised."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.distributed
 from torch import nn
 
 from common.aliases import one_module
-from common.sync_bn import SynchronisedBatchNorm, sum_over_processes, world_size
+from common.sync_bn import SynchronisedBatchNorm, world_size
 from oass import method
 from oass.data_checks import require_sizes
 
@@ -31,3 +33,24 @@ def csi_logits(
     is_shared = isinstance(BN[0], SynchronisedBatchNorm) and world_size() > 1
     total = sum_over_processes if is_shared else None
     return method.csi_logits(x, cams, BN, stage6, training, total)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, same shape; its gradient is the sum of theirs."""
+    if world_size() == 1:
+        return values
+    return _SumOverProcesses.apply(values)

@@ -109,7 +109,7 @@ def load_classifier(model: Classifier, source: str | Path, saved: object = None)
         print(f"{source} holds a backbone with its own classes: {rest}", flush=True)
         return load_backbone(model, source, saved)
 
-    if not any(key.startswith(HEAD) for key in state):
+    if not _part(state, *HEAD):
         state.update(_part(own, *HEAD))
         print(f"{source} has no instance head (BN, stage6): it stays as initialised", flush=True)
     backbone = _part(own, "model.")

@@ -275,7 +275,7 @@ def test_a_path_to_a_sample_makes_a_sample_run(tmp_path, capsys):
     assert capsys.readouterr().out == f"{folder / 'MNIST' / 'raw'} is an offline sample\n"
 
 
-def test_resume_refuses_other_candidate_sets_and_settings_and_leaves_those_of_the_run(tmp_path):
+def test_resume_refuses_other_candidate_sets_and_keeps_the_runs_own(tmp_path):
     run(tmp_path / "r", "-ep", "2", "--max_steps", "5")
     before = (tmp_path / "r/candidates.npy").read_bytes()
     with pytest.raises(UserError, match="seed 0 then, 1 now"):

@@ -64,7 +64,7 @@ def test_standardize_and_single_fold(tmp_path, how):
     )
 
 
-def test_a_fold_measures_covering_rate_and_approximated_accuracy_on_its_held_out_rows(tmp_path):
+def test_a_folds_two_measures_are_taken_on_its_held_out_rows(tmp_path):
     flags = ("-ds", "lost", "-ep", "3", "-fold", "1", "-folds", "3")
     summary = run(tmp_path / "f", *flags)
     settings = parse([*SAMPLE, *flags])
@@ -99,9 +99,7 @@ def test_compare_runs_methods_and_seeds_on_the_same_sets(tmp_path):
     assert (folder / "figures/compare.png").is_file()
 
 
-def test_the_figure_of_a_comparison_holds_mean_and_deviation_of_every_method_and_epoch(
-    tmp_path, monkeypatch
-):
+def test_a_comparisons_figure_holds_every_methods_mean_and_deviation(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         figures,

@@ -245,7 +245,7 @@ def test_a_fold_of_features_gives_the_numbers_of_the_plain_loop(tmp_path):
     assert_same_numbers(summary, expected)
 
 
-def test_the_rule_that_picks_the_true_label_is_counted_as_in_the_plain_loop(tmp_path, images):
+def test_true_labels_picked_by_the_rule_are_counted_as_in_a_plain_loop(tmp_path, images):
     folder, (x, y, *_) = images
     flags = (
         "-mo",

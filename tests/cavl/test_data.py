@@ -182,7 +182,7 @@ def test_plcifar_answers_that_are_none(cifar, name, index, lists):
         load_answers(cifar, {**answers, index: lists}, name)
 
 
-def test_a_mat_file_of_any_name_is_taken_and_its_noise_reported_by_the_run_alone(tmp_path):
+def test_a_mat_file_has_any_name_and_only_the_run_reports_its_noise(tmp_path):
     partial = np.eye(3)[np.arange(12) % 3]
     target = np.roll(partial, 1, axis=0)
     scipy.io.savemat(

@@ -189,7 +189,7 @@ def test_as_many_samples_as_classes_are_told_apart_by_the_true_labels(tmp_path, 
     assert np.array_equal(sets.numpy(), partial)
 
 
-def test_a_square_matrix_that_can_be_read_both_ways_is_read_as_documented_and_said_aloud(tmp_path):
+def test_a_square_matrix_is_read_as_documented_and_with_a_warning(tmp_path):
     data, _, _, _ = square_content()
     y = np.array([1, 2, 0, 3, 4, 5])
     target = np.eye(6)[y]

@@ -77,7 +77,7 @@ def test_accuracies_count_each_sample_once_and_restore_every_mode(training):
     assert model.training is training and not model.frozen.training
 
 
-def test_accuracy_restores_the_mode_after_an_error_and_rejects_an_empty_loader():
+def test_accuracy_restores_the_mode_and_rejects_an_empty_loader():
     model = Noisy(fails=True).train()
     with pytest.raises(RuntimeError, match="broken"):
         accuracy_check(loaders()[0], model, "cpu")

@@ -54,9 +54,7 @@ def test_the_network_is_the_runs_and_the_picture_in_its_scale(run, picture):
     assert grey.shape == (1, 1, 24, 20) and 0 <= grey.min() < grey.max() <= 1
 
 
-def test_size_scale_and_classes_are_those_of_the_checkpoint_and_are_printed(
-    tmp_path, picture, capsys
-):
+def test_size_scale_and_classes_are_the_checkpoints_and_are_printed(tmp_path, picture, capsys):
     """Images of 20x20 and 4 classes: the tables of the data sets would say 28x28 and 10."""
     root = tmp_path / "data"
     root.mkdir()
@@ -269,9 +267,7 @@ def test_a_file_that_is_no_picture_is_named(run, tmp_path, content):
 @pytest.mark.parametrize(
     "mo, ds, channels, classes", [("convnet", "mnist", 1, 10), ("densenet", "cifar100", 3, 100)]
 )
-def test_a_checkpoint_without_its_format_takes_channels_and_classes_from_the_weights(
-    mo, ds, channels, classes
-):
+def test_channels_and_classes_come_from_the_weights_where_none_are_saved(mo, ds, channels, classes):
     side = build_saved.SIDES["idx" if channels == 1 else "cifar"]
     takes = InputFormat((channels, side, 32), classes)
     weights = build_network(mo, takes, ds=ds, depth=8).state_dict()

@@ -83,9 +83,7 @@ def test_uniform_has_no_rows_to_change_and_cavl_leaves_no_candidate_set(tmp_path
 
 
 @pytest.mark.parametrize("method", ["cc", "uniform", "lws"])
-def test_the_exported_label_is_the_likeliest_candidate_also_without_a_table_of_its_own(
-    tmp_path, method
-):
+def test_the_exported_label_is_the_likeliest_candidate_of_every_method(tmp_path, method):
     flags = ("-method", method, "-ep", "2")
     run(tmp_path / "r", *flags)
     selected, sets = (

@@ -62,7 +62,7 @@ def test_plain_parser_keeps_the_references_defaults():
     )
 
 
-def test_one_dash_and_two_are_the_same_and_given_flags_win_over_the_samples_defaults():
+def test_one_dash_equals_two_and_given_flags_win_over_the_samples():
     assert (
         build_parser().parse_args(["-ep", "3"]).ep
         == build_parser().parse_args(["--ep", "3"]).ep

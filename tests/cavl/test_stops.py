@@ -220,7 +220,7 @@ def test_a_comparison_that_is_cut_in_its_first_run_is_a_run(tmp_path, monkeypatc
     assert (tmp_path / "copy.old-1/cavl-seed0/checkpoints/last.pt").is_file()
 
 
-def test_a_run_of_a_comparison_that_was_deleted_since_is_left_out_of_the_figure(tmp_path, capsys):
+def test_the_figure_leaves_out_a_run_that_was_deleted_since(tmp_path, capsys):
     flags = ("-compare", "cavl,cc", "-ep", "1")
     run(tmp_path / "c", *flags)
     (tmp_path / "c/cavl-seed0/metrics.jsonl").unlink()

@@ -426,7 +426,7 @@ def test_what_is_not_weights_is_named(model):
         checkpoint.load_into(model, {**model.state_dict(), "head.bias": 3}, "x.pt")
 
 
-def test_restore_names_absent_state_misshapen_tensors_and_other_optimisers(model):
+def test_restore_names_absent_state_wrong_shapes_and_other_optimisers(model):
     one = torch.optim.SGD(model.parameters(), 0.1)
     other = torch.optim.SGD([model.head.weight], 0.1)
     with pytest.raises(UserError, match="x.pt: holds no state of teacher, labels"):

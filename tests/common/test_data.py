@@ -38,7 +38,7 @@ def test_every_type_of_the_format_is_read(tmp_path, code, dtype):
     assert result.dtype == array.dtype and (result == array).all()
 
 
-def test_a_packed_file_is_found_by_either_name_and_the_plain_one_comes_first(tmp_path):
+def test_a_packed_file_has_either_name_and_the_plain_one_comes_first(tmp_path):
     one, two = np.arange(3, dtype=np.uint8), np.arange(5, dtype=np.uint8)
     (tmp_path / "x-ubyte.gz").write_bytes(gzip.compress(idx(one)))
     assert (

@@ -8,42 +8,14 @@ from common.cli import UserError
 from common.domain import (
     DomainError,
     is_readable,
-    require_candidates,
     require_indices,
     require_number,
     require_shape,
-    require_weights,
 )
-
-DTYPES = [
-    torch.float32,
-    torch.float64,
-    torch.bfloat16,
-    torch.float16,
-    torch.uint8,
-    torch.int64,
-    torch.bool,
-]
 
 
 def test_the_error_is_a_value_error_and_one_line_for_a_user():
     assert issubclass(DomainError, ValueError) and issubclass(DomainError, UserError)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_candidate_matrices_of_any_type_are_taken(dtype):
-    require_candidates(torch.eye(3).to(dtype), "sets")
-    with pytest.raises(ValueError, match="sets: 2 rows have no candidate; first: 1, 3"):
-        require_candidates(torch.tensor([[1, 0], [0, 0], [1, 1], [0, 0]]).to(dtype), "sets")
-    require_candidates(torch.zeros(2, 3).to(dtype), "sets", allow_empty_rows=True)
-
-
-@pytest.mark.parametrize("value", [2.0, -1.0, 0.5, float("nan"), float("inf")])
-def test_a_value_that_is_not_0_or_1_is_named(value):
-    sets = torch.eye(3)
-    sets[1, 2] = value
-    with pytest.raises(ValueError, match=f"sets: {value} in row 1, class 2; expected 0 or 1"):
-        require_candidates(sets, "sets")
 
 
 @pytest.mark.parametrize(("labels", "named"), [([0, 3], "3 at 1"), ([-1, 0], "-1 at 0")])
@@ -59,13 +31,6 @@ def test_a_label_that_is_no_class_is_named(labels, named):
 def test_a_label_that_is_no_whole_number_is_named(value):
     with pytest.raises(ValueError, match="expected whole numbers"):
         require_indices(torch.tensor([0.0, value]), 3, "labels")
-
-
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-def test_a_weight_is_finite_and_not_negative(value):
-    require_weights(torch.tensor([0.0, 2.5]), "weights")
-    with pytest.raises(ValueError, match="finite weights, none negative"):
-        require_weights(torch.tensor([1.0, value]), "weights")
 
 
 def test_shapes_are_not_broadcast():

@@ -14,9 +14,7 @@ from common.guard import FiniteGuard, StopSignals
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_loss_that_is_not_finite_names_epoch_step_samples_and_the_last_good_checkpoint(
-    tmp_path, value
-):
+def test_a_loss_that_is_not_finite_names_step_samples_and_checkpoint(tmp_path, value):
     guard = FiniteGuard(tmp_path / "last.pt")
     guard.add(1, 1, torch.tensor(0.5), torch.tensor([1, 2]))
     with pytest.raises(NonFiniteError) as caught:
@@ -27,7 +25,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_samples_and_the_last_good_ch
     assert str(caught.value) == expected
 
 
-def test_the_checkpoint_is_named_where_there_is_one_and_long_batches_are_cut(tmp_path):
+def test_an_existing_checkpoint_is_named_and_long_batches_are_cut(tmp_path):
     (tmp_path / "last.pt").touch()
     with pytest.raises(NonFiniteError) as caught:
         FiniteGuard(tmp_path / "last.pt").add(1, 1, torch.tensor([float("nan")]), torch.arange(10))
@@ -62,7 +60,7 @@ class OnDevice:
         return torch.tensor(self.value)
 
 
-def test_on_a_device_losses_are_read_together_every_twenty_steps_and_on_demand(tmp_path):
+def test_a_devices_losses_are_read_every_twenty_steps_and_on_demand(tmp_path):
     guard, reads = FiniteGuard(tmp_path / "last.pt"), []
     for step in range(1, 20):
         guard.add(

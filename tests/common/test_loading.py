@@ -119,7 +119,7 @@ def test_a_global_batch_is_the_batch_of_one_process(world):
 # --- augmentation ---
 
 
-def test_items_are_seeded_by_seed_epoch_and_index_and_global_states_are_restored():
+def test_items_depend_on_seed_epoch_and_index_and_move_no_global_state():
     data, before = Seeded(Noisy(5), seed=1), checkpoint.random_state()
     first = data[0, 3]
     assert same(checkpoint.random_state(), before)
@@ -147,7 +147,7 @@ def collected(workers: int) -> tuple[list, list]:
     return epochs[0] + epochs[1], epochs[2]
 
 
-def test_batches_are_equal_with_no_and_with_two_persistent_workers_and_after_a_resume():
+def test_batches_do_not_depend_on_workers_or_on_a_resume():
     whole, resumed = collected(0)
     assert len(whole) == 10 and same(resumed, whole[7:])
     assert not torch.equal(whole[0][0][1], whole[5][0][1])
@@ -222,7 +222,7 @@ def test_what_is_skipped_does_not_change_the_rest():
     assert sorted(rest) == [0, 1, 3, 4, 5] and all(torch.equal(rest[i], whole[i]) for i in rest)
 
 
-def test_without_the_flag_an_unreadable_image_is_an_error_in_evaluation_too():
+def test_without_the_flag_an_unreadable_image_is_an_error_everywhere():
     for loader in (
         train_loader(Noisy(4, corrupt=(2,)), 2, seed=0, accelerator=process()),
         eval_loader(Noisy(4, corrupt=(2,)), 2, accelerator=process()),

@@ -138,9 +138,7 @@ def test_want_sample_uses_it_even_where_real_data_exists(working_directory, cach
     assert find(want_sample=True, given=flag) == (cached, True)
 
 
-def test_a_given_path_that_is_missing_or_empty_is_an_error_and_never_the_sample(
-    working_directory, cached
-):
+def test_a_given_path_that_is_missing_or_empty_is_never_the_sample(working_directory, cached):
     (working_directory / "empty").mkdir()
     with pytest.raises(
         UserError, match=r"gone does not exist \(MNIST\); get it from example.org.* --sample"
@@ -286,7 +284,7 @@ def test_a_download_that_brings_something_else_is_no_data_set(working_directory,
         find(given="given", download=lambda path: (path / "readme").touch())
 
 
-def test_around_a_download_the_network_is_given_seconds_and_offline_nothing(monkeypatch):
+def test_a_download_gives_the_network_seconds_and_offline_nothing(monkeypatch):
     resolve = socket.getaddrinfo
     monkeypatch.setenv("WSL_OFFLINE", "1")
     with pytest.raises(URLError, match="WSL_OFFLINE is set"), connection_limits():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from common.metrics import average_precision, precision_recall_f1, ranks_of_positives
+from common.metrics import average_precision, ranks_of_positives
 
 
 def draw(seed: int, count: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,10 +54,3 @@ def test_without_a_positive_it_is_undefined():
     for ties in ("earlier", "later", "shared"):
         assert math.isnan(average_precision(np.array([0.1, 0.2]), np.zeros(2, bool), ties))
         assert math.isnan(average_precision(np.zeros(0), np.zeros(0, bool), ties))
-
-
-def test_rates_of_counts():
-    rates = precision_recall_f1(np.array([2, 0]), np.array([4, 0]), np.array([2, 3]))
-    assert rates.precision.tolist() == [0.5, 0.0]
-    assert rates.recall.tolist() == [1.0, 0.0]
-    assert rates.f1.tolist() == pytest.approx([2 / 3, 0.0])

@@ -43,7 +43,7 @@ def test_every_metrics_line_has_step_epoch_split_and_null_where_undefined(whole)
     assert lines[0]["nothing"] is None and math.isfinite(lines[0]["loss"])
 
 
-def test_the_summary_has_final_metrics_time_and_speed_and_null_where_undefined(whole):
+def test_the_summary_has_metrics_time_speed_and_null_where_undefined(whole):
     found = strict((whole / "summary.json").read_text())
     assert set(found) == {"accuracy", "undefined", "wall_seconds", "images_per_second"}
     assert found["undefined"] is None
@@ -119,7 +119,7 @@ def test_a_directory_may_be_named_by_another_flag(tmp_path):
         start_run(args, tmp_path / "default", make_accelerator(args), named=tmp_path / "experiment")
 
 
-def test_a_default_directory_is_relative_to_the_working_directory_and_numbered(working_directory):
+def test_a_default_directory_is_numbered_in_the_working_directory(working_directory):
     folders = [train(settings(None, epochs=1)).folder for _ in range(2)]
     assert (
         folders == [Path("toy"), Path("toy-2")]
@@ -144,7 +144,7 @@ def test_a_run_interrupted_at_any_step_equals_the_uninterrupted_one(whole, tmp_p
     assert_equal_runs(whole, folder)
 
 
-def test_a_run_interrupted_at_every_step_in_turn_equals_the_uninterrupted_one(whole, tmp_path):
+def test_a_run_interrupted_at_every_step_equals_the_uninterrupted_one(whole, tmp_path):
     for step in range(1, STEPS + 1):
         train(settings(tmp_path / "run", max_steps=step, resume=""))
     train(settings(tmp_path / "run", resume=""))
@@ -201,9 +201,7 @@ def test_checkpoint_every_saves_at_those_steps(tmp_path, monkeypatch):
     assert set(steps) == {PER_EPOCH * e for e in range(1, EPOCHS + 1)}
 
 
-def test_resume_from_a_path_into_another_folder_keeps_the_old_run_and_takes_the_best_along(
-    whole, tmp_path
-):
+def test_resume_into_another_folder_keeps_the_old_run_and_takes_the_best(whole, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     train(settings(old, max_steps=STEPS - 1))
     before = {p: p.read_bytes() for p in old.rglob("*") if p.is_file()}
@@ -212,9 +210,7 @@ def test_resume_from_a_path_into_another_folder_keeps_the_old_run_and_takes_the_
     assert {p: p.read_bytes() for p in old.rglob("*") if p.is_file()} == before
 
 
-def test_resume_without_a_checkpoint_starts_anew_says_so_first_and_equals_a_new_run(
-    whole, tmp_path, capsys
-):
+def test_resume_without_a_checkpoint_says_so_and_equals_a_new_run(whole, tmp_path, capsys):
     train(settings(tmp_path / "run", resume=""))
     assert capsys.readouterr().out.startswith(
         f"--resume: no checkpoint in {tmp_path / 'run'}; starting anew\n"

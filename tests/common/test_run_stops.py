@@ -122,7 +122,7 @@ def test_a_signal_after_the_last_epoch_is_polled_and_logs_nothing_twice(whole, t
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_process_group_is_for_the_run_not_for_its_loader_workers(whole, tmp_path):
+def test_a_signal_to_the_process_group_is_not_for_loader_workers(whole, tmp_path):
     code = "import sys; from pathlib import Path; from common.cli import run_main\n"
     code += "from tests.common.toy import *; import torch; torch.set_num_threads(1)\n"
     code += "slow = lambda run: print('step', flush=True) or time.sleep(0.3)\n"
@@ -221,9 +221,7 @@ def test_an_evaluation_script_has_nothing_to_save(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_with_status_1_and_leaves_the_last_good_checkpoint(
-    tmp_path, value, capsys
-):
+def test_a_loss_that_is_not_finite_ends_and_leaves_the_good_checkpoint(tmp_path, value, capsys):
     folder, kept = tmp_path / "run", {}
 
     def spoil(loss: torch.Tensor, run: Run) -> torch.Tensor:

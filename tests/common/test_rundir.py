@@ -39,7 +39,7 @@ def make_run(folder: Path, *, checkpoint: bool = True, metrics: bool = True) -> 
 # --- the folder ---
 
 
-def test_a_directory_holds_a_run_once_it_has_a_checkpoint_or_a_metrics_line(tmp_path):
+def test_a_directory_with_a_checkpoint_or_a_metrics_line_holds_a_run(tmp_path):
     assert not holds_run(tmp_path / "gone")
     assert not holds_run(make_run(tmp_path / "a", checkpoint=False, metrics=False))
     assert holds_run(make_run(tmp_path / "b", checkpoint=False))
@@ -88,7 +88,7 @@ def test_without_a_name_a_second_run_gets_a_numbered_folder_and_says_so(tmp_path
     assert resumed == (folder, folder / "checkpoints" / "last.pt")  # the newest of them
 
 
-def test_siblings_are_counted_and_those_moved_aside_or_named_alike_are_not(tmp_path):
+def test_siblings_count_but_not_those_moved_aside_or_named_alike(tmp_path):
     for name in (
         "toy-2",
         "toy-10",
@@ -224,7 +224,7 @@ PARTS = (
 KEPT = ("notes.part", ".hidden.part", "exported/movie.mp4.part", "exported/.movie.123.partial")
 
 
-def test_what_a_killed_save_left_half_written_is_cleared_away_wherever_it_was(tmp_path, in_child):
+def test_what_a_killed_save_left_half_written_is_cleared_away(tmp_path, in_child):
     folder = make_run(tmp_path / "run")
     for name in (*PARTS, *KEPT):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +239,7 @@ def test_what_a_killed_save_left_half_written_is_cleared_away_wherever_it_was(tm
     assert part.exists() and (folder / "checkpoints" / "last.pt").exists()
 
 
-def test_only_run_directories_are_searched_and_a_run_below_is_left_to_its_own_lock(tmp_path):
+def test_only_a_runs_own_directory_is_cleared_and_no_run_below_it(tmp_path):
     (tmp_path / "mine").mkdir()
     part = tmp_path / "mine" / ".a.1.part"
     part.write_bytes(b"not of a run")
@@ -416,7 +416,7 @@ def test_precision_on_a_cpu_is_no_unless_asked_for(monkeypatch):
         ("ACCELERATE_MIXED_PRECISION", "fp8", "choose from no, fp16, bf16"),
     ],
 )
-def test_what_accelerate_is_asked_for_and_the_five_do_not_support_is_refused(
+def test_what_accelerate_offers_and_the_five_do_not_support_is_refused(
     monkeypatch, variable, value, told
 ):
     monkeypatch.setenv(variable, value)

@@ -199,7 +199,7 @@ def test_what_a_killed_draw_left_is_replaced(cache: Path) -> None:
     assert not leftover.exists()
 
 
-def test_what_killed_draws_of_other_samples_left_is_removed_unless_one_is_being_drawn(
+def test_leftovers_of_other_samples_go_unless_one_is_being_drawn(
     cache: Path,
 ) -> None:
     for name in (".PLL-v0.part", ".MNIST-v1.part", ".CUB-v9.part"):

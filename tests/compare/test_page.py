@@ -432,7 +432,7 @@ def test_mistakes_are_one_line(argv, repository, capsys):
 # --- this repository ---
 
 
-def test_the_claims_speak_of_the_five_papers_and_hold_no_numbers_of_results():
+def test_the_claims_are_of_the_five_papers_and_hold_no_results():
     assert {c.paper for c in register.CLAIMS} == set(PAPERS)
     assert len({(c.paper, c.name) for c in register.CLAIMS}) == len(register.CLAIMS)
     assert not any(re.search(r"\d\d", c.statement) for c in register.CLAIMS)

@@ -98,7 +98,7 @@ def test_commands_lose_interpreter_and_run_directory(root, command, expected, by
         assert shlex.join(arguments) == expected
 
 
-def test_rows_of_one_command_are_one_experiment_and_a_seed_flag_makes_one_each(root):
+def test_rows_of_one_command_are_one_experiment_but_one_for_each_seed(root):
     together = "python main.py -seeds 0,1,2 --data_dir DATA"
     each = "python main.py --seed 2 -q 0.1 --data_dir DATA"
     ours(

@@ -405,7 +405,7 @@ def test_metrics_are_columns_and_methods_lines_and_other_counts_are_told():
     assert "**COCO, q 0.1** (last epoch; n = 3)" in results.table(rows)
 
 
-def test_several_protocols_of_a_setting_are_one_table_with_a_column_a_method():
+def test_protocols_of_one_setting_share_a_table_with_a_column_a_method():
     base = {**dict.fromkeys(results.OURS, ""), **FIELDS, "std": "0.5", "n": "3"}
     rows = [
         {**base, "metric": "F1", "mean": "40"},

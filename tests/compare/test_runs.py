@@ -148,7 +148,7 @@ def test_runs_of_the_same_name_are_told_apart_by_the_folders_above(tmp_path, cap
     assert "cMax/seed_0" in html
 
 
-def test_seeds_of_one_experiment_are_one_line_under_the_first_and_last_name(run_folders):
+def test_seeds_of_an_experiment_share_a_line_with_first_and_last_name(run_folders):
     own, _ = runs.find([run_folders])
     assert list(runs.groups(own)) == [
         "cavl-seed0 … cavl-seed2: cavl",

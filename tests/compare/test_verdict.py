@@ -302,7 +302,7 @@ def test_a_claim_without_rows_was_not_run_and_tells_its_command(repository):
     )
 
 
-def test_a_claim_on_settings_compares_rows_that_agree_in_the_other_columns(repository):
+def test_a_claim_on_settings_compares_rows_that_agree_in_all_else(repository):
     claim = Claim("csl", "c", "s", {"protocol": "best.*"}, {"protocol": "last.*"})
     assert [
         (b.key[0], w.key[0]) for b, w in judge(claim, load(repository, ["csl"])[0]).published

@@ -13,6 +13,7 @@ from csl.evaluate_metrics import (
     best_thresholds,
     mAP,
     mAP_partial,
+    precision_recall_f1,
     prf_metrics,
     top_k_only,
 )
@@ -125,3 +126,10 @@ def test_labels_of_any_kind_of_number(kind):
     assert mAP(torch.from_numpy(targets.astype(kind)), torch.from_numpy(scores)) == mAP(
         targets, scores
     )
+
+
+def test_rates_of_counts():
+    rates = precision_recall_f1(np.array([2, 0]), np.array([4, 0]), np.array([2, 3]))
+    assert rates.precision.tolist() == [0.5, 0.0]
+    assert rates.recall.tolist() == [1.0, 0.0]
+    assert rates.f1.tolist() == pytest.approx([2 / 3, 0.0])

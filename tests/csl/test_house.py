@@ -12,9 +12,10 @@ from tests.csl.tiny import arguments, write_coco
 
 EQUATIONS = csl.method.__all__
 # The function whose faster form training calls: equal by tests/csl/test_fast.py.
-TWINS = {"partial_asymmetric_loss": fast.partial_asymmetric_loss}
+TWINS = {"partial_asymmetric_loss": fast.selective_loss}
 RUNS = (
-    ("--partial_loss_mode", "selective", "--estimate_prior", "1", "--prior_threshold", "0.1"),
+    ("--partial_loss_mode", "selective", "--estimate_prior", "1", "--prior_threshold", "0.1")
+    + ("--likelihood_scope", "sample"),
     ("--partial_loss_mode", "ignore_normalize_classes", "--simulate_partial_type", "fpc")
     + ("--simulate_partial_param", "5"),
     ("--partial_loss_mode", "negative", "--simulate_partial_type", "single_positive"),

@@ -15,7 +15,7 @@ from mile.build import open_source
 from mile.data_labels import labels_of_val_files
 from mile.dataset import ImageNetReal
 from mile.options import parse
-from tests.cavl.test_loaders import write_idx
+from tests.cavl.test_data_loaders import write_idx
 from tests.mile.helpers import folder_conf
 
 

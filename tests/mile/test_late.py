@@ -72,7 +72,7 @@ def test_an_unreadable_image_ends_the_run_before_its_first_step(root, tmp_path, 
     assert not (tmp_path / "r").exists()
 
 
-def test_unreadable_evaluation_images_are_left_out_and_counted(root, tmp_path, capsys):
+def test_damaged_evaluation_images_are_omitted_and_counted(root, tmp_path, capsys):
     whole = run_folders(root, tmp_path / "whole")
     out = capsys.readouterr().out
     assert whole["eval_skipped"] == 0

@@ -12,6 +12,10 @@ import torch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "oass"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = (
+    "--cpu --architecture resnet_tiny --weights none --image_size 64 --min_image_size 48 "
+    "--max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --pictures 0"
+)
 torch.set_num_threads(1)
 
 
@@ -69,8 +73,7 @@ def devkit(tmp_path_factory):
 @pytest.fixture
 def small(devkit):
     """Flags of a run of six steps, a second or two."""
-    flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --min_image_size 48"
-    return f"{flags} --max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --pictures 0".split()
+    return [*f"--data_dir {devkit}".split(), *SMALL.split()]
 
 
 def tiny():

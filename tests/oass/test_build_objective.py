@@ -48,7 +48,7 @@ def test_who_gets_a_gradient():
 
 
 @pytest.mark.parametrize("strategy", ["cMax", "max"])
-def test_p_loss_full_classifies_the_whole_image_and_leaves_the_tiles_logits(strategy):
+def test_p_loss_full_classifies_the_image_and_keeps_the_tiles_logits(strategy):
     images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)
     labels[:, 3:5] = 1
     model, teacher = tiny(), tiny().requires_grad_(False) if strategy == "cMax" else None
@@ -83,10 +83,10 @@ def test_out_of_memory_halves_the_tile_pass_once_and_for_good(monkeypatch, capsy
     assert passes == [6, 3, 3, 3, 3] and capsys.readouterr().out.count("--tile_chunk 3") == 1
     run(most=2)
     with pytest.raises(UserError, match="--tile_chunk 1"):
-        TilePass(pairs=6)(model, tiles)
+        TilePass(pairs_at_once=6)(model, tiles)
     run(most=0)
     with pytest.raises(UserError, match="1 pair.*--image_size"):
-        TilePass(pairs=1)(model, tiles)
+        TilePass(pairs_at_once=1)(model, tiles)
 
 
 def test_options_of_the_reconstruction_loss():

@@ -12,12 +12,14 @@ import torch
 from common import checkpoint
 from common.cli import NonFiniteError, UserError
 from oass import evaluate, inference_classification
+from oass.build import build_trained
 from oass.build_trained import Trained
 from oass.core.backbones import normalisation_of
 from oass.core.networks import Classifier
 from oass.data_views import describe, views_of
 from oass.evaluate import left_out, score_split
 from oass.options import parse
+from oass.options_trained import parse_explain
 from oass.train import train
 
 
@@ -26,8 +28,8 @@ def read(folder):
 
 
 def infer(run, devkit, folder, flags=""):
-    argv = f"--checkpoint {run} --data_dir {devkit} --cpu --num_workers 0 --output_dir {folder} {flags}".split()
-    inference_classification.main(argv)
+    argv = f"--checkpoint {run} --data_dir {devkit} --cpu --num_workers 0 --output_dir {folder}"
+    inference_classification.main(f"{argv} {flags}".split())
     return read(folder)
 
 
@@ -40,8 +42,9 @@ def test_an_evaluation_without_flags_repeats_the_runs_own(
     """
     own = tmp_path / "mine.txt"
     own.write_text("".join(f"2009_{number:06d}\n" for number in range(1, 8)))
-    flags = f"--image_size 96 --max_epoch 1 --batch_size 4 --drop_last_eval --difficult ignore --val_domain {own}"
-    argv = [*small, *flags.split(), "--output_dir", str(tmp_path / "run")]
+    flags = "--image_size 96 --max_epoch 1 --batch_size 4 --drop_last_eval --difficult ignore"
+    paths = f"--val_domain {own} --output_dir {tmp_path / 'run'}"
+    argv = [*small, *flags.split(), *paths.split()]
     train(parse(strategy, argv))
     line = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
     capsys.readouterr()
@@ -52,8 +55,9 @@ def test_an_evaluation_without_flags_repeats_the_runs_own(
     assert summary["images"] == 4  # of seven, whole batches of four
     head = {"gap": "GAP of the class maps"}.get(strategy, "instance head")
     out = capsys.readouterr().out
-    told = f"epoch 1: {strategy}, resnet_tiny, {head}, 20 classes, 96 px, pixels normalised by 0.485 0.456 0.406"
-    assert told in out and "other than in training" not in out
+    told = f"epoch 1: {strategy}, resnet_tiny, {head}, 20 classes, 96 px, "
+    assert f"{told}pixels normalised by 0.485 0.456 0.406" in out
+    assert "other than in training" not in out
     assert "mine: 7 images" in out or f"{own}: 7 images" in out
     assert "student, scale 1\n" in out
 
@@ -63,14 +67,16 @@ def test_an_evaluation_without_flags_repeats_the_runs_own(
     other = infer(tmp_path / "run", devkit, tmp_path / "other", flags)
     assert other["images"] == 10 and other["image_size"] == 64 and other["map"] != summary["map"]
     out = capsys.readouterr().out
-    for told in ("--image_size 64 (trained with 96)", "--drop_last_eval False (trained with True)",
-                 "--difficult include (trained with ignore)", "student, scale 0.5, 1 and mirrored"):  # fmt: skip
+    for told in (
+        "--image_size 64 (trained with 96)",
+        "--drop_last_eval False (trained with True)",
+        "--difficult include (trained with ignore)",
+        "student, scale 0.5, 1 and mirrored",
+    ):
         assert told in out, told
 
 
-def test_a_classifier_without_an_instance_head_is_measured_by_its_pooled_maps(
-    devkit, tmp_path, capsys
-):
+def test_a_classifier_without_instance_head_is_measured_by_pooled_maps(devkit, tmp_path, capsys):
     torch.manual_seed(0)
     state = Classifier("resnet_tiny", 20, pretrained=False).state_dict()
     plain = {
@@ -112,12 +118,10 @@ def test_normalisation_acts_in_training_and_in_every_output(
     real = timm.get_pretrained_cfg
     flags = "--architecture timm:resnet10t --max_steps 1 --lr 0.05".split()
     runs = {}
-    for name, mean in (("imagenet", None), ("halves", (0.5, 0.5, 0.5))):
-        if mean is not None:
-            changed = lambda *a, **k: (
-                argparse.Namespace(mean=mean, std=mean) if a else real(*a, **k)
-            )  # noqa: B023, E731
-            monkeypatch.setattr(timm, "get_pretrained_cfg", changed)
+    halves = argparse.Namespace(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    for name in ("imagenet", "halves"):
+        if name == "halves":
+            monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: halves)
         train(parse("cMax", [*small, *flags, "--output_dir", str(tmp_path / name)]))
         state = torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["state"][
             "model"
@@ -200,8 +204,9 @@ def test_scores_that_are_nan_end_the_evaluation_with_a_name(small, devkit, tmp_p
 def test_settings_of_a_checkpoint_fill_only_what_is_not_given(small, tmp_path):
     argv = [*small, "--max_steps", "1", "--topk", "3", "--output_dir", str(tmp_path)]
     train(parse("cTopk", argv))
-    args = argparse.Namespace(image_size=96, architecture=None)
-    trained = Trained(tmp_path, args)
+    flags = f"--image x.png --checkpoint {tmp_path} --image_size 96"
+    trained, settings = build_trained(parse_explain(flags.split()))
+    args = settings.args
     assert (args.image_size, args.architecture, args.topk, args.strategy) == (
         96,
         "resnet_tiny",
@@ -210,4 +215,4 @@ def test_settings_of_a_checkpoint_fill_only_what_is_not_given(small, tmp_path):
     )
     assert trained.overruled == ["--image_size 96 (trained with 64)"]
     with pytest.raises(UserError, match="--image_size 80: a multiple of 32"):
-        Trained(tmp_path, argparse.Namespace(image_size=80))
+        Trained(tmp_path, image_size=80)

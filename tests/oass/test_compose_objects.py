@@ -39,7 +39,8 @@ def tiny_imagenet(compose, tmp_path_factory):
 
 
 def write(compose, tiny_imagenet, to, *flags):
-    argv = f"--tiny_imagenet {tiny_imagenet} --to {to} --layout voc --images 8 --classes 4 --size 64".split()
+    paths = f"--tiny_imagenet {tiny_imagenet} --to {to}"
+    argv = f"{paths} --layout voc --images 8 --classes 4 --size 64".split()
     compose.main([*argv, *flags])
     return VOC_Dataset_For_Testing_CAM(to, "train_aug")
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.sync_bn import synchronised
-from oass.core.csi import class_specific_instances, csi_logits
+from oass.core.csi import class_specific_instances, csi_logits, sum_over_processes
 from oass.method import instance_moments, make_cam
 
 TWO = SimpleNamespace(num_processes=2)
@@ -75,6 +75,11 @@ def test_zero_variance_is_clamped():
     BN, stage6 = head()
     logits = csi_logits(torch.ones(2, 7, 4, 4), torch.ones(2, 5, 4, 4), BN, stage6, True)
     assert logits.isfinite().all() and all((bn.running_var >= 0).all() for bn in BN)
+
+
+def test_one_process_sums_alone():
+    x = torch.rand(3)
+    assert sum_over_processes(x) is x
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def xml_object(name, box, difficult=0):
     corners = "".join(
         f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
     )
-    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>"
+    content = f"<name>{name}</name><difficult>{difficult}</difficult>"
+    return f"<object>{content}<bndbox>{corners}</bndbox></object>"
 
 
 def annotation(*objects, size="<size><width>20</width><height>10</height></size>"):
@@ -406,9 +407,8 @@ def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys, monkeypatch):
     assert ids[-2:] == ["2012_8", "2012_9"] and len(ids) == 12 and "2009_000001" not in ids
     assert "not the official 10582" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match="does not exist"
-    ):  # an unset $your_dir leaves the bare flag
+    with pytest.raises(UserError, match="does not exist"):
+        # an unset $your_dir leaves the bare flag
         prepare_voc.main(["--to", str(tmp_path / "lists"), "--data_dir"])
     with pytest.raises(UserError, match="no train.txt"):
         prepare_voc.main([*flags, "--sbd", str(tmp_path)])
@@ -416,8 +416,11 @@ def test_prepare_voc_joins_the_lists(devkit, tmp_path, capsys, monkeypatch):
 
 def test_official_lists_are_known_by_count_and_sum():
     assert {name: count for name, (count, _) in prepare_voc.KNOWN.items()} == {
-        "train": 1464, "val": 1449, "test": 1456, "train_aug": 10582,
-    }  # fmt: skip
+        "train": 1464,
+        "val": 1449,
+        "test": 1456,
+        "train_aug": 10582,
+    }
     assert all(len(known) == 64 for _, known in prepare_voc.KNOWN.values())
     assert (
         prepare_voc.digest(["b", "a"])

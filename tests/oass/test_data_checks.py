@@ -3,6 +3,7 @@ images by themselves.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -70,93 +71,105 @@ def confusion(truth, predicted=((0, 1),)):
     E.Calculator_For_mIoU(["a", "b"]).add(np.array(predicted), np.array(truth))
 
 
-STRANGE = (0.9, 2.0, -1.0, math.nan)
-REFUSED = {
-    **{f"class_loss {v}": (lambda v=v: class_loss(torch.zeros(2, 3), labels_with(v)), "targets") for v in STRANGE},
-    **{f"detect_keypoints {v}": (lambda v=v: detect_keypoints(CAMS, labels_with(v), "cMax", 64), r"labels.*\[1, 0\]")
-       for v in STRANGE},
-    **{f"positive_pairs {v}": (lambda v=v: positive_pairs(labels_with(v)), "labels") for v in STRANGE},
-    **{f"pair_targets {v}": (lambda v=v: pair_targets(labels_with(v), ONE, ONE), "labels") for v in STRANGE},
-    "detect_keypoints max 0.9": (lambda: detect_keypoints(CAMS, labels_with(0.9), "max", 64), "labels"),
-    "detect_keypoints of a NaN map": (lambda: detect_keypoints(cams_with(math.nan), LABELS, "max", 64), "cams.*NaN"),
-    "detect_keypoints of an infinite map": (lambda: detect_keypoints(cams_with(math.inf), LABELS, "cMax", 64), "cams"),
-    "detect_keypoints k": (lambda: detect_keypoints(CAMS, LABELS, "cTopk", 64, k=0), "k 0"),
-    "detect_keypoints half a peak": (lambda: detect_keypoints(CAMS, LABELS, "cTopk", 64, k=2.5), "k 2.5"),
-    "detect_keypoints distance": (lambda: detect_keypoints(CAMS, LABELS, "cTopk", 64, min_distance=0), "min_distance"),
-    "detect_keypoints radius": (lambda: detect_keypoints(CAMS, LABELS, "cTopk", 64, radius=-1), "radius"),
-    "detect_keypoints small image": (lambda: detect_keypoints(CAMS, LABELS, "cTopk", 4), "image_size"),
-    "detect_keypoints rule": (lambda: detect_keypoints(CAMS, LABELS, "cTopk", 64, rule="ours"), "rule.*choose"),
-    "detect_keypoints strategy": (lambda: detect_keypoints(CAMS, LABELS, "uniform", 64), "strategy.*choose"),
-    "detect_keypoints shapes": (lambda: detect_keypoints(CAMS, LABELS[:, :2], "cMax", 64), "labels: shape"),
-    "detect_keypoints pairs": (lambda: detect_keypoints(CAMS, LABELS, "cMax", 64, pairs=(ONE + 2, ONE)), "pairs"),
-    "topk_peaks k": (lambda: topk_peaks(CAMS[0], 0), "k 0"),
-    "topk_peaks distance": (lambda: topk_peaks(CAMS[0], 5, 0), "min_distance 0"),
-    "topk_peaks NaN": (lambda: topk_peaks(cams_with(math.nan)[0], 5, 1), "maps"),
-    "topk_peaks rank": (lambda: topk_peaks(CAMS, 5, 1), "maps: shape"),
-    "upsample_cams size": (lambda: upsample_cams(CAMS, 0), "size"),
-    "upsample_cams rank": (lambda: upsample_cams(CAMS[0, 0], 8), "cams: shape"),
-    "scaled_distances": (lambda: scaled_distances(0), "image_size"),
-    "tile_at_keypoints row 0": (lambda: tile_at_keypoints(CAMS, ONE, torch.tensor([[0, 4]])), "keypoints: 0"),
-    "tile_at_keypoints column S": (lambda: tile_at_keypoints(CAMS, ONE, torch.tensor([[4, 8]])), "keypoints: 8"),
-    "tile_at_keypoints image": (lambda: tile_at_keypoints(CAMS, ONE + 2, POINT), "image_index"),
-    "tile_at_keypoints image from the end": (lambda: tile_at_keypoints(CAMS, ONE - 1, POINT), "image_index"),
-    "tile_at_keypoints patch": (lambda: tile_at_keypoints(CAMS, ONE, POINT, 0), "patch_size"),
-    "merge_at_keypoints outside": (lambda: merge_at_keypoints(torch.rand(1, 4, 3, 2, 2), POINT + 64, 64), "keypoints"),
-    "merge_at_keypoints tiles": (lambda: merge_at_keypoints(torch.rand(1, 3, 3, 2, 2), POINT, 64), "tile_features"),
-    "merge_at_keypoints grid": (lambda: merge_at_keypoints(torch.rand(1, 4, 3, 2, 2), POINT, 64, 1), "grid_size"),
-    "tile_features square": (lambda: tile_features(CAMS, 3), "square"),
-    "tile_features divisible": (lambda: tile_features(CAMS, 9), "9|3 x 3"),
-    "merge_features count": (lambda: merge_features(CAMS, 4, 1), "2 pieces"),
-    "pair_targets image": (lambda: pair_targets(LABELS, ONE + 2, ONE), "image_index"),
-    "pair_targets class": (lambda: pair_targets(LABELS, ONE, ONE + 3), "class_index"),
-    "pair_targets class below -1": (lambda: pair_targets(LABELS, ONE, ONE - 2), "class_index"),
-    "reconstruction_loss name": (lambda: reconstruction_loss(CAMS, CAMS, LABELS, "L3_Loss"), "re_loss.*choose"),
-    "reconstruction_loss option": (lambda: reconstruction_loss(CAMS, CAMS, LABELS, option="mask"), "option.*choose"),
-    "reconstruction_loss mask": (lambda: reconstruction_loss(CAMS, CAMS, labels_with(0.5)), "mask"),
-    "reconstruction_loss shapes": (lambda: reconstruction_loss(CAMS, CAMS[:, :, :4], LABELS), "merged"),
-    "puzzle_losses": (lambda: puzzle_losses(CAMS, CAMS[:1], labels_with(0.9), ONE, ONE), "labels"),
-    "re_loss_weight alpha": (lambda: re_loss_weight(-1, 0.5, 0, 10), "alpha_re"),
-    "re_loss_weight NaN": (lambda: re_loss_weight(1, math.nan, 0, 10), "alpha_schedule_re"),
-    "re_loss_weight iteration": (lambda: re_loss_weight(1, 0.5, -1, 10), "iteration"),
-    "re_loss_weight no step": (lambda: re_loss_weight(1, 0.5, 0, 0), "max_iteration"),
-    "class_specific_instances": (lambda: class_specific_instances(CAMS, CAMS[:, :, :4]), "cams: shape"),
-    "Classifier": (lambda: Classifier("resnet_tiny", 0, pretrained=False), "num_classes"),
-    "make_cam": (lambda: T.make_cam(CAMS, 0), "epsilon"),
-    "one_hot_embedding": (lambda: T.one_hot_embedding([-1], 3), "-1 is none of 3"),
-    "average_precision 0.9": (lambda: E.average_precision(CAMS[0, 0, :2, :3], labels_with(0.9)), "labels: 0.9"),
-    "average_precision NaN": (lambda: E.average_precision(np.array([[math.nan]]), np.ones((1, 1))), "scores: NaN"),
-    "average_precision shapes": (lambda: E.average_precision(np.ones((2, 3)), np.ones((3, 2))), "expected"),
-    "average_precision_ties": (lambda: E.average_precision_ties(np.ones((1, 1)), np.full((1, 1), 2)), "labels: 2"),
-    "average_precision_voc2010": (lambda: E.average_precision_voc2010(np.ones((1, 1)), np.full((1, 1), -1)), "-1"),
-    "average_precision_ignoring": (
-        lambda: E.average_precision_ignoring(np.ones((2, 1)), np.ones((2, 1)), np.ones((1, 1), bool)), "ignore"),
-    "mean_average_precision": (lambda: E.mean_average_precision(np.ones((1, 1)), np.full((1, 1), 0.5)), "0.5"),
-    "Calculator_For_mIoU 128": (lambda: confusion([[0, 128]]), "gt_mask: 128"),
-    "Calculator_For_mIoU -1": (lambda: confusion([[0, -1]]), "gt_mask: -1"),
-    "Calculator_For_mIoU prediction": (lambda: confusion([[0, 1]], [[0, 3]]), "pred_mask"),
-    "Calculator_For_mIoU shapes": (lambda: confusion([[0], [1]]), "equal shapes"),
-    "PolyOptimizer steps": (lambda: poly(max_step=0), "max_step"),
-    "PolyOptimizer warm-up": (lambda: poly(warmup_epoch=-1), "warmup_epoch"),
-    "PolyOptimizer power": (lambda: poly(momentum=-1), "momentum"),
-    "PolyOptimizer lr": (lambda: poly(lr=math.nan), "lr"),
-    "PolyOptimizer epoch": (lambda: poly(steps_per_epoch=0), "steps_per_epoch"),
-    "update_ema_variables alpha": (lambda: update_ema_variables(LINEAR, LINEAR, 1.5, 3), "alpha"),
-    "update_ema_variables step": (lambda: update_ema_variables(LINEAR, LINEAR, 0.5, -1), "global_step"),
-    "RandomResize order": (lambda: A.RandomResize(80, 64), "max_image_size"),
-    "RandomResize zero": (lambda: A.RandomResize(0, 64), "min_image_size"),
-    "RandomCrop": (lambda: A.RandomCrop(0), "crop_size"),
-    "Top_Left_Crop": (lambda: A.Top_Left_Crop_For_Segmentation(-1), "crop_size"),
-    "RandAugmentMC strength": (lambda: RandAugmentMC(2, 11), "m 11"),
-    "RandAugmentMC count": (lambda: RandAugmentMC(-1, 10), "n -1"),
-    "views_of": (lambda: views_of(64, (0.0,)), "scale"),
-}  # fmt: skip
+ONES = np.ones((1, 1))
+TILES = torch.rand(1, 4, 3, 2, 2)
+NAN_CAMS = cams_with(math.nan)
+
+# What the refusal says, the function, its arguments.
+REFUSED = [
+    ("labels", detect_keypoints, CAMS, labels_with(0.9), "max", 64),
+    ("cams.*NaN", detect_keypoints, NAN_CAMS, LABELS, "max", 64),
+    ("cams", detect_keypoints, cams_with(math.inf), LABELS, "cMax", 64),
+    ("k 0", partial(detect_keypoints, k=0), CAMS, LABELS, "cTopk", 64),
+    ("k 2.5", partial(detect_keypoints, k=2.5), CAMS, LABELS, "cTopk", 64),
+    ("min_distance", partial(detect_keypoints, min_distance=0), CAMS, LABELS, "cTopk", 64),
+    ("radius", partial(detect_keypoints, radius=-1), CAMS, LABELS, "cTopk", 64),
+    ("image_size", detect_keypoints, CAMS, LABELS, "cTopk", 4),
+    ("rule.*choose", partial(detect_keypoints, rule="ours"), CAMS, LABELS, "cTopk", 64),
+    ("strategy.*choose", detect_keypoints, CAMS, LABELS, "uniform", 64),
+    ("labels: shape", detect_keypoints, CAMS, LABELS[:, :2], "cMax", 64),
+    ("pairs", partial(detect_keypoints, pairs=(ONE + 2, ONE)), CAMS, LABELS, "cMax", 64),
+    ("k 0", topk_peaks, CAMS[0], 0),
+    ("min_distance 0", topk_peaks, CAMS[0], 5, 0),
+    ("maps", topk_peaks, NAN_CAMS[0], 5, 1),
+    ("maps: shape", topk_peaks, CAMS, 5, 1),
+    ("size", upsample_cams, CAMS, 0),
+    ("cams: shape", upsample_cams, CAMS[0, 0], 8),
+    ("image_size", scaled_distances, 0),
+    ("keypoints: 0", tile_at_keypoints, CAMS, ONE, torch.tensor([[0, 4]])),
+    ("keypoints: 8", tile_at_keypoints, CAMS, ONE, torch.tensor([[4, 8]])),
+    ("image_index", tile_at_keypoints, CAMS, ONE + 2, POINT),
+    ("image_index", tile_at_keypoints, CAMS, ONE - 1, POINT),
+    ("patch_size", tile_at_keypoints, CAMS, ONE, POINT, 0),
+    ("keypoints", merge_at_keypoints, TILES, POINT + 64, 64),
+    ("tile_features", merge_at_keypoints, TILES[:, :3], POINT, 64),
+    ("grid_size", merge_at_keypoints, TILES, POINT, 64, 1),
+    ("square", tile_features, CAMS, 3),
+    ("9|3 x 3", tile_features, CAMS, 9),
+    ("2 pieces", merge_features, CAMS, 4, 1),
+    ("image_index", pair_targets, LABELS, ONE + 2, ONE),
+    ("class_index", pair_targets, LABELS, ONE, ONE + 3),
+    ("class_index", pair_targets, LABELS, ONE, ONE - 2),  # below -1, which means all classes
+    ("re_loss.*choose", reconstruction_loss, CAMS, CAMS, LABELS, "L3_Loss"),
+    ("option.*choose", partial(reconstruction_loss, option="mask"), CAMS, CAMS, LABELS),
+    ("mask", reconstruction_loss, CAMS, CAMS, labels_with(0.5)),
+    ("merged", reconstruction_loss, CAMS, CAMS[:, :, :4], LABELS),
+    ("labels", puzzle_losses, CAMS, CAMS[:1], labels_with(0.9), ONE, ONE),
+    ("alpha_re", re_loss_weight, -1, 0.5, 0, 10),
+    ("alpha_schedule_re", re_loss_weight, 1, math.nan, 0, 10),
+    ("iteration", re_loss_weight, 1, 0.5, -1, 10),
+    ("max_iteration", re_loss_weight, 1, 0.5, 0, 0),
+    ("cams: shape", class_specific_instances, CAMS, CAMS[:, :, :4]),
+    ("num_classes", partial(Classifier, pretrained=False), "resnet_tiny", 0),
+    ("epsilon", T.make_cam, CAMS, 0),
+    ("-1 is none of 3", T.one_hot_embedding, [-1], 3),
+    ("labels: 0.9", E.average_precision, CAMS[0, 0, :2, :3], labels_with(0.9)),
+    ("scores: NaN", E.average_precision, np.array([[math.nan]]), ONES),
+    ("expected", E.average_precision, np.ones((2, 3)), np.ones((3, 2))),
+    ("labels: 2", E.average_precision_ties, ONES, 2 * ONES),
+    ("-1", E.average_precision_voc2010, ONES, -ONES),
+    ("ignore", E.average_precision_ignoring, np.ones((2, 1)), np.ones((2, 1)), ONES > 0),
+    ("0.5", E.mean_average_precision, ONES, ONES / 2),
+    ("gt_mask: 128", confusion, [[0, 128]]),
+    ("gt_mask: -1", confusion, [[0, -1]]),
+    ("pred_mask", confusion, [[0, 1]], [[0, 3]]),
+    ("equal shapes", confusion, [[0], [1]]),
+    ("max_step", partial(poly, max_step=0)),
+    ("warmup_epoch", partial(poly, warmup_epoch=-1)),
+    ("momentum", partial(poly, momentum=-1)),
+    ("lr", partial(poly, lr=math.nan)),
+    ("steps_per_epoch", partial(poly, steps_per_epoch=0)),
+    ("alpha", update_ema_variables, LINEAR, LINEAR, 1.5, 3),
+    ("global_step", update_ema_variables, LINEAR, LINEAR, 0.5, -1),
+    ("max_image_size", A.RandomResize, 80, 64),
+    ("min_image_size", A.RandomResize, 0, 64),
+    ("crop_size", A.RandomCrop, 0),
+    ("crop_size", A.Top_Left_Crop_For_Segmentation, -1),
+    ("m 11", RandAugmentMC, 2, 11),
+    ("n -1", RandAugmentMC, -1, 10),
+    ("scale", views_of, 64, (0.0,)),
+]
+for strange in map(labels_with, (0.9, 2.0, -1.0, math.nan)):
+    REFUSED += [
+        ("targets", class_loss, torch.zeros(2, 3), strange),
+        (r"labels.*\[1, 0\]", detect_keypoints, CAMS, strange, "cMax", 64),
+        ("labels", positive_pairs, strange),
+        ("labels", pair_targets, strange, ONE, ONE),
+    ]
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_outside_the_domain_is_a_value_error_that_names_it(name):
-    call, told = REFUSED[name]
+def name_of(case):
+    """What a report calls the case: the function and what it says."""
+    told, function, *_ = case
+    function = getattr(function, "func", function)
+    return f"{function.__name__} {told}"
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=name_of)
+def test_what_is_outside_the_domain_is_a_value_error_that_names_it(case):
+    told, function, *arguments = case
     with pytest.raises(ValueError, match=told):
-        call()
+        function(*arguments)
 
 
 STEP = {
@@ -184,10 +197,12 @@ def test_a_step_refuses_wrong_labels_and_names(name):
         object_aware_losses(model, model, torch.randn(2, 3, 64, 64), labels, **options)
 
 
-def test_where_values_cannot_be_looked_at_a_wrong_target_makes_the_loss_nan():
+def test_under_compile_and_vmap_a_wrong_target_makes_the_loss_nan():
+    """There the values cannot be looked at."""
     logits = torch.zeros(2, 3)
-    for call in (torch.func.vmap(lambda t: class_loss(logits[:1], t[None])[0]), torch.compile(
-            lambda t: class_loss(logits, t), backend="eager", fullgraph=True)):  # fmt: skip
+    mapped = torch.func.vmap(lambda t: class_loss(logits[:1], t[None])[0])
+    whole = partial(class_loss, logits)
+    for call in (mapped, torch.compile(whole, backend="eager", fullgraph=True)):
         assert call(LABELS).isfinite().all()
         found = call(labels_with(0.9))
         assert found[0].isfinite() and found[1].isnan()
@@ -245,7 +260,7 @@ def test_the_samples_pretraining_in_few_steps(steps, tmp_path, monkeypatch):
 # --- no image depends on its neighbours ---
 
 
-def test_maps_keypoints_peaks_and_instances_of_an_image_do_not_depend_on_its_neighbours():
+def test_what_is_found_in_an_image_does_not_depend_on_its_neighbours():
     generator = torch.Generator().manual_seed(3)
     features = torch.randn(4, 6, 8, 8, generator=generator)
     features[2] *= 1000  # a bright neighbour

@@ -2,11 +2,10 @@
 paper's formulas.
 
 mAP, class loss, pointing accuracy and mask IoU of a run, at one scale and at several; the losses of
-a step over its keypoint pairs; the teacher; the ablation's means; the precision of nearest
+a step over its keypoint pairs; the teacher; the precision of nearest
 instances.
 """
 
-import argparse
 import copy
 import csv
 import json
@@ -21,7 +20,7 @@ from scipy.ndimage import maximum_filter
 from torch.nn import functional as F
 
 from common.rundir import make_accelerator, seed_everything
-from oass import ablation, compare, inference_classification
+from oass import inference_classification
 from oass import train as training
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.build import build_data, build_student
@@ -32,6 +31,7 @@ from oass.evaluate import neighbour_precision
 from oass.options import parse
 from oass.train import train
 from oass.train_step import to_device
+from tests.oass.conftest import SMALL
 from tests.oass.test_method import loop_merge, loop_tiles
 
 SIDE = 64
@@ -190,9 +190,8 @@ def plain_numbers(model, data, views):
 def run(devkit, tmp_path_factory):
     """Twelve steps of cMax on the tiny devkit: maps that are alive."""
     folder = tmp_path_factory.mktemp("composition") / "run"
-    flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size {SIDE} --pictures 0"
-    flags += " --min_image_size 48 --max_image_size 80 --batch_size 8 --max_epoch 4 --num_workers 0 --lr 0.02"
-    cmax.main([*flags.split(), "--eval_ema", "--output_dir", str(folder)])
+    flags = f"{SMALL} --data_dir {devkit} --max_epoch 4 --lr 0.02 --eval_ema --output_dir {folder}"
+    cmax.main(flags.split())
     return folder
 
 
@@ -211,10 +210,10 @@ VIEWS = {
 
 @pytest.mark.parametrize("flags", VIEWS)
 def test_every_number_of_an_evaluation(flags, run, devkit, tmp_path):
-    argv = f"--checkpoint {run} --data_dir {devkit} --cpu --num_workers 0 --cam_iou --output_dir {tmp_path}"
-    inference_classification.main([*argv.split(), *flags.split()])
+    argv = f"--checkpoint {run} --data_dir {devkit} --output_dir {tmp_path} {flags}"
+    inference_classification.main(f"{argv} --cpu --num_workers 0 --cam_iou".split())
     summary = read(tmp_path / "summary.json")
-    model = Trained(run, argparse.Namespace()).network()
+    model = Trained(run).network()
     wanted = plain_numbers(model, VOC_Dataset_For_Testing_CAM(devkit, "val"), VIEWS[flags])
 
     rows = list(csv.reader((tmp_path / "predictions.csv").open()))[1:]
@@ -226,11 +225,9 @@ def test_every_number_of_an_evaluation(flags, run, devkit, tmp_path):
     assert summary["pointing"] == pytest.approx(wanted["pointing"], abs=1e-9)
 
 
-def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its_teacher(
-    run, devkit
-):
+def test_a_runs_last_line_evaluates_its_last_weights_and_its_teacher(run, devkit):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    trained = Trained(run / "checkpoints" / "last.pt", argparse.Namespace())
+    trained = Trained(run / "checkpoints" / "last.pt")
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
     for split, network in (("Evaluation", "student"), ("Evaluation_ema", "teacher")):
         line = [line for line in lines if line["split"] == split][-1]
@@ -245,7 +242,7 @@ def test_a_runs_last_line_is_the_plain_evaluation_of_its_last_weights_and_of_its
 def test_the_gap_baselines_numbers_are_those_of_its_pooled_maps(small, devkit, tmp_path):
     argv = [*small, "--max_epoch", "1", "--lr", "0.02", "--output_dir", str(tmp_path)]
     summary = train(parse("gap", argv))
-    model = Trained(tmp_path / "checkpoints" / "last.pt", argparse.Namespace()).network()
+    model = Trained(tmp_path / "checkpoints" / "last.pt").network()
     data = VOC_Dataset_For_Testing_CAM(devkit, "val")
     pooled = []
     for i in range(len(data)):
@@ -417,29 +414,7 @@ def test_the_teacher_is_the_average_of_the_students(small, tmp_path, monkeypatch
     assert torch.equal(last[names[0]].double(), teachers[-1][names[0]])
 
 
-# --- tables ---
-
-
-def test_the_ablations_means_and_deviations(small, tmp_path, monkeypatch, capsys):
-    scores = {0: 30.0, 1: 50.0, 2: 40.0}
-
-    def fake_train(settings):
-        score = scores[settings.args.seed]
-        return {"map": score, "best_map": score + 1, "pointing": score / 100, "dead_cam": None}
-
-    monkeypatch.setattr(compare, "train", fake_train)
-    ablation.main(
-        [*small, "--strategies", "none", "--seeds", "0,1,2", "--output_dir", str(tmp_path)]
-    )
-    row = next(csv.DictReader((tmp_path / "ablation.csv").open()))
-    assert (row["map"], row["map_std"], row["best_map"]) == ("40.0", "10.0", "41.0")
-    assert (row["pointing"], row["pointing_std"], row["dead_cam"], row["each"]) == (
-        "0.4",
-        "0.1",
-        "",
-        "30.00 50.00 40.00",
-    )
-    assert "40.0" in capsys.readouterr().out
+# --- instances as features ---
 
 
 def test_the_precision_of_nearest_instances():

@@ -87,7 +87,7 @@ def test_forwards_come_back_also_after_an_error():
     assert model.model.bn1.forward is before and "forward" not in vars(model.model.layer1[0].bn1)
 
 
-def test_synchronised_norms_in_one_process_are_batch_norms_and_keep_the_names():
+def test_synchronised_norms_of_one_process_are_plain_batch_norms():
     a, b, x = tiny(), tiny(), torch.randn(4, 3, 32, 32)
     keys = list(a.state_dict())
     assert synchronised(a, ONE) is a and list(a.state_dict()) == keys
@@ -104,7 +104,7 @@ def test_synchronised_norms_in_one_process_are_batch_norms_and_keep_the_names():
     "name", ["timm:efficientnet_b0", "timm:mobilenetv3_small_050", "timm:regnetx_002"]
 )
 def test_timms_networks_keep_their_activation_under_sync_bn_and_on_tiles(name):
-    """Whole step, tiles in groups of four included; the activation lies inside timm's norm layers."""
+    """Whole step with tiles in groups of four; the activation lies in timm's norm layers."""
     torch.manual_seed(0)
     plain = Classifier(name, 20, pretrained=False).train()
     images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 20)

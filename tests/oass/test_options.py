@@ -27,12 +27,14 @@ from oass.tools.ai.optim_utils import update_ema_variables
 
 ROOT = Path(__file__).parents[2]
 RELEASED = {
-    "seed": 0, "num_workers": 4, "data_dir": "../VOCtrainval_11-May-2012/", "architecture": "resnet50",
-    "batch_size": 32, "max_epoch": 15, "warmup_epoch": 0, "lr": 0.1, "wd": 1e-4, "nesterov": True, "image_size": 512,
-    "min_image_size": 320, "max_image_size": 640, "print_ratio": 0.1, "tag": "", "augment": "", "num_pieces": 4,
-    "h_co": 250, "w_co": 250, "loss_option": "cl_pcl_re", "level": "feature", "re_loss": "L1_Loss",
-    "re_loss_option": "masking", "alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 1.0,
-}  # fmt: skip
+    **{"seed": 0, "num_workers": 4, "data_dir": "../VOCtrainval_11-May-2012/"},
+    **{"architecture": "resnet50", "batch_size": 32, "max_epoch": 15, "warmup_epoch": 0},
+    **{"lr": 0.1, "wd": 1e-4, "nesterov": True, "image_size": 512},
+    **{"min_image_size": 320, "max_image_size": 640, "print_ratio": 0.1, "tag": ""},
+    **{"augment": "", "num_pieces": 4, "h_co": 250, "w_co": 250},
+    **{"loss_option": "cl_pcl_re", "level": "feature", "re_loss": "L1_Loss"},
+    **{"re_loss_option": "masking", "alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 1.0},
+}
 
 
 @pytest.mark.parametrize("strategy", ["max", "cMax", "cTopk", "cTopk-w"])
@@ -130,7 +132,8 @@ def test_losses_that_a_strategy_does_not_have_are_refused(strategy, flags, messa
         parse(strategy, ["--data_dir", str(devkit), *flags.split()])
 
 
-TERMS = [  # strategy, --p_loss, --loss_option: terms there are, those with a gradient, those over pairs
+# strategy, --p_loss, --loss_option: terms there are, those with a gradient, those over pairs
+TERMS = [
     ("cMax", "teacher", "cl_pcl_re", "cl pcl re", "cl re", "pcl re conf"),
     ("cMax", "student", "pcl_conf", "pcl conf", "pcl conf", "pcl re conf"),
     ("cMax", "full", "cl_pcl_re_conf", "cl pcl re conf", "cl pcl re", "re conf"),
@@ -191,7 +194,7 @@ def test_argparse_errors_are_one_line(strategy, flags, message, devkit, capsys):
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
 
 
-def test_real_runs_keep_the_released_defaults_and_released_sets_every_switch(devkit, capsys):
+def test_real_runs_have_the_released_defaults_and_released_sets_all(devkit, capsys):
     args = parse("cMax", ["--data_dir", str(devkit), "--h_co", "3"]).args
     assert args.image_size == 512 and args.weights == "imagenet" and args.keypoint_rule == "paper"
     assert "unused" in capsys.readouterr().out
@@ -318,9 +321,7 @@ def test_a_backbone_alone_loads_from_imagenet_files_and_from_runs(devkit, tmp_pa
         build_student(settings)
 
 
-def test_the_samples_pretraining_is_cached_and_leaves_the_generators_alone(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_samples_pretraining_is_cached_and_moves_no_generator(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build_pretrained, "STEPS", 3)
     (tmp_path / "VOCdevkit").mkdir()
     (tmp_path / "SAMPLE.json").write_text("{}")

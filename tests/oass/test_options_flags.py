@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.cli import UserError
 from common.rundir import make_accelerator
-from oass import ablation, build, compare, explain, inference_classification, prepare_voc
+from oass import ablation, build, explain, inference_classification, prepare_voc
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.build_objective import PuzzleOptions, TilePass
 from oass.build_trained import Trained
@@ -23,6 +23,7 @@ from oass.figures import PuzzlePictures
 from oass.options import parse
 from oass.options_trained import build_explain_parser, build_inference_parser
 from oass.train import train
+from tests.oass.conftest import SMALL
 
 # Of all scripts: tested with common (the run directory, resume, signals, devices), and by every
 # test of a whole run.
@@ -173,7 +174,7 @@ def test_a_flag_without_effect_is_refused_with_the_reason(strategy, flags, messa
 
 
 @pytest.mark.parametrize("strategy", ["max", "cMax", "cTopk", "cTopk-w"])
-def test_the_readmes_flags_are_taken_by_every_script_and_what_has_no_gradient_is_said(
+def test_every_script_takes_the_readmes_flags_and_says_what_is_idle(
     strategy, small, tmp_path, capsys
 ):
     readme = "--alpha_schedule_re 0.05 --alpha_re 3.00 --alpha_p 0.5 --max_steps 1".split()
@@ -184,11 +185,14 @@ def test_the_readmes_flags_are_taken_by_every_script_and_what_has_no_gradient_is
 
 @pytest.mark.parametrize(
     ("strategy", "flags", "message"),
-    [("cMax", "--teacher_bn batch", "--teacher_bn batch with --sync_bn"),
-     ("max", "--tile_bn_stats", "--tile_bn_stats with --sync_bn"),
-     ("max", "--released", "--tile_bn_stats with --sync_bn"),
-     ("cMax", "--released", None), ("max", "", None)],
-)  # fmt: skip
+    [
+        ("cMax", "--teacher_bn batch", "--teacher_bn batch with --sync_bn"),
+        ("max", "--tile_bn_stats", "--tile_bn_stats with --sync_bn"),
+        ("max", "--released", "--tile_bn_stats with --sync_bn"),
+        ("cMax", "--released", None),
+        ("max", "", None),
+    ],
+)
 def test_what_contradicts_sync_bn_is_refused_for_several_processes_only(
     strategy, flags, message, devkit, monkeypatch
 ):
@@ -291,9 +295,8 @@ def test_difficult_acts_on_every_map(small, devkit, tmp_path):
 def run(devkit, tmp_path_factory):
     """A finished run of six steps with a teacher of its own."""
     folder = tmp_path_factory.mktemp("flags") / "run"
-    flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --pictures 0 --lr 0.02"
-    flags += " --min_image_size 48 --max_image_size 80 --batch_size 8 --max_epoch 2 --num_workers 0 --alpha_ema 0.9"
-    cmax.main([*flags.split(), "--output_dir", str(folder)])
+    flags = f"{SMALL} --data_dir {devkit} --lr 0.02 --alpha_ema 0.9 --output_dir {folder}"
+    cmax.main(flags.split())
     return folder
 
 
@@ -301,8 +304,8 @@ def run(devkit, tmp_path_factory):
 def infer(run, devkit, tmp_path):
     def call(flags="", data=devkit, checkpoint=run):
         folder = tmp_path / f"inference{len(list(tmp_path.glob('inference*')))}"
-        argv = f"--checkpoint {checkpoint} --data_dir {data} --cpu --num_workers 0 --output_dir {folder} {flags}".split()
-        inference_classification.main(argv)
+        argv = f"--checkpoint {checkpoint} --data_dir {data} --output_dir {folder} {flags}"
+        inference_classification.main(f"{argv} --cpu --num_workers 0".split())
         return folder
 
     return call
@@ -317,16 +320,8 @@ CHANGES_EVERYTHING = (
     "--image_size 96",
 )
 TESTED_BELOW = {
-    *(
-        "checkpoint",
-        "data_dir",
-        "domain",
-        "batch_size",
-        "num_workers",
-        "difficult",
-        "drop_last_eval",
-        "server_files",
-    ),
+    *("checkpoint", "data_dir", "domain", "batch_size", "num_workers"),
+    *("difficult", "drop_last_eval", "server_files"),
     *("neighbours", "export_instances", "cam_iou", "architecture"),
 }
 
@@ -341,9 +336,9 @@ def outputs(folder, instances):
     summary = read(folder)
     with np.load(instances) as arrays:
         vectors = arrays["instances"].astype(np.float32)
-    names = ("map", "eval_class_loss", "pointing", "cam_miou")
-    return {**{name: summary[name] for name in names}, "predictions": (folder / "predictions.csv").read_text(),
-            "instances": vectors}  # fmt: skip
+    found = {name: summary[name] for name in ("map", "eval_class_loss", "pointing", "cam_miou")}
+    found["predictions"] = (folder / "predictions.csv").read_text()
+    return {**found, "instances": vectors}
 
 
 @pytest.fixture
@@ -500,10 +495,8 @@ def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
         both[: len(plain)], plain
     )  # an image's row does not depend on its neighbours
     out = capsys.readouterr().out
-    assert (
-        "cMax, resnet_tiny, instance head, 20 classes, 64 px, pixels normalised by 0.485 0.456 0.406"
-        in out
-    )
+    described = "cMax, resnet_tiny, instance head, 20 classes, 64 px, pixels normalised by"
+    assert f"{described} 0.485 0.456 0.406" in out
     assert "other than in training: --image_size 96 (trained with 64)" in out
     for flags, message in {
         "--sample": "--sample: the pictures are those of --image",
@@ -519,10 +512,8 @@ def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
 
 def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_path):
     """Also where the tiles of a batch share their statistics."""
-    args = SimpleNamespace(cpu=True, mixed_precision=None)
-    accelerator = make_accelerator(args)
-    trained = Trained(run, args)
-    model = trained.network()
+    accelerator = make_accelerator(SimpleNamespace(cpu=True, mixed_precision=None))
+    model = Trained(run).network()
     for name, side in (("a", 64), ("b", 64)):
         pixels = np.random.default_rng(len(name) + ord(name)).integers(
             0, 255, (side, side, 3), np.uint8
@@ -541,75 +532,3 @@ def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_
             figures[mode, "one"], figures[mode, "two"][: len(figures[mode, "one"])]
         )
     assert (figures["group", "one"] != figures["eval", "one"]).any()
-
-
-# --- ablation ---
-
-REFUSED_ABLATION = [
-    ("--seed 3", "--seed: every strategy runs with each of --seeds"),
-    ("--resume somewhere", "--resume without a path"),
-    ("--strategies none,none", "'none' stands there twice"),
-    ("--strategies|none --seed 4", "--seed is for all runs alike"),
-    ("--strategies|none --alpha_re 3", "--alpha_re: none cuts no tiles"),
-    ("--strategies|cMax --radius 3", "--radius: only cTopk"),
-    ("--strategies none,cmax", "'cmax' is none of"),
-]
-
-
-@pytest.mark.parametrize(("flags", "message"), REFUSED_ABLATION)
-def test_an_ablation_refuses_what_it_would_ignore(flags, message, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "train", lambda settings: pytest.fail("trained"))
-    words = flags.split("|") if "|" in flags else flags.split()
-    with pytest.raises(UserError, match=message):
-        ablation.main([*small, *words, "--output_dir", str(tmp_path / "a")])
-
-
-def test_shared_flags_go_where_they_act_and_are_named_where_not(
-    small, tmp_path, monkeypatch, capsys
-):
-    seen = {}
-
-    def fake_train(settings):
-        seen[settings.args.strategy] = settings.args
-        return {"map": 1.0, "best_map": 1.0, "pointing": 1.0, "dead_cam": 0.0}
-
-    monkeypatch.setattr(compare, "train", fake_train)
-    flags = "--alpha_re 3 --p_loss full --alpha_p 0.5 --eval_ema --alpha_ema 0.9 --keypoint_rule released --radius 9"
-    names = "gap,none,uniform,max,cMax,cTopk"
-    ablation.main(
-        [
-            *small,
-            *flags.split(),
-            "--strategies",
-            names,
-            "--seeds",
-            "4",
-            "--output_dir",
-            str(tmp_path),
-        ]
-    )
-    out = capsys.readouterr().out
-    assert [a.seed for a in seen.values()] == [4] * 6
-    assert {n: a.alpha_re for n, a in seen.items() if a.alpha_re == 3}.keys() == {
-        "uniform",
-        "max",
-        "cMax",
-        "cTopk",
-    }
-    assert {n for n, a in seen.items() if a.p_loss == "full"} == {
-        "none",
-        "uniform",
-        "max",
-        "cMax",
-        "cTopk",
-    }
-    assert {n for n, a in seen.items() if a.eval_ema} == {"cMax", "cTopk"}
-    assert {n for n, a in seen.items() if a.radius == 9} == {"cTopk"}
-    for line in (
-        "gap: --alpha_re has no effect here (gap cuts no tiles and has no L_re)",
-        "gap: --p_loss has no effect here (gap has that term, B(GAP(F), y), as its L_cl)",
-        "gap: --alpha_p has no effect here (gap has no L_pcl)",
-        "max: --eval_ema has no effect here (max has no teacher)",
-        "cMax: --radius has no effect here (only cTopk by --keypoint_rule released has a radius)",
-    ):
-        assert line in out, line

@@ -17,7 +17,7 @@ from PIL import Image
 
 from common import checkpoint
 from common.cli import NonFiniteError, UserError
-from oass import ablation, build_objective, compare, explain, inference_classification
+from oass import build_objective, explain, inference_classification
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
 from oass import train_classification_with_puzzle_max as puzzle_max
@@ -251,9 +251,10 @@ def test_resume_with_other_settings_and_batches_too_large(small, tmp_path):
 
 def test_inference_uses_a_run(small, devkit, tmp_path, capsys):
     cmax.main([*small, "--output_dir", str(tmp_path / "run"), "--max_epoch", "1"])
-    argv = f"--checkpoint {tmp_path / 'run'} --data_dir {devkit} --cpu --num_workers 0 --output_dir".split()
-    extra = f"--cam_iou --neighbours --export_instances {tmp_path / 'i.npz'} --flip --scales 1.0,1.5".split()
-    inference_classification.main([*argv, str(tmp_path / "val"), *extra])
+    paths = f"--checkpoint {tmp_path / 'run'} --data_dir {devkit}"
+    argv = f"{paths} --cpu --num_workers 0 --output_dir".split()
+    extra = f"--neighbours --export_instances {tmp_path / 'i.npz'} --flip --scales 1.0,1.5"
+    inference_classification.main([*argv, str(tmp_path / "val"), "--cam_iou", *extra.split()])
     summary = read(tmp_path / "val")
     assert {"map", "cam_miou", "neighbour_precision", "pointing"} <= summary.keys()
     assert (tmp_path / "val/predictions.csv").read_text().count("\n") == 11
@@ -289,7 +290,8 @@ def test_a_gap_checkpoint_is_explained_by_its_pooled_maps_and_read_once(
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
         tmp_path / "my.png"
     )
-    argv = f"--image {tmp_path}/my.png --checkpoint {tmp_path}/run --cpu --strategy cTopk --classes".split()
+    paths = f"--image {tmp_path}/my.png --checkpoint {tmp_path}/run"
+    argv = f"{paths} --cpu --strategy cTopk --classes".split()
     real, loads = checkpoint.load, []
     monkeypatch.setattr(checkpoint, "load", lambda path: loads.append(path) or real(path))
     explain.main([*argv, *CLASS_NAMES, "--output_dir", str(tmp_path / "explain")])
@@ -308,7 +310,8 @@ def test_explain_draws_the_puzzle_of_ones_own_picture(small, tmp_path, capsys):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), np.uint8)).save(
         tmp_path / "my.png"
     )
-    argv = f"--image {tmp_path}/my.png {tmp_path}/my.png --checkpoint {tmp_path}/run --cpu --output_dir".split()
+    paths = f"--image {tmp_path}/my.png {tmp_path}/my.png --checkpoint {tmp_path}/run"
+    argv = f"{paths} --cpu --output_dir".split()
     explain.main([*argv, str(tmp_path / "a"), "--before", str(tmp_path / "run")])
     likeliest = cv2.imread(str(tmp_path / "a/figures/explain.png"))
     explain.main([*argv, str(tmp_path / "b"), "--classes", "dog", "--strategy", "max"])
@@ -323,55 +326,6 @@ def test_explain_draws_the_puzzle_of_ones_own_picture(small, tmp_path, capsys):
         )
 
 
-def test_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, capsys):
-    names = "none,cMax --level cam"
-    argv = [
-        *small,
-        "--strategies",
-        names,
-        "--seeds",
-        "0,1",
-        "--output_dir",
-        str(tmp_path),
-        "--max_epoch",
-        "1",
-    ]
-    ablation.main(argv)
-    table = (tmp_path / "ablation.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in table] == ["strategy", *names.split(",")]
-    assert read(tmp_path / "cMax_level_cam/seed_1", "config")["settings"]["level"] == "cam"
-    ablation.main([*argv, "--resume"])
-    assert "finished already" in capsys.readouterr().out
-    with pytest.raises(UserError, match="cmax"):
-        ablation.main([*argv, "--strategies", "cmax"])
-
-
-@pytest.mark.parametrize("flags", ["--alpha_ema 0.9 --eval_ema", "--alpha_ema=0.9"])
-def test_ablation_keeps_a_teachers_flags_from_strategies_without_one(
-    flags, small, tmp_path, monkeypatch
-):
-    seen = {}
-
-    def fake_train(settings):
-        seen[settings.args.strategy] = settings.args
-        return {"map": 1.0, "best_map": 1.0, "pointing": 1.0, "dead_cam": 0.0}
-
-    monkeypatch.setattr(compare, "train", fake_train)
-    argv = [
-        *small,
-        *flags.split(),
-        "--strategies",
-        "none,max,cMax",
-        "--seeds",
-        "0",
-        "--output_dir",
-        str(tmp_path),
-    ]
-    ablation.main([*argv, "--loss_option", "cl_pcl_re_conf"])
-    assert set(seen) == {"none", "max", "cMax"} and seen["cMax"].alpha_ema == 0.9
-    assert not seen["none"].eval_ema and seen["cMax"].eval_ema == ("--eval_ema" in flags)
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(small, tmp_path):
     """With batch norm over all processes the losses of a step do not depend on their number."""
@@ -381,8 +335,13 @@ def test_two_processes_equal_one(small, tmp_path):
     script = ROOT / "oass" / "train_classification_with_puzzle_cMax_ema.py"
     done = subprocess.run(
         [*TORCHRUN, str(script), *argv, "--output_dir", str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=600,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (
         [json.loads(x) for x in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]

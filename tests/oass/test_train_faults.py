@@ -17,7 +17,7 @@ from PIL import Image
 
 from common.cli import UserError
 from common.images import CorruptImage
-from oass import ablation, build_pretrained, explain, inference_classification, train
+from oass import build_pretrained, explain, inference_classification, train
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.core.backbones import build_backbone
 from oass.core.datasets import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM
@@ -28,6 +28,7 @@ from oass.options_check import terms_of
 from oass.train_step import count_together, weight_by_images
 from tests.equality import same
 from tests.launch import TORCHRUN
+from tests.oass.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 VAL_IMAGE = 2  # position in the list
@@ -83,9 +84,7 @@ def lines_of(folder):
 
 
 @pytest.mark.parametrize("split", ["train_aug", "val"])
-def test_an_unreadable_picture_of_either_split_is_found_before_the_first_step(
-    split, small, kit, tmp_path
-):
+def test_an_unreadable_picture_is_found_before_the_first_step(split, small, kit, tmp_path):
     name = ids_of(kit, split)[VAL_IMAGE]
     cut(kit / "JPEGImages" / f"{name}.jpg")
     with pytest.raises(CorruptImage, match=f"{name}.jpg: unreadable.*of {split}; .*--skip_corrupt"):
@@ -166,9 +165,7 @@ MASKS = {
 def trained(devkit, tmp_path_factory):
     """A run of one step."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    flags = f"--data_dir {devkit} --cpu --architecture resnet_tiny --weights none --image_size 64 --min_image_size 48"
-    flags += f" --max_image_size 80 --batch_size 8 --num_workers 0 --pictures 0 --max_steps 1 --output_dir {folder}"
-    cmax.main(flags.split())
+    cmax.main(f"{SMALL} --data_dir {devkit} --max_steps 1 --output_dir {folder}".split())
     return folder
 
 
@@ -179,9 +176,7 @@ def infer(trained, kit, output, *more):
 
 
 @pytest.mark.parametrize("kind", MASKS)
-def test_a_mask_that_cannot_be_compared_is_named_before_anything_is_scored(
-    kind, trained, kit, tmp_path
-):
+def test_a_mask_that_cannot_be_compared_is_named_before_scoring(kind, trained, kit, tmp_path):
     name = ids_of(kit)[VAL_IMAGE]
     damage_mask(kit / "SegmentationClass" / f"{name}.png", kind)
     with pytest.raises(UserError, match=f"{name}.png: {MASKS[kind]}"):
@@ -335,8 +330,12 @@ def test_two_processes_go_on_where_one_reads_nothing(batch, small, kit, tmp_path
     done = subprocess.run(
         [*TORCHRUN, str(script), *flags_of(small, kit, tmp_path / "two", *more)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert summary_of(tmp_path / "two")["skipped"] == (1 if batch == 8 else 2)
     if batch == 2:
@@ -448,19 +447,6 @@ def test_the_scripts_poll_in_the_pretraining(tmp_path, small, devkit, monkeypatc
     with pytest.raises(ZeroDivisionError):
         cmax.main([*small, "--output_dir", str(tmp_path / "run")])
     assert asked[0].__name__ == "poll"
-
-
-def test_an_ablation_goes_on_behind_a_signal(small, kit, tmp_path, monkeypatch):
-    more = ("--strategies", "none,cMax", "--seeds", "0", "--max_epoch", "1")
-    ablation.main(flags_of(small, kit, tmp_path / "whole", *more))
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(SystemExit) as stop:
-            ablation.main(flags_of(small, kit, tmp_path / "parts", *more))
-    assert stop.value.code == 143 and not (tmp_path / "parts/cMax").exists()
-    ablation.main(flags_of(small, kit, tmp_path / "parts", *more, "--resume"))
-    tables = [(tmp_path / run / "ablation.csv").read_bytes() for run in ("whole", "parts")]
-    assert tables[0] == tables[1] and tables[0].count(b"\n") == 3
 
 
 # --- good input of every kind ---

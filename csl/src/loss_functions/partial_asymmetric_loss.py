@@ -7,7 +7,7 @@ import torch
 
 from common.aliases import one_module
 from csl import method
-from csl.build_loss import SelectiveLoss
+from csl.build_loss import SelectiveLoss, keywords_of, selection_of
 from csl.data_errors import require_count
 from csl.data_prior import ComputePrior, match_prior, read_prior
 from csl.options_choices import mode_of
@@ -23,37 +23,26 @@ __all__ = [
 
 
 class PartialSelectiveLoss(SelectiveLoss):
-    """`SelectiveLoss`, with its settings from the released code's namespace and its prior from a
-    file."""
+    """`SelectiveLoss`, set up as in the released code.
+
+    Its settings come from the released code's namespace and its prior from a file.
+    """
 
     def __init__(self, args: Any, class_names: Sequence[str] | None = None) -> None:
-        """`args`: partial_loss_mode, clip, gamma_{pos,neg,unann}, alpha_{pos,neg,unann},
-        likelihood_topk, prior_threshold, prior_path; optional likelihood_scope, likelihood_share,
-        stable_loss.
+        """Take the settings from the namespace `args`.
+
+        It has partial_loss_mode, clip, gamma_{pos,neg,unann}, alpha_{pos,neg,unann},
+        likelihood_topk, prior_threshold, prior_path; optional are likelihood_scope,
+        likelihood_share, stable_loss.
 
         With `class_names` the figures of the prior file are matched by name, else taken in file
         order. DomainError, MissingFileError: settings or a prior file that cannot be used.
         """
         path = getattr(args, "prior_path", None)
-        super().__init__(
-            args.partial_loss_mode,
-            gammas=(args.gamma_pos, args.gamma_neg, args.gamma_unann),
-            alphas=(args.alpha_pos, args.alpha_neg, args.alpha_unann),
-            clip=args.clip,
-            stable=bool(getattr(args, "stable_loss", False)),
-            prior=match_prior(read_prior(path), class_names, path) if path else None,
-            prior_threshold=args.prior_threshold,
-            **selection_of(args),
-        )
-
-
-def selection_of(args: Any) -> dict[str, Any]:
-    """The keywords of `method.most_likely` from the released code's namespace."""
-    return {
-        "topk": args.likelihood_topk,
-        "share": getattr(args, "likelihood_share", None),
-        "scope": getattr(args, "likelihood_scope", "batch"),
-    }
+        prior = None
+        if path:
+            prior = match_prior(read_prior(path), class_names, path)
+        super().__init__(**keywords_of(args), prior=prior)
 
 
 @torch.no_grad()
@@ -79,14 +68,18 @@ def edit_targets_parital_labels(
         prior_threshold=args.prior_threshold,
         **selection_of(args),
     )
-    return (1.0 if mode in ("none", "negative") else weights), xs_neg
+    if mode in ("none", "negative"):
+        return 1.0, xs_neg
+    return weights, xs_neg
 
 
 def negative_backprop_fun_jit(
     targets: torch.Tensor, xs_neg_prob: torch.Tensor, targets_weights: torch.Tensor, num_top_k: int
 ) -> None:
-    """Set targets_weights (B, C) to 0, in place, at the num_top_k smallest q where targets are
-    -1."""
+    """Set the weights of the un-annotated entries with the smallest q to 0, in place.
+
+    They are the num_top_k smallest q where targets are -1; targets_weights is (B, C).
+    """
     require_count(num_top_k, "num_top_k")
     row = (targets.reshape(1, -1), xs_neg_prob.reshape(1, -1))
     kept = method.label_weights("selective", *row, topk=int(num_top_k))

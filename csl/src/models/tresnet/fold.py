@@ -1,5 +1,7 @@
-"""The same network for inference and export, with every norm folded into the convolution before
-it."""
+"""The same network for inference and export, in a folded form.
+
+Every norm is folded into the convolution before it.
+"""
 
 from copy import deepcopy
 
@@ -14,8 +16,9 @@ one_module(__name__, "csl.src.models.tresnet.fold")
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """A copy in eval mode in which convolution + ABN is one convolution with a bias, then the
-    activation.
+    """Return a copy in eval mode, with every norm folded into its convolution.
+
+    In it convolution + ABN is one convolution with a bias, then the activation.
 
     gamma * (conv(x) - mean) / sqrt(var + eps) + beta is linear in the convolution's weights, gamma
     = |weight| + 1e-5. Blurs become convolutions with a fixed kernel. The logits are the same up to

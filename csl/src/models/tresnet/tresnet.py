@@ -1,5 +1,7 @@
-"""TResNet (Ridnik et al., WACV 2021) with the names, shapes and order of the official state
-dicts."""
+"""The network TResNet (Ridnik et al., WACV 2021).
+
+It has the names, shapes and order of the official state dicts.
+"""
 
 from typing import Any, NamedTuple
 
@@ -47,7 +49,9 @@ def conv_abn(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         ABN(outputs, slope),
     )
-    return unit if stride == 1 else nn.Sequential(unit, AntiAliasDownsampleLayer())
+    if stride == 1:
+        return unit
+    return nn.Sequential(unit, AntiAliasDownsampleLayer())
 
 
 class BasicBlock(nn.Module):
@@ -66,7 +70,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> (B,planes,H/stride,W/stride)."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(x)
         out = self.conv2(self.conv1(x))
         if self.se is not None:
             out = self.se(out)
@@ -90,7 +96,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> (B,4*planes,H/stride,W/stride)."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(x)
         out = self.conv2(self.conv1(x))
         if self.se is not None:
             out = self.se(out)
@@ -156,7 +164,8 @@ class TResNet(nn.Module):
             downsample = nn.Sequential(conv_abn(self.inputs, outputs, 1, slope=None))
         blocks = [block(self.inputs, planes, stride, use_se, downsample)]
         self.inputs = outputs
-        blocks += [block(self.inputs, planes, 1, use_se, None) for _ in range(1, count)]
+        for _ in range(1, count):
+            blocks.append(block(outputs, planes, 1, use_se, None))
         return nn.Sequential(*blocks)
 
     def _initialise(self) -> None:

@@ -1,12 +1,12 @@
-"""Weights of the published files and of our runs: what a file holds, and loading it whole or not at
-all.
+"""Weights of the published files and of our runs.
+
+The functions read what a file holds, and load it whole or not at all.
 
 Understood: {"model", "num_classes", "idx_to_class"} (CSL, ASL, TResNet zoo), {"state_dict"}
 (ImageNet-21k), bare state dicts, "module." prefixes, with or without num_batches_tracked, timm's
 names, safetensors, and the checkpoints of train.py.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import DomainError
 from csl.data_classes import Columns
-from csl.data_errors import MissingFileError, as_domain_errors, expanded
+from csl.data_errors import MissingFileError, as_domain_errors, expanded, say
 from csl.data_pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
 from csl.src.models.utils.convert import from_timm, is_timm, looks_like
 from csl.src.models.utils.factory import build_network, canonical_name, input_statistics
@@ -226,9 +226,11 @@ def load_weights(
     bad = _misfits(given, wanted, needed)
     bad += [f"{key} is unknown" for key in given if key not in wanted and not is_head(key)]
     if bad:
-        likely = f"; the file looks like {found.architecture}" if found.architecture else ""
-        if likely and looks_like(wanted) != looks_like(found.state_dict):
-            likely += f": use --model-name {found.architecture}"
+        likely = ""
+        if found.architecture:
+            likely = f"; the file looks like {found.architecture}"
+            if looks_like(wanted) != looks_like(found.state_dict):
+                likely += f": use --model-name {found.architecture}"
         raise DomainError(
             f"{name}: does not fit the network: {'; '.join(bad[:5])} ({len(bad)} in all){likely}"
         )
@@ -257,15 +259,19 @@ def _misfits(
 
 
 def _unusable(given: torch.Tensor, wanted: torch.Tensor) -> str | None:
-    """Why values cannot stand for others of their shape: they would be cut off, or make every
-    score NaN."""
+    """Return why values cannot stand for others of their shape.
+
+    They would be cut off, or make every score NaN.
+    """
     if given.layout != torch.strided or given.is_quantized:
         return "is sparse or quantized"
     if not wanted.is_floating_point():
         return None
     if not given.is_floating_point():
         return f"holds {str(given.dtype).removeprefix('torch.')}, expected floating-point numbers"
-    return None if given.isfinite().all() else "is not finite"
+    if not given.isfinite().all():
+        return "is not finite"
+    return None
 
 
 def _head_test(model: nn.Module) -> Any:
@@ -287,7 +293,9 @@ def _require_head(model: nn.Module, found: Checkpoint, name: str) -> None:
         )
     bottleneck = "head.fc.FC.weight" in model.state_dict()
     if found.head in ("plain", "bottleneck") and (found.head == "bottleneck") != bottleneck:
-        ours = "bottleneck" if bottleneck else "plain"
+        ours = "bottleneck"
+        if not bottleneck:
+            ours = "plain"
         raise DomainError(
             f"{name}: a {found.head} head, the network has a {ours} one (do_bottleneck_head)"
         )
@@ -304,18 +312,14 @@ def load_pretrained(model: nn.Module, path: str | None, *, is_given: bool) -> No
     The default one may be missing (one line says so), a given one not.
     """
     if not path:
-        _tell(f"no --model_path: random initialisation ({ZOO})")
+        say(f"no --model_path: random initialisation ({ZOO})")
         return
     if find_file(path) is None and not is_given:
-        _tell(f"{path} is not there: random initialisation ({ZOO})")
+        say(f"{path} is not there: random initialisation ({ZOO})")
         return
     found = load_weights(model, path, load_head=False)
     network = found.architecture or "network"
     print(f"pretrained {network} from {path}, without its head", flush=True)
-
-
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def network_of(
@@ -413,6 +417,8 @@ def pixels_for(
 def describe_network(found: Checkpoint, pixels: Pixels) -> str:
     """One line: network, head, classes, and how pictures become its input."""
     size = found.recorded.get("image_size")
-    other = f" (trained at {size})" if size not in (None, pixels.size) else ""
     network = f"{found.architecture}, {found.head} head, {found.num_classes} classes"
-    return f"{network}; input: {pixels}{other}"
+    told = f"{network}; input: {pixels}"
+    if size not in (None, pixels.size):
+        told += f" (trained at {size})"
+    return told

@@ -1,5 +1,6 @@
-"""Names of timm's TResNet and back, what architecture a state dict is of, and the conversion of
-files.
+"""Convert weight files between the official names and timm's.
+
+Names are translated to timm's TResNet and back, and a state dict tells what architecture it is of.
 
 python -m csl.src.models.utils.convert FILE OUT.pth              # official form -> timm's names
 python -m csl.src.models.utils.convert FILE OUT.pth --to official
@@ -35,17 +36,14 @@ BLOCKS = {11: "tresnet_m", 18: "tresnet_l", 24: "tresnet_xl", 23: "tresnet_l_v2"
 
 
 def timm_name(key: str) -> str:
-    """The name that timm gives an official entry: convN.0[.0] -> convN.conv, convN.[0.]1 ->
-    convN.bn."""
-    key = re.sub(
-        r"(conv\d+)\.0\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
-    )
-    key = re.sub(
-        r"(conv\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
-    )
-    return re.sub(
-        r"(downsample\.\d+)\.([01])\.", lambda m: f"{m[1]}.{'conv' if m[2] == '0' else 'bn'}.", key
-    )
+    """Return the name that timm gives an official entry.
+
+    convN.0[.0] becomes convN.conv, and convN.[0.]1 becomes convN.bn.
+    """
+    for unit in (r"(conv\d+)\.0", r"(conv\d+)", r"(downsample\.\d+)"):
+        key = re.sub(unit + r"\.0\.", r"\1.conv.", key)
+        key = re.sub(unit + r"\.1\.", r"\1.bn.", key)
+    return key
 
 
 def is_timm(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> bool:
@@ -58,16 +56,23 @@ def from_timm(
 ) -> dict[str, torch.Tensor]:
     """Official names for timm's; the norm weight is timm's - 1e-5, clamped at 0."""
     back = {timm_name(key): key for key in official_names}
-    return {
-        back.get(name, name): (value - EPS).clamp(min=0) if name.endswith("bn.weight") else value
-        for name, value in state.items()
-    }
+    renamed = {}
+    for name, value in state.items():
+        if name.endswith("bn.weight"):
+            value = (value - EPS).clamp(min=0)
+        renamed[back.get(name, name)] = value
+    return renamed
 
 
 def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """timm's names for the official ones; the norm weight becomes |weight| + 1e-5."""
-    renamed = {timm_name(key): value for key, value in state.items()}
-    return {k: v.abs() + EPS if k.endswith("bn.weight") else v for k, v in renamed.items()}
+    renamed = {}
+    for key, value in state.items():
+        name = timm_name(key)
+        if name.endswith("bn.weight"):
+            value = value.abs() + EPS
+        renamed[name] = value
+    return renamed
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> str | None:

@@ -23,8 +23,11 @@ __all__ = [
 
 
 def create_model(args: Any) -> nn.Module:
-    """`build_network` of args.model_name, args.num_classes and, where it is there,
-    args.do_bottleneck_head."""
+    """Return the network that the namespace `args` describes.
+
+    It is `build_network` of args.model_name, args.num_classes and, where it is there,
+    args.do_bottleneck_head.
+    """
     bottleneck = getattr(args, "do_bottleneck_head", False)
     return build_network(args.model_name, args.num_classes, bottleneck=bottleneck)
 
@@ -53,10 +56,10 @@ def _of_timm(name: str, num_classes: int) -> nn.Module:
 
 
 def input_statistics(model_name: str | None) -> Statistics | None:
-    """Mean and deviation that the weights of a network were trained with, from its own
-    configuration.
+    """Return mean and deviation that the weights of a network were trained with.
 
-    None, values as they are in 0..1: TResNet, timm's networks that say so, and no name.
+    They come from the network's own configuration. None, values as they are in 0..1: TResNet,
+    timm's networks that say so, and no name.
     """
     if model_name is None or not canonical_name(model_name).startswith(TIMM):
         return None

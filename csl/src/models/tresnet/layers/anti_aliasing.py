@@ -1,5 +1,7 @@
-"""Down-sampling behind a blur, so that a shift of the input shifts the output (Zhang, ICML
-2019)."""
+"""Down-sampling behind a blur (Zhang, ICML 2019).
+
+With it a shift of the input shifts the output.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,10 @@ one_module(__name__, "csl.src.models.tresnet.layers.anti_aliasing")
 
 
 def blur_kernel(like: torch.Tensor, channels: int) -> torch.Tensor:
-    """[1,2,1] x [1,2,1] / 16 for every channel, (channels,1,3,3), with the dtype and device of
-    `like`."""
+    """Return the blur [1,2,1] x [1,2,1] / 16 for every channel, (channels,1,3,3).
+
+    It has the dtype and device of `like`.
+    """
     line = torch.tensor([1.0, 2.0, 1.0], dtype=like.dtype, device=like.device)
     return (line[:, None] * line / 16).expand(channels, 1, 3, 3)
 

@@ -1,5 +1,7 @@
-"""Space-to-depth, squeeze-and-excitation, and the norm with an absolute weight and an activation
-(ABN)."""
+"""Space-to-depth, squeeze-and-excitation, and the norm ABN.
+
+ABN has an absolute weight and an activation.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +43,9 @@ MOMENTUM = 0.1  # of the running statistics
 
 
 class ABN(nn.BatchNorm2d):
-    """Batch norm with gamma = |weight| + 1e-5, then leaky ReLU or nothing: InPlaceABN's function in
-    plain torch.
+    """Batch norm with gamma = |weight| + 1e-5, then leaky ReLU or nothing.
+
+    It is InPlaceABN's function in plain torch.
 
     The derivative of |weight| at 0 is +1: the last norm of every residual branch starts at 0, where
     torch.abs has derivative 0 and the branch would never train. Running variance is the unbiased
