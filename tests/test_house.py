@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.heavy import HEAVY
+
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 ROOMS = ("method", "options", "data", "build", "evaluate", "report", "figures", "compare")
@@ -19,18 +21,6 @@ FUNCTION_LINES = 80
 # Folders of networks, whose constructors follow the originals' line by line.
 NETWORKS = {"network", "models", "cifar_models"}
 
-# What is not imported before the command line is known to be right.
-HEAVY = (
-    "torch",
-    "torchvision",
-    "sklearn",
-    "scipy",
-    "pandas",
-    "matplotlib",
-    "timm",
-    "cv2",
-    "accelerate",
-)
 # Names under which scripts hand around what the command line set.
 NAMESPACES = {"args", "conf", "child", "settings", "own", "parsed"}
 

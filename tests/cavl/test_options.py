@@ -9,9 +9,9 @@ import pytest
 import cavl
 from cavl.options import build_parser, parse
 from tests.cavl.runs import SAMPLE
+from tests.heavy import HEAVY
 
 FOLDER = Path(cavl.__file__).parent
-HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate".split()
 
 PROGRAM = """
 import atexit, runpy, sys

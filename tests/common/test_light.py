@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.common.runs import ROOT
+from tests.heavy import HEAVY
 
-HEAVY = (
-    *("torch", "torchvision", "numpy", "sklearn", "scipy", "pandas"),
-    *("matplotlib", "timm", "cv2", "accelerate", "PIL", "tqdm"),
-)
+HEAVIER = (*HEAVY, "numpy", "PIL", "tqdm")  # common does without these as well
 LIGHT = ("cli", "locate", "download", "text", "files", "samples", "interrupt", "aliases")
-TELL = f"\nimport sys\nprint(*sorted(set({HEAVY}) & set(sys.modules)))"
+TELL = f"\nimport sys\nprint(*sorted(set({HEAVIER}) & set(sys.modules)))"
 FIND = """
 from pathlib import Path
 from common.cli import UserError

@@ -45,6 +45,14 @@ def opened(root, **changed):
     return train_loader.dataset.dataset, val_loader.dataset.dataset
 
 
+def validated(root, run, folder):
+    """What validate.py finds for the averaged model of a run."""
+    weights = run / "checkpoints" / "best_ema.pth"
+    flags = ["--model_path", str(weights), "--cpu", "--workers", "0"]
+    args = validate.parse([*flags, "--data", str(root), "--output_dir", str(folder)])
+    return validate.validate(args)
+
+
 def val_labels(root):
     """What the val file says, literally: (N, 5) in the order of NAMES."""
     content = json.loads((root / "annotations" / "instances_val2014.json").read_text())
@@ -140,19 +148,10 @@ def test_lvis_categories_in_another_order(tmp_path):
 
 def test_a_trained_network_is_scored_on_categories_in_another_order(coco, tmp_path, capsys):
     train.main(arguments(coco, tmp_path / "run", "--epochs", "1"))
-    flags = [
-        "--model_path",
-        str(tmp_path / "run" / "checkpoints" / "best_ema.pth"),
-        "--cpu",
-        "--workers",
-        "0",
-    ]
-    args = validate.parse([*flags, "--data", str(coco), "--output_dir", str(tmp_path / "a")])
-    expected = validate.validate(args)
+    expected = validated(coco, tmp_path / "run", tmp_path / "a")
     for split in ("train", "val"):  # as whoever downloads another copy may have it
         edited(coco, split, lambda content: content["categories"].reverse())
-    args = validate.parse([*flags, "--data", str(coco), "--output_dir", str(tmp_path / "b")])
-    assert validate.validate(args) == expected
+    assert validated(coco, tmp_path / "run", tmp_path / "b") == expected
     assert "stand in another order than in" in capsys.readouterr().err
 
 
@@ -490,15 +489,7 @@ def test_classes_without_a_positive_are_named_and_counted(coco, tmp_path, capsys
     line = "2 of 5 classes have no positive and count 0 in the mAP, as released: bicycle, airplane"
     assert f"{line}; over the other 3 the mAP is {others:.2f}" in told
 
-    flags = [
-        "--model_path",
-        str(tmp_path / "run" / "checkpoints" / "best_ema.pth"),
-        "--cpu",
-        "--workers",
-        "0",
-    ]
-    args = validate.parse([*flags, "--data", str(coco), "--output_dir", str(tmp_path / "v")])
-    scored = validate.validate(args)
+    scored = validated(coco, tmp_path / "run", tmp_path / "v")
     assert scored["classes_without_positives"] == 2
     assert scored["mAP_classes_with_positives"] == pytest.approx(others, abs=1e-3)
     assert line in capsys.readouterr().out

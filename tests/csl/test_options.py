@@ -10,8 +10,8 @@ import pytest
 
 from csl import method, options_choices
 from csl.src.models.tresnet.tresnet import LAYOUTS
+from tests.heavy import HEAVY
 
-HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate".split()
 COMMANDS = {
     "help of train": ("options", ["--help"], 0),
     "a flag that is none": ("options", ["--nope"], 2),

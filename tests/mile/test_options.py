@@ -13,6 +13,7 @@ from mile.build import build_plan
 from mile.config import config, parse_config
 from mile.options import parse
 from mile.options_table import SAMPLE_DEFAULTS, SETTINGS
+from tests.heavy import HEAVY
 
 
 def test_eval_rho_is_rho_where_it_is_not_given():
@@ -355,17 +356,6 @@ def test_what_is_missing_is_said_in_two_lines_at_most(tmp_path, monkeypatch, fla
 
 # ---- answered before torch is imported -----------------------------------------------------------
 
-HEAVY = [
-    "torch",
-    "torchvision",
-    "sklearn",
-    "scipy",
-    "pandas",
-    "matplotlib",
-    "timm",
-    "cv2",
-    "accelerate",
-]
 SCRIPT = Path(mile.__file__).parent / "MILe.py"
 PROGRAM = """
 import runpy, sys

@@ -24,6 +24,7 @@ from oass.options_check import RELEASED as SWITCHES
 from oass.options_check import differences, terms_of
 from oass.options_flags import RE_LOSSES
 from oass.tools.ai.optim_utils import update_ema_variables
+from tests.heavy import HEAVY
 
 ROOT = Path(__file__).parents[2]
 RELEASED = {
@@ -48,7 +49,6 @@ def test_released_flags_and_defaults(strategy):
     )  # an unset $your_dir
 
 
-HEAVY = "torch torchvision sklearn scipy pandas matplotlib timm cv2 accelerate".split()
 ANSWERED = [
     ("train_classification_with_puzzle_max", ["--help"], 0),
     ("train_classification_with_puzzle_cTopk_w_ema", ["--alpha_rr", "3"], 2),
