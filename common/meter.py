@@ -3,6 +3,8 @@
 import torch
 from accelerate import Accelerator
 
+from common.processes import on_main_process, sum_on_main_process
+
 
 class Meter:
     """Mean of what `add` was given since the last `compute`; exact over processes and resumes."""
@@ -24,14 +26,9 @@ class Meter:
             return self.sums
         return self.accelerator.reduce(self.sums, "sum")
 
-    def _keep_on_the_main_process(self, total: torch.Tensor) -> None:
-        self.sums.copy_(total)
-        if not self.accelerator.is_main_process:
-            self.sums.zero_()
-
     def synchronize(self) -> None:
         """Move all processes' sums to the main one (Run.save calls it on every process)."""
-        self._keep_on_the_main_process(self.totals())
+        self.sums.copy_(sum_on_main_process(self.sums, self.accelerator))
 
     def compute(self) -> float | None:
         """The mean over all processes, None without samples; starts again from zero."""
@@ -45,4 +42,4 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Put the sums back, on the main process only: they are the sums of all."""
-        self._keep_on_the_main_process(state["sums"])
+        self.sums.copy_(on_main_process(state["sums"], self.accelerator))

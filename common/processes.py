@@ -104,6 +104,20 @@ def share_buffers(accelerator: Accelerator, model: torch.nn.Module) -> None:
             buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
 
 
+def on_main_process(values: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor:
+    """The values on the main process, zeros on the others: sums of all that count once."""
+    if accelerator is None or accelerator.is_main_process:
+        return values
+    return torch.zeros_like(values)
+
+
+def sum_on_main_process(values: torch.Tensor, accelerator: Accelerator | None) -> torch.Tensor:
+    """The sum over all processes on the main one, zeros on the others; every process calls it."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return values
+    return on_main_process(accelerator.reduce(values, "sum"), accelerator)
+
+
 def of_main_process(function: Callable[[], T], accelerator: Accelerator) -> T:
     """What `function` returns or raises in the main process, in every process."""
     answer: list[Any] = [None]

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from common.aliases import one_module
 from common.cli import DomainError
+from common.processes import on_main_process, sum_on_main_process
 from common.text import read_csv, write_csv
 from csl import method
 from csl.data_classes import lacking
@@ -118,10 +119,8 @@ class ComputePrior:
 
     def synchronize(self) -> None:
         """Move all processes' sums to the main one; every process calls it (Run.save does)."""
-        if self.accelerator is not None and self.accelerator.num_processes > 1:
-            for split, rows in self.sums.items():
-                total = self.accelerator.reduce(rows, "sum")
-                self.sums[split] = self._of_main(total)
+        for split, rows in self.sums.items():
+            self.sums[split] = sum_on_main_process(rows, self.accelerator)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The sums and row counts, on the CPU."""
@@ -129,13 +128,9 @@ class ComputePrior:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Put them back, on the main process only: they are the sums of all."""
-        self.sums = {split: self._of_main(rows).clone() for split, rows in state.items()}
-
-    def _of_main(self, sums: torch.Tensor) -> torch.Tensor:
-        """The sums on the main process, zeros on the others."""
-        if self.accelerator is None or self.accelerator.is_main_process:
-            return sums
-        return torch.zeros_like(sums)
+        self.sums = {}
+        for split, rows in state.items():
+            self.sums[split] = on_main_process(rows, self.accelerator).clone()
 
 
 def write_prior(path: Path, names: Sequence[str], values: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from common.aliases import one_module
+from common.processes import on_main_process, sum_on_main_process
 from csl.method import frequent_classes
 
 one_module(__name__, "csl.evaluate_drops")
@@ -47,8 +48,8 @@ class DropStatistics:
     def update(self, kept: torch.Tensor | None, targets: torch.Tensor, index: torch.Tensor) -> None:
         """Add a batch to the counts.
 
-        It is the loss's `kept` (B,C) or None, targets (B,C) and index (B,) of the samples, on the
-        CPU.
+        Takes the loss's `kept` (B,C) or None, the targets (B,C), and the index (B,) of the samples,
+        on the CPU.
         """
         if kept is None:
             return
@@ -80,15 +81,11 @@ class DropStatistics:
 
     def synchronize(self) -> None:
         """Move all processes' counts to the main one; every process calls it (Run.save does)."""
-        if self.counts is not None and self.accelerator.num_processes > 1:
-            total = self.accelerator.reduce(self.counts, "sum")
-            self.counts = self._of_main(total)
+        if self.counts is not None:
+            self.counts = sum_on_main_process(self.counts, self.accelerator)
 
     def columns(self) -> dict[str, list[int]]:
-        """Name -> count per class; empty where nothing was counted.
-
-        The name says what was counted.
-        """
+        """What was counted -> its count per class; empty where nothing was counted."""
         if self.counts is None:
             return {}
         columns = dict(zip(COUNTS, self.counts.tolist(), strict=True))
@@ -124,10 +121,4 @@ class DropStatistics:
         self.counts = None
         if "counts" in state:
             counts = state["counts"].to(self.accelerator.device)
-            self.counts = self._of_main(counts)
-
-    def _of_main(self, counts: torch.Tensor) -> torch.Tensor:
-        """The counts on the main process, zeros on the others."""
-        if self.accelerator.is_main_process:
-            return counts
-        return torch.zeros_like(counts)
+            self.counts = on_main_process(counts, self.accelerator)

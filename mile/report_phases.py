@@ -52,10 +52,7 @@ class PhaseLog(Meter):
 
     def total(self) -> PhaseSums:
         """The sums of all processes."""
-        sums = self.sums
-        if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums, "sum")
-        return PhaseSums(*sums.tolist())
+        return PhaseSums(*self.totals().tolist())
 
     def write(self, run: Run, phase: str, lr: float, rho: float) -> None:
         """One line of metrics.jsonl (split = the phase) and on the terminal; then start from zero.
@@ -103,10 +100,6 @@ class PhaseLog(Meter):
         if strict:
             raise UserError(message)
         run.print(f"warning: {message}")
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the sums back, on the main process only: they are the sums of all."""
-        self.sums.copy_(state["sums"] * float(self.accelerator.is_main_process))
 
 
 def is_checked(position: int, steps: int) -> bool:
