@@ -43,7 +43,7 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 bench: .venv/.installed
-	for b in benchmarks/bench_*.py; do $(BIN)/python $$b || exit 1; done
+	for b in benchmarks/bench_*.py; do $(BIN)/python $$b --write || exit 1; done
 
 # RUNS="DIR ..." adds the curves of run directories.
 compare: .venv/.installed
