@@ -198,7 +198,7 @@ def _shared_out(
         skipped[name] = int(chosen.sum()) - len(part)
         parts.append(part)
     train, val = parts
-    notes += require_classes(table.classes, train, val, table.is_single)
+    notes += require_classes(kind.path, table.classes, train, val, is_single=table.is_single)
     return OwnData(kind, table.classes, train, val, table.is_single, how, notes, skipped)
 
 

@@ -54,7 +54,9 @@ def readable(part: Part, skip_corrupt: bool) -> tuple[Part, str | None]:
     return part.take(kept), f"{line}: {names}"
 
 
-def require_classes(classes: Sequence[str], train: Part, val: Part, is_single: bool) -> list[str]:
+def require_classes(
+    source: Path, classes: Sequence[str], train: Part, val: Part, *, is_single: bool
+) -> list[str]:
     """Lines about classes that are rare or absent; UserError for what cannot be trained.
 
     That is: a part without pictures, one class alone where each picture has one, and a class of val
@@ -62,9 +64,9 @@ def require_classes(classes: Sequence[str], train: Part, val: Part, is_single: b
     """
     for part in (train, val):
         if len(part) == 0:
-            raise UserError(f"own data: the {part.name} part is empty")
+            raise UserError(f"{source}: the {part.name} part is empty")
     if is_single and len(classes) < 2:
-        problem = f"own data: only one class, {shown(classes)}"
+        problem = f"{source}: only one class, {shown(classes)}"
         raise UserError(f"{problem}; there is nothing to tell apart")
 
     in_train = count_positives(train)

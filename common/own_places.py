@@ -29,6 +29,7 @@ SAID = {
     "": "a layout of its own",
 }
 PEEK = 1 << 20
+NO_CLASSES = ("captions", "image_info", "panoptic")  # of COCO's files in annotations/
 COCO_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 
 
@@ -183,7 +184,8 @@ def coco_files(place: Path) -> dict[str, Path]:
 
 
 def _of_splits(files: list[Path], folder: Path) -> dict[str, Path]:
-    # Beside instances_*.json COCO has captions, key points and things that are one class or none.
+    files = [path for path in files if not path.name.startswith(NO_CLASSES)]
+    # Beside them COCO has person_keypoints and stuff.
     instances = [path for path in files if path.name.startswith("instances")]
     files = instances or files
     if len(files) == 1:
