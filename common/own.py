@@ -9,7 +9,7 @@ annotations/, a csv, json, .mat or .npz, or class folders; `recognise` looks in 
 the labels mean for training is each paper's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,29 @@ if TYPE_CHECKING:  # numpy is not needed to read a command line
 VAL_SHARE = 0.2
 
 
-def add_own_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
-    """Add --data, --images and --classes, which stand for the same in all five."""
-    what = "your own data: class folders, a csv, json, .mat or .npz, a COCO json, a VOC devkit"
-    parser.add_argument("--data", metavar="PLACE", help=what)
-    what = "the folder of the pictures that a csv or json of --data names"
-    parser.add_argument("--images", metavar="DIR", help=what)
-    what = "the classes of --data and their order, one a line; default: from the data, sorted"
-    parser.add_argument("--classes", metavar="FILE", help=what)
+FLAGS = {
+    "data": (
+        "PLACE",
+        "your own data: class folders, a csv, json, .mat or .npz, a COCO json, a VOC devkit",
+    ),
+    "images": ("DIR", "the folder of the pictures that a csv or json of --data names"),
+    "classes": (
+        "FILE",
+        "the classes of --data and their order, one a line; default: from the data, sorted",
+    ),
+}
+
+
+def add_own_flags(
+    parser: "argparse.ArgumentParser | argparse._ArgumentGroup", *, leave_out: Sequence[str] = ()
+) -> None:
+    """Add --data, --images and --classes, which stand for the same in all five.
+
+    `leave_out` names those that the original has already ("data").
+    """
+    for name, (metavar, what) in FLAGS.items():
+        if name not in leave_out:
+            parser.add_argument(f"--{name}", metavar=metavar, help=what)
 
 
 def require_own_flags(given: Mapping[str, Any], rivals: Mapping[str, str] | None = None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import UserError
 from common.images import check_images
 from common.own_data import OwnData, Part, Table
-from common.own_names import shown
+from common.own_names import require_names, shown
 
 LEAKS_UP_TO = 20_000  # files of equal size are read; more take longer than a start should
 
@@ -62,6 +62,7 @@ def require_classes(
     That is: a part without pictures, one class alone where each picture has one, and a class of val
     that no training picture shows.
     """
+    require_names(classes, source)
     for part in (train, val):
         if len(part) == 0:
             raise UserError(f"{source}: the {part.name} part is empty")

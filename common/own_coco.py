@@ -1,6 +1,8 @@
 """COCO's and LVIS's json: images, categories, annotations with boxes and shapes.
 
 Of LVIS a class is known to be absent only where `neg_category_ids` names it; the rest is unknown.
+A class of `not_exhaustive_category_ids` is positive where it has an annotation, as any other: only
+its boxes are incomplete.
 """
 
 import os
@@ -12,10 +14,10 @@ import numpy as np
 
 from common.errors import UserError
 from common.own_data import NEGATIVE, POSITIVE, UNKNOWN, Part, Table, empty_matrix
-from common.own_masks import Shapes
+from common.own_masks import LARGEST_SIDE, Shapes, pixel
 from common.own_names import close_to, read_names, shown, tidy
 from common.own_places import ROBOFLOW, coco_files, split_of
-from common.text import decimal, expanded, inside, read_json, whole
+from common.text import expanded, inside, read_json, whole
 
 TRIED = 20  # pictures of which one tells the folder
 
@@ -172,7 +174,7 @@ class _Content:
             return self.row[image], ids.get(category), None
         if not isinstance(box, list) or len(box) != 4:
             raise UserError(f"{where}: bbox is not x, y, width, height")
-        x, y, width, height = (decimal(value, f"{where}: bbox") for value in box)
+        x, y, width, height = (pixel(value, f"{where}: bbox") for value in box)
         if width <= 0 or height <= 0:
             return self.row[image], ids.get(category), None
         return self.row[image], ids.get(category), [x, y, x + width, y + height]
@@ -187,6 +189,8 @@ class _Content:
             where = f"{self.path}: images: entry {row + 1}"
             height = whole(image.get("height"), f"{where}: height")
             width = whole(image.get("width"), f"{where}: width")
+            if not 0 < height <= LARGEST_SIDE or not 0 < width <= LARGEST_SIDE:
+                raise UserError(f"{where}: {width} x {height} is no size of a picture")
             found.append(Shapes(height, width, labels[row], shapes[row], where))
         return found if any(found) else None
 
@@ -277,18 +281,24 @@ def _joined(parts: Sequence[Part]) -> Part:
     has_masks = any(part.masks is not None for part in parts)
     no_box = np.zeros((0, 4), np.float32)
     no_label = np.zeros(0, np.int64)
+    ids: list[str] = []
+    where: list[str] = []
+    paths: list[Path] = []
     boxes: list[np.ndarray] = []
     box_labels: list[np.ndarray] = []
     masks: list[Any] = []
     for part in parts:
+        ids += part.ids
+        where += part.where
+        paths += part.paths
         boxes += part.boxes or [no_box] * len(part)
         box_labels += part.box_labels or [no_label] * len(part)
         masks += part.masks or [None] * len(part)
     return Part(
         name="all",
-        ids=[name for part in parts for name in part.ids],
-        where=[where for part in parts for where in part.where],
-        paths=[path for part in parts for path in part.paths],
+        ids=ids,
+        where=where,
+        paths=paths,
         labels=np.concatenate([part.labels for part in parts]),
         matrix=np.concatenate([part.matrix for part in parts]),
         boxes=boxes if has_boxes else None,

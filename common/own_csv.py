@@ -20,11 +20,11 @@ from common.errors import UserError
 from common.own_data import Part, Table
 from common.own_labels import COLUMNS as LABEL_COLUMNS
 from common.own_labels import names_in, read_labels
-from common.own_masks import MaskFile, Shapes
+from common.own_masks import MaskFile, Shapes, pixel
 from common.own_names import close_to, counted, in_order, read_names, shown, tidy
 from common.own_places import TRAIN_WORDS, VAL_WORDS
 from common.own_records import Record, read_json_records, read_records, several, single
-from common.text import decimal, expanded
+from common.text import expanded
 
 COLUMNS = ("path", "split", *LABEL_COLUMNS, "boxes", "mask")
 TEST_WORDS = ("test", "testing")  # val where nothing else is
@@ -74,7 +74,7 @@ def read_table(
         masks = _masks(records, found.labels, folder, len(classes))
     part = Part(
         name="all",
-        ids=[_required_path(record).replace(os.sep, "/") for record in records],
+        ids=[_id(folder, _required_path(record)) for record in records],
         where=[record.where for record in records],
         paths=[_placed(folder, _required_path(record)) for record in records],
         labels=found.labels,
@@ -180,6 +180,14 @@ def _placed(folder: Path, text: str) -> Path:
     return path
 
 
+def _id(folder: Path, text: str) -> str:
+    """The path as it stands there, below the folder from the folder on: the same elsewhere."""
+    path = Path(text)
+    if path.is_absolute() and path.is_relative_to(folder.absolute()):
+        path = path.relative_to(folder.absolute())
+    return path.as_posix()
+
+
 def _boxes(records: Sequence[Record], labels: np.ndarray) -> list[np.ndarray]:
     """N arrays (n,4) float32; UserError names the row of a box that is none or has no label."""
     found = []
@@ -193,7 +201,7 @@ def _boxes(records: Sequence[Record], labels: np.ndarray) -> list[np.ndarray]:
 
 def _box(record: Record, item: object) -> list[float]:
     numbers = item if isinstance(item, list) else str(item).split()
-    box = [decimal(number, f"{record.where}: boxes") for number in numbers]
+    box = [pixel(number, f"{record.where}: boxes") for number in numbers]
     if len(box) != 4 or box[2] <= box[0] or box[3] <= box[1]:
         raise UserError(f"{record.where}: boxes: {item!r} is not x0 y0 x1 y1 with an area")
     return box

@@ -58,8 +58,11 @@ class Part:
         return found.read() if found is not None else None
 
     def take(self, rows: Sequence[int] | np.ndarray, name: str | None = None) -> "Part":
-        """The rows of these numbers, in their order, as a part of another name."""
-        chosen = np.asarray(rows, np.int64)
+        """The rows of these numbers, in their order, or of a mask (N,) bool, as another part."""
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen.astype(np.int64)
         taken: dict[str, object] = {"name": name or self.name}
         for one in fields(self):
             value = getattr(self, one.name)

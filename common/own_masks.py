@@ -8,8 +8,18 @@ from PIL import Image, ImageDraw
 
 from common.errors import UserError
 from common.images import read_mask
+from common.text import decimal
 
 VOID = -1
+LARGEST_SIDE = 1 << 16  # pixels
+
+
+def pixel(value: object, where: str) -> float:
+    """A number of pixels, of text or of json; UserError names where no picture is so large."""
+    number = decimal(value, where)
+    if abs(number) > LARGEST_SIDE:
+        raise UserError(f"{where}: {number:g} pixels, more than a picture has")
+    return number
 
 
 class MaskFile(NamedTuple):

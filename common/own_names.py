@@ -27,8 +27,20 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def tidy(name: str) -> str:
-    """A name without white space around it, in one spelling: systems write "é" in two ways."""
-    return unicodedata.normalize("NFC", name.strip())
+    """A name in one spelling: one space between its words, and "é" as one character."""
+    return unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+def require_names(names: Sequence[str], source: object) -> None:
+    """UserError for a class without a name, and for one that is no text: half a surrogate pair."""
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError as error:
+            problem = f"{source}: the class name {printable(name)} is not UTF-8"
+            raise UserError(f"{problem}; rename it") from error
+        if not name:
+            raise UserError(f"{source}: a class has no name; a space alone is none")
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -58,11 +70,20 @@ def shown(names: Sequence[str]) -> str:
     >>> shown(["a", "b"])
     'a, b'
     """
-    text = ", ".join(map(str, names[:SHOWN]))
+    text = ", ".join(map(printable, names[:SHOWN]))
     more = len(names) - SHOWN
     if more > 0:
         text += f" and {more} more"
     return text
+
+
+def printable(text: str) -> str:
+    r"""The text on one line that every terminal takes: line ends and what is no text escaped.
+
+    >>> printable("a\nb"), printable("é")
+    ('a\\nb', 'é')
+    """
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def counted(count: int, thing: str) -> str:

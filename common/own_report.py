@@ -4,7 +4,7 @@ import numpy as np
 
 from common.own_checks import count_positives
 from common.own_data import POSITIVE, UNKNOWN, OwnData, Part
-from common.own_names import counted, shown
+from common.own_names import counted, printable, shown
 
 UNEQUAL = 10  # times as many pictures; from there on the line begins with a warning
 
@@ -15,9 +15,8 @@ def describe(data: OwnData) -> str:
     total = counted(len(data.train) + len(data.val), thing)
     split = f"{len(data.train)} train, {len(data.val)} val: {data.how_split}"
     labels = _labels_of(data)
-    return (
-        f"own data: {data.kind.describe()}: {total} ({split}), {data.num_classes} classes, {labels}"
-    )
+    place = printable(data.kind.describe())
+    return f"own data: {place}: {total} ({split}), {data.num_classes} classes, {labels}"
 
 
 def _labels_of(data: OwnData) -> str:

@@ -1,5 +1,6 @@
 """A VOC devkit of any class names: JPEGImages, Annotations, ImageSets, SegmentationClass."""
 
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -9,9 +10,9 @@ import numpy as np
 from common.errors import UserError
 from common.files import image_files, visible
 from common.own_data import POSITIVE, Part, Table, empty_matrix
-from common.own_masks import MaskFile, Shapes
+from common.own_masks import MaskFile, Shapes, pixel
 from common.own_names import close_to, in_order, read_names, tidy
-from common.text import decimal, numbered_lines, read_xml
+from common.text import numbered_lines, read_xml
 
 LISTS = ("Main", "Segmentation", "Layout")  # the first with a list of the training part counts
 NO_CLASS = ("background", "ignored", "void")  # in labelmap.txt
@@ -141,7 +142,7 @@ def _box(item: Element, path: Path) -> list[float] | None:
     if box is None:
         return None
     x0, y0, x1, y1 = (
-        decimal((box.findtext(tag) or "").strip(), f"{path}: {tag}")
+        pixel((box.findtext(tag) or "").strip(), f"{path}: {tag}")
         for tag in ("xmin", "ymin", "xmax", "ymax")
     )
     if x1 <= x0 or y1 <= y0:
@@ -150,7 +151,7 @@ def _box(item: Element, path: Path) -> list[float] | None:
 
 
 def _classes(root: Path, things: list[list[Thing]], names_file: str | Path | None) -> list[str]:
-    occurring = {thing.name for found in things for thing in found}
+    occurring = {thing.name for thing in chain.from_iterable(things)}
     label_map = root / "labelmap.txt"
     if names_file is None and not label_map.is_file():
         if not occurring:

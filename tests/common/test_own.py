@@ -1,6 +1,7 @@
 """Own data: what a place is recognised as, how val is drawn, what is refused, what is told."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,10 @@ def test_flags():
     args = parser.parse_args(["--data", "x", "--images", "y", "--classes", "z"])
     assert (args.data, args.images, args.classes) == ("x", "y", "z")
     assert parser.parse_args([]).data is None
+    parser = OneLineParser()
+    parser.add_argument("--data", default="./data")
+    add_own_flags(parser, leave_out=["data"])
+    assert parser.parse_args([]).data == "./data"
 
 
 def test_data_and_the_originals_flag(tmp_path):
@@ -272,6 +277,23 @@ def test_too_many_labels_for_memory(tmp_path, monkeypatch):
     refused(path, "4 pictures x 3 classes are too many")
 
 
+@pytest.mark.parametrize("name", [b"x\xff", b" "])
+def test_class_folders_without_a_proper_name(tmp_path, name):
+    folders(tmp_path, {"a": 2, os.fsdecode(name): 2})
+    refused(tmp_path, "class")
+
+
+def test_file_names_that_are_no_text_are_told_in_one_line(tmp_path):
+    root = folders(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    content = (root / "train" / "a" / "0.jpg").read_bytes()
+    for name in ("\udcff.jpg", "line\nend.jpg"):
+        (root / "val" / "b" / name).write_bytes(content)
+    data = read_own(root)
+    warning = next(line for line in data.notes if line.startswith("warning"))
+    assert warning.encode("utf-8") and "\n" not in warning
+    assert "line\\nend.jpg = train/a/0.jpg" in warning
+
+
 # --- class names ---
 
 
@@ -348,6 +370,17 @@ def test_properties(tmp_path):
     assert data.train.labels.dtype == np.int64 and data.train.matrix.dtype == np.int8
     require_one_label(data)
     require_pictures(data)
+
+
+def test_rows_of_a_part(tmp_path):
+    rows = [f"{number}.jpg,{'ab'[number % 2]},0 0 {number + 1} 2" for number in range(10)]
+    part = read_own(table(tmp_path, "path,label,boxes", rows)).train
+    chosen = part.take([3, 0], "some")
+    assert chosen.name == "some" and chosen.ids == [part.ids[3], part.ids[0]]
+    assert chosen.labels.tolist() == part.labels[[3, 0]].tolist()
+    assert chosen.boxes[0].tolist() == part.boxes[3].tolist() and chosen.masks is None
+    assert part.take(part.labels == 1).ids == part.take(np.flatnonzero(part.labels == 1)).ids
+    assert len(part.take([])) == 0 and part.take([]).paths == []
 
 
 def test_what_a_program_needs(tmp_path):

@@ -189,6 +189,15 @@ def test_a_damaged_shape(tmp_path, shape):
         data.train.mask(0)
 
 
+@pytest.mark.parametrize("side", [0, -5, 10**30])
+def test_a_size_that_no_picture_has(tmp_path, side):
+    pictures(tmp_path, NAMES)
+    found = content()
+    found["annotations"][0]["segmentation"] = [[1, 1, 5, 1, 5, 4]]
+    found["images"][0]["height"] = side
+    refused(write_json(tmp_path / "coco.json", found), "images: entry 1: 8 x", "no size")
+
+
 def test_packed_runs():
     """As pycocotools packs them."""
     pytest.importorskip("pycocotools")
@@ -248,6 +257,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("annotations/1/category_id", None, ["annotations: entry 2: category_id"]),
         ("annotations/1/bbox", [1, 2], ["annotations: entry 2", "not x, y, width, height"]),
         ("annotations/1/bbox", [1, 2, "x", 3], ["annotations: entry 2: bbox", "finite number"]),
+        ("annotations/1/bbox", [1, 2, 1e99, 3], ["annotations: entry 2: bbox", "1e+99 pixels"]),
         ("annotations/1", 3, ["'annotations' is not a list of objects"]),
     ],
 )

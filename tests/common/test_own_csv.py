@@ -125,6 +125,18 @@ def test_paths(tmp_path):
     assert absolute in data.train.paths + data.val.paths
 
 
+def test_absolute_paths_below_the_csv_draw_the_same_val(tmp_path):
+    path = table(tmp_path, "path,label", ONE)
+    first = read_own(path)
+    path.write_text("\n".join(["path,label", *(f"{tmp_path}/{row}" for row in ONE)]))
+    assert read_own(path).val.ids == first.val.ids
+
+
+def test_white_space_in_names_of_classes(tmp_path):
+    rows = ["0.jpg, a  b ", '1.jpg,"a\nb"', "2.jpg,c", "3.jpg,c"]
+    assert read_own(table(tmp_path, "path,label", rows)).classes == ["a b", "c"]
+
+
 def test_the_folder_of_the_pictures(tmp_path):
     path = table(tmp_path / "set", "path,label", ONE)
     shutil.move(path, tmp_path / "labels.csv")
