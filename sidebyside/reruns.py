@@ -72,6 +72,8 @@ def experiments(root: Path) -> list[Experiment]:
 def _of_paper(path: Path, paper: str) -> list[Experiment]:
     groups: dict[str, list[_Cells]] = {}
     for row in load_rows(path, paper, OURS):
+        if row.superseded_by:
+            continue
         groups.setdefault(row.cells["command"].strip(), []).append(row.cells)
     groups.pop("", None)
 
