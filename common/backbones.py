@@ -9,13 +9,16 @@
     print(load_weights(model, "file.safetensors"))  # what was loaded and what was left out
 
 **Pooling.** `network.pool(features)` is the average over the places. A few networks have a layer
-norm behind their pooling (ConvNeXt, Swin's relatives, ViTs that average). norm="pooled", the
+norm behind their pooling (ConvNeXt, MetaFormers, some ViTs that average). norm="pooled", the
 default, keeps it there: pool, norm, linear layer equal the published classifier. norm="map" norms
-every place of the map instead, for methods that put 1x1 convolutions on the map. ViTs have their
-last norm inside the map. The published classifier (`head_fits`) is linear on this average for most
-CNNs, Swin, ConvNeXt and averaging ViTs. It is not, so a new one starts afresh, for ViTs that read
-their class token or an attention pooling, and for networks with a wider layer between pooling and
-classifier, which is left out (MobileNetV3 and GhostNet's conv_head, VGG, AlexNet).
+every place of the map instead, for methods that put 1x1 convolutions on the map and never pool it
+(several processes need every weight to have a gradient). ViTs and Swins have their last norm inside
+the map.
+
+**Classifiers.** The published one is linear on `pool` (`head_fits`) for most CNNs, Swin, ConvNeXt
+and averaging ViTs. It is not, so that a new one starts afresh, for ViTs that read their class token
+or pool by attention, and for networks with a wider layer between pooling and classifier, which is
+left out (conv_head of MobileNetV3 and GhostNet; VGG, AlexNet).
 
 **How the five papers use it.** cavl: `CamClassifier` is what its ClassActivationNetwork is
 (`forward`, and `forward_with_maps` for `class_activation_maps`). csl, mile: `CamClassifier`, or the

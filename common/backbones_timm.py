@@ -173,7 +173,7 @@ def _described(
     return model, Facts(
         features=_forward_features,
         is_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
-        prefix_tokens=int(getattr(model, "num_prefix_tokens", 0) or 0),
+        prefix_tokens=_prefix_tokens(model),
         image_size=fixed,
         native_size=native,
         multiple=_multiple(model),
@@ -193,6 +193,12 @@ def _forward_features(model: Any, images: torch.Tensor) -> torch.Tensor:
     return model.forward_features(images)
 
 
+def _prefix_tokens(model: Any) -> int:
+    """How many tokens stand before those of the places."""
+    is_classed = getattr(model, "cls_token", None) is not None
+    return int(getattr(model, "num_prefix_tokens", is_classed))
+
+
 def _multiple(model: Any) -> int:
     """H and W must be multiples of the patch where the patches are cut without padding."""
     embedding = getattr(model, "patch_embed", None)
@@ -203,12 +209,13 @@ def _multiple(model: Any) -> int:
 
 
 def _pooling(model: Any) -> str | None:
-    for owner in (model, getattr(model, "head", None)):
-        pooling = getattr(owner, "global_pool", None)
-        if isinstance(pooling, nn.Module):
-            pooling = getattr(pooling, "pool_type", None)
-        if isinstance(pooling, str):
-            return pooling
+    head = getattr(model, "head", None)
+    for owner in (model, head):
+        for pooling in (getattr(owner, "global_pool", None), getattr(owner, "pool_type", None)):
+            if isinstance(pooling, nn.Module):
+                pooling = getattr(pooling, "pool_type", None)
+            if isinstance(pooling, str):
+                return pooling
     return None
 
 

@@ -46,6 +46,7 @@ MATRIX = [
     ("deit_tiny_distilled_patch16_224", 96, 6, 192, 16),
     pytest.param("vit_small_patch14_reg4_dinov2", 98, 7, 384, 14, marks=SLOW),
     pytest.param("vit_small_patch16_dinov3", 96, 6, 384, 16, marks=SLOW),
+    pytest.param("volo_d1_224", 96, 6, 384, 16, marks=SLOW),
     pytest.param("vit_base_patch16_siglip_224", 96, 6, 768, 16, marks=SLOW),
 ]
 
@@ -114,6 +115,7 @@ TORCHVISION += [pytest.param("swin_t", marks=SLOW), pytest.param("googlenet", ma
 TORCHVISION += [pytest.param("inception_v3", marks=SLOW), pytest.param("convnext_tiny", marks=SLOW)]
 TIMM = ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "pvt_v2_b0", "regnety_002"]
 TIMM += [pytest.param("vit_medium_patch16_gap_240", marks=SLOW), "poolformer_s12"]
+TIMM += [pytest.param("hiera_tiny_224", marks=SLOW)]
 TIMM += [pytest.param("swin_tiny_patch4_window7_224", marks=SLOW), "mobilenetv2_050"]
 TIMM += [pytest.param("beit_base_patch16_224", marks=SLOW), pytest.param("eva02_tiny_patch14_224")]
 
@@ -346,6 +348,7 @@ def test_spelling_is_checked_without_anything_heavy(tmp_path):
     assert split_name("timm:a") == ("timm", "a")
 
 
+@pytest.mark.slow
 def test_timm_is_imported_only_for_its_names(tmp_path):
     assert "timm" not in heavy_modules_of("import common.backbones", tmp_path)
 
@@ -396,6 +399,25 @@ def test_a_folder_that_timm_can_open(tmp_path):
 
     afresh = cam_classifier(f"local-dir:{tmp_path}", 5, pretrained=True)
     assert afresh.head.weight.shape == (5, 512)
+
+
+def test_timms_published_weights_come_from_the_cache(tmp_path, monkeypatch):
+    published = timm.create_model("test_resnet").eval()
+    vary(published)
+    folder = tmp_path / "models--timm--test_resnet.r160_in1k"
+    snapshot = folder / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    save_file(published.state_dict(), snapshot / "model.safetensors")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    model = cam_classifier("test_resnet", 1000, pretrained=True).eval()
+    x = images(64, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), published(x), rtol=1e-4, atol=1e-4)
+    other = cam_classifier("test_resnet", 3, pretrained=True)
+    assert other.features.body.conv1[0].weight.equal(published.conv1[0].weight)
 
 
 def test_torchvisions_published_weights_come_from_the_cache(tmp_path, monkeypatch):

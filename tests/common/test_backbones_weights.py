@@ -1,7 +1,9 @@
 """Weight files of any origin: wrappers, prefixes, heads, names, what does not fit."""
 
 import collections
+import re
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -294,8 +296,6 @@ def test_efficientnet_lite_under_other_names(tmp_path):
 
 
 def test_the_first_densenets_names(tmp_path):
-    import re
-
     state = torchvision.models.densenet121().state_dict()
     old = {}
     for key, value in state.items():
@@ -352,6 +352,50 @@ def test_an_originals_names(tmp_path):
     assert network.report.renamed == "an original"
     own = network.body.state_dict()
     assert all(value.equal(published.state_dict()[key]) for key, value in own.items())
+
+
+def to_jax(state, heads):
+    """timm's vision transformer under the names and shapes of the original's .npz."""
+    arrays = {
+        "embedding/kernel": state["patch_embed.proj.weight"].permute(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+    }
+    for number in range(12):
+        own = {key: state[f"blocks.{number}.{key}"] for key in BLOCK}
+        block = f"Transformer/encoderblock_{number}/"
+        attention = f"{block}MultiHeadDotProductAttention_1/"
+        weights = own["attn.qkv.weight"].chunk(3)
+        biases = own["attn.qkv.bias"].chunk(3)
+        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            arrays[f"{attention}{name}/kernel"] = weight.T.unflatten(1, (heads, -1))
+            arrays[f"{attention}{name}/bias"] = bias.unflatten(0, (heads, -1))
+        arrays[f"{attention}out/kernel"] = own["attn.proj.weight"].T.unflatten(0, (heads, -1))
+        arrays[f"{attention}out/bias"] = own["attn.proj.bias"]
+        for layer, norm in ((0, "norm1"), (2, "norm2")):
+            arrays[f"{block}LayerNorm_{layer}/scale"] = own[f"{norm}.weight"]
+            arrays[f"{block}LayerNorm_{layer}/bias"] = own[f"{norm}.bias"]
+        for layer, dense in ((0, "mlp.fc1"), (1, "mlp.fc2")):
+            arrays[f"{block}MlpBlock_3/Dense_{layer}/kernel"] = own[f"{dense}.weight"].T
+            arrays[f"{block}MlpBlock_3/Dense_{layer}/bias"] = own[f"{dense}.bias"]
+    return {key: value.contiguous().numpy() for key, value in arrays.items()}
+
+
+PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+BLOCK = [f"{part}.{kind}" for part in PARTS for kind in ("weight", "bias")]
+
+
+def test_an_npz_of_the_original_vision_transformer(tmp_path):
+    published = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    for parameter in published.parameters():
+        nn.init.normal_(parameter)
+    np.savez(tmp_path / "file.npz", **to_jax(published.state_dict(), heads=3))
+    network = feature_network("vit_tiny_patch16_224", weights=tmp_path / "file.npz")
+    for name, value in network.body.state_dict().items():
+        torch.testing.assert_close(value, published.state_dict()[name])
 
 
 def test_a_norm_behind_the_pooling_may_be_absent(tmp_path):
