@@ -11,7 +11,10 @@ from tests.common.runs import ROOT
 from tests.heavy import HEAVY
 
 HEAVIER = (*HEAVY, "numpy", "PIL", "tqdm")  # common does without these as well
-LIGHT = ("cli", "locate", "download", "text", "files", "samples", "interrupt", "aliases")
+LIGHT = (
+    *("cli", "locate", "download", "text", "files", "samples", "interrupt", "aliases"),
+    *("own", "backbones_names"),
+)
 TELL = f"\nimport sys\nprint(*sorted(set({HEAVIER}) & set(sys.modules)))"
 FIND = """
 from pathlib import Path

@@ -94,7 +94,7 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> None:
     UserError without the package.
     """
     try:
-        import onnx  # type: ignore[import-not-found]  # noqa: F401 - torch's exporter needs it
+        import onnx  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise UserError(f"{path}: to write ONNX, `pip install onnx`") from error
     any_batch = {"image": {0: "batch"}, "logits": {0: "batch"}}
