@@ -7,10 +7,6 @@ the update of the table, the latter from a second forward after the step; after 
 accuracy on the training and on the test images, decoded one by one. None of these functions looks
 at the values that it is given, as ours for other programs do (`cavl.utils`): they are the formulas
 alone. Losses, updates, sets and accuracies are compared with ours in tests/cavl/test_speed.py.
-
-Its per-epoch costs on MNIST lie where they were measured for the released program itself: training
-about 1.6 times as long as the evaluation of the training images, the evaluation of the test images
-a sixth of that.
 """
 
 import time
