@@ -214,7 +214,10 @@ def build_sample_step(options: Options, looks_again: bool) -> Step:
 
 
 def draw_mnist(root: Path) -> None:
-    """Idx files of MNIST's size: digits at random places, a border that stays black."""
+    """Idx files of MNIST's size: digits at random places, between rows that stay black.
+
+    They leave 57 of the 784 pixels black in all training images; in MNIST 67 are.
+    """
     rng = np.random.default_rng(0)
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None]
@@ -223,7 +226,7 @@ def draw_mnist(root: Path) -> None:
     raw.mkdir(parents=True)
     for prefix, n in (("train", 60_000), ("t10k", 10_000)):
         chosen = rng.integers(len(large), size=n)
-        places = rng.integers(1, 8, size=(n, 2))
+        places = rng.integers((1, 0), (8, 9), size=(n, 2))
         images = np.zeros((n, 28, 28), np.uint8)
         for image, digit, (top, left) in zip(images, chosen, places, strict=True):
             image[top : top + 20, left : left + 20] = large[digit]
