@@ -1,8 +1,8 @@
 """What is believed about the labels of the training samples, kept beside them while a run goes on.
 
 A row that is written in one epoch is read for the first time in the next. So within an epoch either
-no label has been selected or all have, and several processes need to exchange the rows they wrote
-only once an epoch, or before a checkpoint, to be exact.
+no label has been selected or all have; several processes need to exchange the rows they wrote only
+once an epoch, or before a checkpoint, to be exact; and rows of many batches can be written at once.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,8 @@ from common.domain import require_indices, require_shape
 
 one_module(__name__, "cavl.data_labels")
 
+WRITTEN_AT_ONCE = 256  # batches: their small operations are then one each
+
 
 class LabelState:
     """The candidate sets (n, K) uint8 and a method's belief, on the device.
@@ -35,29 +37,59 @@ class LabelState:
         self.method = method
         self.accelerator = accelerator
         self.candidates = candidates.to(accelerator.device)
-        self.rows = method.init(self.candidates)
-        self.holds_classes = self.rows is not None and self.rows.dtype == torch.int64
+        self._rows = method.init(self.candidates)
+        self.holds_classes = self._rows is not None and self._rows.dtype == torch.int64
         self.has_selected = False
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []  # index, outputs
         self._written: list[torch.Tensor] = []
+
+    @property
+    def rows(self) -> torch.Tensor | None:
+        """The belief, after all updates so far."""
+        self._write_waiting()
+        return self._rows
 
     def loss(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The method's loss for logits (B, K) of the samples `index` (B,), a scalar."""
         is_begun = self.has_selected or not self.holds_classes
-        rows = self.rows[index] if self.rows is not None and is_begun else None
-        return self.method.loss(outputs, self.candidates[index], rows)
+        rows = None
+        if self._rows is not None and is_begun:
+            rows = self._rows.index_select(0, index)
+        return self.method.loss(outputs, self.candidates.index_select(0, index), rows)
 
     def updates(self, selecting: bool) -> bool:
         """Whether a step changes the belief; `selecting` is False during the warm-up."""
-        return self.rows is not None and (selecting or not self.method.warms_up)
+        return self._rows is not None and (selecting or not self.method.warms_up)
 
-    @torch.no_grad()
     def update(
         self, index: torch.Tensor, outputs: torch.Tensor, maps: torch.Tensor | None = None
     ) -> None:
-        """Rewrite the rows `index` from logits (B, K), or from CAMs (B, K, h, w)."""
+        """Rewrite the rows `index` from logits (B, K), or from CAMs (B, K, h, w).
+
+        Rows that follow from logits are written later, with those of other batches.
+        """
+        if maps is not None:
+            self._write(index, outputs, maps)
+            return
+        self._waiting.append((index, outputs.detach()))
+        if len(self._waiting) == WRITTEN_AT_ONCE:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        if not self._waiting:
+            return
+        index = torch.cat([index for index, _ in self._waiting])
+        outputs = torch.cat([outputs for _, outputs in self._waiting])
+        self._waiting = []
+        self._write(index, outputs)
+
+    @torch.no_grad()
+    def _write(
+        self, index: torch.Tensor, outputs: torch.Tensor, maps: torch.Tensor | None = None
+    ) -> None:
         rows = self.method.update(outputs, self.candidates[index], maps)
-        if self.rows is not None and rows is not None:
-            self.rows[index] = rows.to(self.rows.dtype)
+        if self._rows is not None and rows is not None:
+            self._rows[index] = rows.to(self._rows.dtype)
         self._written.append(index)
 
     def end_epoch(self, selecting: bool) -> None:
@@ -67,16 +99,17 @@ class LabelState:
 
     def synchronize(self) -> None:
         """Exchange the rows that the processes wrote since the last call."""
+        rows = self.rows
         written = self._written
         self._written = []
-        if self.accelerator.num_processes == 1 or self.rows is None:
+        if self.accelerator.num_processes == 1 or rows is None:
             return
-        device = self.rows.device
+        device = rows.device
         none = torch.empty(0, dtype=torch.int64, device=device)
         index = torch.cat([none, *written])
-        mine = (index.cpu(), self.rows[index].cpu())
+        mine = (index.cpu(), rows[index].cpu())
         for places, values in gather_object([mine]):
-            self.rows[places.to(device)] = values.to(device)
+            rows[places.to(device)] = values.to(device)
 
     def belief(self, outputs: Callable[[], torch.Tensor]) -> torch.Tensor:
         """How much each candidate is believed, (n, K). outputs: makes the logits (n, K)."""
@@ -115,8 +148,9 @@ class LabelState:
             "selected": torch.empty(0, dtype=torch.int64, device=device),
             "table": torch.empty(0, self.candidates.shape[1], device=device),
         }
-        if self.rows is not None:
-            parts["selected" if self.holds_classes else "table"] = self.rows
+        rows = self.rows
+        if rows is not None:
+            parts["selected" if self.holds_classes else "table"] = rows
         return parts
 
     def _require_state(self, state: dict[str, Any]) -> None:
