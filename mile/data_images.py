@@ -3,6 +3,7 @@
 Cropping, resizing, and the normalisation of ImageNet.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -74,12 +75,23 @@ def _compose(steps: list[Callable], normalized: bool) -> Transform:
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
     """Pixels 0..255, (K,S,S) grey or (K,3,S,S), as the network's input (K,3,S,S) float32.
 
-    (x/255 - mean) / std, one affine map a channel, each written straight to its place.
+    (x/255 - mean) / std, as one affine map of each channel.
     """
     x = pixels.float()
-    out = x.new_empty(len(x), 3, *x.shape[-2:])
-    for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
-        channel = x if x.ndim == 3 else x[:, c]
-        offset = x.new_full((), -mean / std)
-        torch.add(offset, channel, alpha=1 / (255 * std), out=out[:, c])
-    return out
+    if x.ndim == 3:
+        x = x[:, None]
+    offset, scale = _affine_map(x.device)
+    return torch.addcmul(offset, x, scale)
+
+
+@functools.cache
+def _affine_map(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Offset and scale (3,1,1) of the channels, kept on the device."""
+    offset = []
+    scale = []
+    for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True):
+        offset.append(-mean / std)
+        scale.append(1 / (255 * std))
+    with torch.inference_mode(False):
+        on_device = torch.tensor([offset, scale], device=device).view(2, 3, 1, 1)
+    return on_device[0], on_device[1]
