@@ -4,8 +4,9 @@ Cropping, resizing, and the normalisation of ImageNet.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import v2
@@ -65,11 +66,22 @@ def _middle_of_long(image: Image.Image) -> Image.Image:
 
 
 def _compose(steps: list[Callable], normalized: bool) -> Transform:
-    steps = [*steps, v2.PILToTensor()]
-    if normalized:
-        steps.append(v2.ToDtype(torch.float32, scale=True))
-        steps.append(v2.Normalize(IMAGENET_MEAN, IMAGENET_STD))
-    return v2.Compose(steps)
+    if not normalized:
+        return v2.Compose([*steps, _pixels])
+    as_numbers = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    return v2.Compose([*steps, v2.PILToTensor(), *as_numbers])
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """A picture as uint8 (3,S,S), laid out in memory as it was: pixel by pixel."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def stack_pictures(pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+    """B pictures uint8 (3,S,S) as (B,3,S,S), channels last: as they lie, and as networks read."""
+    shape = (len(pictures), *pictures[0].shape)
+    batch = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    return torch.stack(list(pictures), out=batch)
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
