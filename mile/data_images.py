@@ -90,10 +90,15 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
     (x/255 - mean) / std, as one affine map of each channel.
     """
     x = pixels.float()
-    if x.ndim == 3:
-        x = x[:, None]
     offset, scale = _affine_map(x.device)
-    return torch.addcmul(offset, x, scale)
+    if x.ndim == 4:
+        return torch.addcmul(offset, x, scale)
+
+    # A broadcast of one channel to three takes twice as long on a CPU as three writes.
+    out = x.new_empty(len(x), 3, *x.shape[1:])
+    for c, std in enumerate(IMAGENET_STD):
+        torch.add(offset[c], x, alpha=1 / (255 * std), out=out[:, c])
+    return out
 
 
 @functools.cache

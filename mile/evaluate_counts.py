@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from common.aliases import one_module
@@ -35,9 +36,10 @@ def entries_of_lists(
     ValueError for an index that is no class.
     """
     sets = [labels if len(labels) < 2 else set(labels) for labels in lists]
-    column = torch.tensor(list(chain.from_iterable(sets)), dtype=torch.int64)
+    # From NumPy: torch takes five times as long over a list.
+    sizes = torch.from_numpy(np.fromiter(map(len, sets), np.int64, len(sets)))
+    column = torch.from_numpy(np.fromiter(chain.from_iterable(sets), np.int64))
     require_indices(column, num_classes, "label sets")
-    sizes = torch.tensor(list(map(len, sets)), dtype=torch.int64)
     row = torch.repeat_interleave(sizes)
     return Entries(row.to(device), column.to(device), sizes.to(device))
 
