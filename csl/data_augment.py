@@ -153,9 +153,7 @@ class RandomShift:
         """The shifted image, of the same size."""
         dx = random.randint(-self.pixels, self.pixels)
         dy = random.randint(-self.pixels, self.pixels)
-        padded = np.pad(
-            np.asarray(image), ((self.pixels,) * 2, (self.pixels,) * 2, (0, 0)), mode="edge"
-        )
-        y = self.pixels + dy
-        x = self.pixels + dx
-        return Image.fromarray(padded[y : y + image.height, x : x + image.width])
+        rows = np.arange(dy, dy + image.height)
+        columns = np.arange(dx, dx + image.width)
+        shifted = np.asarray(image).take(rows, axis=0, mode="clip")
+        return Image.fromarray(shifted.take(columns, axis=1, mode="clip"))
