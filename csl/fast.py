@@ -40,9 +40,9 @@ def selective_loss(
     clip = factors.get("clip")
     if method.is_transformed() or factors.get("focus_gradient"):
         _, q = method.probabilities(logits, clip)
-        weights = method.label_weights(mode, targets, q, **selection)
-        loss = method.partial_asymmetric_loss(logits, targets, weights, **factors)
-        return loss, (targets == method.UNKNOWN) * weights
+        derived = method.label_weights(mode, targets, q, **selection)
+        loss = method.partial_asymmetric_loss(logits, targets, derived, **factors)
+        return loss, (targets == method.UNKNOWN) * derived
 
     z = method.at_least_float32(logits)
     with torch.inference_mode():  # a tenth faster than no_grad at 64 x 80
