@@ -74,7 +74,7 @@ def train_transform(augment: str = "paper", to_tensor: Callable | None = None) -
     """
     steps: dict[str, list[Callable]] = {
         "paper": [CutoutPIL(0.5), RandAugment()],
-        "shift": [RandomShift(6)],
+        "shift": [RandomShift(6).rows],
         "none": [],
     }
     return T.Compose([*steps[augment], to_tensor or T.ToTensor()])

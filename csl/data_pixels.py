@@ -44,15 +44,15 @@ class Pixels(NamedTuple):
         mode = InterpolationMode(self.interpolation)
         return T.functional.resize(image, [self.size, self.size], mode)
 
-    def tensor(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture -> (3,H,W) float32, normalised."""
+    def tensor(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """RGB picture or (H,W,3) uint8 -> (3,H,W) float32, normalised."""
         values = T.functional.to_tensor(image)
         if self.statistics is None:
             return values
         return T.functional.normalize(values, *self.statistics)
 
-    def whole(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture -> (3,H,W) uint8, from which `to_numbers` makes what `tensor` does."""
+    def whole(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """RGB picture or (H,W,3) uint8 -> (3,H,W) uint8, from which `to_numbers` goes on."""
         return torch.from_numpy(np.array(image).transpose(2, 0, 1))
 
     def to_numbers(self) -> "ToNumbers":
