@@ -4,12 +4,15 @@ They are harder to read, and equal by test. Both heads, loss and backward of 200
 28 grid are three times faster with them (benchmarks/bench_calm.py).
 """
 
+import copy
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from calm.method import map_of_label
 
@@ -24,6 +27,22 @@ def heads(
     bias = torch.cat([conv_last.bias, layer.bias])  # type: ignore[list-item]  # it has one
     both = F.conv2d(features, weight, bias)
     return both[:, :-1], activation(both[:, -1:])
+
+
+def without_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network for evaluation, each BatchNorm merged into the convolution before it.
+
+    A convolution is followed by the BatchNorm that stands next to it in its module. Logits are
+    equal but for rounding.
+    """
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in list(copied.modules()):
+        children = list(module.named_children())
+        for (name, layer), (next_name, norm) in pairwise(children):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, next_name, nn.Identity())
+    return copied
 
 
 def log_conditional_likelihood_of(
@@ -53,6 +72,39 @@ def likelihood_of(f: torch.Tensor, total: torch.Tensor, g: torch.Tensor) -> torc
     """
     s = (f - total).exp_()
     return torch.einsum("bchw,bhw->bc", s, g[:, 0])
+
+
+def nearest_value(
+    points: np.ndarray, values: np.ndarray, rows: slice, columns: slice
+) -> np.ndarray:
+    """Return at each pixel of a picture's part the value of the nearest point; the first of equals.
+
+    It is `values[((points - (column, row)) ** 2).sum(1).argmin()]`. The number of a point stands in
+    the lowest bits of its distance, so that one minimum over the points finds both.
+
+    Args:
+        points: (n,2) int64 x, y, one at least.
+        values: (n,).
+        rows, columns: h and w pixels.
+    Returns:
+        (h,w) of the dtype of `values`.
+    """
+    bits = len(points).bit_length()
+    farthest = int(np.abs(points).max()) + max(rows.stop, columns.stop)
+    kind = np.int32 if 2 * farthest**2 < 2 ** (30 - bits) else np.int64
+    x = points[:, 0, None]
+    y = points[:, 1, None]
+    along_columns = ((x - np.arange(columns.start, columns.stop)) ** 2 << bits).astype(kind)
+    along_rows = ((y - np.arange(rows.start, rows.stop)) ** 2 << bits).astype(kind)
+    along_rows += np.arange(len(points), dtype=kind)[:, None]
+
+    nearest = np.add(along_rows[0][:, None], along_columns[0])
+    distance = np.empty_like(nearest)
+    for of_rows, of_columns in zip(along_rows[1:], along_columns[1:], strict=True):
+        np.add(of_rows[:, None], of_columns, out=distance)
+        np.minimum(nearest, distance, out=nearest)
+    nearest &= (1 << bits) - 1
+    return values.take(nearest)
 
 
 class BinLookup:
