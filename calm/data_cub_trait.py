@@ -252,8 +252,8 @@ class CUBTrait:
         if not len(parts):
             return None
         is_bird = self._foreground_mask(image_file, side)
-        rows = _extent(is_bird.any(1))
-        columns = _extent(is_bird.any(0))
+        rows = _extent(is_bird, 1)
+        columns = _extent(is_bird, 0)
 
         found = np.zeros((side, side), np.uint8)
         nearest = fast.nearest_value(points, parts.astype(np.uint8), rows, columns)
@@ -314,10 +314,15 @@ class CUBTrait:
         return parts
 
 
-def _extent(is_in: np.ndarray) -> slice:
-    """From the first to the last place (n,) bool that is in; empty where none is."""
-    places = np.flatnonzero(is_in)
-    return slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)
+def _extent(mask: np.ndarray, over: int) -> slice:
+    """From the first to the last row, or column with `over` 0, that a mask (h,w) bool touches.
+
+    Empty where the mask is.
+    """
+    places = np.flatnonzero(mask.any(over))
+    if not len(places):
+        return slice(0, 0)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def has_segmentations(data_dir: str | Path) -> bool:
