@@ -15,7 +15,6 @@ from common.cli import OneLineParser, UserError, run_main
 from common.text import read_text
 from sidebyside import documents, page, records, runs, terminal
 from sidebyside.claims import Judgement, judge_all
-from sidebyside.register import CLAIMS
 from sidebyside.results import PAPERS, ROOT
 from sidebyside.wording import printable
 
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
     papers = records.load(args.root, list(dict.fromkeys(args.paper or PAPERS)))
     given = found(args.runs)
-    judgements = judge_all(papers, CLAIMS)
+    judgements = judge_all(papers)
 
     for paper in papers:
         print(f"{terminal.paper_table(paper)}\n")

@@ -70,7 +70,7 @@ def read_image(path: str | Path, *, upright: bool = True) -> Image.Image:
     """
     path = require_file(path, "image")
     try:
-        return _decoded(path, upright).convert("RGB")
+        return _in_rgb(_decoded(path, upright))
     except DAMAGE as error:
         problem = f"{path}: unreadable image ({_reason(error)})"
         advice = "replace it, or leave it out with --skip_corrupt"
@@ -88,7 +88,7 @@ def read_own_picture(path: str | Path) -> Image.Image:
         image = _decoded(path, upright=True)
         has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
         if not has_alpha and "transparency" not in image.info:
-            return image.convert("RGB")
+            return _in_rgb(image)
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
         return white.convert("RGB")
@@ -100,7 +100,7 @@ def read_own_picture(path: str | Path) -> Image.Image:
 def why_unreadable(path: Path) -> str:
     """Why a file cannot be decoded, in a few words; empty where it can be."""
     try:
-        _decoded(require_file(path, "image"), upright=False).convert("RGB")
+        _in_rgb(_decoded(require_file(path, "image"), upright=False))
     except DAMAGE as error:
         return _reason(error)
     return ""
@@ -113,7 +113,7 @@ def _decoded(path: Path, upright: bool) -> Image.Image:
         turned_by_pillow = _orientation(image) if image.format == "TIFF" else 1
         image.load()
 
-        orientation = _orientation(image)
+        orientation = _orientation(image) if upright else 1
         if image.mode.startswith(("I", "F")):
             image = Image.fromarray(_eight_bits(np.asarray(image)))
         elif ";16" in stored and _is_dark(image):
@@ -121,9 +121,14 @@ def _decoded(path: Path, upright: bool) -> Image.Image:
             if turned_by_pillow in UPRIGHT:
                 image = image.transpose(UPRIGHT[turned_by_pillow])
 
-    if upright and orientation in UPRIGHT:
+    if orientation in UPRIGHT:
         image = image.transpose(UPRIGHT[orientation])
     return image
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    """Itself where it is in RGB: `convert` would copy it, up to a seventh of the decoding."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -255,7 +255,7 @@ class Objective(nn.Module):
         if "conf" in self.terms.present:
             losses["conf_loss"] = shannon_entropy_loss(out["tile_logits"])
         losses["dead_cam"] = dead_share(out["features"].detach(), labels)
-        losses["num_pairs"] = labels.new_tensor(float(num_pairs))
+        losses["num_pairs"] = labels.new_full((), float(num_pairs))
         return losses
 
     def _without_tiles(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:

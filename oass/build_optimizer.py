@@ -22,6 +22,8 @@ class PolyOptimizer(torch.optim.SGD):
     steps_per_epoch the factor is (s // steps_per_epoch + 1)/warmup_epoch. Every group: initial lr x
     factor, set before the update; 0 from max_step on. A warm-up of 0 or 1 epochs is none.
     ValueError for less than one step in all or an epoch, a negative warm-up or power.
+
+    The update is fused: one operation for all parameters of a group.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class PolyOptimizer(torch.optim.SGD):
         require_number(weight_decay, "weight_decay", 0)
         sgd_momentum = weight_decay if sgd_momentum is None else sgd_momentum
         super().__init__(
-            params, lr, momentum=sgd_momentum, weight_decay=weight_decay, nesterov=nesterov
+            *(params, lr, sgd_momentum),
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            fused=True,
         )
         self.global_step = 0
         self.max_step = max_step
@@ -81,3 +86,5 @@ class PolyOptimizer(torch.optim.SGD):
         state_dict = dict(state_dict)
         self.global_step = int(state_dict.pop("global_step", self.global_step))
         super().load_state_dict(state_dict)
+        for group in self.param_groups:  # a checkpoint of before this was fused says None
+            group["fused"] = self.defaults["fused"]

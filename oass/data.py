@@ -184,7 +184,7 @@ class VOC_Dataset_For_Classification(Dataset):
 
     def label(self, index: int) -> torch.Tensor:
         """The label, (20,) float32; the caller's own, not the array that all readers share."""
-        return torch.tensor(self.split.labels[index])
+        return torch.from_numpy(self.split.labels[index].copy())
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
         image = self.image(index)

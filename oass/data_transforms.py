@@ -6,6 +6,7 @@ arithmetic on the host.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,10 +175,8 @@ def crop_bytes(image: Image.Image, size: int, *, at_random: bool) -> Picture:
     canvas = paste_crop(array, np.zeros((size, size, 3), np.uint8), rows, columns)
     bottom = min(size, rows[0] + array.shape[0] - rows[1])
     right = min(size, columns[0] + array.shape[1] - columns[1])
-    return Picture(
-        torch.from_numpy(canvas).permute(2, 0, 1),
-        torch.tensor([rows[0], columns[0], bottom, right]),
-    )
+    inside = np.array([rows[0], columns[0], bottom, right])
+    return Picture(torch.from_numpy(canvas.transpose(2, 0, 1)), torch.from_numpy(inside))
 
 
 class TrainTransform:
@@ -229,15 +228,25 @@ def normalise(
     """A batch of pictures as the network's input (B,3,S,S) float32; 0 (the mean) outside them.
 
     mean, std: of the pixels in [0,1] that the network was trained with
-    (`Classifier.normalisation`).
+    (`Classifier.normalisation`). The memory format is channels_last, the networks'.
     """
     pixels = picture.pixels.to(device, non_blocking=True)
     inside = picture.inside.to(device, non_blocking=True)
+    centre, spread, place = _constants(device, tuple(mean), tuple(std), pixels.shape[-1])
+    starts = inside[:, :2, None]
+    ends = inside[:, 2:, None]
+    is_inside = (place >= starts) & (place < ends)
+    rows, columns = is_inside.unsqueeze(2).unbind(1)
+    numbers = pixels.to(torch.float32).div_(255).sub_(centre).div_(spread)
+    numbers.mul_((rows.mT & columns)[:, None])
+    return numbers.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=32)
+def _constants(
+    device: torch.device, mean: tuple[float, ...], std: tuple[float, ...], size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and deviation (3,1,1) and 0 .. size-1 on the device, made once."""
     centre = torch.tensor(mean, device=device)[:, None, None]
     spread = torch.tensor(std, device=device)[:, None, None]
-    place = torch.arange(pixels.shape[-1], device=device)
-    top, left, bottom, right = inside.unbind(1)
-    rows = (place >= top[:, None]) & (place < bottom[:, None])
-    columns = (place >= left[:, None]) & (place < right[:, None])
-    mask = rows[:, None, :, None] & columns[:, None, None, :]
-    return torch.where(mask, (pixels.float() / 255 - centre) / spread, 0.0)
+    return centre, spread, torch.arange(size, device=device)

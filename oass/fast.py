@@ -109,26 +109,54 @@ def _grouped_in_place(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     """The same without a graph: chunk by chunk into one output, the fastest on a CPU."""
     out = torch.empty_like(x)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    for part, place in zip(x.split(TILES), out.split(TILES), strict=True):
-        mean = x.new_empty(x.shape[1], dtype=dtype)
-        deviation = torch.empty_like(mean)
-        torch.native_batch_norm(
-            *(part, bn.weight, bn.bias, None, None, True, 0.0, bn.eps), out=(place, mean, deviation)
-        )
+    means, deviations = x.new_empty((2, len(x) // TILES, x.shape[1]), dtype=dtype).unbind()
+    norm = partial(torch.native_batch_norm, weight=bn.weight, bias=bn.bias)
+    norm = partial(norm, running_mean=None, running_var=None, training=True)
+    norm = partial(norm, momentum=0.0, eps=bn.eps)
+    saved = zip(means.unbind(), deviations.unbind(), strict=True)
+    for part, place, found in zip(x.split(TILES), out.split(TILES), saved, strict=True):
+        norm(part, out=(place, *found))
     return out
 
 
+OF_A_PAIR = (1, 3, 4)  # its tiles and their pixels, in (P,4,C,h,w)
+
+
 def grouped_in_one_call(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """The same for all pairs at once: (4P,C,h,w) seen as (4,P*C,h,w)."""
-    P = len(x) // TILES
-    C = x.shape[1]
-    tiles = x.view(P, TILES, *x.shape[1:]).transpose(0, 1).reshape(TILES, P * C, *x.shape[2:])
-    weight = bias = None
-    if bn.affine:
-        weight = bn.weight.repeat(P)
-        bias = bn.bias.repeat(P)
-    out = F.batch_norm(tiles, None, None, weight, bias, True, 0.0, bn.eps)
-    return out.view(TILES, P, *x.shape[1:]).transpose(0, 1).reshape(x.shape)
+    """The same for all pairs at once, on a GPU: a view (P,4,C,h,w) of x, nothing is moved.
+
+    The output has x's dtype and memory format; statistics are of float32 at least.
+    """
+    tiles = x.unflatten(0, (-1, TILES))
+    with torch.autocast(x.device.type, enabled=False):
+        variance, mean = _moments_of_pairs(tiles)
+        scale = torch.rsqrt(variance + bn.eps)
+        if bn.affine:
+            scale = scale * bn.weight[:, None, None]
+            shift = torch.addcmul(bn.bias[:, None, None], mean, scale, value=-1)
+        else:
+            shift = -mean * scale
+        if torch.is_grad_enabled() or _is_transformed():
+            out = torch.addcmul(shift, tiles, scale).to(x.dtype)
+        else:  # rounded where it is written: no float32 copy of bfloat16 tiles
+            out = torch.empty_like(tiles)
+            torch.addcmul(shift, tiles, scale, out=out)
+    return out.flatten(0, 1)
+
+
+def _moments_of_pairs(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Biased variance and mean (P,1,C,1,1) of tiles (P,4,C,h,w), of float32 at least.
+
+    Numbers of 16 bits are widened while they are summed.
+    """
+    if torch.finfo(tiles.dtype).bits > 16:
+        return torch.var_mean(tiles, OF_A_PAIR, correction=0, keepdim=True)
+    wide = torch.float32
+    count = tiles[0, :, 0].numel()
+    mean = tiles.mean(OF_A_PAIR, keepdim=True, dtype=wide)
+    norm = torch.linalg.vector_norm(tiles, 2, OF_A_PAIR, keepdim=True, dtype=wide)
+    second = norm.square() / count
+    return (second - mean.square()).clamp_min(0), mean
 
 
 def _tile_forward(bn: Any, mode: str, update: bool, x: torch.Tensor) -> torch.Tensor:

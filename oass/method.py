@@ -104,9 +104,9 @@ def csi_logits(
         mean = torch.stack(_each(BN, "running_mean"))
         variance = torch.stack(_each(BN, "running_var"))
 
-    w = torch.stack(_each(stage6, "weight")).flatten(1)
-    gamma = torch.stack(_each(BN, "weight"))
-    beta = torch.stack(_each(BN, "bias"))
+    w = torch.cat(_each(stage6, "weight")).flatten(1)
+    gamma = torch.cat(_each(BN, "weight")).view_as(w)
+    beta = torch.cat(_each(BN, "bias")).view_as(w)
     scale = w * gamma * torch.rsqrt(variance + BN[0].eps)
     return torch.einsum("bck,ck->bc", v, scale) + (w * beta - scale * mean).sum(1)
 
@@ -190,25 +190,24 @@ def topk_peaks(
     columns = torch.arange(W, device=maps.device)
 
     highest = _sliding_maximum(_sliding_maximum(maps, d, -1), d, -2)
-    is_peak = (maps == highest) & (maps > maps.amin((1, 2), keepdim=True))
+    is_peak = (maps == highest) & (maps > maps.flatten(1).amin(1)[:, None, None])
     if exclude_border:
         is_peak &= ((rows >= d) & (rows < H - d))[:, None] & ((columns >= d) & (columns < W - d))
     candidates = maps.masked_fill(~is_peak, -torch.inf)
 
-    coords = []
-    values = []
+    pair = torch.arange(len(maps), device=maps.device)[:, None, None]
+    near = torch.arange(1 - d, d, device=maps.device)
+    peaks = []
     for _ in range(k):
-        value, place = candidates.flatten(1).max(1)  # the first of equals
-        y = place // W
-        x = place % W
-        found = value > -torch.inf
-        coords.append(torch.where(found[:, None], torch.stack([y, x], 1), -1))
-        values.append(torch.where(found, value, 0))
-        near_y = (rows - coords[-1][:, :1]).abs() < d
-        near_x = (columns - coords[-1][:, 1:]).abs() < d
-        candidates = candidates.masked_fill(near_y[:, :, None] & near_x[:, None, :], -torch.inf)
-    points = torch.stack(coords, 1)
-    return points, torch.stack(values, 1), (points[:, :, 0] >= 0).sum(1)
+        peaks.append(candidates.flatten(1).max(1))  # the first of equals
+        place = peaks[-1].indices[:, None]
+        near_y = (place // W + near).clamp(0, H - 1)[:, :, None]
+        near_x = (place % W + near).clamp(0, W - 1)[:, None, :]
+        candidates[pair, near_y, near_x] = -torch.inf
+    values, place = (torch.stack(found, 1) for found in zip(*peaks, strict=True))
+    exists = values > -torch.inf
+    points = torch.where(exists[:, :, None], torch.stack([place // W, place % W], 2), -1)
+    return points, torch.where(exists, values, 0), exists.sum(1)
 
 
 def _arg_max(maps: Tensor) -> Tensor:
@@ -311,49 +310,53 @@ def detect_keypoints(
 def _nearest(n: Tensor, m: int | Tensor, count: int) -> Tensor:
     """Nearest sampling of n cells to m: src(r) = min(floor(r (n / m)), n - 1), r < count.
 
-    n (P,); m a number or (P,). In float32, as torch's nearest resize.
+    n (...), m a number or (...); (..., count). In float32, as torch's nearest resize.
     """
     scale = n.float() / m
     r = torch.arange(count, device=n.device, dtype=torch.float32)
-    return torch.minimum((r * scale[:, None]).floor().long(), n[:, None] - 1).clamp_min(0)
+    return torch.minimum((r * scale[..., None]).floor().long(), n[..., None] - 1).clamp_min(0)
 
 
-def _tile_table(cut: Tensor, size: int, patch: int) -> Tensor:
-    """The rows (P,2,patch) that the tiles above and below a cut (P,) take from `size` rows."""
-    upper = _nearest(cut, patch, patch)
-    lower = cut[:, None] + _nearest(size - cut, patch, patch)
-    return torch.stack([upper, lower], 1)
+def _tile_table(keypoints: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """What the tiles take of each axis: (P,2,2,patch) by axis, side of the cut, and place."""
+    y, x = keypoints.unbind(1)
+    lengths = torch.stack([y, height - y, x, width - x], 1).view(-1, 2, 2)
+    starts = torch.stack([torch.zeros_like(keypoints), keypoints], 2)
+    return starts[..., None] + _nearest(lengths, patch, patch)
 
 
 def tile_at_keypoints(
     images: Tensor, image_index: Tensor, keypoints: Tensor, patch_size: int | None = None
 ) -> Tensor:
-    """The four tiles of every pair, each stretched to ps = patch_size (default S // 2);
-    (P,4,c,ps,ps).
+    """The four tiles of every pair, stretched to ps = patch_size (default S // 2); (P,4,c,ps,ps).
 
     Order: upper left, upper right, lower left, lower right. images (B,c,S,S); image_index (P,) in 0
-    .. B-1; keypoints (P,2) in 1 .. S-1. Index tables replace the loop over cuts: one gather for all
-    tiles.
+    .. B-1; keypoints (P,2) in 1 .. S-1. One gather of colours takes the tiles of all cuts.
     """
     channels, height, width = images.shape[1:]
     patch = height // 2 if patch_size is None else patch_size
 
-    rows = _tile_table(keypoints[:, 0], height, patch)[:, :, None, None, :, None]
-    columns = _tile_table(keypoints[:, 1], width, patch)[:, None, :, None, None, :]
-    which = image_index[:, None, None, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, None, None, :, None, None]
-    return images[which, channel, rows, columns].flatten(1, 2)
+    table = _tile_table(keypoints, height, width, patch)
+    rows = table[:, 0, :, None, :, None]
+    columns = table[:, 1, None, :, None, :]
+    pixel = (image_index[:, None, None, None, None] * height + rows) * width + columns
+    colours = images.permute(0, 2, 3, 1).reshape(-1, channels)
+    tiles = colours.index_select(0, pixel.flatten()).view(*pixel.shape, channels)
+    return tiles.flatten(1, 2).permute(0, 1, 4, 2, 3)
 
 
-def _merge_table(cut: Tensor, cells: int, length: int) -> tuple[Tensor, Tensor]:
-    """For each of `cells` cells: its half (0 or 1), and the row of that tile which lands in it."""
+def _merge_table(cut: Tensor, cells: int, h: int, w: int) -> tuple[Tensor, Tensor]:
+    """For each row and column of `cells`: its side of the cut (0 or 1), and what lands there.
+
+    cut (P,2); the tiles' maps have h rows and w columns. Both results (P,2,cells), rows first.
+    """
     position = torch.arange(cells, device=cut.device)
-    half = (position >= cut[:, None]).long()
-    source = torch.full_like(cut, length)
-    upper = _nearest(source, cut, cells)
-    after = (position - cut[:, None]).clamp_min(0)
-    lower = _nearest(source, cells - cut, cells).gather(1, after)
-    return half, torch.where(half == 1, lower, upper)
+    is_after = position >= cut[..., None]
+    lengths = torch.stack([torch.full_like(cut[:, 0], length) for length in (h, w)], 1)
+    before = _nearest(lengths, cut, cells)
+    behind = (position - cut[..., None]).clamp_min(0)
+    after = _nearest(lengths, cells - cut, cells).gather(2, behind)
+    return is_after.long(), torch.where(is_after, after, before)
 
 
 def merge_at_keypoints(
@@ -368,12 +371,11 @@ def merge_at_keypoints(
     G = 2 * h if grid_size is None else grid_size
 
     cut = (keypoints // (image_size // G)).clamp(1, G - 1)
-    lower, row = _merge_table(cut[:, 0], G, h)
-    right, column = _merge_table(cut[:, 1], G, w)
-    tile = 2 * lower[:, None, :, None] + right[:, None, None, :]
+    side, place = _merge_table(cut, G, h, w)
+    tile = 2 * side[:, :1, :, None] + side[:, 1:, None, :]
     pair = torch.arange(len(cut), device=cut.device)[:, None, None, None]
     channel = torch.arange(channels, device=cut.device)[None, :, None, None]
-    return tile_features[pair, tile, channel, row[:, None, :, None], column[:, None, None, :]]
+    return tile_features[pair, tile, channel, place[:, :1, :, None], place[:, 1:, None, :]]
 
 
 def tile_class_maps(network: Any, tiles: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ summary = train(settings)
 """
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from common.aliases import one_module
+from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import seed_everything, share_buffers
 from oass import report
@@ -48,86 +51,141 @@ one_module(__name__, "oass.train")
 LOGGED = ("loss", "class_loss", "p_class_loss", "re_loss", "conf_loss", "dead_cam", "num_pairs")
 
 
-def train(settings: Settings) -> dict[str, Any]:
-    """One run of a strategy: train, evaluate after every epoch, save; returns the summary."""
+@dataclass
+class Training:
+    """What a run works with from its first step to its last."""
+
+    settings: Settings
+    run: Run
+    train_data: VOC_Dataset_For_Classification
+    val_data: VOC_Dataset_For_Classification
+    loader: DataLoader
+    student: Classifier
+    teacher: Classifier | None
+    objective: Objective
+    network: torch.nn.Module  # the objective, as accelerate prepared it
+    optimizer: torch.optim.Optimizer
+    meter: report.Average_Meter
+    weights: dict[str, float]  # of each part of the loss; that of L_re follows the step
+    steps: int  # of an epoch
+
+
+def prepare(settings: Settings) -> Training:
+    """Data, networks, losses, optimiser and run directory; a run that is resumed is restored."""
     args = settings.args
-    strategy = args.strategy
-    name = args.tag or strategy
     accelerator = build_accelerator(settings)
     seed_everything(args.seed)
 
     train_data, val_data, loader = build_data(settings, accelerator)
-    run = start_run(args, f"experiments/{name}", accelerator)
+    run = start_run(args, f"experiments/{args.tag or args.strategy}", accelerator)
     sampler: Any = loader.batch_sampler
     steps = len(sampler)
-    max_iteration = args.max_epoch * steps
 
     student, teacher = build_networks(settings, accelerator, run.poll)
-    optimizer = build_optimizer(settings, student, steps)
+    optimizer: torch.optim.Optimizer = build_optimizer(settings, student, steps)
     meter = report.Average_Meter(LOGGED, accelerator)
     objective = build_objective(settings, student, teacher)
-    terms = objective.terms
     network, optimizer = accelerator.prepare(objective, optimizer)
 
     stateful = {"model": student, "optimizer": optimizer, "meter": meter}
     if teacher is not None:
         stateful["teacher"] = teacher
     run.restore(**stateful)
+    return Training(
+        settings=settings,
+        run=run,
+        train_data=train_data,
+        val_data=val_data,
+        loader=loader,
+        student=student,
+        teacher=teacher,
+        objective=objective,
+        network=network,
+        optimizer=optimizer,
+        meter=meter,
+        weights={"cl": 1.0, "pcl": args.alpha_p, "re": 0.0, "conf": 1.0},
+        steps=steps,
+    )
 
-    announce(run, settings, (train_data, val_data), objective, optimizer, steps)
-    every = max(1, int(steps * args.print_ratio))
-    log = partial(report.log_if_due, run, meter, optimizer, every, max_iteration, strategy != "gap")
-    weights = {"cl": 1.0, "pcl": args.alpha_p, "re": 0.0, "conf": 1.0}
-    fewest = least_images(args.architecture)
-    pictures = build_pictures(settings, objective, accelerator)
+
+def train(settings: Settings) -> dict[str, Any]:
+    """One run of a strategy: train, evaluate after every epoch, save; returns the summary."""
+    args = settings.args
+    strategy = args.strategy
+    name = args.tag or strategy
+    made = prepare(settings)
+    run = made.run
+    val_data = made.val_data
+    announce(run, settings, (made.train_data, val_data), made.objective, made.optimizer, made.steps)
+
+    sampler: Any = made.loader.batch_sampler
+    every = max(1, int(made.steps * args.print_ratio))
+    max_iteration = args.max_epoch * made.steps
+    is_gated = strategy != "gap"
+    log = partial(
+        report.log_if_due, run, made.meter, made.optimizer, every, max_iteration, is_gated
+    )
+    pictures = build_pictures(settings, made.objective, run.accelerator)
     walk = build_walk(settings)
     measured = build_measure(settings)
 
     for epoch in run.epochs(args.max_epoch):
-        network.train()
+        made.network.train()
         sampler.set_epoch(epoch, run.progress.batch)
-        for batch in run.bar(loader, f"epoch {epoch + 1}/{args.max_epoch}", steps):
+        for batch in run.bar(made.loader, f"epoch {epoch + 1}/{args.max_epoch}", made.steps):
             log()
-            counts = count_together(batch, args.skip_corrupt, accelerator)
-            if counts.smallest < fewest:  # a process could read none of its images
-                run.step(0, counts.images + counts.skipped)
-                continue
-            images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
-
-            with accelerator.autocast():
-                losses = network(images, labels, pairs)
-            i = run.progress.step
-            weights["re"] = re_loss_weight(args.alpha_re, args.alpha_schedule_re, i, max_iteration)
-            weight_by_pairs(losses, terms, accelerator)
-            weight_by_images(losses, terms, len(labels) * run.world / counts.images)
-            loss = total_loss(losses, present_weights(weights, terms.present))
-
-            lr = optimizer.param_groups[0]["lr"]
-            ids = train_data.split.ids
-            explain = partial(report.what_was, ids, batch.index, losses["dead_cam"], lr)
-            run.guard(loss, batch.index, explain)
-            accelerator.backward(loss)
-            if args.clip_grad is not None:
-                accelerator.clip_grad_norm_(network.parameters(), args.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad()
-            if teacher is not None:
-                move_teacher(teacher, student, args.alpha_ema, args.teacher_bn, accelerator, i)
-
-            meter.add({**losses, "loss": loss}, counts.images / run.world)
-            run.step(counts.images, counts.skipped)
+            train_step(made, batch)
         run.save_before_evaluation()
         log()
         if run.stopped:
             break
-        averaged = teacher if args.eval_ema else None
-        evaluate(run, student, averaged, val_data, walk, plain=strategy == "gap", **measured)
+        averaged = made.teacher if args.eval_ema else None
+        evaluate(run, made.student, averaged, val_data, walk, plain=not is_gated, **measured)
         report.after_epoch(run, name, args.max_epoch, with_teacher=args.eval_ema)
         if run.is_main:
-            pictures.save(run, student, teacher or student, val_data)
+            pictures.save(run, made.student, made.teacher or made.student, val_data)
         run.end_epoch(score=run.values("Evaluation", "map")[-1])
 
     return report.finish(run, strategy, name, val_data.domain, with_teacher=args.eval_ema)
+
+
+def train_step(made: Training, batch: Batch) -> None:
+    """One step: losses, backward, optimiser, teacher; the means of the log move with it."""
+    args = made.settings.args
+    run = made.run
+    accelerator = run.accelerator
+    student = made.student
+    terms = made.objective.terms
+    counts = count_together(batch, args.skip_corrupt, accelerator)
+    if counts.smallest < least_images(args.architecture):  # a process could read none of its images
+        run.step(0, counts.images + counts.skipped)
+        return
+    images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
+
+    with accelerator.autocast():
+        losses = made.network(images, labels, pairs)
+    i = run.progress.step
+    made.weights["re"] = re_loss_weight(
+        args.alpha_re, args.alpha_schedule_re, i, args.max_epoch * made.steps
+    )
+    weight_by_pairs(losses, terms, accelerator)
+    weight_by_images(losses, terms, len(labels) * run.world / counts.images)
+    loss = total_loss(losses, present_weights(made.weights, terms.present))
+
+    lr = made.optimizer.param_groups[0]["lr"]
+    ids = made.train_data.split.ids
+    explain = partial(report.what_was, ids, batch.index, losses["dead_cam"], lr)
+    run.guard(loss, batch.index, explain)
+    accelerator.backward(loss)
+    if args.clip_grad is not None:
+        accelerator.clip_grad_norm_(made.network.parameters(), args.clip_grad)
+    made.optimizer.step()
+    made.optimizer.zero_grad()
+    if made.teacher is not None:
+        move_teacher(made.teacher, student, args.alpha_ema, args.teacher_bn, accelerator, i)
+
+    made.meter.add({**losses, "loss": loss}, counts.images / run.world)
+    run.step(counts.images, counts.skipped)
 
 
 def announce(

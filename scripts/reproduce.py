@@ -2,10 +2,12 @@
 
     python scripts/reproduce.py --scale sample --dry_run       # what would run, and for how long
     python scripts/reproduce.py --scale small --data DATA      # real data, each within an hour
+    python scripts/reproduce.py --scale full --dry_run         # the papers' settings, for GPUs
     python scripts/reproduce.py --scale full --data DATA --launcher "accelerate launch"
     python scripts/reproduce.py --scale full --data DATA --index 3    # one: scripts/reproduce.slurm
 
-An experiment is a command of ours.csv, once for each seed where the command names one. Its run
+An experiment is a command of ours.csv, once for each seed where the command names one; at full
+scale also a command of full.toml, with the paper's own settings, data sets and networks. Its run
 directory is OUT/NAME; stopped at any point, the same command goes on. An evaluation of runs that
 another experiment trains comes after it. Afterwards: python compare.py OUT
 """
@@ -260,8 +262,13 @@ def listing(listed: Iterable[Entry]) -> str:
         minutes = "     ? min"
         if experiment.minutes:
             minutes = f"{experiment.minutes:6.1f} min"
+        planned = experiment.planned
+        if planned is not None:
+            minutes = f"{planned.gpu_hours:6.1f} GPU h"
         command = f"{experiment.paper}: {' '.join(experiment.arguments)}"
         lines.append(f"{index:3d}  {minutes}  {command}  [{state}]")
+        if planned is not None:
+            lines.append(f"     needs {planned.data}; decides {', '.join(planned.claims)}")
     return "\n".join(lines)
 
 
@@ -269,7 +276,8 @@ def build_parser() -> OneLineParser:
     """The command line."""
     parser = OneLineParser(prog="reproduce.py", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--scale", choices=SCALES, default="sample", help="full holds small; sample stands alone")
+    scales = "sample: drawn data; small: what we ran on real data; full: the papers' settings"
+    add("--scale", choices=SCALES, default="sample", help=scales)
     add("--paper", choices=PAPERS, action="append", help="only this one (may be given again)")
     add("--data", type=folder_path, default=None, help="stands for DATA in the commands")
     out = ROOT / "runs" / "reproduce"
@@ -278,6 +286,7 @@ def build_parser() -> OneLineParser:
     add("--again", action="store_true", help="also what was measured at this commit")
     add("--index", type=whole(0), default=None, help="only this one of the list (Slurm array)")
     add("--dry_run", action="store_true", help="list, run nothing")
+    add("--count", action="store_true", help="print how many the list has, for a Slurm array")
     add("--root", type=folder_path, default=ROOT, help="the repository")
     return parser
 
@@ -285,12 +294,9 @@ def build_parser() -> OneLineParser:
 def chosen(args: argparse.Namespace) -> list[Entry]:
     """The list of what the flags name; UserError for an index that it does not have."""
     papers = args.paper or PAPERS
-    scales = [args.scale]
-    if args.scale == "full":
-        scales = ["small", "full"]
     wanted = []
     for experiment in experiments(args.root):
-        if experiment.paper in papers and experiment.scale in scales:
+        if experiment.paper in papers and experiment.scale == args.scale:
             wanted.append(experiment)
 
     listed = entries(wanted, args)
@@ -317,6 +323,9 @@ def main(argv: list[str] | None = None) -> int:
     launcher_words(args.launcher)
 
     listed = chosen(args)
+    if args.count:
+        print(len(listed))
+        return 0
     todo = [entry for entry in listed if entry.is_to_run]
     print(listing(listed) or "nothing of this scale")
     count = f"{len(todo)} of {len(listed)} to run, about {minutes_of(todo):.0f} min"

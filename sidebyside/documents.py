@@ -4,13 +4,13 @@ Each is written between two comments, <!-- claims:begin --> and <!-- claims:end 
 with `verdicts`.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from sidebyside.claims import Judgement
 from sidebyside.records import Row
-from sidebyside.terminal import held, tally
-from sidebyside.verdict import NOT_RUN
-from sidebyside.wording import markdown_line
+from sidebyside.terminal import difference_cells, tally, verdict_in_words
+from sidebyside.wording import markdown_line, show
 
 
 def with_tables(text: str, judgements: Sequence[Judgement], top: str = "") -> str:
@@ -41,19 +41,27 @@ def _with_table(text: str, name: str, table: str) -> str:
 
 
 def markdown_claims(judgements: Sequence[Judgement], top: str = "") -> str:
-    """A tally and a table: claim, what the paper reports, what we measured, verdict, sample."""
+    """A tally and a table of claims, then a table of every pair behind the verdicts."""
     real, sample = _tallies(judgements)
-    header = (
-        "paper",
-        "claim",
-        "the paper",
-        "measured here, real data",
-        "verdict",
-        "offline sample",
-    )
+    header = ("paper", "claim", "the paper", "verdict", "offline sample")
     rows = [_claim_cells(judgement, top) for judgement in judgements]
     told = f"{len(judgements)} claims. On real data: {real}. On the offline samples: {sample}."
-    return "\n".join([told, "", *_table(header, rows)])
+    pairs = itertools.chain.from_iterable(map(_pair_rows, judgements))
+    pair_header = (
+        *("claim", "measured on", "better", "against"),
+        *("difference", "95 % interval", "margin", "n", "verdict"),
+    )
+    return "\n".join(
+        [
+            told,
+            "",
+            *_table(header, rows),
+            "",
+            "Every pair behind a verdict, on real data:",
+            "",
+            *_table(pair_header, pairs),
+        ]
+    )
 
 
 def _tallies(judgements: Sequence[Judgement]) -> tuple[str, str]:
@@ -76,27 +84,31 @@ def _link(paper: str, top: str) -> str:
 
 def _claim_cells(judgement: Judgement, top: str) -> tuple[str, ...]:
     claim = judgement.claim
-
     published = f"no numbers at hand ({claim.source})"
     if judgement.published:
         published = _numbers(*judgement.published[0])
+    verdict = f"**{verdict_in_words(judgement)}**"
+    return _link(claim.paper, top), claim.statement, published, verdict, judgement.on_sample
 
-    measured = ""
-    if judgement.real:
-        first = judgement.real[0]
-        measured = _numbers(first.better, first.worse)
-    if len(judgement.real) > 1:
-        measured += f"; {held(judgement.real, ' pairs hold')}"
 
-    verdict = f"**{judgement.verdict}**"
-    if judgement.note:
-        verdict += f". {judgement.note}"
+def _pair_rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
+    for pair in judgement.real:
+        difference, interval, seeds = difference_cells(pair)
+        yield (
+            f"{judgement.claim.paper}: {judgement.claim.name}",
+            pair.better.listed("dataset", "setting", "metric"),
+            _method_and_number(pair.better),
+            _method_and_number(pair.worse),
+            difference,
+            interval,
+            show(pair.decision.delta),
+            seeds,
+            f"{pair.verdict} ({pair.why})",
+        )
 
-    sample = NOT_RUN
-    if judgement.sample:
-        sample = f"{judgement.on_sample} ({held(judgement.sample)})"
 
-    return _link(claim.paper, top), claim.statement, published, measured, verdict, sample
+def _method_and_number(row: Row) -> str:
+    return f"{row.cells['method']} {row.number()}"
 
 
 def _numbers(better: Row, worse: Row) -> str:

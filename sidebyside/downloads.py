@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 from sidebyside.claims import Judgement, Pair
-from sidebyside.markup import download, fitted
+from sidebyside.markup import csv_address, fitted
 from sidebyside.records import KEY, Paper
 from sidebyside.results import OURS
 
 
-def build(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> str:
-    """The two links: every row, and every pair behind a verdict."""
-    numbers = _numbers(papers)
-    claims = _claims(judgements)
-    return (
-        f"<p>{numbers}: every row with its provenance. {claims}: every pair behind a verdict.</p>"
-    )
+def build(papers: Sequence[Paper], judgements: Sequence[Judgement]) -> list[tuple[str, str, str]]:
+    """Name, address and meaning of both files: every row, and every pair behind a verdict."""
+    return [
+        ("numbers.csv", _numbers(papers), "every row with its provenance"),
+        ("claims.csv", _claims(judgements), "every pair behind a verdict"),
+    ]
 
 
 def _numbers(papers: Sequence[Paper]) -> str:
@@ -28,14 +27,15 @@ def _numbers(papers: Sequence[Paper]) -> str:
         for row in paper.ours:
             source = "offline sample" if row.is_sample else "ours"
             rows.append([paper.name, source, *row.pick(OURS)])
-    return download("numbers.csv", header, rows)
+    return csv_address(header, rows)
 
 
 def _claims(judgements: Sequence[Judgement]) -> str:
     header = ["paper", "claim", "data"]
     for side in ("better", "worse"):
         header += [f"{side}_{column}" for column in KEY]
-    header += ["difference", "low", "high", "interval", "pair", "why", "claim_verdict"]
+    header += ["difference", "low", "high", "interval", "margin", "seeds", "pair", "why"]
+    header += ["earlier_code", "claim_verdict"]
 
     rows = []
     for judgement in judgements:
@@ -46,13 +46,15 @@ def _claims(judgements: Sequence[Judgement]) -> str:
         for pair in judgement.sample:
             cells = _pair_cells(pair)
             rows.append([claim.paper, claim.name, "offline sample", *cells, judgement.on_sample])
-    return download("claims.csv", header, rows)
+    return csv_address(header, rows)
 
 
 def _pair_cells(pair: Pair) -> list[object]:
-    """The rows of a pair, its interval, its verdict and why."""
-    ends: tuple[object, ...] = ("",) * 4
-    interval = pair.interval
-    if interval is not None:
-        ends = (interval.difference, interval.low, interval.high, interval.how)
-    return [*pair.better.key, *pair.worse.key, *ends, pair.verdict, pair.why]
+    """The rows of a pair, its interval and margin, its verdict and why."""
+    decision = pair.decision
+    ends: tuple[object, ...] = ("", "", "", "", decision.delta, "")
+    found = decision.difference
+    if found is not None:
+        ends = (found.mean, decision.low, decision.high, found.how, decision.delta, found.n)
+    is_earlier = int(pair.is_earlier)
+    return [*pair.better.key, *pair.worse.key, *ends, pair.verdict, pair.why, is_earlier]

@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+import re
 import statistics
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,10 +33,48 @@ def data_sha(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+METHOD_FILES = re.compile(r"method\w*\.py|fast\.py|baselines/\w+\.py")
+
+
+def method_sha(root: Path, paper: str, commits: Iterable[str]) -> str:
+    """12 hex digits of a SHA-256 over the paper's method as it stood at the commits of its runs.
+
+    That is over names and contents of PAPER/method*.py, fast.py and baselines/*.py, in order. ""
+    where a commit is not known here, had changes that were not committed, or they differ.
+    """
+    found = {_method_sha_at(root, paper, commit) for commit in commits}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _method_sha_at(root: Path, paper: str, commit: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{7,40}", commit):
+        return ""
+    listed = _git(root, "ls-tree", "-r", "--name-only", commit, "--", f"{paper}/")
+    if listed is None:
+        return ""
+    digest = hashlib.sha256()
+    for name in sorted(listed.decode().splitlines()):
+        if METHOD_FILES.fullmatch(name.removeprefix(f"{paper}/")):
+            content = _git(root, "show", f"{commit}:{name}") or b""
+            digest.update(name.encode() + b"\0" + content)
+    return digest.hexdigest()[:12]
+
+
+def _git(root: Path, *arguments: str) -> bytes | None:
+    """What git says in the repository; None where it cannot."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
 def row_from_runs(
     folders: Sequence[Path],
     values: Mapping[int, Sequence[float]],
     *,
+    paper: str = "",
+    root: Path = Path(),
     data: Path | None = None,
     **fields: str,
 ) -> dict[str, Any]:
@@ -42,6 +82,7 @@ def row_from_runs(
 
     `fields`: method, dataset, setting, metric, protocol, and `command` where one command made
     several runs. What differs between the runs (commit, torch, device) is told of all of them.
+    `paper`, `root`: whose method's hash, from the repository there.
     """
     configs = list(map(_config, folders))
     seconds = sum(map(_seconds, folders))
@@ -66,6 +107,8 @@ def row_from_runs(
         "minutes": f"{seconds / 60:.1f}",
         "date": max(config["launches"][-1]["time"][:10] for config in configs),
         "run": _each(Path(folder).name for folder in folders),
+        "method_sha": method_sha(root, paper, [str(config["commit"]) for config in configs]),
+        "superseded_by": "",
         **fields,
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from common.cli import UserError
 from common.text import decimal, read_text, whole
 from sidebyside.metrics import Curve, Point, curve_of
+from sidebyside.register import Claim, load_claims
 from sidebyside.results import CURVES, OURS, PAPER, PAPERS, SEEDS, is_sample_row, read_numbered
 from sidebyside.verdict import Sample
 from sidebyside.wording import mean_and_spread
@@ -43,6 +44,11 @@ class Row:
     def listed(self, *columns: str) -> str:
         """The cells of these columns that are not empty, with commas between them."""
         return ", ".join(filter(None, self.pick(columns)))
+
+    @property
+    def superseded_by(self) -> str:
+        """What replaced the row, in words; "" where it holds."""
+        return self.cells.get("superseded_by", "")
 
     @property
     def known_value(self) -> float:
@@ -82,16 +88,22 @@ class Paper:
     pictures: list[tuple[Path, str]] = field(default_factory=list)
     deviations: list[list[str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
 
     @property
     def real(self) -> list[Row]:
-        """Rows of ours.csv on real data."""
-        return [r for r in self.ours if not r.is_sample]
+        """Rows of ours.csv on real data that hold."""
+        return [row for row in self.ours if not row.is_sample and not row.superseded_by]
 
     @property
     def samples(self) -> list[Row]:
         """Rows of ours.csv on the offline sample; never beside a paper's number."""
-        return [r for r in self.ours if r.is_sample]
+        return [row for row in self.ours if row.is_sample and not row.superseded_by]
+
+    @property
+    def superseded(self) -> list[Row]:
+        """Rows of ours.csv that a later measurement replaced; shown, and counted nowhere."""
+        return [row for row in self.ours if row.superseded_by]
 
 
 def load(root: Path, papers: Sequence[str] = PAPERS) -> list[Paper]:
@@ -111,6 +123,7 @@ def _load_paper(root: Path, name: str) -> Paper:
     paper.published = _rows_or_missing(paper, results / "paper.csv", PAPER)
     paper.ours = _with_seeds(paper.ours, results / "seeds.csv")
     paper.curves = load_curves(results / "curves.csv")
+    paper.claims = load_claims(root, name)
 
     readme = folder / "README.md"
     text = ""
@@ -167,6 +180,9 @@ def load_rows(path: Path, paper: str, columns: Sequence[str]) -> list[Row]:
     for number, cells in read_numbered(path, columns):
         where = f"{path}: line {number}"
         row = parse(cells, paper, where)
+        rows.append(row)
+        if row.superseded_by:
+            continue
         if row.key in lines:
             raise UserError(
                 f"{where}: a second row for {', '.join(row.key)}"
@@ -174,7 +190,6 @@ def load_rows(path: Path, paper: str, columns: Sequence[str]) -> list[Row]:
                 " the first five columns must differ"
             )
         lines[row.key] = number
-        rows.append(row)
     return rows
 
 
@@ -249,15 +264,22 @@ def _with_seeds(rows: Sequence[Row], path: Path) -> list[Row]:
         known[key][seed] = decimal(cells["value"], f"{where}: value")
         lines.setdefault(key, number)
 
+    current = {row.key for row in rows if not row.superseded_by}
     for row in rows:
-        if row.key in known:
+        is_current = not row.superseded_by or row.key not in current
+        if is_current and row.key in known:
             _check_seeds(row, known[row.key], f"{path}: line {lines[row.key]}")
     for row in rows:
         lines.pop(row.key, None)
     if lines:
         first = min(lines.values())
         raise UserError(f"{path}: line {first}: ours.csv has no row with these first five columns")
-    return [replace(row, by_seed=known.get(row.key)) for row in rows]
+    with_values = []
+    for row in rows:
+        is_current = not row.superseded_by or row.key not in current
+        values = known.get(row.key) if is_current else None
+        with_values.append(replace(row, by_seed=values))
+    return with_values
 
 
 def _numbered_if_there(path: Path, columns: Sequence[str]) -> Sequence[tuple[int, dict[str, str]]]:

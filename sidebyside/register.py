@@ -1,350 +1,195 @@
-"""The claims of the five papers, one entry each.
+"""The registered claims of a paper, read from PAPER/results/claims.toml.
 
-Patterns match whole cells of the results files, case ignored. Statements hold no number: those come
-from the files. `source` says where the paper claims it.
+A claim is registered before the runs that decide it: one endpoint (metric and protocol), a margin a
+data set, the number of seeds, the date. Its fields:
+
+    name, statement, source      what the paper says, and where
+    registered                   a date; rows that are older judge it as *earlier code*
+    better, worse, where         which rows are compared: column -> pattern
+    endpoint                     { metric, protocol }: the one measure that counts
+    higher_is_better             false where smaller numbers are better
+    margins                      [{ dataset, delta }]: the first pattern that fits gives the margin
+    secondary                    metrics that are shown beside it, and count for nothing
+    beside                       methods that are shown for scale: chance, all labels, a baseline
+    equal_accuracy               points by which the accuracies of both may differ, else confounded
+    seeds, data, protocol        the plan, in numbers and words
+    command                      how to measure it
+
+Patterns match whole cells of ours.csv, case ignored.
 """
 
-from sidebyside.claims import Claim
+import datetime
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-_IMAGES = r".*mnist.*|cifar.*"
-_MAT = r"(lost|msrc-?v2|bird-?song|soccer player|yahoo! news|mirflickr).*|PLL.*"
-_CALM_EM = r"calm[-_ ]em.*"
-_CALM_ML = r"calm[-_ ]ml.*"
-_CAM = r"cam( .*)?"
-_CSL = r"(csl|selective).*"
-_IGNORE = r"ignore.*"
-_NEGATIVE = r"negative.*"
-_OASS = r"(oass |csi ?[+,] ?)?"
-_OBJECT_AWARE = rf"{_OASS}(cmax|ctopk([-_ ]?w)?)( .*)?"
-_ACCURACY = r".*acc(uracy)?( .*)?|acc@?1.*|top-1.*"
-_CAVL_RUN = "python main.py -compare cavl,uniform,rc,proden,cc -seeds 0,1,2 -ep 50 --data_dir DATA"
-_CAVL_MAT = (
-    "python main.py -ds lost -ep 100 -compare cavl,rc,proden,cc,uniform -seeds 0,1,2 --data_dir "
-    "DATA"
-)
-_OASS_NOTE = "On composed photographs: ten epochs of a small network without ImageNet weights."
-_OASS_RUN = (
-    "python ablation.py --strategies gap,none,max,cMax,cTopk,cTopk-w --seeds 0,1,2 --data_dir DATA"
-)
+from common.cli import UserError
+from common.text import read_text
 
-_CALM_FLAGS = "--architecture=resnet50 --dataset=CUB --use_bn=True --large_feature_map=True"
-_CALM_RUN = f"python main.py --experiment_name=em/ --attribution_method=CALM_EM {_CALM_FLAGS}"
-_CALM_MAPS = (
-    "--score_map_process=jointll --norm_type=clipping --use_load_checkpoint=True "
-    "--load_checkpoint=save/em/"
-)
-_CALM_CUES = (
-    f"{_CALM_RUN} && python eval_cue_location.py --attribution_method=CALM_EM {_CALM_FLAGS} "
-    f"{_CALM_MAPS}"
-)
-_CALM_ERASE = _CALM_CUES.replace("eval_cue_location", "eval_pixel_perturb")
-_CALM_BOXES = _CALM_CUES.replace("eval_cue_location", "eval_wsol")
-_CSL_RUN = (
-    "python train.py --compare all --schemes fpc,rps --seeds 0,1,2 --data=DATA/COCO_2014 "
-    "--model-path=mtresnet_21k"
-)
-_CSL_NOTE = (
-    "On composed photographs, twenty epochs of a small network: the means stand in the paper's "
-    "order."
-)
-_CSL_OPEN = (
-    "python train.py --recipe csl_fpc --data=DATA/OpenImages --do_bottleneck_head --image-size=224"
-)
-_MILE_RUN = (
-    "python MILe.py --dataset mnist --mnist_path DATA --model resnet18-10 --total_steps 10000"
-)
-_MILE_RUN += " --compare softmax,sigmoid,MILe --seeds 0,1,2"
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
-CAVL = (
-    Claim(
-        "cavl",
-        "better than averaging",
-        (
-            "Training on the candidate with the largest class activation value beats averaging "
-            "over the candidates."
-        ),
-        {"method": "cavl"},
-        {"method": "uniform"},
-        {"dataset": _IMAGES, "metric": _ACCURACY},
-        source="abstract; method",
-        command=_CAVL_RUN,
-        note=(
-            "Above it with every seed on CIFAR-10 too (13 epochs), where three seeds lie too far "
-            "apart to decide."
-        ),
-    ),
-    Claim(
-        "cavl",
-        "state of the art",
-        "CAVL is more accurate than earlier deep partial-label methods (RC, PRODEN, CC).",
-        {"method": "cavl"},
-        {"method": "rc|proden|cc"},
-        {"dataset": _IMAGES, "metric": _ACCURACY},
-        source="abstract",
-        command=_CAVL_RUN,
-    ),
-    Claim(
-        "cavl",
-        "any input",
-        (
-            "Unlike CAM, the class activation value also works where inputs are not images: "
-            "real-world partial-label sets."
-        ),
-        {"method": "cavl"},
-        {"method": "uniform"},
-        {"dataset": _MAT, "metric": _ACCURACY},
-        source="abstract",
-        command=_CAVL_MAT,
-        note=(
-            "With five epochs of averaging first (`-warmup 5`: ours, not the paper's) it beats "
-            "averaging on each."
-        ),
-    ),
-    Claim(
-        "cavl",
-        "CAM selects well",
-        (
-            "The class activation map picks the true label among the candidates better than the "
-            "model's own output."
-        ),
-        {"method": "cam.*"},
-        {"method": "output.*|logit.*|softmax.*"},
-        {"metric": r".*(select|disambiguat|picked).*"},
-        source="abstract, earlier version",
-        command="python main.py -ds cifar10 -mo resnet -selection_curve 1000 --data_dir DATA",
-    ),
-)
+FILE = "claims.toml"
+COLUMNS = ("method", "dataset", "setting", "metric", "protocol")
 
-OASS = (
-    Claim(
-        "oass",
-        "object-aware tiles",
-        "Cutting tiles at object keypoints (cMax, cTopk, cTopk-w) beats training without tiles.",
-        {"method": _OBJECT_AWARE},
-        {"method": rf"{_OASS}(csi( only.*)?|none|baseline.*)"},
-        {"metric": r"mAP.*"},
-        source="abstract",
-        command=_OASS_RUN,
-        note=_OASS_NOTE,
-    ),
-    Claim(
-        "oass",
-        "cMax over Max",
-        "Keypoints of each class's own map (cMax) beat the maximum over all maps (Max).",
-        {"method": rf"{_OASS}cmax( .*)?"},
-        {"method": rf"{_OASS}max( .*)?"},
-        {"metric": r"mAP.*"},
-        source="README, figure 2",
-        command=_OASS_RUN,
-        note=_OASS_NOTE,
-    ),
-    Claim(
-        "oass",
-        "cTopk over cMax",
-        "The centre of several peaks (cTopk) beats the single maximum (cMax).",
-        {"method": rf"{_OASS}ctopk( .*)?"},
-        {"method": rf"{_OASS}cmax( .*)?"},
-        {"metric": r"mAP.*"},
-        source="README, figure 2",
-        command=_OASS_RUN,
-        note=_OASS_NOTE,
-    ),
-    Claim(
-        "oass",
-        "cTopk-w over cTopk",
-        "Weighing the peaks by their height (cTopk-w) beats the plain centre (cTopk).",
-        {"method": rf"{_OASS}ctopk[-_ ]?w( .*)?"},
-        {"method": rf"{_OASS}ctopk( .*)?"},
-        {"metric": r"mAP.*"},
-        source="README, figure 2",
-        command=_OASS_RUN,
-        note=_OASS_NOTE,
-    ),
-    Claim(
-        "oass",
-        "class-specific instances",
-        "Classifying class-specific instances beats classifying globally pooled features.",
-        {"method": rf"{_OASS}(csi( only.*)?|none)"},
-        {"method": rf"{_OASS}(gap|pooled).*"},
-        {"metric": r"mAP.*"},
-        source="abstract; figure 1",
-        command=_OASS_RUN,
-        note=_OASS_NOTE,
-    ),
-)
 
-CALM = (
-    Claim(
-        "calm",
-        "cue localisation",
-        "CALM's maps lie on the parts that tell two classes apart more often than CAM's.",
-        {"method": _CALM_EM},
-        {"method": _CAM},
-        {"dataset": "cub.*", "metric": "mPxAP.*"},
-        source="README, cue localisation table",
-        command=_CALM_CUES,
-    ),
-    Claim(
-        "calm",
-        "remove and classify",
-        (
-            "Erasing the pixels CALM ranks first destroys the prediction faster than erasing CAM's "
-            "(smaller R_k)."
-        ),
-        {"method": _CALM_EM},
-        {"method": _CAM},
-        {"metric": r".*\bR_?\{?(k|\d).*"},
-        higher=False,
-        source="README, remove-and-classify chart",
-        command=_CALM_ERASE,
-    ),
-    Claim(
-        "calm",
-        "EM explains better than ML",
-        (
-            "Trained by expectation maximisation, CALM localises cues better than trained by "
-            "marginal likelihood."
-        ),
-        {"method": _CALM_EM},
-        {"method": _CALM_ML},
-        {"metric": "mPxAP.*"},
-        source="README, cue localisation table",
-        command=_CALM_CUES,
-    ),
-    Claim(
-        "calm",
-        "EM classifies better than ML on CUB",
-        "On CUB, CALM-EM is the more accurate classifier of the two.",
-        {"method": _CALM_EM},
-        {"method": _CALM_ML},
-        {"dataset": "cub.*", "metric": _ACCURACY},
-        source="README, accuracy table",
-        command=_CALM_RUN,
-    ),
-    Claim(
-        "calm",
-        "object localisation",
-        "CALM localises whole objects better than CAM without box labels.",
-        {"method": _CALM_EM},
-        {"method": _CAM},
-        {"metric": r"MaxBoxAcc.*|PxAP.*"},
-        source="abstract",
-        command=_CALM_BOXES,
-    ),
-)
+@dataclass(frozen=True)
+class Claim:
+    """`better` rows beat `worse` rows in the endpoint, by a margin, other things equal.
 
-CSL = (
-    Claim(
-        "csl",
-        "best with few labels a class",
-        (
-            "With a fixed number of annotations a class (FPC), selective training beats ignoring "
-            "and assuming negatives."
-        ),
-        {"method": _CSL},
-        {"method": rf"{_IGNORE}|{_NEGATIVE}"},
-        {"setting": r"fpc.*", "metric": r"mAP.*"},
-        source="README, COCO table",
-        command=_CSL_RUN,
-        note=_CSL_NOTE,
-    ),
-    Claim(
-        "csl",
-        "best with random labels",
-        (
-            "With labels missing at random (RPS), selective training beats ignoring and assuming "
-            "negatives."
-        ),
-        {"method": _CSL},
-        {"method": rf"{_IGNORE}|{_NEGATIVE}"},
-        {"setting": r"rps.*", "metric": r"mAP.*"},
-        source="README, COCO table",
-        command=_CSL_RUN,
-    ),
-    Claim(
-        "csl",
-        "few labels: negatives beat ignoring",
-        "Under FPC, assuming negatives is better than ignoring what is not annotated.",
-        {"method": _NEGATIVE},
-        {"method": _IGNORE},
-        {"setting": r"fpc.*", "metric": r"mAP.*"},
-        source="README, COCO table",
-        command=_CSL_RUN,
-        note=_CSL_NOTE,
-    ),
-    Claim(
-        "csl",
-        "random labels: ignoring beats negatives",
-        "Under RPS, ignoring what is not annotated is better than assuming negatives.",
-        {"method": _IGNORE},
-        {"method": _NEGATIVE},
-        {"setting": r"rps.*", "metric": r"mAP.*"},
-        source="README, COCO table",
-        command=_CSL_RUN,
-    ),
-    Claim(
-        "csl",
-        "Open Images",
-        "On Open Images, selective training beats ignoring and assuming negatives.",
-        {"method": _CSL},
-        {"method": rf"{_IGNORE}|{_NEGATIVE}"},
-        {"dataset": r"open ?images.*", "metric": r"mAP.*"},
-        source="README, Open Images table",
-        command=_CSL_OPEN,
-    ),
-    Claim(
-        "csl",
-        "prior from ignoring",
-        (
-            "A network trained by ignoring ranks the frequent classes better than one trained with "
-            "assumed negatives."
-        ),
-        {"method": _IGNORE},
-        {"method": _NEGATIVE},
-        {"metric": r".*(prior|top[- ]?(10|ten)|rank correlation).*"},
-        source="README, top ten classes",
-        command=_CSL_RUN,
-    ),
-)
+    Rows are compared where they agree in all of the first five columns that `better` does not name.
+    """
 
-MILE = (
-    Claim(
-        "mile",
-        "multi-label quality",
-        (
-            "Iterated learning finds more of the labels that are true of an image (F1) than "
-            "standard training."
-        ),
-        {"method": r"mile.*"},
-        {"method": r"softmax.*|sigmoid.*"},
-        {"metric": r".*F1.*"},
-        source="abstract",
-        command=_MILE_RUN,
-        note=(
-            "On real digits F1 at a threshold rises, the ranking does not; with k 20:20 the sets "
-            "hold nearly all."
-        ),
-    ),
-    Claim(
-        "mile",
-        "accuracy",
-        "Iterated learning is more accurate on the single annotated label than standard training.",
-        {"method": r"mile.*"},
-        {"method": r"softmax.*|sigmoid.*"},
-        {"metric": _ACCURACY},
-        source="abstract",
-        command=_MILE_RUN,
-    ),
-    Claim(
-        "mile",
-        "label noise",
-        "Trained on noisy web images (WebVision), it is more accurate than standard training.",
-        {"method": r"mile.*"},
-        {"method": r"softmax.*|sigmoid.*|standard.*"},
-        {"dataset": r".*webvision.*"},
-        source="abstract",
-        command=_MILE_RUN,
-    ),
-)
+    paper: str
+    name: str
+    statement: str
+    better: Mapping[str, str]
+    worse: Mapping[str, str]
+    endpoint: Mapping[str, str]
+    margins: Sequence[tuple[str, float]]
+    where: Mapping[str, str] = field(default_factory=dict)
+    higher: bool = True
+    registered: datetime.date | None = None
+    source: str = ""
+    command: str = ""
+    secondary: Sequence[str] = ()
+    beside: str = ""
+    equal_accuracy: float | None = None
+    seeds: int = 0
+    data: str = ""
+    protocol: str = ""
 
-CLAIMS = (*CAVL, *OASS, *CALM, *CSL, *MILE)
+    def delta(self, dataset: str) -> float:
+        """The margin on a data set; UserError where none was registered for it."""
+        for pattern, delta in self.margins:
+            if fits(pattern, dataset):
+                return delta
+        raise UserError(f"{self.paper}/results/{FILE}: {self.name}: no margin for {dataset}")
+
+
+def fits(pattern: str, cell: str) -> bool:
+    """Whether a pattern matches a whole cell, case ignored."""
+    return re.fullmatch(pattern, cell, re.I) is not None
+
+
+def load_claims(root: Path, paper: str) -> list[Claim]:
+    """The claims of a paper in their order; [] where it has no file.
+
+    UserError naming the claim and the field of what is wrong.
+    """
+    path = root / paper / "results" / FILE
+    if not path.is_file():
+        return []
+    try:
+        content = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: {error}") from error
+    entries = content.get("claim")
+    if not isinstance(entries, list) or set(content) != {"claim"}:
+        raise UserError(f"{path}: expected [[claim]] tables and nothing else")
+    claims = [_claim(paper, entry, f"{path}: claim {n}") for n, entry in enumerate(entries, 1)]
+    names = [claim.name for claim in claims]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: two claims are named {name!r}")
+    return claims
+
+
+# --- one entry ---
+
+_TEXTS = ("name", "statement", "source", "command", "beside", "data", "protocol")
+_NEEDED = ("name", "statement", "registered", "better", "worse", "endpoint", "margins", "seeds")
+_KNOWN = {
+    *(*_TEXTS, *_NEEDED, "where"),
+    *("higher_is_better", "secondary", "equal_accuracy"),
+}
+
+
+def _claim(paper: str, entry: Mapping[str, Any], where: str) -> Claim:
+    for name in _NEEDED:
+        if name not in entry:
+            raise UserError(f"{where}: has no {name}")
+    for name in entry:
+        if name not in _KNOWN:
+            raise UserError(f"{where}: {name} is no field of a claim")
+    for name in _TEXTS:
+        _require(isinstance(entry.get(name, ""), str), where, name, "a text")
+    is_date = isinstance(entry["registered"], datetime.date)
+    _require(is_date, where, "registered", "a date, as 2026-11-28")
+    is_count = isinstance(entry["seeds"], int) and entry["seeds"] >= 2
+    _require(is_count, where, "seeds", "a whole number from 2 on")
+    higher = entry.get("higher_is_better", True)
+    _require(isinstance(higher, bool), where, "higher_is_better", "true or false")
+    close = entry.get("equal_accuracy")
+    _require(close is None or _is_positive(close), where, "equal_accuracy", "a number above 0")
+
+    texts = {name: entry[name] for name in _TEXTS if name in entry}
+    return Claim(
+        paper=paper,
+        better=_patterns(entry, "better", where),
+        worse=_patterns(entry, "worse", where),
+        where=_patterns(entry, "where", where),
+        endpoint=_patterns(entry, "endpoint", where),
+        margins=_margins(entry["margins"], where),
+        higher=higher,
+        registered=entry["registered"],
+        secondary=_secondary(entry.get("secondary", []), where),
+        equal_accuracy=close,
+        seeds=entry["seeds"],
+        **texts,
+    )
+
+
+def _require(is_right: bool, where: str, name: str, what: str) -> None:
+    if not is_right:
+        raise UserError(f"{where}: {name} must be {what}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _patterns(entry: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
+    """A table of column -> pattern."""
+    table = entry.get(name, {})
+    _require(isinstance(table, dict), where, name, "a table of column = pattern")
+    for column, pattern in table.items():
+        _require(column in COLUMNS, where, f"{name}.{column}", f"one of {', '.join(COLUMNS)}")
+        _check_pattern(pattern, where, f"{name}.{column}")
+    _require("metric" in table or name != "endpoint", where, name, "a table with a metric")
+    return dict(table)
+
+
+def _check_pattern(pattern: object, where: str, name: str) -> None:
+    _require(isinstance(pattern, str), where, name, "a text")
+    try:
+        re.compile(str(pattern))
+    except re.error as error:
+        raise UserError(f"{where}: {name}: {error}") from error
+
+
+def _margins(found: object, where: str) -> list[tuple[str, float]]:
+    margins = []
+    is_list = isinstance(found, list) and len(found) > 0
+    _require(is_list, where, "margins", "a list of { dataset, delta }")
+    assert isinstance(found, list)
+    for entry in found:
+        is_whole = isinstance(entry, dict) and set(entry) == {"dataset", "delta"}
+        _require(is_whole, where, "margins", "a list of { dataset, delta }")
+        _check_pattern(entry["dataset"], where, "margins.dataset")
+        _require(_is_positive(entry["delta"]), where, "margins.delta", "a number above 0")
+        margins.append((entry["dataset"], float(entry["delta"])))
+    return margins
+
+
+def _secondary(found: object, where: str) -> list[str]:
+    _require(isinstance(found, list), where, "secondary", "a list of metrics")
+    assert isinstance(found, list)
+    for pattern in found:
+        _check_pattern(pattern, where, "secondary")
+    return list(found)

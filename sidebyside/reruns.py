@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sidebyside.fullscale import Planned, load_planned
 from sidebyside.records import load_rows
 from sidebyside.results import OURS, PAPERS, is_sample_row
 
@@ -26,6 +27,7 @@ class Experiment:
 
     `commits`: where ours.csv says it was measured; `runs`: the run directories that it names.
     `trained_by`: the name of the experiment whose run an evaluation looks at, if that is one.
+    `planned`: of the paper's own settings, what it needs and decides.
     """
 
     paper: str
@@ -36,6 +38,7 @@ class Experiment:
     by_hand: str = ""
     runs: tuple[str, ...] = ()
     trained_by: str = ""
+    planned: Planned | None = None
 
     @property
     def name(self) -> str:
@@ -59,19 +62,36 @@ class Experiment:
 def experiments(root: Path) -> list[Experiment]:
     """Every experiment there is, in a fixed order: each command of ours.csv once, trainings first.
 
-    UserError, with file and line, where an ours.csv cannot be read.
+    Then, paper by paper, the papers' own settings (full.toml). UserError, with file and place,
+    where a file cannot be read.
     """
     found: list[Experiment] = []
     for paper in PAPERS:
         path = root / paper / "results" / "ours.csv"
         if path.exists():
             found += _of_paper(path, paper)
+    for paper in PAPERS:
+        found += [_of_planned(root / paper, planned) for planned in load_planned(root, paper)]
     return found
+
+
+def _of_planned(folder: Path, planned: Planned) -> Experiment:
+    arguments, by_hand = cleaned(folder, planned.command)
+    return Experiment(
+        paper=planned.paper,
+        scale="full",
+        arguments=arguments,
+        minutes=60 * planned.gpu_hours,
+        by_hand=by_hand,
+        planned=planned,
+    )
 
 
 def _of_paper(path: Path, paper: str) -> list[Experiment]:
     groups: dict[str, list[_Cells]] = {}
     for row in load_rows(path, paper, OURS):
+        if row.superseded_by:
+            continue
         groups.setdefault(row.cells["command"].strip(), []).append(row.cells)
     groups.pop("", None)
 

@@ -32,7 +32,7 @@ from sidebyside.wording import markdown_line, mean_and_spread
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 OURS = (
     "method,dataset,setting,metric,protocol,mean,std,n,"
-    "seeds,command,commit,data_sha,device,torch,minutes,date,run"
+    "seeds,command,commit,data_sha,device,torch,minutes,date,run,method_sha,superseded_by"
 ).split(",")
 PAPER = "method,dataset,setting,metric,protocol,value,std,n,table,note".split(",")
 SEEDS = [*OURS[:5], "seed", "value"]
@@ -103,20 +103,24 @@ def add(
     key: str,
     curve: str = "",
     scale: float | None = None,
+    superseded_by: str = "",
     **fields: Any,
 ) -> None:
-    """Add what `runs` measured to the results files in `folder`; it replaces rows of its key.
+    """Add what `runs` measured to the results files in `folder` (PAPER/results).
 
-    `scale`: 100 turns fractions into percent; None is 1, where the values can be of the unit that
-    the metric names.
+    A row of its key with the same number is replaced. One with another number stays, marked with
+    `superseded_by`; UserError where that is not given. `scale`: 100 turns fractions into percent;
+    None is 1, where the values can be of the unit that the metric names.
     """
     factor = 1.0 if scale is None else scale
     values = values_by_seed(runs, key, factor)
     measured = list(itertools.chain.from_iterable(values.values()))
     check_unit(fields["metric"], measured, is_sure=scale is not None)
 
-    row = row_from_runs(runs, values, **fields)
+    paper = folder.parent
+    row = row_from_runs(runs, values, paper=paper.name, root=paper.parent, **fields)
     check_sample(row, runs)
+    _supersede(folder / "ours.csv", row, superseded_by)
     drawn = []
     if curve:
         drawn = _curve_rows(row, curve, curve_of_runs(runs, curve))
@@ -125,6 +129,25 @@ def add(
     _replace(folder / "seeds.csv", _seed_rows(row, values), SEEDS, OURS[:5])
     if drawn:
         _replace(folder / "curves.csv", drawn, CURVES, CURVES[:4])
+
+
+def _supersede(path: Path, row: Mapping[str, Any], by: str) -> None:
+    """Mark the row of the same key as superseded where its number is another."""
+    if not path.is_file():
+        return
+    rows = read(path, OURS)
+    for old in rows:
+        is_same_key = all(old[column] == str(row[column]) for column in OURS[:5])
+        is_same_number = all(old[column] == str(row[column]) for column in ("mean", "std", "n"))
+        if not is_same_key or old["superseded_by"] or is_same_number:
+            continue
+        if not by:
+            told = f"{path}: holds {old['mean']} (n {old['n']}) for this row already"
+            raise UserError(
+                f"{told}; --superseded_by TEXT keeps it, and says why it no longer counts"
+            )
+        old["superseded_by"] = by
+        write(path, rows, OURS)
 
 
 def _seed_rows(
@@ -204,7 +227,8 @@ def _replace(
     after: list[dict[str, str]] = []
     kept = before
     for row in old:
-        if key_of(row) in new:
+        is_replaced = key_of(row) in new and not row.get("superseded_by")
+        if is_replaced:
             kept = after
         else:
             kept.append(row)
@@ -214,9 +238,10 @@ def _replace(
 def table(rows: Sequence[dict[str, str]]) -> str:
     """ours.csv in Markdown: a table for each data set and setting, then the commands, each once.
 
-    A line a method, a column a metric; where several protocols meet, a line a metric and protocol,
-    a column a method.
+    Superseded rows are left out. A line a method, a column a metric; where several protocols meet,
+    a line a metric and protocol, a column a method.
     """
+    rows = [row for row in rows if not row.get("superseded_by")]
     if not rows:
         return "Nothing is measured yet."
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
@@ -341,6 +366,12 @@ def main(argv: list[str] | None = None) -> None:
         default="",
         metavar="SPLIT/METRIC",
         help="of metrics.jsonl, for the learning curves",
+    )
+    new.add_argument(
+        "--superseded_by",
+        default="",
+        metavar="TEXT",
+        help="what a row of the same key is replaced by: it stays, and counts no longer",
     )
     new.add_argument("--data", type=Path, default=None, help="data set, for its checksum")
     new.add_argument("runs", nargs="+", type=Path)

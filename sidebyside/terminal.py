@@ -6,7 +6,7 @@ from sidebyside.claims import Judgement, Pair, verdicts
 from sidebyside.numbers import lines_of
 from sidebyside.records import Paper, Row
 from sidebyside.runs import RunFolder, names, natural, told_of
-from sidebyside.verdict import NOT_REPRODUCED, NOT_RUN, REPRODUCED, VERDICTS
+from sidebyside.verdict import MIXED, NOT_RUN, REPRODUCED, VERDICTS
 from sidebyside.wording import printable, signed
 
 _WIDEST = 34  # characters of a cell
@@ -83,19 +83,17 @@ def _ours(row: Row | None) -> str:
 
 
 def claims_table(judgements: Sequence[Judgement]) -> str:
-    """Every claim with its verdicts, and the count of each verdict."""
-    rows = []
+    """Every claim with its verdicts, a line a pair below it, and the count of each verdict."""
+    rows: list[tuple[str, ...]] = []
     for judgement in judgements:
-        rows.append(
-            (
-                judgement.claim.paper,
-                judgement.claim.name,
-                held(judgement.real),
-                judgement.verdict,
-                held(judgement.sample),
-            )
-        )
-    header = ("paper", "claim", "pairs that hold", "verdict", "on the sample")
+        name = Whole(judgement.claim.name)
+        told = Whole(verdict_in_words(judgement))
+        rows.append((judgement.claim.paper, name, "", "", "", told, judgement.on_sample))
+        for pair in judgement.real:
+            task = pair.better.listed("dataset", "setting")
+            difference, interval, seeds = difference_cells(pair)
+            rows.append(("", f"  {task}", difference, interval, seeds, pair.verdict, ""))
+    header = ("paper", "claim", "difference", "interval", "n", "verdict", "on the sample")
     real = tally([judgement.verdict for judgement in judgements])
     parts = [
         "== Claims (the rule: compare.html, The rule)",
@@ -103,6 +101,31 @@ def claims_table(judgements: Sequence[Judgement]) -> str:
         f"on real data: {real}",
     ]
     return "\n".join(parts)
+
+
+def verdict_in_words(judgement: Judgement) -> str:
+    """The verdict on real data; where it rests on older rows, it says so.
+
+    A mixed one counts its tasks: `mixed (5 reproduced, 1 undecided)`.
+    """
+    notes = []
+    if judgement.verdict == MIXED:
+        notes.append(tally([task.verdict for task in judgement.tasks]))
+    if judgement.is_earlier:
+        notes.append("earlier code")
+    if not notes:
+        return judgement.verdict
+    return f"{judgement.verdict} ({'; '.join(notes)})"
+
+
+def difference_cells(pair: Pair) -> tuple[str, str, str]:
+    """Mean difference, its interval and the number of seeds of a pair; empty where not known."""
+    decision = pair.decision
+    found = decision.difference
+    if found is None:
+        return "", "", ""
+    interval = f"[{signed(decision.low)}, {signed(decision.high)}]"
+    return signed(found.mean), interval, str(found.n)
 
 
 def tally(found: Sequence[str]) -> str:
@@ -116,17 +139,11 @@ def tally(found: Sequence[str]) -> str:
 
 
 def held(pairs: Sequence[Pair], what: str = "") -> str:
-    """`5 of 6`, of the decided pairs; those that cannot be decided are counted apart."""
-    found = verdicts(pairs)
-    holding = found.count(REPRODUCED)
-    decided = holding + found.count(NOT_REPRODUCED)
-
-    parts = []
-    if decided:
-        parts.append(f"{holding} of {decided}{what}")
-    if len(pairs) > decided:
-        parts.append(f"{len(pairs) - decided} open")
-    return ", ".join(parts) or "-"
+    """`5 of 6`: how many pairs are reproduced, of all; `-` where there is none."""
+    if not pairs:
+        return "-"
+    holding = verdicts(pairs).count(REPRODUCED)
+    return f"{holding} of {len(pairs)}{what}"
 
 
 def runs_table(runs: Sequence[RunFolder]) -> str:

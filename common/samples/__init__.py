@@ -30,12 +30,17 @@ SEED = 0
 
 
 class Sample(NamedTuple):
-    """One line of the registry; the module is imported only when the sample is drawn."""
+    """One line of the registry; the module is imported only when the sample is drawn.
+
+    Another name of the marker file keeps the folder from passing for a sample: it is taken as real
+    data.
+    """
 
     module: str
     function: str
     version: int
     description: str
+    marker: str = MARKER
 
 
 REGISTRY = {
@@ -58,6 +63,9 @@ REGISTRY = {
         ".multilabel", "draw_openimages", 1, "data.csv, 60 classes, few labels (csl)"
     ),
     "CUB": Sample(".cub", "draw_cub", 2, "drawn birds with parts and attributes (calm)"),
+    "own": Sample(
+        ".own", "draw_own", 1, "thirty pictures in all layouts of --data (all five)", ".drawn.json"
+    ),
 }
 
 
@@ -77,7 +85,7 @@ def draw(name: str, folder: str | Path, seed: int = SEED) -> Path:
     wanted = (name, sample.version, seed)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder for the sample")
-    is_ours = wanted in (_marker_of(folder / MARKER), _marker_of(folder / BEGUN))
+    is_ours = wanted in (_marker_of(folder / sample.marker), _marker_of(folder / BEGUN))
     if folder.is_dir() and any(folder.iterdir()) and not is_ours:
         shown = f"{name}, version {sample.version}, seed {seed}"
         raise UserError(f"{folder} is not empty and not this sample ({shown}); give another")
@@ -86,9 +94,9 @@ def draw(name: str, folder: str | Path, seed: int = SEED) -> Path:
         whole = Path(temporary) / name
         _write(name, whole, seed)
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(whole / MARKER, folder / BEGUN)
+        shutil.copyfile(whole / sample.marker, folder / BEGUN)
         # The marker last: a copy that is interrupted does not pass for a sample.
-        for path in sorted(whole.rglob("*"), key=lambda path: path.name == MARKER):
+        for path in sorted(whole.rglob("*"), key=lambda path: path.name == sample.marker):
             target = folder / path.relative_to(whole)
             if path.is_dir():
                 target.mkdir(exist_ok=True)
@@ -103,12 +111,12 @@ def ensure(name: str) -> Path:
 
     The cache is `cache_root()`. Safe for several processes at once: one draws, the others wait.
     """
-    version = _look_up(name).version
-    folder = cache_root() / f"{name}-v{version}"
-    if (folder / MARKER).is_file():
+    sample = _look_up(name)
+    folder = cache_root() / f"{name}-v{sample.version}"
+    if (folder / sample.marker).is_file():
         return folder
     with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
-        if not (folder / MARKER).is_file():
+        if not (folder / sample.marker).is_file():
             print(f"Drawing the offline sample {name} (once) into {folder}", flush=True)
             _clear_parts(folder.parent)
             _draw_and_rename(name, folder)
@@ -162,7 +170,7 @@ def _write(name: str, folder: Path, seed: int = SEED) -> None:
         "description": sample.description,
         "counts": counts,
     }
-    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    (folder / sample.marker).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
 
 def _draw_and_rename(name: str, folder: Path) -> None:

@@ -42,7 +42,10 @@ def split(requirement: str) -> tuple[str, str]:
 
 
 def project() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    """Without what only the oldest Python needs: conda takes a newer one."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found["dependencies"] = [line for line in found["dependencies"] if ";" not in line]
+    return found
 
 
 def conda() -> list:

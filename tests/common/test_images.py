@@ -1,6 +1,7 @@
 """Pictures: which files are some, how they come out, masks, and the look at a whole list."""
 
 import os
+import pickle
 import struct
 import warnings
 import zlib
@@ -115,6 +116,31 @@ def test_every_mode_comes_as_rgb(tmp_path, mode, read):
     image = read(path)
     assert image.mode == "RGB" and image.size == (5, 4)
     assert np.asarray(image).min() > 250
+
+
+def test_a_picture_in_rgb_is_not_copied(tmp_path, monkeypatch):
+    noise().save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = np.asarray(image.convert("RGB"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a copy")
+
+    monkeypatch.setattr(Image.Image, "copy", refuse)
+    monkeypatch.setattr(Image.Image, "getexif", refuse)  # nothing asks how it is turned
+    result = read_image(tmp_path / "a.jpg", upright=False)
+    assert result.mode == "RGB" and np.array_equal(np.asarray(result), expected)
+    assert images.why_unreadable(tmp_path / "a.jpg") == ""
+
+
+def test_a_picture_can_be_sent_to_another_process_and_changed(tmp_path):
+    noise().save(tmp_path / "a.jpg")
+    image = read_image(tmp_path / "a.jpg")
+    sent = pickle.loads(pickle.dumps(image))
+    assert np.array_equal(np.asarray(sent), np.asarray(image))
+    (tmp_path / "a.jpg").unlink()
+    image.putpixel((0, 0), (1, 2, 3))
+    assert image.getpixel((0, 0)) == (1, 2, 3) != sent.getpixel((0, 0))
 
 
 @pytest.mark.parametrize("suffix", images.IMAGE_SUFFIXES)

@@ -1,5 +1,6 @@
 """Order from (seed, epoch), augmentation from (seed, epoch, index), whatever the workers."""
 
+import os
 import random
 from types import SimpleNamespace
 
@@ -137,6 +138,26 @@ def test_global_states_are_restored_after_an_error_too():
     assert same(checkpoint.random_state(), before)
 
 
+def test_a_batch_holds_the_items_and_keeps_the_streams_once(monkeypatch):
+    kept = []
+    monkeypatch.setattr(random, "getstate", lambda get=random.getstate: kept.append(1) or get())
+    data = Seeded(Noisy(6, corrupt=(2,)), seed=1, skip_corrupt=True)
+    before = checkpoint.random_state()
+    kept.clear()
+    keys = [(3, 4), (0, 2), (3, 0), (5, 4)]
+    batch = data.__getitems__(keys)
+    assert len(kept) == 1
+    assert same(checkpoint.random_state(), before)
+    assert same(batch, [data[key] for key in keys]) and batch[1] == (2, None)
+
+
+def test_global_states_are_restored_after_an_error_in_a_batch():
+    before = checkpoint.random_state()
+    with pytest.raises(CorruptImage):
+        Seeded(Noisy(5, corrupt=(2,)), seed=1).__getitems__([(0, 1), (0, 2)])
+    assert same(checkpoint.random_state(), before)
+
+
 def collected(workers: int) -> tuple[list, list]:
     """Two epochs; then the second from its batch 2 on."""
     loader = train_loader(Noisy(13), 3, seed=4, accelerator=process(), workers=workers)
@@ -261,6 +282,32 @@ def test_evaluation_draws_the_same_each_time():
     first = [b.data for b in loader]
     torch.manual_seed(77)
     assert same([b.data for b in loader], first)
+
+
+class Workers(torch.utils.data.Dataset):
+    """Items that name the process they were made in."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        return os.getpid()
+
+
+def test_workers_stay_from_one_evaluation_to_the_next(monkeypatch):
+    monkeypatch.setattr("common.loading.loader_processes", lambda wanted: wanted)
+    loader = eval_loader(Workers(), 1, accelerator=process(), workers=2)
+    walks = [{int(batch.data[0]) for batch in loader} for _ in range(3)]
+    assert len(walks[0]) == 2 and os.getpid() not in walks[0]
+    assert walks[1] == walks[2] == walks[0]
+
+
+def test_an_evaluation_that_was_left_early_starts_anew():
+    loader = eval_loader(range(9), 2, accelerator=process(), workers=2)
+    for batch in loader:
+        assert batch.index.tolist() == [0, 1]
+        break
+    assert [batch.index.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
 
 
 def test_rows_come_sorted_by_sample():

@@ -36,11 +36,19 @@ def test_it_keeps_no_graph_and_sums_in_double_precision(meter):
     assert math.isclose(meter.compute(), float(torch.tensor(0.1)), rel_tol=1e-12)
 
 
+def test_what_was_added_before_a_state_came_does_not_count(meter):
+    state = Meter(meter.accelerator).state_dict()
+    meter.add(torch.tensor(0.5), 3)
+    meter.load_state_dict(state)
+    meter.add(torch.tensor(4.0), 1)
+    assert meter.compute() == 4.0
+
+
 def test_a_mean_of_many_samples_is_weighed_in_double_precision(meter):
     """A third times 16777217 has no float32."""
     third = torch.tensor(1 / 3)
     meter.add(third, 16777217)
-    assert meter.sums.tolist() == [float(third) * 16777217, 16777217]
+    assert meter.totals().tolist() == [float(third) * 16777217, 16777217]
 
 
 def test_its_state_survives_a_checkpoint(meter, tmp_path):

@@ -122,6 +122,48 @@ def run_folder(
     return folder
 
 
+CLAIMS = {
+    "cavl": """
+[[claim]]
+name = "better than averaging"
+statement = "Selecting beats averaging."
+source = "abstract"
+registered = 2030-01-01
+better = { method = "cavl" }
+worse = { method = "uniform" }
+endpoint = { metric = "test accuracy %" }
+margins = [{ dataset = ".*", delta = 1.0 }]
+seeds = 3
+command = "python main.py -compare cavl,uniform"
+""",
+    "csl": """
+[[claim]]
+name = "best with few labels"
+statement = "Selective training beats ignoring."
+registered = 2030-01-01
+better = { method = "CSL" }
+worse = { method = "ignore.*" }
+where = { setting = "FPC.*" }
+endpoint = { metric = "mAP.*", protocol = "last epoch" }
+margins = [{ dataset = ".*", delta = 1.0 }]
+seeds = 3
+command = "python train.py --compare all"
+
+[[claim]]
+name = "Open Images"
+statement = "The same on Open Images."
+registered = 2030-01-01
+better = { method = "CSL" }
+worse = { method = "ignore.*" }
+where = { dataset = "Open Images" }
+endpoint = { metric = "mAP.*" }
+margins = [{ dataset = ".*", delta = 1.0 }]
+seeds = 3
+command = "python train.py --data DATA/OpenImages"
+""",
+}
+
+
 def make_repository(root: Path) -> Path:
     """cavl with a decided claim, an open one and sample rows; csl with paper's numbers and ours."""
     for name, title in (("cavl", "CAVL: partial labels"), ("csl", "CSL: partial annotations")):
@@ -178,6 +220,8 @@ def make_repository(root: Path) -> Path:
     published = [paper_row("CSL", 83.44, **coco), paper_row("Ignore, CE", 76.46, **coco)]
     published.append(paper_row("CSL", 83.44, **{**coco, "protocol": "best epoch"}))
     write(root / "csl" / "results" / "paper.csv", published, PAPER)
+    for name, text in CLAIMS.items():
+        (root / name / "results" / "claims.toml").write_text(text)
     return root
 
 

@@ -11,7 +11,7 @@ from sidebyside.results import OURS, PAPERS, ROOT, SEEDS, read, write
 from tests.compare.conftest import ours_row
 
 HEADER = ",".join(OURS).encode()
-ROW = b"\nm,d,s,k,p" + b"," * 12
+ROW = b"\nm,d,s,k,p" + b"," * 14
 
 
 def test_absent_folders_and_files_are_named(repository):
@@ -72,8 +72,8 @@ def test_a_cell_that_is_not_a_number_is_named(tmp_path, cells, message):
         (b"a,b\n1,2\n", "line 1: columns method, .* are missing; expected method,dataset"),
         (HEADER.replace(b"seeds,", b"") + b"\n", "line 1: columns seeds are missing"),
         (HEADER + b",why\n", "line 1: columns why are not known"),
-        (HEADER + b"\n1,2\n", "line 2: has 2 cells, expected 17"),
-        (HEADER + b"\n\n" + b"," * 20 + b"x\n", "line 3: has 21 cells, expected 17"),
+        (HEADER + b"\n1,2\n", "line 2: has 2 cells, expected 19"),
+        (HEADER + b"\n\n" + b"," * 22 + b"x\n", "line 3: has 23 cells, expected 19"),
         (
             HEADER + ROW + b"\n" + ROW + b"\n",
             r"line 4: a second row for m, d, s, k, p \(the first: line 2\)",

@@ -13,8 +13,9 @@ import pytest
 from common.cli import UserError
 from scripts import reproduce
 from sidebyside import reruns
-from sidebyside.results import ROOT, write
-from tests.compare.conftest import ours_row
+from sidebyside.fullscale import load_planned
+from sidebyside.results import PAPERS, ROOT, write
+from tests.compare.conftest import CLAIMS, ours_row
 
 SCRIPT = """
 import pathlib, sys, time
@@ -174,7 +175,7 @@ def test_data_scales_papers_and_indices(root, tmp_path, capsys):
     full = listed(
         root, tmp_path / "out", capsys, "--dry_run", "--scale", "full", "--data", str(tmp_path)
     )
-    assert "-ep 500  [run]" in full and "2 of 3 to run, about 610 min" in full
+    assert "-ep 500  [run]" in full and "1 of 1 to run, about 600 min" in full
     one = listed(
         root,
         tmp_path / "out",
@@ -185,7 +186,7 @@ def test_data_scales_papers_and_indices(root, tmp_path, capsys):
         "--data",
         str(tmp_path),
         "--index",
-        "1",
+        "0",
     )
     assert "-ep 500  [run]" in one and "1 of 1 to run" in one
     assert "0 of 0 to run" in listed(root, tmp_path / "out", capsys, "--paper", "csl")
@@ -415,3 +416,61 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(root, tmp_path, cap
     assert "[run]" in listed(root, tmp_path / "out", capsys, "--dry_run", *argv[4:])
     assert not list((tmp_path / "out").rglob("summary.json"))
     assert "1 done, 0 failed" in listed(root, tmp_path / "out", capsys, *argv[4:])
+
+
+# --- the papers' own settings ---
+
+PLANNED = """
+[[experiment]]
+command = "python main.py -ep 250 --data_dir DATA/x"
+data = "X (1 GB)"
+runs = 2
+epochs = 10
+images = 3_600
+images_per_second = 10
+claims = ["better than averaging"]
+"""
+
+
+@pytest.fixture
+def planned(root):
+    """A repository with one experiment at full scale, and the claim that it decides."""
+    results = root / "cavl" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "claims.toml").write_text(CLAIMS["cavl"])
+    (results / "full.toml").write_text(PLANNED)
+    return root
+
+
+def test_the_papers_settings_are_listed_with_data_hours_and_claims(planned, tmp_path, capsys):
+    told = listed(planned, tmp_path / "out", capsys, "--dry_run", "--scale", "full")
+    assert "2.0 GPU h  cavl: main.py -ep 250 --data_dir DATA/x  [needs --data]" in told
+    assert "needs X (1 GB); decides better than averaging" in told
+    assert "GPU h" not in listed(planned, tmp_path / "out", capsys, "--dry_run", "--scale", "small")
+
+
+def test_the_size_of_an_array_comes_from_the_list(planned, tmp_path, capsys):
+    assert listed(planned, tmp_path / "out", capsys, "--count", "--scale", "full") == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("runs = 2", "runs = 0", "runs must be a whole number from 1 on"),
+        ("runs = 2\n", "", "expected exactly .*differs in runs"),
+        ("better than averaging", "best", "'best' is no registered claim of cavl"),
+        ('"python main.py -ep 250 --data_dir DATA/x"', '""', "the command is empty"),
+        ("epochs = 10", "epochs =", "full.toml: "),
+    ],
+)
+def test_what_is_wrong_with_a_plan_is_named(planned, old, new, message):
+    path = planned / "cavl" / "results" / "full.toml"
+    assert old in PLANNED
+    path.write_text(PLANNED.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        load_planned(planned, "cavl")
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_each_paper_has_its_own_settings(paper):
+    assert load_planned(ROOT, paper)

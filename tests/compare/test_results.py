@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def runs(tmp_path: Path) -> list[Path]:
 
 def test_the_columns_are_those_of_the_design():
     assert ",".join(results.OURS) == (
-        "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,torch,minutes,date,run"
+        "method,dataset,setting,metric,protocol,mean,std,n,seeds,command,commit,data_sha,device,"
+        "torch,minutes,date,run,method_sha,superseded_by"
     )
     assert (
         ",".join(results.PAPER) == "method,dataset,setting,metric,protocol,value,std,n,table,note"
@@ -79,7 +81,7 @@ def test_rows_survive_the_file_whatever_they_hold(tmp_path):
 
 
 def test_adding_a_row_again_replaces_it_where_it_stood(tmp_path, runs):
-    for dataset, scale in (("MNIST", 1), ("KMNIST", 3), ("MNIST", 100)):
+    for dataset, scale in (("MNIST", 100), ("KMNIST", 3), ("MNIST", 100)):
         results.add(tmp_path, runs, key="accuracy", scale=scale, **{**FIELDS, "dataset": dataset})
     rows = results.read(tmp_path / "ours.csv", results.OURS)
     assert [(r["dataset"], r["mean"], r["std"]) for r in rows] == [
@@ -93,6 +95,52 @@ def test_adding_a_row_again_replaces_it_where_it_stood(tmp_path, runs):
         ("MNIST", "2", "90"),
     ]
     assert [r["dataset"] for r in seeds] == ["MNIST"] * 3 + ["KMNIST"] * 3
+
+
+def test_another_number_of_the_same_row_keeps_the_old_one_as_superseded(tmp_path, runs):
+    results.add(tmp_path, runs, key="accuracy", scale=100, **FIELDS)
+    fewer = {"key": "accuracy", "scale": 100, **FIELDS}
+    with pytest.raises(UserError, match=r"holds 80\.0000 \(n 3\) for this row already; --supersed"):
+        results.add(tmp_path, runs[:2], **fewer)
+    results.add(tmp_path, runs[:2], superseded_by="two runs instead of three", **fewer)
+    rows = results.read(tmp_path / "ours.csv", results.OURS)
+    assert [(row["mean"], row["superseded_by"]) for row in rows] == [
+        ("80.0000", "two runs instead of three"),
+        ("85.0000", ""),
+    ]
+    results.add(tmp_path, runs[:2], **fewer)  # the same number again
+    assert results.read(tmp_path / "ours.csv", results.OURS) == rows
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    done = subprocess.run(
+        ["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_hash_of_the_method_is_that_of_its_files_at_the_commit(tmp_path):
+    (tmp_path / "cavl" / "baselines").mkdir(parents=True)
+    files = ("method.py", "method_scores.py", "baselines/rc.py", "report.py")
+    for name in files:
+        (tmp_path / "cavl" / name).write_text(f"# {name}\n")
+    git(tmp_path, "init", "-q")
+    commits = []
+    for name in (None, "report.py", "baselines/rc.py"):
+        if name is not None:
+            (tmp_path / "cavl" / name).write_text("# changed\n")
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "commit", "-q", "-m", "x")
+        commits.append(git(tmp_path, "rev-parse", "HEAD"))
+    first, report, baseline = (measured.method_sha(tmp_path, "cavl", [c]) for c in commits)
+    assert len(first) == 12
+    assert report == first
+    assert baseline != first
+    assert measured.method_sha(tmp_path, "cavl", commits[:2]) == first
+    assert measured.method_sha(tmp_path, "cavl", commits) == ""  # they differ
+    assert measured.method_sha(tmp_path, "cavl", [f"{commits[0]}+"]) == ""  # not committed
+    assert measured.method_sha(tmp_path, "cavl", ["abc1234"]) == ""  # not known here
 
 
 @pytest.mark.parametrize("header", ["", "method,dataset", ",".join(reversed(results.OURS))])
@@ -358,12 +406,12 @@ def test_add_and_tables_write_the_csv_and_the_readme(tmp_path, runs, monkeypatch
     results.main(argv)
     (row,) = results.read(root / "cavl" / "results" / "ours.csv", results.OURS)
     assert (row["mean"], row["std"], row["n"]) == ("80.0000", "10.0000", "3")
+    old = dict(row, method="old method", superseded_by="measured again")
+    results.write(root / "cavl" / "results" / "ours.csv", [row, old])
+    results.update_readmes(root)
     text = (root / "cavl" / "README.md").read_text()
-    assert (
-        text.startswith("# CAVL\n\n")
-        and text.endswith(f"{results.END}\n\nmore\n")
-        and "old" not in text
-    )
+    assert "old method" not in text
+    assert text.startswith("# CAVL\n\n") and text.endswith(f"{results.END}\n\nmore\n")
     assert (
         "**MNIST, q 0.1** (last epoch; n = 3)\n\n"
         "| method | accuracy |\n| --- | --- |\n| CAVL | 80.00 ± 10.00 |" in text

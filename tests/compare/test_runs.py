@@ -11,9 +11,9 @@ import pytest
 
 import compare
 from common.cli import UserError
-from sidebyside import curves, runs, terminal
-from sidebyside.results import PAPERS, ROOT
-from tests.compare.conftest import run_folder
+from sidebyside import curves, records, results, runs, terminal
+from sidebyside.results import PAPER, PAPERS, ROOT
+from tests.compare.conftest import paper_row, run_folder
 
 
 def change(folder: Path, name: str, **settings: object) -> None:
@@ -51,7 +51,7 @@ def test_one_run_is_named_by_its_folder_method_data_and_settings(tmp_path, capsy
     row = table.splitlines()[3].split()
     assert row[:7] == ["cavl", "cavl-seed3", "cavl", "mnist", "3", "real", "2"]
     assert "one experiment" not in html
-    legend = re.search(r'<ul class="legend">(.*?)</ul>', html).group(1)
+    legend = re.search(r'<ul class="legend">(.*?)</ul>', html, re.S).group(1)
     assert "cavl-seed3: cavl" in legend
     own = html[html.index('id="own-runs"') :]
     assert "<dt>partial_type</dt><dd>uss</dd>" in own and "main.py -method cavl --seed 3" in own
@@ -61,7 +61,7 @@ def test_a_run_of_one_epoch_is_drawn_with_a_marker(tmp_path, capsys):
     one = run_folder(tmp_path / "one", "cavl", 0, [0.5])
     table, _, html = shown(tmp_path, capsys, one)
     assert "cavl-seed0" in table
-    svg = re.search(r"<svg viewBox=\"0 0 460.*?</svg>", html).group()
+    svg = re.search(r"<svg viewBox=\"0 0 460.*?</svg>", html, re.S).group()
     assert svg.count("<circle") == 1 and "<polyline" not in svg
 
 
@@ -69,15 +69,17 @@ def test_one_epoch_of_several_seeds_shows_its_spread(tmp_path):
     for seed in range(2):
         run_folder(tmp_path, "cavl", seed, [0.5 + seed / 10])
     own, _ = runs.find([tmp_path])
-    html = curves.charts("cavl", own)
-    assert html.count("<circle") == 2  # one in the chart, one in the legend
-    assert html.count('<polyline class="line c0"') == 1 and "0.5500 ± 0.0707" in html
+    ((line,),) = [chart.lines for chart in curves.charts("cavl", own)]
+    assert len(line.marks) == 1 and line.line == "" and line.band == ""
+    assert len(line.stroke.split()) == 2 and line.last == "0.5500 ± 0.0707"
 
 
 def test_long_curves_are_marked_at_their_end_only(tmp_path):
     run_folder(tmp_path, "cavl", 0, [k / 100 for k in range(60)])
     own, _ = runs.find([tmp_path])
-    assert curves.charts("cavl", own).count("<circle") == 2
+    ((line,),) = [chart.lines for chart in curves.charts("cavl", own)]
+    assert len(line.line.split()) == 60
+    assert line.marks == [tuple(line.line.split()[-1].split(","))]
 
 
 def test_runs_of_several_papers_are_each_named_and_drawn(tmp_path, capsys):
@@ -221,8 +223,9 @@ def test_more_experiments_than_a_chart_has_styles_are_all_drawn(tmp_path):
         folder = run_folder(tmp_path / str(number), "cavl", 0, [0.5, 0.6])
         change(folder, "config.json", lr=number / 100)
     own, _ = runs.find([tmp_path])
-    html = curves.charts("cavl", own)
-    assert html.count("<figure") == 2 and "(1 of 2)" in html and html.count("<li>") == 15
+    first, second = curves.charts("cavl", own)
+    assert "(1 of 2)" in first.title and "(2 of 2)" in second.title
+    assert len(first.lines) + len(second.lines) == 15
 
 
 def test_a_mean_that_ends_where_the_shortest_run_ends_says_so(tmp_path):
@@ -701,3 +704,28 @@ def test_exit_status_and_lines_of_the_program(tmp_path, good, broken):
 def test_a_cell_of_the_table_that_tells_runs_apart_is_not_cut():
     table = terminal.columns(("a", "b"), [(terminal.Whole("x" * 60), "y" * 60)])
     assert "x" * 60 in table and "y" * 34 not in table and "…" in table
+
+
+# --- own runs over ours ---
+
+
+def test_own_runs_are_drawn_over_ours_where_the_data_set_has_their_name(repository, tmp_path):
+    run_folder(tmp_path / "save", "cavl", 7, [0.5, 0.9])
+    own, _ = runs.find([tmp_path / "save"])
+    (paper,) = records.load(repository, ["cavl"])
+    (chart,) = curves.measured(paper, own)
+    assert [line.label for line in chart.lines][:2] == ["cavl", "uniform"]
+    assert chart.lines[2].label.startswith("yours: cavl-seed7")
+    (without,) = curves.measured(paper)
+    assert len(without.lines) == 2
+
+
+def test_the_papers_number_is_a_line_across_the_chart(repository):
+    paper_csv = repository / "cavl" / "results" / "paper.csv"
+    results.write(paper_csv, [paper_row("CAVL", 95.0)], PAPER)
+    (paper,) = records.load(repository, ["cavl"])
+    (chart,) = curves.measured(paper)
+    ((place, told),) = chart.across
+    assert told == "paper: CAVL"
+    last = {line.label: float(line.line.split()[-1].split(",")[1]) for line in chart.lines}
+    assert last["cavl"] < float(place) < last["uniform"]  # 97 above 95 above 93

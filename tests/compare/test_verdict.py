@@ -1,309 +1,257 @@
-"""The rule of the verdicts, on cases computed by hand."""
+"""The rule of the verdicts on made-up numbers: each verdict, margins at the edge, power, Holm."""
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from sidebyside import verdict
-from sidebyside.claims import Claim, judge
-from sidebyside.numbers import units_differ
-from sidebyside.records import Row, load
-from sidebyside.verdict import NOT_ENOUGH, NOT_REPRODUCED, NOT_RUN, PARTLY, REPRODUCED, Sample
+from sidebyside.verdict import (
+    CONTRADICTED,
+    MIXED,
+    NO_DIFFERENCE,
+    NOT_ENOUGH,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+    Difference,
+    Sample,
+    combine,
+    decide,
+    decide_all,
+    difference,
+    holm_levels,
+    mean_interval,
+    of_all,
+    paired,
+    power,
+    reason,
+    seeds_needed,
+    t_quantile,
+    variance_of_test_set,
+    welch,
+)
 
-T2, T4 = 4.302652729911275, 2.7764451051977987  # the tables' 97.5 % quantiles of Student's t
+
+def seen(mean: float, error: float, n: int = 10) -> Difference:
+    return Difference(mean, error, n - 1, n, "made up")
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "verdict"),
+    [
+        (3.0, 0.1, REPRODUCED),
+        (-3.0, 0.1, CONTRADICTED),
+        (0.1, 0.1, NO_DIFFERENCE),
+        (-0.1, 0.1, NO_DIFFERENCE),
+        (3.0, 3.0, UNDECIDED),
+        (0.0, 3.0, UNDECIDED),
+        (0.99, 0.1, UNDECIDED),  # above zero, below the margin, and not within it
+        (0.5, 0.1, NO_DIFFERENCE),  # above zero, but too small to matter
+    ],
+)
+def test_each_verdict(mean, error, verdict):
+    assert decide(seen(mean, error), delta=1).verdict == verdict
+
+
+def test_a_mean_that_is_just_the_margin_is_enough():
+    assert decide(seen(1.0, 0.1), delta=1).verdict == REPRODUCED
+    assert decide(seen(-1.0, 0.1), delta=1).verdict == CONTRADICTED
+    assert decide(seen(np.nextafter(1.0, 0), 0.1), delta=1).verdict == UNDECIDED
+
+
+def test_an_interval_that_touches_zero_is_not_above_it():
+    error = 1.0 / stats.t.ppf(0.975, 9)
+    assert decide(seen(1.0, error * 1.0001), delta=0.5).verdict == UNDECIDED
+    assert decide(seen(1.0, error * 0.9999), delta=0.5).verdict == REPRODUCED
+
+
+def test_a_narrow_interval_that_touches_the_margin_is_within_it():
+    error = 1.0 / stats.t.ppf(0.95, 9)
+    assert decide(seen(0.0, error * 0.9999), delta=1).verdict == NO_DIFFERENCE
+    assert decide(seen(0.0, error * 1.0001), delta=1).verdict == UNDECIDED
+
+
+def test_the_interval_is_that_of_scipy():
+    better = [3.0, 5.0, 4.5, 6.0]
+    worse = [1.0, 4.0, 2.0, 5.5]
+    found = paired(better, worse)
+    expected = stats.ttest_rel(better, worse)
+    low, high = expected.confidence_interval(0.95)
+    assert found.interval() == pytest.approx((low, high))
+    assert found.p_value == pytest.approx(expected.pvalue)
+
+
+def test_welch_is_that_of_scipy():
+    better = Sample(3.0, 0.5, 4)
+    worse = Sample(2.0, 1.5, 7)
+    expected = stats.ttest_ind_from_stats(3.0, 0.5, 4, 2.0, 1.5, 7, equal_var=False)
+    assert welch(better, worse).p_value == pytest.approx(expected.pvalue)
+
+
+def test_folds_are_no_runs():
+    """Thirty values, ten folds of three seeds: the error is that of three seeds."""
+    folds = Sample(3.0, 1.0, 30, seeds=3)
+    assert welch(folds, folds).error == pytest.approx(math.sqrt(2 / 3))
+    assert difference(Sample(3.0, 1.0, 10, seeds=1), folds) is None
+
+
+def test_seeds_that_both_have_are_paired_and_lower_may_be_better():
+    better = Sample(1.0, 0.1, 3, {0: 1.0, 1: 1.2, 2: 0.8})
+    worse = Sample(2.0, 0.1, 3, {1: 2.3, 2: 1.8, 5: 9.0})
+    found = difference(better, worse, higher=False)
+    assert found.mean == pytest.approx(1.05)
+    assert found.n == 2
+
+
+def test_the_same_difference_in_every_seed_decides():
+    found = paired([2.0, 3.0], [1.0, 2.0])
+    assert decide(found, delta=1).verdict == REPRODUCED
+    assert decide(found, delta=2).verdict == NO_DIFFERENCE
+
+
+def test_no_margin_is_an_error():
+    with pytest.raises(ValueError, match="margin must be above 0"):
+        decide(seen(1, 1), delta=0)
+
+
+def test_one_seed_decides_nothing():
+    lonely = Sample(1.0, None, 1, {0: 1.0})
+    assert decide(difference(lonely, lonely), delta=1).verdict == NOT_ENOUGH
+
+
+# --- how many seeds ---
+
+
+@pytest.mark.parametrize(("n", "effect"), [(3, 3.3), (10, 1.0), (20, 0.67)])
+def test_the_effect_that_n_seeds_see_at_80_percent(n, effect):
+    assert power(effect, n) == pytest.approx(0.8, abs=0.02)
+    assert seeds_needed(effect * 1.03, 1.0) <= n
+
+
+def test_the_seeds_needed_are_the_fewest():
+    n = seeds_needed(0.5, 1.0)
+    assert power(0.5, n) >= 0.8 > power(0.5, n - 1)
+
+
+def test_no_number_of_seeds_shows_what_is_not_there():
+    assert seeds_needed(0.0, 1.0) is None
+    assert seeds_needed(1e-4, 1.0) is None
+
+
+def test_an_undecided_pair_says_what_would_decide_it():
+    decision = decide(seen(0.5, 0.5, n=5), delta=1)
+    assert decision.verdict == UNDECIDED
+    spread = 0.5 * math.sqrt(5)
+    assert decision.seeds_observed == seeds_needed(0.5, spread)
+    assert decision.seeds_margin == seeds_needed(1.0, spread)
+    assert decision.seeds_margin < decision.seeds_observed
+
+
+# --- several pairs ---
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        ([], NOT_RUN),
+        ([REPRODUCED, REPRODUCED], REPRODUCED),
+        ([REPRODUCED, UNDECIDED], UNDECIDED),
+        ([REPRODUCED, NO_DIFFERENCE], NO_DIFFERENCE),
+        ([REPRODUCED, UNDECIDED, CONTRADICTED], CONTRADICTED),
+        ([REPRODUCED, NOT_ENOUGH], NOT_ENOUGH),
+    ],
+)
+def test_beating_several_methods_means_beating_each(verdicts, whole):
+    assert of_all(verdicts) == whole
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        ([], NOT_RUN),
+        ([REPRODUCED, REPRODUCED], REPRODUCED),
+        ([REPRODUCED, UNDECIDED], MIXED),
+        ([REPRODUCED, CONTRADICTED], MIXED),
+        ([REPRODUCED, NOT_ENOUGH], REPRODUCED),
+        ([NOT_ENOUGH], NOT_ENOUGH),
+        ([NOT_RUN, NOT_RUN], NOT_RUN),
+    ],
+)
+def test_data_sets_that_disagree_are_mixed(verdicts, whole):
+    assert combine(verdicts) == whole
+
+
+def test_holm_by_hand():
+    assert holm_levels([0.01, 0.04, 0.03]) == pytest.approx([0.05 / 3, 0.025, 0.025])
+    assert holm_levels([0.001, 0.02, 0.03]) == pytest.approx([0.05 / 3, 0.025, 0.05])
+    assert holm_levels([]) == []
+
+
+def test_data_sets_share_the_error():
+    """p 0.04 alone is enough; beside a set that shows nothing it is not."""
+    error = 2.0 / stats.t.ppf(1 - 0.04 / 2, 9)
+    good = seen(2.0, error)
+    nothing = seen(0.0, 5.0)
+    alone = decide_all({"A": [good]}, {"A": 1})
+    assert alone["A"][0].verdict == REPRODUCED
+    beside = decide_all({"A": [good], "B": [nothing]}, {"A": 1, "B": 1})
+    assert [decisions[0].verdict for decisions in beside.values()] == [UNDECIDED, UNDECIDED]
+    with_none = decide_all({"A": [good], "B": [None]}, {"A": 1, "B": 1})
+    assert with_none["A"][0].verdict == REPRODUCED
+    assert with_none["B"][0].verdict == NOT_ENOUGH
+
+
+# --- test pictures ---
+
+
+def test_the_variance_of_a_mean_over_pictures_is_that_of_the_textbook():
+    values = np.random.default_rng(0).normal(size=400)
+    found = variance_of_test_set(lambda drawn: float(values[drawn].mean()), 400, draws=4000)
+    assert found == pytest.approx(values.var() / 400, rel=0.1)
+
+
+def test_the_test_set_widens_the_interval():
+    narrow = seen(2.0, 0.1)
+    wide = narrow.with_variance(4.0, "and over test pictures")
+    assert wide.error == pytest.approx(math.sqrt(4.01))
+    assert decide(narrow, delta=1).verdict == REPRODUCED
+    assert decide(wide, delta=1).verdict == UNDECIDED
+    assert "test pictures" in wide.how
+
+
+# --- quantiles, means, words ---
 
 
 def test_the_quantiles_are_those_of_the_tables():
-    assert verdict.t_quantile(1) == pytest.approx(12.706204736432095)
-    assert verdict.t_quantile(2) == pytest.approx(T2)
-    assert verdict.t_quantile(4) == pytest.approx(T4)
-    assert verdict.t_quantile(1e9) == pytest.approx(1.959963985, abs=1e-6)
-
-
-# --- paired: differences 1, 2, 3 have mean 2, deviation 1, half width T2 / sqrt(3) ---
-
-
-def test_paired_interval_by_hand():
-    interval = verdict.paired([3, 5, 7], [2, 3, 4])
-    half = T2 / math.sqrt(3)
-    assert (interval.difference, interval.low, interval.high) == pytest.approx(
-        (2, 2 - half, 2 + half)
-    )
-    assert interval.how == "paired t over 3 seeds"
-
-
-def by_seed(*values: float) -> Sample:
-    mean = sum(values) / len(values)
-    return Sample(mean, None, len(values), dict(enumerate(values)))
-
-
-@pytest.mark.parametrize(
-    "better, worse, expected",
-    [
-        ((3, 5, 7), (2, 3, 4), NOT_REPRODUCED),  # [-0.48, 4.48] includes zero
-        ((13, 15, 17), (2, 3, 4), REPRODUCED),  # 12 +- 2.48
-        ((2, 3, 4), (13, 15, 17), NOT_REPRODUCED),  # the opposite
-        ((1.0, 2.0), (0.9, 1.9), REPRODUCED),  # 0.1 in both seeds
-        ((1.0, 2.0), (0.0, 1.9), NOT_REPRODUCED),  # differences 1, 0.1: t(1) is 12.7
-        ((1.0,), (0.0,), NOT_ENOUGH),
-    ],
-)
-def test_paired_verdicts(better, worse, expected):
-    assert verdict.compare(by_seed(*better), by_seed(*worse))[0] == expected
-
-
-def test_pairing_uses_the_shared_seeds_only_and_wins_over_welch():
-    better = Sample(50.0, 20.0, 3, {0: 30.0, 1: 50.0, 2: 70.0})
-    worse = Sample(48.0, 20.0, 3, {2: 68.1, 1: 48.0, 0: 27.9, 7: 0.0})
-    result, interval = verdict.compare(better, worse)
-    assert result == REPRODUCED and interval.how == "paired t over 3 seeds"
-    assert interval.difference == pytest.approx((2.1 + 2.0 + 1.9) / 3)
-    unpaired = verdict.compare(Sample(50.0, 20.0, 3), Sample(48.0, 20.0, 3))
-    assert unpaired[0] == NOT_REPRODUCED and unpaired[1].how == "Welch t, n 3 and 3"
-
-
-# --- Welch: deviations 1 and n 3 on both sides: variance 2/3, df 4 ---
-
-
-def test_welch_by_hand_equal_sides():
-    interval = verdict.welch(Sample(10, 1, 3), Sample(7, 1, 3))
-    half = T4 * math.sqrt(2 / 3)  # 2.267
-    assert (interval.difference, interval.low, interval.high) == pytest.approx(
-        (3, 3 - half, 3 + half)
-    )
-
-
-def test_welch_by_hand_unequal_sides():
-    """s1^2/n1 = s2^2/n2 = 1: variance 2, df = 4 / (1/3 + 1/8) = 96/11.
-
-    scipy's p is 5 % at the end of the interval.
-    """
-    interval = verdict.welch(Sample(0, 2, 4), Sample(0, 3, 9))
-    assert interval.high == pytest.approx(stats.t.ppf(0.975, 96 / 11) * math.sqrt(2))
-    at_end = stats.ttest_ind_from_stats(interval.high, 2, 4, 0, 3, 9, equal_var=False)
-    assert at_end.pvalue == pytest.approx(0.05)
-
-
-@pytest.mark.parametrize(
-    "gap, expected", [(2.26, NOT_REPRODUCED), (2.27, REPRODUCED), (-2.27, NOT_REPRODUCED)]
-)
-def test_welch_verdicts(gap, expected):
-    assert verdict.compare(Sample(gap, 1, 3), Sample(0, 1, 3))[0] == expected
-
-
-def test_equal_numbers_without_spread_do_not_hold_and_a_gap_does():
-    assert verdict.compare(Sample(1, 0, 3), Sample(1, 0, 3))[0] == NOT_REPRODUCED
-    assert verdict.compare(Sample(2, 0, 3), Sample(1, 0, 3))[0] == REPRODUCED
-
-
-def test_where_lower_is_better_the_interval_speaks_for_the_claim():
-    result, interval = verdict.compare(Sample(0.2, 0.01, 3), Sample(0.5, 0.01, 3), higher=False)
-    assert result == REPRODUCED
-    assert interval.difference == pytest.approx(0.3) and 0 < interval.low < 0.3 < interval.high
-    assert (
-        verdict.compare(Sample(0.5, 0.01, 3), Sample(0.2, 0.01, 3), higher=False)[0]
-        == NOT_REPRODUCED
-    )
-
-
-@pytest.mark.parametrize(
-    "better, worse",
-    [((9, None, 1), (1, 0.1, 3)), ((9, 0.1, 3), (1, None, 1)), ((9, 0.1, 3), (1, None, 3))],
-)
-def test_too_few_seeds_on_either_side(better, worse):
-    assert verdict.compare(Sample(*better), Sample(*worse)) == (NOT_ENOUGH, None)
-
-
-def test_ten_folds_of_one_seed_are_one_seed():
-    assert verdict.compare(Sample(9, 1, 10, seeds=1), Sample(1, 1, 10, seeds=3)) == (
-        NOT_ENOUGH,
-        None,
-    )
-    assert verdict.compare(Sample(9, 1, 20, seeds=2), Sample(1, 1, 30, seeds=3))[0] == REPRODUCED
-
-
-def test_reasons():
-    told = [
-        verdict.reason(*verdict.compare(Sample(g, 1, 3), Sample(0, 1, 3))) for g in (3, 1, -1, -3)
-    ]
-    assert told == [
-        "interval excludes zero",
-        "interval includes zero",
-        "interval includes zero",
-        "the opposite holds",
-    ]
-    one, three = Sample(1, None, 1), Sample(1, None, 3)
-    assert (
-        verdict.reason(NOT_ENOUGH, None, one, Sample(1, 1, 3)) == "fewer than two seeds on a side"
-    )
-    assert (
-        verdict.reason(NOT_ENOUGH, None, three, Sample(1, 1, 3)) == "no deviation known on a side"
-    )
-
-
-def test_an_interval_without_any_spread_says_so():
-    _, interval = verdict.compare(Sample(2, 0, 3), Sample(1, 0, 3))
-    assert interval.how == "Welch t, n 3 and 3, no spread on either side"
-    assert (
-        verdict.paired([1.5, 2.5], [1.0, 2.0]).how
-        == "paired t over 2 seeds, the same difference in each"
-    )
+    assert t_quantile(1) == pytest.approx(12.706204736432095)
+    assert t_quantile(2) == pytest.approx(4.302652729911275)
+    assert t_quantile(1e9) == pytest.approx(1.959963985, abs=1e-6)
 
 
 def test_the_interval_of_a_mean():
-    low, high = verdict.mean_interval(Sample(10, 3, 3))
-    assert (low, high) == pytest.approx((10 - T2 * math.sqrt(3), 10 + T2 * math.sqrt(3)))
-    assert verdict.mean_interval(Sample(10, None, 1)) is None
+    half = 4.302652729911275 * math.sqrt(3)
+    assert mean_interval(Sample(10, 3, 3)) == pytest.approx((10 - half, 10 + half))
+    assert mean_interval(Sample(10, None, 1)) is None
 
 
 @pytest.mark.parametrize(
-    "pairs, expected",
+    ("mean", "error", "told"),
     [
-        ([], NOT_RUN),
-        ([NOT_ENOUGH], NOT_ENOUGH),
-        ([REPRODUCED, NOT_ENOUGH], REPRODUCED),
-        ([REPRODUCED, REPRODUCED], REPRODUCED),
-        ([REPRODUCED, NOT_REPRODUCED], PARTLY),
-        ([NOT_REPRODUCED, NOT_ENOUGH], NOT_REPRODUCED),
+        (3.0, 0.1, "interval above zero, mean beyond the margin"),
+        (-3.0, 0.1, "the opposite holds"),
+        (0.0, 0.1, "interval within the margin"),
+        (0.0, 3.0, "decided by more than 10,000 seeds at this difference, 709 at the margin"),
     ],
 )
-def test_a_claim_from_its_pairs(pairs, expected):
-    assert verdict.combine(pairs) == expected
+def test_why(mean, error, told):
+    assert reason(decide(seen(mean, error), delta=1)) == told
 
 
-# --- claims on rows ---
-
-BETTER = Claim(
-    "cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"metric": "test acc.*"}
-)
-
-
-def test_a_claim_is_judged_on_real_rows_and_apart_from_them_on_the_sample(repository):
-    judgement = judge(BETTER, load(repository, ["cavl"])[0])
-    (real,), (sample,) = judgement.real, judgement.sample
-    assert (real.better.value, real.worse.value, judgement.verdict) == (
-        97.0,
-        93.0,
-        REPRODUCED,
-    )  # 4 +- 2.27
-    assert (sample.better.value, sample.worse.value, judgement.on_sample) == (
-        84.2,
-        61.3,
-        REPRODUCED,
-    )
-    assert judgement.commands == ["python main.py -seeds 0,1,2"] and judgement.published == []
-
-
-def test_rows_of_another_protocol_are_never_compared(repository):
-    paper = load(repository, ["csl"])[0]
-    claim = Claim("csl", "better", "s", {"method": "CSL"}, {"method": "ignore.*"})
-    judgement = judge(claim, paper)
-    assert judgement.verdict == NOT_ENOUGH  # the baseline ran once
-    assert [(b.value, w.value) for b, w in judgement.published] == [
-        (83.44, 76.46)
-    ]  # not the best-epoch row
-    assert {b.cells["protocol"] for b, _ in judgement.published} == {"last epoch"}
-
-
-def change(repository, old: str, new: str) -> None:
-    path = repository / "cavl" / "results" / "ours.csv"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_rows_measured_on_other_data_are_not_compared(repository):
-    change(
-        repository,
-        '"python main.py -seeds 0,1,2",abc1234,,x86',
-        '"python main.py -seeds 0,1,2",abc1234,d2,x86',
-    )
-    judgement = judge(BETTER, load(repository, ["cavl"])[0])
-    (real,) = judgement.real
-    assert (real.verdict, real.why, judgement.verdict) == (
-        NOT_ENOUGH,
-        "measured on other data (d1 and d2)",
-        NOT_ENOUGH,
-    )
-
-
-def test_rows_measured_with_another_torch_or_device_say_so(repository):
-    path = repository / "cavl" / "results" / "ours.csv"
-    lines = path.read_text().splitlines()
-    lines[2] = (
-        lines[2].replace("2.13.0", "2.14.1").replace("x86_64 1x1 threads", "H200 1x8 threads")
-    )
-    path.write_text("\n".join(lines) + "\n")
-    (real,) = judge(BETTER, load(repository, ["cavl"])[0]).real
-    assert real.verdict == REPRODUCED
-    assert real.why == (
-        "interval excludes zero; measured with torch 2.13.0 and 2.14.1, "
-        "device x86_64 1x1 threads and H200 1x8 threads"
-    )
-
-
-@pytest.mark.parametrize(
-    "metric, better, worse, expected",
-    [
-        ("mAP", 0.834, 76.0, True),
-        ("mAP", 83.4, 0.76, True),
-        ("top-1", 0.75, 75.2, True),
-        ("mAP", 83.4, 76.0, False),
-        ("mAP", 0.83, 0.76, False),
-        ("accuracy %", 0.9, 80.0, False),  # the unit is named
-        ("R_k", 0.9, 80.0, False),  # no share
-        ("mAP", 0.9, 12.0, False),  # not of the same size in another unit
-        ("mAP", 0.0, 50.0, False),
-        ("accuracy", 1.0, 99.0, True),
-    ],
-)
-def test_a_fraction_beside_percent_is_seen(metric, better, worse, expected):
-    rows = [Row("cavl", {"metric": metric}, value, None, 1, False) for value in (better, worse)]
-    assert units_differ(*rows) is expected
-
-
-def test_a_pair_of_a_fraction_and_percent_is_not_decided(repository):
-    change(repository, "test accuracy %", "test accuracy")
-    change(repository, "93.0000,1.0000", "0.9300,0.0100")
-    (repository / "cavl" / "results" / "seeds.csv").unlink()
-    claim = Claim(
-        "cavl", "better", "s", {"method": "cavl"}, {"method": "uniform"}, {"dataset": "MNIST"}
-    )
-    (real,) = judge(claim, load(repository, ["cavl"])[0]).real
-    assert (real.verdict, real.why) == (
-        NOT_ENOUGH,
-        "one looks like percent, the other like a fraction",
-    )
-
-
-def test_seeds_are_paired_as_numbers(repository):
-    text = "seed,value\n"
-    task = "MNIST,USS,test accuracy %,last-10 mean"
-    for method, values in (
-        ("cavl", {10: 97.0, 9: 96.0, 2: 98.0}),
-        ("uniform", {2: 94.0, 9: 92.0, 10: 93.0}),
-    ):
-        text += "".join(f"{method},{task},{seed},{value}\n" for seed, value in values.items())
-    path = repository / "cavl" / "results" / "seeds.csv"
-    path.write_text(path.read_text().split("seed,value")[0] + text)
-    change(repository, ",0 1 2,", ",10 2 9,")
-    (real,) = judge(BETTER, load(repository, ["cavl"])[0]).real
-    assert real.interval.difference == 4.0 and real.interval.low == 4.0
-
-
-def test_a_claim_without_rows_was_not_run_and_tells_its_command(repository):
-    claim = Claim("csl", "c", "s", {"method": "x"}, {"method": "y"}, command="python train.py")
-    judgement = judge(claim, load(repository, ["csl"])[0])
-    assert (judgement.verdict, judgement.on_sample, judgement.commands) == (
-        NOT_RUN,
-        NOT_RUN,
-        ["python train.py"],
-    )
-
-
-def test_a_claim_on_settings_compares_rows_that_agree_in_all_else(repository):
-    claim = Claim("csl", "c", "s", {"protocol": "best.*"}, {"protocol": "last.*"})
-    assert [
-        (b.key[0], w.key[0]) for b, w in judge(claim, load(repository, ["csl"])[0]).published
-    ] == [("CSL", "CSL")]
+def test_why_nothing_is_decided():
+    one = Sample(1, None, 1)
+    without_deviation = Sample(1, None, 3)
+    whole = Sample(1, 1, 3)
+    nothing = decide(None, delta=1)
+    assert reason(nothing, one, whole) == "fewer than two seeds on a side"
+    assert reason(nothing, without_deviation, whole) == "no deviation known on a side"

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidebyside.fullscale import load_planned
 from sidebyside.records import load_rows
-from sidebyside.register import CLAIMS
+from sidebyside.register import load_claims
 from sidebyside.results import OURS, PAPERS, ROOT
 
 READMES = ["README.md", *(f"{paper}/README.md" for paper in PAPERS)]
@@ -161,8 +162,18 @@ def of_docstrings() -> list[Command]:
 def of_claims() -> list[Command]:
     """The commands that the claims name."""
     found = []
-    for number, claim in enumerate(CLAIMS):
-        found += _commands("sidebyside/register.py", number, claim.paper, claim.command)
+    for paper in PAPERS:
+        for number, claim in enumerate(load_claims(ROOT, paper), 1):
+            found += _commands(f"{paper}/results/claims.toml", number, paper, claim.command)
+    return found
+
+
+def of_full_scale() -> list[Command]:
+    """The commands of the papers' own settings."""
+    found = []
+    for paper in PAPERS:
+        for number, planned in enumerate(load_planned(ROOT, paper), 1):
+            found += _commands(f"{paper}/results/full.toml", number, paper, planned.command)
     return found
 
 

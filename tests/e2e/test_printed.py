@@ -126,6 +126,7 @@ EVERY = [
     *itertools.chain.from_iterable(map(printed.of_readme, [*printed.READMES, *printed.PAGES])),
     *printed.of_docstrings(),
     *printed.of_claims(),
+    *printed.of_full_scale(),
 ]
 
 
