@@ -33,9 +33,9 @@ from calm.evaluate_cue import CueLocaliser
 from calm.evaluate_erasing import evaluate_batch, get_topk_to_zero_mask, random_ranking
 from calm.evaluate_maps import ScoreMapper
 from calm.evaluate_pixels import PixelPR
-from calm.fast import without_batch_norm
 from calm.method import EPS_DIVIDE, pixel_average_precision, safe_log
 from calm.network.universal import UniversalProcess
+from calm.network.util import without_batch_norm
 from calm.options import parse
 from calm.training import Trainer
 from calm.util import get_threshold_list, resize_scoremaps
@@ -395,8 +395,8 @@ BENCHES = {
     "remove-and-classify, resnet50, 16 x 64 px": (bench_remove_and_classify_small, 1.2),
     "cue localisation, sample, resnet18": (bench_cues, 10),
     "pseudo mask, one image and pair, 224 px": (bench_mask, 20),
-    "pseudo masks, one image's five pairs, 224 px": (bench_masks, 37),
-    "mask accumulation, 100 maps of 224 px": (bench_accumulation, 2),
+    "pseudo masks, one image's five pairs, 224 px": (bench_masks, 20),
+    "mask accumulation, 100 maps of 224 px": (bench_accumulation, 5),
     "EM loss from F (16,2048,28,28), 200 classes": (bench_loss, 2),
 }
 

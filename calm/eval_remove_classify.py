@@ -22,7 +22,7 @@ script = Script("eval_remove_classify", __name__)
 
 from calm.build import build_tester
 from calm.evaluate_erasing import erase_and_classify, evaluate_batch, gather_erased
-from calm.fast import without_batch_norm
+from calm.network.util import without_batch_norm
 from calm.options_flags import ERASE_K_LIST
 from calm.report_tables import write_erasing
 from common.aliases import one_module

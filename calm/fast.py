@@ -4,15 +4,12 @@ They are harder to read, and equal by test. Both heads, loss and backward of 200
 28 grid are three times faster with them (benchmarks/bench_calm.py).
 """
 
-import copy
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from calm.method import map_of_label
 
@@ -27,22 +24,6 @@ def heads(
     bias = torch.cat([conv_last.bias, layer.bias])  # type: ignore[list-item]  # it has one
     both = F.conv2d(features, weight, bias)
     return both[:, :-1], activation(both[:, -1:])
-
-
-def without_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy of a network for evaluation, each BatchNorm merged into the convolution before it.
-
-    A convolution is followed by the BatchNorm that stands next to it in its module. Logits are
-    equal but for rounding.
-    """
-    copied = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in list(copied.modules()):
-        children = list(module.named_children())
-        for (name, layer), (next_name, norm) in pairwise(children):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                setattr(module, next_name, nn.Identity())
-    return copied
 
 
 def log_conditional_likelihood_of(

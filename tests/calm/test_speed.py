@@ -13,6 +13,7 @@ from calm import evaluate_erasing, fast, network
 from calm.build import build_optimizer
 from calm.data import get_data_loader, normalizer
 from calm.data_cub_trait import CUBTrait
+from calm.network.util import without_batch_norm
 from calm.options import parse
 from calm.training import Trainer
 from common.loading import Batch
@@ -201,7 +202,7 @@ def test_without_batch_norm_the_logits_are_equal(architecture: str) -> None:
         )
     )
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    merged = fast.without_batch_norm(model)
+    merged = without_batch_norm(model)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in merged.modules())
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
