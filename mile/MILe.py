@@ -32,7 +32,7 @@ from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from mile import build, compare, report
 from mile.data import Source, TrainBatch
-from mile.evaluate import Outputs, evaluate, metrics_of
+from mile.evaluate import Evaluated, evaluate, metrics_of
 from mile.figures import SHOWN
 from mile.learning import IteratedLearning, LearningRate
 from mile.method import Phases, probabilities
@@ -62,14 +62,14 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     run.restore(learner=learner, rates=rates, log=log, history=history, classes=classes)
     stream = source.stream(run.progress.step)
 
-    def says(network: torch.nn.Module, batches: Any) -> Outputs:
+    def says(network: torch.nn.Module, batches: Any) -> Evaluated:
         return evaluate(network, batches, source.num_classes, accelerator, run.poll)
 
     if args.eval_only:
         run.print(build.describe_evaluation(settings, source.num_classes))
-    outputs: Outputs | None = None  # of the student as it is
+    evaluated: Evaluated | None = None  # the student as it is
     for generation in run.epochs(0 if args.eval_only else plan.epochs):
-        outputs = None
+        evaluated = None
         phases = plan.phases(generation)
         what = f"generation {generation + 1}/{plan.epochs}"
         batches = islice(stream, max(0, phases.total - run.progress.batch))
@@ -80,7 +80,7 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
                     run.save_before_evaluation()
                 log.write(run, learner.phase, rates.now, learner.rho)
                 learner.rho = threshold.of(
-                    generation, plan.epochs, lambda: says(learner.teacher, source.held_out())
+                    generation, plan.epochs, lambda: says(learner.teacher, source.held_out()).whole
                 )
                 learner.begin_imitation()
             loss = one_step(learner, batch)
@@ -94,13 +94,12 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
         run.save_before_evaluation()
         end_generation(run, learner, log, rates, phases)
 
-        outputs = says(learner.student, source.evaluation())
-        metrics = metrics_of(outputs, rule)
+        evaluated = says(learner.student, source.evaluation())
+        metrics = metrics_of(evaluated, rule)
         rates.after_evaluation(metrics["real_f1"])
-        first = outputs.ids < history.shape[1]
-        p_of_first = probabilities(outputs.logits[first], rule.schema)
-        history[generation, outputs.ids[first]] = p_of_first
-        report.write_evaluation(run, metrics, what, report.skipped_of(outputs, source))
+        first = evaluated.first(history.shape[1])
+        history[generation, first.ids] = probabilities(first.logits, rule.schema)
+        report.write_evaluation(run, metrics, what, report.skipped_of(evaluated, source))
         if run.is_main:
             report.save_weights(
                 learner.student,
@@ -111,8 +110,9 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
             )
         run.end_epoch(score=metrics["real_f1"])
 
-    outputs = outputs or says(learner.student, source.evaluation())
-    return conclude(run, settings, learner, source, outputs, history[: run.progress.epoch])
+    if evaluated is None:
+        evaluated = says(learner.student, source.evaluation())
+    return conclude(run, settings, learner, source, evaluated, history[: run.progress.epoch])
 
 
 def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
@@ -139,18 +139,18 @@ def conclude(
     settings: Settings,
     learner: IteratedLearning,
     source: Source,
-    outputs: Outputs,
+    evaluated: Evaluated,
     history: torch.Tensor,
 ) -> dict[str, Any]:
     """Summary, figures and exported label sets of the last student; returns the summary."""
     args = settings.args
     rule = build.rule_of(args)
     if args.eval_only and not run.progress.finished:
-        skipped = report.skipped_of(outputs, source)
-        report.write_evaluation(run, metrics_of(outputs, rule), args.pretrained, skipped)
+        skipped = report.skipped_of(evaluated, source)
+        report.write_evaluation(run, metrics_of(evaluated, rule), args.pretrained, skipped)
     summary = report.summarize(
         run,
-        outputs,
+        evaluated,
         learner.student,
         source,
         rule,

@@ -82,7 +82,6 @@ def open_source(settings: Settings, accelerator: Accelerator) -> Source:
 def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> GridSource:
     device = accelerator.device
     shared: dict[str, Any] = {
-        "batch_size": args.batch_size,
         "size": args.mnist_size,
         "redraw": args.mnist_redraw,
         "rank": accelerator.process_index,
@@ -91,7 +90,14 @@ def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -
 
     def of_test(digits: data.Digits, grids: int) -> data.GridLoader:
         on_device = digits.on(device)
-        return data.GridLoader(*on_device, train=False, grids=grids, seed=data.TEST_SEED, **shared)
+        return data.GridLoader(
+            *on_device,
+            train=False,
+            batch_size=max(data.EVALUATED, args.batch_size),
+            grids=grids,
+            seed=data.TEST_SEED,
+            **shared,
+        )
 
     parts = data.read_digits(_known(place.root))
     digits = parts.train
@@ -102,6 +108,7 @@ def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -
     train = data.GridLoader(
         *digits.on(device),
         train=True,
+        batch_size=args.batch_size,
         grids=args.mnist_grids,
         seed=args.seed or 0,
         **shared,

@@ -19,7 +19,7 @@ from mile.data_folders import (  # noqa: F401
     LabelledImages,
     Samples,
     class_weights,
-    collate_real,
+    collate_pictures,
     files_of,
     imagenet,
     labels_of,
@@ -41,6 +41,7 @@ from mile.data_location import Located, locate_data  # noqa: F401
 one_module(__name__, "mile.data")
 
 KEPT_BYTES = 1 << 30  # decoded images up to here stay in memory
+EVALUATED = 128  # images of an evaluation's batch, at least
 HELD_OUT = 0.1  # share of the training images on which rho_cover chooses rho
 DIGITS = list("0123456789")
 
@@ -218,9 +219,11 @@ class FolderSource:
             workers=workers,
             drop_last=True,
             skip_corrupt=skip_corrupt,
+            collate=collate_pictures,
         )
         batch_sampler: Any = self._loader.batch_sampler
         self.pass_steps: int = batch_sampler.batches
+        self._loaders: dict[int, Any] = {}  # of evaluations, by the data set's id
         self._weights: torch.Tensor | None = None
         if weighs_classes:
             weights = class_weights(labels_of(train), self.num_classes)
@@ -281,20 +284,27 @@ class FolderSource:
         return self._in_order(self._plain_train)
 
     def _in_order(self, dataset: LabelledImages) -> Iterator[EvalBatch]:
-        loader: Any = eval_loader(
-            dataset,
-            max(64, self._size),
-            accelerator=self.accelerator,
-            workers=self._workers,
-            skip_corrupt=self._skip_corrupt,
-            collate=collate_real,
-        )
+        loader = self._loader_of(dataset)
         for batch, keys in zip(loader, loader.batch_sampler, strict=True):
             if batch.skipped:
                 self._name_skipped(dataset, keys, batch.index)
             if batch.data is not None:
                 images, label, real = batch.data
-                yield EvalBatch(self._put(images), label.to(self.device), real, batch.index)
+                label = label.to(self.device, non_blocking=True)
+                yield EvalBatch(self._put(images), label, real, batch.index)
+
+    def _loader_of(self, dataset: LabelledImages) -> Any:
+        """The set's loader, whose workers stay from one evaluation to the next."""
+        if id(dataset) not in self._loaders:
+            self._loaders[id(dataset)] = eval_loader(
+                dataset,
+                max(EVALUATED, self._size),
+                accelerator=self.accelerator,
+                workers=self._workers,
+                skip_corrupt=self._skip_corrupt,
+                collate=collate_pictures,
+            )
+        return self._loaders[id(dataset)]
 
     def _name_skipped(
         self, dataset: LabelledImages, keys: list[tuple[int, int]], kept: torch.Tensor

@@ -19,6 +19,7 @@ from common.domain import require_indices, require_number
 from common.files import IMAGE_SUFFIXES, image_files, is_image, visible
 from common.images import read_image
 from common.text import inside, numbered_lines, once
+from mile.data_images import stack_pictures
 from mile.data_labels import labels_by_name, labels_of_val_files
 
 one_module(__name__, "mile.data_folders")
@@ -271,6 +272,12 @@ def collate_real(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list]:
     """(images, labels (B,) int64, B lists) of items with label sets."""
     images, labels, real = zip(*items, strict=True)
     return torch.stack(images), torch.tensor(labels), list(real)
+
+
+def collate_pictures(items: list[tuple]) -> tuple:
+    """As torch's own collation and `collate_real`, with uint8 pictures in channels-last memory."""
+    images, labels, *real = zip(*items, strict=True)
+    return stack_pictures(images), torch.tensor(labels), *map(list, real)
 
 
 def _read_webvision(file: Path, folder: Path) -> Samples:

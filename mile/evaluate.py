@@ -6,6 +6,7 @@ true labels, V the images with a non-empty R_i. The definitions stand in method.
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from common.loading import gather_in_order
 from common.modes import evaluating
 from mile import fast
 from mile.data import EvalBatch, Real
+from mile.evaluate_counts import count_overlaps, entries_of, entries_of_lists
 from mile.evaluate_thresholds import (  # noqa: F401
     Study,
     classes_without_positive,
@@ -57,52 +59,10 @@ def multi_hot(
     lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """N lists of class indices as bool (N,C); ValueError for an index that is no class."""
-    entries = _entries_of(lists, num_classes, device)
+    entries = entries_of_lists(lists, num_classes, device)
     matrix = torch.zeros(len(lists), num_classes, dtype=torch.bool, device=device)
     matrix[entries.row, entries.column] = True
     return matrix
-
-
-def as_matrix(real: Real, num_classes: int, device: torch.device) -> torch.Tensor:
-    """Label sets as bool (N,C) on the device."""
-    if isinstance(real, torch.Tensor):
-        return real
-    return multi_hot(real, num_classes, device)
-
-
-class _Entries(NamedTuple):
-    """The labels of N sets, L in all."""
-
-    row: torch.Tensor  # (L,) the image
-    column: torch.Tensor  # (L,) the class
-    sizes: torch.Tensor  # (N,) labels an image
-
-
-def _entries_of(
-    lists: Sequence[Sequence[int]], num_classes: int, device: torch.device | str
-) -> _Entries:
-    """The entries of lists of class indices; a label listed twice is one."""
-    sets = [set(labels) for labels in lists]
-    listed = torch.tensor(list(chain.from_iterable(sets)), dtype=torch.int64)
-    require_indices(listed, num_classes, "label sets")
-    sizes = torch.tensor([len(labels) for labels in sets], dtype=torch.int64, device=device)
-    return _Entries(torch.repeat_interleave(sizes), listed.to(device), sizes)
-
-
-def _overlap_with_lists(
-    predicted: torch.Tensor, lists: Sequence[Sequence[int]], top: torch.Tensor
-) -> Overlap:
-    """method.overlap_of for true sets that are lists: without a matrix of them."""
-    entries = _entries_of(lists, predicted.shape[1], predicted.device)
-    zeros = torch.zeros(len(predicted), dtype=torch.int64, device=predicted.device)
-    is_predicted = predicted[entries.row, entries.column].long()
-    is_top = (entries.column == top[entries.row]).long()
-    return Overlap(
-        predicted=fast.count(predicted),
-        true=entries.sizes,
-        hits=zeros.index_add(0, entries.row, is_predicted),
-        top_is_true=zeros.index_add(0, entries.row, is_top) > 0,
-    )
 
 
 # ---- metrics, batch by batch ---------------------------------------------------------------------
@@ -144,38 +104,27 @@ class RealMetrics:
     def update(self, logits: torch.Tensor, label: torch.Tensor, real: Real) -> None:
         """Add a batch: logits (N,C), the single labels (N,) int64, the true sets R."""
         require_shape(logits, (len(label), self.num_classes), "logits")
+        require_indices(label, self.num_classes, "label")
+        if len(real) != len(label):
+            raise DomainError(f"real: {len(real)} label sets for {len(label)} images")
         z = logits.detach().float()
-        top = fast.argmax(z)
-        in_five = None
-        if self.top5:
-            highest = z.topk(min(5, self.num_classes), 1).indices
-            in_five = (highest == label[:, None]).any(1)
-        predicted = fast.prediction_set(z, self.rho, self.schema, self.protocol, top)
-        self.add(predicted, top, label, real, in_five)
+        if isinstance(real, torch.Tensor):
+            require_shape(real, z.shape, "real")
+            top = fast.argmax(z)
+            predicted = fast.prediction_set(z, self.rho, self.schema, self.protocol, top)
+            overlap = fast.overlap_of(predicted, real.to(z.device, torch.bool), top)
+        else:
+            entries = entries_of_lists(real, self.num_classes, z.device)
+            counted = count_overlaps([z], entries, [self.rho], self.schema, self.protocol)
+            top = counted.top
+            overlap = counted.overlaps[0]
+        self.add(overlap, top == label, is_in_five(z, label) if self.top5 else None)
 
     def add(
-        self,
-        predicted: torch.Tensor,
-        top: torch.Tensor,
-        label: torch.Tensor,
-        real: Real,
-        in_five: torch.Tensor | None = None,
+        self, overlap: Overlap, top_is_label: torch.Tensor, in_five: torch.Tensor | None = None
     ) -> None:
-        """Add a batch by its predicted sets A, bool (N,C), and its top classes (N,).
-
-        in_five, for acc5: whether y is among the five highest, bool (N,).
-        """
-        require_indices(label, self.num_classes, "label")
-        if len(real) != len(predicted):
-            raise DomainError(f"real: {len(real)} label sets for {len(predicted)} images")
-        if isinstance(real, torch.Tensor):
-            require_shape(real, predicted.shape, "real")
-            real = real.to(predicted.device, torch.bool)
-            overlap = fast.overlap_of(predicted, real, top)
-        else:
-            overlap = _overlap_with_lists(predicted, real, top)
-
-        scores = real_scores(overlap, top == label, in_five)
+        """Add images by what was counted of them; see method.real_scores."""
+        scores = real_scores(overlap, top_is_label, in_five)
         sums = torch.stack(scores).sum(1)
         self.sums = sums if self.sums is None else self.sums + sums
 
@@ -201,6 +150,12 @@ class RealMetrics:
         return found
 
 
+def is_in_five(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Whether the label (N,) is among the five highest of logits (N,C): bool (N,)."""
+    highest = logits.topk(min(5, logits.shape[1]), 1).indices
+    return (highest == label[:, None]).any(1)
+
+
 # ---- a network in a run --------------------------------------------------------------------------
 
 
@@ -224,6 +179,62 @@ class Outputs(NamedTuple):
     real: torch.Tensor  # (n,C) bool
     ids: torch.Tensor  # (n,) int64, places in the set
 
+    def first(self, shown: int) -> "Outputs":
+        """Those of the first `shown` images of the set; unreadable ones are left out."""
+        is_shown = self.ids < shown
+        return Outputs(*(column[is_shown] for column in self))
+
+
+class Answer(NamedTuple):
+    """What a network says of a batch, on the device."""
+
+    logits: torch.Tensor  # (B,C) float32
+    label: torch.Tensor  # (B,) int64
+    real: Real
+    ids: torch.Tensor  # (B,) int64
+
+
+class Evaluated:
+    """What a network says of a set, as it came: joined to one table only where that is asked."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self.answers = answers
+
+    def __len__(self) -> int:
+        return sum(len(answer.logits) for answer in self.answers)
+
+    @cached_property
+    def whole(self) -> Outputs:
+        """All images."""
+        return _joined(self.answers)
+
+    def first(self, shown: int) -> Outputs:
+        """The first `shown` images of the set."""
+        head = []
+        for answer in self.answers:
+            head.append(answer)
+            if answer.ids[-1] >= shown:
+                break
+        return _joined(head).first(shown)
+
+
+def _joined(answers: Sequence[Answer]) -> Outputs:
+    """Answers one below the other, on the CPU."""
+    num_classes = answers[0].logits.shape[1]
+    logits, label, real, ids = zip(*answers, strict=True)
+    sets = _sets_of(real)
+    if not isinstance(sets, torch.Tensor):
+        sets = multi_hot(sets, num_classes)
+    columns = (torch.cat(logits), torch.cat(label), sets, torch.cat(ids))
+    return Outputs(*(column.cpu() for column in columns))
+
+
+def _sets_of(real: Sequence[Real]) -> Real:
+    """The label sets of several batches as those of one."""
+    if isinstance(real[0], torch.Tensor):
+        return torch.cat([sets for sets in real if isinstance(sets, torch.Tensor)])
+    return list(chain.from_iterable(real))
+
 
 @torch.inference_mode()
 def evaluate(
@@ -232,47 +243,60 @@ def evaluate(
     num_classes: int,
     accelerator: Accelerator,
     poll: Callable[[], None] = lambda: None,
-) -> Outputs:
-    """What a model says of every image, gathered over all processes; training mode restored.
+) -> Evaluated:
+    """What a model says of every image, of all processes in each; training mode restored.
 
-    `poll` is called between batches, so that a stop signal is answered here too. UserError where no
-    image of the set can be read.
+    Nothing waits for a GPU. `poll` is called between batches, so that a stop signal is
+    answered here too. UserError where no image of the set can be read.
     """
-    ids = [torch.zeros(0, dtype=torch.int64)]
-    logits = [torch.zeros(0, num_classes)]
-    label = [torch.zeros(0, dtype=torch.int64)]
-    real = [torch.zeros(0, num_classes, dtype=torch.bool)]
+    answers = []
     with evaluating(model):
         for batch in batches:
             with accelerator.autocast():
                 z = model(batch.input).float()
-            sets = as_matrix(batch.real, num_classes, z.device)
-            ids.append(batch.ids.cpu())
-            logits.append(z.cpu())
-            label.append(batch.label.cpu())
-            real.append(sets.cpu())
+            answers.append(Answer(z, batch.label, batch.real, batch.ids))
             poll()
 
-    columns = [torch.cat(column) for column in (ids, logits, label, real)]
-    gathered = gather_in_order(*columns, accelerator=accelerator)
-    if not len(gathered[0]):
+    if accelerator.num_processes > 1:
+        answers = _gathered(answers, num_classes, accelerator)
+    if not answers:
         raise UserError("no image of an evaluation can be read; check the data")
-    return Outputs(gathered[1], gathered[2], gathered[3], ids=gathered[0])
+    return Evaluated(answers)
 
 
-def metrics_of(outputs: Outputs, rule: Rule) -> dict[str, float]:
-    """RealMetrics at the rule's threshold, and real_f1 also at 0.25 and 0.5."""
+def _gathered(answers: list[Answer], num_classes: int, accelerator: Accelerator) -> list[Answer]:
+    """The answers of all processes as one, in order, on the CPU; no one where there is none."""
+    none = torch.zeros(0, dtype=torch.int64)
+    own = Outputs(torch.zeros(0, num_classes), none, torch.zeros(0, num_classes).bool(), none)
+    if answers:
+        own = _joined(answers)
+    ids, logits, label, real = gather_in_order(
+        own.ids, own.logits, own.label, own.real, accelerator=accelerator
+    )
+    return [Answer(logits, label, real, ids)] if len(ids) else []
 
-    def at(rho: float) -> dict[str, float]:
-        classes = outputs.logits.shape[1]
-        metrics = RealMetrics(classes, rule.schema, rho, rule.protocol, top5=rule.top5)
-        metrics.update(outputs.logits, outputs.label, outputs.real)
-        return metrics.compute()
 
-    found = at(rule.rho)
-    for name, rho in FURTHER_RHOS.items():
-        found[name] = at(rho)["real_f1"]
-    return found
+def metrics_of(evaluated: Evaluated, rule: Rule) -> dict[str, float]:
+    """RealMetrics at the rule's threshold, and real_f1 also at 0.25 and 0.5; in one pass."""
+    logits, labels, real, _ = zip(*evaluated.answers, strict=True)
+    num_classes = logits[0].shape[1]
+    device = logits[0].device
+    label = torch.cat(labels)
+    entries = entries_of(_sets_of(real), num_classes, device)
+    rhos = list(dict.fromkeys([rule.rho, *FURTHER_RHOS.values()]))
+    counted = count_overlaps(logits, entries, rhos, rule.schema, rule.protocol)
+    in_five = None
+    if rule.top5:
+        in_five = torch.cat([is_in_five(*pair) for pair in zip(logits, labels, strict=True)])
+
+    at: dict[float, dict[str, float]] = {}
+    for rho, overlap in zip(rhos, counted.overlaps, strict=True):
+        metrics = RealMetrics(num_classes, rule.schema, rho, rule.protocol, top5=rule.top5)
+        metrics.add(overlap, counted.top == label, in_five)
+        at[rho] = metrics.compute()
+    found = at[rule.rho]
+    further = {name: at[rho]["real_f1"] for name, rho in FURTHER_RHOS.items()}
+    return found | further
 
 
 class Threshold(NamedTuple):

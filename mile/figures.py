@@ -95,12 +95,6 @@ def draw_curves(path: Path, lines: Lines, imitation_steps: int) -> None:
     _save(path, figure)
 
 
-def first_shown(outputs: Outputs, shown: int) -> Outputs:
-    """The outputs of the first `shown` images of the set; unreadable ones are left out."""
-    is_shown = outputs.ids < shown
-    return Outputs(*(column[is_shown] for column in outputs))
-
-
 def draw_label_sets(
     path: Path, source: Source, outputs: Outputs, rule: Rule, *, is_sample: bool
 ) -> None:

@@ -54,6 +54,7 @@ class IteratedLearning(method.IteratedLearning):
         self.accelerator = accelerator
         self.guard: Callable[[torch.Tensor, Any], None] | None = None
         self._index: torch.Tensor | None = None
+        self._share: torch.Tensor | None = None
 
         # What is called and stepped: with several processes a wrapper around each network.
         self._forwards: list[Callable[[torch.Tensor], torch.Tensor]] = list(self.trained)
@@ -87,13 +88,13 @@ class IteratedLearning(method.IteratedLearning):
     ) -> torch.Tensor:
         """As in method.py; index (N,) as in `interactive_step`."""
         self._index = index
-        self._share = self._share_of(None)
+        self._share = None
         return super().imitation_step(input, label)
 
-    def _share_of(self, weight: torch.Tensor | None) -> torch.Tensor | float:
-        """The mean weight here over that of all processes."""
+    def _share_of(self, weight: torch.Tensor | None) -> torch.Tensor | None:
+        """The mean weight here over that of all processes; None where it is 1."""
         if weight is None or self.accelerator is None or self.accelerator.num_processes == 1:
-            return 1.0
+            return None
         return weight.mean() / self.accelerator.reduce(weight.mean(), "mean")
 
     def logits_of_teacher(self, input: torch.Tensor) -> torch.Tensor:
@@ -115,7 +116,8 @@ class IteratedLearning(method.IteratedLearning):
 
     def descend(self, loss: torch.Tensor) -> torch.Tensor:
         """As in method.py, over all processes; the guard looks at the loss first."""
-        loss = self._share * loss
+        if self._share is not None:
+            loss = self._share * loss
         if self.guard is not None:
             self.guard(loss, self._index)
         if self.accelerator is None:

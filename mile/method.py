@@ -322,6 +322,7 @@ class IteratedLearning:
                 momentum=momentum,
                 nesterov=nesterov,
                 weight_decay=weight_decay,
+                fused=True,  # one pass over all weights
             )
             self.optimizers.append(sgd)
         self.frozen: nn.Module | None = None

@@ -16,6 +16,7 @@ from common.files import atomic_write
 from common.run import Run
 from mile.data import Source
 from mile.evaluate import (
+    Evaluated,
     Outputs,
     Rule,
     Study,
@@ -26,7 +27,7 @@ from mile.evaluate import (
     threshold_study,
     trivial_f1,
 )
-from mile.figures import draw_curves, draw_growth, draw_label_sets, draw_thresholds, first_shown
+from mile.figures import draw_curves, draw_growth, draw_label_sets, draw_thresholds
 from mile.method import probabilities
 from mile.report_phases import PhaseLog, is_checked  # noqa: F401
 from mile.report_weights import ClassNames, require_same_classes, save_weights, writable  # noqa: F401
@@ -41,9 +42,9 @@ CLASSES_NAMED = 5
 # ---- one evaluation ------------------------------------------------------------------------------
 
 
-def skipped_of(outputs: Outputs, source: Source) -> int:
-    """How many images of the evaluation set are not in the outputs: they cannot be read."""
-    return source.left_out + source.test_size - len(outputs.ids)
+def skipped_of(evaluated: Evaluated, source: Source) -> int:
+    """How many images of the evaluation set were not evaluated: they cannot be read."""
+    return source.left_out + source.test_size - len(evaluated)
 
 
 def write_evaluation(run: Run, metrics: dict[str, float], what: str, skipped: int = 0) -> None:
@@ -105,7 +106,7 @@ def without_unreadable(skipped: int) -> str:
 
 def summarize(
     run: Run,
-    outputs: Outputs,
+    evaluated: Evaluated,
     model: nn.Module,
     source: Source,
     rule: Rule,
@@ -118,12 +119,13 @@ def summarize(
 
     history (G,SHOWN,C): p of the first test images after each generation. imitation_steps: k_s.
     """
+    outputs = evaluated.whole
     logits = outputs.logits
     real = outputs.real
     study = threshold_study(logits, real, rule.schema, rule.protocol)
     at_rho = threshold_study(logits, real, rule.schema, rule.protocol, [rule.rho])
     absent = classes_without_positive(real)
-    skipped = skipped_of(outputs, source)
+    skipped = skipped_of(evaluated, source)
 
     summary = _final_metrics(run, (*METRICS, "acc5") if rule.top5 else METRICS)
     summary |= {
@@ -172,9 +174,9 @@ def _on_imagenet(run: Run, model: nn.Module, source: Source, rule: Rule) -> dict
     batches = source.second_evaluation()
     if batches is None:
         return {}
-    outputs = evaluate(model, batches, source.num_classes, run.accelerator, run.poll)
-    metrics = metrics_of(outputs, rule)
-    skipped = source.second_left_out + source.second_size - len(outputs.ids)
+    evaluated = evaluate(model, batches, source.num_classes, run.accelerator, run.poll)
+    metrics = metrics_of(evaluated, rule)
+    skipped = source.second_left_out + source.second_size - len(evaluated)
     return {
         "imagenet_acc": metrics["acc"],
         "imagenet_acc5": metrics["acc5"],
@@ -205,7 +207,7 @@ def draw_all(
     if run.progress.epoch:
         draw_curves(run.figure("curves"), run.lines, imitation_steps)
 
-    shown = first_shown(outputs, history.shape[1])
+    shown = outputs.first(history.shape[1])
     if not len(shown.ids):
         return
     is_sample = summary["offline_sample"]
@@ -271,7 +273,8 @@ def export_label_sets(
     `data_labels.labels_by_name` reads the file of a folder set.
     """
     batches = source.relabelled()
-    outputs = evaluate(model, batches, source.num_classes, run.accelerator, run.poll)
+    evaluated = evaluate(model, batches, source.num_classes, run.accelerator, run.poll)
+    outputs = evaluated.whole
     sets = sets_of(outputs)
     if not run.is_main:
         return

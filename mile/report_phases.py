@@ -42,13 +42,13 @@ class PhaseLog(Meter):
         sizes = target.sum(1)
         with_y = target.gather(1, label[:, None])
         step = (
-            torch.ones_like(loss) * len(label),
+            loss.new_full((), len(label)),
             loss * len(label),
             sizes.sum(),
-            (sizes == 0).sum(),
+            (sizes == 0).sum(dtype=loss.dtype),
             with_y.sum(),
         )
-        self.sums += torch.stack([value.to(self.sums.dtype) for value in step])
+        self.sums += torch.stack(step)
 
     def total(self) -> PhaseSums:
         """The sums of all processes."""

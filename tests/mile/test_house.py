@@ -6,12 +6,14 @@ import sys
 import pytest
 import torch
 
-from mile import fast, method
+from mile import evaluate_counts, fast, method
 from tests.mile.helpers import run, run_folders, write_folders
 
 EQUATIONS = [
     name for name in method.__all__ if name not in ("PROTOCOLS", "SCHEMAS", "STUDENT_INITS")
 ]
+# What is equal to two equations at once, by test.
+TOGETHER = {"prediction_set": evaluate_counts.count_overlaps}
 RESULTS = ("Overlap", "RealScores", "Phases")  # named results: no code of their own but `total`
 
 
@@ -22,7 +24,7 @@ def code_of(function):
 def codes_of(name):
     """The code objects any of which is the equation: of a class its methods."""
     found = [getattr(module, name) for module in (method, fast) if hasattr(module, name)]
-    codes = set()
+    codes = {code_of(TOGETHER[name])} if name in TOGETHER else set()
     for thing in found:
         members = vars(thing).values() if inspect.isclass(thing) else [thing]
         codes |= {code_of(member) for member in members if inspect.isfunction(member)}
