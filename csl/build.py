@@ -56,8 +56,12 @@ class ModelInfo:
         do_bottleneck_head: bool = False,
         keep_empty: bool = False,
         num_classes: int | None = None,
+        split_seed: int | None = None,
     ) -> None:
-        """`columns`: the classes of the outputs. DomainError where num_classes says otherwise."""
+        """`columns`: the classes of the outputs. `split_seed`: by which own data were shared out.
+
+        DomainError where num_classes says otherwise.
+        """
         count = len(columns.names)
         if num_classes not in (None, count):
             raise DomainError(f"--num_classes {num_classes}: the data have {count} classes")
@@ -65,6 +69,7 @@ class ModelInfo:
         self.pixels = pixels
         self.numbers = pixels.to_numbers()
         self.keep_empty = bool(keep_empty)
+        self.of_own_data = {} if split_seed is None else {"split_seed": split_seed}
         self.network = {
             "model_name": model_name,
             "num_classes": count,
@@ -81,6 +86,7 @@ class ModelInfo:
             "idx_to_class": dict(enumerate(self.columns.names)),
             "class_keys": self.columns.keys,
             "keep_empty": self.keep_empty,
+            **self.of_own_data,
             **self.pixels.plain(),
         }
 
@@ -123,6 +129,7 @@ def build_loaders(
     """
     pixels = build_pixels(args)
     skip_corrupt = getattr(args, "skip_corrupt", False)
+    seed = getattr(args, "seed", 0) or 0
     train, val = data.open_splits(
         found,
         pixels,
@@ -130,6 +137,8 @@ def build_loaders(
         to_tensor=pixels.tensor if as_numbers else pixels.whole,
         keep_empty=getattr(args, "keep_empty", False),
         class_list=getattr(args, "class_list", None),
+        seed=seed,
+        skip_corrupt=skip_corrupt,
     )
     for split, of_split in (("train", train), ("val", val)):
         data.require_images(
@@ -143,7 +152,6 @@ def build_loaders(
     if accelerator.is_main_process:
         data.describe_splits(train, val, found, pixels)
 
-    seed = getattr(args, "seed", 0) or 0
     data.make_partial(
         train,
         scheme=getattr(args, "simulate_partial_type", None),
@@ -188,6 +196,7 @@ def build(
         do_bottleneck_head=args.do_bottleneck_head,
         keep_empty=args.keep_empty,
         num_classes=args.num_classes,
+        split_seed=args.seed if settings.found.own is not None else None,
     )
     info.numbers.to(device)
     model = build_network(args.model_name, len(names), bottleneck=args.do_bottleneck_head)
@@ -260,7 +269,10 @@ def build_test_set(settings: Settings, checkpoint: Checkpoint, pixels: Pixels) -
     """
     args = settings.args
     found = settings.found
-    choice = {"keep_empty": args.keep_empty, "class_list": args.class_list}
+    choice: dict[str, Any] = {"keep_empty": args.keep_empty, "class_list": args.class_list}
+    if found.own is not None:
+        seed = args.seed if "seed" in settings.given else checkpoint.recorded.get("split_seed")
+        choice = {"seed": seed or 0, "skip_corrupt": args.skip_corrupt}
     columns = columns_of(checkpoint, args.model_path)
     test = data.open_dataset(found, "val", pixels, **choice)
     own = test.columns

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.aliases import one_module
 from common.cli import DomainError, UserError
-from csl.data_locate import OF_DATASET, OF_DEBUG_MODE, Found, wanted_names
+from csl.data_locate import OF_DATASET, OF_DEBUG_MODE, Found, layout_is_named, wanted_names
 from csl.options_choices import RECIPES, TIMM, check_param, default_param, mode_of, scheme_of
 
 one_module(__name__, "csl.options_checks")
@@ -90,6 +90,25 @@ def refuse_contradictions_of_data(args: argparse.Namespace, given: Collection[st
         ),
     ]
     refuse(pairs)
+    _refuse_of_own(args, given)
+
+
+def _refuse_of_own(args: argparse.Namespace, given: Collection[str]) -> None:
+    """UserError for --images and --classes without own data that they could belong to."""
+    chosen = [name for name in ("images", "classes") if name in given]
+    if not chosen:
+        return
+    flag = f"--{chosen[0]}"
+    if "data" not in given:
+        raise UserError(f"{flag} belongs to --data, which is not given")
+    pairs = [
+        (args.sample, f"{flag}: not with --sample, it is of your own --data"),
+        (
+            layout_is_named(args.dataset, args.debug_mode) or "metadata" in given,
+            f"{flag}: of your own --data; leave --dataset, --debug_mode and --metadata out",
+        ),
+    ]
+    refuse(pairs)
 
 
 def _refuse_of_simulation(args: argparse.Namespace, given: Collection[str]) -> None:
@@ -128,6 +147,9 @@ def _refuse_of_comparison(args: argparse.Namespace, given: Collection[str]) -> N
 def refuse_other_layouts(args: argparse.Namespace, given: Collection[str], found: Found) -> None:
     """DomainError for flags that the layout of the data has no use for."""
     refuse_class_list(args.class_list, found)
+    if found.layout == "own":
+        told = f"only of the official layouts; {found.files.train} is own data"
+        refuse_given(given, ("keep_empty", "skip_missing"), f"{told}, whose pictures all count")
     if found.layout not in ("lvis", "openimages"):
         return
     source = found.files.train

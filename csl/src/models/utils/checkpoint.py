@@ -18,6 +18,7 @@ from torch import nn
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import DomainError
+from common.text import is_kind
 from csl.data_classes import Columns
 from csl.data_errors import MissingFileError, as_domain_errors, expanded, say
 from csl.data_pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
@@ -76,7 +77,10 @@ class Checkpoint(Weights):
         return Checkpoint(*told.values(), recorded=self.recorded, single=self.single)
 
 
-RECORDED = ("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty")
+RECORDED = (
+    *("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty"),
+    "split_seed",  # of own data
+)
 
 
 def find_file(path: str | Path) -> Path | None:
@@ -181,6 +185,8 @@ def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
         isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     ):
         raise DomainError(f"{source}: class_keys is no list of texts")
+    if not is_kind(found.get("split_seed", 0), int):
+        raise DomainError(f"{source}: split_seed is no whole number")
     if not isinstance(found.get("keep_empty", False), bool):
         raise DomainError(f"{source}: keep_empty is neither true nor false")
     return found
