@@ -9,13 +9,14 @@ from PIL import Image
 from torch import nn
 
 from common.aliases import one_module
-from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps
+from common.cam import normalize_scoremap, overlay, resize_maps
 from common.modes import evaluating
 from common.plots import save_grid
 from csl.data import DataSet
 from csl.data_pixels import Pixels
 from csl.evaluate import Scored
 from csl.src.models.tresnet.tresnet import TResNet
+from csl.src.models.utils.factory import CamNetwork, activation_maps
 
 one_module(__name__, "csl.figures")
 
@@ -82,7 +83,7 @@ def draw_examples(
         is_there = val.labels_of(place) == 1
         picture = image.permute(1, 2, 0).numpy()
         maps = None
-        if isinstance(model, TResNet):
+        if isinstance(model, TResNet | CamNetwork):
             maps = _maps(model, numbers(image[None]))
         row = [picture]
         there = [names[c] for c in np.flatnonzero(is_there)[:4]]
@@ -100,11 +101,10 @@ def draw_examples(
         save_grid(path, rows, titles, suptitle="test pictures, best classes (* is there)")
 
 
-def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
-    """Class activation maps (C,H,W) of one image (1,3,H,W)."""
+def _maps(model: nn.Module, image: torch.Tensor) -> np.ndarray:
+    """Class activation maps (C,H,W) of one image (1,3,H,W), negative values as 0."""
     parameter = next(model.parameters())
     with evaluating(model):
-        features = model.body(model.space_to_depth(image.to(parameter)))
+        maps = activation_maps(model, image.to(parameter)).relu()
     height, width = image.shape[2:]
-    maps = resize_maps(class_activation_map(features, model.class_weights()), (height, width))
-    return maps[0].float().cpu().numpy()
+    return resize_maps(maps, (height, width))[0].float().cpu().numpy()

@@ -43,7 +43,8 @@ from csl.data_pictures import (
 from csl.data_pixels import Pixels, stack_pictures
 from csl.figures import draw_annotated, with_scores
 from csl.src.models.tresnet.fold import fold
-from csl.src.models.utils.checkpoint import ZOO, describe_network, find_file, names_of
+from csl.src.models.utils.checkpoint import ZOO, find_file, names_of
+from csl.src.models.utils.checkpoint_input import describe_network
 from csl.src.models.utils.factory import statistics_of_model
 
 one_module(__name__, "csl.infer")

@@ -219,10 +219,24 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and optimisation")
     group.add_argument(
-        "--model_name", default="tresnet_m", help="tresnet_m, _l, _xl, _l_v2, _tiny or timm/NAME"
+        "--model_name",
+        default="tresnet_m",
+        help="tresnet_m, _l, _xl, _l_v2, _tiny, or any network of timm or torchvision",
     )
     group.add_argument(
         "--model_path", default=DEFAULT_MODEL_PATH, help="pretrained weights; the head is not taken"
+    )
+    group.add_argument(
+        "--weights",
+        type=any_path,
+        default=None,
+        metavar="FILE",
+        help="as --model_path: of torchvision, timm, an original or a run, in any form",
+    )
+    group.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="published weights of --model_name, from the cache or the hub",
     )
     group.add_argument(
         "--do_bottleneck_head",

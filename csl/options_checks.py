@@ -11,7 +11,15 @@ from pathlib import Path
 from common.aliases import one_module
 from common.cli import DomainError, UserError
 from csl.data_locate import OF_DATASET, OF_DEBUG_MODE, Found, layout_is_named, wanted_names
-from csl.options_choices import RECIPES, TIMM, check_param, default_param, mode_of, scheme_of
+from csl.options_choices import (
+    NETWORKS,
+    RECIPES,
+    canonical_name,
+    check_param,
+    default_param,
+    mode_of,
+    scheme_of,
+)
 
 one_module(__name__, "csl.options_checks")
 
@@ -58,10 +66,13 @@ def refuse_contradictions(args: argparse.Namespace, given: Collection[str]) -> N
             "--path_dest: not together with --output_dir, which is the run directory itself",
         ),
         (
-            args.do_bottleneck_head and args.model_name.lower().startswith(TIMM),
+            args.do_bottleneck_head and canonical_name(args.model_name) not in NETWORKS,
             f"--do_bottleneck_head: --model_name {args.model_name} has no such head",
         ),
     ]
+    chosen = [f"--{name}" for name in ("model_path", "weights", "pretrained") if name in given]
+    told = "each names weights to start from; give one"
+    pairs.append((len(chosen) > 1, f"{' and '.join(chosen)}: {told}"))
     refuse(pairs)
     _refuse_of_simulation(args, given)
     _refuse_of_comparison(args, given)
