@@ -1,5 +1,7 @@
 """Image labels from annotation files in COCO's form: complete ones, and LVIS's partial ones."""
 
+import contextlib
+import io
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -19,13 +21,19 @@ from csl.data_labels import LabelTable
 
 one_module(__name__, "csl.data_coco")
 
+# What pycocotools' COCO has beside `cats`, `imgs` and `loadImgs`.
+OF_PYCOCOTOOLS = (
+    *("anns", "catToImgs", "dataset", "imgToAnns"),
+    *("getAnnIds", "getCatIds", "getImgIds", "loadAnns", "loadCats", "annToMask", "annToRLE"),
+)
 NO_ANNOTATIONS = "not an annotation file in COCO's form"
 
 
 class Annotations:
     """An annotation file, read once, without its segmentations.
 
-    It has `cats`, `imgs` (id -> record) and `loadImgs`.
+    It has `cats`, `imgs` (id -> record) and `loadImgs`. The rest of what pycocotools' COCO offers
+    (`getAnnIds`, `loadAnns`, `imgToAnns` and others) is read from the file at its first use.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -124,6 +132,20 @@ class Annotations:
         """The records of one or several images."""
         several = ids if isinstance(ids, Iterable) else [ids]
         return [self.imgs[image_id] for image_id in several]
+
+    def __getattr__(self, name: str) -> Any:
+        """What pycocotools has under this name."""
+        if name not in OF_PYCOCOTOOLS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._api, name)
+
+    @cached_property
+    def _api(self) -> Any:
+        """The whole file as pycocotools reads it."""
+        from pycocotools.coco import COCO  # type: ignore[import-untyped]
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            return COCO(str(self.path))
 
 
 class LabelledImages:

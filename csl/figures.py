@@ -1,7 +1,8 @@
 """Pictures and plots: class frequencies, annotated pictures, test pictures with activation maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,43 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
     figure.tight_layout()
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)
+
+
+def plot_two_frequencies(before: Any, after: Any, path: Path) -> Path:
+    """Draw how many positives each class has before and after a simulation, into a PNG.
+
+    Each is (C,) counts, labels (N,C), or a mapping class -> count; ordered by frequency before.
+    ValueError where the numbers of classes differ.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    first = _counts(before)
+    second = _counts(after)
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} classes before, {len(second)} after")
+    order = np.argsort(-first, kind="stable")
+    figure, axis = plt.subplots(figsize=(8, 3.5))
+    axis.bar(range(len(order)), first[order], label="before")
+    axis.bar(range(len(order)), second[order], label="after")
+    axis.set(ylabel="images", yscale="symlog", title="positives per class")
+    axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def _counts(statistics: Any) -> np.ndarray:
+    """Counts (C,) of counts, of a mapping, or of the positives of labels (N,C)."""
+    if isinstance(statistics, Mapping):
+        statistics = list(statistics.values())
+    values = np.asarray(statistics)
+    if values.ndim == 2:
+        values = (values == 1).sum(axis=0)
+    return values.astype(np.float64)
 
 
 def with_scores(names: Sequence[str], scores: Sequence[float]) -> list[str]:

@@ -166,7 +166,7 @@ def _weights_in(
             info = {key: settings[key] for key in ("image_size", "keep_empty") if key in settings}
             info |= parts.get("info", {})
             single = "ema" not in parts
-            state = parts["ema"]["module"] if averaged and not single else parts["model"]
+            state = averaged_state(parts["ema"]) if averaged and not single else parts["model"]
         elif "ema" in content:
             single = "model" not in content
             state = content["ema"] if averaged or single else content["model"]
@@ -178,6 +178,14 @@ def _weights_in(
     except (AttributeError, KeyError, TypeError):  # no mapping where one belongs
         return {}, {}, True
     return state, info, single
+
+
+def averaged_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The averaged model in the state of a `ModelEma`; earlier versions kept it as one entry."""
+    if "module" in state:
+        return state["module"]
+    start = "module."
+    return {k.removeprefix(start): value for k, value in state.items() if k.startswith(start)}
 
 
 def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
