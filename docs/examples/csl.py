@@ -1,4 +1,4 @@
-"""Somebody else's training loop around the class-aware selective loss: python docs/examples/csl.py
+"""Somebody else's training loop around the class-aware selective loss: python -m docs.examples.csl
 
 The pictures are those that `python -m common.samples own DIR` draws.
 """
