@@ -119,7 +119,8 @@ def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
     """The optimiser step of the present phase; the loss, 0-d."""
     try:
         if learner.phase == "interactive":
-            return learner.interactive_step(batch.input, batch.label, batch.weight, batch.ids)
+            taught = batch.label if batch.sets is None else batch.sets
+            return learner.interactive_step(batch.input, taught, batch.weight, batch.ids)
         return learner.imitation_step(batch.input, batch.label, batch.ids)
     except NonFiniteError as error:
         raise NonFiniteError(f"{learner.phase} phase, {error}") from error

@@ -24,7 +24,9 @@ from common.loading import seed_of
 from common.sync_bn import synchronised
 from mile import data
 from mile.data import FolderSource, GridSource, Source
+from mile.data_labels import training_sets
 from mile.data_location import Located
+from mile.data_own import OwnPlace, own_pictures
 from mile.evaluate import Outputs, Rule, Threshold
 from mile.learning import IteratedLearning, LearningRate
 from mile.method import Plan, prediction_set, pseudo_labels
@@ -76,7 +78,7 @@ def open_source(settings: Settings, accelerator: Accelerator) -> Source:
         raise UserError(f"batch_size {args.batch_size} is not divisible by the {world} processes")
     if args.dataset == "mnist":
         return _grids(args, settings.data, accelerator)
-    return _folders(args, settings.data, accelerator)
+    return _folders(settings, accelerator)
 
 
 def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> GridSource:
@@ -116,8 +118,33 @@ def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -
     return GridSource(train, of_test(parts.test, args.mnist_test_grids), held_out)
 
 
-def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> FolderSource:
-    if args.dataset == "webvision":
+def _own(args: argparse.Namespace, settings: Settings, accelerator: Accelerator) -> data.FolderSet:
+    """The pictures of --data; every process reads the same."""
+    return own_pictures(
+        OwnPlace(args.data, args.images, args.classes),
+        real=settings.data.real,
+        known=settings.trained.classes,
+        seed=args.seed or 0,
+        skip_corrupt=args.skip_corrupt,
+        say=accelerator.print,
+    )
+
+
+def _taught(args: argparse.Namespace, images: data.FolderSet) -> dict[str, list[int]] | None:
+    """Training image -> the classes that --train_sets names for it; None without that flag."""
+    if args.train_sets is None:
+        return None
+    files = data.files_of(images.train)
+    sets = training_sets(files, Path(args.train_sets), images.class_names)
+    return {str(file): labels for file, labels in zip(files, sets, strict=True)}
+
+
+def _folders(settings: Settings, accelerator: Accelerator) -> FolderSource:
+    args = settings.args
+    place = settings.data
+    if place.own is not None:
+        images = _own(args, settings, accelerator)
+    elif args.dataset == "webvision":
         images = data.webvision(_known(place.root), place.imagenet)
     elif args.dataset == "imagenet":
         images = data.imagenet(_known(place.train), _known(place.val), _known(place.real))
@@ -132,8 +159,9 @@ def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator)
     has_chance = args.augment == "standard"
     if has_chance:
         train_look = data.train_transform(args.image_size)
+    images = images._replace(train=train)
     return FolderSource(
-        images._replace(train=train),
+        images,
         accelerator,
         train_look=train_look,
         look=look,
@@ -146,7 +174,8 @@ def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator)
         reads_train=not args.eval_only or args.export_labels,
         has_chance=has_chance,
         weighs_classes=args.reweight == "uniform",
-        names_empty=args.dataset == "folder",
+        names_empty=args.dataset == "folder" and place.own is None,
+        sets=_taught(args, images),
     )
 
 
