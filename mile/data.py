@@ -77,6 +77,7 @@ class GridSource:
     left_out = 0  # test images that cannot be read
     second_left_out = 0
     second_size = 0
+    statistics = IMAGENET
 
     def __init__(self, train: GridLoader, test: GridLoader, held_out: GridLoader | None) -> None:
         self.train = train
@@ -181,7 +182,7 @@ class FolderSource:
         self._root = images.root
         self._skip_corrupt = skip_corrupt
         self._upright = images.upright
-        self._statistics = statistics
+        self.statistics = statistics
         self._workers = workers
         self._size = max(1, batch_size // accelerator.num_processes)
         self._named: set[str] = set()  # unreadable images that were found in an evaluation
@@ -266,7 +267,7 @@ class FolderSource:
 
     def _put(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (B,3,S,S) from the host as the network's input."""
-        return normalize(images.to(self.device, non_blocking=True), self._statistics)
+        return normalize(images.to(self.device, non_blocking=True), self.statistics)
 
     def stream(self, step: int) -> Iterator[TrainBatch]:
         """Training batches from optimiser step `step` on, without end."""

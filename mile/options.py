@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.aliases import one_module
+from common.backbones_names import require_spelling
 from common.cli import (
     OneLineParser,
     UserError,
@@ -27,6 +28,7 @@ from mile.config import config
 from mile.data_location import Located, locate_data, sample_settings
 from mile.options_table import (
     GROUPS,
+    OWN_MODELS,
     PATHS,
     PRESETS,
     SAMPLE_DEFAULTS,
@@ -48,6 +50,7 @@ class Trained:
 
     settings: Mapping[str, Any]  # those of options_table.COMPARABLE that it names
     classes: list[str] | None = None
+    input: Mapping[str, Any] | None = None  # mean, std, interpolation of the pictures
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
             shown = ", ".join(values)
             say(textwrap.fill(f"the sample's own settings, where none are set: {shown}", LINE))
     require_fitting_model(args)
+    require_spelling(args.model, OWN_MODELS)
     _require_acting_settings(args, choices, say)
     return Settings(args, choices.given, data, trained)
 
