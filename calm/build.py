@@ -112,6 +112,7 @@ def build_parts(
         cache_images=args.cache_images and not is_evaluation,
         splits=splits,
         test_ids=test_ids(settings, data),
+        as_bytes=True,
     )
     settings = with_prior_activation(settings, checkpoint)
     model = build_model(settings, classes, checkpoint)
@@ -361,8 +362,13 @@ def string_contains_any(text: str, substrings: Iterable[str]) -> bool:
 
 
 def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; group 0 at lr, group 1 at lr x lr_classifier_ratio."""
+    """SGD with Nesterov momentum; group 0 at lr, group 1 at lr x lr_classifier_ratio.
+
+    One call for all weights: fused on a GPU, and on a CPU the form whose rounding is that of a loop
+    over the weights.
+    """
     named = dict(model.named_parameters())
+    is_on_gpu = all(parameter.is_cuda for parameter in named.values())
     low = low_rate_names(args, named)
     slow: list[nn.Parameter] = []
     fast: list[nn.Parameter] = []
@@ -377,6 +383,8 @@ def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.S
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         nesterov=args.momentum > 0,
+        fused=is_on_gpu,
+        foreach=not is_on_gpu,
     )
 
 

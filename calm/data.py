@@ -1,6 +1,7 @@
 """Which pictures and labels: the data sets' folders and lists, and their images as tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.images import CorruptImage, check_images, left_out, read_image
 from common.loading import Batch, eval_loader, train_loader
+from common.normalize import Normalize
 
 one_module(__name__, "calm.data")
 
@@ -45,13 +47,69 @@ def make_transforms(
     The fixed part is a resize, which may be cached; the rest is crop, flip and normalisation.
     """
 
-    def resized(side: int) -> v2.Transform:
-        return v2.Resize((side, side), v2.InterpolationMode.BILINEAR, antialias=True)
-
     tail = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     train = v2.Compose([v2.RandomCrop(crop_size), v2.RandomHorizontalFlip(), *tail])
-    evaluation = (resized(crop_size), v2.Compose(tail))
-    return {"train": (resized(resize_size), train), "val": evaluation, "test": evaluation}
+    evaluation = (_resized(crop_size), v2.Compose(tail))
+    return {"train": (_resized(resize_size), train), "val": evaluation, "test": evaluation}
+
+
+def make_byte_transforms(
+    resize_size: int, crop_size: int
+) -> dict[str, tuple[v2.Transform, "ToBytes"]]:
+    """Return `make_transforms` without the normalisation: images become (3,h,w) uint8.
+
+    `normalizer` does the rest, for a whole batch and where the network is.
+    """
+    evaluation = (_resized(crop_size), ToBytes())
+    train = (_resized(resize_size), CropAndFlip(crop_size))
+    return {"train": train, "val": evaluation, "test": evaluation}
+
+
+def _resized(side: int) -> v2.Transform:
+    return v2.Resize((side, side), v2.InterpolationMode.BILINEAR, antialias=True)
+
+
+class ToBytes:
+    """A picture, or its pixels (h,w,3) uint8, as a tensor (3,h,w) uint8."""
+
+    def __call__(self, picture: Image.Image | np.ndarray) -> torch.Tensor:
+        """The pixels, copied."""
+        pixels = np.array(picture)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+class CropAndFlip(ToBytes):
+    """torchvision's RandomCrop(side) and RandomHorizontalFlip() of square pictures.
+
+    They draw the same numbers from torch's global stream, so that the same pixels come out.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, picture: Image.Image | np.ndarray) -> torch.Tensor:
+        """(3,side,side) uint8."""
+        pixels = np.asarray(picture)
+        room = len(pixels) - self.side
+        if pixels.shape[0] != pixels.shape[1] or room < 0:
+            height, width = pixels.shape[:2]
+            wanted = f"a square of side {self.side} at least"
+            raise ValueError(f"picture of {width} x {height} pixels: expected {wanted}")
+
+        top = left = 0
+        if room:
+            top, left = torch.randint(room + 1, (2,)).tolist()
+        cropped = pixels[top : top + self.side, left : left + self.side]
+        is_flipped = torch.rand(1).tolist()[0] < 0.5
+        if is_flipped:
+            cropped = cropped[:, ::-1]
+        return super().__call__(cropped)
+
+
+@lru_cache
+def normalizer(device: torch.device) -> Normalize:
+    """ImageNet's normalisation of batches of bytes, its constants on the device."""
+    return Normalize(MEAN, STD).to(device)
 
 
 class ImageLabelDataset(Dataset):
@@ -139,14 +197,15 @@ class ImageLabelDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int, str]:
         image_id = self.image_ids[index]
-        image = self._load(index)
+        image: Any = self._load(index)
         if self.rest is not None:
             image = self.rest(image)
         return image, self.image_labels[image_id], image_id
 
-    def _load(self, index: int) -> Image.Image:
-        if self._cache is not None and self._is_cached[index]:
-            return Image.fromarray(self._cache[index].numpy())
+    def _load(self, index: int) -> Image.Image | np.ndarray:
+        if self._cache is not None and self._is_cached.numpy()[index]:
+            pixels = self._cache.numpy()[index]
+            return pixels if isinstance(self.rest, ToBytes) else Image.fromarray(pixels)
         try:
             image = read_image(self.data_root / self.image_ids[index], upright=False)
         except CorruptImage as error:
@@ -177,6 +236,7 @@ def get_data_loader(
     cache_images: bool = False,
     splits: Iterable[str] = SPLITS,
     test_ids: Iterable[str] | None = None,
+    as_bytes: bool = False,
 ) -> dict[str, DataLoader]:
     """A loader of `Batch((images, labels, image_ids), index, skipped)` per split.
 
@@ -184,10 +244,14 @@ def get_data_loader(
     left out of training. `test_ids` restricts the test split. train: shuffled by (seed, epoch);
     val, test: in order. Every file is looked at before anything else happens: a missing one is a
     UserError, an unreadable one a CorruptImage, or with `skip_corrupt` left out of val and test, by
-    name.
+    name. `as_bytes`: images are uint8, for `normalizer`, and not normalised float32.
     """
     accelerator = accelerator or Accelerator()
-    transforms = make_transforms(resize_size, crop_size)
+    transforms: Mapping[str, tuple[Callable, Callable]]
+    if as_bytes:
+        transforms = make_byte_transforms(resize_size, crop_size)
+    else:
+        transforms = make_transforms(resize_size, crop_size)
     root = Path(metadata_root)
     how = {"accelerator": accelerator, "workers": workers, "skip_corrupt": skip_corrupt}
 

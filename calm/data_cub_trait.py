@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from calm import fast
 from calm.data_lists import ById, finite, read_lines, read_rows
 from calm.data_metadata import is_picture, read_table
 from common.aliases import one_module
@@ -88,8 +89,7 @@ class CUBTrait:
             self.image_file2image_id[file] = number
         self.image_id2part_locs = self._read_parts()
         self.points_and_parts = lru_cache(maxsize=256)(self._visible_points)
-        self._nearest = lru_cache(maxsize=256)(self._nearest_part)
-        self._front = lru_cache(maxsize=256)(self._foreground_mask)
+        self._parts_of_bird = lru_cache(maxsize=256)(self._nearest_parts)
 
     def _attribute_names(self) -> Path:
         places = [
@@ -243,18 +243,22 @@ class CUBTrait:
         points, parts = self.points_and_parts(image_file, size)
         return points[np.isin(parts, list(self.differing_parts(*map(int, class_pair))))]
 
-    def _nearest_part(self, image_file: str, side: int) -> np.ndarray | None:
-        """Return (side,side) uint8: the part of the point nearest to each pixel.
+    def _nearest_parts(self, image_file: str, side: int) -> np.ndarray | None:
+        """Return (side,side) uint8: where the bird is, the part of the nearest point; 0 elsewhere.
 
         The first of equals is taken; None without a point.
         """
         points, parts = self.points_and_parts(image_file, side)
         if not len(parts):
             return None
-        along = np.arange(side)
-        squares = (along[None] - points[:, :, None]) ** 2  # (n,2,side)
-        distance = squares[:, 0, None, :] + squares[:, 1, :, None]
-        return parts[distance.argmin(0)].astype(np.uint8)
+        is_bird = self._foreground_mask(image_file, side)
+        rows = _extent(is_bird, 1)
+        columns = _extent(is_bird, 0)
+
+        found = np.zeros((side, side), np.uint8)
+        nearest = fast.nearest_value(points, parts.astype(np.uint8), rows, columns)
+        found[rows, columns] = nearest * is_bird[rows, columns]
+        return found
 
     def _foreground_mask(self, image_file: str, side: int) -> np.ndarray:
         """(side,side) bool: where the bird is."""
@@ -288,7 +292,7 @@ class CUBTrait:
         None where none of the differing parts is visible, or no part at all.
         """
         require_number(size, "size", 1)
-        nearest = self._nearest(image_file, size)
+        nearest = self._parts_of_bird(image_file, size)
         if nearest is None:
             return None
         first, second = class_pair
@@ -296,9 +300,9 @@ class CUBTrait:
         visible = self.visible_parts(image_file)
         if not differing & visible:
             return None
-        lookup = np.zeros(8, bool)
-        lookup[list(differing)] = True
-        return (lookup[nearest] & self._front(image_file, size)).astype(np.uint8)
+        lookup = np.zeros(8, np.uint8)
+        lookup[list(differing)] = 1
+        return lookup.take(nearest)
 
     def visible_parts(self, image_file: str) -> set[int]:
         """The parts (1 head .. 7 wing) with a visible keypoint."""
@@ -308,6 +312,17 @@ class CUBTrait:
             if not seen.keys().isdisjoint(keypoints):
                 parts.add(number)
         return parts
+
+
+def _extent(mask: np.ndarray, over: int) -> slice:
+    """From the first to the last row, or column with `over` 0, that a mask (h,w) bool touches.
+
+    Empty where the mask is.
+    """
+    places = np.flatnonzero(mask.any(over))
+    if not len(places):
+        return slice(0, 0)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def has_segmentations(data_dir: str | Path) -> bool:

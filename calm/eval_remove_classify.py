@@ -22,6 +22,7 @@ script = Script("eval_remove_classify", __name__)
 
 from calm.build import build_tester
 from calm.evaluate_erasing import erase_and_classify, evaluate_batch, gather_erased
+from calm.network.util import without_batch_norm
 from calm.options_flags import ERASE_K_LIST
 from calm.report_tables import write_erasing
 from common.aliases import one_module
@@ -43,12 +44,13 @@ def main(
     settings = script.settings(argv, settings)
     args = settings.args
     tester = build_tester(settings, script.name)
+    classifier = without_batch_norm(tester.model)
     parts = []
     for images, labels, _, index in tester.batches():
         maps, probs = tester.mapper.with_probs(images, labels)
         with tester.accelerator.autocast():
             areas, top, at_random = evaluate_batch(
-                tester.model,
+                classifier,
                 images,
                 labels,
                 index,

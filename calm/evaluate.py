@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from calm.data import ReadableBatches, data_of
+from calm.data import ReadableBatches, data_of, normalizer
 from calm.evaluate_boxes import BoxEvaluator, compute_bboxes_from_scoremaps  # noqa: F401
 from calm.evaluate_cue import CueLocaliser, map_difference  # noqa: F401
 from calm.evaluate_erasing import classify_erased, erase_and_classify  # noqa: F401
@@ -49,10 +49,10 @@ def to_device(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images (B,3,H,W) and labels (B,) on the device.
 
-    The images are channels last, which convolutions are faster on.
+    The images are channels last, which convolutions are faster on. Bytes are normalised there.
     """
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-    return images, labels.to(device, non_blocking=True)
+    return normalizer(device)(images), labels.to(device, non_blocking=True)
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ one_module(__name__, "calm.evaluate_erasing")
 TIE_ORDERS = 5
 BOOTSTRAPS = 1000
 DRAWN_AT_ONCE = 2_000_000
-IMAGES_PER_FORWARD = 64
+# Of the erased copies that share a forward. On a CPU larger ones fall out of its caches.
+PIXELS_PER_FORWARD = {"cpu": 8 * 224 * 224, "other": 64 * 224 * 224}
 # In place of a repeat's number: the noise that replaces pixels is drawn apart from their positions.
 NOISE = -1
 
@@ -142,15 +143,30 @@ def classify_erased(
 
     These are the first int(k H W) pixels of `ranking` (B,H W).
 
-    baseline: what replaces them, (B,C,H,W); None for 0. Several k share a forward up to
-        IMAGES_PER_FORWARD.
+    baseline: what replaces them, (B,C,H,W); None for 0.
+    """
+    return classify_rankings(model, inputs, targets, [ranking], ks, baseline)[0]
+
+
+def classify_rankings(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    rankings: Sequence[torch.Tensor],
+    ks: Sequence[float],
+    baseline: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return `classify_erased` of R rankings (B,H W): (R,K,B) bool.
+
+    The copies of several rankings and k share a forward, up to PIXELS_PER_FORWARD.
     """
     size = _size_of(inputs)
-    step = max(1, IMAGES_PER_FORWARD // len(inputs))
+    step = copies_per_forward(inputs)
+    wanted = [(ranking, k) for ranking in rankings for k in ks]
     correct = []
-    for first in range(0, len(ks), step):
-        part = ks[first : first + step]
-        keep = torch.cat([masks_from_ranking(ranking, k, size) for k in part])
+    for first in range(0, len(wanted), step):
+        part = wanted[first : first + step]
+        keep = torch.cat([masks_from_ranking(ranking, k, size) for ranking, k in part])
         repeated = inputs.repeat(len(part), 1, 1, 1)
         other = None if baseline is None else baseline.repeat(len(part), 1, 1, 1)
         erased = erase(repeated, keep, other)
@@ -158,7 +174,13 @@ def classify_erased(
             erased = erased.contiguous(memory_format=torch.channels_last)
         predicted = _probabilities(model, erased).argmax(1)
         correct.append(predicted.unflatten(0, (len(part), -1)) == targets)
-    return torch.cat(correct)
+    return torch.cat(correct).unflatten(0, (len(rankings), len(ks)))
+
+
+def copies_per_forward(images: torch.Tensor) -> int:
+    """How many copies of a batch (B,C,H,W) fit a forward; one at least."""
+    kind = "cpu" if images.device.type == "cpu" else "other"
+    return max(1, PIXELS_PER_FORWARD[kind] // images[:, 0].numel())
 
 
 @torch.inference_mode()
@@ -223,19 +245,17 @@ def evaluate_batch(
             order = random_ranking(index, pixels, seed_of(seed, TIE_ORDERS), number)
             rankings.append(rank_pixels(scores, order.to(images.device)))
 
-    top = []
-    for ranking in rankings:
-        top.append(classify_erased(model, images, labels, ranking, ks, other))
-    at_random = []
+    drawn = []
     for number in range(repeats):
-        drawn = random_ranking(index, pixels, seed, number).to(images.device)
-        at_random.append(classify_erased(model, images, labels, drawn, ks, other))
+        drawn.append(random_ranking(index, pixels, seed, number).to(images.device))
+    correct = classify_rankings(model, images, labels, [*rankings, *drawn], ks, other)
+    top, at_random = correct.permute(2, 0, 1).split([len(rankings), repeats], dim=1)
 
     areas = torch.full((2, len(images)), torch.nan)
     if auc_steps > 0:
         curves = probability_curves(model, images, labels, rankings[0], auc_steps)
         areas = torch.stack(list(map(area_under, curves)))
-    return areas.T, torch.stack(top).permute(2, 0, 1), torch.stack(at_random).permute(2, 0, 1)
+    return areas.T, top, at_random
 
 
 def gather_erased(parts: Iterable[tuple[torch.Tensor, ...]], accelerator: object) -> Erased:
@@ -336,7 +356,7 @@ def _curve(
     The first pixels of `images` (B,C,H,W) are those of `other`.
     """
     size = _size_of(images)
-    step = max(1, IMAGES_PER_FORWARD // len(images))
+    step = copies_per_forward(images)
     columns = []
     for first in range(0, len(counts), step):
         part = counts[first : first + step]

@@ -55,6 +55,39 @@ def likelihood_of(f: torch.Tensor, total: torch.Tensor, g: torch.Tensor) -> torc
     return torch.einsum("bchw,bhw->bc", s, g[:, 0])
 
 
+def nearest_value(
+    points: np.ndarray, values: np.ndarray, rows: slice, columns: slice
+) -> np.ndarray:
+    """Return at each pixel of a picture's part the value of the nearest point; the first of equals.
+
+    It is `values[((points - (column, row)) ** 2).sum(1).argmin()]`. The number of a point stands in
+    the lowest bits of its distance, so that one minimum over the points finds both.
+
+    Args:
+        points: (n,2) int64 x, y, one at least.
+        values: (n,).
+        rows, columns: h and w pixels.
+    Returns:
+        (h,w) of the dtype of `values`.
+    """
+    bits = len(points).bit_length()
+    farthest = int(np.abs(points).max()) + max(rows.stop, columns.stop)
+    kind = np.int32 if 2 * farthest**2 < 2 ** (30 - bits) else np.int64
+    x = points[:, 0, None]
+    y = points[:, 1, None]
+    along_columns = ((x - np.arange(columns.start, columns.stop)) ** 2 << bits).astype(kind)
+    along_rows = ((y - np.arange(rows.start, rows.stop)) ** 2 << bits).astype(kind)
+    along_rows += np.arange(len(points), dtype=kind)[:, None]
+
+    nearest = np.add(along_rows[0][:, None], along_columns[0])
+    distance = np.empty_like(nearest)
+    for of_rows, of_columns in zip(along_rows[1:], along_columns[1:], strict=True):
+        np.add(of_rows[:, None], of_columns, out=distance)
+        np.minimum(nearest, distance, out=nearest)
+    nearest &= (1 << bits) - 1
+    return values.take(nearest)
+
+
 class BinLookup:
     """Finds how many edges are <= each value, mostly by a table.
 

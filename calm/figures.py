@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from calm.data import MEAN, STD, ImageLabelDataset
+from calm.data import MEAN, STD, ImageLabelDataset, normalizer
 from calm.evaluate_cue import NUM_DIFF_LIST, CueLocaliser, class_number, map_difference
 from calm.evaluate_maps import ScoreMapper
 from calm.method import counterfactual
@@ -57,7 +57,7 @@ def draw_maps(
     if not images:
         return
 
-    x = torch.stack(images).to(device)
+    x = normalizer(device)(torch.stack(images).to(device))
     y = torch.tensor(labels, device=device)
     process = "vanilla" if model.process.is_cam else "jointll"
     maps = ScoreMapper(model, process)(x, y)
@@ -106,7 +106,7 @@ def _row_of_pair(
     for index, image_id in enumerate(data.image_ids):
         if class_number(image_id, data.image_labels[image_id]) not in pair:
             continue
-        image = data[index][0].to(device)
+        image = normalizer(device)(data[index][0].to(device))
         mask = cues.trait.get_pseudo_segment_mask(image_id, pair, image.shape[-1])
         if mask is None or not mask.any():
             continue
@@ -154,7 +154,7 @@ def draw_gallery_pair(
             if mask is None or not mask.any():
                 continue
             drawn += 1
-            image = data[index][0].to(device)
+            image = normalizer(device)(data[index][0].to(device))
             picture = to_picture(image)
             row = [picture]
             for mapper in columns.values():

@@ -41,6 +41,7 @@ from calm.report import (
 )
 from calm.report_logger import load_logger
 from common.aliases import one_module
+from common.loading import Batch
 from common.meter import Meter
 from common.rundir import backward, prepare, share_buffers
 
@@ -132,28 +133,32 @@ class Trainer:
                 run.step(0, batch.skipped)
                 continue
 
-            images, labels, ids = batch.data
-            images, labels = to_device(images, labels, self.device)
-            with self.accelerator.autocast():
-                posterior = None
-                if self.teacher is not None:
-                    posterior = self.teacher(images, labels, return_cam="gtcond")
-                out = self.network(images, labels, with_loss=True, posterior=posterior)
-            loss = out["loss"].mean()
-            known = {name: value.detach() for name, value in out.items()}
-            run.guard(loss, batch.index, partial(describe_batch, ids, known))
-            backward(self.accelerator, loss * (len(labels) * run.world / rows))
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            if self.teacher is not None:
-                self.teacher.update_parameters(self.model)
-
-            self.loss.add(loss, len(labels))
-            is_correct = out["probs"].argmax(1) == labels
-            self.accuracy.add(is_correct.float().mean(), len(labels))
+            self.learn(batch, rows)
             run.step(rows - batch.skipped, batch.skipped)
             if run.stopped:
                 break
+
+    def learn(self, batch: Batch, rows: int) -> None:
+        """One step of the optimiser on a batch, this process's share of `rows` images."""
+        images, labels, ids = batch.data
+        images, labels = to_device(images, labels, self.device)
+        with self.accelerator.autocast():
+            posterior = None
+            if self.teacher is not None:
+                posterior = self.teacher(images, labels, return_cam="gtcond")
+            out = self.network(images, labels, with_loss=True, posterior=posterior)
+        loss = out["loss"].mean()
+        known = {name: value.detach() for name, value in out.items()}
+        self.run.guard(loss, batch.index, partial(describe_batch, ids, known))
+        backward(self.accelerator, loss * (len(labels) * self.run.world / rows))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.model)
+
+        self.loss.add(loss, len(labels))
+        is_correct = out["probs"].argmax(1) == labels
+        self.accuracy.add(is_correct.float().mean(), len(labels))
 
     def evaluate_cls(self, split: str) -> dict[str, float]:
         """Return the measures of classification over a split, each image once.

@@ -63,6 +63,7 @@ class ModelInfo:
             raise DomainError(f"--num_classes {num_classes}: the data have {count} classes")
         self.columns = columns
         self.pixels = pixels
+        self.numbers = pixels.to_numbers()
         self.keep_empty = bool(keep_empty)
         self.network = {
             "model_name": model_name,
@@ -113,8 +114,10 @@ class Loaded(NamedTuple):
     sampler: EpochSampler
 
 
-def build_loaders(args: Any, found: Found, accelerator: Accelerator) -> Loaded:
-    """The data of the flags.
+def build_loaders(
+    args: Any, found: Found, accelerator: Accelerator, *, as_numbers: bool = False
+) -> Loaded:
+    """The data of the flags, pictures as uint8; `as_numbers`: as the network gets them, float32.
 
     The released code's namespace will do for `args`: ours beside it have their defaults.
     """
@@ -124,6 +127,7 @@ def build_loaders(args: Any, found: Found, accelerator: Accelerator) -> Loaded:
         found,
         pixels,
         augment=getattr(args, "augment", "paper"),
+        to_tensor=pixels.tensor if as_numbers else pixels.whole,
         keep_empty=getattr(args, "keep_empty", False),
         class_list=getattr(args, "class_list", None),
     )
@@ -185,6 +189,7 @@ def build(
         keep_empty=args.keep_empty,
         num_classes=args.num_classes,
     )
+    info.numbers.to(device)
     model = build_network(args.model_name, len(names), bottleneck=args.do_bottleneck_head)
     model = model.to(device).to(memory_format=torch.channels_last)
     load_pretrained(model, args.model_path, is_given="model_path" in settings.given)

@@ -102,10 +102,8 @@ class SelectiveLoss(nn.Module):
         """
         selection = self._selection(logits, targets)
         loss, kept = fast.selective_loss(logits, targets, self.mode, selection, **self.factors)
-        self.kept = None
         is_told = torch.compiler.is_compiling() or not method.is_transformed()
-        if self.mode == "selective" and is_told:
-            self.kept = kept
+        self.kept = kept if self.mode == "selective" and is_told else None
         return loss
 
     def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,23 @@ from csl import method
 from csl.data_errors import require_count
 
 one_module(__name__, "csl.build_optimizer")
+
+
+Place = tuple[dict[str, torch.Tensor], str]  # the parameters or buffers of a layer, and a name
+
+
+def _places(model: nn.Module) -> list[Place]:
+    """Where the tensors of a model's state dict are kept, in one order for equal models."""
+    found: list[Place] = []
+    for layer in model.modules():
+        hidden = layer._non_persistent_buffers_set
+        parameters: Any = layer._parameters
+        buffers: Any = layer._buffers
+        found += [(parameters, name) for name, value in parameters.items() if value is not None]
+        for name, value in buffers.items():
+            if value is not None and name not in hidden:
+                found.append((buffers, name))
+    return found
 
 
 class ModelEma:
@@ -43,16 +61,22 @@ class ModelEma:
         self.decay = decay
         self.warmup = warmup
         self.updates = 0
+        self._means = _places(self.module)
+        self._values: dict[nn.Module, list[Place]] = {}  # of the one model that is averaged
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """One step of the average, in a few fused kernels."""
+        """One step of the average, in a few fused kernels.
+
+        The layers of a model are listed at its first update, their tensors are looked up at each.
+        """
         decay = method.average_decay(self.decay, self.updates, warmup=self.warmup)
         self.updates += 1
-        average = self.module.state_dict()
-        state = unwrap(model).state_dict()
-        values = [state[name].detach() for name in average]
-        method.update_average(list(average.values()), values, decay)
+        if model not in self._values:
+            self._values = {model: _places(unwrap(model))}
+        means = [tensors[name] for tensors, name in self._means]
+        values = [tensors[name] for tensors, name in self._values[model]]
+        method.update_average(means, values, decay)
 
     @torch.no_grad()
     def set(self, model: nn.Module) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 import torchvision.transforms as T
 from accelerate import Accelerator
 from PIL import Image
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from common.aliases import one_module
 from common.cli import DomainError
@@ -23,7 +24,7 @@ from csl.data_locate import Found, Layout, locate_data
 from csl.data_openimages import OpenImagesDataset, open_openimages, read_class_names
 from csl.data_openimages_csv import OpenImagesIndex, read_openimages_csv
 from csl.data_partial import load_partial_labels, save_partial_labels, simulate
-from csl.data_pixels import Pixels, Statistics
+from csl.data_pixels import Pixels, Statistics, stack_pictures
 from csl.data_prior import ComputePrior, match_prior, read_prior, write_prior
 from csl.options_checks import refuse_class_list
 
@@ -64,20 +65,19 @@ DataSet = AnnotatedImages | OpenImagesDataset
 KEPT_BYTES = 2**28  # a set of no more is kept decoded after its first reading
 
 
-def train_transform(augment: str = "paper", pixels: Pixels | None = None) -> Callable:
-    """PIL -> (3,S,S) float32: CutoutPIL and RandAugment, or a shift, or nothing; then a tensor.
+def train_transform(augment: str = "paper", to_tensor: Callable | None = None) -> Callable:
+    """PIL -> (3,S,S): CutoutPIL and RandAugment, or a shift, or nothing; then a tensor.
 
     No flip.
 
-    Without `pixels` values are in 0..1, not normalised.
+    Without `to_tensor` values are float32 in 0..1, not normalised.
     """
     steps: dict[str, list[Callable]] = {
         "paper": [CutoutPIL(0.5), RandAugment()],
-        "shift": [RandomShift(6)],
+        "shift": [RandomShift(6).rows],
         "none": [],
     }
-    to_tensor = T.ToTensor() if pixels is None else pixels.tensor
-    return T.Compose([*steps[augment], to_tensor])
+    return T.Compose([*steps[augment], to_tensor or T.ToTensor()])
 
 
 class SquareReader:
@@ -108,17 +108,25 @@ class SquareReader:
 
 
 def open_splits(
-    found: Found, pixels: Pixels, *, augment: str = "paper", **choice: Any
+    found: Found,
+    pixels: Pixels,
+    *,
+    augment: str = "paper",
+    to_tensor: Callable | None = None,
+    **choice: Any,
 ) -> tuple[DataSet, DataSet]:
     """Return the training set and the test set, with the same columns of labels.
 
     The labels of the test set have the columns of the training set, matched by name.
 
+    to_tensor: makes tensors of pictures; None: pixels.whole.
     choice: keep_empty and class_list of `open_dataset`.
     """
-    transform = train_transform(augment, pixels)
+    to_tensor = to_tensor or pixels.whole
+    transform = train_transform(augment, to_tensor)
     train = open_dataset(found, "train", pixels, transform=transform, **choice)
-    val = open_dataset(found, "val", pixels, columns=train.columns, **choice)
+    columns = train.columns
+    val = open_dataset(found, "val", pixels, transform=to_tensor, columns=columns, **choice)
     return train, val
 
 
@@ -140,7 +148,7 @@ def open_dataset(
 
     Args:
         pixels: images are squashed to its size.
-        transform: makes tensors of them; None: pixels.tensor.
+        transform: makes tensors of them; None: pixels.whole.
         columns: the classes that the labels' columns stand for, those of the training set or of a
             network; None: the file's own.
         keep_empty: COCO: with the images without any annotation.
@@ -148,7 +156,7 @@ def open_dataset(
     Raises:
         DomainError: a split without images or labels, classes that are not among `columns`.
     """
-    transform = transform or pixels.tensor
+    transform = transform or pixels.whole
     annotations = found.annotations(split)
     refuse_class_list(class_list, found)
     if found.layout == "openimages":
@@ -243,7 +251,7 @@ def training_loader(
 ) -> tuple[DataLoader, EpochSampler]:
     """The loader of the training set, and its sampler.
 
-    The batches hold images (B,3,S,S) float32 and targets (B,C) int8.
+    The batches hold images (B,3,S,S), uint8 or float32, and targets (B,C) int8.
     """
     loader = train_loader(
         train,
@@ -331,7 +339,13 @@ def collate_of(data: DataSet) -> Callable[[list], Any]:
     """How the items of a data set become (images, targets)."""
     if isinstance(data, OpenImagesDataset):
         return data.collate
-    return default_collate
+    return _collate
+
+
+def _collate(items: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+    """Images (B,3,S,S) and targets (B,C)."""
+    images, targets = zip(*items, strict=True)
+    return [stack_pictures(images), torch.stack(targets)]
 
 
 def targets_of(data: DataSet) -> np.ndarray:

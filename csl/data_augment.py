@@ -151,11 +151,13 @@ class RandomShift:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The shifted image, of the same size."""
+        return Image.fromarray(self.rows(image))
+
+    def rows(self, image: Image.Image) -> np.ndarray:
+        """Its pixels (H,W,3) uint8."""
         dx = random.randint(-self.pixels, self.pixels)
         dy = random.randint(-self.pixels, self.pixels)
-        padded = np.pad(
-            np.asarray(image), ((self.pixels,) * 2, (self.pixels,) * 2, (0, 0)), mode="edge"
-        )
-        y = self.pixels + dy
-        x = self.pixels + dx
-        return Image.fromarray(padded[y : y + image.height, x : x + image.width])
+        rows = np.arange(dy, dy + image.height)
+        columns = np.arange(dx, dx + image.width)
+        shifted = np.asarray(image).take(rows, axis=0, mode="clip")
+        return shifted.take(columns, axis=1, mode="clip")

@@ -158,6 +158,7 @@ class AnnotatedImages:
         )  # as the annotators saw it
         self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
         self.unreadable = 0  # images that were left out because they cannot be read
+        self._path_of: dict[int, Path] = {}  # the files that were asked for
         self.coco = Annotations(annFile)
         own = dict(zip(self.coco.cats, self.coco.names, strict=True))
         if columns is None:
@@ -208,10 +209,12 @@ class AnnotatedImages:
 
     def path(self, image_id: int) -> Path:
         """The file of an image; DomainError for a name that leads out of root."""
-        with as_domain_errors():
-            return inside(
-                self.root, self.relative_path(image_id), f"{self.coco.path}: image {image_id}"
-            )
+        if image_id not in self._path_of:
+            name = self.relative_path(image_id)
+            with as_domain_errors():
+                path = inside(self.root, name, f"{self.coco.path}: image {image_id}")
+            self._path_of[image_id] = path
+        return self._path_of[image_id]
 
     def labels_of(self, index: int) -> np.ndarray:
         """The labels (C,) int8 of the item at `index`."""

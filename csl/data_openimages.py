@@ -20,6 +20,7 @@ from csl.data_classes import Columns, lacking, listed, places_of, tell
 from csl.data_errors import MissingFileError, as_domain_errors, naming_image
 from csl.data_locate import Found
 from csl.data_openimages_csv import OpenImagesIndex, read_openimages_csv
+from csl.data_pixels import stack_pictures
 
 one_module(__name__, "csl.data_openimages")
 
@@ -164,9 +165,9 @@ class OpenImagesDataset:
         return self.index.rows([i])[0]
 
     def collate(self, items: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B,3,S,S) float32 and targets (B,C) int8."""
+        """Images (B,3,S,S) and targets (B,C) int8."""
         images, rows = zip(*items, strict=True)
-        return torch.stack(images), torch.from_numpy(self.index.rows(rows))
+        return stack_pictures(images), torch.from_numpy(self.index.rows(rows))
 
     def target_matrix(self) -> np.ndarray:
         """All targets (N,C) int8: only for sets whose matrix fits into memory."""

@@ -1,13 +1,14 @@
 """How a picture becomes the input of a network: size, resampling, normalisation of its colours."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torchvision.transforms as T
 from PIL import Image
+from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from common.aliases import one_module
@@ -43,12 +44,20 @@ class Pixels(NamedTuple):
         mode = InterpolationMode(self.interpolation)
         return T.functional.resize(image, [self.size, self.size], mode)
 
-    def tensor(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture -> (3,H,W) float32, normalised."""
+    def tensor(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """RGB picture or (H,W,3) uint8 -> (3,H,W) float32, normalised."""
         values = T.functional.to_tensor(image)
         if self.statistics is None:
             return values
         return T.functional.normalize(values, *self.statistics)
+
+    def whole(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """RGB picture or (H,W,3) uint8 -> (3,H,W) uint8, from which `to_numbers` goes on."""
+        return torch.from_numpy(np.array(image).transpose(2, 0, 1))
+
+    def to_numbers(self) -> "ToNumbers":
+        """What makes a batch of whole numbers the input of the network, wherever the batch is."""
+        return ToNumbers(self.statistics)
 
     def picture(self, values: torch.Tensor) -> np.ndarray:
         """(3,H,W) as `tensor` makes it -> (H,W,3) uint8, to be looked at."""
@@ -76,6 +85,45 @@ class Pixels(NamedTuple):
             "mean": None if mean is None else list(mean),
             "std": None if std is None else list(std),
         }
+
+
+def stack_pictures(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Pictures (3,H,W) as one batch (B,3,H,W).
+
+    Those of `Pixels.whole` lie in memory with the channels last, and so does their batch.
+    """
+    if images[0].dtype != torch.uint8:
+        return torch.stack(list(images))
+    rows = np.stack([image.numpy().transpose(1, 2, 0) for image in images])
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+class ToNumbers(nn.Module):
+    """uint8 pictures (B,3,H,W) on any device -> float32, each as `Pixels.tensor` makes it.
+
+    To the last bit on a CPU. So a batch reaches the device at a quarter of the size. What is
+    floating already is returned as it is. The figures are kept on the module's device, and in no
+    state dict.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, statistics: Statistics | None = None) -> None:
+        super().__init__()
+        self.is_normalising = statistics is not None
+        if statistics is not None:
+            for name, values in statistics._asdict().items():
+                self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B,3,H,W) float32, in the memory format that came."""
+        if images.dtype != torch.uint8:
+            return images
+        numbers = images.to(torch.float32).div_(255)
+        if self.is_normalising:
+            numbers.sub_(self.mean).div_(self.std)
+        return numbers
 
 
 def statistics_of(mean: Any, std: Any, source: object) -> Statistics | None:

@@ -13,6 +13,7 @@ from common.checkpoint import unwrap
 from common.cli import UserError
 from common.loading import Batch, Seeded, gather_in_order
 from common.modes import evaluating
+from csl.data_pixels import ToNumbers
 from csl.evaluate_metrics import (
     AP_partial,
     best_thresholds,
@@ -39,6 +40,7 @@ def predict(
     loader: Iterable,
     accelerator: Accelerator,
     *,
+    numbers: nn.Module | None = None,
     poll: Callable[[], None] | None = None,
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -46,7 +48,7 @@ def predict(
 
     Each sample comes once, in order.
     """
-    found = predict_rows(models, loader, accelerator, poll=poll, forward=forward)
+    found = predict_rows(models, loader, accelerator, numbers=numbers, poll=poll, forward=forward)
     return found.scores, found.targets
 
 
@@ -56,16 +58,19 @@ def predict_rows(
     loader: Iterable,
     accelerator: Accelerator,
     *,
+    numbers: nn.Module | None = None,
     poll: Callable[[], None] | None = None,
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
 ) -> Scored:
     """The same, and which samples they are.
 
     All models see the same decoded batch, in float32. Batches are `common.data.Batch`es, or plain
-    pairs (images, targets). `poll` is called after every batch; `forward(model, images)` stands for
-    another way to the probabilities (test-time augmentation). UserError: no image can be read.
+    pairs (images, targets). `numbers` makes uint8 pictures the networks' input, without it they
+    become 0..1; `poll` is called after every batch; `forward(model, images)` stands for another way
+    to the probabilities (test-time augmentation). UserError: no image can be read.
     """
     forward = forward or (lambda model, images: model(images).float().sigmoid())
+    numbers = numbers or ToNumbers()
     models = list(map(unwrap, models))
     indices: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
@@ -79,7 +84,7 @@ def predict_rows(
                 continue
             images, labels = batch.data
             seen += len(labels)
-            images = images.to(accelerator.device, non_blocking=True)
+            images = numbers(images.to(accelerator.device, non_blocking=True))
             for model, parts in zip(models, scores, strict=True):
                 parts.append(forward(model, images).cpu())
             indices.append(batch.index)
@@ -181,6 +186,7 @@ def score_both(
     loader: Iterable,
     accelerator: Accelerator,
     poll: Callable[[], None] | None = None,
+    numbers: nn.Module | None = None,
 ) -> tuple[dict[str, float], Scored]:
     """Metrics of the model and of the averaged model, each under its own name.
 
@@ -190,7 +196,8 @@ def score_both(
     `eval_skipped` counts the unreadable images that all are measured without; it is absent where
     there are none.
     """
-    scored = predict_rows([model, ema_model], loader, accelerator, poll=poll)
+    models = [model, ema_model]
+    scored = predict_rows(models, loader, accelerator, numbers=numbers, poll=poll)
     seeded = getattr(loader, "dataset", None)
     data = seeded.dataset if isinstance(seeded, Seeded) else None
     complete = getattr(data, "complete", None)

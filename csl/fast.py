@@ -40,18 +40,18 @@ def selective_loss(
     clip = factors.get("clip")
     if method.is_transformed() or factors.get("focus_gradient"):
         _, q = method.probabilities(logits, clip)
-        weights = method.label_weights(mode, targets, q, **selection)
-        loss = method.partial_asymmetric_loss(logits, targets, weights, **factors)
-        return loss, (targets == method.UNKNOWN) * weights
+        derived = method.label_weights(mode, targets, q, **selection)
+        loss = method.partial_asymmetric_loss(logits, targets, derived, **factors)
+        return loss, (targets == method.UNKNOWN) * derived
 
     z = method.at_least_float32(logits)
     with torch.inference_mode():  # a tenth faster than no_grad at 64 x 80
         p, q = method.probabilities(z, clip)
         positive, negative, unknown = _label_sets(targets, z.dtype)
+        weights: torch.Tensor | None = None  # all 1
         if mode == "selective" and _is_by_count(selection):
             method.require_targets(logits, targets)
             unknown = _without_likely(unknown, positive + negative, q, selection)
-            weights = q.new_ones(())
             if not method.is_readable(targets):
                 weights = method.nan_outside(torch.ones_like(q), targets)
         else:
@@ -62,7 +62,7 @@ def selective_loss(
         focus = _focus(positive, base, factors, "pos", gamma=0)
         focus = focus + _focus(negative, base, factors, "neg", gamma=1)
         focus = focus + _focus(unknown, base, factors, "unann", gamma=4)
-        weight = focus * weights
+        weight = focus if weights is None else focus * weights
 
         if factors.get("stable"):
             value = weight * F.logsigmoid((2 * positive - 1) * z)
@@ -72,7 +72,7 @@ def selective_loss(
             weight = weight * (pt >= eps)  # a product, which keeps NaN
         slope = weight * _slope(p, positive, clip)
         loss = -value.sum()
-        kept = unknown * weights
+        kept = unknown if weights is None else unknown * weights
     return _Known.apply(z, _Found(loss, slope, weight, positive, clip)), kept
 
 
@@ -114,13 +114,21 @@ def _without_likely(
     prior = selection.get("prior")
     kept = unknown
     if topk:
-        order = torch.add(q, annotated, alpha=2).clamp(max=2)  # q on U, 2 elsewhere
+        order = torch.add(q, annotated, alpha=2)  # q on U, 2 or more elsewhere
         count = min(topk * len(q), q.numel())
-        first = order.view(-1).topk(count, largest=False, sorted=False).indices
+        first = _smallest(order.view(-1), count)
         kept = kept.view(-1).scatter(0, first, 0).view_as(q)
     if prior is not None and selection.get("prior_threshold"):
         kept = kept * ~method.frequent_classes(prior, selection["prior_threshold"])
     return kept
+
+
+def _smallest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Where the `count` smallest of values (n,) stand, in any order: (count,) int64."""
+    if method.is_readable(values):  # NumPy's partition takes a third of topk's time
+        order = values.numpy().argpartition(count - 1)
+        return torch.from_numpy(order[:count])
+    return values.topk(count, largest=False, sorted=False).indices
 
 
 class _Found(NamedTuple):

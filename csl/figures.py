@@ -76,11 +76,14 @@ def draw_examples(
     rows = []
     titles = []
     names = list(val.classes.values())
+    numbers = pixels.to_numbers()
     for scores, place in zip(scored.scores[1], scored.index[:count].tolist(), strict=False):
         image, _ = val[place]
         is_there = val.labels_of(place) == 1
-        picture = pixels.picture(image)
-        maps = _maps(model, image) if isinstance(model, TResNet) else None
+        picture = image.permute(1, 2, 0).numpy()
+        maps = None
+        if isinstance(model, TResNet):
+            maps = _maps(model, numbers(image[None]))
         row = [picture]
         there = [names[c] for c in np.flatnonzero(is_there)[:4]]
         title = ["\n".join(filter(None, (", ".join(there[:2]), ", ".join(there[2:]))))]
@@ -98,10 +101,10 @@ def draw_examples(
 
 
 def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
-    """Class activation maps (C,H,W) of one image (3,H,W)."""
+    """Class activation maps (C,H,W) of one image (1,3,H,W)."""
     parameter = next(model.parameters())
     with evaluating(model):
-        features = model.body(model.space_to_depth(image[None].to(parameter)))
-    height, width = image.shape[1:]
+        features = model.body(model.space_to_depth(image.to(parameter)))
+    height, width = image.shape[2:]
     maps = resize_maps(class_activation_map(features, model.class_weights()), (height, width))
     return maps[0].float().cpu().numpy()

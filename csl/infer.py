@@ -40,7 +40,7 @@ from csl.data_pictures import (
     readable_pictures,
     sample_pictures,
 )
-from csl.data_pixels import Pixels
+from csl.data_pixels import Pixels, stack_pictures
 from csl.figures import draw_annotated, with_scores
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import ZOO, describe_network, find_file, names_of
@@ -84,10 +84,12 @@ def infer_batch(
     top_k: int,
 ) -> list[tuple[list[str], list[float]]]:
     """Names and scores of several RGB pictures, in one forward pass; as in `inference`."""
-    prepared = [pixels.tensor(pixels.resize(image)) for image in images]
-    batch = torch.stack(prepared).to(next(model.parameters()))
+    weight = next(model.parameters())
+    batch = stack_pictures([pixels.whole(pixels.resize(image)) for image in images])
+    numbers = pixels.to_numbers().to(weight.device)
     with evaluating(model):
-        probabilities = model(batch).float().sigmoid().cpu()
+        values = numbers(batch.to(weight.device)).to(weight.dtype)
+        probabilities = model(values).float().sigmoid().cpu()
     found = []
     for row in probabilities:
         scores, order = row.sort(descending=True, stable=True)
@@ -127,7 +129,7 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
     args.interpolation = pixels.interpolation
     descriptions = expanded(args.class_description_path, "--class_description_path")
     names = class_names(names_of(checkpoint), descriptions)
-    model = fold(model).to(accelerator.device)
+    model = fold(model).to(accelerator.device).to(memory_format=torch.channels_last)
 
     # Names
     run = start_run(args, DEFAULT_DIR, accelerator)

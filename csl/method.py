@@ -358,14 +358,19 @@ def update_average(
     """
     means = []
     new = []
+    counters = []
+    counts = []
     for mean, value in zip(average, values, strict=True):
         if mean.is_floating_point():
             means.append(mean)
             new.append(value.to(mean))
         else:
-            mean.copy_(value)
+            counters.append(mean)
+            counts.append(value)
     if means:
         torch._foreach_lerp_(means, new, 1 - decay)
+    if counters:
+        torch._foreach_copy_(counters, counts)
 
 
 # --- What labels and settings may be ---

@@ -24,10 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from common.aliases import one_module
+from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from csl import compare, report
@@ -64,9 +66,8 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     # Network, loss, optimiser, averages
     parts = build(settings, run, train_set, sampler.batches, prior_path)
     network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
-    state = parts._asdict()
-    state["optimizer"] = optimizer
-    run.restore(**state)
+    parts = parts._replace(optimizer=optimizer)
+    run.restore(**parts._asdict())
 
     # The loop
     epochs = min(args.epochs, args.stop_epoch or args.epochs)
@@ -83,24 +84,7 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
-            images, targets = batch.data
-            images = images.to(accelerator.device, non_blocking=True)
-            targets = targets.to(accelerator.device, non_blocking=True)
-
-            with accelerator.autocast():
-                logits = network(images)
-            loss = parts.criterion(logits, targets)  # in float32
-            run.guard(loss, batch.index, partial(parts.criterion.explain, logits.detach(), targets))
-            optimizer.zero_grad()
-            # A sum over the batch: that of several processes is as large as that of one.
-            accelerator.backward(loss * accelerator.num_processes)
-            optimizer.step()
-            parts.scheduler.step()
-            parts.ema.update(parts.model)
-
-            parts.prior.update(logits)
-            parts.drops.update(parts.criterion.kept, targets, batch.index)
-            parts.loss.add(loss / len(images), len(images))
+            loss = train_batch(run, parts, network, batch)
             run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
             if run.progress.step % args.print_freq == 0:
                 run.print(f"step {run.progress.step}  loss {loss.item():.4g}")
@@ -112,16 +96,48 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     if (
         last is None and not run.stopped and not run.progress.finished
     ):  # the report is to be written
-        _, last = score_both(parts.model, parts.ema.module, val_loader, accelerator, run.poll)
+        _, last = score_parts(run, parts, val_loader)
     summary = end_run(run, parts, train_set, val_set, last, found)
     run.finish(**summary, partial_labels_sha256=labels_sha)
     return summary
 
 
+def train_batch(run: Run, parts: Parts, network: nn.Module, batch: Batch) -> torch.Tensor:
+    """Forward, loss, backward, the optimiser's step and its schedule, averages; returns the loss.
+
+    Nothing of it waits for a GPU.
+    """
+    accelerator = run.accelerator
+    images, targets = batch.data
+    images = parts.info.numbers(images.to(accelerator.device, non_blocking=True))
+    targets = targets.to(accelerator.device, non_blocking=True)
+
+    with accelerator.autocast():
+        logits = network(images)
+    loss = parts.criterion(logits, targets)  # in float32
+    run.guard(loss, batch.index, partial(parts.criterion.explain, logits.detach(), targets))
+    parts.optimizer.zero_grad()
+    # A sum over the batch: that of several processes is as large as that of one.
+    accelerator.backward(loss * accelerator.num_processes)
+    parts.optimizer.step()
+    parts.scheduler.step()
+    parts.ema.update(parts.model)
+
+    parts.prior.update(logits)
+    parts.drops.update(parts.criterion.kept, targets, batch.index)
+    parts.loss.add(loss / len(images), len(images))
+    return loss
+
+
+def score_parts(run: Run, parts: Parts, loader: Iterable) -> tuple[dict[str, float], Scored]:
+    """Metrics and scores of the model and of its average."""
+    models = (parts.model, parts.ema.module)
+    return score_both(*models, loader, run.accelerator, run.poll, parts.info.numbers)
+
+
 def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, best: str) -> Scored:
     """Score both models, write the prior, log, save; returns the scores of both."""
-    average = parts.ema.module
-    metrics, scored = score_both(parts.model, average, val_loader, run.accelerator, run.poll)
+    metrics, scored = score_parts(run, parts, val_loader)
     parts.prior.synchronize()
     if run.is_main:
         parts.prior.save_prior(verbose=False)
@@ -129,7 +145,7 @@ def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, best: s
     run.log("test", **metrics)
     score = best_of(metrics, best)
     report.print_epoch(run, epochs, score, scored.targets)
-    states = {"model": parts.model.state_dict(), "ema": average.state_dict()}
+    states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
     report.export_best(run, states, parts.info.state_dict())
     run.end_epoch(score=score)
     return scored

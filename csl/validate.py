@@ -98,7 +98,8 @@ def validate(settings: Settings) -> dict[str, Any]:
             run.print(f"batch {batches} of {len(loader)}")
         run.poll()
 
-    scored = predict_rows([model], loader, accelerator, poll=poll)
+    numbers = pixels.to_numbers().to(accelerator.device)
+    scored = predict_rows([model], loader, accelerator, numbers=numbers, poll=poll)
     scores = scored.scores[0]
     targets = scored.targets
     run.progress.images = len(scores)

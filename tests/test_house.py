@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +72,42 @@ def test_the_method_needs_torch_and_numpy_only(paper):
             if name.partition(".")[0] not in allowed and not is_sibling:
                 found.append(told(path, 1, name))
     assert found == []
+
+
+ALONE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {refused!r}:
+            raise ImportError(f"{{name}} is not there")
+
+sys.meta_path.insert(0, Refuse())
+import method
+print(len(method.__all__))
+"""
+
+
+@papers
+def test_the_method_works_where_it_is_copied_to(paper, tmp_path):
+    """Alone in a folder with its siblings, in a process where nothing else of ours is there."""
+    package = tmp_path / paper
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for source in (ROOT / paper).glob("method*.py"):
+        shutil.copy(source, package)
+    shutil.copy(ROOT / paper / "method.py", tmp_path / "method.py")
+    refused = {"common", *PAPERS} - {paper}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE.format(refused=refused)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
 
 
 @papers

@@ -3,12 +3,15 @@
 Checkpoints are read in build_checkpoint.py.
 """
 
+import copy
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.hub import get_dir, load_state_dict_from_url
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from calm.build_checkpoint import load_checkpoint  # noqa: F401
 from common import checkpoint
@@ -112,3 +115,19 @@ def _imagenet_state(file: str, path: str | None) -> dict[str, torch.Tensor]:
             f"ImageNet weights {file} are not in {tried} and cannot be fetched ({error}); "
             "place the file there, or train from scratch with --pretrained=False"
         ) from error
+
+
+def without_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network for evaluation, each BatchNorm merged into the convolution before it.
+
+    A convolution is followed by the BatchNorm that stands next to it in its module. Logits are
+    equal but for rounding.
+    """
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in list(copied.modules()):
+        children = list(module.named_children())
+        for (name, layer), (next_name, norm) in pairwise(children):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, next_name, nn.Identity())
+    return copied

@@ -11,6 +11,7 @@ import torch
 
 from calm import eval_cue_location, evaluate, evaluate_cue
 from calm.build import build_tester
+from calm.data import normalizer
 from calm.evaluate_pixels import PixelPR
 from calm.evaluation import MaskEvaluator
 from calm.fast import BinLookup
@@ -41,7 +42,7 @@ def plain_loop(tested: evaluate.Tester, trait: CUBTrait, args: object) -> dict[s
             for n, image_id in enumerate(data.image_ids):
                 if data.image_labels[image_id] + 1 not in pair:
                     continue
-                image = data[n][0][None]
+                image = normalizer(tested.device)(data[n][0][None].contiguous())
                 mask = trait.get_pseudo_segment_mask(image_id, pair, 64)
                 if mask is None:
                     continue

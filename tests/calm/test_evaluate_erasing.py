@@ -23,7 +23,7 @@ from tests.calm.conftest import JOINT, flags, newest
 from tests.calm.golden import StandIn, close, load
 
 
-def test_erase_and_classify_golden() -> None:
+def test_erase_and_classify_golden(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = load("remove_a")
     model = StandIn(arrays)
     inputs, targets, maps = (
@@ -32,14 +32,14 @@ def test_erase_and_classify_golden() -> None:
     assert (model(inputs)["probs"].argmax(1) == targets).tolist() == arrays["preds"].tolist()
     ks = eval_remove_classify._ERASE_K_LIST
     for limit in (1, 64, 1000):
-        evaluate_erasing.IMAGES_PER_FORWARD = limit
+        pixels = limit * inputs[0, 0].numel()
+        monkeypatch.setitem(evaluate_erasing.PIXELS_PER_FORWARD, "cpu", pixels)
         found = evaluate_erasing.erase_and_classify(
             model, inputs, targets, maps, ks, erase_method="topk"
         )
         assert {str(k): v for k, v in found.items()} == {
             str(k): arrays[f"preds_topk/{k}"].tolist() for k in ks
         }
-    evaluate_erasing.IMAGES_PER_FORWARD = 64
     at_random = evaluate_erasing.erase_and_classify(model, inputs, targets, maps, ks, "random")
     again = evaluate_erasing.erase_and_classify(
         model, inputs[5:], targets[5:], maps[5:], ks, "random", index=torch.arange(5, 24)

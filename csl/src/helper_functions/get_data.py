@@ -30,5 +30,5 @@ def get_data(args: Any, accelerator: Accelerator | None = None) -> tuple[DataLoa
         metadata=getattr(args, "metadata", None),
         sample=getattr(args, "sample", False),
     )
-    loaded = build_loaders(args, found, accelerator or Accelerator())
+    loaded = build_loaders(args, found, accelerator or Accelerator(), as_numbers=True)
     return loaded.train_loader, loaded.val_loader

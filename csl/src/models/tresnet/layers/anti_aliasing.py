@@ -22,14 +22,21 @@ def blur_kernel(like: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 class AntiAliasDownsampleLayer(nn.Module):
-    """Depthwise blur with stride 2 and reflected borders; no state."""
+    """Depthwise blur with stride 2 and reflected borders; nothing in the state dict."""
+
+    kernel: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        kernel = blur_kernel(torch.ones(()), 1)
+        self.register_buffer("kernel", kernel.contiguous(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> (B,C,ceil(H/2),ceil(W/2))."""
         channels = x.shape[1]
         return F.conv2d(
             F.pad(x, (1, 1, 1, 1), mode="reflect"),
-            blur_kernel(x, channels),
+            self.kernel.to(x.dtype).expand(channels, 1, 3, 3),
             stride=2,
             groups=channels,
         )

@@ -59,8 +59,11 @@ class ABN(nn.BatchNorm2d):
         self.slope = slope
 
     def gamma(self) -> torch.Tensor:
-        """(C,) |weight| + 1e-5."""
-        return torch.where(self.weight < 0, -self.weight, self.weight) + self.eps
+        """(C,) |weight| + 1e-5.
+
+        The leaky ReLU of slope -1 is |x| with derivative -1 at 0; of -weight, |weight| with +1.
+        """
+        return F.leaky_relu(-self.weight, -1.0) + self.eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> the same shape."""
