@@ -13,6 +13,7 @@ from common.cli import (
     positive_int,
     whole,
 )
+from common.own import add_own_flags
 from oass.data_voc import DEFAULT_DATA_DIR
 
 one_module(__name__, "oass.options_flags")
@@ -100,7 +101,8 @@ def build_parser(strategy: str) -> argparse.ArgumentParser:
 
 
 def _add_released_data(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("data").add_argument
+    group = parser.add_argument_group("data")
+    add = group.add_argument
     add(
         "--num_workers",
         type=non_negative_int,
@@ -108,6 +110,7 @@ def _add_released_data(parser: argparse.ArgumentParser) -> None:
         help="loader processes, capped at the CPU cores",
     )
     add_data_dir(add)
+    add_own_flags(group)
     add("--image_size", type=image_size, default=512, help="side S in pixels, a multiple of 32")
     add("--min_image_size", type=image_size, default=320, help="longer side in training, at least")
     add("--max_image_size", type=image_size, default=640, help="longer side in training, at most")

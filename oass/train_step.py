@@ -1,6 +1,7 @@
 """The parts of a step around the loss: data to the device, the teacher, several processes."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,24 @@ from oass.options_check import Terms
 from oass.options_flags import LOSS_PARTS
 
 one_module(__name__, "oass.train_step")
+
+
+class ClassNames:
+    """The names of the classes in a checkpoint; a run goes on with the same ones only."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+
+    def state_dict(self) -> dict[str, list[str]]:
+        """The names, in order."""
+        return {"names": self.names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """ValueError where the run had other classes."""
+        if list(state["names"]) != self.names:
+            then = ", ".join(state["names"][:4])
+            now = ", ".join(self.names[:4])
+            raise ValueError(f"the classes of the data changed: {then} then, {now} now")
 
 
 def present_weights(weights: dict[str, float], present: frozenset[str]) -> dict[str, float]:
