@@ -25,6 +25,7 @@ from oass.build_objective import Objective, PuzzleOptions, TilePass
 from oass.build_optimizer import PolyOptimizer
 from oass.build_pretrained import load_pretrained
 from oass.build_trained import KEPT, Trained
+from oass.core.backbones import other_network
 from oass.core.networks import Classifier, load_backbone
 from oass.data import TrainTransform, VOC_Dataset_For_Classification
 from oass.data_own import OwnPictures, read_parts, require_classes
@@ -33,7 +34,7 @@ from oass.evaluate import Walk
 from oass.figures import PuzzlePictures
 from oass.options import Settings
 from oass.options_check import terms_of
-from oass.options_flags import WITH_TEACHER
+from oass.options_flags import ARCHITECTURES, WITH_TEACHER
 
 one_module(__name__, "oass.build")
 
@@ -47,7 +48,7 @@ def build_accelerator(settings: Settings) -> Accelerator:
     # Without cl the instance head has no gradient, nor has it with the strategy gap; heads of
     # timm's networks may lie behind the feature map.
     is_whole = "cl" in terms.present and args.strategy != "gap"
-    is_whole = is_whole and not args.architecture.startswith("timm:")
+    is_whole = is_whole and args.architecture in ARCHITECTURES
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     if args.sync_bn and accelerator.num_processes > 1:
@@ -147,6 +148,14 @@ def least_images(architecture: str) -> int:
     return 2 if architecture.startswith("resnest") else 1
 
 
+def check_architecture(settings: Settings) -> None:
+    """UserError where there is no such network, or none for this size; before anything is made."""
+    args = settings.args
+    if args.architecture not in ARCHITECTURES:
+        with torch.random.fork_rng(devices=[]):
+            other_network(args.architecture, False, args.image_size)
+
+
 def build_student(
     settings: Settings, poll: Callable[[], None] = lambda: None, classes: int = len(CLASS_NAMES)
 ) -> Classifier:
@@ -158,7 +167,9 @@ def build_student(
     kind, _, path = args.weights.partition(":")
     is_pretrained = {"imagenet": True, "none": False, "sample": False, "backbone": False}
     pretrained = is_pretrained.get(kind, Path(args.weights))
-    model = Classifier(args.architecture, classes, pretrained=pretrained)
+    model = Classifier(
+        args.architecture, classes, pretrained=pretrained, image_size=args.image_size
+    )
     if kind == "backbone":
         load_backbone(model, path)
     if kind == "sample":

@@ -170,7 +170,10 @@ class Trained:
 
     def network(self, name: str = "student") -> Classifier:
         """The student or the teacher, in eval mode. UserError where none fits."""
-        model = Classifier(self.architecture, len(self.classes), pretrained=False)
+        model = Classifier(
+            self.architecture, len(self.classes), pretrained=False, image_size=self.image_size
+        )
+        model.set_input(self._part("state").get("input"))
         if name == "student":
             load_classifier(model, self.path, self.saved)
             return model.eval()

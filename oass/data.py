@@ -140,6 +140,7 @@ class VOC_Dataset_For_Classification(Dataset):
     """
 
     first_lines: tuple[str, ...] = ()  # what else a run tells of the data
+    resample = "bicubic"  # the interpolation of readers that resize
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from oass.data import (
     VOC_Dataset_For_Classification,
     VOC_Dataset_For_Testing_CAM,
 )
+from oass.data_transforms import resampling
 from oass.data_voc import VOCObject
 
 one_module(__name__, "oass.data_own")
@@ -62,6 +63,7 @@ class OwnPictures(VOC_Dataset_For_Testing_CAM):
         self.domain = part
         self.has_labels = True
         self.side = side
+        self.resample = "bicubic"
         self.split = self._split(tuple(data.classes))
         self.transform = transform
         self.skipped = data.skipped.get(part, 0)
@@ -120,7 +122,7 @@ class OwnPictures(VOC_Dataset_For_Testing_CAM):
             return image
         width, height = image.size
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return image.resize(size, Image.Resampling.BICUBIC)
+        return image.resize(size, resampling(self.resample))
 
     def has_mask(self, index: int) -> bool:
         """Whether there is one."""

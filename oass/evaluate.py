@@ -64,7 +64,7 @@ def evaluating(
 ) -> Iterator[None]:
     """Inside, the network is in eval mode and the data set gives these views; both come back."""
     before = data.transform
-    data.transform = Views(views)
+    data.transform = Views(views, model.interpolation)
     try:
         with modes.evaluating(model):
             yield
@@ -304,7 +304,7 @@ def mask_iou(
     views = views or views_of(image_size)
     counts = {threshold: E.Calculator_For_mIoU(list(data.classes)) for threshold in THRESHOLDS}
     masked = list(filter(data.has_mask, range(len(data))))
-    see = Views(views)
+    see = Views(views, model.interpolation)
     with evaluating(model, data, views):
         for i in run.bar(masked, "mask IoU", len(masked)):
             mask = data.mask(i)[:image_size, :image_size]

@@ -39,12 +39,12 @@ from oass.figures import PuzzlePictures
 one_module(__name__, "oass.explain")
 
 
-def read_pictures(paths: Sequence[Path], size: int) -> Picture:
+def read_pictures(paths: Sequence[Path], size: int, resample: str = "bicubic") -> Picture:
     """The pictures as a batch, each resized so that its longer side fits a square of `size`."""
     parts = []
     for path in paths:
         image = read_own_picture(path)
-        parts.append(EvalTransform(size, scale=size / max(image.size))(image))
+        parts.append(EvalTransform(size, scale=size / max(image.size), resample=resample)(image))
     return default_collate(parts)
 
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if args.before:
         earlier = Trained(args.before, image_size=args.image_size)
         before = earlier.network().to(device)
-    picture = read_pictures(args.image, args.image_size)
+    picture = read_pictures(args.image, args.image_size, model.interpolation)
 
     with torch.no_grad(), accelerator.autocast():
         images = normalise(picture, device, *model.normalisation)

@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     model = trained.network(args.network).to(accelerator.device)
 
     data = build_evaluated(settings, trained)
+    data.resample = model.interpolation
     data.leave_out(data.unreadable(args.skip_corrupt, accelerator.print))
     for name in ("cam_iou", "neighbours"):
         if getattr(args, name) and not data.has_labels:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.aliases import one_module
-from common.cli import parse_given, settle
+from common.cli import UserError, parse_given, settle
 from common.locate import Location
 from common.own import Kind
 from oass.options_check import RELEASED, check, refuse_flags, without_effect
@@ -127,6 +127,10 @@ def _idle_shared(
 def _settled(strategy: str, location: Location, args: argparse.Namespace) -> argparse.Namespace:
     """The settings with what follows from the others."""
     args.strategy = strategy
+    if args.pretrained:
+        if args.weights not in (None, "imagenet"):
+            raise UserError(f"--pretrained and --weights {args.weights}: give one of them")
+        args.weights = "imagenet"
     if args.weights is not None:
         return args
     args.weights = "imagenet"

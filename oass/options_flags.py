@@ -123,7 +123,7 @@ def _add_released_optimisation(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         type=str,
         default="resnet50",
-        help="resnet*, resnest*, resnet_tiny, timm:NAME",
+        help="resnet*, resnest*, resnet_tiny, or any name of timm or torchvision",
     )
     add("--batch_size", type=positive_int, default=32, help="images a step, over all processes")
     add("--max_epoch", type=positive_int, default=15)
@@ -248,6 +248,7 @@ def _add_our_method(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="imagenet, none, a PATH, backbone:PATH; sample: its own",
     )
+    add("--pretrained", action="store_true", help="published weights, as --weights imagenet")
     add(
         "--released", action="store_true", help="every switch (R) of the README's table as released"
     )

@@ -26,6 +26,7 @@ from oass.build import (
     build_optimizer,
     build_pictures,
     build_walk,
+    check_architecture,
     least_images,
 )
 from oass.build_objective import Objective
@@ -36,10 +37,10 @@ from oass.evaluate import Walk, measure, score_split
 from oass.method import re_loss_weight, total_loss
 from oass.options import Settings
 from oass.options_check import differences
-from oass.options_flags import PUZZLES
+from oass.options_flags import ARCHITECTURES, PUZZLES
 from oass.options_own import CLASS_FILE
 from oass.train_step import (
-    ClassNames,
+    Described,
     copy_buffers,
     count_together,
     move_teacher,
@@ -76,6 +77,7 @@ class Training:
 def prepare(settings: Settings) -> Training:
     """Data, networks, losses, optimiser and run directory; a run that is resumed is restored."""
     args = settings.args
+    check_architecture(settings)
     accelerator = build_accelerator(settings)
     seed_everything(args.seed)
 
@@ -86,14 +88,18 @@ def prepare(settings: Settings) -> Training:
 
     classes = train_data.classes
     student, teacher = build_networks(settings, accelerator, run.poll, len(classes))
+    transform: Any = train_data.transform
+    transform.resample_as(student.interpolation)
     optimizer: torch.optim.Optimizer = build_optimizer(settings, student, steps)
     meter = report.Average_Meter(LOGGED, accelerator)
     objective = build_objective(settings, student, teacher)
     network, optimizer = accelerator.prepare(objective, optimizer)
 
     stateful: dict[str, Any] = {"model": student, "optimizer": optimizer, "meter": meter}
+    if args.architecture not in ARCHITECTURES:
+        stateful["input"] = Described(student.described_input())
     if settings.own is not None:
-        stateful["class_names"] = ClassNames(classes)
+        stateful["class_names"] = Described({"names": list(classes)})
         if run.is_main:
             write_lines(run.folder / CLASS_FILE, classes)
     if teacher is not None:

@@ -1,6 +1,6 @@
 """The parts of a step around the loss: data to the device, the teacher, several processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,22 +18,22 @@ from oass.options_flags import LOSS_PARTS
 one_module(__name__, "oass.train_step")
 
 
-class ClassNames:
-    """The names of the classes in a checkpoint; a run goes on with the same ones only."""
+class Described:
+    """Plain data in a checkpoint, such as class names; a run goes on with the same only."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = dict(content)
 
-    def state_dict(self) -> dict[str, list[str]]:
-        """The names, in order."""
-        return {"names": self.names}
+    def state_dict(self) -> dict[str, Any]:
+        """The data."""
+        return self.content
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """ValueError where the run had other classes."""
-        if list(state["names"]) != self.names:
-            then = ", ".join(state["names"][:4])
-            now = ", ".join(self.names[:4])
-            raise ValueError(f"the classes of the data changed: {then} then, {now} now")
+        """ValueError where the run had other data."""
+        for name, now in self.content.items():
+            then = state.get(name)
+            if then != now:
+                raise ValueError(f"{name} {then!s:.80} then, {now!s:.80} now")
 
 
 def present_weights(weights: dict[str, float], present: frozenset[str]) -> dict[str, float]:
