@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
 
     _, probs = mapper.with_probs(x, torch.zeros(1, dtype=torch.long, device=x.device))
     mapper.dead.warn(int(mapper.dead.count), 1)
-    classes = chosen_classes(args.classes, probs[0])
+    classes = chosen_classes(args.labels, probs[0])
     maps = mapper.of_classes(x, [0] * len(classes), classes).double()
     p = {}
     told = {}

@@ -4,7 +4,7 @@ They are of true classes, of class pairs, or of one image with "why this class a
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -38,9 +38,20 @@ def _over(picture: np.ndarray, maps: torch.Tensor) -> list[np.ndarray]:
     return [overlay(picture, score_map) for score_map in maps.cpu().numpy()]
 
 
+def name_of(label: int, names: Sequence[str] | None) -> str:
+    """The class of a label as figures and lines show it: its name, or its number."""
+    return f"class {label}" if names is None else str(names[label])
+
+
 @torch.no_grad()
 def draw_maps(
-    path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8
+    path: Path,
+    model: AttributionNet,
+    data: ImageLabelDataset,
+    device: torch.device,
+    count: int = 8,
+    *,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Draw `count` images, and below each the map of its true class with p(y|x).
 
@@ -67,7 +78,8 @@ def draw_maps(
     overlays = []
     for picture, score_map in zip(pictures, normalize_maps(maps.double(), "minmax"), strict=True):
         overlays += _over(picture, score_map[None])
-    titles = [[f"class {label}" for label in labels], [f"p {p:.3f}" for p in probs.tolist()]]
+    classes = [name_of(label, names)[:24] for label in labels]
+    titles = [classes, [f"p {p:.3f}" for p in probs.tolist()]]
     title = f"{model.process.attribution_method}, {process}, true class"
     save_grid(path, [pictures, overlays], titles, suptitle=title)
 

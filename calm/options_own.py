@@ -48,6 +48,7 @@ def _add_explain(own: argparse.ArgumentParser) -> None:
     )
     own.add_argument(
         "--classes",
+        dest="labels",
         type=int,
         nargs="+",
         default=None,
@@ -58,7 +59,9 @@ def _add_explain(own: argparse.ArgumentParser) -> None:
 def _add_gallery(own: argparse.ArgumentParser) -> None:
     own.description = "One figure per class pair: trained models and gradient baselines."
     own.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of training runs")
-    own.add_argument("--images", type=positive_int, default=2, help="rows for each class")
+    own.add_argument(
+        "--images", dest="rows", type=positive_int, default=2, help="rows for each class"
+    )
 
 
 def _add_compare(own: argparse.ArgumentParser) -> None:
