@@ -3,7 +3,7 @@
 The validation part is both val and test: it is looked at after each epoch, and measured at the end.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 
 from calm.data import ImageLabelDataset
 from calm.data_folders import DataSet
-from calm.data_lists import check_name
+from calm.data_lists import Attributes, check_name
 from calm.evaluate_boxes import RESIZE, Box
 from calm.options_data import OWN
 from common.aliases import one_module
@@ -113,7 +113,7 @@ class OwnImages(ImageLabelDataset):
         self.part = part
         self.split = split
         self.folder = Path(split)
-        self.metadata: Mapping[str, str] = {}
+        self.metadata = Attributes()
         self.fixed, self.rest = transform
         self.upright = part.upright
         known = ids_of(part)
