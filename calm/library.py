@@ -8,7 +8,7 @@
 Shapes: B images, C classes, D channels, h x w places of the map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from calm import method as equations
 __all__ = ["CALM", "Explained", "attach"]
 
 METHODS = ("CAM", "EM", "ML")
-ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus}
+ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {"relu": F.relu, "softplus": F.softplus}
 
 
 class Explained(NamedTuple):

@@ -42,9 +42,15 @@ def own_flags(script: str) -> OneLineParser:
 
 
 def _add_explain(own: argparse.ArgumentParser) -> None:
-    own.description = "Why this class: overlays of one image, and why A and not B."
+    own.description = "Why this class: overlays of images, and why A and not B."
     own.add_argument(
-        "--image", type=Path, default=None, help="an image file (default: the first test image)"
+        "--image",
+        nargs="+",
+        default=None,
+        help="pictures, folders, patterns such as pics/*.jpg (default: the first test image)",
+    )
+    own.add_argument(
+        "--npz", action="store_true", help="also each picture's maps, as they are, as NAME.npz"
     )
     own.add_argument(
         "--classes",
