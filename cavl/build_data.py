@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cavl.build_named import picture_input
 from cavl.data import PartialData, load_dataset
-from cavl.data_own import OwnPlace, load_own
+from cavl.data_own import OwnPlace, PictureInput, load_own
 from cavl.options import Settings
 from cavl.options_datasets import OWN_DATA
 from cavl.options_rules import MODELS, OWN_SETS
@@ -64,7 +64,7 @@ def _own(settings: Settings, seed: int) -> PartialData:
     return data
 
 
-def _picture_lines(args: argparse.Namespace, picture: object) -> list[str]:
+def _picture_lines(args: argparse.Namespace, picture: PictureInput | None) -> list[str]:
     if picture is None:
         return []
     size = f"{picture.size}x{picture.size}"

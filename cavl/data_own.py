@@ -70,6 +70,8 @@ def load_own(
         require_one_label(own, "cavl without candidates")
     train, val = own.train, own.val
     lines = data_lines(own)
+    train_x: torch.Tensor | PictureFiles
+    test_x: torch.Tensor | PictureFiles
     if picture is None:
         train_x, test_x = _features(own, standardize)
     else:

@@ -89,7 +89,7 @@ class PictureFiles:
         CorruptImage names the first that cannot be, unless those are to be left out.
         """
         pictures = torch.empty(self.shape, dtype=torch.uint8)
-        kept = []
+        kept: list[int] = []
         starts = range(0, len(self), AT_ONCE)
         for start in tqdm(starts, f"reading {what}", disable=len(starts) < 3, leave=False):
             rows = range(start, min(start + AT_ONCE, len(self)))

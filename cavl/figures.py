@@ -149,8 +149,8 @@ def _draw_covering(run: Run, title: str) -> None:
             if values:
                 curves[f"{split} {name.replace('_', ' ')}"] = values
     if curves:
-        labels = {"xlabel": "epoch", "ylabel": "share of samples"}
-        save_curves(run.figure("curves"), curves, title=title, **labels)
+        place = run.figure("curves")
+        save_curves(place, curves, xlabel="epoch", ylabel="share of samples", title=title)
 
 
 def selection_rules(run: Run) -> list[str]:
