@@ -36,6 +36,7 @@ from csl.src.models.utils.checkpoint import (
 )
 from csl.src.models.utils.checkpoint_input import pixels_for
 from csl.src.models.utils.factory import build_network, input_of, published_body
+from csl.src.models.utils.published import located
 
 one_module(__name__, "csl.build")
 
@@ -246,8 +247,10 @@ def build_started(args: argparse.Namespace, classes: int, given: frozenset[str])
         print(f"pretrained {args.model_name}: published weights", flush=True)
     elif args.weights is not None:
         load_pretrained(model, str(args.weights), is_given=True)
+    elif "model_path" in given and args.model_path:
+        load_pretrained(model, str(located(args.model_path)), is_given=True)
     else:
-        load_pretrained(model, args.model_path, is_given="model_path" in given)
+        load_pretrained(model, args.model_path, is_given=False)
     return model
 
 
@@ -272,6 +275,7 @@ def build_scored(
     Args:
         size_flag: the flag of the image size: image_size of validate.py, input_size of infer.py.
     """
+    args.model_path = str(located(args.model_path, is_given="model_path" in given))
     size = getattr(args, size_flag) if size_flag in given else None
     model, found = network_of(
         args.model_path, args.model_name, averaged=args.which == "ema", image_size=size

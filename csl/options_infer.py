@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="lowest probability that is shown; None: by data set",
     )
     add("--top_k", type=positive_int, default=30, help="most names of a picture")
+    add("--npz", action="store_true", help="also write the raw activation maps of every picture")
     add("--json", type=any_path, default=None, help="also write the scores into this file")
     add_shared_flags(parser)
     parser.set_defaults(output_dir=DEFAULT_DIR)

@@ -364,22 +364,27 @@ def load_pretrained(model: nn.Module, path: str | None, *, is_given: bool) -> No
 
 
 def network_of(
-    path: str | Path, model_name: str, *, averaged: bool = True, image_size: int | None = None
+    path: str | Path,
+    model_name: str,
+    *,
+    averaged: bool = True,
+    image_size: int | None = None,
+    is_told: bool = True,
 ) -> tuple[nn.Module, Checkpoint]:
     """The network that a file holds, loaded, with the file's own class count and head.
 
     Where the file is of another network than `model_name`, that one is built and a line says so;
     the Checkpoint's architecture is the one that was built.
 
-    image_size: of networks that are made for one size; None: that of the file.
+    image_size: of networks that are made for one size; None: that of the file. is_told: whether the
+    line is printed.
     """
     found = read_checkpoint(path, averaged=averaged)
     name = canonical_name(model_name)
     if found.architecture not in (None, name):
-        print(
-            f"{path} is a {found.architecture}, not a {name}: using {found.architecture}",
-            flush=True,
-        )
+        if is_told:
+            told = f"not a {name}: using {found.architecture}"
+            print(f"{path} is a {found.architecture}, {told}", flush=True)
         name = found.architecture
     if found.num_classes is None:
         raise DomainError(
