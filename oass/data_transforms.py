@@ -115,18 +115,44 @@ def paste_crop(
 class RandomCrop:
     """A square at a random place, on zeros (the mean colour) where the image is smaller.
 
-    Draws for the width first, then for the height. image (H,W,C) of any dtype; (crop,crop,C) out.
+    Draws for the width first, then for the height. image (H,W,channels) of any dtype, without an
+    axis of channels where there is one; (crop,crop,channels) out.
     """
 
-    def __init__(self, crop_size: int) -> None:
+    def __init__(self, crop_size: int, channels: int = 3) -> None:
         require_count(crop_size, "crop_size", 1)
+        require_count(channels, "channels", 1)
         self.crop_size = crop_size
+        self.channels = channels
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        _require_channels(image, self.channels)
         columns = draw_offsets(image.shape[1] - self.crop_size)
         rows = draw_offsets(image.shape[0] - self.crop_size)
         canvas = np.zeros((self.crop_size, self.crop_size, *image.shape[2:]), image.dtype)
         return paste_crop(image, canvas, rows, columns)
+
+
+class Top_Left_Crop:
+    """The image (H,W,channels) at the top left of a zero square; larger ones are cut."""
+
+    def __init__(self, crop_size: int, channels: int = 3) -> None:
+        require_count(crop_size, "crop_size", 1)
+        require_count(channels, "channels", 1)
+        self.crop_size = crop_size
+        self.channels = channels
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        _require_channels(image, self.channels)
+        shape = (self.crop_size, self.crop_size, *image.shape[2:])
+        return paste_crop(image, np.zeros(shape, image.dtype), (0, 0), (0, 0))
+
+
+def _require_channels(image: np.ndarray, channels: int) -> None:
+    """ValueError for an image (H,W,C) of another C; one channel may have no axis."""
+    found = image.shape[2] if image.ndim == 3 else 1
+    if found != channels:
+        raise ValueError(f"image {image.shape}: expected {channels} channels")
 
 
 class Top_Left_Crop_For_Segmentation:

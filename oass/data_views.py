@@ -74,12 +74,10 @@ class Views:
     def __init__(self, views: Sequence[View], resample: str = "bicubic") -> None:
         self.transforms = []
         for view in views:
-            how: dict[str, Any] = {
-                "scale": view.scale,
-                "flip": view.is_flipped,
-                "resample": resample,
-            }
-            self.transforms.append(EvalTransform(view.side, **how))
+            transform = EvalTransform(
+                view.side, scale=view.scale, flip=view.is_flipped, resample=resample
+            )
+            self.transforms.append(transform)
 
     def __call__(self, image: Image.Image) -> tuple[tuple[Picture, ...], torch.Tensor]:
         pictures = tuple(transform(image) for transform in self.transforms)

@@ -14,7 +14,7 @@ from common.cli import UserError, parse_given, settle
 from common.locate import Location
 from common.own import Kind
 from oass.options_check import RELEASED, check, refuse_flags, without_effect
-from oass.options_flags import build_parser
+from oass.options_flags import WITH_TEACHER, build_parser
 from oass.options_own import locate_data, with_own_parts
 
 one_module(__name__, "oass.options")
@@ -127,6 +127,8 @@ def _idle_shared(
 def _settled(strategy: str, location: Location, args: argparse.Namespace) -> argparse.Namespace:
     """The settings with what follows from the others."""
     args.strategy = strategy
+    if strategy not in WITH_TEACHER:
+        args.alpha_ema = None
     if args.pretrained:
         if args.weights not in (None, "imagenet"):
             raise UserError(f"--pretrained and --weights {args.weights}: give one of them")

@@ -162,7 +162,14 @@ def build_explain_parser() -> argparse.ArgumentParser:
     """The flags of explain.py."""
     parser = OneLineParser(description="OASS: the puzzle on your own picture.")
     add = parser.add_argument
-    add("--image", type=expanded, nargs="+", required=True, help="picture files")
+    add(
+        "--image",
+        nargs="+",
+        required=True,
+        metavar="PLACE",
+        help="picture files, folders, patterns such as 'pics/*.jpg'",
+    )
+    add("--npz", action="store_true", help="write the maps of every picture too, NAME.npz")
     add(
         "--before",
         type=expanded,
@@ -184,7 +191,7 @@ def build_explain_parser() -> argparse.ArgumentParser:
         help="where to cut (default: the checkpoint's)",
     )
     add_network_flags(parser)
-    add_shared_flags(parser, skip_corrupt=False)
+    add_shared_flags(parser)
     return parser
 
 

@@ -23,7 +23,7 @@ one_module(__name__, "oass.core.networks")
 HEAD = ("BN.", "stage6.")
 
 
-class Backbone(ABC_Model):
+class Backbone(nn.Module, ABC_Model):
     """`model`, and aliases of its five stages under the names of the released code."""
 
     def __init__(
@@ -97,10 +97,6 @@ class Classifier(Backbone):
     def class_maps(self, x: torch.Tensor) -> torch.Tensor:
         """F = W X (B,C,G,G) of images (B,3,S,S), without the instance head."""
         return self.classifier(self.feature_map(x))
-
-    def global_average_pooling_2d(self, maps: torch.Tensor) -> torch.Tensor:
-        """The mean over the pixels, (B,C,G,G) to (B,C), in float32."""
-        return maps.float().mean((-2, -1))
 
     def forward(
         self, x: torch.Tensor, with_cam: bool = False

@@ -462,7 +462,16 @@ def test_a_data_dir_without_a_value_is_as_if_not_given(monkeypatch, tmp_path):
 
 
 def test_no_flag_of_explain_is_forgotten():
-    tested = {"image", "before", "classes", "strategy", "checkpoint", "architecture", "image_size"}
+    tested = {
+        "image",
+        "npz",
+        "before",
+        "classes",
+        "strategy",
+        "checkpoint",
+        "architecture",
+        "image_size",
+    }
     assert flags_of(build_explain_parser()) - SHARED == tested
 
 

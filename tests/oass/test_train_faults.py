@@ -503,7 +503,7 @@ def test_a_picture_of_ones_own_that_is_none_ends_in_a_line(kind, trained, tmp_pa
     else:
         path.unlink()
         path.mkdir() if kind == "folder" else os.mkfifo(path)
-    with pytest.raises(UserError, match=f"^{path}: "):
+    with pytest.raises(UserError, match=f"^(--image )?{path}: "):
         explain.main(
             f"--image {path} --checkpoint {trained} --cpu --output_dir {tmp_path / 'out'}".split()
         )
