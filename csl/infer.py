@@ -42,20 +42,17 @@ from csl.data_pictures import (
 )
 from csl.data_pixels import Pixels, stack_pictures
 from csl.figures import draw_annotated, with_scores
+from csl.src.helper_functions.helper_functions import parse_args
 from csl.src.models.tresnet.fold import fold
-from csl.src.models.utils.checkpoint import ZOO, describe_network, find_file, names_of
+from csl.src.models.utils.checkpoint import ZOO, find_file, names_of
+from csl.src.models.utils.checkpoint_input import describe_network
 from csl.src.models.utils.factory import statistics_of_model
 
 one_module(__name__, "csl.infer")
 
+__all__ = ["infer", "infer_batch", "inference", "main", "parse_args", "parser"]
+
 parser = build_parser()
-
-
-def parse_args(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """The settings of a command as the released code has them."""
-    return parse(argv, parser).args
 
 
 def inference(

@@ -58,13 +58,15 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     threshold = build.threshold_of(args)
     log = PhaseLog(accelerator)
     history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
-    classes = ClassNames(source.class_names)
+    classes = ClassNames(source.class_names, source.statistics)
     run.restore(learner=learner, rates=rates, log=log, history=history, classes=classes)
     stream = source.stream(run.progress.step)
 
     def says(network: torch.nn.Module, batches: Any) -> Evaluated:
         return evaluate(network, batches, source.num_classes, accelerator, run.poll)
 
+    if settings.data.own is not None and run.progress.step == 0 and not args.eval_only:
+        run.print(build.estimate_of(args, learner, source, plan, accelerator, run.folder))
     if args.eval_only:
         run.print(build.describe_evaluation(settings, source.num_classes))
     evaluated: Evaluated | None = None  # the student as it is
@@ -106,7 +108,7 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
                 f"{args.schema}_{generation}.pth",
                 folder=args.checkpoint_path,
                 keep=args.max_checkpoint_num,
-                says=build.comparable(args, source.class_names),
+                says=build.comparable(args, source),
             )
         run.end_epoch(score=metrics["real_f1"])
 
@@ -119,7 +121,8 @@ def one_step(learner: IteratedLearning, batch: TrainBatch) -> torch.Tensor:
     """The optimiser step of the present phase; the loss, 0-d."""
     try:
         if learner.phase == "interactive":
-            return learner.interactive_step(batch.input, batch.label, batch.weight, batch.ids)
+            taught = batch.label if batch.sets is None else batch.sets
+            return learner.interactive_step(batch.input, taught, batch.weight, batch.ids)
         return learner.imitation_step(batch.input, batch.label, batch.ids)
     except NonFiniteError as error:
         raise NonFiniteError(f"{learner.phase} phase, {error}") from error
@@ -167,7 +170,7 @@ def conclude(
 
 def default_dir(args: Any) -> Path:
     """checkpoint_path/DATASET_MODEL_SCHEMA."""
-    model = args.model.replace("/", "-")
+    model = args.model.replace("/", "-").replace(":", "-")
     return Path(args.checkpoint_path) / f"{args.dataset}_{model}_{args.schema}"
 
 

@@ -11,24 +11,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from accelerate import Accelerator
 from torch import nn
 
 from common.aliases import one_module
+from common.backbones import feature_network
+from common.backbones_weights import read
 from common.cli import UserError
 from common.download import connection_limits
+from common.estimate import estimate, free_disk, peak_memory
 from common.loading import seed_of
 from common.sync_bn import synchronised
 from mile import data
-from mile.data import FolderSource, GridSource, Source
+from mile.data import IMAGENET, FolderSource, GridSource, Source, Statistics
+from mile.data_labels import training_sets
 from mile.data_location import Located
+from mile.data_own import OwnPlace, own_pictures
 from mile.evaluate import Outputs, Rule, Threshold
-from mile.learning import IteratedLearning, LearningRate
+from mile.learning import IteratedLearning, LearningRate, trial_steps
 from mile.method import Plan, prediction_set, pseudo_labels
-from mile.models import build_model, load_weights, start_at_prior
+from mile.models import CLASSES, build_model, load_state, start_at_prior, start_from
+from mile.models_backbones import (
+    Backbone,
+    as_plain,
+    from_plain,
+    names_head,
+    published_whole,
+    whole_network,
+)
+from mile.models_backbones import statistics_of as statistics_of_network
 from mile.options import Settings
 from mile.options_table import COMPARABLE
 
@@ -76,7 +89,7 @@ def open_source(settings: Settings, accelerator: Accelerator) -> Source:
         raise UserError(f"batch_size {args.batch_size} is not divisible by the {world} processes")
     if args.dataset == "mnist":
         return _grids(args, settings.data, accelerator)
-    return _folders(args, settings.data, accelerator)
+    return _folders(settings, accelerator)
 
 
 def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> GridSource:
@@ -116,8 +129,33 @@ def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -
     return GridSource(train, of_test(parts.test, args.mnist_test_grids), held_out)
 
 
-def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator) -> FolderSource:
-    if args.dataset == "webvision":
+def _own(args: argparse.Namespace, settings: Settings, accelerator: Accelerator) -> data.FolderSet:
+    """The pictures of --data; every process reads the same."""
+    return own_pictures(
+        OwnPlace(args.data, args.images, args.classes),
+        real=settings.data.real,
+        known=settings.trained.classes,
+        seed=args.seed or 0,
+        skip_corrupt=args.skip_corrupt,
+        say=accelerator.print,
+    )
+
+
+def _taught(args: argparse.Namespace, images: data.FolderSet) -> dict[str, list[int]] | None:
+    """Training image -> the classes that --train_sets names for it; None without that flag."""
+    if args.train_sets is None:
+        return None
+    files = data.files_of(images.train)
+    sets = training_sets(files, Path(args.train_sets), images.class_names)
+    return {str(file): labels for file, labels in zip(files, sets, strict=True)}
+
+
+def _folders(settings: Settings, accelerator: Accelerator) -> FolderSource:
+    args = settings.args
+    place = settings.data
+    if place.own is not None:
+        images = _own(args, settings, accelerator)
+    elif args.dataset == "webvision":
         images = data.webvision(_known(place.root), place.imagenet)
     elif args.dataset == "imagenet":
         images = data.imagenet(_known(place.train), _known(place.val), _known(place.real))
@@ -127,13 +165,17 @@ def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator)
         images.train, file=args.subset_file, share=args.train_frac, seed=args.subset_seed
     )
 
-    look = data.eval_transform(args.image_size, data.short_side(args.protocol, args.model))
+    statistics = statistics_of(settings)
+    mode = statistics.interpolation
+    short = data.short_side(args.protocol, args.model)
+    look = data.eval_transform(args.image_size, short, interpolation=mode)
     train_look = look
     has_chance = args.augment == "standard"
     if has_chance:
-        train_look = data.train_transform(args.image_size)
+        train_look = data.train_transform(args.image_size, interpolation=mode)
+    images = images._replace(train=train)
     return FolderSource(
-        images._replace(train=train),
+        images,
         accelerator,
         train_look=train_look,
         look=look,
@@ -146,7 +188,9 @@ def _folders(args: argparse.Namespace, place: Located, accelerator: Accelerator)
         reads_train=not args.eval_only or args.export_labels,
         has_chance=has_chance,
         weighs_classes=args.reweight == "uniform",
-        names_empty=args.dataset == "folder",
+        names_empty=args.dataset == "folder" and place.own is None,
+        sets=_taught(args, images),
+        statistics=statistics,
     )
 
 
@@ -160,37 +204,94 @@ def _known(path: Path | None) -> Path:
 # ---- networks and learner ------------------------------------------------------------------------
 
 
+def statistics_of(settings: Settings) -> Statistics:
+    """What pictures are normalised with: as the evaluated weights say, else the network's own.
+
+    Our networks and torchvision's ResNets have ImageNet's, also weights of a run that does not say.
+    """
+    said = settings.trained.input
+    if said is not None:
+        return from_plain(said)
+    args = settings.args
+    if args.model in CLASSES or settings.trained.settings or args.dataset == "mnist":
+        return IMAGENET
+    with _seeded(args.seed or 0, 6):
+        features = feature_network(args.model, image_size=args.image_size)
+    return statistics_of_network(features)
+
+
+def image_size_of(args: argparse.Namespace) -> int:
+    """The side of the network's input."""
+    return args.mnist_size if args.dataset == "mnist" else args.image_size
+
+
 def build_network(
-    name: str, num_classes: int, accelerator: Accelerator, *, bias_init: str, pretrained: str
+    name: str,
+    num_classes: int,
+    accelerator: Accelerator,
+    *,
+    bias_init: str,
+    pretrained: str,
+    image_size: int | None = None,
+    is_trained: bool = False,
+    say: Callable[[str], object] = lambda line: None,
 ) -> nn.Module:
-    """The network on the device, from scratch or from `pretrained`, a weight file or imagenet."""
-    model = build_model(name, num_classes, bias_init)
-    if pretrained == "imagenet":
-        _load_published(model, name, num_classes, bias_init)
-    elif pretrained:
-        load_weights(model, pretrained)
+    """The network on the device, from scratch or from `pretrained`, a weight file or imagenet.
+
+    is_trained: the weights are evaluated as they are; else a classifier that does not fit is left
+    out, which `say` is told.
+    """
+    if pretrained and is_trained:
+        model = _trained_network(name, num_classes, bias_init, pretrained, image_size)
+    elif pretrained == "imagenet" and name not in CLASSES:
+        model = build_model(name, num_classes, bias_init, image_size=image_size, published=True)
+    else:
+        model = build_model(name, num_classes, bias_init, image_size=image_size)
+        if pretrained == "imagenet":
+            _load_published(model, name, num_classes, bias_init)
+        elif pretrained:
+            say(start_from(model, pretrained))
     if accelerator.num_processes > 1:
         model = synchronised(model, accelerator)
     # channels_last is a quarter faster, on a CPU too.
     return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
+def _trained_network(
+    name: str, num_classes: int, bias_init: str, pretrained: str, image_size: int | None
+) -> nn.Module:
+    """The network of weights that are to be evaluated, its classifier included.
+
+    Published weights of some networks of timm have a classifier that is not linear after pooling.
+    """
+    model = build_model(name, num_classes, bias_init, image_size=image_size)
+    if pretrained == "imagenet":
+        if not isinstance(model, Backbone):
+            _load_published(model, name, num_classes, bias_init)
+            return model
+        if model.features.head_fits:
+            return build_model(name, num_classes, bias_init, image_size=image_size, published=True)
+        return published_whole(name, num_classes, image_size)
+
+    saved = read(Path(pretrained))
+    if isinstance(model, Backbone) and not names_head(saved, model.head_name):
+        model = whole_network(name, num_classes, image_size)
+    load_state(model, saved, pretrained)
+    return model
+
+
 def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
-    """torchvision's (resnet18, resnet50) or timm's ImageNet weights.
+    """torchvision's ImageNet weights of resnet18 and resnet50.
 
     The last layer only where 1,000 classes fit.
     """
-    in_torchvision = name in ("resnet18", "resnet50")
-    if not in_torchvision and name not in timm.list_models(pretrained=True):
+    if name not in ("resnet18", "resnet50"):
         raise UserError(
             f"--pretrained imagenet: there are no published weights of {name}; give a file"
         )
     try:
         with connection_limits():
-            if in_torchvision:
-                published = torchvision.models.get_model(name, weights="IMAGENET1K_V1")
-            else:
-                published = timm.create_model(name, pretrained=True, num_classes=num_classes)
+            published = torchvision.models.get_model(name, weights="IMAGENET1K_V1")
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--pretrained imagenet: download failed ({error}); give a weight file instead"
@@ -204,6 +305,37 @@ def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: st
     model.load_state_dict(own)
     if num_classes != 1000 and bias_init == "prior":
         start_at_prior(model, num_classes)
+
+
+def estimate_of(
+    args: argparse.Namespace,
+    learner: IteratedLearning,
+    source: Source,
+    plan: Plan,
+    accelerator: Accelerator,
+    folder: Path,
+) -> str:
+    """A line: time, memory and disk of the run, by three steps of a copy of its network.
+
+    Of the network alone: reading the pictures comes on top where the loader is slower.
+    """
+    size = image_size_of(args)
+    share = max(1, args.batch_size // accelerator.num_processes)
+    images = torch.zeros(share, 3, size, size, device=accelerator.device)
+    with torch.random.fork_rng():
+        seconds = trial_steps(learner.student, images, accelerator.autocast)
+    weights = sum(value.nbytes for value in learner.student.state_dict().values())
+    networks = len(learner.trained) + (learner.frozen is not None)
+    pictures = max(1, source.train_size // args.batch_size) * args.batch_size
+    return estimate(
+        seconds,
+        pictures=pictures,
+        batch_size=args.batch_size,
+        epochs=plan.steps * args.batch_size / pictures,
+        checkpoint_bytes=(networks + len(learner.optimizers)) * weights,
+        peak_bytes=peak_memory(),
+        free_bytes=free_disk(folder),
+    )
 
 
 @contextlib.contextmanager
@@ -224,13 +356,16 @@ def build_learner(
     if args.schema == "softmax":
         bias_init = "default"
 
-    def network() -> nn.Module:
+    def network(say: Callable[[str], object] = lambda line: None) -> nn.Module:
         return build_network(
             args.model,
             num_classes,
             accelerator,
             bias_init=bias_init,
             pretrained=args.pretrained,
+            image_size=image_size_of(args),
+            is_trained=args.eval_only,
+            say=say,
         )
 
     def new_student(generation: int) -> nn.Module:
@@ -240,7 +375,7 @@ def build_learner(
     lr = args.lr
     if args.scale_lr:
         lr = args.lr * (args.batch_size / 256)
-    teacher = network()
+    teacher = network(accelerator.print)
     student = None
     student_init = "teacher"
     if args.schema == "MILe" and args.student_init != "teacher":
@@ -297,10 +432,10 @@ def threshold_of(args: argparse.Namespace) -> Threshold:
     return Threshold(args.rho, args.rho_start, args.rho_cover)
 
 
-def comparable(args: argparse.Namespace, class_names: list[str]) -> dict[str, Any]:
+def comparable(args: argparse.Namespace, source: Source) -> dict[str, Any]:
     """What a weight file says of itself."""
     says: dict[str, Any] = {name: getattr(args, name) for name in COMPARABLE}
-    return says | {"classes": list(class_names)}
+    return says | {"classes": list(source.class_names), "input": as_plain(source.statistics)}
 
 
 def taught_sets(args: argparse.Namespace, rho: float) -> Callable[[Outputs], torch.Tensor]:

@@ -4,7 +4,8 @@ A source gives an endless stream of training batches, a function of (seed, step)
 evaluation batches of this process, everything on the device: grids of digits, or image folders.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,8 @@ from mile.data_folders import (  # noqa: F401
 )
 from mile.data_grids import TEST_SEED, Digits, GridLoader, read_digits  # noqa: F401
 from mile.data_images import (  # noqa: F401
+    IMAGENET,
+    Statistics,
     Transform,
     eval_transform,
     normalize,
@@ -56,6 +59,7 @@ class TrainBatch(NamedTuple):
     ids: torch.Tensor  # (B,) int64, sample numbers
     skipped: int = 0  # unreadable images that the batch is without
     weight: torch.Tensor | None = None  # (B,) a weight for each image
+    sets: torch.Tensor | None = None  # (B,C) float32 of 0 and 1, taught in the place of the labels
 
 
 class EvalBatch(NamedTuple):
@@ -73,6 +77,7 @@ class GridSource:
     left_out = 0  # test images that cannot be read
     second_left_out = 0
     second_size = 0
+    statistics = IMAGENET
 
     def __init__(self, train: GridLoader, test: GridLoader, held_out: GridLoader | None) -> None:
         self.train = train
@@ -146,6 +151,8 @@ class FolderSource:
         has_chance: whether train_look draws random numbers; else decoded images may be kept.
         weighs_classes: weight 1 / class count for each image.
         names_empty: say which classes have no training image.
+        sets: training image -> class indices that are taught in the place of its label; or None.
+        statistics: mean and deviation of the channels that the network's input is normalised with.
     """
 
     def __init__(
@@ -165,6 +172,8 @@ class FolderSource:
         has_chance: bool,
         weighs_classes: bool,
         names_empty: bool,
+        sets: Mapping[str, Sequence[int]] | None = None,
+        statistics: Statistics = IMAGENET,
     ) -> None:
         self.accelerator = accelerator
         self.device = accelerator.device
@@ -172,6 +181,8 @@ class FolderSource:
         self.num_classes = len(images.class_names)
         self._root = images.root
         self._skip_corrupt = skip_corrupt
+        self._upright = images.upright
+        self.statistics = statistics
         self._workers = workers
         self._size = max(1, batch_size // accelerator.num_processes)
         self._named: set[str] = set()  # unreadable images that were found in an evaluation
@@ -200,17 +211,18 @@ class FolderSource:
 
         self.train_size = len(train)
         self.test_size = len(val)
-        self.left_out = len(images.val) - len(val)
+        self.left_out = images.val_left_out + len(images.val) - len(val)
         self.second_size = len(second)
         self.second_left_out = len(images.second) - len(second)
 
         kept_bytes = (len(train) + len(val)) * 3 * image_size**2
         keep = workers == 0 and kept_bytes <= KEPT_BYTES
-        self._train = LabelledImages(train, train_look, keep=keep and not has_chance)
-        self._plain_train = _single(_without(train, bad), look)
-        self._held_out = _single(held_out, look)
-        self._test = LabelledImages(val, look, real, keep=keep)
-        self._second_test = _single(second, look)
+        taught = None if sets is None else [sets[path] for path, _ in train]
+        self._train = self._pictures(train, train_look, taught, keep=keep and not has_chance)
+        self._plain_train = self._single(_without(train, bad), look)
+        self._held_out = self._single(held_out, look)
+        self._test = self._pictures(val, look, real, keep=keep)
+        self._second_test = self._single(second, look)
         self._loader: Any = train_loader(
             self._train,
             self._size,
@@ -244,9 +256,18 @@ class FolderSource:
             )
         return {paths[k] for k in positions.tolist()}
 
+    def _pictures(
+        self, samples: Samples, look: Transform, real: Any = None, *, keep: bool = False
+    ) -> LabelledImages:
+        return LabelledImages(samples, look, real, keep=keep, upright=self._upright)
+
+    def _single(self, samples: Samples, look: Transform) -> LabelledImages:
+        """Images whose label set is their one label."""
+        return self._pictures(samples, look, singletons(samples))
+
     def _put(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (B,3,S,S) from the host as the network's input."""
-        return normalize(images.to(self.device, non_blocking=True))
+        return normalize(images.to(self.device, non_blocking=True), self.statistics)
 
     def stream(self, step: int) -> Iterator[TrainBatch]:
         """Training batches from optimiser step `step` on, without end."""
@@ -261,7 +282,10 @@ class FolderSource:
                 label = batch.data[1].to(self.device, non_blocking=True)
                 weight = None if self._weights is None else self._weights[label]
                 input = self._put(batch.data[0])
-                yield TrainBatch(input, label, batch.index, batch.skipped, weight)
+                sets = None
+                if len(batch.data) > 2:
+                    sets = _as_targets(batch.data[2], self.num_classes).to(self.device)
+                yield TrainBatch(input, label, batch.index, batch.skipped, weight, sets)
             number += 1
             start = 0
 
@@ -324,9 +348,11 @@ class FolderSource:
         return torch.stack([self._test[i][0] for i in index.tolist()]).permute(0, 2, 3, 1)
 
     def names_of_training_images(self) -> list[str]:
-        """The paths below the root, CLASS/FILE, of the training images that can be read."""
-        paths = files_of(self._plain_train.samples)
-        return [path.relative_to(self._root).as_posix() for path in paths]
+        """The paths below the root, CLASS/FILE, of the training images that can be read.
+
+        An image that lies elsewhere (a csv may name it) has its whole path, without the first `/`.
+        """
+        return [_below(path, self._root) for path in files_of(self._plain_train.samples)]
 
 
 Source = GridSource | FolderSource
@@ -337,9 +363,18 @@ def _without(samples: Samples, paths: set[str]) -> Samples:
     return [sample for sample in samples if sample[0] not in paths]
 
 
-def _single(samples: Samples, look: Transform) -> LabelledImages:
-    """Images whose label set is their one label."""
-    return LabelledImages(samples, look, singletons(samples))
+def _below(path: Path, root: Path) -> str:
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return path.as_posix().lstrip("/")
+
+
+def _as_targets(lists: Sequence[Sequence[int]], num_classes: int) -> torch.Tensor:
+    """B lists of class indices as (B,C) float32 of 0 and 1."""
+    target = torch.zeros(len(lists), num_classes)
+    for row, labels in zip(target, lists, strict=True):
+        row[list(labels)] = 1.0
+    return target
 
 
 def _say_empty_classes(train: Samples, names: list[str], accelerator: Accelerator) -> None:

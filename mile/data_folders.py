@@ -237,6 +237,7 @@ class LabelledImages(Dataset):
     """Items (image, class index) or, with label sets, (image, class index, list of class indices).
 
     With `keep` decoded images stay in memory: for small sets under a transform without chance.
+    `upright` turns pictures as their cameras say; without it they are read as the originals do.
     """
 
     def __init__(
@@ -246,11 +247,13 @@ class LabelledImages(Dataset):
         real: Sequence[Sequence[int]] | None = None,
         *,
         keep: bool = False,
+        upright: bool = False,
     ) -> None:
         self.samples = samples
         self.transform = transform
         self.real = real
         self.keep = keep
+        self.upright = upright
         self._kept: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -260,7 +263,7 @@ class LabelledImages(Dataset):
         path, target = self.samples[index]
         image = self._kept.get(index)
         if image is None:
-            image = self.transform(read_image(path, upright=False))  # as the originals
+            image = self.transform(read_image(path, upright=self.upright))
             if self.keep:
                 self._kept[index] = image
         if self.real is None:
@@ -324,6 +327,8 @@ class FolderSet(NamedTuple):
     class_names: list[str]
     root: Path  # of the training images
     second: Samples  # a second validation set, with single labels; or empty
+    upright: bool = False  # turn pictures as their cameras say
+    val_left_out: int = 0  # validation images that were left out before: they cannot be read
 
 
 def imagenet(train: Path, val: Path, real: Path) -> FolderSet:

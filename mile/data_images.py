@@ -5,6 +5,7 @@ Cropping, resizing, and the normalisation of ImageNet.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,20 @@ LONG = 16  # sides in a ratio up to here are resized whole
 Transform = Callable[[Image.Image], torch.Tensor]
 
 
+class Statistics(NamedTuple):
+    """Mean and deviation of the channels, of values from 0 to 1, and how pictures are resized.
+
+    A network that was published with weights has its own; ours and torchvision's have ImageNet's.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+
+IMAGENET = Statistics()
+
+
 def short_side(protocol: str, model: str) -> int:
     """The side to which pictures are resized before a crop of 224 pixels.
 
@@ -30,19 +45,26 @@ def short_side(protocol: str, model: str) -> int:
     return 232 if protocol == "unofficial" and model == "resnet50" else 256
 
 
-def train_transform(size: int, *, normalized: bool = False) -> Transform:
+def train_transform(
+    size: int, *, normalized: bool = False, interpolation: str = "bilinear"
+) -> Transform:
     """Image -> (3,S,S): random resized crop and flip. uint8 0..255; `normalized`: float32."""
-    steps = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    mode = v2.InterpolationMode(interpolation)
+    crop = v2.RandomResizedCrop(size, interpolation=mode, antialias=True)
+    steps = [crop, v2.RandomHorizontalFlip()]
     return _compose(steps, normalized)
 
 
-def eval_transform(size: int, short: int = 256, *, normalized: bool = False) -> Transform:
-    """Image -> (3,S,S): the shorter side to short/224 of S, bilinear and antialiased; the centre.
+def eval_transform(
+    size: int, short: int = 256, *, normalized: bool = False, interpolation: str = "bilinear"
+) -> Transform:
+    """Image -> (3,S,S): the shorter side to short/224 of S, antialiased; the centre.
 
     uint8 0..255, to be normalised on the device; `normalized`: float32. Of very long pictures the
     middle part is resized.
     """
-    resize = v2.Resize(round(size * short / 224), antialias=True)
+    mode = v2.InterpolationMode(interpolation)
+    resize = v2.Resize(round(size * short / 224), interpolation=mode, antialias=True)
     return _compose([_middle_of_long, resize, v2.CenterCrop(size)], normalized)
 
 
@@ -84,29 +106,31 @@ def stack_pictures(pictures: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(pictures), out=batch)
 
 
-def normalize(pixels: torch.Tensor) -> torch.Tensor:
+def normalize(pixels: torch.Tensor, statistics: Statistics = IMAGENET) -> torch.Tensor:
     """Pixels 0..255, (K,S,S) grey or (K,3,S,S), as the network's input (K,3,S,S) float32.
 
     (x/255 - mean) / std, as one affine map of each channel.
     """
     x = pixels.float()
-    offset, scale = _affine_map(x.device)
+    offset, scale = _affine_map(x.device, statistics.mean, statistics.std)
     if x.ndim == 4:
         return torch.addcmul(offset, x, scale)
 
     # A broadcast of one channel to three takes twice as long on a CPU as three writes.
     out = x.new_empty(len(x), 3, *x.shape[1:])
-    for c, std in enumerate(IMAGENET_STD):
+    for c, std in enumerate(statistics.std):
         torch.add(offset[c], x, alpha=1 / (255 * std), out=out[:, c])
     return out
 
 
 @functools.cache
-def _affine_map(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _affine_map(
+    device: torch.device, means: tuple[float, ...], deviations: tuple[float, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Offset and scale (3,1,1) of the channels, kept on the device."""
     offset = []
     scale = []
-    for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True):
+    for mean, std in zip(means, deviations, strict=True):
         offset.append(-mean / std)
         scale.append(1 / (255 * std))
     with torch.inference_mode(False):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.aliases import one_module
 from common.cli import UserError
+from common.own_records import read_records, several, single
 from common.text import kind_name, read_json
 from mile.data_location import bundled_real_labels
 
@@ -91,6 +92,12 @@ def labels_by_name(files: Sequence[Path], path: Path, classes: Sequence[str]) ->
         raise UserError(
             f"{path}: expected an object from file names to lists of classes, found {found}"
         )
+    return _by_name(files, table, path, classes)
+
+
+def _by_name(
+    files: Sequence[Path], table: Mapping, path: Path, classes: Sequence[str]
+) -> list[list[int]]:
     index = dict(zip(classes, range(len(classes)), strict=True))
     counts = Counter(chain.from_iterable(_endings(file) for file in files))
     return [_labels_of(file, table, index, counts, path) for file in files]
@@ -127,3 +134,35 @@ def _labels_of(
                 f"{path}: {file.name} names the class {label!r}, which has no train folder"
             )
     return sorted({index.get(label, label) for label in labels})
+
+
+def training_sets(files: Sequence[Path], path: Path, classes: Sequence[str]) -> list[list[int]]:
+    """The sets that training images are taught, of a json or a csv.
+
+    A json as `labels_by_name` reads it, which is also what --export_labels writes; a csv with the
+    columns path and labels (`;` between them; or label). UserError as there.
+    """
+    if path.suffix.lower() == ".json":
+        return labels_by_name(files, path, classes)
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        raise UserError(f"{path}: expected a .json or .csv of label sets, by the images' names")
+    return _by_name(files, _table_of_csv(path, classes), path, classes)
+
+
+def _table_of_csv(path: Path, classes: Sequence[str]) -> dict[str, list[str | int]]:
+    columns, records = read_records(path)
+    column = "labels" if "labels" in columns else "label"
+    if "path" not in columns or column not in columns:
+        raise UserError(f"{path}: line 1: expected the columns path and labels")
+    known = set(classes)
+    table: dict[str, list[str | int]] = {}
+    for record in records:
+        name = single(record, "path")
+        if name in table:
+            raise UserError(f"{record.where}: {name} stands there twice")
+        labels: list[str | int] = []
+        for text in several(record, column) or []:
+            is_number = text not in known and text.isdecimal()
+            labels.append(int(text) if is_number else text)
+        table[name] = labels
+    return table

@@ -13,6 +13,7 @@ from common import samples
 from common.aliases import one_module
 from common.cli import UserError
 from common.locate import holds_idx, locate
+from common.own_places import Kind
 
 one_module(__name__, "mile.data_location")
 
@@ -29,6 +30,7 @@ class Located:
     val: Path | None = None
     real: Path | None = None  # the file of label sets
     imagenet: Path | None = None  # webvision: ImageNet's validation images
+    own: Path | None = None  # --data: a user's own
 
 
 class Place(NamedTuple):
@@ -81,6 +83,20 @@ def locate_data(
     val = _folder(val_place, "validation", sample)
     is_sample = sample is not None and samples.is_sample(train)
     return Located(is_sample, train=train, val=val, real=_real(real, val, *otherwise))
+
+
+def sample_settings(kind: Kind) -> dict[str, str]:
+    """The settings that stand for a sample which --data names; none where own data are read.
+
+    ImageNet's and the digits' sample have readers of their own here.
+    """
+    root = samples.root_of(kind.path) or kind.path
+    if kind.sample == "ImageNet":
+        paths = {"data_path": str(root / "train"), "val_path": str(root / "val")}
+        return {"dataset": "imagenet", **paths}
+    if kind.sample in ("MNIST", "MNIST_clean"):
+        return {"dataset": "mnist", "mnist_path": str(root)}
+    return {}
 
 
 def idx_folder(root: Path) -> Path | None:

@@ -3,9 +3,11 @@
 Each takes its settings from a class like `config`; how the data are read stands in the data rooms.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -140,6 +142,49 @@ class ImageNetReal(ImageFolder):
             collate_fn=collate_real,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class CollateFn:
+    """What a DataLoader of the original's data sets takes as its collate_fn.
+
+    Items of ImageNetReal (dicts) become (image (B,3,S,S), label (B,), B lists). Digits (picture,
+    label), nine of them a grid, become (grids (K,3,S,S) float32, single (K,) int64) and, with
+    train=False, the true sets (K,10) bool as well; which cell the annotator names is drawn from
+    torch's random numbers. UserError for fewer than nine digits; what is over is left out.
+
+        DataLoader(MNIST(root), 9 * 16, shuffle=True, collate_fn=CollateFn(train=True))
+    """
+
+    def __init__(self, train: bool = True, model: str = "resnet18-10", conf: Any = config) -> None:
+        self.train = train
+        self.model = model
+        self.size = setting(conf, "mnist_size")
+
+    def __call__(self, items: Sequence[Any]) -> tuple[Any, ...]:
+        """A batch of the items of a data set."""
+        if isinstance(items[0], Mapping):
+            keys = ("image", "original_label", "real_label")
+            return collate_real([tuple(item[key] for key in keys) for item in items])
+
+        count = len(items) // 9
+        if count == 0:
+            raise UserError(f"a grid is made of nine digits, this batch has {len(items)}")
+        pictures, labels = zip(*items, strict=True)
+        digits = torch.stack([_digit(picture) for picture in pictures])
+        u = torch.rand(count, dtype=torch.float64)
+        grids, single, real = compose_grids(digits, torch.as_tensor(labels), u)
+        images = mnist_preprocess(grids, self.size)
+        if self.train:
+            return images, single
+        return images, single, real
+
+
+def _digit(picture: Any) -> torch.Tensor:
+    """A digit as uint8 (28,28): of a PIL picture, an array, or a tensor (1,28,28) in 0..1."""
+    digit = torch.as_tensor(np.array(picture) if not isinstance(picture, torch.Tensor) else picture)
+    if digit.is_floating_point():
+        digit = (digit * 255).round().to(torch.uint8)
+    return digit.reshape(digit.shape[-2:])
 
 
 class MultilabelMNIST:

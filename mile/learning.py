@@ -6,6 +6,7 @@ Also the learning rate's schedules. The paper's own functions are to be had here
 import contextlib
 import copy
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -192,6 +193,28 @@ class IteratedLearning(method.IteratedLearning):
 def under(start: str, state: Mapping[Any, Any]) -> dict[str, Any]:
     """The entries whose keys begin with `start`, without it."""
     return {key[len(start) :]: state[key] for key in state if str(key).startswith(start)}
+
+
+def trial_steps(
+    network: nn.Module,
+    images: torch.Tensor,
+    autocast: Callable[[], contextlib.AbstractContextManager],
+    steps: int = 3,
+) -> list[float]:
+    """The seconds of a few training steps of a copy of the network; the network stays as it is."""
+    copied = copy.deepcopy(network).train()
+    optimizer = torch.optim.SGD(copied.parameters(), lr=0.0, momentum=0.9)
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        with autocast():
+            logits = copied(images)
+        bce_loss(logits, torch.zeros_like(logits)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(logits.detach().sum())  # waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:

@@ -360,12 +360,19 @@ class IteratedLearning:
     ) -> torch.Tensor:
         """The teacher takes a step towards t = onehot(y); the loss, 0-d, without gradient.
 
-        input (N,...), label y (N,) int64, weight (N,) as in `bce_loss`.
+        input (N,...), label y (N,) int64, weight (N,) as in `bce_loss`. Where sets are known (a
+        relabelled training set, say) label may be those, t (N,C) in [0, 1].
         """
         if self.phase != "interactive":
             raise RuntimeError("interactive_step during imitation: call end_generation first")
-        require_classes(label, self.num_classes)
-        self.target = F.one_hot(label, self.num_classes).float()
+        if label.ndim == 1:
+            require_classes(label, self.num_classes)
+            self.target = F.one_hot(label, self.num_classes).float()
+        else:
+            require_shape(label, (len(input), self.num_classes), "label")
+            if self.schema == "softmax":
+                raise ValueError("label: schema softmax learns one label an image, not sets")
+            self.target = label.float()
 
         logits = self.logits_in_training(input)
         if self.schema == "softmax":

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import nn
 
-from common import checkpoint
+from common import backbones, checkpoint
 from common.aliases import one_module
 from common.cli import UserError
 from common.domain import require_number, require_one_of
 from mile.learning import under
 from mile.method import prior_bias
+from mile.models_backbones import Backbone
 
 one_module(__name__, "mile.models")
 
@@ -40,17 +40,31 @@ class SmallNet(nn.Sequential):
 
 
 def classes_of(name: str) -> int:
-    """The number of classes that a model name stands for; 1000 for timm's names."""
+    """The number of classes that a model name stands for; 1000 for the names of libraries."""
     return CLASSES.get(name, 1000)
 
 
-def build_model(name: str, num_classes: int | None = None, bias_init: str = "prior") -> nn.Module:
-    """The network `name` from scratch, torchvision's key names for the ResNets.
+def build_model(
+    name: str,
+    num_classes: int | None = None,
+    bias_init: str = "prior",
+    *,
+    image_size: int | None = None,
+    published: bool = False,
+) -> nn.Module:
+    """The network `name`: one of `CLASSES`, else timm's, else torchvision's.
 
-    num_classes: default 1000, or 10 for the names that end in -10. bias_init="prior": the last bias
-    starts at
-    -ln C, so that every sigmoid starts at 1/(C+1); "default" leaves it. UserError for an unknown
-    name, ValueError for another bias_init and for less than one class.
+    The weights have torchvision's key names for the ResNets, for others those of their library.
+
+    Args:
+        num_classes: default 1000, or 10 for the names that end in -10.
+        bias_init: "prior", the last bias starts at -ln C, so that every sigmoid starts at
+            1/(C+1); "default" leaves it.
+        image_size: of the input, pixels, for networks that are made for one size.
+        published: start from the published weights of a network that is not among `CLASSES`.
+    Raises:
+        UserError: an unknown name, or a size that the network cannot take.
+        ValueError: another bias_init, less than one class.
     """
     require_one_of(bias_init, ("prior", "default"), "bias_init")
     classes = classes_of(name) if num_classes is None else num_classes
@@ -62,12 +76,10 @@ def build_model(name: str, num_classes: int | None = None, bias_init: str = "pri
         model = torchvision.models.resnet18(num_classes=classes)
     elif name == "resnet50":
         model = torchvision.models.resnet50(num_classes=classes)
-    elif name in timm.list_models():
-        model = timm.create_model(name, num_classes=classes)
     else:
-        raise UserError(
-            f"--model {name}: choose from {', '.join(CLASSES)} or a name of timm.list_models()"
-        )
+        model = Backbone(name, classes, image_size=image_size, published=published)
+        if model.has_published_head:
+            return model
     if bias_init == "prior":
         start_at_prior(model, classes)
     return model
@@ -97,6 +109,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     do not fit.
     """
     state = checkpoint.load(Path(path))
+    load_state(model, state, path)
+
+
+def load_state(model: nn.Module, state: Any, path: str | Path) -> None:
+    """As `load_weights`, of what the file holds."""
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
 
@@ -111,6 +128,31 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if start == "backbone." and any(key.startswith(start) for key in state):
         state = under(start, state)
     checkpoint.load_into(model, state, path)
+
+
+def start_from(model: nn.Module, path: str | Path) -> str:
+    """Fill a network that is to be trained from a weight file of any origin; what was loaded.
+
+    A classifier that does not fit stays as it was made, which the line says. UserError where the
+    network itself does not fit.
+    """
+    if not isinstance(model, Backbone):
+        try:
+            load_weights(model, path)
+            return f"{path}: loaded with the classifier"
+        except UserError as error:
+            problem = error
+        last = _name_of_last_layer(model)
+        try:
+            return str(backbones.load_weights(model, path, head=[last]))
+        except UserError:
+            raise problem from None
+    return str(backbones.load_weights(model, path))
+
+
+def _name_of_last_layer(model: nn.Module) -> str:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1]
 
 
 def _require_weights(state: Any, path: str | Path) -> None:

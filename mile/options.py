@@ -6,23 +6,29 @@ Nothing here imports torch, so that --help, a mistyped flag and a missing path a
 import argparse
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from common.aliases import one_module
+from common.backbones_names import require_spelling
 from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
     parse_given,
+    readable_file,
     seed_list,
     settle,
 )
 from common.locate import LINE
+from common.own import add_own_flags, recognise, require_own_flags
+from common.own_places import Kind
 from mile.config import config
-from mile.data_location import Located, locate_data
+from mile.data_location import Located, locate_data, sample_settings
 from mile.options_table import (
     GROUPS,
+    OWN_MODELS,
     PATHS,
     PRESETS,
     SAMPLE_DEFAULTS,
@@ -44,6 +50,7 @@ class Trained:
 
     settings: Mapping[str, Any]  # those of options_table.COMPARABLE that it names
     classes: list[str] | None = None
+    input: Mapping[str, Any] | None = None  # mean, std, interpolation of the pictures
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,23 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
                     text = f"{entry.meaning}; {entry.allowed.bounds}"
             default = getattr(defaults, name, entry.default)
             group.add_argument(f"--{name}", default=default, help=text, **kind)
+    _add_own_flags(parser)
     _add_run_flags(parser)
     add_shared_flags(parser)
     return parser
+
+
+def _add_own_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("your own data")
+    add_own_flags(group)
+    group.add_argument(
+        "--train_sets",
+        type=readable_file,
+        default=None,
+        metavar="FILE",
+        help="teach these label sets in the place of the labels: a json (also a label_sets.json)"
+        " or csv by the images' names",
+    )
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -143,20 +164,14 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
     where a given path does not hold the data set, and for a setting that could not act.
     """
     choices = choose(config, argv)
+    own = _own_data(choices)
+    choices = _with_own_data(choices, own)
     trained = trained_with(choices.settle())
     args = choices.settle(trained.settings)
     if "model" in choices.given:
         require_fitting_model(args)
     _require_one_source(args, choices.flags)
-    data = locate_data(
-        args.dataset,
-        data_path=args.data_path,
-        val_path=args.val_path,
-        real_path=args.real_path,
-        mnist_path=args.mnist_path,
-        given=choices.given,
-        want_sample=args.sample,
-    )
+    data = _located(args, choices.given, own)
 
     if data.is_sample and args.dataset in SAMPLE_DEFAULTS:
         layer = _sample_layer(args.dataset, choices.given)
@@ -167,8 +182,47 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
             shown = ", ".join(values)
             say(textwrap.fill(f"the sample's own settings, where none are set: {shown}", LINE))
     require_fitting_model(args)
+    require_spelling(args.model, OWN_MODELS)
     _require_acting_settings(args, choices, say)
     return Settings(args, choices.given, data, trained)
+
+
+def _own_data(choices: Choices) -> Kind | None:
+    """What --data names; UserError where it does not exist, or another flag names other data."""
+    given = {name: choices.values[name] for name in choices.flags}
+    rivals = {name: f"--{name}" for name in ("data_path", "val_path", "mnist_path", "sample")}
+    require_own_flags(given, rivals)
+    place = given.get("data")
+    if place is None:
+        return None
+    kind = recognise(place)
+    wanted = given.get("dataset")
+    if wanted not in (None, "folder", sample_settings(kind).get("dataset")):
+        raise UserError(f"--data {place} and --dataset {wanted} name different data; give one")
+    return kind
+
+
+def _with_own_data(choices: Choices, own: Kind | None) -> Choices:
+    """The choices with the settings that --data stands for: those of a sample, else `folder`."""
+    if own is None:
+        return choices
+    stands_for = sample_settings(own) or {"dataset": "folder"}
+    return replace(choices, values={**choices.values, **stands_for})
+
+
+def _located(args: argparse.Namespace, given: frozenset[str], own: Kind | None) -> Located:
+    if own is not None and not sample_settings(own):
+        real = Path(args.real_path) if "real_path" in given else None
+        return Located(bool(own.sample), own=own.path, real=real)
+    return locate_data(
+        args.dataset,
+        data_path=args.data_path,
+        val_path=args.val_path,
+        real_path=args.real_path,
+        mnist_path=args.mnist_path,
+        given=given,
+        want_sample=args.sample,
+    )
 
 
 def choose(source: Any, argv: Sequence[str] | None) -> Choices:
@@ -345,6 +399,9 @@ def _idle_settings(args: argparse.Namespace, given: frozenset[str]) -> dict[str,
         (("data_path", "val_path"), is_mnist, "is for image folders; mnist has --mnist_path"),
         (("augment", "image_size"), is_mnist, "is for image folders; mnist has --mnist_size"),
         (("train_frac", "subset_file", "reweight"), is_mnist, grids),
+        (("train_sets",), is_mnist, "is for image folders; mnist has the digits themselves"),
+        (("train_sets",), schemas == ["softmax"], "is for sigmoid outputs, not softmax"),
+        (("train_sets",), args.eval_only, "is for training, --eval_only trains nothing"),
         (("subset_seed",), not draws_subset, "is for --train_frac below 1"),
         (("real_path",), not has_label_file, not_real),
         (MILE_SETTINGS, "MILe" not in schemas, not_mile),

@@ -91,7 +91,8 @@ STUDENT_INIT = one_of("teacher", "own", "fresh")
 LR_SCHEDULE = one_of("plateau", "step", "cosine", "constant")
 BIAS_INIT = one_of("prior", "default")
 
-MODELS = "resnet18, resnet50, resnet18-10, small, small-10, any timm name"
+OWN_MODELS = ("resnet18", "resnet50", "resnet18-10", "small", "small-10")
+MODELS = "resnet18, resnet50, resnet18-10, small, small-10, any name of timm or torchvision"
 REAL = "imagenet, folder: label sets (absent: timm's copy)"
 REDRAW = "mnist: new grids and labels in each pass (no / yes)"
 SUBSET = "image folders: train file names, one a line; wins over train_frac"

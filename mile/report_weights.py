@@ -20,6 +20,8 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
 from common.files import atomic_save
+from mile.data_images import IMAGENET, Statistics
+from mile.models_backbones import as_plain, from_plain
 from mile.options import Trained
 from mile.options_table import COMPARABLE, problem_of
 
@@ -39,7 +41,8 @@ def save_weights(
     other schemas, strangers and the new file are never touched.
     """
     model = checkpoint.unwrap(model)
-    path = Path(folder) / type(model).__name__ / name
+    class_name = getattr(model, "class_name", type(model).__name__)
+    path = Path(folder) / class_name / name
     state: Any = model.state_dict()
     state.settings = dict(says)
     atomic_save(path, lambda temporary: torch.save(state, temporary))
@@ -100,7 +103,7 @@ def read(path: str | Path) -> Trained:
         problem = problem_of(name, value)
         if problem:
             raise UserError(f"{path}: says {name} {value!r}: {problem}")
-    return Trained(settings, _classes_of(saved, found, path))
+    return Trained(settings, _classes_of(saved, found, path), _input_of(saved, found, path))
 
 
 def _plain(value: Any) -> Any:
@@ -120,20 +123,38 @@ def _classes_of(saved: Any, found: Mapping[str, Any], path: Path) -> list[str] |
     return list(names)
 
 
+def _input_of(saved: Any, found: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The statistics of the input that the file says; None where it says none."""
+    said = found.get("input")
+    state = saved.get("state")
+    if isinstance(state, Mapping) and isinstance(state.get("classes"), Mapping):
+        said = state["classes"].get("input")
+    if said is None:
+        return None
+    try:
+        return as_plain(from_plain(said))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: says input {said!r:.60}: expected mean and std") from error
+
+
 # ---- classes -------------------------------------------------------------------------------------
 
 
 class ClassNames:
-    """The names of a run's classes, in every checkpoint; a run goes on with the same ones only."""
+    """The names of a run's classes, in every checkpoint; a run goes on with the same ones only.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Beside them stands what the pictures are normalised with.
+    """
+
+    def __init__(self, names: Sequence[str], statistics: Statistics = IMAGENET) -> None:
         self.names = list(names)
+        self.statistics = statistics
 
-    def state_dict(self) -> dict[str, list[str]]:
-        """The names, in order."""
-        return {"names": self.names}
+    def state_dict(self) -> dict[str, Any]:
+        """The names, in order, and the statistics of the input."""
+        return {"names": self.names, "input": as_plain(self.statistics)}
 
-    def load_state_dict(self, state: Mapping[str, list[str]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Find them equal; ValueError names the first that differs."""
         difference = first_difference(state["names"], self.names)
         if difference:

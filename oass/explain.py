@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from common.aliases import one_module
-from common.cli import parse_or_exit, run_main
-from oass.data_voc import CLASS_DIC, CLASS_NAMES
+from common.cli import UserError, parse_or_exit, run_main
 from oass.options import Settings
 from oass.options_flags import WITH_TEACHER
+from oass.options_own import shown_classes
 from oass.options_trained import parse_explain
 
 if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
@@ -39,13 +39,20 @@ from oass.figures import PuzzlePictures
 one_module(__name__, "oass.explain")
 
 
-def read_pictures(paths: Sequence[Path], size: int) -> Picture:
+def read_pictures(paths: Sequence[Path], size: int, resample: str = "bicubic") -> Picture:
     """The pictures as a batch, each resized so that its longer side fits a square of `size`."""
     parts = []
     for path in paths:
         image = read_own_picture(path)
-        parts.append(EvalTransform(size, scale=size / max(image.size))(image))
+        parts.append(EvalTransform(size, scale=size / max(image.size), resample=resample)(image))
     return default_collate(parts)
+
+
+def require_known(asked: Sequence[str], classes: Sequence[str]) -> None:
+    """UserError for the first name that is none of the network's classes."""
+    strange = [name for name in asked if name not in classes]
+    if strange:
+        raise UserError(f"--classes {strange[0]}: choose from {shown_classes(classes)}")
 
 
 def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None) -> None:
@@ -57,6 +64,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
 
     trained, settings = build_trained(settings)
     args = settings.args
+    require_known(args.classes or (), trained.classes)
     model = tiler = trained.network().to(device)
     if args.strategy in WITH_TEACHER and trained.has_teacher:
         tiler = trained.network("teacher").to(device)
@@ -64,7 +72,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if args.before:
         earlier = Trained(args.before, image_size=args.image_size)
         before = earlier.network().to(device)
-    picture = read_pictures(args.image, args.image_size)
+    picture = read_pictures(args.image, args.image_size, model.interpolation)
 
     with torch.no_grad(), accelerator.autocast():
         images = normalise(picture, device, *model.normalisation)
@@ -78,18 +86,23 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
         run.print(f"before: {earlier.describe(before)}")
     labels = torch.zeros_like(logits)
     for path, row, p in zip(args.image, labels, logits.sigmoid(), strict=True):
-        shown = p.topk(3).indices.tolist()
+        shown = p.topk(min(3, len(p))).indices.tolist()
         if args.classes:
-            shown = [CLASS_DIC[name] for name in args.classes]
+            shown = [trained.classes.index(name) for name in args.classes]
         row[shown] = 1
-        found = {CLASS_NAMES[c]: round(float(p[c]), 4) for c in shown}
+        found = {trained.classes[c]: round(float(p[c]), 4) for c in shown}
         run.log("image", **found)
         run.print(f"{path}: {', '.join(f'{name} {value:.3f}' for name, value in found.items())}")
 
     figure = run.figure("explain")
     tile_maps = TilePass(args.teacher_bn, args.tile_chunk)
     pictures = PuzzlePictures(
-        build_cut(settings), tile_maps, args.image_size, len(labels), accelerator
+        build_cut(settings),
+        tile_maps,
+        args.image_size,
+        len(labels),
+        accelerator,
+        trained.classes,
     )
     pictures.draw(figure, model, tiler, picture, labels, before)
     run.print(f"figure: {figure}")

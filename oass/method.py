@@ -370,7 +370,7 @@ def merge_at_keypoints(
     channels, h, w = tile_features.shape[2:]
     G = 2 * h if grid_size is None else grid_size
 
-    cut = (keypoints // (image_size // G)).clamp(1, G - 1)
+    cut = (keypoints * G // image_size).clamp(1, G - 1)
     side, place = _merge_table(cut, G, h, w)
     tile = 2 * side[:, :1, :, None] + side[:, 1:, None, :]
     pair = torch.arange(len(cut), device=cut.device)[:, None, None, None]

@@ -112,13 +112,13 @@ class Judgement:
 
 def judge(claim: Claim, paper: Paper) -> Judgement:
     """Compare every pair of rows the claim speaks of."""
-    tasks = _tasks(claim, paper.real)
+    tasks = _tasks(claim, paper, paper.real)
     return Judgement(
         claim,
         published=_published(claim, paper.published),
         tasks=tasks,
-        sample_tasks=_tasks(claim, paper.samples),
-        secondary=_secondary(claim, paper.real),
+        sample_tasks=_tasks(claim, paper, paper.samples),
+        secondary=_secondary(claim, paper),
         beside=_beside(claim, paper.real),
         commands=_commands(claim, paper, tasks),
     )
@@ -135,7 +135,7 @@ def judge_all(papers: Iterable[Paper]) -> list[Judgement]:
 # --- deciding ---
 
 
-def _tasks(claim: Claim, rows: Sequence[Row]) -> list[Task]:
+def _tasks(claim: Claim, paper: Paper, rows: Sequence[Row]) -> list[Task]:
     """The pairs in the endpoint, task by task, decided together."""
     by_task: dict[str, list[tuple[Row, Row]]] = {}
     margins: dict[str, float] = {}
@@ -149,7 +149,7 @@ def _tasks(claim: Claim, rows: Sequence[Row]) -> list[Task]:
     for name, pairs in by_task.items():
         obstacles[name] = [_obstacle(better, worse) for better, worse in pairs]
         differences[name] = [
-            None if found else difference(better.side, worse.side, claim.higher)
+            None if found else _difference(claim, paper, better, worse)
             for found, (better, worse) in zip(obstacles[name], pairs, strict=True)
         ]
     decisions = decide_all(differences, margins)
@@ -161,6 +161,15 @@ def _tasks(claim: Claim, rows: Sequence[Row]) -> list[Task]:
             judged.append(_judged(claim, rows, pair, decision, found))
         tasks.append(Task(name, judged))
     return tasks
+
+
+def _difference(claim: Claim, paper: Paper, better: Row, worse: Row) -> Difference | None:
+    """In favour of the claim; over seeds, and over test pictures where that is known."""
+    found = difference(better.side, worse.side, claim.higher)
+    variance = paper.test_variance(better, worse)
+    if found is None or variance is None:
+        return found
+    return found.with_variance(variance, "and over test pictures")
 
 
 def _judged(
@@ -247,8 +256,9 @@ def _published(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     return list(pairs.values())
 
 
-def _secondary(claim: Claim, rows: Sequence[Row]) -> list[Pair]:
+def _secondary(claim: Claim, paper: Paper) -> list[Pair]:
     """Pairs in the secondary metrics, each decided by itself; those of the endpoint left out."""
+    rows = paper.real
     counted = {pair[0].key for pair in _endpoint_pairs(claim, rows)}
     found = []
     for metric in claim.secondary:
@@ -256,7 +266,7 @@ def _secondary(claim: Claim, rows: Sequence[Row]) -> list[Pair]:
             if better.key in counted:
                 continue
             obstacle = _obstacle(better, worse)
-            seen = None if obstacle else difference(better.side, worse.side, claim.higher)
+            seen = None if obstacle else _difference(claim, paper, better, worse)
             decision = decide(seen, claim.delta(better.cells["dataset"]))
             found.append(_judged(claim, rows, (better, worse), decision, obstacle))
     return found

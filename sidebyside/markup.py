@@ -44,6 +44,7 @@ BADGES = {  # kind (a class of page.css) and sign
 _PROVENANCE = OURS[OURS.index("n") + 1 :]  # the columns that tell where a number comes from
 _CODE = ("command", "commit", "data_sha", "run", "method_sha")  # set in type of one width
 _ALWAYS = ("data_sha",)  # said to be missing where it is
+UNRECORDED = "not recorded when it was measured"
 
 
 def text(value: object) -> Markup:
@@ -129,10 +130,10 @@ def provenance(row: Row) -> list[tuple[str, str, bool]]:
     for name in _PROVENANCE:
         value = row.cells.get(name, "")
         if not value and name in _ALWAYS:
-            value = "not recorded"
+            value = UNRECORDED
         if value:
             told.append((name.replace("_", " "), value, name in _CODE))
-    by_seed = "not recorded"
+    by_seed = UNRECORDED
     if row.by_seed:
         values = [f"{seed}: {value:.6g}" for seed, value in row.by_seed.items()]
         by_seed = ", ".join(values)

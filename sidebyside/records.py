@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.cli import UserError
 from common.text import decimal, read_text, whole
+from sidebyside import testsets
 from sidebyside.metrics import Curve, Point, curve_of
 from sidebyside.register import Claim, load_claims
 from sidebyside.results import CURVES, OURS, PAPER, PAPERS, SEEDS, is_sample_row, read_numbered
@@ -89,6 +90,14 @@ class Paper:
     deviations: list[list[str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    test_variances: dict[testsets.Key, float] = field(default_factory=dict)
+
+    def test_variance(self, one: Row, other: Row) -> float | None:
+        """The variance of the difference of two rows over test sets; None where not known."""
+        found = self.test_variances.get((*one.key, other.cells["method"]))
+        if found is None:
+            found = self.test_variances.get((*other.key, one.cells["method"]))
+        return found
 
     @property
     def real(self) -> list[Row]:
@@ -124,6 +133,9 @@ def _load_paper(root: Path, name: str) -> Paper:
     paper.ours = _with_seeds(paper.ours, results / "seeds.csv")
     paper.curves = load_curves(results / "curves.csv")
     paper.claims = load_claims(root, name)
+    variances = results / testsets.FILE
+    listed = _numbered_if_there(variances, testsets.COLUMNS)
+    paper.test_variances = testsets.known_variances(listed, variances)
 
     readme = folder / "README.md"
     text = ""

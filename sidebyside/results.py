@@ -24,6 +24,7 @@ from typing import Any
 
 from common.cli import OneLineParser, UserError, run_main
 from common.text import decimal, read_csv, read_text, write_csv
+from sidebyside import testsets
 from sidebyside.measured import curve_of_runs, row_from_runs, values_by_seed
 from sidebyside.metrics import Point
 from sidebyside.runs import ROOT, read_run
@@ -335,6 +336,24 @@ def update_readmes(root: Path = ROOT) -> list[Path]:
     return changed
 
 
+def add_test_variance(
+    folder: Path, better: Path, worse: Path, *, against: str, **key: str
+) -> dict[str, Any]:
+    """Write the row of test_variance.csv of two methods from the values of every picture."""
+    one = testsets.read_values(better)
+    other = testsets.read_values(worse)
+    variance = testsets.variance_of_difference(one, other)
+    row = {
+        **key,
+        "against": against,
+        "variance": f"{variance:.6g}",
+        "images": one.shape[1],
+        "draws": testsets.DRAWS,
+    }
+    _replace(folder / testsets.FILE, [row], testsets.COLUMNS, testsets.COLUMNS[:6])
+    return row
+
+
 def scale_factor(text: str) -> float:
     """argparse type of --scale: a finite number other than 0."""
     try:
@@ -375,8 +394,22 @@ def main(argv: list[str] | None = None) -> None:
     )
     new.add_argument("--data", type=Path, default=None, help="data set, for its checksum")
     new.add_argument("runs", nargs="+", type=Path)
+    spread = actions.add_parser(
+        "test_variance", help="how far a difference moves with the test set"
+    )
+    spread.add_argument("paper", choices=PAPERS)
+    for name in (*OURS[:5], "against"):
+        spread.add_argument(f"--{name}", required=True)
+    for name in ("better", "worse"):
+        spread.add_argument(name, type=Path, help="a .npy file of values (seeds, pictures)")
     args = vars(parser.parse_args(argv))
-    if args.pop("action") == "add":
+    action = args.pop("action")
+    if action == "test_variance":
+        folder = ROOT / args.pop("paper") / "results"
+        row = add_test_variance(folder, **args)
+        print(f"{folder / testsets.FILE}: variance {row['variance']} over {row['images']} pictures")
+        return
+    if action == "add":
         folder = ROOT / args.pop("paper") / "results"
         add(folder, args.pop("runs"), **args)
         print(f"{folder / 'ours.csv'}: {len(read(folder / 'ours.csv', OURS))} rows")

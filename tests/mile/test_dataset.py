@@ -1,9 +1,12 @@
 """The original's data sets."""
 
+import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from mile.dataset import ImageNetReal, ImageNetTrain, train_samples
+from common.cli import UserError
+from mile.dataset import CollateFn, ImageNetReal, ImageNetTrain, train_samples
 from tests.mile.helpers import conf_of
 
 
@@ -42,3 +45,25 @@ def test_hidden_folders_are_no_imagenet_classes(imagenet):
     assert len(train_samples(imagenet / "train", conf_of())) == 18
     real = ImageNetReal(imagenet / "val", imagenet / "real.json")
     assert len(real) == 6 and len(real.classes) == 3
+
+
+def test_collate_fn_makes_grids_of_digits_and_batches_of_dicts():
+    rng = np.random.default_rng(0)
+    digits = rng.integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    labels = list(range(10)) * 2
+    conf = conf_of(mnist_size=84)
+    torch.manual_seed(0)
+    as_pictures = [(Image.fromarray(d), y) for d, y in zip(digits, labels, strict=True)]
+    images, single, real = CollateFn(train=False, conf=conf)(as_pictures)
+    torch.manual_seed(0)
+    as_tensors = [(torch.tensor(d)[None] / 255, y) for d, y in zip(digits, labels, strict=True)]
+    again, same = CollateFn(train=True, conf=conf)(as_tensors)
+    assert images.shape == (2, 3, 84, 84) and torch.equal(images, again)
+    assert torch.equal(single, same) and real[0].tolist() == [True] * 9 + [False]
+    assert all(bool(row[label]) for row, label in zip(real, single, strict=True))
+    with pytest.raises(UserError, match="nine digits, this batch has 8"):
+        CollateFn()(as_pictures[:8])
+
+    item = {"image": torch.zeros(3, 4, 4), "original_label": 2, "real_label": [2, 3]}
+    images, label, lists = CollateFn(train=False)([item, item])
+    assert images.shape == (2, 3, 4, 4) and label.tolist() == [2, 2] and lists == [[2, 3]] * 2

@@ -1,12 +1,16 @@
 """Every command of the README and of the results is taken: no flag in it is refused."""
 
+from pathlib import Path
+
 import pytest
 
+from common.own_places import Kind
 from mile import options
 from mile.data_location import Located
 from tests.readme_commands import commands_of
 
 COMMANDS = [argv for argv in commands_of("mile", "MILe.py") if "FILE" not in argv]
+OWN = Kind("folders", Path("own"))
 
 
 def test_there_are_commands():
@@ -14,9 +18,13 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
-def test_the_command_is_taken(tmp_path, monkeypatch, argv):
+def test_the_command_is_taken(monkeypatch, argv):
     def located(dataset, *, want_sample, **paths):
         return Located(want_sample)
 
     monkeypatch.setattr(options, "locate_data", located)
-    assert options.parse(argv, lambda line: None).data == Located("--sample" in argv)
+    monkeypatch.setattr(options, "recognise", lambda place: OWN)
+    expected = Located("--sample" in argv)
+    if "--data" in argv:
+        expected = Located(False, own=OWN.path)
+    assert options.parse(argv, lambda line: None).data == expected
