@@ -92,6 +92,29 @@ def infer_batch(
     return found
 
 
+def find_inputs(settings: Settings) -> tuple[list[Path], int]:
+    """The pictures, and how many cannot be read; sets --model_path to the file that is there.
+
+    UserError where there is no network, or no picture.
+    """
+    args = settings.args
+    if not settings.wants_sample_network:
+        args.model_path = str(located(args.model_path, is_given="model_path" in settings.given))
+    if not settings.wants_sample_network and find_file(args.model_path) is None:
+        raise UserError(
+            f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample"
+        )
+    if args.sample and "pic_path" not in settings.given:
+        args.pic_path = sample_pictures()
+    pictures, left_out = readable_pictures(
+        args.pic_path, "--pic_path", skip_corrupt=args.skip_corrupt
+    )
+    unreadable = len(find_pictures(args.pic_path, "--pic_path")) - len(pictures)
+    for line in left_out:
+        say(line)
+    return pictures, unreadable
+
+
 @torch.inference_mode()
 def batch_maps(images: Sequence[Image.Image], model: nn.Module, pixels: Pixels) -> np.ndarray:
     """The raw class activation maps of RGB pictures, (B,C,h,w) float32, negative values too."""
@@ -116,20 +139,7 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
     seed_everything(args.seed)
 
     # Pictures, before the network is read
-    if not settings.wants_sample_network:
-        args.model_path = str(located(args.model_path, is_given="model_path" in settings.given))
-    if not settings.wants_sample_network and find_file(args.model_path) is None:
-        raise UserError(
-            f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample"
-        )
-    if args.sample and "pic_path" not in settings.given:
-        args.pic_path = sample_pictures()
-    pictures, left_out = readable_pictures(
-        args.pic_path, "--pic_path", skip_corrupt=args.skip_corrupt
-    )
-    unreadable = len(find_pictures(args.pic_path, "--pic_path")) - len(pictures)
-    for line in left_out:
-        say(line)
+    pictures, unreadable = find_inputs(settings)
 
     # Network
     with tempfile.TemporaryDirectory() as folder:

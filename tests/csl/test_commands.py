@@ -164,7 +164,7 @@ TRAIN_MISTAKES = {
     "weights that are a folder": ("--model_path .", "no such file"),
     "weights that are the root": ("--model_path /", "no such file"),
     "given weights are missing": ("--model_path {empty}/w", ".safetensors"),
-    "unknown model": ("--model_name resnet50", "tresnet_l_v2"),
+    "unknown model": ("--model_name tresnet_q", "did you mean tresnet_m"),
     "binary prior": (
         "--prior_path {data}/train2014/COCO_train2014_000000000002.png",
         "save it as UTF-8",
