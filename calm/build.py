@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ from calm.data import (
 )
 from calm.data_cub_trait import CUBTrait, has_segmentations
 from calm.data_folders import find_data_set, listed_test_ids
+from calm.data_own import OwnImages, OwnMasks, ids_of, own_images, read_own_data
 from calm.evaluate import Tester
 from calm.evaluate_cue import CueLocaliser, make_cues, make_trait
 from calm.evaluate_maps import ScoreMapper, get_threshold_list
 from calm.evaluate_pixels import UnfitDataset
 from calm.evaluate_wsol import Masks
 from calm.network import ARCHITECTURES
+from calm.network.any import input_of, make_network
 from calm.network.head import AttributionNet
 from calm.options import Settings, cub_root
+from calm.options_data import OWN, require_same_classes
 from calm.options_names import GRADIENT_SETTINGS
 from calm.report import comparable, told_of_idle_flags
 from common.aliases import one_module
@@ -91,6 +95,8 @@ def build_parts(
         checkpoint = checkpoint_file(settings)
 
     settings, data = with_data(settings)
+    if data.own is not None:
+        require_same_classes(checkpoint, trained, data.own.classes)
     if is_evaluation:
         check_class_count(settings, data, checkpoint)
     args = settings.args
@@ -113,9 +119,13 @@ def build_parts(
         splits=splits,
         test_ids=test_ids(settings, data),
         as_bytes=True,
+        own=None if data.own is None else partial(own_images, data.own),
     )
     settings = with_prior_activation(settings, checkpoint)
     model = build_model(settings, classes, checkpoint)
+    for loader in loaders.values():
+        data_of(loader).resize_with(model.interpolation)
+    settings = settings.with_unset({"network_input": input_of(model)})
     device = accelerator.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Parts(settings, data, accelerator, classes, loaders, model, checkpoint, trained)
@@ -188,6 +198,10 @@ def with_data(settings: Settings) -> tuple[Settings, DataSet]:
     """
     settings = settings.located()
     args = settings.args
+    if args.dataset_name == OWN:
+        data = read_own_data(args)
+        assert data.own is not None
+        return settings.with_unset({"class_names": data.own.classes}), data
     metadata = args.metadata_root
     if settings.is_sample and "metadata_root" not in settings.given:
         metadata = settings.data_path / "metadata" / args.dataset_name  # beside its files
@@ -215,9 +229,11 @@ def build_cues(settings: Settings, trait: CUBTrait, tester: Tester) -> CueLocali
     return make_cues(trait, tester.data, tester.mapper, thresholds, args.norm_type, args.max_pairs)
 
 
-def build_masks(settings: Settings, tester: Tester) -> Masks | None:
+def build_masks(settings: Settings, tester: Tester) -> Masks | OwnMasks | None:
     """The masks of the data set; None where it has none."""
     name = settings.args.dataset_name
+    if isinstance(tester.data, OwnImages):
+        return None if tester.data.part.masks is None else OwnMasks(tester.data)
     if name == "OpenImages":
         return Masks(name, tester.data.metadata, Path(tester.mask_root))
     folder = cub_root(settings.data_path)
@@ -235,7 +251,8 @@ def test_ids(settings: Settings, data: DataSet) -> list[str] | None:
     """The ids of --image_list; None without that flag."""
     if settings.args.image_list is None:
         return None
-    return listed_test_ids(settings.args.image_list, data.metadata)
+    known = None if data.own is None else ids_of(data.own.val)
+    return listed_test_ids(settings.args.image_list, data.metadata, known)
 
 
 # ---- checkpoints ---------------------------------------------------------------------
@@ -282,8 +299,10 @@ def with_checkpoint(
         return settings, trained
     own = settings.args.dataset_name
     trained_on = trained.pop("dataset_name", own)
-    if same_data and trained_on != own and "dataset_name" not in settings.given:
+    if same_data and trained_on != own and not {"dataset_name", "data"} & settings.given:
         remedy = f"evaluate it with --dataset={trained_on}"
+        if trained_on == OWN:
+            remedy = "evaluate it with --data PLACE"
         raise UserError(f"{file}: was trained on {trained_on}; {remedy}")
     return settings.with_unset(trained), trained
 
@@ -323,19 +342,11 @@ def with_prior_activation(settings: Settings, checkpoint: Path | None = None) ->
 def build_model(settings: Settings, classes: int, checkpoint: Path | None = None) -> AttributionNet:
     """The network of the flags, with the weights of `checkpoint` or of ImageNet."""
     args = settings.args
-    pretrained = args.pretrained and checkpoint is None
+    weights = args.weights if checkpoint is None else None
+    pretrained = args.pretrained and checkpoint is None and weights is None
     if args.architecture == "small" and pretrained:
         raise UserError("small has no ImageNet weights; add --pretrained=False")
-    model = ARCHITECTURES[args.architecture](
-        pretrained=pretrained,
-        pretrained_path=args.pretrained_path,
-        num_classes=classes,
-        large_feature_map=args.large_feature_map,
-        use_bn=args.use_bn,
-        attribution_method=args.attribution_method,
-        prior_activation=args.prior_activation,
-        prior_gradient=args.prior_gradient,
-    )
+    model = make_network(args, classes, pretrained, weights)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, args.is_different_checkpoint)
     return model
@@ -346,7 +357,7 @@ def low_rate_names(args: argparse.Namespace, names: Iterable[str]) -> set[str]:
 
     They are chosen by the released substrings, or are everything but the heads (clean).
     """
-    if args.param_groups == "clean":
+    if args.param_groups == "clean" or args.architecture not in ARCHITECTURES:
         return {name for name in names if not name.startswith(HEADS)}
     for family, (always, with_another) in LOW_RATE.items():
         if args.architecture.startswith(family):

@@ -22,9 +22,12 @@ from calm.build_checkpoint import find_checkpoint, settings_of_checkpoint
 from calm.data import DataSet, configure_metadata, get_image_ids
 from calm.data_folders import official_classes
 from calm.evaluate_maps import ScoreMapper
+from calm.network.any import input_of
 from calm.options import Settings
+from calm.options_data import OWN
 from common.aliases import one_module
 from common.cli import UserError
+from common.pictures import readable_pictures
 from common.rundir import make_accelerator, seed_everything
 
 one_module(__name__, "calm.build_figures")
@@ -36,7 +39,7 @@ SHOWN_OF_CALM = {"score_map_process": "jointll", "norm_type": "max"}
 
 @dataclass
 class Explanation:
-    """What explain.py needs: a network's maps, and the image.
+    """What explain.py needs: a network's maps, and the images.
 
     `trained` and `classes` are as in `Parts`.
     """
@@ -44,13 +47,14 @@ class Explanation:
     settings: Settings
     accelerator: Accelerator
     mapper: ScoreMapper
-    image: Path
+    images: list[Path]
+    told: list[str]
     classes: int
     trained: dict[str, Any]
 
 
 def build_explanation(settings: Settings) -> Explanation:
-    """The network of the checkpoint, and --image or the first test image.
+    """The network of the checkpoint, and the pictures of --image or the first test image.
 
     Without their flags the map and its normalisation are those of the method: CAM's activation,
     CALM's joint.
@@ -65,17 +69,28 @@ def build_explanation(settings: Settings) -> Explanation:
     seed_everything(settings.args.seed)
 
     args = settings.args
-    classes = args.num_classes or official_classes(args.dataset_name, args.data_root)
+    images: list[Path] = []
+    told: list[str] = []
+    if own_picture:
+        images, told = readable_pictures(args.image, "--image", skip_corrupt=args.skip_corrupt)
+    classes = args.num_classes
+    if classes is None:
+        if args.dataset_name == OWN:
+            raise UserError(f"{file}: does not say how many classes it has; give --num_classes")
+        classes = official_classes(args.dataset_name, args.data_root)
     model = build_model(settings, classes, file)
     model = model.to(accelerator.device).eval().requires_grad_(False)
     superclass = superclass_of(args, classes)
     mapper = build_mapper(args, model, accelerator, superclass)
-    image = args.image
+    settings = settings.with_unset({"network_input": input_of(model)})
     if not own_picture:
         _, data = with_data(settings)
-        ids = get_image_ids(configure_metadata(data.metadata / "test"))
-        image = Path(data.paths["test"]) / ids[0]
-    return Explanation(settings, accelerator, mapper, image, classes, trained)
+        if data.own is not None:
+            images = [data.own.val.paths[0]]
+        else:
+            ids = get_image_ids(configure_metadata(data.metadata / "test"))
+            images = [Path(data.paths["test"]) / ids[0]]
+    return Explanation(settings, accelerator, mapper, images, told, classes, trained)
 
 
 def build_gallery(

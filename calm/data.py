@@ -40,7 +40,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 def make_transforms(
-    resize_size: int, crop_size: int
+    resize_size: int, crop_size: int, interpolation: str = "bilinear"
 ) -> dict[str, tuple[v2.Transform, v2.Transform]]:
     """Return for each split how its images are transformed, in two parts.
 
@@ -49,8 +49,9 @@ def make_transforms(
 
     tail = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     train = v2.Compose([v2.RandomCrop(crop_size), v2.RandomHorizontalFlip(), *tail])
-    evaluation = (_resized(crop_size), v2.Compose(tail))
-    return {"train": (_resized(resize_size), train), "val": evaluation, "test": evaluation}
+    evaluation = (_resized(crop_size, interpolation), v2.Compose(tail))
+    before_train = _resized(resize_size, interpolation)
+    return {"train": (before_train, train), "val": evaluation, "test": evaluation}
 
 
 def make_byte_transforms(
@@ -65,8 +66,8 @@ def make_byte_transforms(
     return {"train": train, "val": evaluation, "test": evaluation}
 
 
-def _resized(side: int) -> v2.Transform:
-    return v2.Resize((side, side), v2.InterpolationMode.BILINEAR, antialias=True)
+def _resized(side: int, interpolation: str = "bilinear") -> v2.Transform:
+    return v2.Resize((side, side), v2.InterpolationMode(interpolation), antialias=True)
 
 
 class ToBytes:
@@ -116,7 +117,10 @@ class ImageLabelDataset(Dataset):
     """(image, label, image_id) of a split; images as RGB.
 
     `transform`: one callable, or a pair (fixed, rest); `superclass_labels`: label -> coarser label.
+    `upright`: turn photographs as they say; boxes and masks lie in the frame as it is stored.
     """
+
+    upright = False
 
     def __init__(
         self,
@@ -147,6 +151,10 @@ class ImageLabelDataset(Dataset):
         if superclass_labels is not None:
             for image_id, label in self.image_labels.items():
                 self.image_labels[image_id] = superclass_labels[label]
+        self.start_empty()
+
+    def start_empty(self) -> None:
+        """No image is left out, none is kept in memory."""
         self.unreadable = 0  # images that were left out
         self._cache: torch.Tensor | None = None
         self._is_cached = torch.zeros(0, dtype=torch.bool)
@@ -164,6 +172,11 @@ class ImageLabelDataset(Dataset):
                 problem = f"label {label} is outside {known}"
                 raise UserError(f"{line_of(path, image_id)}: {problem}")
 
+    def resize_with(self, interpolation: str) -> None:
+        """Resize as a network wants it, before the first image is read."""
+        if isinstance(self.fixed, v2.Resize):
+            self.fixed = _resized(self.fixed.size[0], interpolation)
+
     def cache_images(self, side: int) -> None:
         """Keep every image after the fixed resize in memory.
 
@@ -176,7 +189,11 @@ class ImageLabelDataset(Dataset):
     @property
     def paths(self) -> list[Path]:
         """The files of the images, in order."""
-        return [self.data_root / image_id for image_id in self.image_ids]
+        return [self.path_of(image_id) for image_id in self.image_ids]
+
+    def path_of(self, image_id: str) -> Path:
+        """The file of an image."""
+        return self.data_root / image_id
 
     def check(self, skip_corrupt: bool = False) -> np.ndarray:
         """Return the positions of unreadable images, found by a look at every file.
@@ -207,7 +224,7 @@ class ImageLabelDataset(Dataset):
             pixels = self._cache.numpy()[index]
             return pixels if isinstance(self.rest, ToBytes) else Image.fromarray(pixels)
         try:
-            image = read_image(self.data_root / self.image_ids[index], upright=False)
+            image = read_image(self.path_of(self.image_ids[index]), upright=self.upright)
         except CorruptImage as error:
             raise CorruptImage(f"{error}; it is image {index} of {self.split}") from error
         except UserError as error:
@@ -237,6 +254,7 @@ def get_data_loader(
     splits: Iterable[str] = SPLITS,
     test_ids: Iterable[str] | None = None,
     as_bytes: bool = False,
+    own: Callable[..., ImageLabelDataset] | None = None,
 ) -> dict[str, DataLoader]:
     """A loader of `Batch((images, labels, image_ids), index, skipped)` per split.
 
@@ -245,6 +263,7 @@ def get_data_loader(
     val, test: in order. Every file is looked at before anything else happens: a missing one is a
     UserError, an unreadable one a CorruptImage, or with `skip_corrupt` left out of val and test, by
     name. `as_bytes`: images are uint8, for `normalizer`, and not normalised float32.
+    `own` makes the images of a split in place of the lists: (split, transform, image_ids=).
     """
     accelerator = accelerator or Accelerator()
     transforms: Mapping[str, tuple[Callable, Callable]]
@@ -259,20 +278,18 @@ def get_data_loader(
     for split in splits:
         is_train = split == "train"
         is_proxy = proxy_training_set and is_train
-        ids: Iterable[str] | None = None
-        if is_train:
-            ids = training_ids(root, is_proxy)
-        elif split == "test":
-            ids = test_ids
-
-        data = ImageLabelDataset(
-            data_roots[split],
-            root / split,
-            transforms[split],
-            is_proxy,
-            image_ids=ids,
-            num_classes=num_classes,
-        )
+        ids = test_ids if split == "test" else None
+        if own is not None:
+            data = own(split, transforms[split], image_ids=ids)
+        else:
+            data = ImageLabelDataset(
+                data_roots[split],
+                root / split,
+                transforms[split],
+                is_proxy,
+                image_ids=training_ids(root, is_proxy) if is_train else ids,
+                num_classes=num_classes,
+            )
         _leave_out_unreadable(data, skip_corrupt, accelerator)
         if cache_images:
             data.cache_images(resize_size if is_train else crop_size)

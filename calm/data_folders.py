@@ -1,9 +1,10 @@
 """Where the pictures and the lists of a data set lie, and how many classes it has."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calm.data_lists import SPLITS, Attributes, configure_metadata, get_image_ids
 from calm.data_metadata import BUILDERS, second_val, source_of, told_of_splits
@@ -12,6 +13,9 @@ from calm.options_names import DATASETS
 from common.aliases import one_module
 from common.cli import UserError
 from common.text import numbered_lines, once, read_json
+
+if TYPE_CHECKING:
+    from common.own_data import OwnData
 
 one_module(__name__, "calm.data_folders")
 
@@ -28,6 +32,7 @@ class DataSet:
         paths: {train, val, test: folder below which the ids of the split lie}.
         metadata: the folder of the lists.
         num_classes: lines of CUB's classes.txt, else the official number.
+        own: the user's own data (--data); the other places are empty then.
     """
 
     name: str
@@ -35,6 +40,7 @@ class DataSet:
     paths: Mapping[str, str]
     metadata: Path
     num_classes: int
+    own: "OwnData | None" = None
 
 
 def set_data_path(dataset_name: str, data_root: str | Path) -> Attributes:
@@ -140,8 +146,10 @@ def _is_of_others(folder: Path, source: Mapping[str, str]) -> bool:
         return True
 
 
-def listed_test_ids(image_list: str | Path, metadata: Path) -> list[str]:
-    """Return the ids of --image_list.
+def listed_test_ids(
+    image_list: str | Path, metadata: Path, known: Iterable[str] | None = None
+) -> list[str]:
+    """Return the ids of --image_list; `known` are the test ids, those of the lists by default.
 
     UserError for one that is no test image, or comes twice, and for an empty list.
     """
@@ -151,8 +159,10 @@ def listed_test_ids(image_list: str | Path, metadata: Path) -> list[str]:
     if not wanted:
         raise UserError(f"{image_list}: an empty list is not in the test split")
 
-    known = set(get_image_ids(configure_metadata(metadata / "test")))
+    if known is None:
+        known = get_image_ids(configure_metadata(metadata / "test"))
+    of_test = set(known)
     for image_id in wanted:
-        if image_id not in known:
+        if image_id not in of_test:
             raise UserError(f"{image_list}: {image_id} is not in the test split")
     return wanted

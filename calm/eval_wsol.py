@@ -19,10 +19,12 @@ from calm.options_script import Script, Settings
 script = Script("eval_wsol", __name__)
 
 from calm.build import build_masks, build_tester
+from calm.data_own import OwnImages
 from calm.evaluate_maps import get_threshold_list
 from calm.evaluate_wsol import check_boxes, evaluate_boxes, evaluate_masks, maps_of
 from calm.report_tables import write_wsol
 from common.aliases import one_module
+from common.cli import UserError
 
 one_module(__name__, "calm.eval_wsol")
 
@@ -33,9 +35,18 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     args = settings.args
     tester = build_tester(settings, script.name)
     data = tester.data
-    has_boxes = args.dataset_name != "OpenImages"
     masks = build_masks(settings, tester)
-    if has_boxes:
+    own_boxes = None
+    if isinstance(data, OwnImages):
+        has_boxes = data.require_whole_boxes()
+        if has_boxes:
+            own_boxes = {"boxes": data.boxes(), "sizes": data.sizes()}
+        elif masks is None:
+            problem = "the data have neither boxes nor masks of the classes, nothing to localise"
+            raise UserError(f"{problem}; eval_pixel_perturb.py measures the maps without them")
+    else:
+        has_boxes = args.dataset_name != "OpenImages"
+    if has_boxes and own_boxes is None:
         check_boxes(data.metadata, data.image_ids)
     if masks is not None:
         masks.check(data.image_ids)
@@ -52,6 +63,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
             iou_thresholds=args.iou_thresholds,
             multi_contour=args.multi_contour_eval,
             workers=args.workers,
+            known_boxes=own_boxes,
         )
     if masks is not None:
         batches = maps_of(tester, args.save_maps)

@@ -1,6 +1,6 @@
 """Boxes of score maps, and MaxBoxAcc and MaxBoxAccV2 (clovaai/wsolevaluation)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,11 @@ class BoxEvaluator(LocalizationEvaluator):
         iou_threshold_list: Sequence[int],
         mask_root: str | Path = "",
         multi_contour_eval: bool = False,
+        *,
+        boxes: Mapping[str, list[Box]] | None = None,
+        sizes: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
+        """boxes, sizes: of each image, in place of those that the lists of `metadata` say."""
         super().__init__(
             metadata, dataset_name, split, cam_threshold_list, iou_threshold_list, mask_root
         )
@@ -162,10 +166,14 @@ class BoxEvaluator(LocalizationEvaluator):
         self.num_correct = {iou: np.zeros(len(self.threshold_list)) for iou in iou_threshold_list}
         self.cnt = 0
 
-        sizes = get_image_sizes(metadata)
-        self.gt_bboxes: dict[str, np.ndarray] = ById(metadata["localization"])
-        for image_id, boxes in get_bounding_boxes(metadata).items():
-            scaled = [resize_bbox(box, sizes[image_id], (RESIZE, RESIZE)) for box in boxes]
+        if sizes is None:
+            sizes = get_image_sizes(metadata)
+        self.gt_bboxes: dict[str, np.ndarray] = ById("the data")
+        if boxes is None:
+            boxes = get_bounding_boxes(metadata)
+            self.gt_bboxes = ById(metadata["localization"])
+        for image_id, of_image in boxes.items():
+            scaled = [resize_bbox(box, sizes[image_id], (RESIZE, RESIZE)) for box in of_image]
             self.gt_bboxes[image_id] = np.asarray(scaled)
 
     def accumulate(self, scoremap: np.ndarray, image_id: str) -> np.ndarray:

@@ -202,20 +202,20 @@ def resize_scoremap(scoremap: np.ndarray, size: tuple[int, int] = (224, 224)) ->
 
 
 def resize_scoremaps(
-    scoremaps: np.ndarray | torch.Tensor, kind: str = "tensor", size: tuple[int, int] = (224, 224)
+    scoremaps: np.ndarray | torch.Tensor, dtype: str = "tensor", size: tuple[int, int] = (224, 224)
 ) -> Any:
     """Return maps (B,h,w) at `size`, bilinear.
 
     "tensor" gives (B,1,H,W), "numpy" gives (B,H,W) of the input's dtype.
     """
-    if kind not in ("tensor", "numpy"):
-        raise ValueError(f"kind {kind!r}: choose from tensor, numpy")
+    if dtype not in ("tensor", "numpy"):
+        raise ValueError(f"dtype {dtype!r}: choose from tensor, numpy")
     if not isinstance(scoremaps, torch.Tensor):
         scoremaps = torch.from_numpy(np.ascontiguousarray(scoremaps))
     maps = scoremaps[:, None]
     if tuple(maps.shape[-2:]) != tuple(size):
         maps = resize_maps(maps, (size[0], size[1]))
-    return maps if kind == "tensor" else t2n(maps[:, 0])
+    return maps if dtype == "tensor" else t2n(maps[:, 0])
 
 
 def check_scoremap_validity(scoremap: np.ndarray, name: str = "") -> None:
@@ -235,13 +235,14 @@ def check_scoremap_validity(scoremap: np.ndarray, name: str = "") -> None:
         raise ValueError(f"{where}outside [0, 1]: {scoremap.min():.4g} to {scoremap.max():.4g}")
 
 
-def get_threshold_list(interval: float, type: str = "even") -> list[float]:
+def get_threshold_list(cam_curve_interval: float = 0.001, type: str = "even") -> list[float]:
     """Return the thresholds that maps are cut at.
 
     even: 0, d, 2d, ... below 1; log: 10^-t for t descending over arange(0, 7, 7d), ending in
     exactly 1. ValueError for another type, and for an interval that is not strictly between 0 and
     1.
     """
+    interval = cam_curve_interval
     if not 0 < interval < 1:
         raise ValueError(f"interval {interval!r}: must lie strictly between 0 and 1")
     if type == "even":

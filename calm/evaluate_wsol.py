@@ -3,7 +3,7 @@
 It is measured by MaxBoxAcc, MaxBoxAccV2 and top-1 localisation, or by PxAP.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,10 +107,12 @@ def evaluate_boxes(
     iou_thresholds: Sequence[int],
     multi_contour: bool,
     workers: int,
+    known_boxes: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Return MaxBoxAcc for each IoU and their mean, also for correct classifications.
 
-    With all contours it is MaxBoxAccV2. The second figures count only correct classifications.
+    `known_boxes`: boxes and sizes of own data, which have no lists. With all contours it is
+    MaxBoxAccV2. The second figures count only correct classifications.
     """
 
     def make() -> BoxEvaluator:
@@ -121,6 +123,7 @@ def evaluate_boxes(
             thresholds,
             iou_thresholds,
             multi_contour_eval=multi_contour,
+            **(known_boxes or {}),
         )
 
     best, correct = best_ious(batches, make(), workers, accelerator)
@@ -179,7 +182,7 @@ def _best_iou(job: tuple[np.ndarray, str]) -> np.ndarray:
 
 
 def evaluate_masks(
-    batches: Iterator[Maps], accelerator: Accelerator, masks: Masks, thresholds: Sequence[float]
+    batches: Iterator[Maps], accelerator: Accelerator, masks: Any, thresholds: Sequence[float]
 ) -> dict[str, float | None]:
     """PxAP of the minmax map with even thresholds against the masks."""
     pixels = PixelPR(thresholds)

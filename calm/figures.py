@@ -4,7 +4,7 @@ They are of true classes, of class pairs, or of one image with "why this class a
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -38,9 +38,20 @@ def _over(picture: np.ndarray, maps: torch.Tensor) -> list[np.ndarray]:
     return [overlay(picture, score_map) for score_map in maps.cpu().numpy()]
 
 
+def name_of(label: int, names: Sequence[str] | None) -> str:
+    """The class of a label as figures and lines show it: its name, or its number."""
+    return f"class {label}" if names is None else str(names[label])
+
+
 @torch.no_grad()
 def draw_maps(
-    path: Path, model: AttributionNet, data: ImageLabelDataset, device: torch.device, count: int = 8
+    path: Path,
+    model: AttributionNet,
+    data: ImageLabelDataset,
+    device: torch.device,
+    count: int = 8,
+    *,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Draw `count` images, and below each the map of its true class with p(y|x).
 
@@ -67,7 +78,8 @@ def draw_maps(
     overlays = []
     for picture, score_map in zip(pictures, normalize_maps(maps.double(), "minmax"), strict=True):
         overlays += _over(picture, score_map[None])
-    titles = [[f"class {label}" for label in labels], [f"p {p:.3f}" for p in probs.tolist()]]
+    classes = [name_of(label, names)[:24] for label in labels]
+    titles = [classes, [f"p {p:.3f}" for p in probs.tolist()]]
     title = f"{model.process.attribution_method}, {process}, true class"
     save_grid(path, [pictures, overlays], titles, suptitle=title)
 
@@ -183,6 +195,13 @@ def difference_overlay(picture: np.ndarray, difference: np.ndarray) -> np.ndarra
     return (alpha * colour + (1 - alpha) * picture).round().astype(np.uint8)
 
 
+def over(image: Image.Image, score_map: torch.Tensor, norm_type: str) -> Image.Image:
+    """A picture under one map (h,w), both at 224 x 224 pixels."""
+    picture = np.asarray(image.convert("RGB").resize((224, 224)))
+    (shown,) = _over(picture, normalize_maps(score_map[None], norm_type))
+    return Image.fromarray(np.asarray(shown).astype(np.uint8))
+
+
 def draw_explanation(
     path: Path,
     image: Image.Image,
@@ -191,6 +210,7 @@ def draw_explanation(
     probabilities: Mapping[int, float],
     norm_type: str,
     title: str,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Draw the image, a map for each class, and the difference of the first two.
 
@@ -200,9 +220,12 @@ def draw_explanation(
     row = [picture, *_over(picture, normalize_maps(maps, norm_type))]
     titles = [name]
     for label, p in probabilities.items():
-        titles.append(f"class {label}, p {p:.3f}")
+        titles.append(f"{name_of(label, names)[:24]}, p {p:.3f}")
     if len(probabilities) > 1:
         first, second = list(probabilities)[:2]
         row.append(difference_overlay(picture, counterfactual(maps[0], maps[1]).cpu().numpy()))
-        titles.append(f"why {first} and not {second}")
+        one, other = str(first), str(second)
+        if names is not None:
+            one, other = names[first][:12], names[second][:12]
+        titles.append(f"why {one} and not {other}")
     save_grid(path, [row], [titles], cell=2.4, suptitle=title)

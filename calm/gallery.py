@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
         run.print(told_of_idle_flags(settings.idle))
     for number, pair in enumerate(cues.pairs):
         path = run.figure(f"parts{cues.parts_of[number]}_{pair[0]:03d}_{pair[1]:03d}")
-        draw_gallery_pair(path, number, cues, columns, data, side, args.images)
+        draw_gallery_pair(path, number, cues, columns, data, side, args.rows)
         run.print(path)
     run.log("gallery", pairs=len(cues.pairs))
     run.finish(pairs=[list(p) for p in cues.pairs], foreground=foreground, columns=list(columns))

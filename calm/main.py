@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     if run.is_main:
         data = data_of(trainer.loaders["test"])
         with trainer.accelerator.autocast():
-            draw_maps(run.figure("maps"), trainer.model, data, trainer.device)
+            figure = run.figure("maps")
+            draw_maps(figure, trainer.model, data, trainer.device, names=args.class_names)
 
     network = f"{args.attribution_method}, {args.architecture}"
     run.print(f"test accuracy {scores['accuracy']:.2f} % ({network}){told_of_skipped(scores)}")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from calm.options_data import OWN, settle_own_data, with_data_of_run, with_sample_as_root
 from calm.options_flags import ROOT, build_parser, sample_defaults
 from calm.options_names import GRADIENT_PROCESSES, IN_FOLDER
 from calm.options_own import own_flags
@@ -19,6 +20,7 @@ from calm.options_table import CHECK, ORIGINALS, PLACES, TRAINING, without_effec
 from common.aliases import one_module
 from common.cli import parse_given, settle
 from common.locate import Location, locate
+from common.own import recognise
 
 one_module(__name__, "calm.options")
 
@@ -111,6 +113,8 @@ class Settings:
         """The same with the data set found; UserError says where it was looked for."""
         if self.location is not None:
             return self
+        if self.args.dataset_name == OWN:
+            return replace(self, location=Location(recognise(self.args.data).path, False))
         return replace(self, location=find_data(self.args, self.given))
 
 
@@ -128,10 +132,13 @@ def parse(argv: Sequence[str] | None = None, *, script: str = "main") -> Setting
     if script == "explain" and settings.args.image is not None:
         return _checked(settings, script)
 
+    if _place_of(settings.args, script) not in (None, TRAINING):
+        args = with_data_of_run(settings.args, settings.given, settings.experiment)
+        settings = replace(settings, args=args)
     settings = settings.located()
     if settings.is_sample and script != "explain":
         is_small = "architecture" not in settings.given or settings.args.architecture == "small"
-        defaults, given = parse_given(_parser_of(script), argv)
+        defaults, given = _parsed(argv, script)
         args = _settled(defaults, given, sample_defaults(is_small))
         settings = replace(settings, args=args)
     return _checked(settings, script)
@@ -144,7 +151,7 @@ def parse_flags(
 
     may_contradict: leave the look at settings that do not go together to the caller.
     """
-    defaults, given = parse_given(_parser_of(script), argv)
+    defaults, given = _parsed(argv, script)
     args = _settled(defaults, given)
     settings = Settings(args, frozenset(given), dict(given))
     if args.sample and "data_root" in given:
@@ -157,6 +164,12 @@ def parse_flags(
             if flag not in ORIGINALS:
                 _parser_of(script).error(f"--{flag} {reason}")
     return settings if may_contradict else _checked(settings, script)
+
+
+def _parsed(argv: Sequence[str] | None, script: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults, and what the user set."""
+    defaults, given = parse_given(_parser_of(script), argv)
+    return defaults, with_sample_as_root(given)
 
 
 def _parser_of(script: str) -> argparse.ArgumentParser:
@@ -181,6 +194,7 @@ def _settled(
     args = settle(defaults, given, *layers)
     args.experiment_name = args.experiment_name.rstrip("/")
     args.overwrite = args.overwrite or args.override_cache
+    settle_own_data(args)
     if not holds_lists(Path(args.metadata_root)):
         args.metadata_root = str(Path(args.metadata_root) / args.dataset_name)
     args.mask_root = str(Path(args.mask_root) / "OpenImages")
@@ -234,6 +248,12 @@ def _contradictions_of_weights(settings: Settings, place: str | None) -> Iterato
         if "use_load_checkpoint" in settings.given:
             yield "--load_checkpoint contradicts --use_load_checkpoint=False"
 
+    if place == TRAINING and args.weights is not None:
+        if args.use_load_checkpoint:
+            yield "--weights contradicts --use_load_checkpoint=True: it loads the weights"
+        if "pretrained_path" in settings.given or settings.typed.get("pretrained"):
+            other = "pretrained_path" if "pretrained_path" in settings.given else "pretrained"
+            yield f"--weights contradicts --{other}; give one of them"
     if place == TRAINING and "pretrained_path" in settings.given:
         if args.use_load_checkpoint:
             yield (

@@ -22,8 +22,10 @@ from calm.options_names import (
 )
 from calm.options_table import ACTS
 from common.aliases import one_module
+from common.backbones_names import require_spelling
 from common.cli import (
     OneLineParser,
+    UserError,
     add_shared_flags,
     image_size,
     non_negative_int,
@@ -33,6 +35,7 @@ from common.cli import (
     seed,
     whole,
 )
+from common.own import add_own_flags
 
 one_module(__name__, "calm.options_flags")
 
@@ -70,6 +73,14 @@ def _dataset(text: str) -> str:
             f"{text!r}: choose from {', '.join(DATASETS)} (ImageNet is ILSVRC)"
         )
     return name
+
+
+def _network(text: str) -> str:
+    """A name that may be one of a network: whether it is one is known when timm is imported."""
+    try:
+        return require_spelling(text, ARCHITECTURES)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _open_unit(text: str) -> float:
@@ -133,6 +144,7 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     _add_maps(parser)
     _add_evaluation(parser)
+    add_own_flags(parser.add_argument_group("own data"))
     group = add_shared_flags(parser, seed=None)
     group.add_argument("--workers", type=non_negative_int, default=4, help="loader workers")
     for action in parser._actions:
@@ -218,7 +230,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and optimisation")
-    group.add_argument("--architecture", choices=ARCHITECTURES, default="resnet50", help="network")
+    group.add_argument(
+        "--architecture",
+        type=_network,
+        default="resnet50",
+        metavar="NAME",
+        help=f"{', '.join(ARCHITECTURES)}, or any network of timm or torchvision",
+    )
     group.add_argument(
         "--attribution_method",
         type=_method,
@@ -231,6 +249,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         type=_existing,
         default=None,
         help="file or folder of torchvision's weights",
+    )
+    group.add_argument(
+        "--weights",
+        type=_existing,
+        default=None,
+        metavar="FILE",
+        help="start the backbone from any weight file, in place of --pretrained",
     )
     _flag(group, "use_bn", False, "batch norm (vgg16, inception_v3)")
     _flag(group, "large_feature_map", False, "28x28 instead of 14x14 at 224")

@@ -37,7 +37,10 @@ MODEL_SETTINGS = (
     *("architecture", "attribution_method", "large_feature_map", "use_bn"),
     *("prior_activation", "prior_gradient", "crop_size", "resize_size"),
 )
-BESIDE_STATE_DICT = (*MODEL_SETTINGS, "dataset_name")
+BESIDE_STATE_DICT = (
+    *MODEL_SETTINGS,
+    *("dataset_name", "data_seed", "class_names", "network_input"),
+)
 
 # Where the checkpoint of a run's folder lies: ours, a bare one, the original's.
 IN_FOLDER = ("checkpoints/last.pt", "last.pt", "last_checkpoint.pth.tar")

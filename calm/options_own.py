@@ -42,12 +42,19 @@ def own_flags(script: str) -> OneLineParser:
 
 
 def _add_explain(own: argparse.ArgumentParser) -> None:
-    own.description = "Why this class: overlays of one image, and why A and not B."
+    own.description = "Why this class: overlays of images, and why A and not B."
     own.add_argument(
-        "--image", type=Path, default=None, help="an image file (default: the first test image)"
+        "--image",
+        nargs="+",
+        default=None,
+        help="pictures, folders, patterns such as pics/*.jpg (default: the first test image)",
+    )
+    own.add_argument(
+        "--npz", action="store_true", help="also each picture's maps, as they are, as NAME.npz"
     )
     own.add_argument(
         "--classes",
+        dest="labels",
         type=int,
         nargs="+",
         default=None,
@@ -58,7 +65,9 @@ def _add_explain(own: argparse.ArgumentParser) -> None:
 def _add_gallery(own: argparse.ArgumentParser) -> None:
     own.description = "One figure per class pair: trained models and gradient baselines."
     own.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of training runs")
-    own.add_argument("--images", type=positive_int, default=2, help="rows for each class")
+    own.add_argument(
+        "--images", dest="rows", type=positive_int, default=2, help="rows for each class"
+    )
 
 
 def _add_compare(own: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ _TABLE = (
     (_NETWORK, "architecture attribution_method use_bn large_feature_map prior_activation"),
     (_NETWORK, "use_load_checkpoint load_checkpoint"),
     ((TRAINING, CHECK), "is_train logger_type"),
-    ((TRAINING,), "proxy_training_set resize_size cache_images pretrained pretrained_path"),
+    ((TRAINING,), "proxy_training_set resize_size cache_images pretrained pretrained_path weights"),
     ((TRAINING,), "prior_gradient em_teacher ema_decay param_groups epochs lr lr_decay_frequency"),
     ((TRAINING,), "lr_classifier_ratio momentum weight_decay resume max_steps checkpoint_every"),
     ((TRAINING, CHECK, *_EVALUATIONS), "batch_size workers"),
@@ -86,8 +86,8 @@ ONLY_WITH = (
     ("use_bn", "architecture", ("vgg16", "inception_v3")),
     ("large_feature_map", "architecture", _DEEP),
     ("mask_root", "dataset_name", ("OpenImages",)),
-    ("iou_thresholds", "dataset_name", ("CUB", "ILSVRC")),
-    ("multi_contour_eval", "dataset_name", ("CUB", "ILSVRC")),
+    ("iou_thresholds", "dataset_name", ("CUB", "ILSVRC", "own")),
+    ("multi_contour_eval", "dataset_name", ("CUB", "ILSVRC", "own")),
     ("smooth_grad_nr_iter", "score_map_process", _NOISY),
     ("smooth_grad_sigma", "score_map_process", _NOISY),
     ("integrated_grad_nr_iter", "score_map_process", ("integrated_grad",)),
@@ -117,6 +117,9 @@ def without_effect(args: Any, given: Iterable[str], place: str) -> dict[str, str
             # The gallery has its own processes, and the networks of its runs.
             is_open = place == GALLERY and setting in ("score_map_process", "architecture")
             value = getattr(args, setting)
+            # A network of timm or torchvision says itself whether its map can be large.
+            is_open |= flag == "large_feature_map" and value not in ARCHITECTURES
             if name == flag and not is_open and value not in values:
-                idle[flag] = f"acts with --{setting} {' or '.join(values)}, not {value}"
+                known = " or ".join(name for name in values if name != "own")
+                idle[flag] = f"acts with --{setting} {known}, not {value}"
     return idle

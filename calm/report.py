@@ -52,6 +52,13 @@ class PerformanceMeter:
 # ---- lines ---------------------------------------------------------------------------
 
 
+def told_of_input(network_input: Mapping[str, Any] | None) -> str:
+    """How images are resized and normalised; `network_input` is that of timm or torchvision."""
+    if network_input is None:
+        return "bilinear, ImageNet's mean and deviation"
+    return f"{network_input['interpolation']}, the network's own mean and deviation"
+
+
 def comparable(settings: Mapping[str, Any], trained: Mapping[str, Any], classes: int) -> str:
     """Return one line on what a number depends on besides the images.
 
@@ -67,7 +74,7 @@ def comparable(settings: Mapping[str, Any], trained: Mapping[str, Any], classes:
     side = settings["crop_size"]
     text = (
         f"evaluated as {method} on {settings['architecture']}{head}, {classes} classes, "
-        f"{side} x {side} pixels, bilinear, ImageNet's mean and deviation"
+        f"{side} x {side} pixels, {told_of_input(settings.get('network_input'))}"
     )
     other = []
     for name in COMPARED:
@@ -196,5 +203,8 @@ def save_original_checkpoint(
     path: Path, settings: Mapping[str, Any], epoch: int, state: Mapping[str, torch.Tensor]
 ) -> None:
     """A checkpoint in the original's form, with what it must say of its network."""
-    beside = {name: settings[name] for name in BESIDE_STATE_DICT}
+    beside = {}
+    for name in BESIDE_STATE_DICT:
+        if settings.get(name) is not None:
+            beside[name] = settings[name]
     checkpoint.save(path, {**beside, "epoch": epoch, "state_dict": state})

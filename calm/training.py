@@ -4,6 +4,7 @@
 """
 
 import argparse
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from calm.build import (
 from calm.build_checkpoint import load_checkpoint
 from calm.data import SPLITS, ReadableBatches, data_of
 from calm.data_folders import NUM_CLASSES
+from calm.data_own import told_of_data
 from calm.evaluate import classification_scores, classify, to_device
 from calm.network.universal import DeadAttention
 from calm.options import Settings, parse
@@ -41,6 +43,7 @@ from calm.report import (
 )
 from calm.report_logger import load_logger
 from common.aliases import one_module
+from common.estimate import estimate, free_disk, peak_memory
 from common.loading import Batch
 from common.meter import Meter
 from common.rundir import backward, prepare, share_buffers
@@ -91,6 +94,8 @@ class Trainer:
         if self.run.is_main:
             self.logger = load_logger(self.args.logger_type)(self.run.folder)
         self.dead = DeadAttention()
+        self._seconds: list[float] = []
+        self._is_told = False
         self.performance: dict[str, PerformanceMeter] = {}
         for split in SPLITS:
             self.performance[split] = PerformanceMeter(split)
@@ -98,6 +103,8 @@ class Trainer:
                 self.performance[split].update(value)
 
     def _say_what_counts(self, parts: Parts) -> None:
+        for line in told_of_data(parts.data):
+            self.run.print(line)
         if self.is_train and parts.settings.idle:
             self.run.print(told_of_idle_flags(parts.settings.idle))
         elif not self.is_train:
@@ -133,7 +140,9 @@ class Trainer:
                 run.step(0, batch.skipped)
                 continue
 
+            started = time.perf_counter()
             self.learn(batch, rows)
+            self._tell_estimate(time.perf_counter() - started, n)
             run.step(rows - batch.skipped, batch.skipped)
             if run.stopped:
                 break
@@ -159,6 +168,29 @@ class Trainer:
         self.loss.add(loss, len(labels))
         is_correct = out["probs"].argmax(1) == labels
         self.accuracy.add(is_correct.float().mean(), len(labels))
+
+    def _tell_estimate(self, seconds: float, images: int) -> None:
+        """Once, of own data: what the run will take, from its first steps."""
+        if self.args.data is None or self._is_told:
+            return
+        self._seconds.append(seconds)
+        size = self.args.batch_size * self.run.world
+        if len(self._seconds) < min(3, -(-images // size)):
+            return
+
+        self._is_told = True
+        weights = sum(value.nbytes for value in self.model.state_dict().values())
+        line = estimate(
+            self._seconds,
+            pictures=images,
+            batch_size=size,
+            epochs=self.args.epochs,
+            checkpoint_bytes=3 * weights,  # ours with the momentum, and the original's
+            checkpoints=1,
+            peak_bytes=peak_memory(),
+            free_bytes=free_disk(self.run.folder),
+        )
+        self.run.print(line)
 
     def evaluate_cls(self, split: str) -> dict[str, float]:
         """Return the measures of classification over a split, each image once.

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 from dataclasses import dataclass, fields
 
 import torch
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from cavl.baselines import BASELINES
+from cavl.build_named import NamedNetwork, named_network
 from cavl.cifar_models import convnet, densenet, resnet
 from cavl.data import PartialData
 from cavl.data_candidates import read_candidates
@@ -17,8 +19,10 @@ from cavl.data_input import InputFormat
 from cavl.data_labels import LabelState
 from cavl.data_resident import Images
 from cavl.method import CAVL, PartialLabelMethod
+from cavl.options_rules import MODELS
 from cavl.utils.models import LeNet, linear_model, mlp_model
 from common.aliases import one_module
+from common.backbones import Report, load_weights
 from common.cli import UserError
 from common.meter import Meter
 from common.rundir import prepare
@@ -91,7 +95,8 @@ def build_learner(
 def default_dir(args: argparse.Namespace) -> str:
     """save/DATA_MODEL_METHOD, or of a comparison save/DATA_MODEL_compare."""
     what = "compare" if args.compare else args.method
-    return f"save/{args.ds}_{args.mo}_{what}"
+    network = re.sub(r"[/:]+", "_", args.mo)
+    return f"save/{args.ds}_{network}_{what}"
 
 
 def build_method(args: argparse.Namespace) -> PartialLabelMethod:
@@ -99,24 +104,40 @@ def build_method(args: argparse.Namespace) -> PartialLabelMethod:
     method = METHODS[args.method]
     settings = {}
     for field in fields(method):  # type: ignore[arg-type]  # every method is a dataclass
+        if field.name == "num_classes":
+            continue  # the sets, which a run has checked, say it
         settings[field.name] = getattr(args, field.name)
     return method(**settings)
 
 
 def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
-    """The network of -mo for the data, on the CPU."""
-    return build_network(args.mo, InputFormat.of(data), ds=args.ds, depth=args.depth)
+    """The network of -mo for the data, on the CPU, with the weights that it starts from."""
+    return build_loaded(args, data)[0]
 
 
-def build_network(name: str, takes: InputFormat, *, ds: str, depth: int) -> nn.Module:
+def build_loaded(args: argparse.Namespace, data: PartialData) -> tuple[nn.Module, Report | None]:
+    """The network, and what was loaded of -weights."""
+    takes = InputFormat.of(data)
+    model = build_network(
+        args.mo, takes, ds=args.ds, depth=args.depth, pretrained=bool(args.pretrained)
+    )
+    if args.weights is None:
+        return model, None
+    target = model.classifier_network if isinstance(model, NamedNetwork) else model
+    return model, load_weights(target, args.weights)
+
+
+def build_network(
+    name: str, takes: InputFormat, *, ds: str, depth: int, pretrained: bool = False
+) -> nn.Module:
     """The network `name` (-mo) for an input; UserError names the models that can take it.
 
-    ds: the data set, for that message. depth: of a resnet.
+    ds: the data set, for that message. depth: of a resnet. pretrained: with the published weights.
     """
     shape = takes.shape
     k = takes.num_classes
     size = math.prod(shape)
-    if name in ("convnet", "resnet", "densenet") and len(shape) != 3:
+    if len(shape) != 3 and name not in ("linear", "mlp", "lenet"):
         raise UserError(f"-mo {name} takes images, {ds} has {size} features: use linear or mlp")
     if name == "convnet" and min(shape[1:]) < 28:
         problem = f"-mo convnet takes images from 28x28 on, {ds} is {shape}"
@@ -124,6 +145,8 @@ def build_network(name: str, takes: InputFormat, *, ds: str, depth: int) -> nn.M
     if name == "lenet" and shape != (1, 28, 28):
         others = "linear, mlp, convnet, resnet or densenet"
         raise UserError(f"-mo lenet takes 1x28x28, {ds} is {shape}: use {others}")
+    if name not in MODELS:
+        return named_network(name, shape, k, pretrained=pretrained)
     makers = {
         "linear": lambda: linear_model(size, k),
         "mlp": lambda: mlp_model(size, HIDDEN, k),
@@ -141,29 +164,49 @@ def on_device(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_full_batches(args: argparse.Namespace, data: PartialData, processes: int) -> None:
-    """UserError where a process gets a batch of one image that the convnet's BatchNorm cannot take.
+    """UserError where a process gets a batch of one image that BatchNorm cannot take.
 
-    Its last map is one pixel for 28x28, so that a single image leaves one value a channel.
+    The convnet's last map is one pixel for 28x28, so that a single image leaves one value a
+    channel; so it is with the maps of many networks for small images.
     """
-    if args.mo != "convnet" or data.train_x.shape[-1] >= 32:
-        return
     n = len(data.train_x)
     batch = args.bs * processes
     smallest = (n % batch or batch) // processes
-    if smallest >= 2:
+    if smallest >= 2 or not needs_two(args, data):
         return
     problem = "a single image a batch"
     if args.bs > 1:
         problem = f"the last batch of {n} images leaves a single one"
+    size = "x".join(map(str, data.train_x.shape[2:]))
     raise UserError(
-        f"-bs {args.bs}: {problem}, which convnet cannot normalise at 28x28; choose another size"
+        f"-bs {args.bs}: {problem}, which {args.mo} cannot normalise at {size}; choose another size"
     )
+
+
+def needs_two(args: argparse.Namespace, data: PartialData) -> bool:
+    """Whether the network cannot be trained on one image of this size at a time."""
+    if args.mo in MODELS:
+        return args.mo == "convnet" and data.train_x.shape[-1] < 32
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = build_network(args.mo, InputFormat.of(data), ds=args.ds, depth=args.depth)
+        try:
+            network.train()(torch.zeros(1, *data.train_x.shape[1:]))
+        except ValueError:  # of BatchNorm
+            return True
+    return False
 
 
 def require_fitting(args: argparse.Namespace, data: PartialData) -> None:
     """UserError where network, batches or sets do not fit the data, before a folder is touched."""
-    with torch.device("meta"):  # takes no memory and draws no random numbers
-        build_model(args, data)
+    is_light = args.mo in MODELS and args.weights is None
+    if is_light:
+        with torch.device("meta"):  # takes no memory and draws no random numbers
+            build_model(args, data)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            _, report = build_loaded(args, data)
+        if report is not None and os.environ.get("RANK", "0") == "0":
+            print(report, flush=True)
     require_full_batches(args, data, processes=int(os.environ.get("WORLD_SIZE", "1")))
     if args.partial_type == "file":
         read_candidates(args.partial_file, len(data.train_y), data.num_classes)

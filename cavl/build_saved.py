@@ -12,11 +12,12 @@ from cavl.cifar_models.class_activation import ClassActivationNetwork
 from cavl.data import CIFAR_MEAN, CIFAR_STD
 from cavl.data_input import InputFormat
 from cavl.method import CavKind, Mask
-from cavl.options_datasets import DATA_SETS
-from cavl.options_rules import MAP_MODELS, is_resnet_depth
+from cavl.options_datasets import DATA_SETS, OWN_DATA
+from cavl.options_rules import MAP_MODELS, has_maps, is_resnet_depth
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
+from common.own_names import class_names_of
 
 one_module(__name__, "cavl.build_saved")
 
@@ -31,9 +32,9 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A network with class activation maps in evaluation mode, its input, its run's settings."""
+    """A network in evaluation mode, its input, its run's settings; names of its classes or None."""
 
-    model: ClassActivationNetwork
+    model: Any
     takes: InputFormat
     ds: str
     mo: str
@@ -41,6 +42,11 @@ class SavedRun:
     cav: CavKind
     mask: Mask
     select: str
+    names: list[str] | None = None
+
+    def called(self, k: int) -> str:
+        """The name of class number k, which is its number where the run has no names."""
+        return str(k) if self.names is None else self.names[k]
 
     def __str__(self) -> str:
         name = f"{self.mo} of depth {self.depth}" if self.mo == "resnet" else self.mo
@@ -49,10 +55,14 @@ class SavedRun:
 
 
 def load_run(folder: Path) -> SavedRun:
-    """The trained network of a run directory; UserError where it has no maps.
+    """The trained network of a run directory; UserError where it has no maps."""
+    saved = load_any_run(folder, needs_maps=True)
+    assert isinstance(saved.model, ClassActivationNetwork)
+    return saved
 
-    All of it comes from checkpoints/last.pt.
-    """
+
+def load_any_run(folder: Path, *, needs_maps: bool = False) -> SavedRun:
+    """The trained network of a run directory. All of it comes from checkpoints/last.pt."""
     file = folder / "checkpoints" / "last.pt"
     if not file.is_file():
         raise UserError(
@@ -60,12 +70,18 @@ def load_run(folder: Path) -> SavedRun:
         )
     saved = checkpoint.load(file)
     settings = settings_in(saved, folder)
+    if needs_maps and not has_maps(settings["mo"]):
+        have = f"{', '.join(MAP_MODELS)} have them, and the networks of timm and torchvision"
+        raise UserError(f"--run {folder}: its network has no class activation maps; {have}")
     weights = load_weights(file)
-    takes = input_format_of(saved, settings["ds"], weights, file)
+    takes = input_format_of(saved, settings["ds"], settings["mo"], weights, file)
     model = build_network(settings["mo"], takes, ds=settings["ds"], depth=settings["depth"])
     checkpoint.load_into(model, weights, file)
-    assert isinstance(model, ClassActivationNetwork)  # one of MAP_MODELS
-    return SavedRun(model.eval(), takes, **settings)
+    names = class_names_of(saved)
+    if names is not None and len(names) != takes.num_classes:
+        problem = f"{len(names)} names of classes, but {takes.num_classes} classes"
+        raise UserError(f"{file}: {problem}; name another checkpoint")
+    return SavedRun(model.eval(), takes, **settings, names=names)
 
 
 def settings_in(saved: Any, folder: Path) -> dict[str, Any]:
@@ -73,18 +89,13 @@ def settings_in(saved: Any, folder: Path) -> dict[str, Any]:
     settings: Mapping[str, Any] = {}
     if isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping):
         settings = saved["settings"]
-    if str(settings.get("ds")) not in DATA_SETS or "mo" not in settings:
+    is_known = str(settings.get("ds")) in (*DATA_SETS, *OWN_DATA)
+    if not is_known or not isinstance(settings.get("mo"), str):
         raise UserError(
             f"--run {folder}: not a checkpoint of main.py of this paper; name a run directory of it"
         )
     if not saved.get("state"):
         raise UserError(f"--run {folder}: holds several runs, a folder each; name one of them")
-    if settings["mo"] not in MAP_MODELS:
-        have = ", ".join(MAP_MODELS)
-        raise UserError(
-            f"--run {folder}: its network has no class activation maps; {have} have them"
-        )
-
     fits = {name: settings.get(name) in choices for name, choices in CHOICES.items()}
     fits["depth"] = is_resnet_depth(settings.get("depth"))
     for name, is_value in fits.items():
@@ -112,10 +123,14 @@ def load_weights(path: Path) -> Mapping[str, torch.Tensor]:
 def input_format_of(
     saved: Any,
     ds: str,
+    mo: str,
     weights: Mapping[str, torch.Tensor],
     source: object = "checkpoint",
 ) -> InputFormat:
     """What the checkpoint says; of an older one, what the data set `ds` and the weights say."""
+    state = saved.get("state") if isinstance(saved, Mapping) else None
+    if mo not in MAP_MODELS and isinstance(state, Mapping):
+        return _format_in(state.get("input"), None, source)
     first_convolution = next((w for w in weights.values() if w.ndim == 4), None)
     last_layer = next((w for w in reversed(list(weights.values())) if w.ndim == 2), None)
     if first_convolution is None or last_layer is None:
@@ -123,9 +138,8 @@ def input_format_of(
     channels = first_convolution.shape[1]
     classes = last_layer.shape[0]
 
-    state = saved.get("state") if isinstance(saved, Mapping) else None
     if isinstance(state, Mapping) and "input" in state:
-        return _format_in(state["input"], channels, classes, source)
+        return _format_in(state["input"], (channels, classes), source)
 
     kind = DATA_SETS[ds].kind
     if kind not in SIDES:
@@ -136,17 +150,24 @@ def input_format_of(
     return InputFormat(shape, classes, CIFAR_MEAN, CIFAR_STD)
 
 
-def _format_in(state: Any, channels: int, classes: int, source: object) -> InputFormat:
-    """A checkpoint's format of images; UserError where it is none, or not that of the weights."""
+def _format_in(state: Any, of_weights: tuple[int, int] | None, source: object) -> InputFormat:
+    """A checkpoint's format of images; UserError where it is none, or not that of the weights.
+
+    of_weights: the channels and classes of the weights; None where they are compared later, by
+    loading them.
+    """
     try:
         found = InputFormat.from_state(state)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{source}: the format of its input is {state!r:.80}, which is none"
         ) from error
+    if len(found.shape) == 1:
+        raise UserError(f"{source}: {found}; it was trained on features and takes no pictures")
     if len(found.shape) != 3 or max(found.shape) > LARGEST_SIDE:
         raise UserError(f"{source}: {found}, expected channels, height and width")
-    if (found.shape[0], found.num_classes) != (channels, classes):
+    if of_weights is not None and (found.shape[0], found.num_classes) != of_weights:
+        channels, classes = of_weights
         weights = f"weights of {channels} channels and {classes} classes"
         raise UserError(f"{source}: {found}, but {weights}")
     return found

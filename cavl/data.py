@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from common.cli import UserError
 from common.locate import Location
 from common.readers import read_mnist
 
+if TYPE_CHECKING:
+    from cavl.data_pictures import PictureFiles
+
 one_module(__name__, "cavl.data")
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -28,16 +31,19 @@ CIFAR_STD = (0.247, 0.243, 0.261)
 class PartialData:
     """A data set in memory, before a device sees it.
 
-    train_x: (n, ...) uint8 or float32; train_y: (n,) int64, the hidden labels; test_x and test_y
-    likewise. own_sets: (n, K) uint8, the candidate sets that come with the data, or None;
-    test_sets: those of the test part. mean, std: the normalisation of colour images, or None.
-    has_folds: the test part is empty until `fold_of`.
+    train_x: (n, ...) uint8 or float32; train_y: (n,) int64, the hidden labels, -1 where not even
+    the data know it; test_x and test_y likewise. own_sets: (n, K) uint8, the candidate sets that
+    come with the data, or None; test_sets: those of the test part. mean, std: the normalisation of
+    colour images, or None. has_folds: the test part is empty until `fold_of`.
+
+    Of a user's own data also: interpolation, of their pictures; classes, K names; names, n of the
+    training samples; split_seed, where it drew the test part; lines, that a run begins with.
     """
 
     name: str
-    train_x: torch.Tensor
+    train_x: "torch.Tensor | PictureFiles"
     train_y: torch.Tensor
-    test_x: torch.Tensor
+    test_x: "torch.Tensor | PictureFiles"
     test_y: torch.Tensor
     num_classes: int
     is_sample: bool
@@ -46,6 +52,11 @@ class PartialData:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     has_folds: bool = False
+    interpolation: str | None = None
+    classes: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+    split_seed: int | None = None
+    lines: tuple[str, ...] = ()
 
 
 def load_dataset(ds: str, location: Location) -> PartialData:
@@ -208,6 +219,7 @@ def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: st
     train, test = (torch.from_numpy(part) for part in splits[fold])
 
     x = data.train_x
+    assert isinstance(x, torch.Tensor)
     if standardize == "train":
         x = standardize_features(x, x[train])
     elif standardize == "all":

@@ -116,11 +116,16 @@ class LabelState:
         return self.method.belief(self.rows, self.candidates, outputs)
 
     def disambiguation(self, labels: torch.Tensor) -> float | None:
-        """The share of samples with the largest C at the true label; None without a table."""
+        """The share of samples with the largest C at the true label.
+
+        Of those whose label is known; None without any, and without a table.
+        """
         confidence = self.method.confidence(self.rows, self.candidates)
-        if confidence is None:
+        is_known = labels >= 0
+        if confidence is None or not is_known.any():
             return None
-        return (confidence.argmax(1) == labels).float().mean().item()
+        is_right = confidence.argmax(1) == labels
+        return is_right[is_known].float().mean().item()
 
     # ---- checkpoints ----------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class ImagesInMemory(TensorDataset):
         images = Images(
             pixels, torch.device("cpu"), mean=data.mean, std=data.std, limit_gb=math.inf
         )
+        assert isinstance(images.pixels, torch.Tensor)  # not a user's own picture files
         super().__init__(images.pixels, labels)
 
         is_grey = DATA_SETS[data.name].kind == "idx"
@@ -67,6 +68,7 @@ def prepare_cv_datasets(
     except UserError as error:
         raise DomainError(str(error)) from error
     data = load_dataset(dataname, location)
+    assert isinstance(data.train_x, torch.Tensor) and isinstance(data.test_x, torch.Tensor)
     train = ImagesInMemory(data.train_x, data.train_y, data)
     test = ImagesInMemory(data.test_x, data.test_y, data)
     return (

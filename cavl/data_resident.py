@@ -1,15 +1,19 @@
 """Images that stay on the device, and the batches of an epoch."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
+from cavl.data_pictures import PictureFiles, looking_ahead
 from common.aliases import one_module
 from common.loading import epoch_order, seed_of
 
 one_module(__name__, "cavl.data_resident")
+
+Batch = TypeVar("Batch", bound=tuple)
 
 PADDING = 4  # pixels on every side, of the augmentation's crop
 
@@ -20,13 +24,13 @@ class Images:
     `images[index]` are network inputs (B, ...) float32.
 
     uint8 pixels become [0, 1]; with mean and std they are normalised per channel. Sets above
-    `limit_gb` stay on the host and only the batch travels. Augmentation (flip, 4-pixel crop) is
-    drawn from (seed, epoch, sample).
+    `limit_gb` stay on the host and only the batch travels; PictureFiles stay where they are.
+    Augmentation (flip, 4-pixel crop) is drawn from (seed, epoch, sample).
     """
 
     def __init__(
         self,
-        pixels: torch.Tensor,
+        pixels: torch.Tensor | PictureFiles,
         device: torch.device,
         *,
         mean: tuple[float, ...] | None = None,
@@ -39,6 +43,9 @@ class Images:
         self.flips = torch.empty(0, dtype=torch.bool, device=device)
         self.shifts = torch.empty(0, 2, dtype=torch.int64, device=device)
 
+        self.pixels: torch.Tensor | PictureFiles = pixels
+        if isinstance(pixels, PictureFiles):
+            return
         limit = limit_gb * 1e9
         if pixels.numel() * pixels.element_size() <= limit or device.type == "cpu":
             pixels = pixels.to(device)
@@ -57,7 +64,25 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def side(self) -> int:
+        """Pixels of the longer side; 1 for features."""
+        return max(self.pixels.shape[2:], default=1)
+
+    def ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, tuples that begin with indices; the next is read meanwhile."""
+        if not isinstance(self.pixels, PictureFiles):
+            yield from batches
+            return
+        for batch, following in looking_ahead(batches):
+            if following is not None:
+                self.pixels.prefetch(following[0].tolist())
+            yield batch
+
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.pixels, PictureFiles):
+            rows = self.pixels.read(index.tolist())
+            return self._to_float(rows.to(self.device))
         # Whole rows are copied, a quarter of the time that self.pixels[index] takes on a CPU.
         rows = self.pixels.index_select(0, index.to(self.pixels.device))
         if rows.dtype != torch.uint8:

@@ -31,7 +31,6 @@ one_module(__name__, "cavl.evaluate")
 
 EVAL_BATCH = 4096  # images
 
-Statistics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 STATISTICS = ("accuracy", "covering_rate", "approximated_accuracy")
 
 # ---- whole sets on the device --------------------------------------------------------------------
@@ -42,28 +41,43 @@ def predict(model: nn.Module, images: Images) -> torch.Tensor:
     """The logits (n, K) float32 of all images."""
     index = torch.arange(len(images), device=images.device)
     with evaluating(model):
-        return torch.cat([model(images[part]).float() for part in index.split(EVAL_BATCH)])
+        parts = index.split(batch_of(images))
+        return torch.cat([model(images[part]).float() for part in parts])
 
 
-def statistics_of(
-    labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device
-) -> Statistics:
-    """A function of logits (B, K) and index (B,) that returns STATISTICS (B, 3), or the first.
+class Statistics:
+    """STATISTICS of logits (B, K) and index (B,): (B, m) float, and over how many each is a mean.
 
-    Accuracy uses the hidden true labels (n,): prediction == label, ties to the lowest class. The
-    other two need none, but the candidate sets (n, K).
+    Accuracy uses the hidden true labels (n,): prediction == label, ties to the lowest class; it is
+    measured on those that are known (not -1), and absent where none is. The other two need none,
+    but the candidate sets (n, K).
     """
-    labels = labels.to(device)
-    sets = None if candidates is None else candidates.to(device)
 
-    def statistics(outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        columns = [outputs.argmax(1) == labels[index]]
-        if sets is not None:
-            columns.append(is_covered(outputs, sets[index]))
-            columns.append(approximated_hit(outputs, sets[index]))
+    def __init__(
+        self, labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device
+    ) -> None:
+        self.labels = labels.to(device)
+        self.sets = None if candidates is None else candidates.to(device)
+        known = int((self.labels >= 0).sum())
+        self.counts: dict[str, int] = {}
+        if known:
+            self.counts["accuracy"] = known
+        if self.sets is not None:
+            self.counts |= dict.fromkeys(STATISTICS[1:], len(labels))
+
+    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        columns = []
+        if "accuracy" in self.counts:
+            columns.append(outputs.argmax(1) == self.labels[index])  # never where it is -1
+        if self.sets is not None:
+            columns.append(is_covered(outputs, self.sets[index]))
+            columns.append(approximated_hit(outputs, self.sets[index]))
         return torch.stack([column.float() for column in columns], 1)
 
-    return statistics
+
+def batch_of(images: Images) -> int:
+    """How many images are measured at once: EVAL_BATCH of up to 32x32, fewer larger ones."""
+    return max(1, min(EVAL_BATCH, EVAL_BATCH * 32**2 // images.side**2))
 
 
 @torch.inference_mode()
@@ -79,15 +93,16 @@ def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) 
     total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     share_buffers(accelerator, model)
     with evaluating(model):
-        for index in mine.split(EVAL_BATCH):
+        for index in mine.split(batch_of(images)):
             with accelerator.autocast():
                 outputs = model(images[index])
             total = total + statistics(outputs.float(), index).double().sum(0)
             run.poll()
     if accelerator.num_processes > 1:
         total = accelerator.reduce(total, "sum")
-    means = (total / len(images)).tolist()
-    return dict(zip(STATISTICS, means, strict=False))
+    sums = total.expand(len(statistics.counts)).tolist()
+    counts = statistics.counts.items()
+    return {name: part / count for (name, count), part in zip(counts, sums, strict=True)}
 
 
 @torch.inference_mode()
@@ -102,11 +117,15 @@ def measure_selection(
     cav: CavKind,
     mask: Mask,
 ) -> dict[str, float]:
-    """`selection_accuracy` on the first `count` images; by CAM where the network has maps."""
-    n = min(count, len(images))
+    """`selection_accuracy` on the first `count` images whose true label is known.
+
+    By CAM, too, where the network has maps.
+    """
+    known = (true_labels >= 0).nonzero().flatten()[:count]
+    n = len(known)
     total: dict[str, float] = {}
     with evaluating(model):
-        for index in torch.arange(n, device=images.device).split(EVAL_BATCH // 8):
+        for index in known.split(max(1, batch_of(images) // 8)):
             maps = None
             if isinstance(model, ClassActivationNetwork):
                 outputs, maps = model.class_activation_maps(images[index])

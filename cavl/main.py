@@ -20,6 +20,7 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
 
 import argparse
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -28,12 +29,14 @@ import torch
 from cavl import compare, report
 from cavl.build import Learner, build_learner, default_dir, require_fitting, set_learning_rate
 from cavl.build_candidates import draw_candidates
-from cavl.data import PartialData, fold_of, load_dataset
-from cavl.data_input import InputFormat
+from cavl.build_data import load_data
+from cavl.data import PartialData, fold_of
+from cavl.data_input import ClassNames, InputFormat
 from cavl.data_labels import Warmup
 from cavl.data_resident import Images, epoch_batches
-from cavl.evaluate import measure, measure_selection, predict, statistics_of
+from cavl.evaluate import Statistics, measure, measure_selection, predict
 from cavl.figures import draw_cams, draw_learning_curves
+from cavl.report_estimate import Estimate
 from common.aliases import one_module
 from common.run import Run, start_run
 from common.rundir import backward, make_accelerator, seed_everything
@@ -57,9 +60,10 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
         data.test_x, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb
     )
     true_labels = data.train_y.to(device)
-    on_train = statistics_of(data.train_y, candidates, device)
-    on_test = statistics_of(data.test_y, data.test_sets, device)
+    on_train = Statistics(data.train_y, candidates, device)
+    on_test = Statistics(data.test_y, data.test_sets, device)
 
+    own = {} if data.classes is None else {"classes": ClassNames(data.classes)}
     run.restore(
         model=model,
         optimizer=learner.optimizer,
@@ -67,20 +71,26 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
         warmup=warmup,
         loss=learner.loss,
         input=InputFormat.of(data),
+        **own,
     )
     report.describe_candidates(candidates, data.train_y, run)
     report.save_candidates(candidates, run)
-    if run.progress.step == 0 and not run.values("start", "test_accuracy"):
+    estimate = None
+    if run.progress.step == 0 and not run.values("start", "mean_candidates"):
+        began = time.perf_counter()
         tr = measure(model, learner.images, on_train, run)
         te = measure(model, test_images, on_test, run)
-        report.log_start(run, tr["accuracy"], te["accuracy"], candidates)
+        report.log_start(run, tr.get("accuracy"), te.get("accuracy"), candidates)
+        if data.classes is not None:
+            seconds = time.perf_counter() - began
+            estimate = Estimate(run, len(learner.images), args.bs, args.ep, seconds, model)
 
     for epoch in run.epochs(args.ep):
         selecting = warmup.is_over(epoch)
         lr = set_learning_rate(
             learner.optimizer, epoch, lr=args.lr, schedule=args.schedule, epochs=args.ep
         )
-        train_epoch(learner, run, epoch, selecting)
+        train_epoch(learner, run, epoch, selecting, estimate)
         if run.stopped:
             break
         run.save_before_evaluation()
@@ -89,7 +99,7 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
         te = measure(model, test_images, on_test, run)
         tr = measure(model, learner.images, on_train, run)
         warmup.observe(tr["covering_rate"])
-        if args.selection_curve:
+        if args.selection_curve and "accuracy" in tr:
             how = {"count": args.selection_curve, "cav": args.cav, "mask": args.mask}
             sets = labels.candidates
             rates = measure_selection(model, learner.images, sets, true_labels, run, **how)
@@ -99,11 +109,11 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
         run.log("train", loss=learner.loss.compute(), **tr, **beliefs, lr=lr)
         run.log("test", **te)
         report.print_epoch(run, args.ep)
-        run.end_epoch(score=te["accuracy"])
+        run.end_epoch(score=te.get("accuracy", te.get("approximated_accuracy")))
 
     summary = report.summary_of(run, labels, true_labels, is_sample=data.is_sample)
     if run.is_main:
-        write_files(args, run, learner, true_labels, is_sample=data.is_sample)
+        write_files(args, run, learner, data)
     run.finish(**summary)
     return summary
 
@@ -112,25 +122,28 @@ def write_files(
     args: argparse.Namespace,
     run: Run,
     learner: Learner,
-    true_labels: torch.Tensor,
-    *,
-    is_sample: bool,
+    data: PartialData,
 ) -> None:
     """Figures, selected.csv, and the last line but one."""
     labels = learner.labels
-    on_what = "the offline sample" if is_sample else args.ds
+    true_labels = data.train_y.to(run.accelerator.device)
+    on_what = "the offline sample" if data.is_sample else args.ds
     draw_learning_curves(run, f"{args.method} on {on_what}")
     belief = labels.belief(lambda: predict(learner.model, learner.images))
-    report.export_selected(run.folder / "selected.csv", belief, labels.candidates, true_labels)
+    called = {"classes": data.classes, "names": data.names}
+    path = run.folder / "selected.csv"
+    report.export_selected(path, belief, labels.candidates, true_labels, **called)
     if args.cam_vis:
-        shown = {"count": args.cam_vis, "cav": args.cav}
+        shown = {"count": args.cam_vis, "cav": args.cav, "names": data.classes}
         path = run.figure("cams")
         candidates = labels.candidates
         draw_cams(path, learner.model, learner.images, candidates, true_labels, **shown)
-    report.print_headline(run, args.method + " (offline sample)" * is_sample)
+    report.print_headline(run, args.method + " (offline sample)" * data.is_sample)
 
 
-def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None:
+def train_epoch(
+    learner: Learner, run: Run, epoch: int, selecting: bool, estimate: Estimate | None = None
+) -> None:
     """One pass over the images: loss on the present beliefs, step, new beliefs for the batch."""
     accelerator = learner.accelerator
     images = learner.images
@@ -146,6 +159,7 @@ def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None
         start=run.progress.batch,
         accelerator=accelerator,
     )
+    batches = images.ahead(batches)
     total = -(-len(images) // (learner.batch_size * accelerator.num_processes))
     for index, weight, size in run.bar(batches, f"epoch {epoch + 1}/{learner.epochs}", total):
         x = images.augmented(index) if learner.augment else images[index]
@@ -161,6 +175,8 @@ def train_epoch(learner: Learner, run: Run, epoch: int, selecting: bool) -> None
         if labels.updates(selecting):  # the method's own step
             labels.update(index, *second_look(learner, x, outputs))
         run.step(size)
+        if estimate is not None:
+            estimate.step()
 
 
 def second_look(
@@ -181,10 +197,12 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     args = settings.args
     if "CUDA_VISIBLE_DEVICES" not in os.environ and "LOCAL_RANK" not in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # CUDA has not started yet
-    data = load_dataset(args.ds, settings.location)
+    data = load_data(settings, args.seed)
     require_fitting(args, data)
 
     def train_one(own: argparse.Namespace) -> dict[str, float | None]:
+        if data.split_seed not in (None, own.seed):
+            return train(own, load_data(settings, own.seed))
         if not data.has_folds:
             return train(own, data)
         return train(own, fold_of(data, own.fold, own.folds, own.seed, own.standardize))

@@ -184,7 +184,7 @@ def confidence_weighted_loss(logits: Tensor, confidence: Tensor) -> Tensor:
     """
     _require_shape(confidence, logits)
     _require_weights(confidence)
-    log_p = F.log_softmax(logits, dim=1)
+    log_p = F.log_softmax(_at_least_float32(logits), dim=1)
     return -(confidence * log_p).sum(dim=1).mean()
 
 
@@ -194,7 +194,7 @@ def average_loss(logits: Tensor, candidates: Tensor) -> Tensor:
     L = -(1/B) sum_i (1/|S_i|) sum_{k in S_i} log p_k(x_i)
     """
     _require_sets(candidates, logits)
-    log_p = F.log_softmax(logits, dim=1)
+    log_p = F.log_softmax(_at_least_float32(logits), dim=1)
     return -((log_p * candidates).sum(dim=1) / candidates.sum(dim=1)).mean()
 
 
@@ -365,13 +365,18 @@ class CAVL(PartialLabelMethod):
     candidates. A selected label is kept as its class, (n,) int64, -1 for none yet; with smoothing
     or a temperature the state is the table C.
 
+    In somebody else's loop, with sets (n, K): `state = cavl.init(sets)`; for a batch of indices i
+    `loss = cavl.loss(logits, sets[i], state[i] if epoch else None)`; after the step, without a
+    gradient, `state[i] = cavl.update(logits, sets[i])`.
     Args:
+        num_classes: K, which logits and sets must have then; None for any.
         cav, mask: see `select_by_cav`.
         select: by the CAV, or by the area of the CAM.
         smoothing: see `label_smoothing`; 0 for none.
         temperature: see `soft_confidence`; None for the hard selection.
     """
 
+    num_classes: int | None = None
     cav: CavKind = "logit"
     mask: Mask = "candidates"
     select: Literal["cav", "cam"] = "cav"
@@ -381,6 +386,10 @@ class CAVL(PartialLabelMethod):
     warms_up: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.select not in ("cav", "cam"):
+            raise ValueError(f"select {self.select!r} is unknown; use cav or cam")
+        if self.num_classes is not None and self.num_classes < 2:
+            raise ValueError(f"num_classes is {self.num_classes}, expected at least 2")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing is {self.smoothing}, expected 0 <= smoothing < 1")
         if self.temperature is None:
@@ -395,19 +404,29 @@ class CAVL(PartialLabelMethod):
         """Whether the state is one class a sample, not a row of K numbers."""
         return self.smoothing == 0 and self.temperature is None
 
+    def _require_classes(self, values: Tensor) -> None:
+        if values.dim() != 2 or self.num_classes not in (None, values.shape[1]):
+            raise ValueError(f"{tuple(values.shape)}, expected (B, {self.num_classes or 'K'})")
+
     def init(self, candidates: Tensor) -> Tensor:
+        self._require_classes(candidates)
         if self.keeps_labels:
+            _require_sets(candidates)
             return torch.full((len(candidates),), -1, device=candidates.device)
         return initial_confidence(candidates)
 
     def loss(self, logits: Tensor, candidates: Tensor, state: Tensor | None) -> Tensor:
+        self._require_classes(logits)
         if state is None:
             return average_loss(logits, candidates)
         if self.keeps_labels:
-            return F.cross_entropy(logits, state)
+            if _is_readable(state) and state.min() < 0:
+                raise ValueError("state: -1, expected selected labels; None before the update")
+            return F.cross_entropy(_at_least_float32(logits), state)
         return confidence_weighted_loss(logits, state)
 
     def update(self, logits: Tensor, candidates: Tensor, maps: Tensor | None = None) -> Tensor:
+        self._require_classes(logits)
         if self.temperature is not None:
             rows = soft_confidence(logits, candidates, self.temperature, self.cav)
             return label_smoothing(rows, self.smoothing)

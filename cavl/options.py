@@ -9,14 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cavl.options_datasets import DATA_SETS, locate_dataset
-from cavl.options_rules import DEEPEST, MAP_MODELS, OWN_KINDS, OWN_SETS, RELEASED, require_sense
+from cavl.options_datasets import DATA_SETS, kind_of, locate_dataset
+from cavl.options_own import locate_own
+from cavl.options_rules import (
+    DEEPEST,
+    MODELS,
+    OWN_KINDS,
+    OWN_SETS,
+    RELEASED,
+    require_sense,
+)
 from common.aliases import one_module
+from common.backbones_names import require_spelling
 from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
-    folder_path,
     number,
     parse_given,
     readable_file,
@@ -25,13 +33,12 @@ from common.cli import (
     whole,
 )
 from common.locate import Location
-from common.text import expanded, require_file
+from common.own import add_own_flags, require_own_flags
 
 one_module(__name__, "cavl.options")
 
 _BASELINES = sorted(file.stem for file in Path(__file__).parent.glob("baselines/[a-z]*.py"))
 METHODS = ("cavl", *_BASELINES)
-MODELS = ("linear", "mlp", "lenet", *MAP_MODELS)
 PARTIAL_TYPES = ("uss", "uss_exact", "fps", "case", "instance", "file")
 LARGEST = 1_000_000_000  # epochs, and images of a batch
 
@@ -42,6 +49,9 @@ SAMPLE_DEFAULTS: dict[str, dict[str, Any]] = {
     "plcifar": {"ep": 12, "mo": "resnet", "depth": 8},
     "mat": {"ep": 60, "folds": 3},
 }
+# Defaults on a user's own data: the network that fits them.
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {"pictures": {"mo": "resnet"}, "features": {"mo": "mlp"}}
+LARGEST_SIDE = 16384  # pixels
 
 
 @dataclass(frozen=True)
@@ -66,11 +76,20 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     if asked.sample and asked.data_dir is not None:
         raise UserError(f"--sample and --data_dir {asked.data_dir}: give one of the two")
 
-    location = locate_dataset(asked.ds, asked.data_dir, want_sample=asked.sample)
-    sample_defaults: dict[str, Any] = {}
-    if location.is_sample:
-        sample_defaults = SAMPLE_DEFAULTS[DATA_SETS[asked.ds].kind]
-    args = settle(defaults, given, sample_defaults, _implied(asked))
+    require_own_flags(given, {"data_dir": "--data_dir", "sample": "--sample"})
+
+    if asked.data is None:
+        location = locate_dataset(asked.ds, asked.data_dir, want_sample=asked.sample)
+    else:
+        asked.ds, location = locate_own(given)
+    kind = kind_of(asked.ds)
+    layer: dict[str, Any] = {}
+    if kind in OWN_DEFAULTS:
+        layer = OWN_DEFAULTS[kind]
+    elif location.is_sample:
+        layer = SAMPLE_DEFAULTS[kind]
+    args = settle(defaults, given, layer, _implied(asked))
+    args.ds = asked.ds
     require_sense(args, frozenset(given))
     return Settings(args, frozenset(given), location)
 
@@ -84,7 +103,7 @@ def _implied(args: argparse.Namespace) -> dict[str, str]:
         implied["partial_type"] = "case"
     elif args.partial_type == "case":
         implied["ca"] = "03"
-    if DATA_SETS[args.ds].kind in OWN_KINDS:
+    if kind_of(args.ds) in OWN_KINDS:
         implied["partial_type"] = OWN_SETS
     return implied
 
@@ -129,6 +148,9 @@ def _add_data(g: argparse._ArgumentGroup) -> None:
 
     _choice(g, "ds", list(DATA_SETS), "mnist", "data set")
     value("data_dir", Path, None, "root of the data sets (else $WSL_DATA_DIR, else ./data)")
+    add_own_flags(g)
+    side = "pictures of --data become squares of N pixels (default: the network's size; 32)"
+    _add(g, "size", type=whole(1, LARGEST_SIDE), default=None, metavar="N", help=side)
     _choice(g, "partial_type", PARTIAL_TYPES, "uss", law + own)
     value("q", number(0, below=1), 0.5, "fps: probability of each false candidate")
     _add(g, "ca", choices=cases, default=None, help="flip matrix; implies -partial_type case")
@@ -138,9 +160,10 @@ def _add_data(g: argparse._ArgumentGroup) -> None:
     value("fold", whole(0), None, ".mat data: this fold only, 0-based (default: all)")
     value("folds", whole(2), 10, ".mat data: number of folds")
     rows = ("train", "all", "none")
-    _choice(g, "standardize", rows, "train", ".mat data: rows of mean and std")
+    _choice(g, "standardize", rows, "train", ".mat data, features: rows of mean and std")
     _switch(g, "augment", "flip and 4-pixel crop, on the device")
-    value("resident_gb", number(0), 8.0, "images above this size stay on the host")
+    what = "images above this size stay on the host; your own are read from their files"
+    value("resident_gb", number(0), 8.0, what)
 
 
 def _add_method(g: argparse._ArgumentGroup) -> None:
@@ -168,7 +191,11 @@ def _add_training(g: argparse._ArgumentGroup) -> None:
     def value(name: str, kind: Any, default: object, help: str) -> None:
         _add(g, name, type=kind, default=default, help=help)
 
-    _choice(g, "mo", MODELS, "mlp", "model")
+    names = f"{', '.join(MODELS)}; or any network of timm or torchvision by its name"
+    published = "start from the published weights (timm's and torchvision's networks)"
+    _add(g, "mo", type=_network, default="mlp", metavar="NAME", help=f"model: {names}")
+    _add(g, "pretrained", action="store_true", default=None, help=published)
+    _add(g, "weights", type=readable_file, default=None, help="start from a file of weights")
     value("depth", whole(high=DEEPEST), 32, "resnet: depth (6n+2)")
     value("lr", number(above=0), 1e-3, "learning rate")
     value("wd", number(0), 1e-3, "weight decay (L2 in the gradient)")
@@ -188,7 +215,7 @@ def _add_report(g: argparse._ArgumentGroup) -> None:
     each = " is measured each epoch; 0: none"
     side = "run these methods side by side"
     seeds = "run these seeds; with -compare each method"
-    corrupt = "accepted for all five; these sets hold no image files"
+    corrupt = "leave unreadable pictures of --data out, and count them"
 
     _add(g, "cam_vis", type=whole(0, 200), default=0, help=images)
     _add(g, "selection_curve", type=whole(0), default=0, metavar="N", help=curve + each)
@@ -208,40 +235,17 @@ def _method_list(text: str) -> list[str]:
     return names
 
 
+def _network(text: str) -> str:
+    """The name of a network; whether timm or torchvision has it shows when it is built."""
+    try:
+        return require_spelling(text, MODELS)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _warmup(text: str) -> int | str:
     if text == "auto":
         return text
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"must be at least 0 or 'auto', not {text!r}")
-
-
-# ---- explain.py ----------------------------------------------------------------------------------
-
-
-def parse_explain(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags of explain.py: run, image, candidates, out; UserError where a path cannot be."""
-    what = "Why this label: class activation maps of your own picture under a trained network."
-    parser = OneLineParser(prog="explain.py", description=what)
-    listed = "classes (default: five likeliest)"
-    figure = "the figure, a PNG (default: RUN/figures/explain.png)"
-    parser.add_argument("--run", type=folder_path, required=True, help="run directory of main.py")
-    parser.add_argument("--image", type=expanded, required=True, help="a picture file")
-    parser.add_argument("--candidates", type=whole(), nargs="+", default=None, help=listed)
-    parser.add_argument("--out", type=Path, default=None, help=figure)
-    args = parser.parse_args(argv)
-
-    require_file(args.image)
-    args.out = expanded(args.out or args.run / "figures" / "explain.png")
-    _require_writable(args.out, args.image)
-    return args
-
-
-def _require_writable(out: Path, image: Path) -> None:
-    """UserError where the figure cannot be the file `out`."""
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the figure is a PNG; give a name that ends in .png")
-    if out.exists() and not out.is_file():
-        raise UserError(f"--out {out}: is no file; name one")
-    if out.exists() and out.samefile(image):
-        raise UserError(f"--out {out}: is the picture itself; give another name")

@@ -54,6 +54,13 @@ DATA_SETS = {
     "plcifar10_vaguest": _PLCIFAR,
 }
 
+OWN_DATA = ("pictures", "features")  # what --data can hold: values of ds that -ds does not offer
+
+
+def kind_of(ds: str) -> str:
+    """The kind of a data set of -ds; of own data itself, "pictures" or "features"."""
+    return ds if ds in OWN_DATA else DATA_SETS[ds].kind
+
 
 def locate_dataset(
     ds: str,

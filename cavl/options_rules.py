@@ -2,13 +2,15 @@
 
 import argparse
 
-from cavl.options_datasets import DATA_SETS
+from cavl.options_datasets import OWN_DATA, kind_of
 from common.aliases import one_module
 from common.cli import UserError
 
 one_module(__name__, "cavl.options_rules")
 
 MAP_MODELS = ("convnet", "resnet", "densenet")  # those that end in feature maps
+NO_MAP_MODELS = ("linear", "mlp", "lenet")
+MODELS = (*NO_MAP_MODELS, *MAP_MODELS)  # this paper's own; every other name is a library's
 DEEPEST = 10_000  # layers of a resnet
 OWN_SETS = "own"  # the partial type of data that come with candidate sets
 OWN_KINDS = ("mat", "plcifar")  # and the kinds of these data
@@ -27,6 +29,11 @@ def require_sense(args: argparse.Namespace, given: frozenset[str]) -> None:
 def is_resnet_depth(depth: object) -> bool:
     """Whether a CIFAR ResNet can have this depth: 6n+2, n from 1 on."""
     return isinstance(depth, int) and 8 <= depth <= DEEPEST and (depth - 2) % 6 == 0
+
+
+def has_maps(mo: str) -> bool:
+    """Whether a network of -mo has class activation maps: all but the smallest have."""
+    return mo not in NO_MAP_MODELS
 
 
 def _refuse(wrong: dict[str, bool]) -> None:
@@ -62,11 +69,14 @@ def _require_acting(args: argparse.Namespace, given: frozenset[str]) -> None:
 
 def _idle_in_data(args: argparse.Namespace) -> dict[str, tuple[bool, str]]:
     """Flag -> whether it does nothing with these data and sets, and the words behind it."""
-    kind = DATA_SETS[args.ds].kind
+    kind = kind_of(args.ds)
+    holds_features = kind in ("mat", "features")
     law = args.partial_type
     has_own_sets = kind in OWN_KINDS
     own_sets = f": {args.ds} comes with its own candidate sets"
     own_test = f"{args.ds} has a test part of its own"
+    if args.ds in OWN_DATA:
+        own_test = "--data has a val part, of its own or drawn by -seed"
     not_instance = f" is for -partial_type instance, not {law}"
     return {
         "partial_type": (has_own_sets, f" {args.partial_type}{own_sets}"),
@@ -78,11 +88,16 @@ def _idle_in_data(args: argparse.Namespace) -> dict[str, tuple[bool, str]]:
         "fold": (kind != "mat", f" {args.fold}: {own_test}"),
         "folds": (kind != "mat", f" {args.folds}: {own_test}"),
         "standardize": (
-            kind != "mat",
+            not holds_features,
             f" is for the features of .mat sets; {args.ds} holds images",
         ),
-        "augment": (kind == "mat", f" flips images; {args.ds} holds features"),
+        "augment": (holds_features, f" flips images; {args.ds} holds features"),
+        "size": (kind != "pictures", f" is for the pictures of --data; {args.ds} has its own size"),
         "depth": (args.mo != "resnet", f" is for -mo resnet, not {args.mo}"),
+        "pretrained": (
+            args.mo in MODELS,
+            f": there are no published weights of {args.mo}; name one of timm's networks",
+        ),
     }
 
 
@@ -122,10 +137,12 @@ def _require_agreement(args: argparse.Namespace, given: frozenset[str]) -> None:
     by_cam = args.select == "cam"
     is_before = args.cav_forward == "before"
     has_file = args.partial_file is not None
-    has_maps = args.mo in MAP_MODELS
     chosen = [name for name in RELEASED if name in given]
     differs = any(getattr(args, name) != RELEASED[name] for name in chosen)
-    no_maps = f"needs class activation maps: {', '.join(MAP_MODELS)} have them, {args.mo} not"
+    named = "and the networks of timm and torchvision"
+    no_maps = (
+        f"needs class activation maps: {', '.join(MAP_MODELS)} {named} have them, {args.mo} not"
+    )
     _refuse(
         {
             "-temperature: soft selection needs -mask candidates": (
@@ -149,7 +166,9 @@ def _require_agreement(args: argparse.Namespace, given: frozenset[str]) -> None:
                 args.released and law not in ("uss", OWN_SETS)
             ),
             "-method rc -cav_forward before: that is -method proden": is_before and "rc" in methods,
-            f"-select {no_maps}": by_cam and not has_maps,
-            f"-cam_vis {no_maps}": args.cam_vis > 0 and not has_maps,
+            f"-select {no_maps}": by_cam and not has_maps(args.mo),
+            f"-cam_vis {no_maps}": args.cam_vis > 0 and not has_maps(args.mo),
+            "-pretrained and -weights: give one of the two": bool(args.pretrained)
+            and args.weights is not None,
         }
     )

@@ -1,5 +1,6 @@
 """Tables, files and console lines of a run: functions that take what they print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run
     num_classes = candidates.shape[1]
     run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {num_classes} classes")
 
-    of_true_label = candidates[torch.arange(len(candidates)), true_labels]
-    outside = (of_true_label == 0).nonzero().flatten().tolist()
+    of_true_label = candidates[torch.arange(len(candidates)), true_labels.clamp(min=0)]
+    outside = ((of_true_label == 0) & (true_labels >= 0)).nonzero().flatten().tolist()
     if outside:
         rows = f"{len(outside)} rows (noisy partial labels), the first are {outside[:5]}"
         run.print(f"warning: the true label is not a candidate in {rows}")
@@ -47,7 +48,10 @@ def save_candidates(candidates: torch.Tensor, run: Run) -> None:
 
 
 def log_start(
-    run: Run, train_accuracy: float, test_accuracy: float, candidates: torch.Tensor
+    run: Run,
+    train_accuracy: float | None,
+    test_accuracy: float | None,
+    candidates: torch.Tensor,
 ) -> None:
     """Accuracies before the first step (README, deviations: starting accuracy)."""
     run.log(
@@ -56,7 +60,8 @@ def log_start(
         test_accuracy=test_accuracy,
         mean_candidates=_mean_size(candidates),
     )
-    run.print(f"before training: Tr Acc {train_accuracy:.4f}  Te Acc {test_accuracy:.4f}")
+    told = f"Tr Acc {_shown(train_accuracy)}  Te Acc {_shown(test_accuracy)}"
+    run.print(f"before training: {told}")
 
 
 def print_epoch(run: Run, epochs: int) -> None:
@@ -65,13 +70,14 @@ def print_epoch(run: Run, epochs: int) -> None:
     test = run.lines[-1]
     done = run.progress.epoch + 1
     minutes_left = (epochs - done) * run.progress.seconds / done / 60
-    disambiguation = "-"
-    if train["disambiguation"] is not None:
-        disambiguation = f"{train['disambiguation']:.4f}"
+    measured = f"Tr Acc {_shown(train.get('accuracy'))}  Te Acc {_shown(test.get('accuracy'))}"
+    if "accuracy" not in test and "covering_rate" in test:
+        covered = f"covering rate {test['covering_rate']:.4f}"
+        measured = f"Te {covered}  approximated accuracy {test['approximated_accuracy']:.4f}"
     run.print(
         f"epoch {done}/{epochs}  loss {train['loss']:.4f}  lr {train['lr']:.2g}  "
-        f"Tr Acc {train['accuracy']:.4f}  Te Acc {test['accuracy']:.4f}  "
-        f"disambiguation {disambiguation}  "
+        f"{measured}  "
+        f"disambiguation {_shown(train['disambiguation'])}  "
         f"{run.images_per_second() or 0.0:.0f} images/s  {minutes_left:.1f} min left"
     )
 
@@ -96,7 +102,7 @@ def summary_of(
         "test_covering_rate": _last(run, "test", "covering_rate"),
         "test_approximated_accuracy": _last(run, "test", "approximated_accuracy"),
         "mean_candidates": _mean_size(labels.candidates),
-        "epochs": len(test),
+        "epochs": len(run.values("train", "loss")),
         "offline_sample": is_sample,
     }
     for rule in selection_rules(run):  # how often it picked the true label, with -selection_curve
@@ -123,29 +129,48 @@ def print_headline(run: Run, name: str) -> None:
     epochs = min(10, len(run.values("test", "accuracy")))
     if mean is not None:
         run.print(f"{name}: test accuracy, mean of the last {epochs} epochs: {mean:.4f}")
+        return
+    covering = _last(run, "test", "covering_rate")
+    if covering is not None:
+        approximated = _last(run, "test", "approximated_accuracy")
+        told = f"covering rate {covering:.4f}, approximated accuracy {approximated:.4f}"
+        run.print(f"{name}: without true labels, after the last epoch: {told}")
 
 
 def export_selected(
-    path: Path, belief: torch.Tensor, candidates: torch.Tensor, true_labels: torch.Tensor
+    path: Path,
+    belief: torch.Tensor,
+    candidates: torch.Tensor,
+    true_labels: torch.Tensor,
+    *,
+    classes: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Write selected.csv, with a row for each sample.
 
     Its columns are the index, the candidates, the label with the largest belief (n, K), that
-    belief, and the true label.
+    belief, and the true label, empty where it is not known. With the names of classes and samples
+    these stand in the place of numbers, candidates with a semicolon between.
     """
     value, selected = belief.max(1)
-    _, classes = candidates.nonzero(as_tuple=True)
+    _, members = candidates.nonzero(as_tuple=True)
     ends = np.cumsum(candidates.sum(1).tolist())
-    names = np.split(classes.cpu().numpy().astype(str), ends[:-1])
+    sets = np.split(members.cpu().numpy(), ends[:-1])
+    between = " " if classes is None else ";"
+    called = list(classes or map(str, range(candidates.shape[1])))
     columns = {
-        "index": range(len(selected)),
-        "candidates": [" ".join(part) for part in names],
-        "selected": selected.tolist(),
+        "index": names or range(len(selected)),
+        "candidates": [between.join(called[k] for k in part) for part in sets],
+        "selected": [called[k] for k in selected.tolist()],
         "confidence": value.cpu().numpy().round(6),
-        "true_label": true_labels.tolist(),
+        "true_label": [called[k] if k >= 0 else "" for k in true_labels.tolist()],
     }
     table = pd.DataFrame(columns)
     checkpoint.atomic_save(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _mean_size(candidates: torch.Tensor) -> float:

@@ -25,16 +25,18 @@ from csl.data_pixels import Pixels
 from csl.data_prior import ComputePrior, match_prior, read_prior
 from csl.evaluate_drops import DropStatistics
 from csl.options import Settings
-from csl.options_choices import require_size
+from csl.options_choices import NETWORKS, require_size
 from csl.src.models.utils.checkpoint import (
     Checkpoint,
     columns_of,
     load_pretrained,
+    load_weights,
     network_of,
-    pixels_for,
     require_choice,
 )
-from csl.src.models.utils.factory import build_network, input_statistics
+from csl.src.models.utils.checkpoint_input import pixels_for
+from csl.src.models.utils.factory import build_network, input_of, published_body
+from csl.src.models.utils.published import located
 
 one_module(__name__, "csl.build")
 
@@ -56,8 +58,12 @@ class ModelInfo:
         do_bottleneck_head: bool = False,
         keep_empty: bool = False,
         num_classes: int | None = None,
+        split_seed: int | None = None,
     ) -> None:
-        """`columns`: the classes of the outputs. DomainError where num_classes says otherwise."""
+        """`columns`: the classes of the outputs. `split_seed`: by which own data were shared out.
+
+        DomainError where num_classes says otherwise.
+        """
         count = len(columns.names)
         if num_classes not in (None, count):
             raise DomainError(f"--num_classes {num_classes}: the data have {count} classes")
@@ -65,6 +71,7 @@ class ModelInfo:
         self.pixels = pixels
         self.numbers = pixels.to_numbers()
         self.keep_empty = bool(keep_empty)
+        self.of_own_data = {} if split_seed is None else {"split_seed": split_seed}
         self.network = {
             "model_name": model_name,
             "num_classes": count,
@@ -81,6 +88,7 @@ class ModelInfo:
             "idx_to_class": dict(enumerate(self.columns.names)),
             "class_keys": self.columns.keys,
             "keep_empty": self.keep_empty,
+            **self.of_own_data,
             **self.pixels.plain(),
         }
 
@@ -123,6 +131,7 @@ def build_loaders(
     """
     pixels = build_pixels(args)
     skip_corrupt = getattr(args, "skip_corrupt", False)
+    seed = getattr(args, "seed", 0) or 0
     train, val = data.open_splits(
         found,
         pixels,
@@ -130,6 +139,8 @@ def build_loaders(
         to_tensor=pixels.tensor if as_numbers else pixels.whole,
         keep_empty=getattr(args, "keep_empty", False),
         class_list=getattr(args, "class_list", None),
+        seed=seed,
+        skip_corrupt=skip_corrupt,
     )
     for split, of_split in (("train", train), ("val", val)):
         data.require_images(
@@ -143,7 +154,6 @@ def build_loaders(
     if accelerator.is_main_process:
         data.describe_splits(train, val, found, pixels)
 
-    seed = getattr(args, "seed", 0) or 0
     data.make_partial(
         train,
         scheme=getattr(args, "simulate_partial_type", None),
@@ -161,8 +171,11 @@ def build_loaders(
 
 def build_pixels(args: Any) -> Pixels:
     """How the pictures of the flags become the input of their network."""
-    statistics = input_statistics(getattr(args, "model_name", None))
-    return Pixels(args.image_size, getattr(args, "interpolation", "bilinear"), statistics)
+    name = getattr(args, "model_name", None)
+    own = input_of(name, args.image_size)
+    return Pixels(
+        args.image_size, getattr(args, "interpolation", own.interpolation), own.statistics
+    )
 
 
 def build(
@@ -188,11 +201,11 @@ def build(
         do_bottleneck_head=args.do_bottleneck_head,
         keep_empty=args.keep_empty,
         num_classes=args.num_classes,
+        split_seed=args.seed if settings.found.own is not None else None,
     )
     info.numbers.to(device)
-    model = build_network(args.model_name, len(names), bottleneck=args.do_bottleneck_head)
+    model = build_started(args, len(names), settings.given)
     model = model.to(device).to(memory_format=torch.channels_last)
-    load_pretrained(model, args.model_path, is_given="model_path" in settings.given)
 
     optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
     is_short = args.epochs * steps < LONG_RUN
@@ -218,6 +231,29 @@ def build(
     )
 
 
+def build_started(args: argparse.Namespace, classes: int, given: frozenset[str]) -> nn.Module:
+    """The network of the flags with the weights that training starts from."""
+    is_own = args.model_name in NETWORKS
+    model = build_network(
+        args.model_name,
+        classes,
+        bottleneck=args.do_bottleneck_head,
+        image_size=args.image_size,
+        pretrained=args.pretrained and not is_own,
+    )
+    if args.pretrained:
+        if is_own:
+            load_weights(model, published_body(args.model_name), load_head=False)
+        print(f"pretrained {args.model_name}: published weights", flush=True)
+    elif args.weights is not None:
+        load_pretrained(model, str(args.weights), is_given=True)
+    elif "model_path" in given and args.model_path:
+        load_pretrained(model, str(located(args.model_path)), is_given=True)
+    else:
+        load_pretrained(model, args.model_path, is_given=False)
+    return model
+
+
 def build_loss(args: argparse.Namespace, names: list[str], prior_path: str | None) -> SelectiveLoss:
     """The loss of the flags, with the prior of a file, matched by the names of the classes."""
     keywords = keywords_of(args)
@@ -239,7 +275,11 @@ def build_scored(
     Args:
         size_flag: the flag of the image size: image_size of validate.py, input_size of infer.py.
     """
-    model, found = network_of(args.model_path, args.model_name, averaged=args.which == "ema")
+    args.model_path = str(located(args.model_path, is_given="model_path" in given))
+    size = getattr(args, size_flag) if size_flag in given else None
+    model, found = network_of(
+        args.model_path, args.model_name, averaged=args.which == "ema", image_size=size
+    )
     require_choice(found, args.model_path, args.which, is_given="which" in given)
     pixels = pixels_for(
         found,
@@ -260,7 +300,10 @@ def build_test_set(settings: Settings, checkpoint: Checkpoint, pixels: Pixels) -
     """
     args = settings.args
     found = settings.found
-    choice = {"keep_empty": args.keep_empty, "class_list": args.class_list}
+    choice: dict[str, Any] = {"keep_empty": args.keep_empty, "class_list": args.class_list}
+    if found.own is not None:
+        seed = args.seed if "seed" in settings.given else checkpoint.recorded.get("split_seed")
+        choice = {"seed": seed or 0, "skip_corrupt": args.skip_corrupt}
     columns = columns_of(checkpoint, args.model_path)
     test = data.open_dataset(found, "val", pixels, **choice)
     own = test.columns

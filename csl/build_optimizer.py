@@ -1,7 +1,7 @@
 """The optimiser, its schedule and the groups of weight decay; the averaged network."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -37,7 +37,7 @@ def _places(model: nn.Module) -> list[Place]:
     return found
 
 
-class ModelEma:
+class ModelEma(nn.Module):
     """An average of a model's state, buffers included: e <- d e + (1 - d) m for floating entries.
 
     Integer entries are copied (the released code averages and truncates them, which freezes
@@ -55,6 +55,7 @@ class ModelEma:
     ) -> None:
         """DomainError (a ValueError): a decay outside 0..1."""
         require_number(decay, "decay", 0, 1)
+        super().__init__()
         self.module = deepcopy(unwrap(model)).eval().requires_grad_(False)
         if device is not None:
             self.module.to(device=device)
@@ -85,14 +86,20 @@ class ModelEma:
         for name, mean in self.module.state_dict().items():
             mean.copy_(state[name])
 
-    def state_dict(self) -> dict:
-        """The averaged model's state dict and the number of updates."""
-        return {"module": self.module.state_dict(), "updates": self.updates}
+    def get_extra_state(self) -> dict[str, int]:
+        """The number of updates, which a state dict holds beside the averaged model."""
+        return {"updates": self.updates}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Put them back."""
-        self.module.load_state_dict(state["module"])
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Put it back."""
         self.updates = state["updates"]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Put the averaged model and the number of updates back, of earlier versions' files too."""
+        if "updates" in state_dict:
+            self.updates = state_dict["updates"]
+            return self.module.load_state_dict(state_dict["module"])
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
 
 def add_weight_decay(

@@ -18,11 +18,12 @@ from common.loading import EpochSampler, eval_loader, train_loader
 from csl.data_augment import CutoutPIL, RandAugment, RandomShift
 from csl.data_checks import leave_out_unusable
 from csl.data_classes import Columns, listed
-from csl.data_coco import AnnotatedImages, CocoDetection, LVISDetection
+from csl.data_coco import AnnotatedImages, CocoDetection, LabelledImages, LVISDetection
 from csl.data_labels import LabelTable, label_matrix
 from csl.data_locate import Found, Layout, locate_data
 from csl.data_openimages import OpenImagesDataset, open_openimages, read_class_names
 from csl.data_openimages_csv import OpenImagesIndex, read_openimages_csv
+from csl.data_own import OwnPictures, read_own_data, tell_own
 from csl.data_partial import load_partial_labels, save_partial_labels, simulate
 from csl.data_pixels import Pixels, Statistics, stack_pictures
 from csl.data_prior import ComputePrior, match_prior, read_prior, write_prior
@@ -40,9 +41,11 @@ __all__ = [
     "Found",
     "LVISDetection",
     "LabelTable",
+    "LabelledImages",
     "Layout",
     "OpenImagesDataset",
     "OpenImagesIndex",
+    "OwnPictures",
     "Pixels",
     "RandAugment",
     "RandomShift",
@@ -61,7 +64,7 @@ __all__ = [
     "write_prior",
 ]
 
-DataSet = AnnotatedImages | OpenImagesDataset
+DataSet = LabelledImages | OpenImagesDataset
 KEPT_BYTES = 2**28  # a set of no more is kept decoded after its first reading
 
 
@@ -86,14 +89,15 @@ class SquareReader:
     A small set is kept after its first reading.
     """
 
-    def __init__(self, pixels: Pixels, count: int) -> None:
-        """count: of the images of the set."""
+    def __init__(self, pixels: Pixels, count: int, *, upright: bool = False) -> None:
+        """count: of the images of the set; upright: turned as their EXIF data say."""
         self.pixels = pixels
+        self.upright = upright
         fits = count * pixels.size * pixels.size * 3 <= KEPT_BYTES
         self.kept: dict[Path, Image.Image] | None = {} if fits else None
 
     def __call__(self, path: Path) -> Image.Image:
-        """(S,S) RGB, as stored, without turning it as EXIF data say.
+        """(S,S) RGB, as stored, without turning it as EXIF data say unless `upright`.
 
         CorruptImage names the path.
         """
@@ -104,7 +108,7 @@ class SquareReader:
         return self.kept[path]
 
     def _read(self, path: Path) -> Image.Image:
-        return self.pixels.resize(read_image(path, upright=False))
+        return self.pixels.resize(read_image(path, upright=self.upright))
 
 
 def open_splits(
@@ -113,6 +117,8 @@ def open_splits(
     *,
     augment: str = "paper",
     to_tensor: Callable | None = None,
+    seed: int = 0,
+    skip_corrupt: bool = False,
     **choice: Any,
 ) -> tuple[DataSet, DataSet]:
     """Return the training set and the test set, with the same columns of labels.
@@ -120,10 +126,16 @@ def open_splits(
     The labels of the test set have the columns of the training set, matched by name.
 
     to_tensor: makes tensors of pictures; None: pixels.whole.
+    seed, skip_corrupt: of own data, as in `read_own`.
     choice: keep_empty and class_list of `open_dataset`.
     """
     to_tensor = to_tensor or pixels.whole
     transform = train_transform(augment, to_tensor)
+    if found.own is not None:
+        own = read_own_data(found, seed=seed, skip_corrupt=skip_corrupt)
+        train_part = OwnPictures(own, own.train, transform)
+        val_part = OwnPictures(own, own.val, to_tensor)
+        return _with_reader(train_part, pixels), _with_reader(val_part, pixels)
     train = open_dataset(found, "train", pixels, transform=transform, **choice)
     columns = train.columns
     val = open_dataset(found, "val", pixels, transform=to_tensor, columns=columns, **choice)
@@ -139,6 +151,8 @@ def open_dataset(
     columns: Columns | None = None,
     keep_empty: bool = False,
     class_list: Path | None = None,
+    seed: int = 0,
+    skip_corrupt: bool = False,
 ) -> DataSet:
     """The data set of a split ("train" or "val").
 
@@ -153,12 +167,17 @@ def open_dataset(
             network; None: the file's own.
         keep_empty: COCO: with the images without any annotation.
         class_list: Open Images: a file of the classes.
+        seed, skip_corrupt: of own data, as in `read_own`.
     Raises:
         DomainError: a split without images or labels, classes that are not among `columns`.
     """
     transform = transform or pixels.whole
     annotations = found.annotations(split)
     refuse_class_list(class_list, found)
+    if found.own is not None:
+        own = read_own_data(found, seed=seed, skip_corrupt=skip_corrupt)
+        part = own.train if split == "train" else own.val
+        return _with_reader(OwnPictures(own, part, transform, columns), pixels)
     if found.layout == "openimages":
         data: DataSet = open_openimages(found, split, class_list, transform, columns)
     else:
@@ -169,7 +188,13 @@ def open_dataset(
         data = kind(images, annotations, transform, keep_empty=keep_empty, columns=columns)
     if not len(data):
         raise DomainError(f"{annotations}: holds no labelled image of the split {split}")
-    data.read = SquareReader(pixels, len(data))
+    return _with_reader(data, pixels)
+
+
+def _with_reader(data: DataSet, pixels: Pixels) -> DataSet:
+    """The data set, which reads its pictures at the size of the network."""
+    upright = isinstance(data, OwnPictures) and data.upright
+    data.read = SquareReader(pixels, len(data), upright=upright)
     return data
 
 
@@ -182,7 +207,9 @@ def require_images(
     skip_missing: bool = False,
     skip_corrupt: bool = False,
 ) -> None:
-    """`leave_out_unusable` of a split; all processes call it."""
+    """`leave_out_unusable` of a split; all processes call it. Own data were looked at as read."""
+    if isinstance(data, OwnPictures):
+        return
     leave_out_unusable(
         data,
         split,
@@ -196,6 +223,9 @@ def require_images(
 def describe_splits(train: DataSet, val: DataSet, found: Found, pixels: Pixels) -> None:
     """Print the numbers of images and classes, what counts 0, and how pictures become the input."""
     splits: Sequence[tuple[str, DataSet]] = (("train", train), ("val", val))
+    if isinstance(train, OwnPictures):
+        tell_own(train.data)
+        splits = ()
     for split, data in splits:
         kept = str(len(data))
         if isinstance(data, AnnotatedImages):
@@ -229,7 +259,10 @@ def make_partial(
     """
     if not scheme and not file:
         return
-    if not isinstance(train, CocoDetection):
+    if isinstance(train, OwnPictures) and not train.has_all_labels():
+        told = "want complete labels; those of --data are partial already and are used as they are"
+        raise DomainError(f"--simulate_partial_type and --partial_labels {told}")
+    if not isinstance(train, CocoDetection | OwnPictures):
         told = "want complete labels (COCO's layout)"
         raise DomainError(f"--simulate_partial_type and --partial_labels {told}")
     train.complete = label_matrix(train.targets_all)

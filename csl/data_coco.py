@@ -1,5 +1,7 @@
 """Image labels from annotation files in COCO's form: complete ones, and LVIS's partial ones."""
 
+import contextlib
+import io
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -19,13 +21,19 @@ from csl.data_labels import LabelTable
 
 one_module(__name__, "csl.data_coco")
 
+# What pycocotools' COCO has beside `cats`, `imgs` and `loadImgs`.
+OF_PYCOCOTOOLS = (
+    *("anns", "catToImgs", "dataset", "imgToAnns"),
+    *("getAnnIds", "getCatIds", "getImgIds", "loadAnns", "loadCats", "annToMask", "annToRLE"),
+)
 NO_ANNOTATIONS = "not an annotation file in COCO's form"
 
 
 class Annotations:
     """An annotation file, read once, without its segmentations.
 
-    It has `cats`, `imgs` (id -> record) and `loadImgs`.
+    It has `cats`, `imgs` (id -> record) and `loadImgs`. The rest of what pycocotools' COCO offers
+    (`getAnnIds`, `loadAnns`, `imgToAnns` and others) is read from the file at its first use.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -125,9 +133,82 @@ class Annotations:
         several = ids if isinstance(ids, Iterable) else [ids]
         return [self.imgs[image_id] for image_id in several]
 
+    def __getattr__(self, name: str) -> Any:
+        """What pycocotools has under this name."""
+        if name not in OF_PYCOCOTOOLS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._api, name)
 
-class AnnotatedImages:
-    """What both readers share. Items: (RGB image, transformed; target (C,) int8)."""
+    @cached_property
+    def _api(self) -> Any:
+        """The whole file as pycocotools reads it."""
+        from pycocotools.coco import COCO  # type: ignore[import-untyped]
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            return COCO(str(self.path))
+
+
+class LabelledImages:
+    """What all readers of label matrices share. Items: (RGB image, transformed; target (C,) int8).
+
+    A subclass sets `ids`, `classes`, `columns`, `targets_all` and `source`, and says where the
+    picture of an id lies.
+    """
+
+    ids: list
+    classes: dict[int, str]
+    columns: Columns
+    source: Path
+    targets_all: LabelTable
+
+    def __init__(
+        self, transform: Callable | None = None, target_transform: Callable | None = None
+    ) -> None:
+        self.transform = transform
+        self.target_transform = target_transform
+        self.read: Callable[[Path], Image.Image] = partial(
+            read_image, upright=False
+        )  # as the annotators saw it
+        self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
+        self.unreadable = 0  # images that were left out because they cannot be read
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep only the items at `rows`."""
+        matrix = self.targets_all.matrix[rows]
+        if self.complete is not None:
+            self.complete = self.complete[rows]
+        self.ids = [self.ids[row] for row in rows]
+        self.targets_all = LabelTable(self.ids, matrix)
+
+    def path(self, image_id: Any) -> Path:
+        """The file of an image."""
+        raise NotImplementedError
+
+    def labels_of(self, index: int) -> np.ndarray:
+        """The labels (C,) int8 of the item at `index`."""
+        return self.targets_all[self.ids[index]].numpy()
+
+    def paths(self) -> list[Path]:
+        """The image files, in the order of the items."""
+        return list(map(self.path, self.ids))
+
+    def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
+        image_id = self.ids[index]
+        with naming_image(image_id, self.source):
+            image = self.read(self.path(image_id))
+        target = self.targets_all[image_id]
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.target_transform is not None:
+            target = self.target_transform(target)
+        return image, target
+
+
+class AnnotatedImages(LabelledImages):
+    """What the readers of COCO's form share."""
 
     unlabelled = 0
 
@@ -150,16 +231,11 @@ class AnnotatedImages:
         the class of its name. DomainError names the categories that are none. Without it: the
         file's own, in its order.
         """
+        super().__init__(transform, target_transform)
         self.root = Path(root)
-        self.transform = transform
-        self.target_transform = target_transform
-        self.read: Callable[[Path], Image.Image] = partial(
-            read_image, upright=False
-        )  # as the annotators saw it
-        self.complete: np.ndarray | None = None  # the labels (N,C) int8 before a simulation
-        self.unreadable = 0  # images that were left out because they cannot be read
         self._path_of: dict[int, Path] = {}  # the files that were asked for
         self.coco = Annotations(annFile)
+        self.source = self.coco.path
         own = dict(zip(self.coco.cats, self.coco.names, strict=True))
         if columns is None:
             columns = Columns(self.coco.names, list(map(str, own)), str(self.coco.path))
@@ -181,7 +257,7 @@ class AnnotatedImages:
         return ids
 
     @cached_property
-    def targets_all(self) -> LabelTable:
+    def targets_all(self) -> LabelTable:  # type: ignore[override]  # made at its first use
         """Mapping id -> (C,) int8, a view of one matrix."""
         matrix = np.full((len(self.ids), len(self.classes)), self.unlabelled, np.int8)
         self._fill(matrix, places_of(self.ids))
@@ -191,17 +267,6 @@ class AnnotatedImages:
         kept = np.isin(self.coco.image_ids, self.ids)
         rows = _lookup(self.coco.image_ids[kept], row_of)
         matrix[rows, _lookup(self.coco.category_ids[kept], self.cat2cat)] = 1
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def keep(self, rows: np.ndarray) -> None:
-        """Keep only the items at `rows`."""
-        matrix = self.targets_all.matrix[rows]
-        if self.complete is not None:
-            self.complete = self.complete[rows]
-        self.ids = [self.ids[row] for row in rows]
-        self.targets_all = LabelTable(self.ids, matrix)
 
     def relative_path(self, image_id: int) -> str:
         """Where an image lies below root."""
@@ -215,25 +280,6 @@ class AnnotatedImages:
                 path = inside(self.root, name, f"{self.coco.path}: image {image_id}")
             self._path_of[image_id] = path
         return self._path_of[image_id]
-
-    def labels_of(self, index: int) -> np.ndarray:
-        """The labels (C,) int8 of the item at `index`."""
-        return self.targets_all[self.ids[index]].numpy()
-
-    def paths(self) -> list[Path]:
-        """The image files, in the order of the items."""
-        return list(map(self.path, self.ids))
-
-    def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:
-        image_id = self.ids[index]
-        with naming_image(image_id, self.coco.path):
-            image = self.read(self.path(image_id))
-        target = self.targets_all[image_id]
-        if self.transform is not None:
-            image = self.transform(image)
-        if self.target_transform is not None:
-            target = self.target_transform(target)
-        return image, target
 
 
 class CocoDetection(AnnotatedImages):

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.aliases import one_module
+from common.errors import UserError
 from common.locate import locate
+from common.own import Kind, recognise
 from csl.data_errors import MissingFileError, expanded
 
 one_module(__name__, "csl.data_locate")
@@ -38,10 +40,19 @@ class Layout(NamedTuple):
     val_images: Path
 
 
+class Own(NamedTuple):
+    """A user's own data: what `common.own` recognised, and the flags --images and --classes."""
+
+    kind: Kind
+    images: str | None
+    classes: str | None
+
+
 class Found(NamedTuple):
     """A data set that was found.
 
-    It holds the layout, its root, whether it is an offline sample, and its name for folders.
+    It holds the layout, its root, whether it is an offline sample, and its name for folders. The
+    layout "own" has `own` beside it, and one file or folder for all of its parts.
     """
 
     layout: str
@@ -49,6 +60,7 @@ class Found(NamedTuple):
     files: Layout
     is_sample: bool
     name: str
+    own: Own | None = None
 
     def annotations(self, split: str) -> Path:
         """The annotation file of "train" or "val"."""
@@ -106,11 +118,16 @@ def locate_data(
     debug_mode: str = "auto",
     metadata: str | Path | None = None,
     sample: bool = False,
+    images: str | None = None,
+    classes: str | None = None,
 ) -> Found:
     """Find the data of the flags of these names, or the offline sample.
 
+    The official layouts come first; what is none of them may be one of `common.own`.
+
     Args:
         is_given: whether the user gave the path; then the sample does not stand in for it.
+        images, classes: of own data, which the place then is in any case.
     Raises:
         UserError: what is missing, where it belongs, and whether the sample serves.
     """
@@ -131,6 +148,11 @@ def locate_data(
         return None
 
     root = expanded(data, "--data")
+    may_be_own = is_given and not sample and not layout_is_named(dataset, debug_mode)
+    if may_be_own and root.exists() and (images or classes or find(root) is None):
+        own = own_data(root, images, classes)
+        if own is not None:
+            return own
     name = NAMES.get(dataset, "COCO 2014")
     location = locate(
         name,
@@ -150,6 +172,27 @@ def locate_data(
     if location.is_sample:
         shown = location.path.name.split("-v")[0]
     return Found(files.name, location.path, files, location.is_sample, shown)
+
+
+def layout_is_named(dataset: str, debug_mode: str) -> bool:
+    """Whether one of the official layouts was asked for by its name."""
+    return (dataset, debug_mode) != ("auto", "auto")
+
+
+def own_data(root: Path, images: str | None, classes: str | None) -> Found | None:
+    """A place with data of the user's own; None for a folder with neither pictures nor labels.
+
+    UserError where something is there that cannot be used.
+    """
+    if root.is_dir() and not any(root.iterdir()):
+        return None
+    kind = recognise(root)
+    if not kind.layout:
+        told = f"the offline sample {kind.sample}, which is not for this program"
+        raise UserError(f"--data {root}: {told}; run with --sample for one that is")
+    files = Layout("own", kind.path, kind.path, kind.path, kind.path)
+    own = Own(kind, images, classes)
+    return Found("own", root, files, bool(kind.sample), root.resolve().stem, own)
 
 
 def require_metadata(folder: Path) -> None:

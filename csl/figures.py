@@ -1,7 +1,8 @@
 """Pictures and plots: class frequencies, annotated pictures, test pictures with activation maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from common.aliases import one_module
-from common.cam import class_activation_map, normalize_scoremap, overlay, resize_maps
+from common.cam import normalize_scoremap, overlay, resize_maps
 from common.modes import evaluating
 from common.plots import save_grid
 from csl.data import DataSet
 from csl.data_pixels import Pixels
 from csl.evaluate import Scored
 from csl.src.models.tresnet.tresnet import TResNet
+from csl.src.models.utils.factory import CamNetwork, activation_maps
 
 one_module(__name__, "csl.figures")
 
@@ -45,6 +47,43 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
     figure.tight_layout()
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)
+
+
+def plot_two_frequencies(before: Any, after: Any, path: Path) -> Path:
+    """Draw how many positives each class has before and after a simulation, into a PNG.
+
+    Each is (C,) counts, labels (N,C), or a mapping class -> count; ordered by frequency before.
+    ValueError where the numbers of classes differ.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    first = _counts(before)
+    second = _counts(after)
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} classes before, {len(second)} after")
+    order = np.argsort(-first, kind="stable")
+    figure, axis = plt.subplots(figsize=(8, 3.5))
+    axis.bar(range(len(order)), first[order], label="before")
+    axis.bar(range(len(order)), second[order], label="after")
+    axis.set(ylabel="images", yscale="symlog", title="positives per class")
+    axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def _counts(statistics: Any) -> np.ndarray:
+    """Counts (C,) of counts, of a mapping, or of the positives of labels (N,C)."""
+    if isinstance(statistics, Mapping):
+        statistics = list(statistics.values())
+    values = np.asarray(statistics)
+    if values.ndim == 2:
+        values = (values == 1).sum(axis=0)
+    return values.astype(np.float64)
 
 
 def with_scores(names: Sequence[str], scores: Sequence[float]) -> list[str]:
@@ -82,7 +121,7 @@ def draw_examples(
         is_there = val.labels_of(place) == 1
         picture = image.permute(1, 2, 0).numpy()
         maps = None
-        if isinstance(model, TResNet):
+        if isinstance(model, TResNet | CamNetwork):
             maps = _maps(model, numbers(image[None]))
         row = [picture]
         there = [names[c] for c in np.flatnonzero(is_there)[:4]]
@@ -100,11 +139,10 @@ def draw_examples(
         save_grid(path, rows, titles, suptitle="test pictures, best classes (* is there)")
 
 
-def _maps(model: TResNet, image: torch.Tensor) -> np.ndarray:
-    """Class activation maps (C,H,W) of one image (1,3,H,W)."""
+def _maps(model: nn.Module, image: torch.Tensor) -> np.ndarray:
+    """Class activation maps (C,H,W) of one image (1,3,H,W), negative values as 0."""
     parameter = next(model.parameters())
     with evaluating(model):
-        features = model.body(model.space_to_depth(image.to(parameter)))
+        maps = activation_maps(model, image.to(parameter)).relu()
     height, width = image.shape[2:]
-    maps = resize_maps(class_activation_map(features, model.class_weights()), (height, width))
-    return maps[0].float().cpu().numpy()
+    return resize_maps(maps, (height, width))[0].float().cpu().numpy()

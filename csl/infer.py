@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -28,34 +29,26 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.files import atomic_write
 from common.modes import evaluating
+from common.pictures import Answers, find_pictures, printable, read_pictures, readable_pictures
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from csl.build import build_scored
-from csl.data_errors import expanded
-from csl.data_pictures import (
-    class_names,
-    figure_name,
-    printable,
-    read_pictures,
-    readable_pictures,
-    sample_pictures,
-)
+from csl.data_errors import expanded, say
+from csl.data_pictures import class_names, sample_pictures
 from csl.data_pixels import Pixels, stack_pictures
 from csl.figures import draw_annotated, with_scores
+from csl.src.helper_functions.helper_functions import parse_args
 from csl.src.models.tresnet.fold import fold
-from csl.src.models.utils.checkpoint import ZOO, describe_network, find_file, names_of
-from csl.src.models.utils.factory import statistics_of_model
+from csl.src.models.utils.checkpoint import ZOO, find_file, names_of
+from csl.src.models.utils.checkpoint_input import describe_network
+from csl.src.models.utils.factory import activation_maps, statistics_of_model
+from csl.src.models.utils.published import located
 
 one_module(__name__, "csl.infer")
 
+__all__ = ["infer", "infer_batch", "inference", "main", "parse_args", "parser"]
+
 parser = build_parser()
-
-
-def parse_args(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """The settings of a command as the released code has them."""
-    return parse(argv, parser).args
 
 
 def inference(
@@ -99,6 +92,17 @@ def infer_batch(
     return found
 
 
+@torch.inference_mode()
+def batch_maps(images: Sequence[Image.Image], model: nn.Module, pixels: Pixels) -> np.ndarray:
+    """The raw class activation maps of RGB pictures, (B,C,h,w) float32, negative values too."""
+    weight = next(model.parameters())
+    batch = stack_pictures([pixels.whole(pixels.resize(image)) for image in images])
+    numbers = pixels.to_numbers().to(weight.device)
+    with evaluating(model):
+        values = numbers(batch.to(weight.device)).to(weight.dtype)
+        return activation_maps(model, values).float().cpu().numpy()
+
+
 def infer(settings: Settings) -> list[dict[str, Any]]:
     """Load the network, name what is in every picture, write table, pictures and JSON.
 
@@ -112,13 +116,20 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
     seed_everything(args.seed)
 
     # Pictures, before the network is read
+    if not settings.wants_sample_network:
+        args.model_path = str(located(args.model_path, is_given="model_path" in settings.given))
     if not settings.wants_sample_network and find_file(args.model_path) is None:
         raise UserError(
             f"--model_path {args.model_path}: no such file; {ZOO}, or run with --sample"
         )
     if args.sample and "pic_path" not in settings.given:
         args.pic_path = sample_pictures()
-    pictures, unreadable = readable_pictures(args.pic_path, skip_corrupt=args.skip_corrupt)
+    pictures, left_out = readable_pictures(
+        args.pic_path, "--pic_path", skip_corrupt=args.skip_corrupt
+    )
+    unreadable = len(find_pictures(args.pic_path, "--pic_path")) - len(pictures)
+    for line in left_out:
+        say(line)
 
     # Network
     with tempfile.TemporaryDirectory() as folder:
@@ -132,27 +143,41 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
     model = fold(model).to(accelerator.device).to(memory_format=torch.channels_last)
 
     # Names
+    labels = np.array(names)
     run = start_run(args, DEFAULT_DIR, accelerator)
     run.print(f"{args.model_path}: {describe_network(checkpoint, pixels)}")
-    records: list[dict[str, Any]] = []
+    answers = Answers(run.folder / "answers")
     for start in range(0, len(pictures), args.batch_size):
         paths = pictures[start : start + args.batch_size]
-        images = read_pictures(paths, skip_corrupt=args.skip_corrupt)
+        images, damaged = read_pictures(paths, skip_corrupt=args.skip_corrupt)
+        for line in damaged:
+            say(line)
         unreadable += len(paths) - len(images)
         if not images:
             continue
         shown = list(images.values())
         results = infer_batch(shown, model, names, pixels=pixels, th=args.th, top_k=args.top_k)
-        for (path, image), (found, scores) in zip(images.items(), results, strict=True):
-            told = ", ".join(with_scores(found, scores)) or f"nothing above {args.th}"
-            run.print(printable(f"{path.name}: {told}"))
-            draw_annotated(run.figure(figure_name(len(records), path)), image, found, scores)
-            rounded = [round(score, 6) for score in scores]
-            records.append({"picture": str(path), "classes": found, "scores": rounded})
+        maps = batch_maps(shown, model, pixels) if args.npz else [None] * len(shown)
+        for (path, image), answer, of_picture in zip(images.items(), results, maps, strict=True):
+            found, scores = answer
+            told = with_scores(found, scores)
+            shown_line = ", ".join(told) or f"nothing above {args.th}"
+            run.print(printable(f"{path.name}: {shown_line}"))
+            name = answers.add(
+                path,
+                {"classes": found, "scores": [round(score, 6) for score in scores]},
+                shown=image,
+                caption=told[:3],
+                arrays=None if of_picture is None else {"maps": of_picture, "classes": labels},
+            )
+            draw_annotated(run.figure(name), image, found, scores)
         run.progress.images += len(images)
         run.poll()
 
     # What the run leaves
+    records = answers.records
+    if records:
+        answers.finish(run.folder / "contact_sheet.png")
     own = run.folder / "predictions.json"
     for path in {own, args.json or own}:
         atomic_write(path, (json.dumps(records, indent=1) + "\n").encode())

@@ -7,12 +7,12 @@ and a label y: annotated positive (set P), annotated negative (set N), or un-ann
     1  partial annotation, and how it is simulated       fixed_per_class, random_per_sample
     2  the partial asymmetric loss                       partial_asymmetric_loss
     3  what becomes of U: ignored, negative, selected    ignore_weights, selective_weights
+       both in one object                                PartialSelectiveLoss
     4  the class prior of a temporary network            summed_probabilities, class_prior
     5  the averaged network                              average_decay, update_average
 
-Where values of labels can be looked at, a label that is none of the three is a ValueError. Looking
-would wait for a GPU, and would break a graph that torch.compile or torch.func traces; there such a
-label makes the loss NaN.
+A label that is none of the three is a ValueError where values can be looked at. On a GPU, and in a
+graph of torch.compile or torch.func, it makes the loss NaN.
 """
 
 from collections.abc import Sequence
@@ -41,17 +41,10 @@ __all__ = [
     "update_average",
 ]
 
-# Beside the equations: what labels may be, and where they can be looked at.
 HELPERS = (
-    "as_array",
-    "at_least_float32",
-    "is_readable",
-    "is_transformed",
-    "nan_outside",
-    "require_labels",
-    "require_targets",
+    *("as_array", "at_least_float32", "is_readable", "is_transformed", "nan_outside"),
+    *("require_labels", "require_settings", "require_targets"),
 )
-
 POSITIVE = 1
 NEGATIVE = 0
 UNKNOWN = -1
@@ -317,6 +310,44 @@ def label_weights(
     return nan_outside(weights, targets)
 
 
+class PartialSelectiveLoss(torch.nn.Module):
+    """The weights of a mode and then the partial asymmetric loss, for any training loop."""
+
+    prior: torch.Tensor | None
+
+    def __init__(
+        self,
+        mode: str = "selective",
+        *,
+        prior: torch.Tensor | Sequence[float] | None = None,
+        prior_threshold: float | None = 0.5,
+        likelihood_topk: int = 5,
+        likelihood_share: float | None = None,
+        likelihood_scope: str = "batch",
+        **factors: Any,
+    ) -> None:
+        """The arguments of `selective_weights`; `factors`: those of `partial_asymmetric_loss`."""
+        super().__init__()
+        require_settings(mode, factors, likelihood_topk, likelihood_share, likelihood_scope)
+        if prior is not None:
+            prior = torch.as_tensor(prior, dtype=torch.float32)
+            if prior.dim() != 1 or not ((prior >= 0) & (prior <= 1)).all():
+                raise ValueError("prior: expected (C,) numbers in 0..1")
+        self.mode = mode
+        counts: dict[str, Any] = {"topk": likelihood_topk, "share": likelihood_share}
+        self.selection = counts | {"scope": likelihood_scope, "prior_threshold": prior_threshold}
+        self.factors = factors
+        self.register_buffer("prior", prior)
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, a scalar; ValueError as in `partial_asymmetric_loss`."""
+        if self.prior is not None and logits.shape[1:] != self.prior.shape:
+            raise ValueError(f"a prior of {len(self.prior)} classes: logits {tuple(logits.shape)}")
+        _, q = probabilities(logits, self.factors.get("clip"))
+        weights = label_weights(self.mode, targets, q, prior=self.prior, **self.selection)
+        return partial_asymmetric_loss(logits, targets, weights, **self.factors)
+
+
 # --- 4  The class prior (section 3.4): the mean prediction of a network trained in "ignore" ---
 
 
@@ -407,10 +438,9 @@ def require_labels(
     values = as_array(values)
     if values.size == 0:
         return
-    if values.dtype.kind in "biu":
-        is_right = lowest <= int(values.min()) and int(values.max()) <= POSITIVE
-        if is_right:
-            return
+    is_whole = values.dtype.kind in "biu"
+    if is_whole and lowest <= int(values.min()) and int(values.max()) <= POSITIVE:
+        return
     known = np.isin(values, np.arange(lowest, POSITIVE + 1))
     if known.all():
         return
@@ -433,6 +463,26 @@ def nan_outside(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """`values`, and NaN where the target, of the same place, is no label."""
     is_label = (targets == POSITIVE) | (targets == NEGATIVE) | (targets == UNKNOWN)
     return torch.where(is_label, values, torch.nan)
+
+
+def require_settings(mode: str, factors: Any, topk: int, share: float | None, scope: str) -> None:
+    """ValueError for modes, exponents, factors and numbers of labels that cannot be meant."""
+    for what, word, words in (("mode", mode, MODES), ("likelihood_scope", scope, SCOPES)):
+        if word not in words:
+            raise ValueError(f"{what} {word!r}: choose from {', '.join(words)}")
+    known = partial_asymmetric_loss.__kwdefaults__ or {}
+    for name, value in factors.items():
+        if name not in known:
+            raise TypeError(f"{name}: no such argument; there are {', '.join(known)}")
+        if not 0 <= (value or 0) < np.inf:
+            raise ValueError(f"{name} {value!r}: expected a finite number from 0 on")
+    clip = factors.get("clip") or 0
+    if clip >= 1 or (clip and factors.get("stable")):
+        raise ValueError(f"clip {clip!r}: expected a number below 1, and no `stable`")
+    if topk != int(topk) or topk < 0:
+        raise ValueError(f"likelihood_topk {topk!r}: expected a whole number from 0 on")
+    if not 0 <= (share or 0) <= 1:
+        raise ValueError(f"likelihood_share {share!r}: expected a number in 0..1")
 
 
 def _require_one_shape(**tensors: torch.Tensor) -> None:

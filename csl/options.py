@@ -23,6 +23,7 @@ from common.cli import (
     seed_list,
     settle,
 )
+from common.own import add_own_flags
 from csl.data_errors import expanded
 from csl.data_locate import Found, locate_data, require_metadata
 from csl.options_checks import (
@@ -46,7 +47,8 @@ from csl.options_choices import (
 one_module(__name__, "csl.options")
 
 DATA_HELP = (
-    "folder with annotations/instances_{train,val}2014.json (or 2017), train2014, val2014;"
+    "own data: class folders, a csv, json, a COCO json, a VOC devkit; or"
+    " a folder with annotations/instances_{train,val}2014.json (or 2017), train2014, val2014;"
     " with annotations/lvis_v1_{train,val}.json (v0.5 too), train2017, val2017;"
     " or with data.csv or oidv6-train-annotations-human-imagelabels.csv and"
     " validation-annotations-human-imagelabels.csv of Open Images;"
@@ -95,7 +97,8 @@ def _names(text: str) -> list[str]:
 def add_data_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the flags that say where the data are and which of them count; returns their group."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="./data", help=DATA_HELP)
+    group.add_argument("--data", default="./data", metavar="PLACE", help=DATA_HELP)
+    add_own_flags(group, leave_out=["data"])
     group.add_argument(
         "--metadata", default="./data/COCO_2014", help="hyperml: train.json, val.json"
     )
@@ -216,10 +219,24 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and optimisation")
     group.add_argument(
-        "--model_name", default="tresnet_m", help="tresnet_m, _l, _xl, _l_v2, _tiny or timm/NAME"
+        "--model_name",
+        default="tresnet_m",
+        help="tresnet_m, _l, _xl, _l_v2, _tiny, or any network of timm or torchvision",
     )
     group.add_argument(
         "--model_path", default=DEFAULT_MODEL_PATH, help="pretrained weights; the head is not taken"
+    )
+    group.add_argument(
+        "--weights",
+        type=any_path,
+        default=None,
+        metavar="FILE",
+        help="as --model_path: of torchvision, timm, an original or a run, in any form",
+    )
+    group.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="published weights of --model_name, from the cache or the hub",
     )
     group.add_argument(
         "--do_bottleneck_head",
@@ -388,6 +405,8 @@ def find_data(args: argparse.Namespace, given: Collection[str]) -> Found:
         debug_mode=args.debug_mode,
         metadata=args.metadata,
         sample=args.sample,
+        images=args.images,
+        classes=args.classes,
     )
 
 

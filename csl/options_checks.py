@@ -10,8 +10,16 @@ from pathlib import Path
 
 from common.aliases import one_module
 from common.cli import DomainError, UserError
-from csl.data_locate import OF_DATASET, OF_DEBUG_MODE, Found, wanted_names
-from csl.options_choices import RECIPES, TIMM, check_param, default_param, mode_of, scheme_of
+from csl.data_locate import OF_DATASET, OF_DEBUG_MODE, Found, layout_is_named, wanted_names
+from csl.options_choices import (
+    NETWORKS,
+    RECIPES,
+    canonical_name,
+    check_param,
+    default_param,
+    mode_of,
+    scheme_of,
+)
 
 one_module(__name__, "csl.options_checks")
 
@@ -58,10 +66,13 @@ def refuse_contradictions(args: argparse.Namespace, given: Collection[str]) -> N
             "--path_dest: not together with --output_dir, which is the run directory itself",
         ),
         (
-            args.do_bottleneck_head and args.model_name.lower().startswith(TIMM),
+            args.do_bottleneck_head and canonical_name(args.model_name) not in NETWORKS,
             f"--do_bottleneck_head: --model_name {args.model_name} has no such head",
         ),
     ]
+    chosen = [f"--{name}" for name in ("model_path", "weights", "pretrained") if name in given]
+    told = "each names weights to start from; give one"
+    pairs.append((len(chosen) > 1, f"{' and '.join(chosen)}: {told}"))
     refuse(pairs)
     _refuse_of_simulation(args, given)
     _refuse_of_comparison(args, given)
@@ -87,6 +98,25 @@ def refuse_contradictions_of_data(args: argparse.Namespace, given: Collection[st
         (
             "metadata" in given and args.sample,
             "--metadata: not with --sample, which has annotations of its own",
+        ),
+    ]
+    refuse(pairs)
+    _refuse_of_own(args, given)
+
+
+def _refuse_of_own(args: argparse.Namespace, given: Collection[str]) -> None:
+    """UserError for --images and --classes without own data that they could belong to."""
+    chosen = [name for name in ("images", "classes") if name in given]
+    if not chosen:
+        return
+    flag = f"--{chosen[0]}"
+    if "data" not in given:
+        raise UserError(f"{flag} belongs to --data, which is not given")
+    pairs = [
+        (args.sample, f"{flag}: not with --sample, it is of your own --data"),
+        (
+            layout_is_named(args.dataset, args.debug_mode) or "metadata" in given,
+            f"{flag}: of your own --data; leave --dataset, --debug_mode and --metadata out",
         ),
     ]
     refuse(pairs)
@@ -128,6 +158,9 @@ def _refuse_of_comparison(args: argparse.Namespace, given: Collection[str]) -> N
 def refuse_other_layouts(args: argparse.Namespace, given: Collection[str], found: Found) -> None:
     """DomainError for flags that the layout of the data has no use for."""
     refuse_class_list(args.class_list, found)
+    if found.layout == "own":
+        told = f"only of the official layouts; {found.files.train} is own data"
+        refuse_given(given, ("keep_empty", "skip_missing"), f"{told}, whose pictures all count")
     if found.layout not in ("lvis", "openimages"):
         return
     source = found.files.train

@@ -6,7 +6,9 @@ They name schemes, modes, networks and recipes.
 import math
 
 from common.aliases import one_module
+from common.backbones_names import require_spelling
 from common.cli import DomainError
+from common.errors import UserError
 
 one_module(__name__, "csl.options_choices")
 
@@ -64,27 +66,26 @@ def default_param(scheme: str, is_sample: bool) -> float:
 
 NETWORKS = ("tresnet_m", "tresnet_l", "tresnet_xl", "tresnet_l_v2", "tresnet_tiny")
 ALIASES = {"tresnet_v2_l": "tresnet_l_v2"}
-TIMM = "timm/"
 SMALLEST = 20  # pixels a side: a quarter of them, halved three times, needs a border to reflect
 
 
 def canonical_name(name: str) -> str:
-    """The name in lower case, aliases resolved; `timm/NAME` stays.
+    """A TResNet's name in lower case, aliases resolved; any other name as it is.
 
-    DomainError lists the known ones.
+    Those are timm's or torchvision's. DomainError where no network can be called so.
     """
-    if name.lower().startswith(TIMM):
-        return TIMM + name[len(TIMM) :]
     lower = ALIASES.get(name.lower(), name.lower())
-    if lower not in NETWORKS:
-        known = ", ".join([*NETWORKS, *ALIASES, "timm/NAME"])
-        raise DomainError(f"model {name!r} is not known; there are: {known}")
-    return lower
+    if lower in NETWORKS:
+        return lower
+    try:
+        return require_spelling(name)
+    except UserError as error:
+        raise DomainError(str(error)) from error
 
 
 def require_size(model_name: str, size: int, flag: str) -> None:
     """DomainError where TResNet cannot take pictures of this size."""
-    if not model_name.startswith("tresnet") or (size % 4 == 0 and size >= SMALLEST):
+    if model_name not in NETWORKS or (size % 4 == 0 and size >= SMALLEST):
         return
     low = max(size // 4 * 4, SMALLEST)
     wanted = f"TResNet needs multiples of 4 from {SMALLEST} on"

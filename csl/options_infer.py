@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="lowest probability that is shown; None: by data set",
     )
     add("--top_k", type=positive_int, default=30, help="most names of a picture")
+    add("--npz", action="store_true", help="also write the raw activation maps of every picture")
     add("--json", type=any_path, default=None, help="also write the scores into this file")
     add_shared_flags(parser)
     parser.set_defaults(output_dir=DEFAULT_DIR)
@@ -113,13 +114,18 @@ def parse(
     if "class_description_path" in given and not descriptions.is_file():
         raise MissingFileError(f"--class_description_path {descriptions}: no such file")
 
+    fill_in(args)
+    return Settings(args, frozenset(given))
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Set what follows from --dataset_type: do_bottleneck_head, and th where it is None."""
     args.do_bottleneck_head = args.dataset_type == "OpenImages"
     if args.dataset_type not in ("OpenImages", "MS-COCO"):
         told = "is neither OpenImages nor MS-COCO: a plain head"
         print(f"note: --dataset_type {args.dataset_type!r} {told}", flush=True)
     if args.th is None:
         args.th = 0.995 if args.dataset_type == "OpenImages" else 0.7
-    return Settings(args, frozenset(given))
 
 
 def _sample_settings(given: Mapping[str, Any]) -> dict[str, Any]:

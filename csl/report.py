@@ -17,7 +17,7 @@ from common.plots import save_curves
 from common.run import Run
 from common.text import write_csv
 from csl.build_loss import SelectiveLoss
-from csl.data import AnnotatedImages, DataSet, names_without_positives, targets_of
+from csl.data import DataSet, LabelledImages, names_without_positives, targets_of
 from csl.data_classes import listed
 from csl.data_errors import say
 from csl.data_partial import save_partial_labels
@@ -73,7 +73,7 @@ def describe_labels(run: Run, train: DataSet, mode: str) -> str | None:
         if empty:
             warn(f"{empty} images have no annotated label: their loss is 0")
     plot_class_freq(targets, names, run.figure("class_frequency"))
-    if train.complete is not None and isinstance(train, AnnotatedImages):
+    if train.complete is not None and isinstance(train, LabelledImages):
         return save_partial_labels(run.folder / "partial_labels.npz", train.targets_all, names)
     return None
 

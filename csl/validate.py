@@ -35,7 +35,8 @@ from csl.data import DataSet, require_images, require_scorable, scoring_loader
 from csl.data_pixels import Pixels
 from csl.evaluate import count_skipped, metrics_of, predict_rows, rates_of, uncounted_classes
 from csl.src.models.tresnet.fold import fold
-from csl.src.models.utils.checkpoint import Checkpoint, describe_network
+from csl.src.models.utils.checkpoint import Checkpoint
+from csl.src.models.utils.checkpoint_input import describe_network
 
 one_module(__name__, "csl.validate")
 

@@ -5,7 +5,7 @@ Below this room everything takes keywords, none the settings.
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,23 @@ from torch.utils.data import DataLoader
 from common.aliases import one_module
 from common.cli import UserError
 from common.loading import train_loader
+from common.own_data import OwnData
 from common.rundir import make_accelerator
 from common.sync_bn import synchronised
 from oass.build_objective import Objective, PuzzleOptions, TilePass
 from oass.build_optimizer import PolyOptimizer
 from oass.build_pretrained import load_pretrained
 from oass.build_trained import KEPT, Trained
+from oass.core.backbones import other_network
 from oass.core.networks import Classifier, load_backbone
 from oass.data import TrainTransform, VOC_Dataset_For_Classification
+from oass.data_own import OwnPictures, read_parts, require_classes
+from oass.data_voc import CLASS_NAMES
 from oass.evaluate import Walk
 from oass.figures import PuzzlePictures
 from oass.options import Settings
 from oass.options_check import terms_of
-from oass.options_flags import WITH_TEACHER
+from oass.options_flags import ARCHITECTURES, WITH_TEACHER
 
 one_module(__name__, "oass.build")
 
@@ -44,7 +48,7 @@ def build_accelerator(settings: Settings) -> Accelerator:
     # Without cl the instance head has no gradient, nor has it with the strategy gap; heads of
     # timm's networks may lie behind the feature map.
     is_whole = "cl" in terms.present and args.strategy != "gap"
-    is_whole = is_whole and not args.architecture.startswith("timm:")
+    is_whole = is_whole and args.architecture in ARCHITECTURES
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not is_whole)
     accelerator = make_accelerator(args, kwargs_handlers=[ddp])
     if args.sync_bn and accelerator.num_processes > 1:
@@ -72,12 +76,17 @@ def build_data(
     set are left out of it, and batches are smaller where those of the training set come.
     """
     args = settings.args
-    root = settings.data_root
     transform = TrainTransform(
         args.image_size, args.min_image_size, args.max_image_size, args.augment
     )
-    train_data = VOC_Dataset_For_Classification(root, args.train_domain, transform)
-    val_data = VOC_Dataset_For_Classification(root, args.val_domain)
+    if settings.own is not None:
+        own = read_own_data(settings)
+        train_data: VOC_Dataset_For_Classification = OwnPictures(own, "train", transform)
+        val_data: VOC_Dataset_For_Classification = OwnPictures(own, "val", side=args.image_size)
+    else:
+        root = settings.data_root
+        train_data = VOC_Dataset_For_Classification(root, args.train_domain, transform)
+        val_data = VOC_Dataset_For_Classification(root, args.val_domain)
     n = len(train_data)
     where = train_data.list_path
     if not train_data.split.labels.any():
@@ -109,21 +118,58 @@ def build_data(
     return train_data, val_data, loader
 
 
+def read_own_data(settings: Settings, *, seed: int | None = None) -> OwnData:
+    """What lies at --data; seed: of the val part, default --seed."""
+    args = settings.args
+    drawn_by = args.seed if seed is None else seed
+    return read_parts(args.data, args.images, args.classes, drawn_by, args.skip_corrupt)
+
+
+def build_evaluated(settings: Settings, trained: Trained) -> VOC_Dataset_For_Classification:
+    """The pictures that a trained network is evaluated on: --domain of the data.
+
+    UserError where own data have no such part, or other classes than the network.
+    """
+    args = settings.args
+    if settings.own is None:
+        if trained.classes != tuple(CLASS_NAMES):
+            problem = f"its {len(trained.classes)} classes are not VOC's"
+            raise UserError(f"{trained.path}: {problem}; give its data with --data")
+        return VOC_Dataset_For_Classification(settings.data_root, args.domain, labels="if present")
+    if args.domain not in ("train", "val"):
+        raise UserError(f"--domain {args.domain}: own data (--data) have the parts train and val")
+    own = read_own_data(settings, seed=trained.seed)
+    require_classes(own, trained.classes, trained.path)
+    return OwnPictures(own, args.domain, side=args.image_size)
+
+
 def least_images(architecture: str) -> int:
     """Images that a step of one process needs: ResNeSt normalises pooled values over the batch."""
     return 2 if architecture.startswith("resnest") else 1
 
 
-def build_student(settings: Settings, poll: Callable[[], None] = lambda: None) -> Classifier:
+def check_architecture(settings: Settings) -> None:
+    """UserError where there is no such network, or none for this size; before anything is made."""
+    args = settings.args
+    if args.architecture not in ARCHITECTURES:
+        with torch.random.fork_rng(devices=[]):
+            other_network(args.architecture, False, args.image_size)
+
+
+def build_student(
+    settings: Settings, poll: Callable[[], None] = lambda: None, classes: int = len(CLASS_NAMES)
+) -> Classifier:
     """The classifier with the weights of --weights.
 
-    poll: called in every step of the sample's pretraining.
+    poll: called in every step of the sample's pretraining. classes: how many.
     """
     args = settings.args
     kind, _, path = args.weights.partition(":")
     is_pretrained = {"imagenet": True, "none": False, "sample": False, "backbone": False}
     pretrained = is_pretrained.get(kind, Path(args.weights))
-    model = Classifier(args.architecture, pretrained=pretrained)
+    model = Classifier(
+        args.architecture, classes, pretrained=pretrained, image_size=args.image_size
+    )
     if kind == "backbone":
         load_backbone(model, path)
     if kind == "sample":
@@ -137,13 +183,16 @@ def build_teacher(student: Classifier) -> Classifier:
 
 
 def build_networks(
-    settings: Settings, accelerator: Accelerator, poll: Callable[[], None]
+    settings: Settings,
+    accelerator: Accelerator,
+    poll: Callable[[], None],
+    classes: int = len(CLASS_NAMES),
 ) -> tuple[Classifier, Classifier | None]:
     """The student, and the teacher of the strategies that have one, on the device.
 
-    poll: as for `build_student`.
+    poll, classes: as for `build_student`.
     """
-    student = build_student(settings, poll)
+    student = build_student(settings, poll, classes)
     if settings.args.sync_bn:
         synchronised(student, accelerator)
     student.to(accelerator.device).to(memory_format=torch.channels_last)  # faster, on a CPU too
@@ -168,12 +217,15 @@ def build_objective(
 
 
 def build_pictures(
-    settings: Settings, objective: Objective, accelerator: Accelerator
+    settings: Settings,
+    objective: Objective,
+    accelerator: Accelerator,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> PuzzlePictures:
-    """What draws the puzzle after every epoch."""
+    """What draws the puzzle after every epoch; classes: their names."""
     args = settings.args
     return PuzzlePictures(
-        objective.options, objective.tile_maps, args.image_size, args.pictures, accelerator
+        objective.options, objective.tile_maps, args.image_size, args.pictures, accelerator, classes
     )
 
 

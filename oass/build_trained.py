@@ -9,7 +9,9 @@ import torch
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
+from common.own import class_names_of
 from oass.core.networks import HEAD, Classifier, load_classifier, read_state
+from oass.data_voc import CLASS_NAMES
 from oass.options_check import check_size
 from oass.options_flags import BASELINES, DIFFICULT, PUZZLES, RULES, TILE_MODES
 
@@ -105,11 +107,19 @@ class Trained:
                 f"{self.path}: holds a backbone with classes of its own, no classifier to use"
             )
         self.has_head = any(name.startswith(HEAD) for name in names)
+        saved_names = class_names_of(self.saved) if isinstance(self.saved, Mapping) else None
+        self.classes: tuple[str, ...] = tuple(saved_names or CLASS_NAMES)
 
     @property
     def val_domain(self) -> object:
         """The split, or the path of the list, that the run was evaluated on; val where unknown."""
         return self.settings.get("val_domain", "val")
+
+    @property
+    def seed(self) -> int:
+        """The run's, by which the val part of own data was drawn."""
+        seed = self.settings.get("seed", 0)
+        return seed if isinstance(seed, int) else 0
 
     def _part(self, name: str) -> Mapping[str, object]:
         """What the file holds under a name, by names; empty where nothing, as in a state dict."""
@@ -160,7 +170,10 @@ class Trained:
 
     def network(self, name: str = "student") -> Classifier:
         """The student or the teacher, in eval mode. UserError where none fits."""
-        model = Classifier(self.architecture, pretrained=False)
+        model = Classifier(
+            self.architecture, len(self.classes), pretrained=False, image_size=self.image_size
+        )
+        model.set_input(self._part("state").get("input"))
         if name == "student":
             load_classifier(model, self.path, self.saved)
             return model.eval()

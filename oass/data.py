@@ -68,6 +68,8 @@ class Split(NamedTuple):
     objects: list[list[VOCObject]]  # of each image
     labels: np.ndarray  # (n,C) float32
     only_difficult: np.ndarray  # (n,C) bool
+    classes: tuple[str, ...] = tuple(CLASS_NAMES)
+    unknown: np.ndarray | None = None  # (n,C) bool; their label is 0, and no mAP counts them
 
     @property
     def without_area(self) -> tuple[str, ...]:
@@ -83,9 +85,14 @@ class Split(NamedTuple):
         """The split without these images, in its order."""
         left = set(ids)
         keep = np.array([name not in left for name in self.ids], bool)
-        names = list(compress(self.ids, keep))
-        objects = list(compress(self.objects, keep))
-        return Split(names, objects, self.labels[keep], self.only_difficult[keep])
+        return Split(
+            ids=list(compress(self.ids, keep)),
+            objects=list(compress(self.objects, keep)),
+            labels=self.labels[keep],
+            only_difficult=self.only_difficult[keep],
+            classes=self.classes,
+            unknown=None if self.unknown is None else self.unknown[keep],
+        )
 
 
 @lru_cache(maxsize=8)
@@ -132,6 +139,9 @@ class VOC_Dataset_For_Classification(Dataset):
     tells. `skipped` counts the images that `leave_out` took out of it.
     """
 
+    first_lines: tuple[str, ...] = ()  # what else a run tells of the data
+    resample = "bicubic"  # the interpolation of readers that resize
+
     def __init__(
         self,
         root_dir: str | Path,
@@ -151,6 +161,11 @@ class VOC_Dataset_For_Classification(Dataset):
 
     def __len__(self) -> int:
         return len(self.split.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.split.classes
 
     def image_path(self, index: int) -> Path:
         """Where the picture lies."""
@@ -183,7 +198,7 @@ class VOC_Dataset_For_Classification(Dataset):
             )
 
     def label(self, index: int) -> torch.Tensor:
-        """The label, (20,) float32; the caller's own, not the array that all readers share."""
+        """The label, (C,) float32; the caller's own, not the array that all readers share."""
         return torch.from_numpy(self.split.labels[index].copy())
 
     def __getitem__(self, index: int) -> tuple[Any, torch.Tensor]:

@@ -25,15 +25,21 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IGNORED = 255  # in masks
 
 
+def resampling(name: str) -> Image.Resampling:
+    """PIL's interpolation of that name; bicubic, as released, for names that PIL does not have."""
+    return getattr(Image.Resampling, name.upper(), Image.Resampling.BICUBIC)
+
+
 class RandomResize:
     """Resize so that the *longer* side gets a random length in [min_image_size, max_image_size].
 
     The shorter side keeps a pixel at least. ValueError for lengths below 1 or in the other order.
     """
 
-    def __init__(self, min_image_size: int, max_image_size: int) -> None:
+    def __init__(self, min_image_size: int, max_image_size: int, resample: str = "bicubic") -> None:
         require_count(min_image_size, "min_image_size", 1)
         require_count(max_image_size, "max_image_size", min_image_size)
+        self.resample = resampling(resample)
         self.min_image_size, self.max_image_size = min_image_size, max_image_size
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -43,7 +49,7 @@ class RandomResize:
         size = max(1, int(round(w * scale))), max(1, int(round(h * scale)))
         if size == image.size:
             return image
-        return image.resize(size, Image.Resampling.BICUBIC)
+        return image.resize(size, self.resample)
 
 
 class RandomHorizontalFlip:
@@ -109,18 +115,44 @@ def paste_crop(
 class RandomCrop:
     """A square at a random place, on zeros (the mean colour) where the image is smaller.
 
-    Draws for the width first, then for the height. image (H,W,C) of any dtype; (crop,crop,C) out.
+    Draws for the width first, then for the height. image (H,W,channels) of any dtype, without an
+    axis of channels where there is one; (crop,crop,channels) out.
     """
 
-    def __init__(self, crop_size: int) -> None:
+    def __init__(self, crop_size: int, channels: int = 3) -> None:
         require_count(crop_size, "crop_size", 1)
+        require_count(channels, "channels", 1)
         self.crop_size = crop_size
+        self.channels = channels
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        _require_channels(image, self.channels)
         columns = draw_offsets(image.shape[1] - self.crop_size)
         rows = draw_offsets(image.shape[0] - self.crop_size)
         canvas = np.zeros((self.crop_size, self.crop_size, *image.shape[2:]), image.dtype)
         return paste_crop(image, canvas, rows, columns)
+
+
+class Top_Left_Crop:
+    """The image (H,W,channels) at the top left of a zero square; larger ones are cut."""
+
+    def __init__(self, crop_size: int, channels: int = 3) -> None:
+        require_count(crop_size, "crop_size", 1)
+        require_count(channels, "channels", 1)
+        self.crop_size = crop_size
+        self.channels = channels
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        _require_channels(image, self.channels)
+        shape = (self.crop_size, self.crop_size, *image.shape[2:])
+        return paste_crop(image, np.zeros(shape, image.dtype), (0, 0), (0, 0))
+
+
+def _require_channels(image: np.ndarray, channels: int) -> None:
+    """ValueError for an image (H,W,C) of another C; one channel may have no axis."""
+    found = image.shape[2] if image.ndim == 3 else 1
+    if found != channels:
+        raise ValueError(f"image {image.shape}: expected {channels} channels")
 
 
 class Top_Left_Crop_For_Segmentation:
@@ -190,11 +222,16 @@ class TrainTransform:
             "colorjitter": ColorJitter(0.3, 0.3, 0.3, 0.1),
             "randaugment": RandAugmentMC(2, 10),
         }
+        self.resize = RandomResize(min_image_size, max_image_size)
         self.steps: list[Callable[[Image.Image], Image.Image]] = [
-            RandomResize(min_image_size, max_image_size),
+            self.resize,
             RandomHorizontalFlip(),
         ]
         self.steps += [extra[name] for name in AUGMENTATIONS if name in augment]
+
+    def resample_as(self, name: str) -> None:
+        """Resize by this interpolation, the network's."""
+        self.resize.resample = resampling(name)
 
     def __call__(self, image: Image.Image) -> Picture:
         for step in self.steps:
@@ -205,7 +242,15 @@ class TrainTransform:
 class EvalTransform:
     """The picture at the top left of a square, optionally resized before (`scale`) and mirrored."""
 
-    def __init__(self, image_size: int, *, scale: float = 1.0, flip: bool = False) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        scale: float = 1.0,
+        flip: bool = False,
+        resample: str = "bicubic",
+    ) -> None:
+        self.resample = resampling(resample)
         self.image_size = image_size
         self.scale = scale
         self.flip = flip
@@ -213,7 +258,7 @@ class EvalTransform:
     def __call__(self, image: Image.Image) -> Picture:
         if self.scale != 1:
             size = [max(1, round(side * self.scale)) for side in image.size]
-            image = image.resize(size, Image.Resampling.BICUBIC)
+            image = image.resize(size, self.resample)
         if self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return crop_bytes(image, self.image_size, at_random=False)

@@ -71,8 +71,13 @@ def describe(views: Sequence[View]) -> str:
 class Views:
     """A transform: of a PIL picture its `Picture` in every view, and its height and width (2,)."""
 
-    def __init__(self, views: Sequence[View]) -> None:
-        self.transforms = [EvalTransform(v.side, scale=v.scale, flip=v.is_flipped) for v in views]
+    def __init__(self, views: Sequence[View], resample: str = "bicubic") -> None:
+        self.transforms = []
+        for view in views:
+            transform = EvalTransform(
+                view.side, scale=view.scale, flip=view.is_flipped, resample=resample
+            )
+            self.transforms.append(transform)
 
     def __call__(self, image: Image.Image) -> tuple[tuple[Picture, ...], torch.Tensor]:
         pictures = tuple(transform(image) for transform in self.transforms)

@@ -32,7 +32,7 @@ from oass.data import (
     views_of,
 )
 from oass.data_views import MeanMap, on_the_picture
-from oass.data_voc import CLASS_DIC, CLASS_NAMES
+from oass.data_voc import CLASS_NAMES
 from oass.method import class_specific_instances, make_cam
 
 one_module(__name__, "oass.evaluate")
@@ -64,7 +64,7 @@ def evaluating(
 ) -> Iterator[None]:
     """Inside, the network is in eval mode and the data set gives these views; both come back."""
     before = data.transform
-    data.transform = Views(views)
+    data.transform = Views(views, model.interpolation)
     try:
         with modes.evaluating(model):
             yield
@@ -182,12 +182,13 @@ def pointing_accuracy(scores: Scores, split: Split) -> float | None:
     An all-zero map is a miss. Boxes count from 1 and hold their last row and column. A class whose
     boxes all lack an area is left out.
     """
+    number = {name: c for c, name in enumerate(split.classes)}
     hits = []
     for i, objects in enumerate(split.objects[: len(scores.logits)]):
         boxes: dict[int, list[tuple[int, int, int, int]]] = {}
         for found in objects:
             if found.has_area:
-                boxes.setdefault(CLASS_DIC[found.name], []).append(found.box)
+                boxes.setdefault(number[found.name], []).append(found.box)
         for c, own in boxes.items():
             y, x = scores.peaks[i, c].tolist()
             inside = any(x0 - 1 <= x < x1 and y0 - 1 <= y < y1 for x0, y0, x1, y1 in own)
@@ -205,7 +206,7 @@ def measure(
     `map` is the released definition. difficult="ignore": every mAP leaves (image, class) entries
     out that are only difficult, as `map without difficult` always does. `drop_last`: everything
     over whole batches of so many images only, as released. Classes without a positive have no AP
-    (None) and are left out of the means.
+    (None) and are left out of the means. Labels that are unknown are left out of every number.
     """
     n = len(scores.logits)
     if drop_last:
@@ -214,10 +215,16 @@ def measure(
     z = whole.logits.numpy()
     y = split.labels[:n]
     only_difficult = split.only_difficult[:n]
+    left_away = np.zeros_like(only_difficult)
+    if split.unknown is not None:
+        left_away = split.unknown[:n]
+        only_difficult = only_difficult | left_away
+    if difficult == "ignore":
+        left_away = only_difficult
 
     def each_class(definition: Callable) -> np.ndarray:
-        if difficult == "ignore":
-            return E.average_precision_ignoring(z, y, only_difficult, definition)
+        if left_away.any():
+            return E.average_precision_ignoring(z, y, left_away, definition)
         return definition(z, y)
 
     def percent(ap: np.ndarray) -> float:
@@ -226,7 +233,7 @@ def measure(
     ap = each_class(E.average_precision)
     loss = float("nan")
     if n:
-        loss = F.binary_cross_entropy_with_logits(whole.logits, torch.from_numpy(y)).item()
+        loss = _loss_of_known(whole.logits, torch.from_numpy(y), split.unknown)
     return {
         "map": percent(ap),
         "eval class loss": loss,
@@ -239,18 +246,27 @@ def measure(
     }
 
 
+def _loss_of_known(logits: torch.Tensor, labels: torch.Tensor, unknown: np.ndarray | None) -> float:
+    """The mean loss of a label, over those that are known."""
+    if unknown is not None:
+        known = torch.from_numpy(~unknown[: len(logits)])
+        logits = logits[known]
+        labels = labels[known]
+    return F.binary_cross_entropy_with_logits(logits, labels).item()
+
+
 def _shown(ap: float) -> float | None:
     """In per cent to four digits; None where it is undefined."""
     return None if np.isnan(ap) else round(100 * ap, 4)
 
 
-def left_out(ap: Sequence[float | None]) -> str:
+def left_out(ap: Sequence[float | None], names: Sequence[str] = CLASS_NAMES) -> str:
     """Which classes an mAP leaves out, in words; "" where it leaves out none.
 
     >>> left_out([50.0, None] + [75.0] * 18)
     'mAP over 19 of 20 classes; without positives, and left out: bicycle'
     """
-    absent = [name for name, value in zip(CLASS_NAMES, ap, strict=True) if value is None]
+    absent = [name for name, value in zip(names, ap, strict=True) if value is None]
     if not absent:
         return ""
     counted = f"{len(ap) - len(absent)} of {len(ap)} classes"
@@ -286,9 +302,9 @@ def mask_iou(
         one; "cam images": how many images have a mask.
     """
     views = views or views_of(image_size)
-    counts = {threshold: E.Calculator_For_mIoU(CLASS_NAMES) for threshold in THRESHOLDS}
+    counts = {threshold: E.Calculator_For_mIoU(list(data.classes)) for threshold in THRESHOLDS}
     masked = list(filter(data.has_mask, range(len(data))))
-    see = Views(views)
+    see = Views(views, model.interpolation)
     with evaluating(model, data, views):
         for i in run.bar(masked, "mask IoU", len(masked)):
             mask = data.mask(i)[:image_size, :image_size]

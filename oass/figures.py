@@ -105,6 +105,7 @@ class PuzzlePictures:
         image_size: S.
         count: how many images `save` draws.
         accelerator: where networks run.
+        classes: their names.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class PuzzlePictures:
         image_size: int,
         count: int,
         accelerator: Accelerator,
+        classes: Sequence[str] = CLASS_NAMES,
     ) -> None:
         if options.strategy in WITHOUT_TILES:
             options = replace(options, strategy="cMax")
@@ -122,6 +124,7 @@ class PuzzlePictures:
         self.image_size = image_size
         self.count = count
         self.accelerator = accelerator
+        self.classes = classes
 
     def save(
         self,
@@ -196,7 +199,8 @@ class PuzzlePictures:
         for p, c in enumerate(points.class_index.tolist()):
             for k in [c] if c >= 0 else present:
                 cut = points.keypoints[p].tolist()
-                row = self._row(image, cams[k], merged[p, k], tile_pixels[p], cut, CLASS_NAMES[k])
+                name = self.classes[k]
+                row = self._row(image, cams[k], merged[p, k], tile_pixels[p], cut, name)
                 if earlier is not None:
                     row.insert(1, self._heat(image, earlier[k], "map before"))
                 rows.append(row)
@@ -249,7 +253,7 @@ def save_neighbours(
 ) -> None:
     """A row a query: the image, then its nearest by a class's descriptor, + where they have it."""
     rows = []
-    for c, name in enumerate(CLASS_NAMES):
+    for c, name in enumerate(data.classes):
         for query in np.flatnonzero(data.split.labels[:, c])[:queries].tolist():
             near = nearest(instances, c, query, count).tolist()
             texts = [name, *("+" if data.split.labels[i, c] else "-" for i in near)]

@@ -27,8 +27,9 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from oass import report
-from oass.build import build_measure, build_trained, build_walk
+from oass.build import build_evaluated, build_measure, build_trained, build_walk
 from oass.data import VOC_Dataset_For_Classification, VOC_Dataset_For_Testing_CAM, views_of
+from oass.data_own import OwnPictures
 from oass.data_views import describe
 from oass.evaluate import (
     collect_instances,
@@ -45,10 +46,13 @@ one_module(__name__, "oass.inference_classification")
 
 def masks_of(data: VOC_Dataset_For_Classification, domain: str) -> VOC_Dataset_For_Testing_CAM:
     """The images of a split with their masks; UserError where none has one."""
-    masks = VOC_Dataset_For_Testing_CAM(data.root, domain)
+    if isinstance(data, OwnPictures):
+        masks: VOC_Dataset_For_Testing_CAM = data
+    else:
+        masks = VOC_Dataset_For_Testing_CAM(data.root, domain)
     masks.leave_out(set(masks.split.ids) - set(data.split.ids))
     if not any(masks.has_mask(i) for i in range(len(masks))):
-        folder = masks.mask_path(0).parent
+        folder = data.root if isinstance(data, OwnPictures) else masks.mask_path(0).parent
         problem = f"{folder} has no mask of {domain}'s images"
         raise UserError(f"--cam_iou: {problem}; take the list of the segmentation")
     masks.check_masks()
@@ -64,8 +68,8 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     args = settings.args
     model = trained.network(args.network).to(accelerator.device)
 
-    root = settings.data_root
-    data = VOC_Dataset_For_Classification(root, args.domain, labels="if present")
+    data = build_evaluated(settings, trained)
+    data.resample = model.interpolation
     data.leave_out(data.unreadable(args.skip_corrupt, accelerator.print))
     for name in ("cam_iou", "neighbours"):
         if getattr(args, name) and not data.has_labels:
@@ -100,7 +104,8 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
         run.print(f"{args.domain} has no annotations: predictions only")
 
     if run.is_main:
-        report.write_predictions(run.folder / "predictions.csv", data.split.ids, scores.logits)
+        table = run.folder / "predictions.csv"
+        report.write_predictions(table, data.split.ids, scores.logits, data.classes)
     if args.server_files and run.is_main:
         probabilities = scores.logits.sigmoid().numpy()
         test_set = Path(args.domain).stem
@@ -116,17 +121,17 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
         if args.neighbours and run.is_main:
             save_neighbours(run.figure("neighbours"), instances, data)
             summary["neighbour precision"] = neighbour_precision(instances, data.split.labels)
-    conclude(run, summary)
+    conclude(run, summary, data.classes)
 
 
-def conclude(run: Run, summary: dict[str, Any]) -> None:
-    """Log, print and save what was measured."""
+def conclude(run: Run, summary: dict[str, Any], classes: Sequence[str]) -> None:
+    """Log, print and save what was measured; classes: their names."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
     run.log("Inference", **summary)
     shown = report.log_line(numbers)
     run.print(f"{summary['images']} images: {shown}{report.without(summary)}")
-    if "ap" in summary and left_out(summary["ap"]):
-        run.print(left_out(summary["ap"]))
+    if "ap" in summary and left_out(summary["ap"], classes):
+        run.print(left_out(summary["ap"], classes))
     run.finish(**{name.replace(" ", "_"): value for name, value in summary.items()})
 
 

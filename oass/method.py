@@ -104,7 +104,7 @@ def csi_logits(
         mean = torch.stack(_each(BN, "running_mean"))
         variance = torch.stack(_each(BN, "running_var"))
 
-    w = torch.cat(_each(stage6, "weight")).flatten(1)
+    w = torch.cat(_each(stage6, "weight")).flatten(1).to(v.dtype)
     gamma = torch.cat(_each(BN, "weight")).view_as(w)
     beta = torch.cat(_each(BN, "bias")).view_as(w)
     scale = w * gamma * torch.rsqrt(variance + BN[0].eps)
@@ -121,11 +121,12 @@ def update_running_statistics(
 ) -> None:
     """What BatchNorm2d does after a batch of `count` values; mean, variance (C,K), a row each."""
     momentum: Any = BN[0].momentum
-    torch._foreach_lerp_(_each(BN, "running_mean"), list(mean.unbind()), momentum)
+    stored = BN[0].weight.dtype
+    torch._foreach_lerp_(_each(BN, "running_mean"), list(mean.to(stored).unbind()), momentum)
     freedom = count - 1
     freedom = freedom.clamp_min(1) if isinstance(freedom, Tensor) else max(freedom, 1)
     unbiased = variance * (count / freedom)
-    torch._foreach_lerp_(_each(BN, "running_var"), list(unbiased.unbind()), momentum)
+    torch._foreach_lerp_(_each(BN, "running_var"), list(unbiased.to(stored).unbind()), momentum)
     torch._foreach_add_(_each(BN, "num_batches_tracked"), 1)
 
 
@@ -370,7 +371,7 @@ def merge_at_keypoints(
     channels, h, w = tile_features.shape[2:]
     G = 2 * h if grid_size is None else grid_size
 
-    cut = (keypoints // (image_size // G)).clamp(1, G - 1)
+    cut = (keypoints * G // image_size).clamp(1, G - 1)
     side, place = _merge_table(cut, G, h, w)
     tile = 2 * side[:, :1, :, None] + side[:, 1:, None, :]
     pair = torch.arange(len(cut), device=cut.device)[:, None, None, None]
@@ -381,8 +382,7 @@ def merge_at_keypoints(
 def tile_class_maps(network: Any, tiles: Tensor) -> Tensor:
     """The class maps F (P,4,C,h,h) of tiles (P,4,c,ps,ps), one pair after the other, float32.
 
-    So in training mode each pair is normalised by its own four tiles, and the running statistics
-    move with each. Training uses the batched form in fast.py.
+    So in training each pair is normalised by its own four tiles; fast.py has the batched form.
     """
     return torch.stack([network.class_maps(pair).float() for pair in tiles])
 

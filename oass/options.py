@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.aliases import one_module
-from common.cli import parse_given, settle
+from common.cli import UserError, parse_given, settle
 from common.locate import Location
-from oass.data_voc import locate_voc
+from common.own import Kind
 from oass.options_check import RELEASED, check, refuse_flags, without_effect
-from oass.options_flags import build_parser
+from oass.options_flags import WITH_TEACHER, build_parser
+from oass.options_own import locate_data, with_own_parts
 
 one_module(__name__, "oass.options")
 
@@ -24,12 +25,14 @@ class Settings:
     """What a command line says.
 
     args: every flag's value. given: the names of those that the user gave. location: where the data
-    lie; None where the script reads no data set.
+    lie; None where the script reads no data set. own: what kind of own data they are (--data); None
+    for VOC's devkit.
     """
 
     args: argparse.Namespace
     given: frozenset[str]
     location: Location | None = None
+    own: Kind | None = None
 
     @property
     def data_root(self) -> Path:
@@ -90,7 +93,7 @@ def parse(
     own = given
     if shared:
         own = parse_given(parser, argv)[1]
-    location = locate_voc(given.get("data_dir"), given.get("sample", False))
+    location, kind = locate_data(given)
     layers: list[Mapping[str, object]] = []
     if location.is_sample:
         layers.append(sample_defaults(strategy, given.get("architecture")))
@@ -110,7 +113,7 @@ def parse(
     refuse_flags(given, without_effect(args))
     if (args.h_co, args.w_co) != (250, 250):
         print("--h_co, --w_co: unused, in the released code too", flush=True)
-    return Settings(args, frozenset(given), location)
+    return Settings(with_own_parts(args, kind), frozenset(given), location, kind)
 
 
 def _idle_shared(
@@ -124,6 +127,12 @@ def _idle_shared(
 def _settled(strategy: str, location: Location, args: argparse.Namespace) -> argparse.Namespace:
     """The settings with what follows from the others."""
     args.strategy = strategy
+    if strategy not in WITH_TEACHER:
+        args.alpha_ema = None
+    if args.pretrained:
+        if args.weights not in (None, "imagenet"):
+            raise UserError(f"--pretrained and --weights {args.weights}: give one of them")
+        args.weights = "imagenet"
     if args.weights is not None:
         return args
     args.weights = "imagenet"

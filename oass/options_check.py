@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from common.aliases import one_module
+from common.backbones_names import require_spelling
 from common.cli import UserError
 from common.locate import Location
-from common.text import inside
+from common.text import expanded, inside
 from oass.options_flags import (
     ARCHITECTURES,
     AUGMENTATIONS,
@@ -23,6 +24,7 @@ from oass.options_flags import (
 one_module(__name__, "oass.options_check")
 
 MIN_SIZE = 64
+WEIGHTS = ("imagenet", "none", "sample")
 
 
 class Terms(NamedTuple):
@@ -166,10 +168,11 @@ def _one_of(flag: str, value: str, choices: Iterable[str]) -> None:
 
 
 def _check_data(args: argparse.Namespace, location: Location) -> None:
-    if not args.architecture.startswith("timm:"):
-        known = ", ".join(ARCHITECTURES)
-        problem = f"--architecture {args.architecture}: choose from {known}, or timm:NAME"
-        _require(args.architecture in ARCHITECTURES, problem)
+    try:
+        require_spelling(args.architecture, ARCHITECTURES)
+    except UserError as error:
+        raise UserError(f"--architecture {error}") from error
+    _check_weights(args.weights)
     check_size(args.image_size)
     low = args.min_image_size
     high = args.max_image_size
@@ -182,6 +185,16 @@ def _check_data(args: argparse.Namespace, location: Location) -> None:
         "--weights sample: that pretraining belongs to the offline sample; "
         "choose imagenet, none or a PATH",
     )
+
+
+def _check_weights(weights: str) -> None:
+    """UserError for a file that is not there."""
+    kind, _, path = weights.partition(":")
+    if kind == "backbone":
+        _require(expanded(path).exists(), f"--weights {weights}: there is no {path}")
+    elif kind not in WEIGHTS:
+        words = "imagenet, none, backbone:PATH or the PATH of a file"
+        _require(expanded(weights).exists(), f"--weights {weights}: no such file; {words}")
 
 
 def _check_method(args: argparse.Namespace) -> None:

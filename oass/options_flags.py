@@ -13,6 +13,7 @@ from common.cli import (
     positive_int,
     whole,
 )
+from common.own import add_own_flags
 from oass.data_voc import DEFAULT_DATA_DIR
 
 one_module(__name__, "oass.options_flags")
@@ -100,7 +101,8 @@ def build_parser(strategy: str) -> argparse.ArgumentParser:
 
 
 def _add_released_data(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("data").add_argument
+    group = parser.add_argument_group("data")
+    add = group.add_argument
     add(
         "--num_workers",
         type=non_negative_int,
@@ -108,6 +110,7 @@ def _add_released_data(parser: argparse.ArgumentParser) -> None:
         help="loader processes, capped at the CPU cores",
     )
     add_data_dir(add)
+    add_own_flags(group)
     add("--image_size", type=image_size, default=512, help="side S in pixels, a multiple of 32")
     add("--min_image_size", type=image_size, default=320, help="longer side in training, at least")
     add("--max_image_size", type=image_size, default=640, help="longer side in training, at most")
@@ -120,7 +123,7 @@ def _add_released_optimisation(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         type=str,
         default="resnet50",
-        help="resnet*, resnest*, resnet_tiny, timm:NAME",
+        help="resnet*, resnest*, resnet_tiny, or any name of timm or torchvision",
     )
     add("--batch_size", type=positive_int, default=32, help="images a step, over all processes")
     add("--max_epoch", type=positive_int, default=15)
@@ -245,6 +248,7 @@ def _add_our_method(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="imagenet, none, a PATH, backbone:PATH; sample: its own",
     )
+    add("--pretrained", action="store_true", help="published weights, as --weights imagenet")
     add(
         "--released", action="store_true", help="every switch (R) of the README's table as released"
     )

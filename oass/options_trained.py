@@ -16,11 +16,13 @@ from common.cli import (
     positive_int,
     settle,
 )
+from common.own import add_own_flags
 from common.text import expanded
-from oass.data_voc import CLASS_DIC, CLASS_NAMES, PACKAGE_DATA, locate_voc
+from oass.data_voc import PACKAGE_DATA
 from oass.options import Settings
 from oass.options_check import refuse_flags
 from oass.options_flags import DIFFICULT, DIFFICULT_HELP, PUZZLES, add_data_dir
+from oass.options_own import classes_of_run, locate_data_of, shown_classes
 
 one_module(__name__, "oass.options_trained")
 
@@ -70,7 +72,8 @@ def new_file(text: str) -> Path:
 def build_inference_parser() -> argparse.ArgumentParser:
     """The flags of inference_classification.py."""
     parser = OneLineParser(description="OASS: evaluate and use a trained classifier.")
-    add = parser.add_argument_group("what").add_argument
+    group = parser.add_argument_group("what")
+    add = group.add_argument
     add(
         "--network",
         choices=("student", "teacher"),
@@ -78,10 +81,12 @@ def build_inference_parser() -> argparse.ArgumentParser:
         help="the trained one, or its average",
     )
     add_data_dir(add)
+    add_own_flags(group)
     add(
         "--domain",
         default=None,
-        help="split or path of an id list (default: what the run was evaluated on, else val)",
+        help="split or path of an id list, of --data train or val "
+        "(default: what the run was evaluated on, else val)",
     )
     add("--batch_size", type=positive_int, default=None, help="default: the checkpoint's, else 32")
     add("--num_workers", type=non_negative_int, default=4)
@@ -144,8 +149,10 @@ def parse_inference(argv: Sequence[str] | None = None) -> Settings:
     """The settings of inference_classification.py; UserError or status 2 for a bad value."""
     defaults, given = parse_given(build_inference_parser(), argv)
     refuse_flags(given, ONLY_IN_TRAINING)
-    location = locate_voc(given.get("data_dir"), given.get("sample", False))
-    return Settings(settle(defaults, given), frozenset(given), location)
+    flags, (location, own) = locate_data_of(given)
+    if own is not None:
+        refuse_flags(given, {"server_files": "VOC's server takes VOC's own lists"})
+    return Settings(settle(defaults, flags), frozenset(given), location, own)
 
 
 # --- explain.py ---
@@ -155,7 +162,14 @@ def build_explain_parser() -> argparse.ArgumentParser:
     """The flags of explain.py."""
     parser = OneLineParser(description="OASS: the puzzle on your own picture.")
     add = parser.add_argument
-    add("--image", type=expanded, nargs="+", required=True, help="picture files")
+    add(
+        "--image",
+        nargs="+",
+        required=True,
+        metavar="PLACE",
+        help="picture files, folders, patterns such as 'pics/*.jpg'",
+    )
+    add("--npz", action="store_true", help="write the maps of every picture too, NAME.npz")
     add(
         "--before",
         type=expanded,
@@ -168,7 +182,7 @@ def build_explain_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=None,
         metavar="NAME",
-        help="VOC's names (default: the three likeliest)",
+        help="names of the network's classes (default: the three likeliest)",
     )
     add(
         "--strategy",
@@ -177,7 +191,7 @@ def build_explain_parser() -> argparse.ArgumentParser:
         help="where to cut (default: the checkpoint's)",
     )
     add_network_flags(parser)
-    add_shared_flags(parser, skip_corrupt=False)
+    add_shared_flags(parser)
     return parser
 
 
@@ -187,10 +201,18 @@ def parse_explain(argv: Sequence[str] | None = None) -> Settings:
     reasons = {**ONLY_IN_TRAINING, "sample": "the pictures are those of --image"}
     refuse_flags(given, reasons)
     args = settle(defaults, given)
-    strange = [name for name in args.classes or () if name not in CLASS_DIC]
-    if strange:
-        raise UserError(f"--classes {strange[0]}: choose from {', '.join(CLASS_NAMES)}")
+    require_known_classes(args.classes or (), args.checkpoint)
     return Settings(args, frozenset(given))
+
+
+def require_known_classes(asked: Sequence[str], checkpoint: Path) -> None:
+    """UserError for the first name that is none of the classes, as far as the run tells them."""
+    if not checkpoint.exists():
+        raise UserError(f"{checkpoint}: no such checkpoint")
+    classes = classes_of_run(checkpoint)
+    strange = [name for name in asked if classes is not None and name not in classes]
+    if strange:
+        raise UserError(f"--classes {strange[0]}: choose from {shown_classes(classes or [])}")
 
 
 # --- prepare_voc.py ---

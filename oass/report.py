@@ -1,6 +1,7 @@
 """What a run says and writes: first lines, log lines, curves, the JSON log, tables, the summary."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from common.aliases import one_module
+from common.estimate import estimate, free_disk, peak_memory
 from common.files import atomic_save, atomic_write
 from common.meter import Meter
 from common.plots import save_curves
@@ -26,6 +28,7 @@ one_module(__name__, "oass.report")
 
 DEAD_LIMIT = 0.5
 SHOWN = 4  # examples in a line
+MEASURED = 4  # steps, before the estimate
 
 
 class Average_Meter:
@@ -73,6 +76,8 @@ def log_line(values: Mapping[str, float | None], digits: int = 4) -> str:
 
 def print_data(run: Run, asked: str, data: VOC_Dataset_For_Classification) -> None:
     """Which images a split has; also where another list stands in for the one asked for."""
+    for line in data.first_lines:
+        run.print(line)
     text = describe_data(data)
     if data.domain != asked:
         text += f" (there is no list {asked}; make it with oass/prepare_voc.py)"
@@ -150,6 +155,38 @@ def what_was(ids: Sequence[str], index: torch.Tensor, dead_cam: torch.Tensor, lr
     return f"images {shown}, dead_cam {float(dead_cam):.2f}, lr {lr:.3g}: lower --lr"
 
 
+class FirstSteps:
+    """Measures a run's first steps, and tells what all of it will take: time, memory, disk.
+
+    pictures: of an epoch, over whole batches; batch_size: over all processes; size: of a
+    checkpoint, in bytes.
+    """
+
+    def __init__(self, run: Run, *, pictures: int, batch_size: int, epochs: int, size: int) -> None:
+        self.run = run
+        self.sizes: dict[str, Any] = {"pictures": pictures, "batch_size": batch_size}
+        self.sizes |= {"epochs": epochs, "checkpoint_bytes": size}
+        self.seconds: list[float] = []
+        self.is_due = run.progress.step == 0
+        self.since = time.perf_counter()
+
+    def begin(self) -> None:
+        """An epoch begins."""
+        self.since = time.perf_counter()
+
+    def add(self) -> None:
+        """A step is done; after the first ones the line is printed, once."""
+        now = time.perf_counter()
+        self.seconds.append(now - self.since)
+        self.since = now
+        if not self.is_due or len(self.seconds) < MEASURED:
+            return
+        self.is_due = False
+        free = free_disk(self.run.folder)
+        line = estimate(self.seconds, **self.sizes, peak_bytes=peak_memory(), free_bytes=free)
+        self.run.print(f"{line}; evaluations come on top")
+
+
 def log_if_due(
     run: Run,
     meter: Average_Meter,
@@ -192,21 +229,28 @@ def log_evaluation(run: Run, found: dict[str, Any], data: VOC_Dataset_For_Classi
     run.log("Evaluation", **first, **found, **count_of(data))
 
 
-def after_epoch(run: Run, name: str, epochs: int, *, with_teacher: bool) -> None:
+def after_epoch(
+    run: Run,
+    name: str,
+    epochs: int,
+    *,
+    with_teacher: bool,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> None:
     """A line about the last evaluation, and the JSON log data/NAME.json.
 
     The first evaluation also names the classes that it leaves out.
     """
     line = run.lines[-1]
     is_first = len(_lines_of(run, "Evaluation")) == 1
-    if is_first and left_out(line["ap"]):
-        run.print(left_out(line["ap"]))
+    if is_first and left_out(line["ap"], classes):
+        run.print(left_out(line["ap"], classes))
     names = ("map", "best map", "eval class loss", "pointing", "map without difficult")
-    classes = f"{line['classes']} of {len(line['ap'])} classes{without(line)}"
+    counted = f"{line['classes']} of {len(line['ap'])} classes{without(line)}"
     values = {metric: line[metric] for metric in names}
     if with_teacher:
         values["map of the teacher"] = run.lines[-2]["map"]
-    run.print(f"epoch {line['epoch']}/{epochs}  {log_line(values)}  ({classes})")
+    run.print(f"epoch {line['epoch']}/{epochs}  {log_line(values)}  ({counted})")
     if not run.is_main:
         return
     lines = {"train": _lines_of(run, "Train"), "validation": _lines_of(run, "Evaluation")}
@@ -222,7 +266,13 @@ def _lines_of(run: Run, split: str) -> list[dict[str, Any]]:
 
 
 def finish(
-    run: Run, strategy: str, name: str, domain: str, *, with_teacher: bool
+    run: Run,
+    strategy: str,
+    name: str,
+    domain: str,
+    *,
+    with_teacher: bool,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> dict[str, Any]:
     """Curves, summary.json, the last lines; returns the summary. domain: the split's name."""
     evaluations = _lines_of(run, "Evaluation")
@@ -251,8 +301,8 @@ def finish(
     if last.get("map") is not None:
         numbers = f"mAP {last['map']:.1f} % (best {last['best map']:.1f} %)"
         run.print(f"{strategy}: {numbers} on {domain}{without(last)}")
-        if left_out(last["ap"]):
-            run.print(left_out(last["ap"]))
+        if left_out(last["ap"], classes):
+            run.print(left_out(last["ap"], classes))
     run.finish(**summary)
     return summary
 
@@ -268,9 +318,11 @@ def _save_curves(run: Run, name: str) -> None:
 # --- files of an evaluation ---
 
 
-def write_predictions(path: Path, ids: Sequence[str], logits: torch.Tensor) -> None:
+def write_predictions(
+    path: Path, ids: Sequence[str], logits: torch.Tensor, classes: Sequence[str] = CLASS_NAMES
+) -> None:
     """predictions.csv: id, then the probability of every class."""
-    rows: list[list[str]] = [["id", *CLASS_NAMES]]
+    rows: list[list[str]] = [["id", *classes]]
     for name, probabilities in zip(ids, logits.sigmoid().tolist(), strict=True):
         rows.append([name, *map("{:.6f}".format, probabilities)])
     write_csv(path, rows)
@@ -299,7 +351,7 @@ def save_instances(path: Path, instances: np.ndarray, data: VOC_Dataset_For_Clas
         "labels": data.split.labels.astype(np.uint8),
     }
     arrays["ids"] = np.array(data.split.ids)
-    arrays["class_names"] = np.array(CLASS_NAMES)
+    arrays["class_names"] = np.array(data.classes)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:

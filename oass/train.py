@@ -26,17 +26,21 @@ from oass.build import (
     build_optimizer,
     build_pictures,
     build_walk,
+    check_architecture,
     least_images,
 )
 from oass.build_objective import Objective
 from oass.core.networks import Classifier
 from oass.data import VOC_Dataset_For_Classification
+from oass.data_voc import write_lines
 from oass.evaluate import Walk, measure, score_split
 from oass.method import re_loss_weight, total_loss
 from oass.options import Settings
 from oass.options_check import differences
-from oass.options_flags import PUZZLES
+from oass.options_flags import ARCHITECTURES, PUZZLES
+from oass.options_own import CLASS_FILE
 from oass.train_step import (
+    Described,
     copy_buffers,
     count_together,
     move_teacher,
@@ -73,6 +77,7 @@ class Training:
 def prepare(settings: Settings) -> Training:
     """Data, networks, losses, optimiser and run directory; a run that is resumed is restored."""
     args = settings.args
+    check_architecture(settings)
     accelerator = build_accelerator(settings)
     seed_everything(args.seed)
 
@@ -81,13 +86,22 @@ def prepare(settings: Settings) -> Training:
     sampler: Any = loader.batch_sampler
     steps = len(sampler)
 
-    student, teacher = build_networks(settings, accelerator, run.poll)
+    classes = train_data.classes
+    student, teacher = build_networks(settings, accelerator, run.poll, len(classes))
+    transform: Any = train_data.transform
+    transform.resample_as(student.interpolation)
     optimizer: torch.optim.Optimizer = build_optimizer(settings, student, steps)
     meter = report.Average_Meter(LOGGED, accelerator)
     objective = build_objective(settings, student, teacher)
     network, optimizer = accelerator.prepare(objective, optimizer)
 
-    stateful = {"model": student, "optimizer": optimizer, "meter": meter}
+    stateful: dict[str, Any] = {"model": student, "optimizer": optimizer, "meter": meter}
+    if args.architecture not in ARCHITECTURES:
+        stateful["input"] = Described(student.described_input())
+    if settings.own is not None:
+        stateful["class_names"] = Described({"names": list(classes)})
+        if run.is_main:
+            write_lines(run.folder / CLASS_FILE, classes)
     if teacher is not None:
         stateful["teacher"] = teacher
     run.restore(**stateful)
@@ -125,28 +139,34 @@ def train(settings: Settings) -> dict[str, Any]:
     log = partial(
         report.log_if_due, run, made.meter, made.optimizer, every, max_iteration, is_gated
     )
-    pictures = build_pictures(settings, made.objective, run.accelerator)
+    classes = made.train_data.classes
+    pictures = build_pictures(settings, made.objective, run.accelerator, classes)
     walk = build_walk(settings)
     measured = build_measure(settings)
+    first_steps = watch_first_steps(made)
 
     for epoch in run.epochs(args.max_epoch):
         made.network.train()
         sampler.set_epoch(epoch, run.progress.batch)
+        first_steps.begin()
         for batch in run.bar(made.loader, f"epoch {epoch + 1}/{args.max_epoch}", made.steps):
             log()
             train_step(made, batch)
+            first_steps.add()
         run.save_before_evaluation()
         log()
         if run.stopped:
             break
         averaged = made.teacher if args.eval_ema else None
         evaluate(run, made.student, averaged, val_data, walk, plain=not is_gated, **measured)
-        report.after_epoch(run, name, args.max_epoch, with_teacher=args.eval_ema)
+        report.after_epoch(run, name, args.max_epoch, with_teacher=args.eval_ema, classes=classes)
         if run.is_main:
             pictures.save(run, made.student, made.teacher or made.student, val_data)
         run.end_epoch(score=run.values("Evaluation", "map")[-1])
 
-    return report.finish(run, strategy, name, val_data.domain, with_teacher=args.eval_ema)
+    return report.finish(
+        run, strategy, name, val_data.domain, with_teacher=args.eval_ema, classes=classes
+    )
 
 
 def train_step(made: Training, batch: Batch) -> None:
@@ -186,6 +206,22 @@ def train_step(made: Training, batch: Batch) -> None:
 
     made.meter.add({**losses, "loss": loss}, counts.images / run.world)
     run.step(counts.images, counts.skipped)
+
+
+def watch_first_steps(made: Training) -> report.FirstSteps:
+    """What tells how long a run on own data will take; silent for the others."""
+    args = made.settings.args
+    weights = sum(p.numel() * p.element_size() for p in made.student.parameters())
+    copies = 2 if made.teacher is None else 3  # momentum, and the teacher
+    watch = report.FirstSteps(
+        made.run,
+        pictures=made.steps * args.batch_size,
+        batch_size=args.batch_size,
+        epochs=args.max_epoch,
+        size=copies * weights,
+    )
+    watch.is_due = watch.is_due and made.settings.own is not None
+    return watch
 
 
 def announce(

@@ -1,6 +1,7 @@
 """The parts of a step around the loss: data to the device, the teacher, several processes."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,24 @@ from oass.options_check import Terms
 from oass.options_flags import LOSS_PARTS
 
 one_module(__name__, "oass.train_step")
+
+
+class Described:
+    """Plain data in a checkpoint, such as class names; a run goes on with the same only."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = dict(content)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The data."""
+        return self.content
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """ValueError where the run had other data."""
+        for name, now in self.content.items():
+            then = state.get(name)
+            if then != now:
+                raise ValueError(f"{name} {then!s:.80} then, {now!s:.80} now")
 
 
 def present_weights(weights: dict[str, float], present: frozenset[str]) -> dict[str, float]:

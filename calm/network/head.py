@@ -19,8 +19,12 @@ ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 class AttributionNet(nn.Module):
     """A network with two heads on its last feature map F.
 
-    F feeds `conv_last` (classes) and `attention` (one channel).
+    F feeds `conv_last` (classes) and `attention` (one channel). Images are resized as
+    `interpolation` says. `merges_batch_norm`: each BatchNorm stands behind its convolution.
     """
+
+    interpolation = "bilinear"
+    merges_batch_norm = True
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
         if prior_activation not in ACTIVATIONS:

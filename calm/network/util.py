@@ -121,9 +121,11 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of a network for evaluation, each BatchNorm merged into the convolution before it.
 
     A convolution is followed by the BatchNorm that stands next to it in its module. Logits are
-    equal but for rounding.
+    equal but for rounding. A network whose modules do not stand in this order stays as it is.
     """
     copied = copy.deepcopy(network).eval().requires_grad_(False)
+    if not getattr(network, "merges_batch_norm", True):
+        return copied
     for module in list(copied.modules()):
         children = list(module.named_children())
         for (name, layer), (next_name, norm) in pairwise(children):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import nn
 
 from common.aliases import one_module
@@ -9,8 +10,14 @@ from common.aliases import one_module
 one_module(__name__, "oass.core.abc_modules")
 
 
-class ABC_Model(nn.Module):
-    """Base class: `initialize` and `get_parameter_groups`."""
+class ABC_Model:
+    """Mix-in of a module, `class Net(nn.Module, ABC_Model)`: pooling, initialisation, groups."""
+
+    named_parameters: Callable[[], Iterable[tuple[str, nn.Parameter]]]
+
+    def global_average_pooling_2d(self, x: torch.Tensor, keepdims: bool = False) -> torch.Tensor:
+        """The mean over the pixels, (B,C,h,w) to (B,C) or (B,C,1,1), in float32."""
+        return x.float().mean((-2, -1), keepdim=keepdims)
 
     def initialize(self, modules: Iterable[nn.Module]) -> None:
         """Kaiming-normal convolutions; batch norms at scale 1 and shift 0."""

@@ -1,6 +1,7 @@
 """The backbones phi: ResNet and ResNeSt at output stride 16, timm's, one for the sample."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from common import checkpoint
 from common.aliases import one_module
+from common.backbones import FeatureNetwork, StrideError, feature_network
+from common.backbones_names import split_name
 from common.cli import UserError
 from common.download import connection_limits
 from oass.data_transforms import IMAGENET_MEAN, IMAGENET_STD
@@ -47,11 +50,14 @@ class TinyResNet(nn.Module):
         return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut))
 
 
-def build_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+def build_backbone(
+    name: str, pretrained: bool, image_size: int | None = None
+) -> tuple[nn.Module, int]:
     """The network up to its last feature map, and the number K of that map's channels.
 
     No dilation in the ResNets: the last stage's stride becomes 1 (bit-identical to the released
-    ones). `timm:NAME` takes any convolutional model of timm. UserError for an unknown name.
+    ones). Every other name is of timm or torchvision, `other_network`. UserError for an unknown
+    name.
     """
     if name == "resnet_tiny":
         return TinyResNet(), 64
@@ -59,9 +65,8 @@ def build_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return _resnet(name, pretrained)
     if name in IN_TIMM:
         return _resnest(f"resnest{IN_TIMM[name]}", pretrained)
-    if name.startswith("timm:"):
-        return _timm_features(name[5:], pretrained)
-    raise UserError(f"--architecture {name}: choose from {', '.join(ARCHITECTURES)}, or timm:NAME")
+    network = other_network(name, pretrained, image_size)
+    return network, network.channels
 
 
 T = TypeVar("T")
@@ -71,14 +76,15 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 def normalisation_of(name: str) -> Normalisation:
     """Mean and deviation of pixels in [0,1] that the network's published weights were trained with.
 
-    ImageNet's for the ResNets and ResNeSts, as released; for `timm:NAME` what timm says of that
-    network.
+    ImageNet's for the ResNets and ResNeSts, as released, and for torchvision's; else what timm says
+    of that network.
     """
-    if not name.startswith("timm:"):
+    source, rest = split_name(name)
+    if name in ARCHITECTURES or source == "torchvision":
         return IMAGENET_MEAN, IMAGENET_STD
     import timm
 
-    found = timm.get_pretrained_cfg(name[5:], allow_unregistered=True)
+    found = timm.get_pretrained_cfg(rest, allow_unregistered=True)
     if found is None:
         return IMAGENET_MEAN, IMAGENET_STD
     return tuple(found.mean), tuple(found.std)
@@ -119,50 +125,37 @@ def _resnest(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     return model, model.num_features
 
 
-class _Features(nn.Module):
-    """A timm model as one module; its stages are its own business."""
+def other_network(name: str, pretrained: bool, image_size: int | None = None) -> FeatureNetwork:
+    """Any network of timm or torchvision, at stride 16 where its family can have it.
 
-    def __init__(self, body: Any) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B,3,S,S) to the last feature map."""
-        return self.body.forward_features(x)
-
-
-OTHER_FAMILY = (TypeError, ValueError, AssertionError, RuntimeError)  # what timm's builders raise
-
-
-def _timm_features(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+    image_size: S; the network must take images of S and tiles of S/2 pixels. UserError in one line.
+    """
+    make = partial(feature_network, name, pretrained=pretrained, image_size=image_size, norm="map")
     try:
-        model = _timm(name, pretrained, output_stride=16)
-    except OTHER_FAMILY:  # no such stride in this family
         try:
-            model = _timm(name, pretrained)
-        except OTHER_FAMILY as error:
-            reason = f"timm cannot make it without its head ({error})"
-            raise UserError(
-                f"--architecture timm:{name}: {reason}; choose a convolutional network"
-            ) from error
-    require_map(model, name)
-    return _Features(model), model.num_features
+            network = make(stride=16)
+        except StrideError:
+            network = make()
+        if image_size is not None:
+            require_tiles(network, image_size)
+    except UserError as error:
+        raise UserError(f"--architecture {error}") from error
+    return network
 
 
-@torch.no_grad()
-def require_map(model: Any, name: str) -> None:
-    """UserError where a timm model's last feature map is not (B,K,H,W), as in transformers."""
-    size = (model.pretrained_cfg or {}).get("input_size", (3, 224, 224))
-    was_training = model.training
-    found = model.eval().forward_features(torch.zeros(1, *size))
-    model.train(was_training)
-    shape = tuple(getattr(found, "shape", ()))
-    if len(shape) != 4 or shape[1] != model.num_features:
-        expected = f"(images, {model.num_features} channels, rows, columns)"
-        raise UserError(
-            f"--architecture timm:{name}: its features have the shape {shape}, "
-            f"expected {expected}; choose a convolutional network"
-        )
+def require_tiles(network: FeatureNetwork, image_size: int) -> None:
+    """UserError where a network does not take the puzzle's tiles, half the image's side."""
+    side = image_size // 2
+    try:
+        cells = network.grid(side)
+    except UserError as error:
+        hint = "another --image_size or --architecture"
+        problem = f"no tiles of {side}x{side} px ({error})"
+        raise UserError(f"{network.name}: {problem}; {hint}") from error
+    whole = network.grid(image_size)
+    if whole[0] < 2 or cells[0] < 1:
+        problem = f"{whole[0]} place at {image_size} px cannot be cut in four"
+        raise UserError(f"{network.name}: a map of {problem}; a larger --image_size")
 
 
 def _timm(name: str, pretrained: bool, **kwargs: int) -> Any:

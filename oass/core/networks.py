@@ -9,6 +9,8 @@ from torch import nn
 
 from common import checkpoint
 from common.aliases import one_module
+from common.backbones import FeatureNetwork
+from common.backbones import load_weights as load_any_weights
 from common.cli import UserError
 from oass.core.abc_modules import ABC_Model
 from oass.core.backbones import build_backbone, load_weights, normalisation_of
@@ -21,14 +23,20 @@ one_module(__name__, "oass.core.networks")
 HEAD = ("BN.", "stage6.")
 
 
-class Backbone(ABC_Model):
+class Backbone(nn.Module, ABC_Model):
     """`model`, and aliases of its five stages under the names of the released code."""
 
-    def __init__(self, model_name: str, pretrained: bool = True) -> None:
+    def __init__(
+        self, model_name: str, pretrained: bool = True, image_size: int | None = None
+    ) -> None:
         super().__init__()
         self.model_name = model_name
+        self.model, self.num_features = build_backbone(model_name, pretrained, image_size)
         self.normalisation = normalisation_of(model_name)  # mean and deviation of its input
-        self.model, self.num_features = build_backbone(model_name, pretrained)
+        self.interpolation = "bicubic"  # by which pictures are resized, as released
+        if isinstance(self.model, FeatureNetwork):
+            self.normalisation = (self.model.mean, self.model.std)
+            self.interpolation = self.model.interpolation
         if hasattr(self.model, "layer1"):
             m: Any = self.model
             self.stage1 = nn.Sequential(m.conv1, m.bn1, m.relu, m.maxpool)
@@ -36,6 +44,20 @@ class Backbone(ABC_Model):
             self.stage3 = nn.Sequential(m.layer2)
             self.stage4 = nn.Sequential(m.layer3)
             self.stage5 = nn.Sequential(m.layer4)
+
+    def described_input(self) -> dict[str, Any]:
+        """What a picture becomes before it is shown: plain data for a checkpoint."""
+        mean, std = self.normalisation
+        described: dict[str, Any] = {"mean": list(mean), "std": list(std)}
+        described["interpolation"] = self.interpolation
+        return described
+
+    def set_input(self, described: object) -> None:
+        """Take over what `described_input` gave of the network in a checkpoint, if it holds it."""
+        if not isinstance(described, Mapping):
+            return
+        self.normalisation = (tuple(described["mean"]), tuple(described["std"]))
+        self.interpolation = str(described["interpolation"])
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """X = phi(x): images (B,3,S,S) to (B,K,G,G)."""
@@ -48,15 +70,21 @@ class Classifier(Backbone):
     """Class maps F = W X, and a logit per class from the feature map gated with its own map.
 
     pretrained: True for ImageNet weights, False for none, or the path of a classifier's checkpoint.
+    image_size: for networks that are made for one size, see `oass.core.backbones.other_network`.
     State dicts have the names of the released code, so its checkpoints load as they are. ValueError
     for less than one class.
     """
 
     def __init__(
-        self, model_name: str, num_classes: int = 20, pretrained: bool | str | Path = True
+        self,
+        model_name: str,
+        num_classes: int = 20,
+        pretrained: bool | str | Path = True,
+        *,
+        image_size: int | None = None,
     ) -> None:
         require_count(num_classes, "num_classes", 1)
-        super().__init__(model_name, pretrained is True)
+        super().__init__(model_name, pretrained is True, image_size)
         K = self.num_features
         self.num_classes = num_classes
         self.BN = nn.ModuleList(nn.BatchNorm2d(K) for _ in range(num_classes))
@@ -69,10 +97,6 @@ class Classifier(Backbone):
     def class_maps(self, x: torch.Tensor) -> torch.Tensor:
         """F = W X (B,C,G,G) of images (B,3,S,S), without the instance head."""
         return self.classifier(self.feature_map(x))
-
-    def global_average_pooling_2d(self, maps: torch.Tensor) -> torch.Tensor:
-        """The mean over the pixels, (B,C,G,G) to (B,C), in float32."""
-        return maps.float().mean((-2, -1))
 
     def forward(
         self, x: torch.Tensor, with_cam: bool = False
@@ -102,6 +126,8 @@ def load_classifier(model: Classifier, source: str | Path, saved: object = None)
     the backbone is taken. `saved`: what the file holds, if it has been read. UserError names what
     differs and what the file looks like.
     """
+    if saved is None and _is_of_another_origin(model, source):
+        return load_backbone(model, source)
     state = read_state(source, saved)
     own = model.state_dict()
     if "fc.weight" in state:
@@ -132,6 +158,9 @@ def _part(state: Mapping[str, torch.Tensor], *prefixes: str) -> dict[str, torch.
 
 def load_backbone(model: Classifier, source: str | Path, saved: object = None) -> None:
     """Load only the backbone, of a classifier's checkpoint or in torchvision's or timm's names."""
+    if saved is None and _is_of_another_origin(model, source):
+        print(load_any_weights(model.model, source), flush=True)
+        return
     state = read_state(source, saved)
     own = _part(state, "model.")
     if own:
@@ -139,6 +168,37 @@ def load_backbone(model: Classifier, source: str | Path, saved: object = None) -
     else:
         own = {key: value for key, value in state.items() if not key.startswith("fc.")}
     load_weights(model.model, own, source)
+
+
+def _is_of_another_origin(model: Classifier, source: str | Path) -> bool:
+    """Whether the file holds no classifier of ours and is of a kind that common.backbones reads.
+
+    So .safetensors, folders, wrappers, and all backbones of timm's and torchvision's networks.
+    """
+    path = Path(source)
+    if path.is_dir() or path.suffix in (".safetensors", ".npz"):
+        return True
+    try:
+        state = read_state(source)
+    except UserError:
+        return path.is_file() and _holds_mappings(path)
+    if "classifier.weight" in state and _part(state, "model."):
+        return False
+    return isinstance(model.model, FeatureNetwork) or not _fits_by_name(model, state)
+
+
+def _holds_mappings(path: Path) -> bool:
+    """Whether a file holds named things under names, as wrappers of state dicts do."""
+    content = checkpoint.load(path)
+    if not isinstance(content, Mapping):
+        return False
+    return any(isinstance(value, Mapping) for value in content.values())
+
+
+def _fits_by_name(model: Classifier, state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the file has a name in common with the classifier or its backbone."""
+    own = {*model.state_dict(), *model.model.state_dict()}
+    return not own.isdisjoint(state)
 
 
 def read_state(source: str | Path, saved: object = None) -> dict[str, torch.Tensor]:

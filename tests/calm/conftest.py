@@ -1,6 +1,8 @@
 """One thread, a small drawn CUB, and one trained experiment that the tests share."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,15 @@ def save_root(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*TRAIN, "--data_root", str(birds), "--save_root", str(root), "--experiment_name=em/"]
     )
     return root
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The own-data sample: thirty pictures in all layouts."""
+    folder = tmp_path_factory.mktemp("own") / "own"
+    command = [sys.executable, "-m", "common.samples", "own", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ EVERYWHERE = {
         "dataset_name",
         "data_root",
     ),
-    *("metadata_root", "num_classes", "crop_size"),
+    *("metadata_root", "num_classes", "crop_size", "data", "images", "classes"),
     *(
         "seed",
         "output_dir",
@@ -64,6 +64,7 @@ EVERYWHERE = {
 VALUES = {
     "architecture": ["resnet50"],
     "attribution_method": ["CAM"],
+    "weights": ["FILE"],
     "use_bn": ["True"],
     "large_feature_map": ["True"],
     "prior_activation": ["relu"],

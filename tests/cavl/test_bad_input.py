@@ -74,7 +74,7 @@ def test_partial_file_is_used_and_its_faults_are_named(tmp_path, capsys):
     ("flags", "message"),
     [
         (["-ds", "svhn"], "invalid choice: 'svhn'"),
-        (["-mo", "vit"], "invalid choice: 'vit'"),
+        (["-mo", "vit"], "vit: timm and torchvision have no such network"),
         (["-op", "lion"], "invalid choice: 'lion'"),
         (["-mo", "lenet", "-ds", "cifar10"], "-mo lenet takes 1x28x28"),
         (["-mo", "resnet", "-ds", "lost", "-fold", "0"], "use linear or mlp"),

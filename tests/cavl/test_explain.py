@@ -100,9 +100,11 @@ def test_the_released_rule_of_a_run_is_the_rule_of_the_explanation(
         self.outputs = z
         self.maps = torch.zeros(1, 10, 2, 2)
         self.maps[0, 3] = 1
+        self.p = self.values = z.softmax(1)
+        self.areas = self.maps.sum((2, 3))
 
     monkeypatch.setattr(explain.CandidateMaps, "__init__", with_outputs)
-    monkeypatch.setattr(explain.CandidateMaps, "row", lambda *args: None)
+    monkeypatch.setattr(explain.CandidateMaps, "row", lambda *args, **names: None)
     monkeypatch.setattr(explain, "save_rows", lambda *args: None)
     for settings, expected in (
         ({"mask": "candidates", "select": "cav"}, ["picks 5"]),
@@ -272,7 +274,7 @@ def test_channels_and_classes_come_from_the_weights_where_none_are_saved(mo, ds,
     takes = InputFormat((channels, side, 32), classes)
     weights = build_network(mo, takes, ds=ds, depth=8).state_dict()
     for saved in ({}, {"state": {}}, [1]):
-        read = build_saved.input_format_of(saved, ds, weights)
+        read = build_saved.input_format_of(saved, ds, mo, weights)
         assert (
             read.shape == (channels, *[28 if channels == 1 else 32] * 2)
             and read.num_classes == classes

@@ -18,4 +18,11 @@ def test_the_command_is_taken(tmp_path, monkeypatch, argv):
     monkeypatch.setattr(
         options, "locate_dataset", lambda ds, given, want_sample: Location(tmp_path, want_sample)
     )
+    monkeypatch.setattr(options, "locate_own", lambda given: located(given, tmp_path))
     options.parse(argv)
+
+
+def located(given, folder):
+    """What the name of the sample's place says; it is not there."""
+    holds = "features" if "features" in given["data"] else "pictures"
+    return holds, Location(folder, False)

@@ -282,7 +282,7 @@ def test_infer_on_a_folder(data, tmp_path, capsys):
     )
     again = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert again["images_per_second"] > 0
-    with pytest.raises(UserError, match="no picture there.*PartialLabelingCSL"):
+    with pytest.raises(UserError, match="no picture there"):
         infer.main([*common, "--pic_path", str(tmp_path / "none.jpg")])
     with pytest.raises(UserError, match="model zoos"):
         infer.main(["--model_path", str(tmp_path / "none.pth")])

@@ -35,7 +35,7 @@ from csl.options_choices import RECIPES
 from csl.src.loss_functions.losses import AsymmetricLoss
 from csl.src.loss_functions.partial_asymmetric_loss import PartialSelectiveLoss
 from csl.src.models import create_model
-from csl.src.models.utils.checkpoint import network_of
+from csl.src.models.utils.checkpoint import averaged_state, network_of
 from tests.csl.test_build_loss import batch, settings
 from tests.csl.test_evaluate_metrics import literal
 from tests.csl.test_golden_helpers import one_cycle
@@ -435,7 +435,7 @@ def test_training_from_the_seed_to_weights_prior_and_drops(run, data):
     saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["state"]
     for found, expected in (
         (saved["model"], plain.model.state_dict()),
-        (saved["ema"]["module"], plain.average),
+        (averaged_state(saved["ema"]), plain.average),
     ):
         assert found.keys() == expected.keys()
         for name, value in expected.items():

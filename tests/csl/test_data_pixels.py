@@ -223,7 +223,7 @@ def test_statistics_are_those_of_the_networks_own_configuration():
     assert input_statistics("timm/tresnet_m") is None  # mean 0, deviation 1
     for name in ("tresnet_m", "TResNet_V2_L", "tresnet_tiny", None):
         assert input_statistics(name) is None
-    with pytest.raises(ValueError, match="not one of timm's"):
+    with pytest.raises(ValueError, match="no published weights have the tag"):
         input_statistics("timm/resnet18.no_such_weights")
 
 

@@ -501,14 +501,15 @@ def test_class_descriptions_that_were_given(tmp_path):
 
 
 def test_pictures_in_a_folder_without_what_systems_leave(data, tmp_path):
-    from csl.data_pictures import find_pictures
+    from common.pictures import find_pictures
 
     source = sorted((data / "val2014").iterdir())[0]
     for name in ("b.PNG", "a.jpg", "._a.jpg", ".hidden.png", "Thumbs.db", "note.txt"):
         shutil.copy(source, tmp_path / name)
     (tmp_path / "c.png").mkdir()
-    assert [path.name for path in find_pictures([str(tmp_path)])] == ["a.jpg", "b.PNG"]
-    assert [path.name for path in find_pictures([str(tmp_path / "*.[jP]*")])] == ["a.jpg", "b.PNG"]
+    for given in (tmp_path, tmp_path / "*.[jP]*"):
+        found = find_pictures([given], "--pic_path")
+        assert [path.name for path in found] == ["a.jpg", "b.PNG"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from csl import train, validate
+from csl.src.models.utils.checkpoint import averaged_state
 from tests.csl.test_train import assert_same_run
 from tests.csl.tiny import arguments, write_coco
 from tests.launch import TORCHRUN
@@ -126,7 +127,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     )
     assert a["prior"]["train"][-1] == b["prior"]["train"][-1] == 32
     torch.testing.assert_close(a["prior"]["train"], b["prior"]["train"], rtol=1e-5, atol=0)
-    for part in (lambda s: s["model"], lambda s: s["ema"]["module"]):
+    for part in (lambda s: s["model"], lambda s: averaged_state(s["ema"])):
         for name, value in part(a).items():
             if name.endswith(
                 "qkv.bias"

@@ -2,14 +2,12 @@
 printed.
 """
 
-import argparse
 import json
 
 import pytest
-import timm
 import torch
 
-from common import checkpoint
+from common import backbones_timm, checkpoint
 from common.cli import NonFiniteError, UserError
 from oass import evaluate, inference_classification
 from oass.build import build_trained
@@ -115,13 +113,18 @@ def test_networks_get_the_pixels_that_their_weights_were_trained_with():
 def test_normalisation_acts_in_training_and_in_every_output(
     small, devkit, tmp_path, monkeypatch, capsys
 ):
-    real = timm.get_pretrained_cfg
     flags = "--architecture timm:resnet10t --max_steps 1 --lr 0.05".split()
     runs = {}
-    halves = argparse.Namespace(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    build = backbones_timm.build
+
+    def with_halves(*args, **settings):
+        model, facts = build(*args, **settings)
+        facts.mean = facts.std = (0.5, 0.5, 0.5)
+        return model, facts
+
     for name in ("imagenet", "halves"):
         if name == "halves":
-            monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: halves)
+            monkeypatch.setattr(backbones_timm, "build", with_halves)
         train(parse("cMax", [*small, *flags, "--output_dir", str(tmp_path / name)]))
         state = torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["state"][
             "model"
@@ -129,8 +132,13 @@ def test_normalisation_acts_in_training_and_in_every_output(
         runs[name] = state["model.body.conv1.0.weight"]
     assert not torch.equal(runs["imagenet"], runs["halves"])
     found = {}
-    for name, config in (("halves", timm.get_pretrained_cfg), ("imagenet", real)):
-        monkeypatch.setattr(timm, "get_pretrained_cfg", config)
+    monkeypatch.setattr(backbones_timm, "build", build)  # the checkpoint knows what it had
+    path = tmp_path / "halves/checkpoints/last.pt"
+    for name in ("halves", "imagenet"):
+        if name == "imagenet":
+            saved = checkpoint.load(path)
+            saved["state"]["input"] |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+            checkpoint.save(path, saved)
         extra = f"--cam_iou --export_instances {tmp_path}/{name}.npz"
         summary = infer(
             tmp_path / "halves/checkpoints/last.pt", devkit, tmp_path / f"of_{name}", extra

@@ -95,7 +95,9 @@ BAD = [
     ("--image_size 100", "multiple of 32"),
     ("--image_size 32", "from 64 on"),
     ("--min_image_size 90 --max_image_size 80", "above --max_image_size"),
-    ("--architecture resnet51", "choose from resnet_tiny"),
+    ("--architecture tim/resnet50", "no source of networks is called 'tim'"),
+    ("--architecture resnet18 --weights nowhere.pth", "no such file; imagenet, none"),
+    ("--pretrained --weights none", "give one of them"),
     ("--num_pieces 9", "in 4"),
     ("--loss_option cl_foo", "none of cl, pcl, re, conf"),
     ("--re_loss L3", "choose from L1_Loss, L2_Loss"),
@@ -250,7 +252,7 @@ def test_further_backbones(name):
 
 
 def test_unknown_backbones_and_weights_that_cannot_be_had(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="timm has no such model"):
+    with pytest.raises(UserError, match="no such network"):
         Classifier("timm:resnet10x", pretrained=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     told = r"resnet18-\w+.pth are not in .*checkpoints.*WSL_OFFLINE is set.*--weights none"

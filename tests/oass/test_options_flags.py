@@ -52,6 +52,9 @@ def flags_of(parser):
     return {action.dest for action in parser._actions}
 
 
+OWN_DATA = {"data", "images", "classes", "pretrained"}  # in test_own.py, test_backbones.py
+
+
 # --- training ---
 
 # strategy, flags of both runs, flags of the second one: its weights differ
@@ -123,9 +126,8 @@ def test_no_flag_of_training_is_forgotten():
         for word in flags.split()
         if word[:2] == "--"
     }
-    assert (
-        flags_of(build_parser("cMax")) - SHARED == (changed - SHARED) | OTHERWISE | IN_TEST_TRAINING
-    )
+    elsewhere = OTHERWISE | IN_TEST_TRAINING | OWN_DATA
+    assert flags_of(build_parser("cMax")) - SHARED == (changed - SHARED) | elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +325,7 @@ TESTED_BELOW = {
     *("checkpoint", "data_dir", "domain", "batch_size", "num_workers"),
     *("difficult", "drop_last_eval", "server_files"),
     *("neighbours", "export_instances", "cam_iou", "architecture"),
+    *(OWN_DATA - {"pretrained"}),
 }
 
 
@@ -443,10 +446,12 @@ def test_data_dir_counts_as_given_also_where_it_equals_the_default(run, tmp_path
 
 
 def test_a_data_dir_without_a_value_is_as_if_not_given(monkeypatch, tmp_path):
-    from oass import options
+    from oass import options_own
 
     asked = []
-    monkeypatch.setattr(options, "locate_voc", lambda given, sample: asked.append(given) or 1 / 0)
+    monkeypatch.setattr(
+        options_own, "locate_voc", lambda given, sample: asked.append(given) or 1 / 0
+    )
     for argv in (["--data_dir"], ["--data_dir", "--cpu"], [], ["--data_dir", "x"]):
         with pytest.raises(ZeroDivisionError):
             parse("cMax", argv)
@@ -457,7 +462,16 @@ def test_a_data_dir_without_a_value_is_as_if_not_given(monkeypatch, tmp_path):
 
 
 def test_no_flag_of_explain_is_forgotten():
-    tested = {"image", "before", "classes", "strategy", "checkpoint", "architecture", "image_size"}
+    tested = {
+        "image",
+        "npz",
+        "before",
+        "classes",
+        "strategy",
+        "checkpoint",
+        "architecture",
+        "image_size",
+    }
     assert flags_of(build_explain_parser()) - SHARED == tested
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from common import checkpoint
 from common.cli import NonFiniteError, UserError
+from common.images import read_own_picture
 from oass import build_objective, explain, inference_classification
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass import train_classification_with_puzzle_cTopk_w_ema as ctopk_w
@@ -298,10 +299,9 @@ def test_a_gap_checkpoint_is_explained_by_its_pooled_maps_and_read_once(
     assert len(loads) == 1
     line = json.loads((tmp_path / "explain/metrics.jsonl").read_text())
     model = Classifier("resnet_tiny", pretrained=tmp_path / "run/checkpoints/last.pt").eval()
+    picture = explain.shown_whole(read_own_picture(tmp_path / "my.png"), 64, "bicubic")
     with torch.no_grad():
-        pooled = model(
-            normalise(explain.read_pictures([tmp_path / "my.png"], 64), torch.device("cpu"))
-        ).sigmoid()[0]
+        pooled = model(normalise(picture, torch.device("cpu"))).sigmoid()[0]
     assert [line[name] for name in CLASS_NAMES] == pytest.approx(pooled.tolist(), abs=1e-4)
 
 

@@ -442,7 +442,9 @@ def test_a_signal_does_not_wait_for_the_pretraining(tmp_path):
 def test_the_scripts_poll_in_the_pretraining(tmp_path, small, devkit, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        train, "build_networks", lambda settings, accelerator, poll: asked.append(poll) or 1 / 0
+        train,
+        "build_networks",
+        lambda settings, accelerator, poll, classes: asked.append(poll) or 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
         cmax.main([*small, "--output_dir", str(tmp_path / "run")])
@@ -501,7 +503,7 @@ def test_a_picture_of_ones_own_that_is_none_ends_in_a_line(kind, trained, tmp_pa
     else:
         path.unlink()
         path.mkdir() if kind == "folder" else os.mkfifo(path)
-    with pytest.raises(UserError, match=f"^{path}: "):
+    with pytest.raises(UserError, match=f"^(--image )?{path}: "):
         explain.main(
             f"--image {path} --checkpoint {trained} --cpu --output_dir {tmp_path / 'out'}".split()
         )
@@ -511,16 +513,17 @@ def test_a_picture_of_ones_own_that_is_none_ends_in_a_line(kind, trained, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "size", "message"),
     [
-        ("vit_tiny_patch16_224", r"features have the shape \(1, 197, 192\)"),
-        ("swin_tiny_patch4_window7_224", r"features have the shape \(1, 7, 7, 768\)"),
-        ("deit_tiny_distilled_patch16_224", "cannot make it without its head"),
+        ("torchvision/vit_b_16", 96, "no tiles of 48x48 px .*takes 96x96 px"),
+        ("vit_small_patch14_dinov2", 96, "takes multiples of 14 px, not 96x96"),
+        ("resnet51", 64, "no such network; did you mean .*resnet50"),
     ],
 )
-def test_networks_without_class_maps_are_refused(name, message):
-    with pytest.raises(UserError, match=f"^--architecture timm:{name}: .*{message}.*convolutional"):
-        build_backbone(f"timm:{name}", pretrained=False)
+def test_networks_that_do_not_take_the_size_or_its_tiles_are_refused(name, size, message):
+    with pytest.raises(UserError, match=f"^--architecture {name}.*{message}") as caught:
+        build_backbone(name, pretrained=False, image_size=size)
+    assert "\n" not in str(caught.value)
 
 
 VALUES = [

@@ -1,10 +1,11 @@
 """simulate_coco, with the call of the released code."""
 
+from pathlib import Path
 from typing import Any
 
 from common.aliases import one_module
 from csl.data_partial import simulate
-from csl.figures import plot_class_freq
+from csl.figures import plot_two_frequencies
 
 one_module(__name__, "csl.src.helper_functions.coco_simulation")
 
@@ -28,3 +29,13 @@ def simulate_coco(
     seed = int(getattr(args, "seed", 0) or 0)
     simulate(dataset_train, mode, param, seed=seed, verbose=verbose)
     return dataset_train
+
+
+def plot_class_freq(stat_orig: Any, stat_sim: Any, path: str | Path = "class_freq.png") -> Path:
+    """Draw how many images each class has before and after a simulation; returns the PNG's path.
+
+    Args:
+        stat_orig, stat_sim: (C,) counts, labels (N,C) whose positives are counted, or a mapping
+            class -> count, before and after.
+    """
+    return plot_two_frequencies(stat_orig, stat_sim, Path(path))

@@ -1,11 +1,14 @@
-"""Folders."""
+"""Folders, and the words of flags."""
 
 from pathlib import Path
 
 from common.aliases import one_module
 from common.cli import UserError
+from oass.options_flags import str2bool
 
 one_module(__name__, "oass.tools.general.io_utils")
+
+__all__ = ["create_directory", "str2bool"]
 
 
 def create_directory(path: str | Path) -> Path:

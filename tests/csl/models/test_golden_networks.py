@@ -78,8 +78,8 @@ def test_branches_that_start_at_zero_train():
 
 def test_names_and_sizes():
     assert type(build("TResNet_V2_L")).__name__ == "TResNet"
-    with pytest.raises(ValueError, match="tresnet_xl"):
-        build("resnet50")
+    with pytest.raises(ValueError, match="tresnet_m"):
+        build("tresnet_q")
     with pytest.raises(ValueError, match="the nearest are 32 or 36"):
         create_model(Namespace(model_name="tresnet_tiny", num_classes=5))(torch.rand(1, 3, 34, 34))
     with pytest.raises(ValueError, match="at least 20 pixels"):

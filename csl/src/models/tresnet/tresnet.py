@@ -118,6 +118,13 @@ class BottleneckHead(nn.Module):
         return self.FC(self.embedding_generator(x))
 
 
+class bottleneck_head(BottleneckHead):  # noqa: N801 - the released name
+    """`BottleneckHead` with the released name and arguments."""
+
+    def __init__(self, num_features: int, num_classes: int, bottleneck_features: int = 200) -> None:
+        super().__init__(num_features, num_classes, bottleneck_features)
+
+
 class TResNet(nn.Module):
     """SpaceToDepth, stem, four stages, global average, linear head.
 

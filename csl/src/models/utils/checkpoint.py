@@ -17,12 +17,18 @@ from torch import nn
 
 from common import checkpoint
 from common.aliases import one_module
+from common.backbones_weights import fill
 from common.cli import DomainError
+from common.text import is_kind
 from csl.data_classes import Columns
 from csl.data_errors import MissingFileError, as_domain_errors, expanded, say
-from csl.data_pixels import Pixels, recorded_interpolation, recorded_size, statistics_of
+from csl.data_pixels import recorded_interpolation, recorded_size, statistics_of
 from csl.src.models.utils.convert import from_timm, is_timm, looks_like
-from csl.src.models.utils.factory import build_network, canonical_name, input_statistics
+from csl.src.models.utils.factory import (
+    CamNetwork,
+    build_network,
+    canonical_name,
+)
 
 one_module(__name__, "csl.src.models.utils.checkpoint")
 
@@ -76,7 +82,10 @@ class Checkpoint(Weights):
         return Checkpoint(*told.values(), recorded=self.recorded, single=self.single)
 
 
-RECORDED = ("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty")
+RECORDED = (
+    *("model_name", "image_size", "interpolation", "mean", "std", "class_keys", "keep_empty"),
+    "split_seed",  # of own data
+)
 
 
 def find_file(path: str | Path) -> Path | None:
@@ -109,6 +118,8 @@ def _described(content: Mapping[str, Any], averaged: bool, source: object) -> Ch
             f"{source}: holds no weights; its entries are {', '.join(map(str, list(content)[:5]))}"
         )
     head = next((kind for key, kind in HEADS.items() if key in state), "none")
+    if head == "none" and is_cam_network(state) and "head.weight" in state:
+        head = "plain"
     if head == "none" and any(key.startswith("head.decoder") for key in state):
         head = "ML-Decoder"
     outputs = state.get(
@@ -155,7 +166,7 @@ def _weights_in(
             info = {key: settings[key] for key in ("image_size", "keep_empty") if key in settings}
             info |= parts.get("info", {})
             single = "ema" not in parts
-            state = parts["ema"]["module"] if averaged and not single else parts["model"]
+            state = averaged_state(parts["ema"]) if averaged and not single else parts["model"]
         elif "ema" in content:
             single = "model" not in content
             state = content["ema"] if averaged or single else content["model"]
@@ -167,6 +178,14 @@ def _weights_in(
     except (AttributeError, KeyError, TypeError):  # no mapping where one belongs
         return {}, {}, True
     return state, info, single
+
+
+def averaged_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The averaged model in the state of a `ModelEma`; earlier versions kept it as one entry."""
+    if "module" in state:
+        return state["module"]
+    start = "module."
+    return {k.removeprefix(start): value for k, value in state.items() if k.startswith(start)}
 
 
 def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
@@ -181,6 +200,8 @@ def _recorded(info: Mapping[str, Any], source: object) -> dict[str, Any]:
         isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     ):
         raise DomainError(f"{source}: class_keys is no list of texts")
+    if not is_kind(found.get("split_seed", 0), int):
+        raise DomainError(f"{source}: split_seed is no whole number")
     if not isinstance(found.get("keep_empty", False), bool):
         raise DomainError(f"{source}: keep_empty is neither true nor false")
     return found
@@ -216,6 +237,9 @@ def load_weights(
         found = read_checkpoint(source)
     wanted = model.state_dict()
     given = found.state_dict
+    if isinstance(model, CamNetwork) and not is_cam_network(given):
+        _fill_cam_network(model, given, name, load_head=load_head)
+        return found
     if is_timm(given, wanted):
         given = from_timm(given, wanted)
     is_head = _head_test(model)
@@ -236,6 +260,20 @@ def load_weights(
         )
     model.load_state_dict({key: given[key] for key in body if key in given}, strict=False)
     return found
+
+
+def is_cam_network(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a state dict is of a `CamNetwork`."""
+    return any(key.startswith("features.body.") for key in state)
+
+
+def _fill_cam_network(
+    model: CamNetwork, given: Mapping[str, torch.Tensor], name: str, *, load_head: bool
+) -> None:
+    """Weights under the names of timm, torchvision or an original into a `CamNetwork`."""
+    target = model.weight_target() if load_head else model.features.weight_target()
+    with as_domain_errors():
+        print(fill(target, given, name, strict_head=load_head), flush=True)
 
 
 def _misfits(
@@ -314,6 +352,9 @@ def load_pretrained(model: nn.Module, path: str | None, *, is_given: bool) -> No
     if not path:
         say(f"no --model_path: random initialisation ({ZOO})")
         return
+    if isinstance(model, CamNetwork) and not is_given:
+        say("no --weights and no --pretrained: random initialisation")
+        return
     if find_file(path) is None and not is_given:
         say(f"{path} is not there: random initialisation ({ZOO})")
         return
@@ -323,20 +364,27 @@ def load_pretrained(model: nn.Module, path: str | None, *, is_given: bool) -> No
 
 
 def network_of(
-    path: str | Path, model_name: str, *, averaged: bool = True
+    path: str | Path,
+    model_name: str,
+    *,
+    averaged: bool = True,
+    image_size: int | None = None,
+    is_told: bool = True,
 ) -> tuple[nn.Module, Checkpoint]:
     """The network that a file holds, loaded, with the file's own class count and head.
 
     Where the file is of another network than `model_name`, that one is built and a line says so;
     the Checkpoint's architecture is the one that was built.
+
+    image_size: of networks that are made for one size; None: that of the file. is_told: whether the
+    line is printed.
     """
     found = read_checkpoint(path, averaged=averaged)
     name = canonical_name(model_name)
     if found.architecture not in (None, name):
-        print(
-            f"{path} is a {found.architecture}, not a {name}: using {found.architecture}",
-            flush=True,
-        )
+        if is_told:
+            told = f"not a {name}: using {found.architecture}"
+            print(f"{path} is a {found.architecture}, {told}", flush=True)
         name = found.architecture
     if found.num_classes is None:
         raise DomainError(
@@ -355,7 +403,8 @@ def network_of(
             f"{path}: the indices of idx_to_class are not 0 to {found.num_classes - 1}"
         )
     bottleneck = found.head == "bottleneck"
-    model = build_network(name, found.num_classes, bottleneck=bottleneck)
+    size = image_size or found.recorded.get("image_size")
+    model = build_network(name, found.num_classes, bottleneck=bottleneck, image_size=size)
     load_weights(model, found)
     return model, found.of(name)
 
@@ -381,44 +430,3 @@ def columns_of(found: Checkpoint, path: object) -> Columns | None:
         return None
     names = [found.idx_to_class[index] for index in range(len(found.idx_to_class))]
     return Columns(names, found.recorded.get("class_keys"), str(path))
-
-
-def pixels_for(
-    found: Checkpoint,
-    *,
-    size: int,
-    interpolation: str,
-    is_size_given: bool,
-    is_interpolation_given: bool,
-) -> Pixels:
-    """How pictures become the input of a network: as it was trained, unless a flag was given.
-
-    The normalisation is the file's, else that of the network's own configuration. A file that names
-    its network and no normalisation is of an earlier version of train.py, which had none.
-
-    Args:
-        size, interpolation: the flags' values, which serve where the user gave them, and where the
-            file does not say.
-    """
-    recorded = found.recorded
-    if not is_size_given:
-        size = recorded.get("image_size") or size
-    if not is_interpolation_given:
-        interpolation = recorded.get("interpolation") or interpolation
-    if "mean" in recorded:
-        statistics = statistics_of(recorded["mean"], recorded.get("std"), "the checkpoint")
-    elif "model_name" in recorded:
-        statistics = None
-    else:
-        statistics = input_statistics(found.architecture)
-    return Pixels(size, interpolation, statistics)
-
-
-def describe_network(found: Checkpoint, pixels: Pixels) -> str:
-    """One line: network, head, classes, and how pictures become its input."""
-    size = found.recorded.get("image_size")
-    network = f"{found.architecture}, {found.head} head, {found.num_classes} classes"
-    told = f"{network}; input: {pixels}"
-    if size not in (None, pixels.size):
-        told += f" (trained at {size})"
-    return told

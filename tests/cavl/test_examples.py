@@ -1,0 +1,39 @@
+"""The examples run: the script, and the notebook cell by cell."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sidebyside.results import ROOT
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def test_the_script_runs_and_is_short():
+    script = EXAMPLES / "cavl.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("epoch ") == 10 and "selected labels: [" in done.stdout
+    assert len(script.read_text().splitlines()) <= 40
+
+
+def test_the_notebook_is_whole_and_without_outputs():
+    notebook = json.loads((EXAMPLES / "cavl.ipynb").read_text())
+    kinds = [cell["cell_type"] for cell in notebook["cells"]]
+    assert kinds == ["markdown", "code"] * (len(kinds) // 2)
+    assert all(cell["outputs"] == [] for cell in notebook["cells"] if cell["cell_type"] == "code")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(EXAMPLES / "cavl.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    said = "".join(output["text"] for output in notebook.cells[-1].outputs)
+    assert said.strip().endswith("%")

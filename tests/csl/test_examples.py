@@ -1,0 +1,34 @@
+"""The examples of docs/examples run as they are, and are short."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "csl.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_the_script():
+    assert len(EXAMPLE.read_text().splitlines()) <= 40
+    command = [sys.executable, "-m", "docs.examples.csl"]  # as a file it would hide the package
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert "24 pictures, classes one, three, two" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_notebook(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(EXAMPLE.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()
+    (output,) = notebook.cells[-1].outputs
+    assert "24 pictures" in output.text
