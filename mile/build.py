@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from accelerate import Accelerator
 from torch import nn
 
 from common.aliases import one_module
 from common.backbones import feature_network
-from common.backbones_weights import read
 from common.cli import UserError
-from common.download import connection_limits
 from common.estimate import estimate, free_disk, peak_memory
 from common.loading import seed_of
-from common.sync_bn import synchronised
 from mile import data
+from mile.build_networks import build_network
 from mile.data import IMAGENET, FolderSource, GridSource, Source, Statistics
 from mile.data_labels import training_sets
 from mile.data_location import Located
@@ -32,15 +29,8 @@ from mile.data_own import OwnPlace, own_pictures
 from mile.evaluate import Outputs, Rule, Threshold
 from mile.learning import IteratedLearning, LearningRate, trial_steps
 from mile.method import Plan, prediction_set, pseudo_labels
-from mile.models import CLASSES, build_model, load_state, start_at_prior, start_from
-from mile.models_backbones import (
-    Backbone,
-    as_plain,
-    from_plain,
-    names_head,
-    published_whole,
-    whole_network,
-)
+from mile.models import CLASSES
+from mile.models_backbones import as_plain, from_plain
 from mile.models_backbones import statistics_of as statistics_of_network
 from mile.options import Settings
 from mile.options_table import COMPARABLE
@@ -225,88 +215,6 @@ def image_size_of(args: argparse.Namespace) -> int:
     return args.mnist_size if args.dataset == "mnist" else args.image_size
 
 
-def build_network(
-    name: str,
-    num_classes: int,
-    accelerator: Accelerator,
-    *,
-    bias_init: str,
-    pretrained: str,
-    image_size: int | None = None,
-    is_trained: bool = False,
-    say: Callable[[str], object] = lambda line: None,
-) -> nn.Module:
-    """The network on the device, from scratch or from `pretrained`, a weight file or imagenet.
-
-    is_trained: the weights are evaluated as they are; else a classifier that does not fit is left
-    out, which `say` is told.
-    """
-    if pretrained and is_trained:
-        model = _trained_network(name, num_classes, bias_init, pretrained, image_size)
-    elif pretrained == "imagenet" and name not in CLASSES:
-        model = build_model(name, num_classes, bias_init, image_size=image_size, published=True)
-    else:
-        model = build_model(name, num_classes, bias_init, image_size=image_size)
-        if pretrained == "imagenet":
-            _load_published(model, name, num_classes, bias_init)
-        elif pretrained:
-            say(start_from(model, pretrained))
-    if accelerator.num_processes > 1:
-        model = synchronised(model, accelerator)
-    # channels_last is a quarter faster, on a CPU too.
-    return model.to(accelerator.device).to(memory_format=torch.channels_last)
-
-
-def _trained_network(
-    name: str, num_classes: int, bias_init: str, pretrained: str, image_size: int | None
-) -> nn.Module:
-    """The network of weights that are to be evaluated, its classifier included.
-
-    Published weights of some networks of timm have a classifier that is not linear after pooling.
-    """
-    model = build_model(name, num_classes, bias_init, image_size=image_size)
-    if pretrained == "imagenet":
-        if not isinstance(model, Backbone):
-            _load_published(model, name, num_classes, bias_init)
-            return model
-        if model.features.head_fits:
-            return build_model(name, num_classes, bias_init, image_size=image_size, published=True)
-        return published_whole(name, num_classes, image_size)
-
-    saved = read(Path(pretrained))
-    if isinstance(model, Backbone) and not names_head(saved, model.head_name):
-        model = whole_network(name, num_classes, image_size)
-    load_state(model, saved, pretrained)
-    return model
-
-
-def _load_published(model: nn.Module, name: str, num_classes: int, bias_init: str) -> None:
-    """torchvision's ImageNet weights of resnet18 and resnet50.
-
-    The last layer only where 1,000 classes fit.
-    """
-    if name not in ("resnet18", "resnet50"):
-        raise UserError(
-            f"--pretrained imagenet: there are no published weights of {name}; give a file"
-        )
-    try:
-        with connection_limits():
-            published = torchvision.models.get_model(name, weights="IMAGENET1K_V1")
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"--pretrained imagenet: download failed ({error}); give a weight file instead"
-        ) from error
-
-    theirs = published.state_dict()
-    own = model.state_dict()
-    for key, value in own.items():
-        if key in theirs and theirs[key].shape == value.shape:
-            own[key] = theirs[key]
-    model.load_state_dict(own)
-    if num_classes != 1000 and bias_init == "prior":
-        start_at_prior(model, num_classes)
-
-
 def estimate_of(
     args: argparse.Namespace,
     learner: IteratedLearning,
@@ -331,7 +239,7 @@ def estimate_of(
         seconds,
         pictures=pictures,
         batch_size=args.batch_size,
-        epochs=plan.steps * args.batch_size / pictures,
+        epochs=min(plan.steps, args.max_steps or plan.steps) * args.batch_size / pictures,
         checkpoint_bytes=(networks + len(learner.optimizers)) * weights,
         peak_bytes=peak_memory(),
         free_bytes=free_disk(folder),

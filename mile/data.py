@@ -223,16 +223,7 @@ class FolderSource:
         self._held_out = self._single(held_out, look)
         self._test = self._pictures(val, look, real, keep=keep)
         self._second_test = self._single(second, look)
-        self._loader: Any = train_loader(
-            self._train,
-            self._size,
-            seed=seed,
-            accelerator=accelerator,
-            workers=workers,
-            drop_last=True,
-            skip_corrupt=skip_corrupt,
-            collate=collate_pictures,
-        )
+        self._loader = self._shuffled(seed)
         batch_sampler: Any = self._loader.batch_sampler
         self.pass_steps: int = batch_sampler.batches
         self._loaders: dict[int, Any] = {}  # of evaluations, by the data set's id
@@ -240,6 +231,19 @@ class FolderSource:
         if weighs_classes:
             weights = class_weights(labels_of(train), self.num_classes)
             self._weights = weights.to(self.device)
+
+    def _shuffled(self, seed: int) -> Any:
+        """The loader of training batches, all whole."""
+        return train_loader(
+            self._train,
+            self._size,
+            seed=seed,
+            accelerator=self.accelerator,
+            workers=self._workers,
+            drop_last=True,
+            skip_corrupt=self._skip_corrupt,
+            collate=collate_pictures,
+        )
 
     def _unreadable(self, samples: Samples, what: str) -> set[str]:
         """The paths that cannot be read, named in a line; without skip_corrupt an error.
