@@ -126,6 +126,8 @@ def parse_compare(argv: Sequence[str] | None = None) -> Comparison:
         parser.parse_args(["--help"])
     mine, rest = own.parse_known_args(argv)
     _, given = parse_given(build_parser("compare_methods.py"), rest)
+    if "data" in given:
+        parser.error("--data: the methods are compared on CUB's parts, which own data have not")
     for flag, remedy in SET_HERE.items():
         if flag in given:
             parser.error(f"--{flag} is set by compare_methods.py; {remedy}")
