@@ -1,13 +1,9 @@
 """CAVL in a plain training loop: of these pictures only candidate labels are known.
 
-python docs/examples/cavl.py    # the sample of thirty pictures; or give a csv with candidates
+python -m docs.examples.cavl    # the sample of thirty pictures; or give a csv with candidates
 """
 
 import sys
-from pathlib import Path
-
-sys.path[0] = str(Path(__file__).parents[2])  # not this folder: this file is called cavl, too
-# ruff: noqa: E402
 
 import torch
 from torchvision.transforms.functional import to_tensor

@@ -1,6 +1,6 @@
 """MILe in somebody else's training loop: a network, a loader, and mile.method in the middle.
 
-python docs/examples/mile.py            # the sample of thirty pictures; or give a folder
+python -m docs.examples.mile            # the sample of thirty pictures; or give a folder
 """
 
 import sys

@@ -7,7 +7,7 @@ import torchvision
 from torchvision.transforms.v2 import functional as T
 
 from common.own import read_own
-from oass.method_loss import InstanceClassifier, ObjectAwareLoss
+from oass.library import InstanceClassifier, ObjectAwareLoss
 
 
 def load(part):

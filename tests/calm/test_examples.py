@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.notebooks import last_output
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 
@@ -13,7 +15,8 @@ def test_the_script(own: Path) -> None:
     file = EXAMPLES / "calm.py"
     assert len(file.read_text().splitlines()) <= 40
     done = subprocess.run(
-        [sys.executable, "-P", str(file), str(own / "folders")],
+        [sys.executable, "-m", "docs.examples.calm", str(own / "folders")],
+        cwd=EXAMPLES.parents[1],
         check=True,
         capture_output=True,
         text=True,
@@ -24,12 +27,5 @@ def test_the_script(own: Path) -> None:
 
 @pytest.mark.slow
 def test_the_notebook(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("FOLDER", str(own / "folders"))
-    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parents[1]))
-    notebook = nbformat.read(EXAMPLES / "calm.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    found = nbclient.NotebookClient(notebook, timeout=120).execute()
-    text = "".join(output.get("text", "") for output in found.cells[-1].outputs)
-    assert text.count(" with p ") == 6
+    assert last_output("calm").count(" with p ") == 6

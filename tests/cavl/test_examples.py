@@ -1,20 +1,22 @@
 """The examples run: the script, and the notebook cell by cell."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from sidebyside.results import ROOT
+from tests.notebooks import last_output
 
 EXAMPLES = ROOT / "docs" / "examples"
 
 
 def test_the_script_runs_and_is_short():
     script = EXAMPLES / "cavl.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.examples.cavl"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("epoch ") == 10 and "selected labels: [" in done.stdout
     assert len(script.read_text().splitlines()) <= 40
@@ -28,12 +30,5 @@ def test_the_notebook_is_whole_and_without_outputs():
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    notebook = nbformat.read(EXAMPLES / "cavl.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    said = "".join(output["text"] for output in notebook.cells[-1].outputs)
-    assert said.strip().endswith("%")
+def test_the_notebook_runs():
+    assert last_output("cavl").strip().endswith("%")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.notebooks import last_output
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "csl.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -21,14 +23,5 @@ def test_the_script():
 
 
 @pytest.mark.slow
-def test_the_notebook(tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(EXAMPLE.with_suffix(".ipynb"), as_version=4)
-    nbformat.validate(notebook)
-    assert not any(cell.get("outputs") for cell in notebook.cells)
-    resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()
-    (output,) = notebook.cells[-1].outputs
-    assert "24 pictures" in output.text
+def test_the_notebook():
+    assert "24 pictures" in last_output("csl")

@@ -12,7 +12,7 @@ from torch import nn
 
 from oass import fast, method
 from oass.build_objective import PuzzleOptions, TilePass, object_aware_losses
-from oass.method_loss import STRATEGIES, InstanceClassifier, ObjectAwareLoss
+from oass.library import STRATEGIES, InstanceClassifier, ObjectAwareLoss
 from tests.oass.conftest import tiny
 
 SIZE = 32
@@ -193,15 +193,15 @@ def test_one_graph_under_compile(strategy):
 
 
 def test_the_files_work_without_the_rest(tmp_path):
-    """method.py, fast.py and method_loss.py alone, where common cannot be imported."""
+    """method.py, fast.py and library.py alone, where common cannot be imported."""
     package = tmp_path / "oass"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    for module in (method, fast, sys.modules["oass.method_loss"]):
+    for module in (method, fast, sys.modules["oass.library"]):
         shutil.copy(module.__file__, package)
     code = (
         "import sys; sys.modules['common'] = None\n"
-        "import torch, oass.method_loss as m\n"
+        "import torch, oass.library as m\n"
         "net = m.InstanceClassifier(torch.nn.Conv2d(3, 4, 8, 8), 4, 2)\n"
         "print(float(m.ObjectAwareLoss(net)(torch.randn(2, 3, 32, 32), torch.eye(2))))\n"
     )
