@@ -20,7 +20,7 @@ from csl import data, report
 from csl.build_loss import SelectiveLoss, keywords_of
 from csl.build_optimizer import ModelEma, make_optimizer
 from csl.data_classes import Columns, tell
-from csl.data_locate import Found
+from csl.data_locate import Found, locate_data
 from csl.data_pixels import Pixels
 from csl.data_prior import ComputePrior, match_prior, read_prior
 from csl.evaluate_drops import DropStatistics
@@ -120,6 +120,24 @@ class Loaded(NamedTuple):
     train_loader: DataLoader
     val_loader: DataLoader
     sampler: EpochSampler
+
+
+def loaders_of(args: Any, accelerator: Accelerator) -> tuple[DataLoader, DataLoader]:
+    """The training and the test loader of a namespace, ours or the released code's.
+
+    Batches are `common.loading.Batch`es whose data is (images (B,3,S,S) float32, targets (B,C)
+    int8).
+    """
+    found = locate_data(
+        args.data,
+        is_given=True,
+        dataset=getattr(args, "dataset", "auto"),
+        debug_mode=getattr(args, "debug_mode", "auto"),
+        metadata=getattr(args, "metadata", None),
+        sample=getattr(args, "sample", False),
+    )
+    loaded = build_loaders(args, found, accelerator, as_numbers=True)
+    return loaded.train_loader, loaded.val_loader
 
 
 def build_loaders(

@@ -16,12 +16,12 @@ from PIL import Image
 from common import samples
 from common.cli import UserError
 from csl import train, validate
+from csl.build import loaders_of
 from csl.data import targets_of
 from csl.data_augment import OPERATIONS, CutoutPIL, RandAugment, RandomShift
 from csl.data_coco import CocoDetection, LVISDetection
 from csl.data_locate import locate_data
 from csl.data_openimages_csv import read_openimages_csv
-from csl.src.helper_functions.get_data import get_data
 from tests.csl.golden import GOLDEN
 from tests.csl.tiny import arguments, write_coco
 
@@ -43,7 +43,7 @@ def located(args):
 
 
 def first_batch(args):
-    loaders = get_data(args, Accelerator(cpu=True))
+    loaders = loaders_of(args, Accelerator(cpu=True))
     return loaders, next(iter(loaders[0])).data
 
 

@@ -18,13 +18,13 @@ from common import processes
 from common.cli import UserError, run_main
 from common.images import CorruptImage, read_image
 from csl import compare, data_checks, infer, train, validate
+from csl.build import loaders_of
 from csl.data_checks import FolderListing
 from csl.data_coco import CocoDetection
 from csl.data_openimages_csv import read_openimages_csv
 from csl.data_partial import load_partial_labels
 from csl.evaluate import predict_rows, score_both
 from csl.evaluate_metrics import mAP
-from csl.src.helper_functions.get_data import get_data
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import network_of
 from tests.csl.test_data import settings
@@ -163,14 +163,14 @@ def test_a_set_beyond_the_limit_is_looked_up_by_name_only(data, monkeypatch, cap
     """
     monkeypatch.setattr(data_checks, "LARGE", 20)
     cut(picture(data, "train", 5))
-    get_data(settings(data), Accelerator(cpu=True))
+    loaders_of(settings(data), Accelerator(cpu=True))
     assert (
         "train (instances_train2014.json): 44 images are there; so many are not"
         in capsys.readouterr().err
     )
     picture(data, "train", 6).unlink()
     with pytest.raises(UserError, match="1 of 44 images"):
-        get_data(settings(data), Accelerator(cpu=True))
+        loaders_of(settings(data), Accelerator(cpu=True))
 
 
 def test_the_other_processes_get_the_answer_of_the_main_one():
@@ -298,7 +298,7 @@ def test_rows_stay_with_their_samples_where_one_is_skipped(data):
     args = settings(data)
     args.skip_corrupt = True
     accelerator = Accelerator(cpu=True)
-    _, loader = get_data(args, accelerator)
+    _, loader = loaders_of(args, accelerator)
     val = loader.dataset.dataset
     val.complete = val.targets_all.matrix.copy()
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 5))
@@ -315,12 +315,12 @@ def test_batches_of_which_nothing_can_be_read(data):
         damaged_inside(picture(data, "val", number))
     args = settings(data, skip_corrupt=True)
     accelerator = Accelerator(cpu=True)
-    _, loader = get_data(args, accelerator)
+    _, loader = loaders_of(args, accelerator)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 5))
     assert len(predict_rows([model], loader, accelerator).index) == 9
     for number in range(5, 14):
         damaged_inside(picture(data, "val", number))
-    _, loader = get_data(args, accelerator)
+    _, loader = loaders_of(args, accelerator)
     with pytest.raises(UserError, match="no test image can be read"):
         predict_rows([model], loader, accelerator)
 

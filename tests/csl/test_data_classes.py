@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from common.cli import UserError
 from csl import train, validate
+from csl.build import loaders_of
 from csl.data import targets_of
 from csl.data_classes import Columns, match_categories
 from csl.data_coco import CocoDetection, LVISDetection
@@ -21,7 +22,6 @@ from csl.data_openimages_csv import _names, read_openimages_csv
 from csl.data_partial import load_partial_labels, save_partial_labels
 from csl.evaluate import metrics_of, uncounted_classes
 from csl.report import describe_uncounted
-from csl.src.helper_functions.get_data import get_data
 from tests.csl.golden import GOLDEN
 from tests.csl.test_data import grey, settings
 from tests.csl.tiny import NAMES, arguments, write_coco
@@ -41,7 +41,7 @@ def edited(root, split, change):
 
 
 def opened(root, **changed):
-    train_loader, val_loader = get_data(settings(root, **changed), Accelerator(cpu=True))
+    train_loader, val_loader = loaders_of(settings(root, **changed), Accelerator(cpu=True))
     return train_loader.dataset.dataset, val_loader.dataset.dataset
 
 
@@ -558,7 +558,7 @@ def test_fewer_images_than_processes(coco, monkeypatch):
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 20))
     with pytest.raises(ValueError, match="8 images for 20 processes"):
-        get_data(settings(coco), accelerator)
+        loaders_of(settings(coco), accelerator)
 
 
 def test_names_that_share_nothing():

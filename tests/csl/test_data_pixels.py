@@ -13,10 +13,9 @@ from PIL import Image
 
 from common.images import read_image
 from csl import compare, infer, train, validate
-from csl.build import build_pixels
+from csl.build import build_pixels, loaders_of
 from csl.data_pixels import Pixels, Statistics
 from csl.options import parse
-from csl.src.helper_functions.get_data import get_data
 from csl.src.models import create_model
 from csl.src.models.utils.checkpoint import network_of, official, read_checkpoint
 from csl.src.models.utils.factory import input_statistics
@@ -232,8 +231,8 @@ def test_training_and_test_pictures_are_normalised(data, augment):
     plain, normalised = (
         [batch for loader in loaders for batch in loader]
         for loaders in (
-            get_data(settings(data, augment=augment), Accelerator(cpu=True)),
-            get_data(
+            loaders_of(settings(data, augment=augment), Accelerator(cpu=True)),
+            loaders_of(
                 settings(data, augment=augment, model_name="timm/resnet18"), Accelerator(cpu=True)
             ),
         )
@@ -305,7 +304,7 @@ def test_the_prior_is_estimated_from_normalised_pictures(data, tmp_path):
     train.main(arguments(data, tmp_path / "run", *flags))
     torch.manual_seed(0)
     args = settings(data, model_name="timm/test_resnet", batch_size=44)
-    loader, _ = get_data(args, Accelerator(cpu=True))
+    loader, _ = loaders_of(args, Accelerator(cpu=True))
     (batch,) = list(loader)
     torch.manual_seed(0)
     model = create_model(Namespace(model_name="timm/test_resnet", num_classes=5)).train()

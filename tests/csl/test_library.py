@@ -191,7 +191,8 @@ def test_get_data_takes_the_released_namespace(data):
         partial_loss_mode="selective",
     )
     train_loader, val_loader = get_data(args)
-    images, targets = next(iter(train_loader)).data
+    assert len(train_loader) == len(train_loader.batch_sampler)
+    images, targets = next(iter(train_loader))
     assert images.shape == (8, 3, 32, 32)
     assert targets.shape == (8, 5)
     assert list(val_loader.dataset.classes.values())[0] == "person"

@@ -13,12 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.run import start_run
 from common.rundir import make_accelerator, seed_everything
 from csl import fast
-from csl.build import build, build_loaders
+from csl.build import build, build_loaders, loaders_of
 from csl.build_optimizer import ModelEma
 from csl.data_augment import RandomShift
 from csl.data_pixels import Pixels, Statistics, stack_pictures
 from csl.options import parse
-from csl.src.helper_functions.get_data import get_data
 from csl.src.models.tresnet.layers.anti_aliasing import AntiAliasDownsampleLayer
 from csl.src.models.tresnet.layers.general_layers import ABN
 from csl.src.models.utils.factory import build_network
@@ -123,11 +122,11 @@ def test_every_value_of_a_pixel():
 
 
 def test_what_loaders_hand_out(data, tmp_path):
-    """Bytes in training and evaluation; numbers to those who call get_data."""
+    """Bytes in training and evaluation; numbers to those who take the released loaders."""
     settings = parse(arguments(data, tmp_path / "run", *FLAGS))
     accelerator = make_accelerator(settings.args)
     loaded = build_loaders(settings.args, settings.found, accelerator)
-    public = get_data(settings.args, accelerator)
+    public = loaders_of(settings.args, accelerator)
     for ours, theirs in zip((loaded.train_loader, loaded.val_loader), public, strict=True):
         (pixels, labels), (numbers, same_labels) = next(iter(ours)).data, next(iter(theirs)).data
         assert pixels.dtype == torch.uint8 and numbers.dtype == torch.float32
