@@ -38,10 +38,12 @@ def golden():
 
 
 def load_benchmark(name: str) -> ModuleType:
-    """benchmarks/NAME.py, which is no package's."""
+    """benchmarks/NAME.py, which is no package's; its neighbours (ratios.py) are found meanwhile."""
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        spec.loader.exec_module(module)
     return module
 
 

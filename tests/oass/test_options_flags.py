@@ -13,12 +13,14 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from common.cli import UserError
+from common.images import read_own_picture
 from common.rundir import make_accelerator
 from oass import ablation, build, explain, inference_classification, prepare_voc
 from oass import train_classification_with_puzzle_cMax_ema as cmax
 from oass.build_objective import PuzzleOptions, TilePass
 from oass.build_trained import Trained
 from oass.core.options import build_parser
+from oass.data import Picture
 from oass.figures import PuzzlePictures
 from oass.options import parse
 from oass.options_trained import build_explain_parser, build_inference_parser
@@ -539,7 +541,10 @@ def test_the_pictures_tiles_follow_teacher_bn_and_no_neighbour(run, devkit, tmp_
     for mode in ("group", "batch", "eval"):
         pictures = PuzzlePictures(PuzzleOptions("cMax"), TilePass(mode), 64, 2, accelerator)
         for name, count in (("one", 1), ("two", 2)):
-            picture = explain.read_pictures([tmp_path / "a.png", tmp_path / "b.png"][:count], 64)
+            shown = []
+            for path in (tmp_path / "a.png", tmp_path / "b.png")[:count]:
+                shown.append(explain.shown_whole(read_own_picture(path), 64, model.interpolation))
+            picture = Picture(*map(torch.cat, zip(*shown, strict=True)))
             pictures.draw(tmp_path / f"{name}.png", model, model, picture, labels[:count])
             figures[mode, name] = cv2.imread(str(tmp_path / f"{name}.png"))
         assert np.array_equal(
