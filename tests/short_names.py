@@ -37,14 +37,14 @@ def modules_of(folder: Path, last: Sequence[str] = ()) -> list[str]:
     """The names of all modules and packages of a paper, as they are imported inside its folder.
 
     Those of `last` come at the end. Left out are the rooms that import torch and NumPy alone, with
-    method.py's siblings.
+    method.py's siblings, library.py.
     """
     names = []
     for path in sorted(folder.rglob("*.py")):
         parts = list(path.relative_to(folder).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
-        alone = parts and parts[0].partition("_")[0] in ("method", "fast", "baselines")
+        alone = parts and parts[0].partition("_")[0] in ("method", "fast", "library", "baselines")
         if parts and not alone:
             names.append(".".join(parts))
     return sorted(names, key=lambda name: name in last)
