@@ -30,6 +30,18 @@ def setting_of(row: dict[str, str]) -> str:
     return ", ".join(words)
 
 
+def number(text: str) -> str:
+    """A measured number for reading: no exponent, thousands set apart.
+
+    >>> number("3.067e+04"), number("1.829")
+    ('30,670', '1.829')
+    """
+    value = float(text)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return text
+
+
 def table(rows: list[dict[str, str]], paper: str) -> str:
     """The Markdown of a paper's rows: first the parts, then the steps."""
     lines = []
@@ -39,7 +51,8 @@ def table(rows: list[dict[str, str]], paper: str) -> str:
     if parts:
         lines += ["| part | plain ms | ours ms | times faster | wanted |", "|---|--:|--:|--:|--:|"]
     for row in parts:
-        cells = (row["name"], row["baseline_ms"], row["ours_ms"], row["ratio"], row["wanted"])
+        times = (number(row["baseline_ms"]), number(row["ours_ms"]), number(row["ratio"]))
+        cells = (row["name"], *times, row["wanted"])
         lines.append(f"| {' | '.join(cells)} |")
     if parts and steps:
         lines.append("")
@@ -51,11 +64,11 @@ def table(rows: list[dict[str, str]], paper: str) -> str:
         name = f"{row['name']} ({setting})" if setting else row["name"]
         cells = (
             name,
-            row["baseline_ms"],
-            row["ours_ms"],
+            number(row["baseline_ms"]),
+            number(row["ours_ms"]),
             row["ratio"],
             row["wanted"],
-            row["images_per_second"],
+            number(row["images_per_second"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "".join(f"{line}\n" for line in lines)
