@@ -16,6 +16,7 @@ from tests.calm.conftest import TRAIN
 SMALL = [flag for flag in TRAIN if not flag.startswith("--attribution")]
 
 
+@pytest.mark.slow
 def test_it_equals_the_scripts_and_goes_on(
     birds: Path, save_root: Path, tmp_path: Path, capsys
 ) -> None:

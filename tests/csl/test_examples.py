@@ -14,6 +14,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "csl.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_the_script():
     assert len(EXAMPLE.read_text().splitlines()) <= 40
     command = [sys.executable, "-m", "docs.examples.csl"]  # as a file it would hide the package
