@@ -4,7 +4,6 @@
 """
 
 import argparse
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -43,7 +42,7 @@ from calm.report import (
 )
 from calm.report_logger import load_logger
 from common.aliases import one_module
-from common.estimate import estimate, free_disk, peak_memory
+from common.estimate import FirstSteps
 from common.loading import Batch
 from common.meter import Meter
 from common.rundir import backward, prepare, share_buffers
@@ -94,8 +93,7 @@ class Trainer:
         if self.run.is_main:
             self.logger = load_logger(self.args.logger_type)(self.run.folder)
         self.dead = DeadAttention()
-        self._seconds: list[float] = []
-        self._is_told = False
+        self._watch: FirstSteps | None = None  # from the first epoch on
         self.performance: dict[str, PerformanceMeter] = {}
         for split in SPLITS:
             self.performance[split] = PerformanceMeter(split)
@@ -134,18 +132,36 @@ class Trainer:
         sampler.set_epoch(epoch, run.progress.batch)
         n = len(data_of(loader))
         size = self.args.batch_size * run.world
+        watch = self._first_steps(n, size)
         for batch in run.bar(loader, f"epoch {epoch + 1}/{self.args.epochs}", -(-n // size)):
             rows = min(size, n - run.progress.batch * size)  # of all processes
             if batch.data is None:
                 run.step(0, batch.skipped)
                 continue
 
-            started = time.perf_counter()
+            watch.begin()
             self.learn(batch, rows)
-            self._tell_estimate(time.perf_counter() - started, n)
+            watch.add()
             run.step(rows - batch.skipped, batch.skipped)
             if run.stopped:
                 break
+
+    def _first_steps(self, pictures: int, rows: int) -> FirstSteps:
+        """What tells once, of own data, what the run will take; one for all epochs."""
+        if self._watch is None:
+            weights = sum(value.nbytes for value in self.model.state_dict().values())
+            self._watch = FirstSteps(
+                self.run,
+                steps=3,
+                within_epoch=True,
+                pictures=pictures,
+                batch_size=rows,
+                epochs=self.args.epochs,
+                checkpoint_bytes=3 * weights,  # ours with the momentum, and the original's
+                checkpoints=1,
+                is_due=self.args.data is not None,
+            )
+        return self._watch
 
     def learn(self, batch: Batch, rows: int) -> None:
         """One step of the optimiser on a batch, this process's share of `rows` images."""
@@ -168,29 +184,6 @@ class Trainer:
         self.loss.add(loss, len(labels))
         is_correct = out["probs"].argmax(1) == labels
         self.accuracy.add(is_correct.float().mean(), len(labels))
-
-    def _tell_estimate(self, seconds: float, images: int) -> None:
-        """Once, of own data: what the run will take, from its first steps."""
-        if self.args.data is None or self._is_told:
-            return
-        self._seconds.append(seconds)
-        size = self.args.batch_size * self.run.world
-        if len(self._seconds) < min(3, -(-images // size)):
-            return
-
-        self._is_told = True
-        weights = sum(value.nbytes for value in self.model.state_dict().values())
-        line = estimate(
-            self._seconds,
-            pictures=images,
-            batch_size=size,
-            epochs=self.args.epochs,
-            checkpoint_bytes=3 * weights,  # ours with the momentum, and the original's
-            checkpoints=1,
-            peak_bytes=peak_memory(),
-            free_bytes=free_disk(self.run.folder),
-        )
-        self.run.print(line)
 
     def evaluate_cls(self, split: str) -> dict[str, float]:
         """Return the measures of classification over a split, each image once.

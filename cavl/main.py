@@ -36,8 +36,8 @@ from cavl.data_labels import Warmup
 from cavl.data_resident import Images, epoch_batches
 from cavl.evaluate import Statistics, measure, measure_selection, predict
 from cavl.figures import draw_cams, draw_learning_curves
-from cavl.report_estimate import Estimate
 from common.aliases import one_module
+from common.estimate import FirstSteps
 from common.run import Run, start_run
 from common.rundir import backward, make_accelerator, seed_everything
 
@@ -83,7 +83,14 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
         report.log_start(run, tr.get("accuracy"), te.get("accuracy"), candidates)
         if data.classes is not None:
             seconds = time.perf_counter() - began
-            estimate = Estimate(run, len(learner.images), args.bs, args.ep, seconds, model)
+            estimate = report.first_steps(
+                run,
+                model,
+                samples=len(learner.images),
+                batch_size=args.bs,
+                epochs=args.ep,
+                evaluation=seconds,
+            )
 
     for epoch in run.epochs(args.ep):
         selecting = warmup.is_over(epoch)
@@ -142,7 +149,7 @@ def write_files(
 
 
 def train_epoch(
-    learner: Learner, run: Run, epoch: int, selecting: bool, estimate: Estimate | None = None
+    learner: Learner, run: Run, epoch: int, selecting: bool, estimate: FirstSteps | None = None
 ) -> None:
     """One pass over the images: loss on the present beliefs, step, new beliefs for the batch."""
     accelerator = learner.accelerator
@@ -176,7 +183,7 @@ def train_epoch(
             labels.update(index, *second_look(learner, x, outputs))
         run.step(size)
         if estimate is not None:
-            estimate.step()
+            estimate.add()
 
 
 def second_look(

@@ -6,14 +6,38 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from cavl.data_labels import LabelState
 from cavl.figures import selection_rules
 from common import checkpoint
 from common.aliases import one_module
+from common.estimate import FirstSteps
 from common.run import Run
 
 one_module(__name__, "cavl.report")
+
+
+def first_steps(
+    run: Run, model: nn.Module, *, samples: int, batch_size: int, epochs: int, evaluation: float
+) -> FirstSteps:
+    """What tells, after the first steps, how long the run will take.
+
+    `evaluation`: seconds of what is measured after each epoch, as it took before the first. A
+    checkpoint is the weights and two averages of their gradients.
+    """
+    rows = batch_size * run.world
+    values = [*model.parameters(), *model.buffers()]
+    return FirstSteps(
+        run,
+        steps=5,
+        within_epoch=True,
+        pictures=samples,
+        batch_size=rows,
+        epochs=epochs,
+        checkpoint_bytes=3 * sum(value.nbytes for value in values),
+        besides=evaluation / -(-samples // rows),
+    )
 
 
 def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run: Run) -> None:

@@ -1,9 +1,14 @@
-"""What a long run will take, told from a few measured steps before it starts."""
+"""What a long run will take, told from a few measured steps."""
 
 import shutil
 import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch is not needed to estimate
+    from common.run import Run
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -100,3 +105,74 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class FirstSteps:
+    """Measures the first steps of a run and prints, once, what all of it will take.
+
+    Args:
+        steps: how many are measured; fewer where an epoch has fewer and `within_epoch` says so.
+        is_due: whether the line is wanted at all.
+        besides: seconds that come on top of every step, such as its share of an evaluation.
+        ending: what the line says at its end.
+        pictures, batch_size, epochs, checkpoint_bytes, checkpoints: as `estimate` takes them.
+    """
+
+    def __init__(
+        self,
+        run: "Run",
+        *,
+        steps: int,
+        pictures: int,
+        batch_size: int,
+        epochs: float,
+        checkpoint_bytes: int,
+        checkpoints: int = 2,
+        within_epoch: bool = False,
+        is_due: bool = True,
+        besides: float = 0.0,
+        ending: str = "",
+    ) -> None:
+        self.run = run
+        self.steps = steps
+        if within_epoch:
+            self.steps = min(steps, -(-pictures // batch_size))
+        self.pictures = pictures
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.checkpoint_bytes = checkpoint_bytes
+        self.checkpoints = checkpoints
+        self.is_due = is_due
+        self.besides = besides
+        self.ending = ending
+        self.seconds: list[float] = []
+        self._since = time.perf_counter()
+
+    def begin(self) -> None:
+        """A step begins here: what came before it was none."""
+        self._since = time.perf_counter()
+
+    def add(self) -> None:
+        """A step is done; the next one begins."""
+        now = time.perf_counter()
+        seconds = now - self._since
+        self._since = now
+        if not self.is_due:
+            return
+        self.seconds.append(seconds + self.besides)
+        if len(self.seconds) >= self.steps:
+            self.is_due = False
+            self._tell()
+
+    def _tell(self) -> None:
+        line = estimate(
+            self.seconds,
+            pictures=self.pictures,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            checkpoint_bytes=self.checkpoint_bytes,
+            checkpoints=self.checkpoints,
+            peak_bytes=peak_memory(),
+            free_bytes=free_disk(self.run.folder),
+        )
+        self.run.print(f"{line}{self.ending}")

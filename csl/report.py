@@ -13,6 +13,7 @@ from torch import nn
 
 from common import checkpoint
 from common.aliases import one_module
+from common.estimate import FirstSteps
 from common.plots import save_curves
 from common.run import Run
 from common.text import write_csv
@@ -34,6 +35,25 @@ one_module(__name__, "csl.report")
 
 OTHERS = "mAP_classes_with_positives"
 LARGE = 50_000_000  # entries of a label matrix above which nothing that needs it whole is drawn
+
+
+def first_steps(
+    run: Run, model: nn.Module, *, pictures: int, rows: int, epochs: int, is_due: bool
+) -> FirstSteps:
+    """What tells, after the first steps, how long a run of `rows` pictures a step will take.
+
+    A checkpoint holds the weights four times: the model, its average, Adam's two moments.
+    """
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    return FirstSteps(
+        run,
+        steps=4,
+        pictures=pictures,
+        batch_size=rows,
+        epochs=epochs,
+        checkpoint_bytes=4 * weights,
+        is_due=is_due,
+    )
 
 
 def warn(message: str) -> None:

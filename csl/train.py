@@ -39,7 +39,6 @@ from csl.data import DataSet, require_scorable, require_trainable
 from csl.data_locate import Found
 from csl.evaluate import Scored, best_of, score_both
 from csl.options_choices import mode_of
-from csl.report_pace import pace_of
 
 one_module(__name__, "csl.train")
 
@@ -73,7 +72,8 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     # The loop
     epochs = min(args.epochs, args.stop_epoch or args.epochs)
     rows = args.batch_size * accelerator.num_processes
-    pace = pace_of(run, parts, len(train_set), rows, epochs, is_told=found.own is not None)
+    size = {"pictures": len(train_set), "rows": rows, "epochs": epochs}
+    pace = report.first_steps(run, parts.model, **size, is_due=found.own is not None)
     last = None
     for epoch in run.epochs(epochs):
         network.train()
@@ -82,14 +82,14 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             parts.drops.reset()
             if args.prior_window == "epoch":
                 parts.prior.reset()
-        pace.start()
+        pace.begin()
         for batch in run.bar(train_loader, f"epoch {epoch + 1}/{epochs}", sampler.batches):
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
             loss = train_batch(run, parts, network, batch)
             run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
-            pace.step()
+            pace.add()
             if run.progress.step % args.print_freq == 0:
                 run.print(f"step {run.progress.step}  loss {loss.item():.4g}")
         if run.stopped:

@@ -1,7 +1,6 @@
 """What a run says and writes: first lines, log lines, curves, the JSON log, tables, the summary."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from accelerate import Accelerator
 
 from common.aliases import one_module
-from common.estimate import estimate, free_disk, peak_memory
 from common.files import atomic_save, atomic_write
 from common.meter import Meter
 from common.plots import save_curves
@@ -28,7 +26,6 @@ one_module(__name__, "oass.report")
 
 DEAD_LIMIT = 0.5
 SHOWN = 4  # examples in a line
-MEASURED = 4  # steps, before the estimate
 
 
 class Average_Meter:
@@ -153,38 +150,6 @@ def what_was(ids: Sequence[str], index: torch.Tensor, dead_cam: torch.Tensor, lr
     """Of a step whose loss is not finite: its images, the share of dead maps, the learning rate."""
     shown = ", ".join(ids[k] for k in index[:SHOWN].tolist())
     return f"images {shown}, dead_cam {float(dead_cam):.2f}, lr {lr:.3g}: lower --lr"
-
-
-class FirstSteps:
-    """Measures a run's first steps, and tells what all of it will take: time, memory, disk.
-
-    pictures: of an epoch, over whole batches; batch_size: over all processes; size: of a
-    checkpoint, in bytes.
-    """
-
-    def __init__(self, run: Run, *, pictures: int, batch_size: int, epochs: int, size: int) -> None:
-        self.run = run
-        self.sizes: dict[str, Any] = {"pictures": pictures, "batch_size": batch_size}
-        self.sizes |= {"epochs": epochs, "checkpoint_bytes": size}
-        self.seconds: list[float] = []
-        self.is_due = run.progress.step == 0
-        self.since = time.perf_counter()
-
-    def begin(self) -> None:
-        """An epoch begins."""
-        self.since = time.perf_counter()
-
-    def add(self) -> None:
-        """A step is done; after the first ones the line is printed, once."""
-        now = time.perf_counter()
-        self.seconds.append(now - self.since)
-        self.since = now
-        if not self.is_due or len(self.seconds) < MEASURED:
-            return
-        self.is_due = False
-        free = free_disk(self.run.folder)
-        line = estimate(self.seconds, **self.sizes, peak_bytes=peak_memory(), free_bytes=free)
-        self.run.print(f"{line}; evaluations come on top")
 
 
 def log_if_due(

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.aliases import one_module
+from common.estimate import FirstSteps
 from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import seed_everything, share_buffers
@@ -208,20 +209,21 @@ def train_step(made: Training, batch: Batch) -> None:
     run.step(counts.images, counts.skipped)
 
 
-def watch_first_steps(made: Training) -> report.FirstSteps:
+def watch_first_steps(made: Training) -> FirstSteps:
     """What tells how long a run on own data will take; silent for the others."""
     args = made.settings.args
     weights = sum(p.numel() * p.element_size() for p in made.student.parameters())
     copies = 2 if made.teacher is None else 3  # momentum, and the teacher
-    watch = report.FirstSteps(
+    return FirstSteps(
         made.run,
+        steps=4,
         pictures=made.steps * args.batch_size,
         batch_size=args.batch_size,
         epochs=args.max_epoch,
-        size=copies * weights,
+        checkpoint_bytes=copies * weights,
+        is_due=made.run.progress.step == 0 and made.settings.own is not None,
+        ending="; evaluations come on top",
     )
-    watch.is_due = watch.is_due and made.settings.own is not None
-    return watch
 
 
 def announce(

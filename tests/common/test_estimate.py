@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.estimate import duration, estimate, free_disk, peak_memory, size
+from common.estimate import FirstSteps, duration, estimate, free_disk, peak_memory, size
 
 
 def test_a_line():
@@ -71,3 +71,54 @@ def test_what_the_machine_says(tmp_path):
     free = free_disk(tmp_path / "not" / "there")
     assert free is not None and free > 0
     assert peak_memory() > 1 << 20
+
+
+# --- the first steps of a run ---
+
+
+class Said:
+    """A run that keeps what it prints."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.lines = []
+
+    def print(self, line):
+        self.lines.append(line)
+
+
+SIZES = {"pictures": 100, "batch_size": 10, "epochs": 2, "checkpoint_bytes": 1 << 20}
+
+
+def test_the_line_is_printed_once_after_the_last_measured_step(tmp_path):
+    run = Said(tmp_path)
+    watch = FirstSteps(run, steps=3, **SIZES, ending="; and more")
+    for step in range(6):
+        watch.begin()
+        watch.add()
+        assert len(run.lines) == int(step >= 2)
+    assert run.lines[0].startswith("estimate: 20 steps of ")
+    assert run.lines[0].endswith("; and more")
+    assert len(watch.seconds) == 3
+
+
+def test_an_epoch_that_is_shorter_is_enough(tmp_path):
+    run = Said(tmp_path)
+    watch = FirstSteps(run, steps=30, within_epoch=True, **SIZES)
+    for _ in range(10):
+        assert run.lines == []
+        watch.add()
+    assert len(run.lines) == 1
+
+
+def test_what_comes_on_top_of_a_step_counts(tmp_path):
+    watch = FirstSteps(Said(tmp_path), steps=3, besides=7.0, **SIZES)
+    watch.add()
+    assert watch.seconds[0] >= 7.0
+
+
+def test_nothing_is_said_where_it_is_not_due(tmp_path):
+    run = Said(tmp_path)
+    watch = FirstSteps(run, steps=1, is_due=False, **SIZES)
+    watch.add()
+    assert run.lines == [] and watch.seconds == []
