@@ -197,6 +197,21 @@ def _measure_step(step: Step, repeats: int) -> tuple[float, float, float | None]
     return bare, ours, peak
 
 
+def _line(baseline: float, ours: float, ratio: float, wanted: str) -> str:
+    """Two times in seconds, their ratio and its target, as they are printed."""
+    return f"{1e3 * baseline:>12.2f}{1e3 * ours:>12.2f}{ratio:>8.2f}x{wanted:>10}"
+
+
+def _cells(baseline: float, ours: float, ratio: float, wanted: str) -> dict[str, str]:
+    """The same as columns of the results file."""
+    return {
+        "baseline_ms": f"{1e3 * baseline:.4g}",
+        "ours_ms": f"{1e3 * ours:.4g}",
+        "ratio": f"{ratio:.3g}",
+        "wanted": wanted,
+    }
+
+
 def _time_parts(
     benches: Mapping[str, tuple[Bench, float | None]], repeats: int
 ) -> Iterator[dict[str, str]]:
@@ -208,16 +223,8 @@ def _time_parts(
         with contextlib.redirect_stdout(io.StringIO()):  # what the timed code says
             plain, ours = bench(repeats)
         wanted = f">= {target:g}" if target else ""
-        times = f"{1e3 * plain:>12.2f}{1e3 * ours:>12.2f}"
-        print(f"{name:<{width}}{times}{plain / ours:>8.2f}x{wanted:>10}", flush=True)
-        yield {
-            "kind": PART,
-            "name": name,
-            "baseline_ms": f"{1e3 * plain:.4g}",
-            "ours_ms": f"{1e3 * ours:.4g}",
-            "ratio": f"{plain / ours:.3g}",
-            "wanted": wanted,
-        }
+        print(f"{name:<{width}}{_line(plain, ours, plain / ours, wanted)}", flush=True)
+        yield {"kind": PART, "name": name, **_cells(plain, ours, plain / ours, wanted)}
 
 
 def _time_steps(
@@ -235,15 +242,11 @@ def _time_steps(
         wanted = f"<= {target:g}" if target else ""
         memory = "" if peak is None else f"{peak:.0f}"
         rates = f"{step.images / ours:>11.1f}{step.images / bare:>9.1f}{memory:>9}"
-        times = f"{1e3 * bare:>12.2f}{1e3 * ours:>12.2f}"
-        print(f"{name:<{width}}{times}{ours / bare:>8.2f}x{wanted:>10}{rates}", flush=True)
+        print(f"{name:<{width}}{_line(bare, ours, ours / bare, wanted)}{rates}", flush=True)
         yield {
             "kind": STEP,
             "name": name,
-            "baseline_ms": f"{1e3 * bare:.4g}",
-            "ours_ms": f"{1e3 * ours:.4g}",
-            "ratio": f"{ours / bare:.3g}",
-            "wanted": wanted,
+            **_cells(bare, ours, ours / bare, wanted),
             "images_per_second": f"{step.images / ours:.4g}",
             "bare_images_per_second": f"{step.images / bare:.4g}",
             "peak_mb": memory,

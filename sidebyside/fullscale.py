@@ -5,20 +5,13 @@ which registered claims its rows decide.
 """
 
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.cli import UserError
-from common.text import read_text
-from sidebyside.register import load_claims
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from sidebyside.register import load_claims, read_toml
 
 FILE = "full.toml"
 _COUNTS = ("runs", "epochs", "images", "images_per_second")
@@ -46,10 +39,7 @@ def load_planned(root: Path, paper: str) -> list[Planned]:
     path = root / paper / "results" / FILE
     if not path.is_file():
         return []
-    try:
-        content = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: {error}") from error
+    content = read_toml(path)
     entries = content.get("experiment", [])
     known = {claim.name for claim in load_claims(root, paper)}
     planned = []

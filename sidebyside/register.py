@@ -77,6 +77,14 @@ def fits(pattern: str, cell: str) -> bool:
     return re.fullmatch(pattern, cell, re.I) is not None
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; UserError naming the place of what is not TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def load_claims(root: Path, paper: str) -> list[Claim]:
     """The claims of a paper in their order; [] where it has no file.
 
@@ -85,10 +93,7 @@ def load_claims(root: Path, paper: str) -> list[Claim]:
     path = root / paper / "results" / FILE
     if not path.is_file():
         return []
-    try:
-        content = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: {error}") from error
+    content = read_toml(path)
     entries = content.get("claim")
     if not isinstance(entries, list) or set(content) != {"claim"}:
         raise UserError(f"{path}: expected [[claim]] tables and nothing else")
