@@ -1,5 +1,6 @@
 """environment.yml and pyproject.toml name the same packages; a test that hangs is ended."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -23,6 +24,21 @@ PIP_NAME = {  # of conda-forge's packages that have another name
     "matplotlib-base": "matplotlib",
     "tensorboardx": "tensorboardX",
 }
+IMPORT_NAME = {  # where it differs from pip's name
+    "opencv-python": "cv2",
+    "scikit-learn": "sklearn",
+    "pytest-cov": "pytest_cov",
+}
+COMES_WITH = {  # imported here, and a requirement of a package that is named
+    "PIL": "torchvision",
+    "huggingface_hub": "timm",
+    "markupsafe": "jinja2",
+    "nbformat": "nbclient",
+    "packaging": "accelerate",
+    "safetensors": "timm",
+    "yaml": "accelerate",
+}
+WRITTEN_BY_TESTS = {"nets", "paper"}  # modules that a test makes in its own folder
 USER_NAMED = {
     "torch",
     "torchvision",
@@ -74,6 +90,39 @@ def test_every_package_has_a_lower_bound_and_no_pin():
 
 def test_the_packages_that_the_user_named_are_there():
     assert {split(line)[0] for line in project()["dependencies"]} >= USER_NAMED
+
+
+def imported(path: Path) -> set[str]:
+    """The first name of every absolute import in a file, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+def own_names() -> set[str]:
+    """Folders and modules of this repository, whatever folder a script is run in."""
+    files = subprocess.check_output(["git", "ls-files", "*.py"], cwd=ROOT, text=True).split()
+    names = set()
+    for line in files:
+        names.update(Path(line).with_suffix("").parts)
+    return names
+
+
+def test_every_package_that_is_imported_is_installed_by_name():
+    """An import that only this machine can answer fails in a user's fresh installation."""
+    extras = project()["optional-dependencies"]
+    lines = [*project()["dependencies"], *extras["dev"], *extras["export"]]
+    named = [split(line)[0] for line in lines]
+    known = {IMPORT_NAME.get(name, name) for name in named}
+    known |= {name for name, parent in COMES_WITH.items() if parent in known}
+    known |= sys.stdlib_module_names | own_names() | WRITTEN_BY_TESTS | {"tomllib", "tomli"}
+    files = subprocess.check_output(["git", "ls-files", "*.py"], cwd=ROOT, text=True).split()
+    missing = {line: imported(ROOT / line) - known for line in files}
+    assert not {line: names for line, names in missing.items() if names}
 
 
 def test_the_last_pip_line_installs_the_repository_editable():

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
 
 from common import samples
 from common.own import read_own, recognise
@@ -200,9 +201,6 @@ def test_a_size_that_no_picture_has(tmp_path, side):
 
 def test_packed_runs():
     """As pycocotools packs them."""
-    pytest.importorskip("pycocotools")
-    from pycocotools import mask as coco_mask
-
     rng = np.random.default_rng(0)
     for size in ((1, 1), (6, 8), (40, 33), (200, 300)):
         for chance in (0.0, 0.02, 0.5, 1.0):
