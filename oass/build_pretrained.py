@@ -5,7 +5,6 @@ backbone first learns to name single glyphs of the training digits: seconds, onc
 sample.
 """
 
-import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
+from common.locks import locked
 from common.samples import MARKER
 from common.samples.voc import glyph_picture
 from oass.core.networks import Classifier
@@ -49,13 +49,12 @@ def load_pretrained(
     """
     path = pretrained_path(data_dir.resolve(), model.model_name)
     try:
-        lock = path.with_suffix(".lock").open("a")
+        path.with_suffix(".lock").touch()
     except OSError as error:
         raise UserError(
             f"{path.parent}: cannot be written ({error.strerror}); --weights none, or copy it"
         ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.with_suffix(".lock")):
         if not path.is_file():
             instead = "once, in place of ImageNet weights"
             print(f"pretraining {model.model_name} on single glyphs ({instead})", flush=True)

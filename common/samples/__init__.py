@@ -10,7 +10,6 @@ empty folder and returns the counts. Raise the version whenever a sample's pictu
 cache folder carries it, so nobody keeps old pictures.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.locks import locked
 from common.text import expanded, read_json
 
 MARKER = "SAMPLE.json"
@@ -115,7 +115,7 @@ def ensure(name: str) -> Path:
     folder = cache_root() / f"{name}-v{sample.version}"
     if (folder / sample.marker).is_file():
         return folder
-    with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
+    with _writing(folder), locked(folder.with_name(f".{folder.name}.lock")):
         if not (folder / sample.marker).is_file():
             print(f"Drawing the offline sample {name} (once) into {folder}", flush=True)
             _clear_parts(folder.parent)
@@ -196,7 +196,7 @@ def _marker_of(path: Path) -> tuple[str, int, int] | None:
 def _clear_parts(root: Path) -> None:
     """Remove what killed processes left in the cache, of other samples and versions too."""
     for part in root.glob(".*.part"):
-        with suppress(BlockingIOError), _locked(part.with_suffix(".lock"), wait=False):
+        with suppress(BlockingIOError), locked(part.with_suffix(".lock"), wait=False):
             shutil.rmtree(part, ignore_errors=True)
 
 
@@ -210,17 +210,3 @@ def _writing(folder: Path) -> Iterator[None]:
         reason = error.strerror or error
         advice = "give another folder; the environment variable WSL_SAMPLE_DIR moves the cache"
         raise UserError(f"{folder}: the sample cannot be written ({reason}); {advice}") from error
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the operating system's lock on the file `path` inside; it is gone with its process.
-
-    Where another process holds it: wait for it, or without `wait` BlockingIOError.
-    """
-    kind = fcntl.LOCK_EX
-    if not wait:
-        kind |= fcntl.LOCK_NB
-    with path.open("a") as file:
-        fcntl.flock(file, kind)
-        yield
