@@ -224,7 +224,7 @@ def load_run(source: Path, args: argparse.Namespace) -> dict[str, Any]:
     kinds: dict[str, Any] = {
         "state": Mapping,
         "progress": Mapping,
-        "metrics": list,
+        "metrics": (str, list),
         "random": list,
         "settings": Mapping,
     }
