@@ -48,12 +48,13 @@ class Place:
         atomic_write(self.note, json.dumps({"done": done}, indent=2).encode())
 
 
-def left_of(experiment: Registered, args: argparse.Namespace) -> list[list[str]]:
-    """The command lines that have not run to their end."""
+def left_of(experiment: Registered, args: argparse.Namespace) -> list[tuple[str, list[str]]]:
+    """What has not run to its end: each line as the note tells it, and the words to run."""
     place = Place(experiment, args.out)
     done = place.done()
+    told = map(shlex.join, experiment.lines("OUT", "DATA"))
     lines = experiment.lines(str(place.folder), str(args.data.resolve()))
-    return [words for words in lines if shlex.join(words) not in done]
+    return [(line, words) for line, words in zip(told, lines, strict=True) if line not in done]
 
 
 def run(experiment: Registered, args: argparse.Namespace) -> bool:
@@ -61,7 +62,7 @@ def run(experiment: Registered, args: argparse.Namespace) -> bool:
     place = Place(experiment, args.out)
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(args.root.resolve())}
-    for words in left_of(experiment, args):
+    for line, words in left_of(experiment, args):
         command = [sys.executable, *words[1:]]
         with place.log.open("a", encoding="utf-8") as log:
             print(f"$ {shlex.join(words)}", file=log, flush=True)
@@ -77,7 +78,7 @@ def run(experiment: Registered, args: argparse.Namespace) -> bool:
         if status != 0:
             print(f"failed ({status}): {experiment.paper}/{experiment.name}: see {place.log}")
             return False
-        place.add(shlex.join(words))
+        place.add(line)
     return True
 
 
