@@ -262,6 +262,12 @@ def _add_our_data(parser: argparse.ArgumentParser) -> None:
     add("--drop_last_eval", action="store_true", help="evaluate whole batches only")
     add("--eval_ema", action="store_true", help="evaluate the teacher too")
     add(
+        "--last_only",
+        action="store_true",
+        default=None,
+        help="keep checkpoints/last.pt and no best.pt: half the disk",
+    )
+    add(
         "--pictures",
         type=non_negative_int,
         default=4,

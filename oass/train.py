@@ -163,7 +163,8 @@ def train(settings: Settings) -> dict[str, Any]:
         report.after_epoch(run, name, args.max_epoch, with_teacher=args.eval_ema, classes=classes)
         if run.is_main:
             pictures.save(run, made.student, made.teacher or made.student, val_data)
-        run.end_epoch(score=run.values("Evaluation", "map")[-1])
+        score = None if args.last_only else run.values("Evaluation", "map")[-1]
+        run.end_epoch(score=score)
 
     return report.finish(
         run, strategy, name, val_data.domain, with_teacher=args.eval_ema, classes=classes

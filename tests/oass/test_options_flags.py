@@ -92,6 +92,7 @@ OTHERWISE = {
         "print_ratio",
         "tag",
         "num_workers",
+        "last_only",
     ),
     *("tile_chunk", "sync_bn", "weights", "data_dir", "num_pieces", "h_co", "w_co"),
 }
