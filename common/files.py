@@ -96,7 +96,10 @@ def atomic_save(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and needs no sync of them
+        return
     try:
         os.fsync(folder)
     except OSError as error:  # some network file systems sync no folders
@@ -136,6 +139,10 @@ def _clear_abandoned(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # os.kill would end it there
+        import psutil  # type: ignore[import-untyped]  # comes with accelerate
+
+        return psutil.pid_exists(process)
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
