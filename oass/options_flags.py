@@ -249,6 +249,8 @@ def _add_our_method(parser: argparse.ArgumentParser) -> None:
         help="imagenet, none, a PATH, backbone:PATH; sample: its own",
     )
     add("--pretrained", action="store_true", help="published weights, as --weights imagenet")
+    what = "train the heads alone (gap, none, uniform), on features computed once; nothing is drawn"
+    add("--frozen_features", action="store_true", default=None, help=what)
     add(
         "--released", action="store_true", help="every switch (R) of the README's table as released"
     )

@@ -93,6 +93,7 @@ OTHERWISE = {
         "tag",
         "num_workers",
         "last_only",
+        "frozen_features",
     ),
     *("tile_chunk", "sync_bn", "weights", "data_dir", "num_pieces", "h_co", "w_co"),
 }
