@@ -28,7 +28,7 @@ def check_frozen(args: argparse.Namespace, given: Mapping[str, Any]) -> None:
         return
     if args.strategy not in CUTS:
         problem = f"{args.strategy} cuts where the maps of the moment peak"
-        remedy = f"choose {', '.join(CUTS)}, or train the backbone too"
+        remedy = f"choose {', '.join(CUTS)} (ablation.py --strategies), or train the backbone too"
         raise UserError(f"--frozen_features: {problem}, so its tiles cannot be computed; {remedy}")
     refuse_flags(given, NOT_FROZEN)
     if args.teacher_bn != "eval":
