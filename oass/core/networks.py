@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from oass.method import make_cam
 one_module(__name__, "oass.core.networks")
 
 HEAD = ("BN.", "stage6.")
+AnyBackbone = TypeVar("AnyBackbone", bound="Backbone")
 
 
 class Backbone(nn.Module, ABC_Model):
@@ -83,7 +84,7 @@ class Backbone(nn.Module, ABC_Model):
         """phi where it is frozen."""
         return self._frozen[0] if self._frozen else None
 
-    def train(self, mode: bool = True) -> "Backbone":
+    def train(self: AnyBackbone, mode: bool = True) -> AnyBackbone:
         """As every module; a frozen phi stays in eval mode."""
         super().train(mode)
         for body in self._frozen:  # its stages have other names here, under which they followed
