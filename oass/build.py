@@ -81,7 +81,10 @@ def build_data(
     )
     if settings.own is not None:
         own = read_own_data(settings)
-        train_data: VOC_Dataset_For_Classification = OwnPictures(own, "train", transform)
+        shown = args.image_size if args.frozen_features else None
+        train_data: VOC_Dataset_For_Classification = OwnPictures(
+            own, "train", transform, side=shown
+        )
         val_data: VOC_Dataset_For_Classification = OwnPictures(own, "val", side=args.image_size)
     else:
         root = settings.data_root
@@ -105,6 +108,8 @@ def build_data(
     unreadable = train_data.unreadable(args.skip_corrupt, accelerator.print)
     if not train_data.split.without(unreadable).labels.any():
         raise UserError(f"{where}: no image with an object can be read; replace them")
+    if args.frozen_features:
+        train_data.leave_out(unreadable)
     val_data.leave_out(val_data.unreadable(args.skip_corrupt, accelerator.print))
     loader = train_loader(
         train_data,
@@ -293,8 +298,9 @@ def build_optimizer(settings: Settings, student: Classifier, steps: int) -> Poly
     for parameters, scale, decay in zip(
         student.get_parameter_groups(None), scales, decays, strict=True
     ):
-        if parameters:
-            groups.append({"params": parameters, "lr": scale * args.lr, "weight_decay": decay})
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": scale * args.lr, "weight_decay": decay})
     return PolyOptimizer(
         groups,
         args.lr,

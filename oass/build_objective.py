@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from oass import fast
 from oass.core.networks import Classifier
+from oass.data_frozen import Features
 from oass.method import (
     Keypoints,
     class_loss,
@@ -155,11 +157,13 @@ def object_aware_losses(
     options: PuzzleOptions,
     tile_maps: TileMaps,
     pairs: Pairs | None = None,
+    cut_from: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The losses of a step: the student on images (B,3,S,S), then the class maps of all 4P tiles.
 
     Without a teacher the student computes the tiles, with gradient (`max`); else the teacher does,
-    without one. `pairs` as for `detect_keypoints`.
+    without one. `pairs` as for `detect_keypoints`. `cut_from`: what is cut at the centre instead of
+    the images, features of the tiles side by side.
 
     Returns:
         class_loss (L_cl), p_class_loss (L_pcl), re_loss (L_re), keypoints, image_index,
@@ -167,6 +171,8 @@ def object_aware_losses(
     """
     logits, features = student(images, with_cam=True)
     grid_size = features.shape[-1]
+    if cut_from is not None:
+        images = cut_from
     points = cut_points(features, labels, images.shape[-1], options, pairs)
     if teacher is None:
         merged = glued_maps(student, images, points, grid_size, tile_maps)
@@ -227,12 +233,18 @@ class Objective(nn.Module):
         self.tile_maps = tile_maps
 
     def forward(
-        self, images: torch.Tensor, labels: torch.Tensor, pairs: Pairs
+        self, shown: torch.Tensor | Features, labels: torch.Tensor, pairs: Pairs
     ) -> dict[str, torch.Tensor]:
         """The losses of a step, unweighted, num_pairs, and dead_cam (`dead_share`), by name.
 
-        images (B,3,S,S), labels (B,C), and their positive pairs.
+        Images (B,3,S,S) or what a frozen backbone computed of them, labels (B,C), and their
+        positive pairs.
         """
+        images: Any = shown
+        cut_from = None
+        if isinstance(shown, Features):
+            images = shown.maps
+            cut_from = shown.tiles
         nothing = labels.new_zeros(())
         num_pairs = 0
         if self.terms.needs_tiles:
@@ -244,6 +256,7 @@ class Objective(nn.Module):
                 self.options,
                 self.tile_maps,
                 pairs,
+                cut_from,
             )
             num_pairs = out["image_index"].numel()
         else:

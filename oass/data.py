@@ -141,6 +141,7 @@ class VOC_Dataset_For_Classification(Dataset):
 
     first_lines: tuple[str, ...] = ()  # what else a run tells of the data
     resample = "bicubic"  # the interpolation of readers that resize
+    computed: Dataset | None = None  # what an evaluation walks instead, of a frozen backbone
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ from oass.data import (
     normalise,
     views_of,
 )
+from oass.data_frozen import network_input
 from oass.data_views import MeanMap, on_the_picture
 from oass.data_voc import CLASS_NAMES
 from oass.method import class_specific_instances, make_cam
@@ -77,7 +78,7 @@ def batches_of(
 ) -> Iterator[Batch]:
     """The split in batches, those of this process; a signal is answered after each."""
     loader = eval_loader(
-        data,
+        data.computed or data,
         walk.batch_size,
         accelerator=run.accelerator,
         workers=walk.num_workers,
@@ -103,12 +104,12 @@ def look(
 
     Each view's maps are normalised by themselves, then averaged pixel by pixel. `plain`: logits of
     GAP(F) instead of the instance head's. pictures: a batch of `Picture` for each view; sizes
-    (B,2): heights and widths.
+    (B,2): heights and widths. With a frozen backbone a view may be its computed features.
     """
     logits = []
     mean_map = MeanMap()
     for view, picture in zip(views, pictures, strict=True):
-        images = normalise(Picture(*picture), run.accelerator.device, *model.normalisation)
+        images = network_input(picture, run.accelerator.device, model.normalisation)
         with run.accelerator.autocast():
             head, features = model(images, with_cam=True)
         logits.append(features.mean((2, 3)) if plain else head.float())

@@ -15,6 +15,7 @@ from common.locate import Location
 from common.own import Kind
 from oass.options_check import RELEASED, check, refuse_flags, without_effect
 from oass.options_flags import WITH_TEACHER, build_parser
+from oass.options_frozen import FROZEN, check_frozen
 from oass.options_own import locate_data, with_own_parts
 
 one_module(__name__, "oass.options")
@@ -99,6 +100,8 @@ def parse(
         layers.append(sample_defaults(strategy, given.get("architecture")))
     if given.get("released"):
         layers.append(RELEASED)
+    if given.get("frozen_features"):
+        layers.append(FROZEN)
 
     args = _settled(strategy, location, settle(defaults, given, *layers))
     dropped = _idle_shared(args, given, own)
@@ -109,6 +112,7 @@ def parse(
             print(f"{strategy}: --{name} has no effect here ({reason})", flush=True)
         dropped = _idle_shared(args, given, own)
 
+    check_frozen(args, given)
     check(args, location)
     refuse_flags(given, without_effect(args))
     if (args.h_co, args.w_co) != (250, 250):

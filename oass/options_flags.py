@@ -249,6 +249,8 @@ def _add_our_method(parser: argparse.ArgumentParser) -> None:
         help="imagenet, none, a PATH, backbone:PATH; sample: its own",
     )
     add("--pretrained", action="store_true", help="published weights, as --weights imagenet")
+    what = "train the heads alone (gap, none, uniform), on features computed once; nothing is drawn"
+    add("--frozen_features", action="store_true", default=None, help=what)
     add(
         "--released", action="store_true", help="every switch (R) of the README's table as released"
     )
@@ -261,6 +263,12 @@ def _add_our_data(parser: argparse.ArgumentParser) -> None:
     add("--difficult", choices=DIFFICULT, default="include", help=DIFFICULT_HELP)
     add("--drop_last_eval", action="store_true", help="evaluate whole batches only")
     add("--eval_ema", action="store_true", help="evaluate the teacher too")
+    add(
+        "--last_only",
+        action="store_true",
+        default=None,
+        help="keep checkpoints/last.pt and no best.pt: half the disk",
+    )
     add(
         "--pictures",
         type=non_negative_int,

@@ -89,6 +89,13 @@ def print_network(
     run.print(f"{strategy}, {architecture} ({size}), weights {weights}, {steps} steps an epoch")
 
 
+def print_features(run: Run, student: Classifier) -> None:
+    """That the backbone is frozen, and how much is trained beside it."""
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    text = f"the backbone is frozen, {trained / 1e6:.2f} M parameters are trained"
+    run.print(f"{text}; every picture as in evaluation, its features computed once")
+
+
 def print_momentum(run: Run, optimizer: torch.optim.Optimizer, *, is_released: bool) -> None:
     """SGD's momentum, which surprises where it is as released."""
     text = f"SGD's momentum is {optimizer.param_groups[0]['momentum']:g}"

@@ -30,6 +30,7 @@ from oass.build import (
     check_architecture,
     least_images,
 )
+from oass.build_frozen import build_frozen
 from oass.build_objective import Objective
 from oass.core.networks import Classifier
 from oass.data import VOC_Dataset_For_Classification
@@ -84,11 +85,13 @@ def prepare(settings: Settings) -> Training:
 
     train_data, val_data, loader = build_data(settings, accelerator)
     run = start_run(args, f"experiments/{args.tag or args.strategy}", accelerator)
-    sampler: Any = loader.batch_sampler
-    steps = len(sampler)
 
     classes = train_data.classes
     student, teacher = build_networks(settings, accelerator, run.poll, len(classes))
+    if args.frozen_features:
+        loader = build_frozen(settings, run, student, train_data, val_data)
+    sampler: Any = loader.batch_sampler
+    steps = len(sampler)
     transform: Any = train_data.transform
     transform.resample_as(student.interpolation)
     optimizer: torch.optim.Optimizer = build_optimizer(settings, student, steps)
@@ -163,7 +166,8 @@ def train(settings: Settings) -> dict[str, Any]:
         report.after_epoch(run, name, args.max_epoch, with_teacher=args.eval_ema, classes=classes)
         if run.is_main:
             pictures.save(run, made.student, made.teacher or made.student, val_data)
-        run.end_epoch(score=run.values("Evaluation", "map")[-1])
+        score = None if args.last_only else run.values("Evaluation", "map")[-1]
+        run.end_epoch(score=score)
 
     return report.finish(
         run, strategy, name, val_data.domain, with_teacher=args.eval_ema, classes=classes
@@ -240,6 +244,8 @@ def announce(
         report.print_data(run, asked, split)
     student = objective.student
     report.print_network(run, args.strategy, args.architecture, args.weights, student, steps)
+    if args.frozen_features:
+        report.print_features(run, student)
     report.print_momentum(run, optimizer, is_released=args.sgd_momentum is None)
     changed = differences(args) if args.strategy in PUZZLES else None
     report.print_method(run, changed, objective.terms)

@@ -10,7 +10,8 @@ from common.aliases import one_module
 from common.loading import Batch
 from common.rundir import share_buffers
 from oass.core.networks import Classifier
-from oass.data import Picture, normalise
+from oass.data import Picture
+from oass.data_frozen import Features, network_input
 from oass.method import positive_pairs, update_ema_variables
 from oass.options_check import Terms
 from oass.options_flags import LOSS_PARTS
@@ -42,18 +43,21 @@ def present_weights(weights: dict[str, float], present: frozenset[str]) -> dict[
 
 
 def to_device(
-    data: tuple[Picture, torch.Tensor],
+    data: tuple[Picture | Features, torch.Tensor],
     device: torch.device,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
-) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Normalised images, labels and their positive pairs, which are found on the host."""
+) -> tuple[Any, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """What the network is shown, labels and their positive pairs, which are found on the host.
+
+    Normalised images; computed features stay what they are.
+    """
     picture, labels = data
     image_index, class_index = positive_pairs(labels)
     pairs = (
         image_index.to(device, non_blocking=True),
         class_index.to(device, non_blocking=True),
     )
-    images = normalise(Picture(*picture), device, *normalisation)
+    images = network_input(picture, device, normalisation)
     return images, labels.to(device, non_blocking=True), pairs
 
 

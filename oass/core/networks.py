@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from common.aliases import one_module
 from common.backbones import FeatureNetwork
 from common.backbones import load_weights as load_any_weights
 from common.cli import UserError
+from common.frozen import freeze
 from oass.core.abc_modules import ABC_Model
 from oass.core.backbones import build_backbone, load_weights, normalisation_of
 from oass.core.csi import csi_logits
@@ -21,6 +22,7 @@ from oass.method import make_cam
 one_module(__name__, "oass.core.networks")
 
 HEAD = ("BN.", "stage6.")
+AnyBackbone = TypeVar("AnyBackbone", bound="Backbone")
 
 
 class Backbone(nn.Module, ABC_Model):
@@ -31,6 +33,8 @@ class Backbone(nn.Module, ABC_Model):
     ) -> None:
         super().__init__()
         self.model_name = model_name
+        # One module, or none; a tuple, so that it has no name in state dicts.
+        self._frozen: tuple[nn.Module, ...] = ()
         self.model, self.num_features = build_backbone(model_name, pretrained, image_size)
         self.normalisation = normalisation_of(model_name)  # mean and deviation of its input
         self.interpolation = "bicubic"  # by which pictures are resized, as released
@@ -60,10 +64,32 @@ class Backbone(nn.Module, ABC_Model):
         self.interpolation = str(described["interpolation"])
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
-        """X = phi(x): images (B,3,S,S) to (B,K,G,G)."""
+        """X = phi(x): images (B,3,S,S) to (B,K,G,G); with a frozen phi an X is its own."""
+        for body in self._frozen:
+            return body(x)
         if not hasattr(self, "stage1"):
             return self.model(x)
         return self.stage5(self.stage4(self.stage3(self.stage2(self.stage1(x)))))
+
+    def freeze_backbone(self) -> nn.Module:
+        """From now on weights and statistics of phi stay, whatever train() says; returns phi."""
+        body: nn.Module = self.model
+        if hasattr(self, "stage1"):
+            body = nn.Sequential(self.stage1, self.stage2, self.stage3, self.stage4, self.stage5)
+        self._frozen = (freeze(body, self.num_features),)
+        return body
+
+    @property
+    def frozen_backbone(self) -> nn.Module | None:
+        """phi where it is frozen."""
+        return self._frozen[0] if self._frozen else None
+
+    def train(self: AnyBackbone, mode: bool = True) -> AnyBackbone:
+        """As every module; a frozen phi stays in eval mode."""
+        super().train(mode)
+        for body in self._frozen:  # its stages have other names here, under which they followed
+            body.eval()
+        return self
 
 
 class Classifier(Backbone):

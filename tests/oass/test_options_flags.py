@@ -2,6 +2,7 @@
 contradicts.
 """
 
+import argparse
 import json
 from types import SimpleNamespace
 
@@ -51,7 +52,7 @@ def digest(folder):
 
 
 def flags_of(parser):
-    return {action.dest for action in parser._actions}
+    return {action.dest for action in parser._actions} - {argparse.SUPPRESS}  # --version
 
 
 OWN_DATA = {"data", "images", "classes", "pretrained"}  # in test_own.py, test_backbones.py
@@ -92,6 +93,8 @@ OTHERWISE = {
         "print_ratio",
         "tag",
         "num_workers",
+        "last_only",
+        "frozen_features",
     ),
     *("tile_chunk", "sync_bn", "weights", "data_dir", "num_pieces", "h_co", "w_co"),
 }

@@ -63,6 +63,15 @@ def test_stopped_and_resumed_equals_uninterrupted(script, small, tmp_path):
     assert has_teacher == (script is ctopk_w)
 
 
+def test_last_only_keeps_one_checkpoint_and_changes_no_number(small, tmp_path):
+    puzzle_max.main([*small, "--output_dir", str(tmp_path / "both")])
+    puzzle_max.main([*small, "--last_only", "--output_dir", str(tmp_path / "last")])
+
+    assert [path.name for path in (tmp_path / "last/checkpoints").iterdir()] == ["last.pt"]
+    assert (tmp_path / "both/checkpoints/best.pt").is_file()
+    assert_same_run(tmp_path / "both", tmp_path / "last")
+
+
 def test_files_and_metrics_of_a_run(small, tmp_path):
     flags = [
         *small,
