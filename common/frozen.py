@@ -166,7 +166,9 @@ def computed(
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock")):
             if not path.is_file():
-                _compute(network, pictures, view, path, device, batch_size, workers)
+                # Walking a loader draws a number; a run that finds the file draws none.
+                with torch.random.fork_rng(devices=[]):
+                    _compute(network, pictures, view, path, device, batch_size, workers)
         found = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         advice = "the environment variable WSL_SAMPLE_DIR moves the cache"

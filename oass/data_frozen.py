@@ -112,9 +112,7 @@ def compute(
     content = sha_of_files(map(data.image_path, range(len(data))))
     view = View(network_sha(body), "; ".join(parts), content)
     shown = Shown(data, side, student.normalisation, as_tiles=as_tiles)
-    # Walking a loader draws from the global stream, and a run that finds the file walks none.
-    with torch.random.fork_rng(devices=[]):
-        return computed(body, shown, view, device=device, workers=loader_processes(workers))
+    return computed(body, shown, view, device=device, workers=loader_processes(workers))
 
 
 # --- fetching ---

@@ -120,6 +120,14 @@ def test_the_second_time_nothing_is_computed(body, cache):
     assert json.loads((cache / f"{view.key}.json").read_text())["rows"] == 10
 
 
+def test_no_random_number_is_drawn(body, cache):
+    images = torch.randn(10, 3, 8, 8)
+    freeze(body, 8)
+    before = torch.get_rng_state()
+    computed(body, images, view_of(body, images))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_averages_are_what_pooling_gives(body, cache):
     images = torch.randn(10, 3, 8, 8)
     freeze(body, 8)
