@@ -1,4 +1,4 @@
-# make demo · test · test-slow · test-browser · lint · bench · compare · reproduce: each creates .venv and installs on first use.
+# make demo · test · test-slow · test-browser · lint · docs · bench · compare · reproduce: each creates .venv and installs on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
@@ -6,7 +6,7 @@ export MPLBACKEND := Agg
 ONE_THREAD := OMP_NUM_THREADS=1
 ALL_CORES := -n auto --dist loadfile
 
-.PHONY: demo test test-slow test-browser lint format bench compare reproduce clean
+.PHONY: demo test test-slow test-browser lint format docs bench compare reproduce clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -42,6 +42,10 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site: docs/_build/html/index.html. A warning is an error; nothing is fetched to read it.
+docs: .venv/.installed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 bench: .venv/.installed
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b --write || exit 1; done
 
@@ -57,4 +61,4 @@ reproduce: .venv/.installed
 		$${DATA:+--data "$$DATA"} $${LAUNCHER:+--launcher "$$LAUNCHER"}
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build docs/_build *.egg-info .pytest_cache .ruff_cache

@@ -28,13 +28,17 @@ IMPORT_NAME = {  # where it differs from pip's name
     "opencv-python": "cv2",
     "scikit-learn": "sklearn",
     "pytest-cov": "pytest_cov",
+    "myst-nb": "myst_nb",
 }
 COMES_WITH = {  # imported here, and a requirement of a package that is named
     "PIL": "torchvision",
+    "docutils": "sphinx",
+    "filelock": "torch",
     "huggingface_hub": "timm",
     "markupsafe": "jinja2",
     "nbformat": "nbclient",
     "packaging": "accelerate",
+    "psutil": "accelerate",
     "safetensors": "timm",
     "yaml": "accelerate",
 }

@@ -48,8 +48,8 @@ def workflow(name: str) -> Path:
 workflows = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
-def test_there_are_workflows_for_lint_tests_and_every_week():
-    assert {path.stem for path in WORKFLOWS} == {"lint", "tests", "weekly"}
+def test_there_are_workflows_for_lint_tests_docs_and_every_week():
+    assert {path.stem for path in WORKFLOWS} == {"docs", "lint", "tests", "weekly"}
 
 
 @workflows
