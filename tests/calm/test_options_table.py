@@ -76,6 +76,8 @@ VALUES = {
     "proxy_training_set": ["True"],
     "resize_size": ["300"],
     "cache_images": ["True"],
+    "frozen_features": ["True"],
+    "only_last": ["True"],
     "pretrained": ["False"],
     "pretrained_path": ["FILE"],
     "prior_gradient": ["full"],
