@@ -187,24 +187,33 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of Python's, NumPy's and torch's global generators as plain data."""
+    """The states of Python's, NumPy's and torch's global generators as plain data.
+
+    Long lists are tensors: torch pickles a list number by number, at each save.
+    """
+    version, words, spare = random.getstate()
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
     of_gpus = []
     if torch.cuda.is_available():
         of_gpus = torch.cuda.get_rng_state_all()
     return {
-        "python": random.getstate(),
-        "numpy": [name, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
+        "python": (version, torch.tensor(words), spare),
+        "numpy": [name, _as_tensor(keys), int(position), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
         "cuda": of_gpus,
     }
 
 
+def _as_tensor(words: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(words).astype(np.int64))
+
+
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restore what `random_state` returned."""
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002
+    """Restore what `random_state` returned; earlier files have lists for tensors."""
+    version, words, spare = state["python"]
+    random.setstate((version, tuple(map(int, words)), spare))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

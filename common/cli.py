@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common import interrupt
+from common.cli_parser import OneLineParser  # noqa: F401
 from common.errors import (  # noqa: F401
     DomainError,
     MissingFileError,
@@ -40,19 +41,6 @@ FREE_SETTINGS = {
     *("output_dir", "resume", "overwrite", "max_steps", "checkpoint_every"),
     *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio"),
 }
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse, with errors on one line and no abbreviated flags."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Print `prog: error: message` on one line and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
 
 
 # --- types of flags ---

@@ -2,6 +2,7 @@
 
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,10 +102,18 @@ def free_disk(folder: str | Path) -> int | None:
 
 
 def peak_memory() -> int:
-    """Bytes of main memory that this process has held at its highest (Linux)."""
-    import resource
+    """Bytes of main memory that this process has held at its highest."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil  # type: ignore[import-untyped]  # comes with accelerate
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        found = psutil.Process().memory_info()
+        return getattr(found, "peak_wset", found.rss)
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":  # bytes there, KiB elsewhere
+        return highest
+    return highest * 1024
 
 
 class FirstSteps:

@@ -10,6 +10,7 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import NoReturn
 
+from common import shards
 from common.errors import UserError, answer_to
 
 IMAGE_SUFFIXES = (
@@ -33,8 +34,14 @@ def is_image(path: str | Path) -> bool:
 
 
 def visible(folder: str | Path) -> list[Path]:
-    """What lies in a folder, sorted, without hidden files and folders."""
-    return sorted(filterfalse(is_hidden, Path(folder).iterdir()))
+    """What lies in a folder, sorted, without hidden files and folders.
+
+    With the pictures that common.shards packed out of it, and without the shards themselves.
+    """
+    found = list(Path(folder).iterdir())
+    if any(path.name == shards.MARKER for path in found):
+        found = [path for path in found if path.name not in (shards.MARKER, shards.FOLDER)]
+    return sorted(filterfalse(is_hidden, [*found, *shards.files_in(folder)]))
 
 
 def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> Iterator[Path]:
@@ -49,9 +56,13 @@ def files_below(folder: str | Path, on_error: Callable[[OSError], object]) -> It
             folders.clear()
             continue
         been.add((place.st_dev, place.st_ino))
+        if shards.MARKER in names:
+            folders.remove(shards.FOLDER)
+            names.remove(shards.MARKER)
         folders[:] = filterfalse(is_hidden, folders)
         for name in filterfalse(is_hidden, names):
             yield Path(at, name)
+        yield from shards.files_in(at)
 
 
 def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
@@ -96,7 +107,10 @@ def atomic_save(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and needs no sync of them
+        return
     try:
         os.fsync(folder)
     except OSError as error:  # some network file systems sync no folders
@@ -136,6 +150,10 @@ def _clear_abandoned(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # os.kill would end it there
+        import psutil  # type: ignore[import-untyped]  # comes with accelerate
+
+        return psutil.pid_exists(process)
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

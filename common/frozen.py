@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common import shards
 from common.errors import UserError
 from common.files import atomic_write
 from common.locks import locked
@@ -120,7 +121,7 @@ def sha_of_files(paths: Iterable[str | Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            content = Path(path).read_bytes()
+            content = shards.content(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         digest.update(hashlib.sha256(content).digest())

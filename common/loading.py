@@ -151,7 +151,8 @@ def _collated(collate: Callable[[list], Any], pairs: Sequence[tuple[int, Any]]) 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
     """Of a loader worker: a signal to the process group (torchrun, timeout) is for the run."""
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):  # not on Windows, where a signal is for one process
+        os.setpgid(0, 0)
 
 
 def loader_processes(wanted: int) -> int:

@@ -1,8 +1,12 @@
-"""A lock between processes that is gone with its process, however that ends."""
+"""Locks between processes that are gone with their process, however that ends.
+
+Where the system has POSIX locks they are used, elsewhere those of the library filelock.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 try:
     import fcntl
@@ -12,13 +16,16 @@ except ImportError:  # Windows
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the operating system's lock on the file `path` inside.
+    """Hold the lock of the file `path` inside; the file is made where it is missing.
 
     Where another process holds it: wait for it, or without `wait` BlockingIOError.
     """
     if fcntl is None:
-        with _locked_by_library(path, wait=wait):
+        lock = _taken(path, wait=wait)
+        try:
             yield
+        finally:
+            lock.release()
         return
     kind = fcntl.LOCK_EX
     if not wait:
@@ -28,13 +35,25 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _locked_by_library(path: Path, *, wait: bool) -> Iterator[None]:
-    """The same on systems without fcntl."""
+def hold(file: IO[str]) -> Any:
+    """Hold an open file's lock until the process ends; OSError where another process has it.
+
+    Returns what must be kept for as long. A POSIX record lock is not inherited by forked workers;
+    closing any handle of the file in this process gives it up.
+    """
+    if fcntl is None:
+        return _taken(Path(file.name), wait=False)
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def _taken(path: Path, *, wait: bool) -> Any:
+    """A lock of the library filelock, on a file beside `path`, which others may have open."""
     import filelock  # comes with torch
 
+    lock = filelock.FileLock(f"{path}ed")
     try:
-        with filelock.FileLock(path, blocking=wait):
-            yield
+        lock.acquire(blocking=wait)
     except filelock.Timeout as error:
         raise BlockingIOError(f"{path} is locked") from error
+    return lock

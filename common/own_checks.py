@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import shards
 from common.errors import UserError
 from common.images import check_images
 from common.own_data import OwnData, Part, Table
@@ -29,7 +30,7 @@ def require_files(table: Table) -> None:
             problem = f"{where}: {path} is listed twice, before at {first[place]}"
             raise UserError(f"{problem}; keep one of them")
         first[place] = where
-        if not os.path.isfile(path):  # noqa: PTH113 - False for what no file can be named
+        if not shards.is_there(path):
             missing.append((where, path))
     if missing:
         where, path = missing[0]
@@ -115,12 +116,12 @@ def leaks(data: OwnData) -> str | None:
         return f"{total} pictures: not looked for files that are in train and in val"
     by_size = defaultdict(list)
     for path, name in zip(data.train.paths, data.train.ids, strict=True):
-        by_size[path.stat().st_size].append((path, name))
+        by_size[shards.size(path)].append((path, name))
 
     digests: dict[int, dict[str, str]] = {}
     pairs = []
     for path, name in zip(data.val.paths, data.val.ids, strict=True):
-        size = path.stat().st_size
+        size = shards.size(path)
         if size not in by_size:
             continue
         if size not in digests:
@@ -135,5 +136,4 @@ def leaks(data: OwnData) -> str | None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return hashlib.sha256(shards.content(path)).hexdigest()

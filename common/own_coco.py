@@ -5,13 +5,13 @@ A class of `not_exhaustive_category_ids` is positive where it has an annotation,
 its boxes are incomplete.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common import shards
 from common.errors import UserError
 from common.own_data import NEGATIVE, POSITIVE, UNKNOWN, Part, Table, empty_matrix
 from common.own_masks import LARGEST_SIDE, Shapes, pixel
@@ -247,7 +247,7 @@ def _folder(content: _Content, images: str | Path | None) -> Path:
     if images is None:
         places = [content.path.parent, *places, *_below_images(root, content.path)]
     for folder in places:
-        if any(os.path.lexists(folder / name) for name in names):
+        if any(shards.is_there(folder / name) for name in names):
             return folder
     if images is not None:
         return root

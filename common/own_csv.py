@@ -10,12 +10,12 @@ names and labels: {"a.jpg": ["cat", "dog"]}. Further columns: `boxes` ("x0 y0 x1
 `;`) and `mask` (a picture file), of the object that `label` names.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from common import shards
 from common.errors import UserError
 from common.own_data import Part, Table
 from common.own_labels import COLUMNS as LABEL_COLUMNS
@@ -175,7 +175,7 @@ def _required_path(record: Record) -> str:
 def _placed(folder: Path, text: str) -> Path:
     """A file below the folder, or where an absolute path points; `\\` of Windows as `/`."""
     path = folder / text
-    if "\\" in text and not os.path.lexists(path):
+    if "\\" in text and not shards.is_there(path):
         return folder / text.replace("\\", "/")
     return path
 
@@ -220,7 +220,7 @@ def _masks(
         path = _placed(folder, text)
         if label < 0:
             raise UserError(f"{record.where}: a mask without a label; name the class in label")
-        if not os.path.isfile(path):  # noqa: PTH113 - False for what no file can be named
+        if not shards.is_there(path):
             raise UserError(f"{record.where}: the mask {str(path)!r} is not there")
         found.append(MaskFile(path, label, classes))
     return found

@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from common import shards
 from common.errors import UserError
 from common.files import image_files, visible
 from common.own_data import POSITIVE, Part, Table, empty_matrix
@@ -119,7 +120,7 @@ def _listed(
 
 def _is_labelled(root: Path, name: str) -> bool:
     places = (root / "Annotations" / f"{name}.xml", root / "SegmentationClass" / f"{name}.png")
-    return any(path.is_file() for path in places)
+    return any(map(shards.is_there, places))
 
 
 def _things(root: Path, name: str, has_xml: bool) -> list[Thing]:
@@ -179,7 +180,7 @@ def _masks(root: Path, ids: list[str], classes: int) -> list[MaskFile | Shapes |
     found: list[MaskFile | Shapes | None] = []
     for name in ids:
         path = folder / f"{name}.png"
-        found.append(MaskFile(path, None, classes) if path.is_file() else None)
+        found.append(MaskFile(path, None, classes) if shards.is_there(path) else None)
     return found
 
 

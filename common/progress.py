@@ -51,8 +51,24 @@ def read_progress(values: Mapping[str, Any], source: object) -> Progress:
     return progress
 
 
-def read_lines(lines: list[Any], source: object) -> list[dict[str, Any]]:
-    """A checkpoint's lines of metrics.jsonl; UserError names the first that cannot be one."""
+def pack_lines(lines: list[dict[str, Any]]) -> str:
+    """The lines of metrics.jsonl for a checkpoint: one text, which torch saves at once."""
+    return json.dumps(lines)
+
+
+def read_lines(packed: str | list[Any], source: object) -> list[dict[str, Any]]:
+    """A checkpoint's lines of metrics.jsonl; UserError names the first that cannot be one.
+
+    Earlier checkpoints hold them as a list.
+    """
+    lines = packed
+    if isinstance(packed, str):
+        try:
+            lines = json.loads(packed)
+        except ValueError as error:
+            raise UserError(f"{source}: {NOT_WHOLE} (metrics: {error})") from error
+    if not isinstance(lines, list):
+        raise UserError(f"{source}: {NOT_WHOLE} (metrics: not a list)")
     for number, line in enumerate(lines, 1):
         if not _is_line(line):
             raise UserError(f"{source}: {NOT_WHOLE} (line {number} of the metrics is {line!r:.40})")

@@ -38,7 +38,7 @@ from common.errors import UserError
 from common.files import atomic_save, atomic_write
 from common.guard import FiniteGuard, StopSignals
 from common.processes import of_main_process
-from common.progress import NOT_WHOLE, Progress, read_lines, read_progress
+from common.progress import NOT_WHOLE, Progress, pack_lines, read_lines, read_progress
 from common.rundir import claim, describe_launch, load_run, plain, settings_of
 from common.text import read_json
 
@@ -160,7 +160,7 @@ class Run:
             content = {
                 "state": state,
                 "progress": asdict(self.progress),
-                "metrics": self.lines,
+                "metrics": pack_lines(self.lines),
                 "random": randoms,
                 "settings": settings_of(self.args),
             }

@@ -3,7 +3,6 @@
 import argparse
 import atexit
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import math
@@ -17,7 +16,7 @@ import time
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +25,7 @@ from common import checkpoint
 from common.cli import FREE_SETTINGS
 from common.errors import UserError
 from common.files import atomic_write, clear_parts
+from common.locks import hold
 from common.processes import (  # noqa: F401
     backward,
     make_accelerator,
@@ -41,15 +41,17 @@ PACKAGES = (
 )
 
 # Open files by process and folder: a POSIX lock lives as long as its process holds the file.
-_locks: dict[tuple[int, Path], Any] = {}
+_locks: dict[tuple[int, Path], tuple[IO[str], Any]] = {}
 
 
 @atexit.register
 def _unlock_all() -> None:
     """Left to the interpreter's teardown, each open file would print a ResourceWarning."""
-    for (process, _), file in _locks.items():
+    for (process, _), (file, held) in _locks.items():
         if process == os.getpid():
             file.close()
+            if held is not file:
+                held.release()
 
 
 class _HeldElsewhere(UserError):
@@ -171,11 +173,11 @@ def lock(folder: Path) -> None:
     except OSError as error:
         raise UserError(f"{unusable} ({error.strerror})") from error
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = hold(file)
     except OSError as error:
         problem = f"{folder}: another process is writing there"
         raise _HeldElsewhere(f"{problem}; wait for it or name another") from error
-    _locks[os.getpid(), folder.resolve()] = file
+    _locks[os.getpid(), folder.resolve()] = (file, held)
     if was_used:  # another folder of the user's may be large
         clear_parts(folder)
 
@@ -183,9 +185,10 @@ def lock(folder: Path) -> None:
 def _is_locked_here(folder: Path) -> bool:
     """Whether this process holds the folder; closing a second handle would give the lock up."""
     folder = folder.resolve()
-    file = _locks.get((os.getpid(), folder))
-    if file is None:
+    known = _locks.get((os.getpid(), folder))
+    if known is None:
         return False
+    file, _ = known
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), (folder / ".lock").stat())
     return False
@@ -221,7 +224,7 @@ def load_run(source: Path, args: argparse.Namespace) -> dict[str, Any]:
     kinds: dict[str, Any] = {
         "state": Mapping,
         "progress": Mapping,
-        "metrics": list,
+        "metrics": (str, list),
         "random": list,
         "settings": Mapping,
     }

@@ -14,7 +14,8 @@ from sidebyside.results import OURS, PAPERS, is_sample_row
 SCALES = ("sample", "small", "full")
 SMALL = 60.0  # minutes an experiment may take and still be small
 _OWN_FLAGS = ("output_dir", "resume", "overwrite")  # reproduce.py sets them
-_PLACEHOLDER = re.compile(r"(^|:)\$?\w*(DIR|RUN|NAME|PATH|FILE|WEIGHTS|PRETRAINED|CHECKPOINT)$|^\$")
+_OWN_WORDS = "DIR|RUN|OUT|NAME|PATH|FILE|WEIGHTS|PRETRAINED|CHECKPOINT"
+_PLACEHOLDER = re.compile(rf"(^|:)\$?\w*({_OWN_WORDS})$|^\$")
 _DATA = re.compile(r"(^|[=:])DATA(?=/|$)")
 _SEVERAL = re.compile(r"[;&|<>]|\bfor\b|\$\(")
 _SEED = re.compile(r"--?seed(=\d+)?")

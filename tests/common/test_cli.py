@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -272,7 +273,7 @@ def rich_parser() -> OneLineParser:
     """A parser with every kind of argument that the scripts use."""
     made = OneLineParser(prog="rich.py")
     made.add_argument("picture", nargs="?", type=Path, default="none.png")
-    made.add_argument("--epochs", type=int, default="30", help="a default that its type converts")
+    made.add_argument("--epochs", type=int, default="30", help="a text that its type converts")
     made.add_argument("--checkpoint", type=Path, required=True)
     made.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=True)
     made.add_argument("--cpu", action="store_true")
@@ -573,3 +574,33 @@ def test_parse_or_exit_ends_as_the_parser_does(monkeypatch, capsys, argv, status
 def test_parse_or_exit_leaves_a_mistake_in_the_program_its_traceback():
     with pytest.raises(ZeroDivisionError):
         parse_or_exit(lambda argv: 1 // 0)
+
+
+# --- help and versions ---
+
+
+def test_versions_are_told_without_importing_torch():
+    code = (
+        "import sys; from common.cli_parser import OneLineParser\n"
+        "try:\n    OneLineParser().parse_args(['--version'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(
+        r"weak-supervision-reproductions \S+ \(Python \S+, torch \S+, torchvision \S+,"
+        r" accelerate \S+\)\n",
+        done.stdout,
+    )
+
+
+def test_help_says_no_default_where_there_is_none():
+    parser = OneLineParser(prog="x.py")
+    parser.add_argument("--none", default=None, help="a file")
+    parser.add_argument("--off", action="store_true", help="a switch")
+    parser.add_argument("--five", default=5, help="a number")
+    parser.add_argument("--own", default=5, help="a number; the default follows --five")
+    text = parser.format_help()
+    assert "None" not in text
+    assert "False" not in text
+    assert text.count("(default: 5)") == 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import images, samples
+from common import images, images_check, samples
 from common.cli import UserError
 from common.images import (
     CorruptImage,
@@ -451,13 +451,13 @@ def listed(tmp_path: Path, cache: Path) -> list[Path]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were looked into."""
     names = []
-    trouble = images._trouble
+    trouble = images_check._trouble
 
     def watched(name: str) -> str:
         names.append(Path(name).name)
         return trouble(name)
 
-    monkeypatch.setattr(images, "_trouble", watched)
+    monkeypatch.setattr(images_check, "_trouble", watched)
     return names
 
 
@@ -550,7 +550,7 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(
 
 
 def test_few_lists_are_kept(listed, cache, monkeypatch):
-    monkeypatch.setattr(images, "LISTS_KEPT", 2)
+    monkeypatch.setattr(images_check, "LISTS_KEPT", 2)
     for count in range(1, 6):
         check_images(listed[:count], what="val")
     assert len(list(cache.iterdir())) == 2
@@ -594,10 +594,10 @@ def test_jpegs_of_every_make_are_whole_at_a_glance(tmp_path):
     for mode in ("RGB", "L", "CMYK"):
         for options in makes:
             noise(90, 70).convert(mode).save(tmp_path / "a.jpg", **options)
-            assert images._looks_whole(str(tmp_path / "a.jpg"))
+            assert images_check._looks_whole(str(tmp_path / "a.jpg"))
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[:2] + b"\xff\xff" + content[2:])  # fill bytes
-    assert images._looks_whole(str(tmp_path / "a.jpg"))
+    assert images_check._looks_whole(str(tmp_path / "a.jpg"))
 
 
 FILLED = b"\xff\xd8" + b"\xff" * 3000 + b"\xff\xd9"
@@ -628,7 +628,7 @@ def test_a_picture_with_another_formats_suffix_is_read(tmp_path, cache):
 
 
 def test_many_files_come_in_order(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(images, "CHUNK", 3)
+    monkeypatch.setattr(images_check, "CHUNK", 3)
     paths = []
     for k in range(20):
         paths.append(tmp_path / f"{k}.png")

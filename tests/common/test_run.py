@@ -1,5 +1,6 @@
 """A run directory from start to end: what it holds, exact resume, and what it refuses."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_the_summary_has_metrics_time_speed_and_null_where_undefined(whole):
 
 def test_checkpoints_count_and_best_is_the_first_with_the_highest_score(whole):
     last, best = state(whole), state(whole, "best")
-    scores = [line["accuracy"] for line in last["metrics"] if line["split"] == "test"]
+    scores = [line["accuracy"] for line in json.loads(last["metrics"]) if line["split"] == "test"]
     assert last["progress"] == {
         **{"epoch": EPOCHS, "batch": 0, "step": STEPS, "images": SAMPLES * EPOCHS, "skipped": 0},
         **{"best": max(scores), "finished": True},
@@ -362,7 +363,11 @@ def test_a_batch_behind_the_last_is_an_error(finished):
     ],
 )
 def test_a_line_of_metrics_that_cannot_be_is_named(finished, line):
-    damaged(finished, lambda saved: saved["metrics"].insert(2, line))
+    def insert(saved: dict) -> None:
+        lines = json.loads(saved["metrics"])
+        saved["metrics"] = [*lines[:2], line, *lines[2:]]  # a list, as earlier checkpoints hold it
+
+    damaged(finished, insert)
     with pytest.raises(
         UserError, match=r"last\.pt: not a whole checkpoint of a run \(line 3 of the metrics is "
     ):
@@ -513,3 +518,23 @@ def test_a_run_directory_in_use_is_refused(tmp_path, in_child):
     for changed in ({}, {"resume": ""}, {"overwrite": True}):
         with pytest.raises(UserError, match="another process is writing there"):
             train(settings(tmp_path / "run", **changed))
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_an_earlier_form(tmp_path):
+    """Metrics as a list, random words as lists: the numbers are those of a run in one piece."""
+    whole = tmp_path / "whole"
+    train(settings(whole))
+    folder = tmp_path / "run"
+    train(settings(folder, max_steps=3))
+
+    def as_before(saved: dict) -> None:
+        saved["metrics"] = json.loads(saved["metrics"])
+        for generators in saved["random"]:
+            version, words, spare = generators["python"]
+            generators["python"] = (version, tuple(words.tolist()), spare)
+            name, keys, *rest = generators["numpy"]
+            generators["numpy"] = [name, keys.tolist(), *rest]
+
+    damaged(folder, as_before)
+    train(settings(folder, resume=""))
+    assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
