@@ -29,6 +29,7 @@ from calm.data import (
 )
 from calm.data_cub_trait import CUBTrait, has_segmentations
 from calm.data_folders import find_data_set, listed_test_ids
+from calm.data_frozen import with_features
 from calm.data_own import OwnImages, OwnMasks, ids_of, own_images, read_own_data
 from calm.evaluate import Tester
 from calm.evaluate_cue import CueLocaliser, make_cues, make_trait
@@ -37,7 +38,7 @@ from calm.evaluate_pixels import UnfitDataset
 from calm.evaluate_wsol import Masks
 from calm.network import ARCHITECTURES
 from calm.network.any import input_of, make_network
-from calm.network.head import AttributionNet
+from calm.network.head import HEADS, AttributionNet
 from calm.options import Settings, cub_root
 from calm.options_data import OWN, require_same_classes
 from calm.options_names import GRADIENT_SETTINGS
@@ -58,7 +59,6 @@ LOW_RATE = {
     "inception": (("Mixed", "Conv2d_1", "Conv2d_2", "Conv2d_3", "Conv2d_4"), ()),
     "small": (("features.",), ()),
 }
-HEADS = ("conv_last", "attention")
 
 
 @dataclass
@@ -119,6 +119,7 @@ def build_parts(
         splits=splits,
         test_ids=test_ids(settings, data),
         as_bytes=True,
+        is_frozen=args.frozen_features,
         own=None if data.own is None else partial(own_images, data.own),
     )
     settings = with_prior_activation(settings, checkpoint)
@@ -128,6 +129,9 @@ def build_parts(
     settings = settings.with_unset({"network_input": input_of(model)})
     device = accelerator.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if args.frozen_features:
+        model.freeze()
+        loaders = with_features(loaders, model, args, device)
     return Parts(settings, data, accelerator, classes, loaders, model, checkpoint, trained)
 
 
@@ -226,7 +230,15 @@ def build_cues(settings: Settings, trait: CUBTrait, tester: Tester) -> CueLocali
     """What counts cue localisation for the pairs of the tested classes."""
     args = settings.args
     thresholds = get_threshold_list(args.cam_curve_interval, args.threshold_type)
-    return make_cues(trait, tester.data, tester.mapper, thresholds, args.norm_type, args.max_pairs)
+    return make_cues(
+        trait,
+        tester.data,
+        tester.mapper,
+        thresholds,
+        args.norm_type,
+        args.max_pairs,
+        args.crop_size if args.frozen_features else None,
+    )
 
 
 def build_masks(settings: Settings, tester: Tester) -> Masks | OwnMasks | None:
@@ -375,10 +387,10 @@ def string_contains_any(text: str, substrings: Iterable[str]) -> bool:
 def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.SGD:
     """SGD with Nesterov momentum; group 0 at lr, group 1 at lr x lr_classifier_ratio.
 
-    One call for all weights: fused on a GPU, and on a CPU the form whose rounding is that of a loop
-    over the weights.
+    Weights that are frozen are in neither. One call for all weights: fused on a GPU, and on a CPU
+    the form whose rounding is that of a loop over the weights.
     """
-    named = dict(model.named_parameters())
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     is_on_gpu = all(parameter.is_cuda for parameter in named.values())
     low = low_rate_names(args, named)
     slow: list[nn.Parameter] = []

@@ -51,8 +51,9 @@ def train_and_evaluate(flags: Sequence[str], folder: Path, auc_steps: int) -> di
     training.main([*arguments, "--output_dir", str(folder), *resume])
 
     maps = _flags_of_maps(settings.args.attribution_method)
+    shares = [f"{k:g}" for k in settings.typed.get("erase_k", map(float, ERASED))]
     jobs = {
-        "erase": [*maps, "--erase_k", *ERASED, "--auc_steps", str(auc_steps)],
+        "erase": [*maps, "--erase_k", *shares, "--auc_steps", str(auc_steps)],
         "cue": maps,
         "wsol": maps,
     }
@@ -61,7 +62,8 @@ def train_and_evaluate(flags: Sequence[str], folder: Path, auc_steps: int) -> di
     for name, more in jobs.items():
         if not (folder / name / "summary.json").is_file():
             _evaluate(settings, folder, name, more)
-    return _numbers({name: read_json(folder / name / "summary.json", dict) for name in jobs})
+    found = {name: read_json(folder / name / "summary.json", dict) for name in jobs}
+    return _numbers(found, shares)
 
 
 def _flags_of_maps(method: str) -> list[str]:
@@ -83,12 +85,12 @@ def _evaluate(settings: Settings, folder: Path, name: str, more: Sequence[str]) 
     run([*own, *where, *more, "--output_dir", str(folder / name), "--overwrite"])
 
 
-def _numbers(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A row of results.csv, from the summaries of the evaluations."""
+def _numbers(found: Mapping[str, Mapping[str, Any]], shares: Sequence[str]) -> dict[str, Any]:
+    """A row of results.csv, from the summaries of the evaluations; R_k of these shares k."""
     erase = found["erase"]
     cue = found["cue"]
     row = {"accuracy": erase["accuracy"]}
-    for k in ERASED:
+    for k in shares:
         row[f"R_{k}"] = erase[f"R_{k}"]
     row["deletion_auc"] = erase["deletion_auc"]
     row["insertion_auc"] = erase["insertion_auc"]
@@ -137,7 +139,7 @@ def report(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for method, of_method in of_methods.items():
         cells = []
         for name in SHOWN:
-            cells.append(_mean_and_spread([row[name] for row in of_method]))
+            cells.append(_mean_and_spread([row.get(name) for row in of_method]))
         print(_line(method, cells))
     print(f"results: {path}")
 

@@ -254,6 +254,7 @@ def get_data_loader(
     splits: Iterable[str] = SPLITS,
     test_ids: Iterable[str] | None = None,
     as_bytes: bool = False,
+    is_frozen: bool = False,
     own: Callable[..., ImageLabelDataset] | None = None,
 ) -> dict[str, DataLoader]:
     """A loader of `Batch((images, labels, image_ids), index, skipped)` per split.
@@ -263,7 +264,9 @@ def get_data_loader(
     val, test: in order. Every file is looked at before anything else happens: a missing one is a
     UserError, an unreadable one a CorruptImage, or with `skip_corrupt` left out of val and test, by
     name. `as_bytes`: images are uint8, for `normalizer`, and not normalised float32.
-    `own` makes the images of a split in place of the lists: (split, transform, image_ids=).
+    `is_frozen`: the view of the training images is the evaluation's too, and unreadable ones are
+    left out as there. `own` makes the images of a split in place of the lists: (split, transform,
+    image_ids=).
     """
     accelerator = accelerator or Accelerator()
     transforms: Mapping[str, tuple[Callable, Callable]]
@@ -271,6 +274,8 @@ def get_data_loader(
         transforms = make_byte_transforms(resize_size, crop_size)
     else:
         transforms = make_transforms(resize_size, crop_size)
+    if is_frozen:
+        transforms = dict.fromkeys(SPLITS, transforms["test"])
     root = Path(metadata_root)
     how = {"accelerator": accelerator, "workers": workers, "skip_corrupt": skip_corrupt}
 
@@ -290,7 +295,8 @@ def get_data_loader(
                 image_ids=training_ids(root, is_proxy) if is_train else ids,
                 num_classes=num_classes,
             )
-        _leave_out_unreadable(data, skip_corrupt, accelerator)
+        is_complete = is_frozen or not is_train
+        _leave_out_unreadable(data, skip_corrupt, accelerator, is_complete)
         if cache_images:
             data.cache_images(resize_size if is_train else crop_size)
         if is_train:
@@ -317,11 +323,11 @@ def training_ids(metadata_root: Path, proxy: bool = False) -> list[str]:
 
 
 def _leave_out_unreadable(
-    data: "ImageLabelDataset", skip_corrupt: bool, accelerator: Accelerator
+    data: "ImageLabelDataset", skip_corrupt: bool, accelerator: Accelerator, is_due: bool
 ) -> None:
-    """Take the unreadable images off the list of val or test.
+    """Look at every image, and where it `is_due` take the unreadable ones off the list.
 
-    In training the loader skips them, and counts.
+    It is not in training on pictures: there the loader skips them, and counts.
     """
     split = data.split
     if not len(data):
@@ -330,7 +336,7 @@ def _leave_out_unreadable(
     unreadable = data.check(skip_corrupt)
     if len(unreadable) == len(data):
         raise UserError(f"{data.folder}: no image of the {split} list can be read")
-    if split != "train" and len(unreadable):
+    if is_due and len(unreadable):
         accelerator.print(left_out(data.image_ids, unreadable, split))
         data.leave_out(unreadable)
 

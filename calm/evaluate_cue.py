@@ -95,6 +95,7 @@ class CueLocaliser:
         thresholds: the lower edges of the histograms' bins.
         norm_type: how a difference comes to [0,1].
         max_pairs: only the first pairs for each number of differing parts.
+        side: S in pixels of the images, where features come in their place.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class CueLocaliser:
         thresholds: Sequence[float],
         norm_type: str,
         max_pairs: int | None = None,
+        side: int | None = None,
     ) -> None:
         if norm_type not in NORM_TYPES:
             raise ValueError(f"norm_type {norm_type!r}: choose from {', '.join(NORM_TYPES)}")
@@ -112,6 +114,7 @@ class CueLocaliser:
         self.mapper = mapper
         self.label_of = dict(label_of)
         self.norm_type = norm_type
+        self.side = side
 
         self.pairs: list[Pair] = []
         self.parts_of: list[int] = []  # how many parts differ between the classes of each pair
@@ -134,7 +137,7 @@ class CueLocaliser:
 
     def add(self, images: torch.Tensor, labels: Iterable[int], image_ids: Sequence[str]) -> None:
         """Count a batch (B,3,S,S): every image on all pairs that hold its class."""
-        side = images.shape[-1]
+        side = self.side or images.shape[-1]
         rows: list[int] = []  # of the image, and the number of the pair, for each map
         numbers: list[int] = []
         masks: list[np.ndarray] = []
@@ -149,7 +152,7 @@ class CueLocaliser:
         if not rows:
             return
 
-        big = self._differences(images, rows, numbers)
+        big = self._differences(images, rows, numbers, side)
         scores = normalize_maps(big, self.norm_type).double()
         gt = torch.from_numpy(np.stack(masks)).to(scores.device)
         self.pixels.add(scores, gt, torch.tensor(numbers))
@@ -161,7 +164,7 @@ class CueLocaliser:
             self.distance[number] += round(away / STEP)
 
     def _differences(
-        self, images: torch.Tensor, rows: Sequence[int], numbers: Sequence[int]
+        self, images: torch.Tensor, rows: Sequence[int], numbers: Sequence[int], side: int
     ) -> torch.Tensor:
         """`map_difference` (n,S,S) of n images and pairs, from one map for each image and class."""
         wanted = set()
@@ -184,7 +187,7 @@ class CueLocaliser:
             one, other = self.pairs[number]
             first.append(place[row, one])
             second.append(place[row, other])
-        return map_difference(maps[first], maps[second], (images.shape[-2], images.shape[-1]))
+        return map_difference(maps[first], maps[second], (side, side))
 
     def reduce(self, accelerator: Accelerator) -> None:
         """Sum the counts of all processes."""
@@ -261,6 +264,7 @@ def make_cues(
     thresholds: Sequence[float],
     norm_type: str,
     max_pairs: int | None = None,
+    side: int | None = None,
 ) -> CueLocaliser:
     """Return a localiser for the pairs of a data set's classes.
 
@@ -268,7 +272,7 @@ def make_cues(
     """
     label_of = labels_of_classes(data.image_ids, data.image_labels)
     trait.check_segmentations(data.image_ids)
-    cues = CueLocaliser(trait, mapper, label_of, thresholds, norm_type, max_pairs)
+    cues = CueLocaliser(trait, mapper, label_of, thresholds, norm_type, max_pairs, side)
     if not cues.pairs:
         classes = f"no pair of the {len(label_of)} test classes"
         raise UserError(f"{classes} differs in {NUM_DIFF_LIST} parts")

@@ -14,9 +14,17 @@ from typing import Any
 
 from calm.options_data import OWN, settle_own_data, with_data_of_run, with_sample_as_root
 from calm.options_flags import ROOT, build_parser, sample_defaults
-from calm.options_names import GRADIENT_PROCESSES, IN_FOLDER
+from calm.options_names import GRADIENT_PROCESSES, IN_FOLDER, NOT_FROZEN
 from calm.options_own import own_flags
-from calm.options_table import CHECK, ORIGINALS, PLACES, TRAINING, without_effect
+from calm.options_table import (
+    BOXES,
+    CHECK,
+    CUES,
+    ORIGINALS,
+    PLACES,
+    TRAINING,
+    without_effect,
+)
 from common.aliases import one_module
 from common.cli import parse_given, settle
 from common.locate import Location, locate
@@ -200,6 +208,10 @@ def _settled(
     args.mask_root = str(Path(args.mask_root) / "OpenImages")
     if args.score_map_process in GRADIENT_PROCESSES:
         args.score_map_method = "backprop"
+    if args.frozen_features:  # whole pictures, which are read once
+        args.cache_images = args.cache_images and "cache_images" in given
+        if "resize_size" not in given:
+            args.resize_size = args.crop_size
     return args
 
 
@@ -233,7 +245,23 @@ def _contradictions(settings: Settings, place: str | None) -> Iterator[str]:
         values = getattr(args, flag)
         if len(set(values)) < len(values):
             yield f"--{flag} {' '.join(map(str, values))}: each value once"
+    if args.frozen_features:
+        yield from _contradictions_of_frozen_features(settings, place)
     yield from _contradictions_of_weights(settings, place)
+
+
+def _contradictions_of_frozen_features(settings: Settings, place: str | None) -> Iterator[str]:
+    """The same of --frozen_features: what needs pictures, or a body that is trained."""
+    args = settings.args
+    if place in (None, TRAINING):
+        for flag in ("resize_size", "cache_images"):
+            if flag in settings.given:
+                yield f"--{flag} contradicts --frozen_features: it takes whole pictures, read once"
+        if args.architecture in NOT_FROZEN:
+            problem = "has layers of its own that must be trained"
+            yield f"--frozen_features: {args.architecture} {problem}; take another --architecture"
+    if place in (CUES, BOXES) and args.score_map_process in GRADIENT_PROCESSES:
+        yield f"--frozen_features: {args.score_map_process} needs the pictures"
 
 
 def _contradictions_of_weights(settings: Settings, place: str | None) -> Iterator[str]:

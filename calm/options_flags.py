@@ -184,12 +184,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         False,
         "load the entries that fit; also the original's other learning-rate groups",
     )
-    group.add_argument(
-        "--logger_type",
-        choices=LOGGER_TYPES,
-        default="PythonLogger",
-        help="logger",
-    )
+    group.add_argument("--logger_type", choices=LOGGER_TYPES, default="PythonLogger", help="logger")
+    _flag(group, "only_last", False, "keep no checkpoint of a finished run but checkpoints/last.pt")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -223,6 +219,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--crop_size", type=image_size, default=224, help="side in pixels of the input"
     )
     _flag(group, "cache_images", False, "keep resized images in memory")
+    _flag(
+        group,
+        "frozen_features",
+        False,
+        "train the heads alone, on features of whole pictures (no crop, no flip), computed once",
+    )
     group.add_argument(
         "--image_list", type=readable_file, default=None, help="only the test ids of this file"
     )

@@ -32,6 +32,9 @@ THRESHOLD_TYPES = ("even", "log")
 BASELINES = ("zero", "mean", "noise", "blur")  # what erased pixels become
 LOGGER_TYPES = ("PythonLogger", "tensorboard")
 
+# Of these networks layers behind ImageNet's start from random weights, and have to be trained.
+NOT_FROZEN = ("vgg16", "inception_v3")
+
 # What a checkpoint says of its network besides the weights, so that numbers can be compared.
 MODEL_SETTINGS = (
     *("architecture", "attribution_method", "large_feature_map", "use_bn"),

@@ -93,7 +93,6 @@ def _add_compare(own: argparse.ArgumentParser) -> None:
 SET_HERE = {
     "attribution_method": "use --methods",
     "seed": "use --seeds",
-    "erase_k": f"it is {' '.join(ERASED)}",
     "score_map_process": "each method has its own",
     "score_map_method": "each method has its own",
     "norm_type": "each method has its own",

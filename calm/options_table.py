@@ -46,6 +46,8 @@ _TABLE = (
     (_NETWORK, "architecture attribution_method use_bn large_feature_map prior_activation"),
     (_NETWORK, "use_load_checkpoint load_checkpoint"),
     ((TRAINING, CHECK), "is_train logger_type"),
+    ((TRAINING, CHECK, CUES, BOXES), "frozen_features"),
+    ((TRAINING,), "only_last"),
     ((TRAINING,), "proxy_training_set resize_size cache_images pretrained pretrained_path weights"),
     ((TRAINING,), "prior_gradient em_teacher ema_decay param_groups epochs lr lr_decay_frequency"),
     ((TRAINING,), "lr_classifier_ratio momentum weight_decay resume max_steps checkpoint_every"),

@@ -23,6 +23,7 @@ from calm.build import (
 from calm.build_checkpoint import load_checkpoint
 from calm.data import SPLITS, ReadableBatches, data_of
 from calm.data_folders import NUM_CLASSES
+from calm.data_frozen import told_of_start
 from calm.data_own import told_of_data
 from calm.evaluate import classification_scores, classify, to_device
 from calm.network.universal import DeadAttention
@@ -101,6 +102,8 @@ class Trainer:
                 self.performance[split].update(value)
 
     def _say_what_counts(self, parts: Parts) -> None:
+        for line in told_of_start(self.args):
+            self.run.print(line)
         for line in told_of_data(parts.data):
             self.run.print(line)
         if self.is_train and parts.settings.idle:
@@ -253,8 +256,13 @@ class Trainer:
             self.logger.finalize_log()
 
     def save_checkpoint(self, epoch: int) -> None:
-        """last_checkpoint.pth.tar in the original's form, beside our checkpoints/last.pt."""
-        if self.run.is_main:
+        """last_checkpoint.pth.tar in the original's form, beside our checkpoints/last.pt.
+
+        With --only_last neither it nor best.pt stays.
+        """
+        if self.run.is_main and self.args.only_last:
+            self.run.best.unlink(missing_ok=True)
+        elif self.run.is_main:
             path = self.run.folder / self._CHECKPOINT_NAME_TEMPLATE.format("last")
             save_original_checkpoint(path, vars(self.args), epoch, self.model.state_dict())
 

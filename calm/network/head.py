@@ -13,6 +13,7 @@ from common.domain import require_number
 
 one_module(__name__, "calm.network.head")
 
+HEADS = ("conv_last", "attention")
 ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 
 
@@ -21,10 +22,12 @@ class AttributionNet(nn.Module):
 
     F feeds `conv_last` (classes) and `attention` (one channel). Images are resized as
     `interpolation` says. `merges_batch_norm`: each BatchNorm stands behind its convolution.
+    `is_frozen`: only the heads learn, and F may come in place of images (`freeze`).
     """
 
     interpolation = "bilinear"
     merges_batch_norm = True
+    is_frozen = False
 
     def __init__(self, attribution_method: str, prior_activation: str, prior_gradient: str) -> None:
         if prior_activation not in ACTIVATIONS:
@@ -48,13 +51,44 @@ class AttributionNet(nn.Module):
         """The last feature map F (B,D,h,w) of images (B,3,H,W)."""
         raise TypeError(f"{type(self).__name__} must define extract")
 
+    def body(self) -> dict[str, nn.Module]:
+        """The parts that F is made with, by name: all but the two heads."""
+        return {name: part for name, part in self.named_children() if name not in HEADS}
+
+    def freeze(self) -> None:
+        """Keep weights and batch statistics of the body as they are, whatever train() is called."""
+        self.is_frozen = True
+        for part in self.body().values():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "AttributionNet":
+        """As everywhere; a frozen body stays in evaluation."""
+        super().train(mode)
+        if self.is_frozen:
+            for part in self.body().values():
+                part.eval()
+        return self
+
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """f (B,C,h,w), F (B,D,h,w) and the attention (B,1,h,w), in float32 also under autocast."""
-        f_former = self.extract(x)
+        """f (B,C,h,w), F (B,D,h,w) and the attention (B,1,h,w), in float32 also under autocast.
+
+        x: images (B,3,H,W); of a frozen network also F, which was computed from them before.
+        """
+        f_former = self._features(x)
         with torch.autocast(x.device.type, enabled=False):
             f_former = f_former.float()
             f, attention = self.process.scores(f_former)
         return f, f_former, attention
+
+    def _features(self, x: torch.Tensor) -> torch.Tensor:
+        """F of images, or F itself; without gradient where the network is frozen."""
+        if not self.is_frozen:
+            return self.extract(x)
+        if x.shape[1] == self.conv_last.in_channels:
+            return x
+        with torch.no_grad():
+            return self.extract(x)
 
     def forward(
         self,

@@ -32,12 +32,16 @@ def test_it_equals_the_scripts_and_goes_on(
         "0.05",
         "--auc_steps",
         "2",
+        "--erase_k",
+        "0.1",
+        "0.3",
     ]
     compare_methods.main([*given, "--seeds", "0"])
     rows = list(csv.DictReader((tmp_path / "c/results.csv").open()))
     assert [(r["method"], r["seed"]) for r in rows] == [("CAM", "0"), ("CALM-EM", "0")]
     alone = json.loads((save_root / "em/summary.json").read_text())["test_accuracy"]
     assert float(rows[1]["accuracy"]) == pytest.approx(alone)
+    assert [name for name in rows[0] if name.startswith("R_")] == ["R_0.1", "R_0.3"]
     prior = json.loads((tmp_path / "c/CALM-EM-0/wsol_prior/summary.json").read_text())
     assert (
         float(rows[1]["MaxBoxAccV2_prior"]) == prior["MaxBoxAccV2"]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from calm.method import log_likelihood, safe_log, scale_to_unit
+from calm.network.head import AttributionNet
 from calm.network.universal import DeadAttention, UniversalProcess
 
 
@@ -62,6 +63,42 @@ def test_em_and_ml_have_the_same_gradient(gradient: str) -> None:
     pairs = zip(grads(*make("CALM-EM", gradient)), grads(*make("CALM-ML", gradient)), strict=True)
     for em, ml in pairs:
         assert (em - ml).abs().max() <= 1e-6 * ml.abs().max()
+
+
+class Heads(AttributionNet):
+    """Both heads on maps of 32 channels."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(method, "softplus", "full")
+        self.make_heads(32, 20)
+        self.freeze()
+
+
+def test_heads_that_em_trained_are_those_that_ml_trained() -> None:
+    """One gradient, so one network: neither explains or classifies better."""
+    torch.manual_seed(0)
+    maps = torch.randn(40, 32, 14, 14).relu()
+    labels = torch.arange(40) % 20
+    start = Heads("CALM-EM").state_dict()
+    trained = {}
+    for method in ("CALM-EM", "CALM-ML"):
+        model = Heads(method)
+        model.load_state_dict(start)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
+        for _ in range(20):
+            for rows in torch.arange(40).split(8):
+                loss = model(maps[rows], labels[rows], with_loss=True)["loss"].mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        trained[method] = model.eval()
+
+    em, ml = trained.values()
+    assert not torch.equal(em.conv_last.weight, start["conv_last.weight"])
+    for one, other in zip(em.parameters(), ml.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    maps_of = [model(maps, labels, return_cam="jointll") for model in (em, ml)]
+    torch.testing.assert_close(*maps_of, rtol=1e-3, atol=1e-6)
 
 
 def test_the_full_prior_is_the_derivative_the_detached_one_only_pushes_up() -> None:

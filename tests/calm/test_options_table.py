@@ -76,6 +76,8 @@ VALUES = {
     "proxy_training_set": ["True"],
     "resize_size": ["300"],
     "cache_images": ["True"],
+    "frozen_features": ["True"],
+    "only_last": ["True"],
     "pretrained": ["False"],
     "pretrained_path": ["FILE"],
     "prior_gradient": ["full"],
@@ -319,7 +321,6 @@ def test_two_sources_of_data_are_refused(
     [
         (["--seed", "3"], "--seed is set by compare_methods.py; use --seeds"),
         (["--attribution_method", "CAM"], "use --methods"),
-        (["--erase_k", "0.1"], "it is 0.02 0.05"),
         (["--norm_type", "max"], "each method has its own"),
         (["--save_root", "x"], "use --output_dir"),
         (["--resume"], "each run is trained"),
