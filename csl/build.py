@@ -16,7 +16,9 @@ from common.cli import DomainError
 from common.loading import EpochSampler
 from common.meter import Meter
 from common.run import Run
+from common.stages import train_last
 from csl import data, report
+from csl.build_features import FeatureLoader, feature_loaders, freeze_backbone
 from csl.build_loss import SelectiveLoss, keywords_of
 from csl.build_optimizer import ModelEma, make_optimizer
 from csl.data_classes import Columns, tell
@@ -35,7 +37,7 @@ from csl.src.models.utils.checkpoint import (
     require_choice,
 )
 from csl.src.models.utils.checkpoint_input import pixels_for
-from csl.src.models.utils.factory import build_network, input_of, published_body
+from csl.src.models.utils.factory import backbone_of, build_network, input_of, published_body
 from csl.src.models.utils.published import located
 
 one_module(__name__, "csl.build")
@@ -117,12 +119,12 @@ class Loaded(NamedTuple):
 
     train_set: data.DataSet
     val_set: data.DataSet
-    train_loader: DataLoader
-    val_loader: DataLoader
+    train_loader: DataLoader | FeatureLoader
+    val_loader: DataLoader | FeatureLoader
     sampler: EpochSampler
 
 
-def loaders_of(args: Any, accelerator: Accelerator) -> tuple[DataLoader, DataLoader]:
+def loaders_of(args: Any, accelerator: Accelerator) -> tuple[Any, Any]:
     """The training and the test loader of a namespace, ours or the released code's.
 
     Batches are `common.loading.Batch`es whose data is (images (B,3,S,S) float32, targets (B,C)
@@ -187,6 +189,19 @@ def build_loaders(
     return Loaded(train, val, train_loader, val_loader, sampler)
 
 
+def build_feature_loaders(args: Any, loaded: Loaded, parts: Parts, run: Run) -> Loaded:
+    """The same batches in the same order, with the features of a frozen backbone as images."""
+    train_loader, val_loader = feature_loaders(
+        parts.model,
+        parts.info.pixels,
+        ((loaded.train_set, loaded.train_loader), (loaded.val_set, loaded.val_loader)),
+        workers=args.workers,
+        skip_corrupt=args.skip_corrupt,
+        poll=run.poll,
+    )
+    return loaded._replace(train_loader=train_loader, val_loader=val_loader)
+
+
 def build_pixels(args: Any) -> Pixels:
     """How the pictures of the flags become the input of their network."""
     name = getattr(args, "model_name", None)
@@ -223,6 +238,7 @@ def build(
     )
     info.numbers.to(device)
     model = build_started(args, len(names), settings.given)
+    choose_trained(model, args)
     model = model.to(device).to(memory_format=torch.channels_last)
 
     optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)
@@ -270,6 +286,15 @@ def build_started(args: argparse.Namespace, classes: int, given: frozenset[str])
     else:
         load_pretrained(model, args.model_path, is_given=False)
     return model
+
+
+def choose_trained(model: nn.Module, args: argparse.Namespace) -> None:
+    """Of --frozen_features the head, of --train_stages the last stages too; else all of it."""
+    if args.frozen_features:
+        freeze_backbone(model)
+    elif args.train_stages is not None:
+        backbone, _ = backbone_of(model)
+        train_last(getattr(backbone, "body", backbone), args.train_stages, args.model_name)
 
 
 def build_loss(args: argparse.Namespace, names: list[str], prior_path: str | None) -> SelectiveLoss:

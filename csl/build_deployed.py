@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from common import checkpoint
 from common.aliases import one_module
 from common.deployed import Deployed, Preparation
 from common.errors import UserError
@@ -17,12 +18,10 @@ one_module(__name__, "csl.build_deployed")
 def deployed(run: Path) -> Deployed:
     """The averaged model at its best epoch, with every norm of a TResNet folded in.
 
-    UserError where the run has not ended an epoch yet.
+    That of the last epoch, where the run kept --only_last. UserError where the run has not ended
+    an epoch yet.
     """
-    file = run / "checkpoints" / "best_ema.pth"
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; the run has not ended an epoch yet")
-    model, found = network_of(file, "tresnet_m", is_told=False)
+    model, found = network_of(_weights_of(run), "tresnet_m", is_told=False)
     pixels = pixels_for(
         found, size=448, interpolation="bilinear", is_size_given=False, is_interpolation_given=False
     )
@@ -43,3 +42,16 @@ def deployed(run: Path) -> Deployed:
         settings={"image_size": pixels.size},
         maps=partial(activation_maps, network),
     )
+
+
+def _weights_of(run: Path) -> Path:
+    """checkpoints/best_ema.pth, or last.pt of a run that keeps no other."""
+    best = run / "checkpoints" / "best_ema.pth"
+    if best.is_file():
+        return best
+    last = best.with_name("last.pt")
+    if last.is_file():
+        saved = checkpoint.load(last)
+        if saved["settings"].get("only_last") and saved["progress"]["epoch"]:
+            return last
+    raise UserError(f"{best}: no such file; the run has not ended an epoch yet")

@@ -14,6 +14,7 @@ from common.aliases import one_module
 from common.checkpoint import unwrap
 from common.cli import DomainError
 from common.domain import require_number
+from common.frozen import is_frozen
 from csl import method
 from csl.data_errors import require_count
 
@@ -24,9 +25,15 @@ Place = tuple[dict[str, torch.Tensor], str]  # the parameters or buffers of a la
 
 
 def _places(model: nn.Module) -> list[Place]:
-    """Where the tensors of a model's state dict are kept, in one order for equal models."""
+    """Where the tensors of a model's state dict are kept, in one order for equal models.
+
+    Those of a frozen backbone are left out.
+    """
     found: list[Place] = []
+    still = {layer for backbone in _backbones(model) for layer in backbone.modules()}
     for layer in model.modules():
+        if layer in still:
+            continue
         hidden = layer._non_persistent_buffers_set
         parameters: Any = layer._parameters
         buffers: Any = layer._buffers
@@ -37,12 +44,18 @@ def _places(model: nn.Module) -> list[Place]:
     return found
 
 
+def _backbones(model: nn.Module) -> list[nn.Module]:
+    """The parts that `common.frozen.freeze` keeps as they are."""
+    return [layer for layer in model.modules() if is_frozen(layer)]
+
+
 class ModelEma(nn.Module):
     """An average of a model's state, buffers included: e <- d e + (1 - d) m for floating entries.
 
     Integer entries are copied (the released code averages and truncates them, which freezes
     counters). `module` is the averaged model, in eval mode. With `warmup` the decay of update t
-    (from 0) is min(d, (1 + t) / (10 + t)).
+    (from 0) is min(d, (1 + t) / (10 + t)). A frozen backbone is its own average: model and average
+    share its tensors, so that a checkpoint holds them once.
     """
 
     def __init__(
@@ -56,7 +69,10 @@ class ModelEma(nn.Module):
         """DomainError (a ValueError): a decay outside 0..1."""
         require_number(decay, "decay", 0, 1)
         super().__init__()
-        self.module = deepcopy(unwrap(model)).eval().requires_grad_(False)
+        shared = {}
+        if device is None:
+            shared = {id(backbone): backbone for backbone in _backbones(model)}
+        self.module = deepcopy(unwrap(model), shared).eval().requires_grad_(False)
         if device is not None:
             self.module.to(device=device)
         self.decay = decay

@@ -52,6 +52,7 @@ __all__ = [
     "Statistics",
     "locate_data",
     "match_prior",
+    "labels_at",
     "open_dataset",
     "open_splits",
     "read_class_names",
@@ -379,6 +380,13 @@ def _collate(items: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.T
     """Images (B,3,S,S) and targets (B,C)."""
     images, targets = zip(*items, strict=True)
     return [stack_pictures(images), torch.stack(targets)]
+
+
+def labels_at(data: DataSet, rows: np.ndarray) -> torch.Tensor:
+    """The labels (B,C) int8 of the items at `rows` (B,)."""
+    if isinstance(data, OpenImagesDataset):
+        return torch.from_numpy(data.index.rows(rows.tolist()))
+    return torch.from_numpy(label_matrix(data.targets_all)[rows])
 
 
 def targets_of(data: DataSet) -> np.ndarray:

@@ -43,6 +43,7 @@ from csl.options_choices import (
     require_size,
     scheme_of,
 )
+from csl.options_frozen import add_frozen_flags, frozen_settings, refuse_with_frozen
 
 one_module(__name__, "csl.options")
 
@@ -243,6 +244,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="head of 512 hidden features (Open Images)",
     )
+    add_frozen_flags(group)
     group.add_argument(
         "--lr", type=number(above=0), default=2e-4, help="maximum of the one-cycle schedule"
     )
@@ -362,6 +364,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         given["path_dest"] = str(expanded(given["path_dest"], "--path_dest"))
     settings = settle_with_data(defaults, given, refuse_contradictions, _layers)
     args = settings.args
+    refuse_with_frozen(args, settings.given)
     if args.simulate_partial_type:
         args.simulate_partial_type = scheme_of(args.simulate_partial_type)
     args.schemes = args.schemes and list(map(scheme_of, args.schemes))
@@ -411,11 +414,11 @@ def find_data(args: argparse.Namespace, given: Collection[str]) -> Found:
 
 
 def _layers(first: argparse.Namespace, found: Found) -> list[dict[str, Any]]:
-    """The settings of the recipe, then those of the sample."""
-    recipe = RECIPES.get(first.recipe, {})
-    if not found.is_sample:
-        return [recipe]
-    return [recipe, SAMPLE_DEFAULTS | _sample_simulation(first, found)]
+    """The settings of the recipe, those of the sample, then those of frozen features."""
+    layers: list[dict[str, Any]] = [RECIPES.get(first.recipe, {})]
+    if found.is_sample:
+        layers.append(SAMPLE_DEFAULTS | _sample_simulation(first, found))
+    return [*layers, frozen_settings(first)]
 
 
 def _sample_simulation(first: argparse.Namespace, found: Found) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from csl import compare, report
-from csl.build import Parts, build, build_loaders
+from csl.build import Parts, build, build_feature_loaders, build_loaders
 from csl.build_optimizer import ModelEma, make_optimizer
 from csl.data import DataSet, require_scorable, require_trainable
 from csl.data_locate import Found
@@ -57,7 +57,8 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     seed_everything(args.seed)
 
     # Data
-    train_set, val_set, train_loader, val_loader, sampler = build_loaders(args, found, accelerator)
+    loaded = build_loaders(args, found, accelerator)
+    train_set, val_set, *_, sampler = loaded
     run.poll()
     require_trainable(train_set, found)
     require_scorable(val_set, found)
@@ -65,6 +66,8 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
 
     # Network, loss, optimiser, averages
     parts = build(settings, run, train_set, sampler.batches, prior_path)
+    if args.frozen_features:
+        loaded = build_feature_loaders(args, loaded, parts, run)
     network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
     parts = parts._replace(optimizer=optimizer)
     run.restore(**parts._asdict())
@@ -83,7 +86,7 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             if args.prior_window == "epoch":
                 parts.prior.reset()
         pace.begin()
-        for batch in run.bar(train_loader, f"epoch {epoch + 1}/{epochs}", sampler.batches):
+        for batch in run.bar(loaded.train_loader, f"epoch {epoch + 1}/{epochs}", sampler.batches):
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
@@ -95,12 +98,12 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
         if run.stopped:
             break
         run.save_before_evaluation()
-        last = end_epoch(run, parts, val_loader, epochs, args.best)
+        last = end_epoch(run, parts, loaded.val_loader, epochs, args)
 
     if (
         last is None and not run.stopped and not run.progress.finished
     ):  # the report is to be written
-        _, last = score_parts(run, parts, val_loader)
+        _, last = score_parts(run, parts, loaded.val_loader)
     summary = end_run(run, parts, train_set, val_set, last, found)
     run.finish(**summary, partial_labels_sha256=labels_sha)
     return summary
@@ -139,7 +142,7 @@ def score_parts(run: Run, parts: Parts, loader: Iterable) -> tuple[dict[str, flo
     return score_both(*models, loader, run.accelerator, run.poll, parts.info.numbers)
 
 
-def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, best: str) -> Scored:
+def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, args: Any) -> Scored:
     """Score both models, write the prior, log, save; returns the scores of both."""
     metrics, scored = score_parts(run, parts, val_loader)
     parts.prior.synchronize()
@@ -147,8 +150,11 @@ def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, best: s
         parts.prior.save_prior(verbose=False)
     run.log("train", loss=parts.loss.compute(), lr=float(parts.scheduler.get_last_lr()[0]))
     run.log("test", **metrics)
-    score = best_of(metrics, best)
+    score = best_of(metrics, args.best)
     report.print_epoch(run, epochs, score, scored.targets)
+    if args.only_last:
+        run.end_epoch()
+        return scored
     states = {"model": parts.model.state_dict(), "ema": parts.ema.module.state_dict()}
     report.export_best(run, states, parts.info.state_dict())
     run.end_epoch(score=score)

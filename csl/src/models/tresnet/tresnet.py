@@ -188,7 +188,17 @@ class TResNet(nn.Module):
                 nn.init.zeros_(module.get_parameter("conv3.1.weight"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B,3,H,W), H and W multiples of 4 from SMALLEST on -> logits (B,num_classes).
+        """Images (B,3,H,W) -> logits (B,num_classes).
+
+        What went through the body before, (B,num_features,h,w), goes on from there.
+        """
+        if x.shape[1] != self.num_features:
+            x = self.feature_map(x)
+        self.embeddings = self.global_pool(x)
+        return self.head(self.embeddings)
+
+    def feature_map(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B,3,H,W), H and W multiples of 4 from SMALLEST on -> (B,num_features,h,w).
 
         Else DomainError.
         """
@@ -196,9 +206,7 @@ class TResNet(nn.Module):
             raise DomainError(
                 f"image size {x.shape[2]}x{x.shape[3]}: TResNet needs at least {SMALLEST} pixels"
             )
-        x = self.body(self.space_to_depth(x))
-        self.embeddings = self.global_pool(x)
-        return self.head(self.embeddings)
+        return self.body(self.space_to_depth(x))
 
 
 def build_tresnet(name: str, num_classes: int, do_bottleneck_head: bool = False) -> TResNet:

@@ -26,6 +26,8 @@ __all__ = [
     "CamNetwork",
     "Input",
     "activation_maps",
+    "backbone_input",
+    "backbone_of",
     "build_network",
     "canonical_name",
     "create_model",
@@ -159,3 +161,22 @@ def activation_maps(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         raise DomainError(f"{type(model).__name__}: no class activation maps of it are known")
     features = model.body(model.space_to_depth(images))
     return class_activation_map(features, model.class_weights(), relu=False)
+
+
+def backbone_of(model: nn.Module) -> tuple[nn.Module, int]:
+    """The part of a network that makes its feature map, and the C channels of the map.
+
+    DomainError for a network of neither kind.
+    """
+    if isinstance(model, CamNetwork):
+        return model.features, model.features.channels
+    if isinstance(model, TResNet):
+        return model.body, model.num_features
+    raise DomainError(f"{type(model).__name__}: no feature map of it is known")
+
+
+def backbone_input(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Images (B,3,H,W) as the network's `backbone_of` takes them."""
+    if isinstance(model, TResNet):
+        return model.space_to_depth(images)
+    return images
