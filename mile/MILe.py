@@ -31,6 +31,7 @@ from common.aliases import one_module
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from mile import build, compare, report
+from mile.build_features import use_features
 from mile.data import Source, TrainBatch
 from mile.evaluate import Evaluated, evaluate, metrics_of
 from mile.figures import SHOWN
@@ -60,6 +61,8 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     history = torch.zeros(plan.epochs, min(SHOWN, source.test_size), source.num_classes)
     classes = ClassNames(source.class_names, source.statistics)
     run.restore(learner=learner, rates=rates, log=log, history=history, classes=classes)
+    if args.frozen_features:
+        use_features(args, source, learner, run)
     stream = source.stream(run.progress.step)
 
     def says(network: torch.nn.Module, batches: Any) -> Evaluated:
@@ -102,7 +105,7 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
         first = evaluated.first(history.shape[1])
         history[generation, first.ids] = probabilities(first.logits, rule.schema)
         report.write_evaluation(run, metrics, what, report.skipped_of(evaluated, source))
-        if run.is_main:
+        if run.is_main and not args.last_only:
             report.save_weights(
                 learner.student,
                 f"{args.schema}_{generation}.pth",
@@ -110,7 +113,7 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
                 keep=args.max_checkpoint_num,
                 says=build.comparable(args, source),
             )
-        run.end_epoch(score=metrics["real_f1"])
+        run.end_epoch(score=None if args.last_only else metrics["real_f1"])
 
     if evaluated is None:
         evaluated = says(learner.student, source.evaluation())

@@ -229,7 +229,8 @@ def estimate_of(
     """
     size = image_size_of(args)
     share = max(1, args.batch_size // accelerator.num_processes)
-    images = torch.zeros(share, 3, size, size, device=accelerator.device)
+    shape = source.feature_shape or (3, size, size)
+    images = torch.zeros(share, *shape, device=accelerator.device)
     with torch.random.fork_rng():
         seconds = trial_steps(learner.student, images, accelerator.autocast)
     weights = sum(value.nbytes for value in learner.student.state_dict().values())
@@ -273,6 +274,7 @@ def build_learner(
             pretrained=args.pretrained,
             image_size=image_size_of(args),
             is_trained=args.eval_only,
+            is_frozen=bool(args.frozen_features),
             say=say,
         )
 
@@ -303,6 +305,7 @@ def build_learner(
         accelerator=accelerator,
         schema=args.schema,
         new_student=new_student,
+        is_body_frozen=bool(args.frozen_features),
     )
 
 

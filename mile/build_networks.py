@@ -15,6 +15,7 @@ from common.download import connection_limits
 from common.sync_bn import synchronised
 from mile.models import CLASSES, build_model, load_state, start_at_prior, start_from
 from mile.models_backbones import Backbone, names_head, published_whole, whole_network
+from mile.models_frozen import with_frozen_body
 
 one_module(__name__, "mile.build_networks")
 
@@ -28,12 +29,13 @@ def build_network(
     pretrained: str,
     image_size: int | None = None,
     is_trained: bool = False,
+    is_frozen: bool = False,
     say: Callable[[str], object] = lambda line: None,
 ) -> nn.Module:
     """The network on the device, from scratch or from `pretrained`, a weight file or imagenet.
 
     is_trained: the weights are evaluated as they are; else a classifier that does not fit is left
-    out, which `say` is told.
+    out, which `say` is told. is_frozen: all but the classifier stays as it is.
     """
     if pretrained and is_trained:
         model = _trained_network(name, num_classes, bias_init, pretrained, image_size)
@@ -45,7 +47,9 @@ def build_network(
             _load_published(model, name, num_classes, bias_init)
         elif pretrained:
             say(start_from(model, pretrained))
-    if accelerator.num_processes > 1:
+    if is_frozen:
+        model = with_frozen_body(model, name)
+    elif accelerator.num_processes > 1:
         model = synchronised(model, accelerator)
     # channels_last is a quarter faster, on a CPU too.
     return model.to(accelerator.device).to(memory_format=torch.channels_last)

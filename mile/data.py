@@ -4,10 +4,11 @@ A source gives an endless stream of training batches, a function of (seed, step)
 evaluation batches of this process, everything on the device: grids of digits, or image folders.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -15,6 +16,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.images import check_images, left_out
 from common.loading import eval_loader, seed_of, train_loader
+from mile.data_features import FeatureLoader
 from mile.data_folders import (  # noqa: F401
     FolderSet,
     LabelledImages,
@@ -54,7 +56,7 @@ Real = torch.Tensor | Sequence[Sequence[int]]  # bool (B,C), or B lists of class
 class TrainBatch(NamedTuple):
     """A batch of training, on the device."""
 
-    input: torch.Tensor  # (B,3,S,S) float32
+    input: torch.Tensor  # (B,3,S,S) float32, or (B,C,h,w) features
     label: torch.Tensor  # (B,) int64
     ids: torch.Tensor  # (B,) int64, sample numbers
     skipped: int = 0  # unreadable images that the batch is without
@@ -65,7 +67,7 @@ class TrainBatch(NamedTuple):
 class EvalBatch(NamedTuple):
     """A batch of an evaluation, on the device."""
 
-    input: torch.Tensor  # (B,3,S,S) float32
+    input: torch.Tensor  # (B,3,S,S) float32, or (B,C,h,w) features
     label: torch.Tensor  # (B,) int64
     real: Real
     ids: torch.Tensor  # (B,) int64, places in the set
@@ -88,6 +90,16 @@ class GridSource:
         self.pass_steps = len(train)
         self.train_size = train.grids
         self.test_size = test.grids
+        self.feature_shape: tuple[int, ...] | None = None
+
+    def use_features(self, features_of: Callable[[GridLoader], np.ndarray]) -> None:
+        """From now on batches hold rows of features (C,h,w), which `features_of` gives of a set."""
+        for loader in (self.train, self.test, self._held_out):
+            if loader is None:
+                continue
+            rows = torch.from_numpy(np.array(features_of(loader)))
+            loader.features = rows.to(loader.digits.device)
+            self.feature_shape = tuple(rows.shape[1:])
 
     def stream(self, step: int) -> Iterator[TrainBatch]:
         """Training batches from optimiser step `step` on, without end."""
@@ -224,6 +236,8 @@ class FolderSource:
         self._test = self._pictures(val, look, real, keep=keep)
         self._second_test = self._single(second, look)
         self._loader = self._shuffled(seed)
+        self._features_of: Callable[[LabelledImages], np.ndarray] | None = None
+        self.feature_shape: tuple[int, ...] | None = None
         batch_sampler: Any = self._loader.batch_sampler
         self.pass_steps: int = batch_sampler.batches
         self._loaders: dict[int, Any] = {}  # of evaluations, by the data set's id
@@ -244,6 +258,23 @@ class FolderSource:
             skip_corrupt=self._skip_corrupt,
             collate=collate_pictures,
         )
+
+    def use_features(self, features_of: Callable[[LabelledImages], np.ndarray]) -> None:
+        """From now on batches hold rows of features (C,h,w), which `features_of` gives of a set.
+
+        Those of a set are asked for when it is first read; of the training set at once.
+        """
+        self._features_of = features_of
+        self._loaders.clear()
+        self._loader = self._with_features(self._train, self._loader)
+        self.feature_shape = self._loader.rows.shape[1:]
+
+    def _with_features(self, images: LabelledImages, loader: Any) -> Any:
+        """The loader, or one of features in the same order."""
+        if self._features_of is None:
+            return loader
+        rows = self._features_of(images)
+        return FeatureLoader(images, rows, loader.batch_sampler, skip_corrupt=self._skip_corrupt)
 
     def _unreadable(self, samples: Samples, what: str) -> set[str]:
         """The paths that cannot be read, named in a line; without skip_corrupt an error.
@@ -270,8 +301,11 @@ class FolderSource:
         return self._pictures(samples, look, singletons(samples))
 
     def _put(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (B,3,S,S) from the host as the network's input."""
-        return normalize(images.to(self.device, non_blocking=True), self.statistics)
+        """uint8 (B,3,S,S) from the host as the network's input; features as they are."""
+        on_device = images.to(self.device, non_blocking=True)
+        if self._features_of is not None:
+            return on_device
+        return normalize(on_device, self.statistics)
 
     def stream(self, step: int) -> Iterator[TrainBatch]:
         """Training batches from optimiser step `step` on, without end."""
@@ -324,7 +358,7 @@ class FolderSource:
     def _loader_of(self, dataset: LabelledImages) -> Any:
         """The set's loader, whose workers stay from one evaluation to the next."""
         if id(dataset) not in self._loaders:
-            self._loaders[id(dataset)] = eval_loader(
+            loader = eval_loader(
                 dataset,
                 max(EVALUATED, self._size),
                 accelerator=self.accelerator,
@@ -332,6 +366,7 @@ class FolderSource:
                 skip_corrupt=self._skip_corrupt,
                 collate=collate_pictures,
             )
+            self._loaders[id(dataset)] = self._with_features(dataset, loader)
         return self._loaders[id(dataset)]
 
     def _name_skipped(

@@ -260,15 +260,20 @@ class LabelledImages(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple:
-        path, target = self.samples[index]
+        _, target = self.samples[index]
         image = self._kept.get(index)
         if image is None:
-            image = self.transform(read_image(path, upright=self.upright))
+            image = self.picture(index)
             if self.keep:
                 self._kept[index] = image
         if self.real is None:
             return image, target
         return image, target, self.real[index]
+
+    def picture(self, index: int) -> Any:
+        """The transformed picture alone, which is not kept in memory."""
+        path, _ = self.samples[index]
+        return self.transform(read_image(path, upright=self.upright))
 
 
 def collate_real(items: list[tuple]) -> tuple[torch.Tensor, torch.Tensor, list]:

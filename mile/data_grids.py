@@ -161,6 +161,7 @@ class GridLoader:
             )
         self._drawn = -1  # the pass whose grids and labels these are
         self._cache: torch.Tensor | None = None
+        self.features: torch.Tensor | None = None  # (K,C,h,w), in the place of the pictures
         self.next_pass = 0
         self.draw(0)
 
@@ -193,6 +194,9 @@ class GridLoader:
 
     def batch(self, index: torch.Tensor) -> GridBatch:
         """The grids of `index` (B,) int64 on the device."""
+        if self.features is not None:
+            rows = self.features[index]
+            return GridBatch(rows, self.single[index], self.real[index], index)
         if self._cache is not None:
             pixels = self._cache[index]
         else:

@@ -36,6 +36,8 @@ class IteratedLearning(method.IteratedLearning):
     Args:
         teacher, student, settings: as there.
         accelerator: None trains where the networks are.
+        is_body_frozen: parameters without a gradient stay so: no optimiser has them, and all
+            networks use the same ones.
 
     `guard`, where it is set, sees (loss, index) before each backward pass. With student_init
     "fresh" and no new_student each layer starts anew by its own initialisation.
@@ -47,9 +49,12 @@ class IteratedLearning(method.IteratedLearning):
         student: nn.Module | None = None,
         *,
         accelerator: Accelerator | None = None,
+        is_body_frozen: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(teacher, student, **settings)
+        if is_body_frozen:
+            self._leave_fixed_weights_out()
         if self.student_init == "fresh" and self.new_student is None:
             self.new_student = self._restarted_student
         self.accelerator = accelerator
@@ -64,6 +69,15 @@ class IteratedLearning(method.IteratedLearning):
             for place, network in enumerate(self.trained):
                 prepared = accelerator.prepare(network, self.optimizers[place])
                 self._forwards[place], self._steppers[place] = prepared
+
+    def _leave_fixed_weights_out(self) -> None:
+        for optimizer in self.optimizers:
+            group = optimizer.param_groups[0]
+            group["params"] = [value for value in group["params"] if value.requires_grad]
+        first, *others = self.trained
+        if self.frozen is not None:
+            others.append(self.frozen)
+        share_fixed_weights(first, others)
 
     def interactive_step(
         self,
@@ -188,6 +202,18 @@ class IteratedLearning(method.IteratedLearning):
         self.rho = rho
         if phase == "imitation":
             self.teacher.eval()
+
+
+def share_fixed_weights(model: nn.Module, others: Iterable[nn.Module]) -> None:
+    """Let networks of one kind use the parameters of `model` that take no gradient.
+
+    They are then in memory, and in a checkpoint, once.
+    """
+    for other in others:
+        theirs = dict(other.named_parameters())
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                theirs[name].data = parameter.data
 
 
 def under(start: str, state: Mapping[Any, Any]) -> dict[str, Any]:

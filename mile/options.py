@@ -26,6 +26,7 @@ from common.own import add_own_flags, recognise, require_own_flags
 from common.own_places import Kind
 from mile.config import config
 from mile.data_location import Located, locate_data, sample_settings
+from mile.options_frozen import against_frozen_features, switch_chance_off
 from mile.options_table import (
     GROUPS,
     OWN_MODELS,
@@ -81,9 +82,11 @@ class Choices:
     def settle(self, *layers: Mapping[str, Any]) -> argparse.Namespace:
         """The settings: defaults, the layers, a later one over an earlier, then what the user set.
 
-        What is None takes the protocol's value, and eval_rho that of rho.
+        What is None takes the protocol's value, and eval_rho that of rho; with frozen features
+        pictures are not changed by chance.
         """
         args = settle(self.defaults, self.values, *layers)
+        switch_chance_off(args)
         for name, preset in PRESETS.items():
             if getattr(args, name) is None:
                 setattr(args, name, preset[args.protocol])
@@ -153,6 +156,19 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--strict", action="store_true", help="MILe: collapsed pseudo labels are an error"
+    )
+    group.add_argument(
+        "--last_only",
+        action="store_true",
+        default=None,
+        help="keep checkpoints/last.pt alone: no best.pt, no weights of each generation",
+    )
+    group.add_argument(
+        "--frozen_features",
+        action="store_true",
+        default=None,
+        help="train the classifier alone, on features of --pretrained that are computed once, under"
+        " the evaluation's transform: without crop and flip (--augment none, no --mnist_redraw)",
     )
 
 
@@ -316,6 +332,7 @@ def contradictions(choices: Choices) -> list[str]:
             args.eval_only and not args.pretrained,
             "--eval_only: give the weights, --pretrained FILE or imagenet",
         ),
+        *against_frozen_features(args, given),
     ]
     return [message for holds, message in found if holds]
 
@@ -401,7 +418,11 @@ def _idle_settings(args: argparse.Namespace, given: frozenset[str]) -> dict[str,
         (("train_frac", "subset_file", "reweight"), is_mnist, grids),
         (("train_sets",), is_mnist, "is for image folders; mnist has the digits themselves"),
         (("train_sets",), schemas == ["softmax"], "is for sigmoid outputs, not softmax"),
-        (("train_sets",), args.eval_only, "is for training, --eval_only trains nothing"),
+        (
+            ("train_sets", "frozen_features"),
+            args.eval_only,
+            "is for training, --eval_only trains nothing",
+        ),
         (("subset_seed",), not draws_subset, "is for --train_frac below 1"),
         (("real_path",), not has_label_file, not_real),
         (MILE_SETTINGS, "MILe" not in schemas, not_mile),

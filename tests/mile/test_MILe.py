@@ -384,3 +384,10 @@ SAMPLE = {
     **{"mnist_grids": 2000, "mnist_test_grids": 2000, "batch_size": 64, "mnist_size": 30},
     "total_steps": 600,
 }
+
+
+def test_last_only_keeps_one_checkpoint(tmp_path, no_figures):
+    summary = run(tmp_path / "r", "--last_only")
+    assert summary["real_f1_best_oracle"] is not None
+    assert [path.name for path in (tmp_path / "r" / "checkpoints").iterdir()] == ["last.pt"]
+    assert not list((tmp_path / "weights").rglob("*.pth"))

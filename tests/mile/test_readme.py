@@ -7,10 +7,15 @@ import pytest
 from common.own_places import Kind
 from mile import options
 from mile.data_location import Located
+from sidebyside.register import read_toml
+from sidebyside.results import ROOT
 from tests.readme_commands import commands_of
 
-COMMANDS = [argv for argv in commands_of("mile", "MILe.py") if "FILE" not in argv]
+# What a user or an earlier run leaves is not there.
+ABSENT = {"FILE", "RUN/checkpoints/last.pt"}
+COMMANDS = [argv for argv in commands_of("mile", "MILe.py") if ABSENT.isdisjoint(argv)]
 OWN = Kind("folders", Path("own"))
+CAMPAIGN = read_toml(ROOT / "mile" / "results" / "campaign.toml")["experiment"]
 
 
 def test_there_are_commands():
@@ -28,3 +33,18 @@ def test_the_command_is_taken(monkeypatch, argv):
     if "--data" in argv:
         expected = Located(False, own=OWN.path)
     assert options.parse(argv, lambda line: None).data == expected
+
+
+@pytest.mark.parametrize("experiment", CAMPAIGN, ids=lambda experiment: experiment["name"])
+def test_the_command_of_an_experiment_is_taken(monkeypatch, tmp_path, experiment):
+    monkeypatch.setattr(options, "locate_data", lambda *_, **paths: Located(False))
+    monkeypatch.setattr(options, "recognise", lambda place: OWN)
+    weights = tmp_path / "weights" / "efficientnet-lite0-57934424.pth"
+    weights.parent.mkdir()
+    weights.touch()
+    command = experiment["commands"][-1]
+    for name, value in {"SEEDS": "100,101", "DATA": tmp_path, "OUT": tmp_path / "out"}.items():
+        command = command.replace(name, str(value))
+    args = options.parse(command.split()[2:], lambda line: None).args
+    assert args.compare == ["softmax", "sigmoid", "MILe"] and args.last_only
+    assert args.rho == args.eval_rho == (0.1 if args.dataset == "mnist" else 0.25)
