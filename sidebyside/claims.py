@@ -73,13 +73,16 @@ def verdicts(pairs: Iterable[Pair]) -> list[str]:
 class Judgement:
     """A claim, the paper's pairs of numbers, and our judged tasks: real data, and the sample.
 
-    `secondary`: pairs in other metrics; `beside`: rows that give the scale. Both are shown only.
+    `earlier`: tasks of real rows from before the registration, once there are newer ones;
+    `secondary`: pairs in other metrics; `beside`: rows that give the scale. All three are shown
+    only.
     """
 
     claim: Claim
     published: list[tuple[Row, Row]]
     tasks: list[Task]
     sample_tasks: list[Task]
+    earlier: list[Task] = field(default_factory=list)
     secondary: list[Pair] = field(default_factory=list)
     beside: list[Row] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -88,6 +91,11 @@ class Judgement:
     def real(self) -> list[Pair]:
         """All pairs on real data."""
         return list(itertools.chain.from_iterable(task.pairs for task in self.tasks))
+
+    @property
+    def before(self) -> list[Pair]:
+        """All pairs on real data that a newer measurement has taken out of the verdict."""
+        return list(itertools.chain.from_iterable(task.pairs for task in self.earlier))
 
     @property
     def sample(self) -> list[Pair]:
@@ -112,12 +120,15 @@ class Judgement:
 
 def judge(claim: Claim, paper: Paper) -> Judgement:
     """Compare every pair of rows the claim speaks of."""
-    tasks = _tasks(claim, paper, paper.real)
+    counted, before = _newest(claim, _endpoint_pairs(claim, paper.real))
+    of_samples, _ = _newest(claim, _endpoint_pairs(claim, paper.samples))
+    tasks = _tasks(claim, paper, counted)
     return Judgement(
         claim,
         published=_published(claim, paper.published),
         tasks=tasks,
-        sample_tasks=_tasks(claim, paper, paper.samples),
+        sample_tasks=_tasks(claim, paper, of_samples),
+        earlier=_tasks(claim, paper, before),
         secondary=_secondary(claim, paper),
         beside=_beside(claim, paper.real),
         commands=_commands(claim, paper, tasks),
@@ -135,11 +146,26 @@ def judge_all(papers: Iterable[Paper]) -> list[Judgement]:
 # --- deciding ---
 
 
-def _tasks(claim: Claim, paper: Paper, rows: Sequence[Row]) -> list[Task]:
-    """The pairs in the endpoint, task by task, decided together."""
-    by_task: dict[str, list[tuple[Row, Row]]] = {}
+RowPair = tuple[Row, Row]
+
+
+def _newest(claim: Claim, pairs: Sequence[RowPair]) -> tuple[list[RowPair], list[RowPair]]:
+    """The pairs that count, and those that do not: from before the registration.
+
+    As long as nothing newer is measured, all count, and the verdict says so.
+    """
+    newer = [pair for pair in pairs if not any(_is_earlier(claim, row) for row in pair)]
+    if not newer:
+        return list(pairs), []
+    return newer, [pair for pair in pairs if pair not in newer]
+
+
+def _tasks(claim: Claim, paper: Paper, wanted: Sequence[RowPair]) -> list[Task]:
+    """Pairs in the endpoint, task by task, decided together."""
+    rows = [*paper.real, *paper.samples]
+    by_task: dict[str, list[RowPair]] = {}
     margins: dict[str, float] = {}
-    for better, worse in _endpoint_pairs(claim, rows):
+    for better, worse in wanted:
         name = better.listed("dataset", "setting")
         by_task.setdefault(name, []).append((better, worse))
         margins[name] = claim.delta(better.cells["dataset"])

@@ -92,7 +92,9 @@ def _claim_cells(judgement: Judgement, top: str) -> tuple[str, ...]:
 
 
 def _pair_rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
-    for pair in judgement.real:
+    told = [(pair, pair.why) for pair in judgement.real]
+    told += [(pair, f"{pair.why}; earlier code, not counted") for pair in judgement.before]
+    for pair, why in told:
         difference, interval, seeds = difference_cells(pair)
         yield (
             f"{judgement.claim.paper}: {judgement.claim.name}",
@@ -103,7 +105,7 @@ def _pair_rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
             interval,
             show(pair.decision.delta),
             seeds,
-            f"{pair.verdict} ({pair.why})",
+            f"{pair.verdict} ({why})",
         )
 
 

@@ -43,6 +43,9 @@ def _claims(judgements: Sequence[Judgement]) -> str:
         for pair in judgement.real:
             cells = _pair_cells(pair)
             rows.append([claim.paper, claim.name, "real data", *cells, judgement.verdict])
+        for pair in judgement.before:
+            cells = _pair_cells(pair)
+            rows.append([claim.paper, claim.name, "real data, not counted", *cells, pair.verdict])
         for pair in judgement.sample:
             cells = _pair_cells(pair)
             rows.append([claim.paper, claim.name, "offline sample", *cells, judgement.on_sample])

@@ -51,9 +51,9 @@ RULE = (
     "share the error of 5 % by Holm's procedure, and a claim is mixed where they disagree. Maps "
     "of networks whose accuracies differ by more than the registered points are confounded. Rows "
     "of other data, code, device or major version of torch are not paired; rows from before the "
-    "registration are judged as earlier code until they are measured again. Results on the offline "
-    "samples are judged by the same rule, in a column of their own, and say nothing about the "
-    "paper's numbers."
+    "registration are judged as earlier code while there are no newer ones, and then only shown. "
+    "Results on the offline samples are judged by the same rule, in a column of their own, and say "
+    "nothing about the paper's numbers."
 )
 
 
