@@ -158,18 +158,20 @@ def test_an_mlp_has_no_maps_and_can_be_exported(place, cache, tmp_path):
         load_run(folder)
 
 
-def test_images_of_a_data_set_are_enlarged(cache, tmp_path):
-    flags = ["--sample", "--cpu", "-ds", "cifar10", *MOBILE[:2], "-size", "64", "-ep", "1"]
+def test_methods_share_the_features(place, cache, tmp_path):
+    given = ["--data", str(place / "folders"), "--cpu", "-ep", "1", *OWN, "--frozen_features"]
+    main.main([*given, "-compare", "cavl,cc", "--output_dir", str(tmp_path / "r")])
+    assert len(list(cache.glob("*.npy"))) == 2
+    assert load_run(tmp_path / "r" / "cc-seed0").takes.shape == (3, 32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ds", "channels"), [("cifar10", 3), ("mnist", 1)])
+def test_images_of_a_data_set_are_enlarged(cache, tmp_path, ds, channels):
+    flags = ["--sample", "--cpu", "-ds", ds, *MOBILE[:2], "-size", "64", "-ep", "1"]
     main.main([*flags, "--frozen_features", "--max_steps", "2", "--output_dir", str(tmp_path)])
     takes = load_run(tmp_path).takes
-    assert takes.shape == (3, 64, 64) and takes.interpolation == "bicubic"
-
-
-def test_grey_images_and_methods_side_by_side(cache, tmp_path):
-    flags = ["--sample", "--cpu", "-mo", "mobilenetv3_small_050", "-size", "32", "-ep", "1"]
-    main.main([*flags, "--frozen_features", "-compare", "cavl,cc", "--output_dir", str(tmp_path)])
-    assert len(list(cache.glob("*.npy"))) == 2
-    assert load_run(tmp_path / "cavl-seed0").takes.shape == (1, 32, 32)
+    assert takes.shape == (channels, 64, 64) and takes.interpolation == "bicubic"
 
 
 def test_maps_pass_through_both_kinds_of_networks():
