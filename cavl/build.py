@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,15 +12,17 @@ from accelerate import Accelerator
 from torch import nn
 
 from cavl.baselines import BASELINES
-from cavl.build_named import NamedNetwork, named_network
+from cavl.build_frozen import with_features
+from cavl.build_named import HIDDEN, MlpNetwork, NamedNetwork, named_network
 from cavl.cifar_models import convnet, densenet, resnet
 from cavl.data import PartialData
 from cavl.data_candidates import read_candidates
 from cavl.data_input import InputFormat
 from cavl.data_labels import LabelState
+from cavl.data_pictures import PictureFiles
 from cavl.data_resident import Images
 from cavl.method import CAVL, PartialLabelMethod
-from cavl.options_rules import MODELS
+from cavl.options_rules import MODELS, needs_maps
 from cavl.utils.models import LeNet, linear_model, mlp_model
 from common.aliases import one_module
 from common.backbones import Report, load_weights
@@ -29,7 +32,6 @@ from common.rundir import prepare
 
 one_module(__name__, "cavl.build")
 
-HIDDEN = 500  # of the MLP, as in the reference
 DROPOUT = 0.25  # of the convnet
 
 METHODS: dict[str, type[PartialLabelMethod]] = {"cavl": CAVL, **BASELINES}
@@ -39,8 +41,9 @@ METHODS: dict[str, type[PartialLabelMethod]] = {"cavl": CAVL, **BASELINES}
 class Learner:
     """What a training step touches, and how it trains.
 
-    model: the network without wrappers. looks_again: the update reads a second forward, after the
-    step. by_maps: it reads class activation maps.
+    model: the network without wrappers. images: those that are trained on, or their features.
+    looks_again: the update reads a second forward, after the step. by_maps: it reads class
+    activation maps.
     """
 
     accelerator: Accelerator
@@ -48,6 +51,7 @@ class Learner:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     images: Images
+    test_images: Images
     labels: LabelState
     loss: Meter
     seed: int
@@ -63,12 +67,19 @@ def build_learner(
     data: PartialData,
     candidates: torch.Tensor,
     accelerator: Accelerator,
+    poll: Callable[[], None] = lambda: None,
 ) -> Learner:
-    """Everything that learns, on its device, from data and candidate sets (n, K) uint8."""
+    """Everything that learns, on its device, from data and candidate sets (n, K) uint8.
+
+    poll: called now and then while features are computed; it may end the program.
+    """
     require_full_batches(args, data, accelerator.num_processes)
     device = accelerator.device
     method = build_method(args)
     model = on_device(build_model(args, data), device)
+    if args.frozen_features:
+        pooled = not needs_maps(args)
+        data = with_features(data, model, pooled=pooled, device=device, poll=poll)
     wrapped: nn.Module = model
     if args.compile:
         wrapped = torch.compile(model)  # type: ignore[assignment]  # a module, of a module
@@ -78,9 +89,8 @@ def build_learner(
         model=model,
         network=network,
         optimizer=optimizer,
-        images=Images(
-            data.train_x, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb
-        ),
+        images=images_of(args, data, data.train_x, device),
+        test_images=images_of(args, data, data.test_x, device),
         labels=LabelState(method, candidates, accelerator),
         loss=Meter(accelerator),
         seed=args.seed,
@@ -90,6 +100,16 @@ def build_learner(
         looks_again=method.looks_again and args.cav_forward == "after",
         by_maps=args.method == "cavl" and args.select == "cam",
     )
+
+
+def images_of(
+    args: argparse.Namespace,
+    data: PartialData,
+    pixels: torch.Tensor | PictureFiles,
+    device: torch.device,
+) -> Images:
+    """A part of the data, in the scale of the data."""
+    return Images(pixels, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb)
 
 
 def default_dir(args: argparse.Namespace) -> str:
@@ -118,21 +138,33 @@ def build_model(args: argparse.Namespace, data: PartialData) -> nn.Module:
 def build_loaded(args: argparse.Namespace, data: PartialData) -> tuple[nn.Module, Report | None]:
     """The network, and what was loaded of -weights."""
     takes = InputFormat.of(data)
+    pretrained = bool(args.pretrained)
     model = build_network(
-        args.mo, takes, ds=args.ds, depth=args.depth, pretrained=bool(args.pretrained)
+        args.mo, takes, ds=args.ds, depth=args.depth, pretrained=pretrained, head=args.head
     )
     if args.weights is None:
         return model, None
-    target = model.classifier_network if isinstance(model, NamedNetwork) else model
+    target = model
+    if isinstance(model, NamedNetwork):
+        target = model.classifier_network
+    elif isinstance(model, MlpNetwork):
+        target = model.features
     return model, load_weights(target, args.weights)
 
 
 def build_network(
-    name: str, takes: InputFormat, *, ds: str, depth: int, pretrained: bool = False
+    name: str,
+    takes: InputFormat,
+    *,
+    ds: str,
+    depth: int,
+    pretrained: bool = False,
+    head: str = "linear",
 ) -> nn.Module:
     """The network `name` (-mo) for an input; UserError names the models that can take it.
 
     ds: the data set, for that message. depth: of a resnet. pretrained: with the published weights.
+    head: of a network of a library, linear or mlp.
     """
     shape = takes.shape
     k = takes.num_classes
@@ -146,7 +178,7 @@ def build_network(
         others = "linear, mlp, convnet, resnet or densenet"
         raise UserError(f"-mo lenet takes 1x28x28, {ds} is {shape}: use {others}")
     if name not in MODELS:
-        return named_network(name, shape, k, pretrained=pretrained)
+        return named_network(name, shape, k, pretrained=pretrained, head=head)
     makers = {
         "linear": lambda: linear_model(size, k),
         "mlp": lambda: mlp_model(size, HIDDEN, k),
@@ -185,6 +217,8 @@ def require_full_batches(args: argparse.Namespace, data: PartialData, processes:
 
 def needs_two(args: argparse.Namespace, data: PartialData) -> bool:
     """Whether the network cannot be trained on one image of this size at a time."""
+    if args.frozen_features:
+        return False
     if args.mo in MODELS:
         return args.mo == "convnet" and data.train_x.shape[-1] < 32
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -214,7 +248,7 @@ def require_fitting(args: argparse.Namespace, data: PartialData) -> None:
 
 def build_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
     """Adam (L2 in the gradient, not AdamW) or SGD with momentum 0.9."""
-    weights = model.parameters()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     if args.op == "adam":
         return torch.optim.Adam(weights, lr=args.lr, weight_decay=args.wd, fused=True)
     return torch.optim.SGD(weights, lr=args.lr, weight_decay=args.wd, momentum=0.9, fused=True)

@@ -4,9 +4,12 @@ import argparse
 import os
 from dataclasses import replace
 
+import torch
+
 from cavl.build_named import picture_input
 from cavl.data import PartialData, load_dataset
 from cavl.data_own import OwnPlace, PictureInput, load_own
+from cavl.data_pictures import ResizedPictures
 from cavl.options import Settings
 from cavl.options_datasets import OWN_DATA
 from cavl.options_rules import MODELS, OWN_SETS
@@ -26,14 +29,24 @@ def load_data(settings: Settings, seed: int) -> PartialData:
         return _own(settings, seed)
     data = load_dataset(args.ds, settings.location)
     has_images = len(data.train_x.shape) == 4
-    if args.mo in MODELS or not has_images:
-        return data
-    return _in_scale_of(args.mo, data)
+    if args.mo not in MODELS and has_images:
+        data = _in_scale_of(args.mo, data, args.size or data.train_x.shape[-1])
+    return data if args.size is None else _resized(data, args.size)
 
 
-def _in_scale_of(mo: str, data: PartialData) -> PartialData:
+def _resized(data: PartialData, size: int) -> PartialData:
+    """Images of another size, which they get when they are read."""
+    assert isinstance(data.train_x, torch.Tensor) and isinstance(data.test_x, torch.Tensor)
+    how = data.interpolation or "bilinear"
+    train, test = (
+        ResizedPictures(pixels, size, interpolation=how) for pixels in (data.train_x, data.test_x)
+    )
+    return replace(data, train_x=train, test_x=test)
+
+
+def _in_scale_of(mo: str, data: PartialData, size: int) -> PartialData:
     """Images normalised as the network's configuration says; grey ones by its colours' mean."""
-    takes = picture_input(mo, data.train_x.shape[-1], is_own=False)
+    takes = picture_input(mo, size, is_own=False)
     mean = takes.mean
     std = takes.std
     if data.train_x.shape[1] == 1:

@@ -65,6 +65,6 @@ def _in_timm(saved: SavedRun) -> tuple[str | None, Mapping[str, torch.Tensor] | 
 
 def _maps_of(saved: SavedRun) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """(B,C,H,W) -> class activation maps (B,K,h,w), where the network has them."""
-    if not has_maps(saved.mo):
+    if not has_maps(saved.mo, saved.head):
         return None
     return lambda x: saved.model.class_activation_maps(x)[1]

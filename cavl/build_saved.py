@@ -27,6 +27,7 @@ CHOICES = {
     "cav": ("logit", "softmax", "grad"),
     "mask": ("candidates", "product"),
     "select": ("cav", "cam"),
+    "head": ("linear", "mlp"),
 }
 
 
@@ -42,6 +43,7 @@ class SavedRun:
     cav: CavKind
     mask: Mask
     select: str
+    head: str = "linear"
     names: list[str] | None = None
 
     def called(self, k: int) -> str:
@@ -70,12 +72,13 @@ def load_any_run(folder: Path, *, needs_maps: bool = False) -> SavedRun:
         )
     saved = checkpoint.load(file)
     settings = settings_in(saved, folder)
-    if needs_maps and not has_maps(settings["mo"]):
+    if needs_maps and not has_maps(settings["mo"], settings["head"]):
         have = f"{', '.join(MAP_MODELS)} have them, and the networks of timm and torchvision"
         raise UserError(f"--run {folder}: its network has no class activation maps; {have}")
     weights = load_weights(file)
     takes = input_format_of(saved, settings["ds"], settings["mo"], weights, file)
-    model = build_network(settings["mo"], takes, ds=settings["ds"], depth=settings["depth"])
+    how = {name: settings[name] for name in ("ds", "depth", "head")}
+    model = build_network(settings["mo"], takes, **how)
     checkpoint.load_into(model, weights, file)
     names = class_names_of(saved)
     if names is not None and len(names) != takes.num_classes:
@@ -85,10 +88,10 @@ def load_any_run(folder: Path, *, needs_maps: bool = False) -> SavedRun:
 
 
 def settings_in(saved: Any, folder: Path) -> dict[str, Any]:
-    """ds, mo, depth, cav, mask, select of a checkpoint; UserError where it is of others."""
+    """ds, mo, depth and what CHOICES lists; UserError where it is a checkpoint of others."""
     settings: Mapping[str, Any] = {}
     if isinstance(saved, Mapping) and isinstance(saved.get("settings"), Mapping):
-        settings = saved["settings"]
+        settings = {"head": "linear", **saved["settings"]}  # older ones do not say theirs
     is_known = str(settings.get("ds")) in (*DATA_SETS, *OWN_DATA)
     if not is_known or not isinstance(settings.get("mo"), str):
         raise UserError(

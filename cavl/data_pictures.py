@@ -40,8 +40,12 @@ def resized(
     interpolation: a key of MODES; another, which some networks name, is taken for bicubic.
     """
     coloured = image.convert("L" if channels == 1 else "RGB")
+    return _in_size(F.pil_to_tensor(coloured), size, interpolation)
+
+
+def _in_size(pixels: torch.Tensor, size: Sequence[int], interpolation: str) -> torch.Tensor:
     mode = MODES.get(interpolation, InterpolationMode.BICUBIC)
-    return F.resize(F.pil_to_tensor(coloured), list(size), interpolation=mode, antialias=True)
+    return F.resize(pixels, list(size), interpolation=mode, antialias=True)
 
 
 class PictureFiles:
@@ -111,6 +115,25 @@ class PictureFiles:
     def _one(self, row: int) -> torch.Tensor:
         image = read_image(self.paths[row], upright=self.upright)
         return resized(image, (self.size, self.size), interpolation=self.interpolation)
+
+
+class ResizedPictures(PictureFiles):
+    """Pictures (n,C,h,w) uint8 of one size, in memory, resized when they are read."""
+
+    def __init__(self, pixels: torch.Tensor, size: int, *, interpolation: str) -> None:
+        super().__init__([], size, interpolation=interpolation)
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n,C,S,S)."""
+        return torch.Size((*self.pixels.shape[:2], self.size, self.size))
+
+    def _one(self, row: int) -> torch.Tensor:
+        return _in_size(self.pixels[row], (self.size, self.size), self.interpolation)
 
 
 def looking_ahead(batches: Iterable[T]) -> Iterator[tuple[T, T | None]]:

@@ -27,13 +27,20 @@ from functools import partial
 import torch
 
 from cavl import compare, report
-from cavl.build import Learner, build_learner, default_dir, require_fitting, set_learning_rate
+from cavl.build import (
+    Learner,
+    build_learner,
+    default_dir,
+    images_of,
+    require_fitting,
+    set_learning_rate,
+)
 from cavl.build_candidates import draw_candidates
 from cavl.build_data import load_data
 from cavl.data import PartialData, fold_of
 from cavl.data_input import ClassNames, InputFormat
 from cavl.data_labels import Warmup
-from cavl.data_resident import Images, epoch_batches
+from cavl.data_resident import epoch_batches
 from cavl.evaluate import Statistics, measure, measure_selection, predict
 from cavl.figures import draw_cams, draw_learning_curves
 from common.aliases import one_module
@@ -52,13 +59,11 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
     device = accelerator.device
 
     candidates = draw_candidates(args, data, run)  # (n, K) uint8
-    learner = build_learner(args, data, candidates, accelerator)
+    learner = build_learner(args, data, candidates, accelerator, run.poll)
     labels = learner.labels
     model = learner.model
+    test_images = learner.test_images
     warmup = Warmup(args.warmup)
-    test_images = Images(
-        data.test_x, device, mean=data.mean, std=data.std, limit_gb=args.resident_gb
-    )
     true_labels = data.train_y.to(device)
     on_train = Statistics(data.train_y, candidates, device)
     on_test = Statistics(data.test_y, data.test_sets, device)
@@ -143,8 +148,10 @@ def write_files(
     if args.cam_vis:
         shown = {"count": args.cam_vis, "cav": args.cav, "names": data.classes}
         path = run.figure("cams")
-        candidates = labels.candidates
-        draw_cams(path, learner.model, learner.images, candidates, true_labels, **shown)
+        pictures = learner.images
+        if args.frozen_features:
+            pictures = images_of(args, data, data.train_x, pictures.device)
+        draw_cams(path, learner.model, pictures, labels.candidates, true_labels, **shown)
     report.print_headline(run, args.method + " (offline sample)" * data.is_sample)
 
 

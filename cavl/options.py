@@ -149,7 +149,10 @@ def _add_data(g: argparse._ArgumentGroup) -> None:
     _choice(g, "ds", list(DATA_SETS), "mnist", "data set")
     value("data_dir", Path, None, "root of the data sets (else $WSL_DATA_DIR, else ./data)")
     add_own_flags(g)
-    side = "pictures of --data become squares of N pixels (default: the network's size; 32)"
+    side = (
+        "pictures of --data, and with --frozen_features all, become squares of N pixels "
+        "(default: the network's size; 32)"
+    )
     _add(g, "size", type=whole(1, LARGEST_SIDE), default=None, metavar="N", help=side)
     _choice(g, "partial_type", PARTIAL_TYPES, "uss", law + own)
     value("q", number(0, below=1), 0.5, "fps: probability of each false candidate")
@@ -196,6 +199,13 @@ def _add_training(g: argparse._ArgumentGroup) -> None:
     _add(g, "mo", type=_network, default="mlp", metavar="NAME", help=f"model: {names}")
     _add(g, "pretrained", action="store_true", default=None, help=published)
     _add(g, "weights", type=readable_file, default=None, help="start from a file of weights")
+    frozen = (
+        "train the head alone, on features that are computed once, of pictures in the size and "
+        "scale of the network, without augmentation"
+    )
+    _switch(g, "frozen_features", frozen)
+    heads = "on a network of timm or torchvision: its linear layer, or the MLP of -mo mlp"
+    _choice(g, "head", ("linear", "mlp"), "linear", heads)
     value("depth", whole(high=DEEPEST), 32, "resnet: depth (6n+2)")
     value("lr", number(above=0), 1e-3, "learning rate")
     value("wd", number(0), 1e-3, "weight decay (L2 in the gradient)")

@@ -31,9 +31,17 @@ def is_resnet_depth(depth: object) -> bool:
     return isinstance(depth, int) and 8 <= depth <= DEEPEST and (depth - 2) % 6 == 0
 
 
-def has_maps(mo: str) -> bool:
-    """Whether a network of -mo has class activation maps: all but the smallest have."""
-    return mo not in NO_MAP_MODELS
+def has_maps(mo: str, head: str = "linear") -> bool:
+    """Whether a network of -mo has class activation maps: all with a linear head on a map have."""
+    return mo not in NO_MAP_MODELS and head == "linear"
+
+
+def needs_maps(args: argparse.Namespace) -> bool:
+    """Whether a run looks at the maps of its network at every step or epoch."""
+    if not has_maps(args.mo, args.head):
+        return False
+    by_cam = args.method == "cavl" and args.select == "cam"
+    return by_cam or args.selection_curve > 0
 
 
 def _refuse(wrong: dict[str, bool]) -> None:
@@ -92,12 +100,17 @@ def _idle_in_data(args: argparse.Namespace) -> dict[str, tuple[bool, str]]:
             f" is for the features of .mat sets; {args.ds} holds images",
         ),
         "augment": (holds_features, f" flips images; {args.ds} holds features"),
-        "size": (kind != "pictures", f" is for the pictures of --data; {args.ds} has its own size"),
+        "size": (
+            kind != "pictures" and not (args.frozen_features and not holds_features),
+            " is for the pictures of --data, and with --frozen_features for others;"
+            f" {args.ds} has its own size",
+        ),
         "depth": (args.mo != "resnet", f" is for -mo resnet, not {args.mo}"),
         "pretrained": (
             args.mo in MODELS,
             f": there are no published weights of {args.mo}; name one of timm's networks",
         ),
+        "head": (args.mo in MODELS, f" is for networks of timm and torchvision, not {args.mo}"),
     }
 
 
@@ -140,9 +153,9 @@ def _require_agreement(args: argparse.Namespace, given: frozenset[str]) -> None:
     chosen = [name for name in RELEASED if name in given]
     differs = any(getattr(args, name) != RELEASED[name] for name in chosen)
     named = "and the networks of timm and torchvision"
-    no_maps = (
-        f"needs class activation maps: {', '.join(MAP_MODELS)} {named} have them, {args.mo} not"
-    )
+    what = args.mo if args.head == "linear" else f"-head {args.head}"
+    no_maps = f"needs class activation maps: {', '.join(MAP_MODELS)} {named} have them, {what} not"
+    no_features = f"needs a feature map: {', '.join(MAP_MODELS)} {named} have one, {args.mo} not"
     _refuse(
         {
             "-temperature: soft selection needs -mask candidates": (
@@ -166,8 +179,12 @@ def _require_agreement(args: argparse.Namespace, given: frozenset[str]) -> None:
                 args.released and law not in ("uss", OWN_SETS)
             ),
             "-method rc -cav_forward before: that is -method proden": is_before and "rc" in methods,
-            f"-select {no_maps}": by_cam and not has_maps(args.mo),
-            f"-cam_vis {no_maps}": args.cam_vis > 0 and not has_maps(args.mo),
+            f"-select {no_maps}": by_cam and not has_maps(args.mo, args.head),
+            f"-cam_vis {no_maps}": args.cam_vis > 0 and not has_maps(args.mo, args.head),
+            f"--frozen_features {no_features}": args.frozen_features and not has_maps(args.mo),
+            "--frozen_features: features are of the pictures as they are; leave out -augment": (
+                args.frozen_features and args.augment
+            ),
             "-pretrained and -weights: give one of the two": bool(args.pretrained)
             and args.weights is not None,
         }

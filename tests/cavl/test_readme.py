@@ -1,5 +1,7 @@
 """Every command of the README and of the results is taken: no flag in it is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from cavl import options
@@ -19,6 +21,7 @@ def test_the_command_is_taken(tmp_path, monkeypatch, argv):
         options, "locate_dataset", lambda ds, given, want_sample: Location(tmp_path, want_sample)
     )
     monkeypatch.setattr(options, "locate_own", lambda given: located(given, tmp_path))
+    monkeypatch.setattr(options, "readable_file", Path)  # DATA/weights/... is not there
     options.parse(argv)
 
 

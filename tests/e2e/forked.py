@@ -67,7 +67,13 @@ def _status(job: dict) -> int:
 
 
 def _stop_after_parsing() -> None:
-    """End with status 0 once a parser has taken the command line, unless it gives its defaults."""
+    """End with status 0 once a parser has taken the command line, unless it gives its defaults.
+
+    Files that it names need not be there.
+    """
+    from common import cli
+
+    cli.readable_file = Path
     parse = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(
