@@ -11,7 +11,13 @@ pictures/ holds a json for each picture, with --npz also its maps.
 """
 
 # ruff: noqa: E402  (imports after the command line was read)
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 import argparse
 from collections.abc import Sequence

@@ -9,7 +9,13 @@ p(y,z|x) = p(y|x,z) p(z|x); its joint probability is the map (method.py).
         --attribution_method=CALM_EM --dataset=CUB --use_bn=True --large_feature_map=True
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from collections.abc import Sequence
 from functools import partial

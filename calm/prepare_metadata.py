@@ -5,7 +5,13 @@ python prepare_metadata.py ILSVRC dataset/ILSVRC metadata/ILSVRC
 python prepare_metadata.py OpenImages dataset/OpenImages metadata/OpenImages
 """
 
-import common.interrupt  # noqa: F401
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from calm.data_metadata import (
     BUILDERS,

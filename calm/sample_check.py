@@ -10,7 +10,13 @@ in input pixels, the share of the wing's disc among the 2 % of pixels ranked fir
 after erasing these where less, and where at least, half of the disc is among them.
 """
 
-import common.interrupt  # noqa: F401
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from pathlib import Path
 

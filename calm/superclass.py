@@ -9,7 +9,13 @@
         --is_a wordnet.is_a.txt
 """
 
-import common.interrupt  # noqa: F401
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 import json
 from pathlib import Path

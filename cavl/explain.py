@@ -12,7 +12,13 @@ candidate the class activation value picks. Of several it writes into RUN/explai
 json for each, answers.json, and sheet.png with all of them.
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from cavl.options_explain import parse_explain
 from common.cli import UserError, parse_or_exit, run_main

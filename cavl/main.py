@@ -10,7 +10,13 @@ are the logits.
     python main.py -compare cavl,rc,uniform -seeds 0,1,2
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from cavl.options import Settings, parse
 from common.cli import parse_or_exit, run_main

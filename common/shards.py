@@ -13,6 +13,8 @@ shard, the offset and the size in bytes of each; names.npy and starts.npy, the n
 are mapped from the files, so that a hundred workers share one copy.
 """
 
+import common.interrupt  # noqa: F401
+
 import hashlib
 import io
 import json

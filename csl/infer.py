@@ -4,7 +4,13 @@ python infer.py --model_path=./models/mtresnet_opim_86.72.pth --pic_path=./pics
 python infer.py --sample             # drawn pictures, and a tiny network trained on the spot
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from common.cli import parse_or_exit, run_main
 from csl.options_infer import DEFAULT_DIR, Settings, build_parser, parse

@@ -11,7 +11,13 @@ itself believes in most.
     python train.py --compare all --schemes fpc,rps --seeds 0,1,2          # the paper's tables
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from common.cli import parse_or_exit, run_main
 from csl.options import Settings, build_parser, parse

@@ -9,7 +9,13 @@ sets {c: sigmoid(teacher)_c > rho}, and becomes the next teacher.
     python MILe.py --dataset mnist --sample --compare softmax,sigmoid,MILe --seeds 0,1,2
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from collections.abc import Sequence
 from functools import partial

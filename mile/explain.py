@@ -7,7 +7,13 @@ one, the same of the teacher that labelled for the student. Written are a pictur
 answers.json, a contact sheet, and with --npz the raw maps.
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -8,7 +8,13 @@ All other flags are those of the training scripts; one without an effect on a st
 left out there. With --resume finished runs are kept; the interrupted one goes on.
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from collections.abc import Sequence
 from functools import partial

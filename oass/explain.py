@@ -10,7 +10,13 @@ checkpoint's; the tiles' maps are the teacher's where it has one.
 ablation.py.
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 from collections.abc import Mapping, Sequence
 from functools import partial

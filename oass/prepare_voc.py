@@ -7,7 +7,13 @@ minus VOC val: 10,582 ids, sorted. Without --sbd only the first three. The train
 here first.
 """
 
-import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+try:
+    import common.interrupt  # noqa: F401  (first: Ctrl-C during the imports ends in one line)
+except ModuleNotFoundError:  # a clone that is not installed
+    import sys
+
+    print("error: this clone is not installed; type: pip install -e ..", file=sys.stderr)
+    sys.exit(2)
 
 import hashlib
 from collections.abc import Sequence

@@ -129,6 +129,17 @@ def test_every_package_that_is_imported_is_installed_by_name():
     assert not {line: names for line, names in missing.items() if names}
 
 
+def test_constraints_hold_a_version_of_every_package_within_its_bounds():
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    exact = dict(line.split("==") for line in lines if not line.startswith("#"))
+    needed = {line.name: line.specifier for line in map(Requirement, project()["dependencies"])}
+    assert list(exact) == list(needed)
+    for name, version in exact.items():
+        assert version in needed[name], name
+
+
 def test_the_last_pip_line_installs_the_repository_editable():
     pip = next(line["pip"] for line in conda() if isinstance(line, dict))
     assert pip[-1].endswith("-e .")

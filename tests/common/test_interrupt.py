@@ -227,8 +227,25 @@ def test_every_entry_script_imports_it_first():
         names
     )
     for name in names:
-        imports = (node for node in ast.parse((ROOT / name).read_text()).body if _is_import(node))
-        assert ast.unparse(next(imports)) == "import common.interrupt", name
+        nodes = (node for node in ast.walk(ast.parse((ROOT / name).read_text())))
+        imports = sorted(filter(_is_import, nodes), key=lambda node: node.lineno)
+        assert ast.unparse(imports[0]) == "import common.interrupt", name
+
+
+OF_PAPERS = [name for name in entry_scripts() if name.split("/")[0] in FOLDERS[:5]]
+
+
+@pytest.mark.parametrize("name", [name for name in OF_PAPERS if name.count("/") == 1])
+def test_a_clone_that_is_not_installed_says_what_to_type(name):
+    """Without site-packages neither this repository nor torch is found."""
+    folder, script = name.split("/")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-S", script]
+    done = subprocess.run(
+        command, cwd=ROOT / folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: this clone is not installed; type: pip install -e ..\n"
 
 
 def _is_import(node: ast.stmt) -> bool:
