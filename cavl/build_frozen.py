@@ -147,4 +147,4 @@ def _content(pictures: torch.Tensor | PictureFiles) -> str:
         return sha_of_arrays(pictures.pixels.numpy())
     if isinstance(pictures, PictureFiles):
         return f"{sha_of_files(pictures.paths)}{'' if pictures.upright else ', as stored'}"
-    return sha_of_arrays(cast(torch.Tensor, pictures).numpy())
+    return sha_of_arrays(pictures.numpy())

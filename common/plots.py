@@ -29,6 +29,9 @@ def save_grid(
     _save(figure, path)
 
 
+FEW = 30  # points of a curve that are marked; one alone would not be seen as a line
+
+
 def save_curves(
     path: Path,
     curves: dict[str, list[float]],
@@ -39,17 +42,17 @@ def save_curves(
     spread: dict[str, list[float]] | None = None,
 ) -> None:
     """Draw named curves over 1, 2, ... into a PNG; `spread` (same names, lengths) as bands."""
-    figure, axis = _pyplot().subplots(figsize=(6, 4))
+    figure, axis = _pyplot().subplots(figsize=(7, 4))
     for name, values in curves.items():
         x = range(1, len(values) + 1)
-        axis.plot(x, values, label=name)
+        axis.plot(x, values, label=name, marker="o" if len(values) <= FEW else None, markersize=3)
         if spread:
             middle = np.asarray(values)
             width = np.asarray(spread[name])
             axis.fill_between(x, middle - width, middle + width, alpha=0.2)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))  # beside the lines
     _save(figure, path)
 
 

@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     """Settings and data; then one run, or one for each schema and seed of --compare and --seeds."""
     settings = settings or parse(argv)
     args = settings.args
-    build.choose_device(args)
+    build.choose_device(args, is_asked="device" in settings.given)
     if args.compare or args.seeds:
         compare.run_all(settings, train)
     else:

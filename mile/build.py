@@ -57,12 +57,18 @@ def device_named(device: str) -> torch.device:
     return torch.device("cpu")
 
 
-def choose_device(args: argparse.Namespace, say: Callable[[str], None] = print) -> None:
-    """Make accelerate follow args.device; without a GPU one warning, then the CPU."""
+def choose_device(
+    args: argparse.Namespace, say: Callable[[str], None] = print, *, is_asked: bool = True
+) -> None:
+    """Make accelerate follow args.device; where that GPU is not there, the CPU.
+
+    is_asked: the user named the device, and is told.
+    """
     if args.device == "cpu":
         args.cpu = True
     elif not args.cpu and not is_there(args.device):
-        say(f"warning: device {args.device}, but there is no GPU here: this run uses the CPU")
+        if is_asked:
+            say(f"warning: device {args.device}, but there is no GPU here: this run uses the CPU")
         args.cpu = True
     elif args.device.startswith("cuda:") and "LOCAL_RANK" not in os.environ and not args.cpu:
         os.environ["ACCELERATE_TORCH_DEVICE"] = args.device

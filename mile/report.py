@@ -59,11 +59,7 @@ def write_evaluation(run: Run, metrics: dict[str, float], what: str, skipped: in
         text = "\n".join(output_lines(run)) + "\n"
         atomic_write(run.folder / "output.txt", text.encode())
 
-    acc = decimals(metrics["acc"])
-    real_acc = decimals(metrics["real_acc"])
-    real_f1 = decimals(metrics["real_f1"])
-    coverage = decimals(metrics["label_coverage"])
-    shown = f"acc {acc}  real_acc {real_acc}  real_f1 {real_f1}  coverage {coverage}"
+    shown = "  ".join(_told(name, metrics[name]) for name in METRICS if is_known(metrics[name]))
     note = f"  ({without_unreadable(skipped)})" if skipped else ""
     run.print(f"{what}  test         {shown}{note}")
 
@@ -85,6 +81,18 @@ def output_lines(run: Run) -> list[str]:
             parts.append(f"eval_skipped:{line['eval_skipped']:.0f}")
         lines.append(" ".join(parts))
     return lines
+
+
+SHORT = {"label_coverage": "coverage"}  # as the console calls a metric
+
+
+def _told(name: str, value: float) -> str:
+    return f"{SHORT.get(name, name)} {decimals(value)}"
+
+
+def is_known(value: float | None) -> bool:
+    """Whether a metric is defined: data without a single label have no accuracy."""
+    return value is not None and not math.isnan(value)
 
 
 def decimals(value: float | None, places: int = 4) -> str:
@@ -224,11 +232,15 @@ def _print_end(run: Run, summary: dict[str, Any], rule: Rule) -> None:
     def show(key: str) -> str:
         return decimals(summary[key])
 
-    run.print(
-        f"{name}: acc {show('acc_final')}  real_acc {show('real_acc_final')}  "
-        f"F1@{rule.rho:g} {show('real_f1_final')}  "
-        f"coverage {show('label_coverage_final')}  mAP {show('mAP')}"
-    )
+    titles = {
+        "acc_final": "acc",
+        "real_acc_final": "real_acc",
+        "real_f1_final": f"F1@{rule.rho:g}",
+        "label_coverage_final": "coverage",
+        "mAP": "mAP",
+    }
+    told = [f"{title} {show(key)}" for key, title in titles.items() if is_known(summary[key])]
+    run.print(f"{name}: {'  '.join(told)}")
     run.print(
         f"  best F1 {show('best_f1')} at threshold {show('best_f1_threshold')}; "
         f"trivial answers: one right label {show('trivial_f1_one_right_label')}, "

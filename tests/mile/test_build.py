@@ -27,6 +27,8 @@ def test_cuda_without_a_gpu_is_one_warning(monkeypatch):
     choose_device(conf, said.append)
     assert conf.cpu and len(said) == 1 and "no GPU" in said[0]
     said.clear()
+    choose_device(parse_config([]), said.append, is_asked=False)
+    assert not said
     choose_device(parse_config(["--device", "cpu"]), said.append)
     assert not said
 
