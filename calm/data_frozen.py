@@ -6,7 +6,7 @@ they gave pictures; the network passes them through to its heads.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from calm.network.any import input_of
 from calm.network.head import AttributionNet
 from common.aliases import one_module
 from common.frozen import View, computed, freeze, network_sha, sha_of_files
-from common.loading import Batch, loader_processes
+from common.frozen_batches import FeatureBatches
+from common.loading import loader_processes
 
 one_module(__name__, "calm.data_frozen")
 
@@ -52,31 +53,24 @@ class Pictures(Dataset):
         return self.data[index][0]
 
 
-class FeatureBatches:
+class FeatureLoader(FeatureBatches):
     """The batches of a loader of `get_data_loader`, with feature maps in place of the pictures.
 
-    Order, labels and ids are the loader's, and `data_of` still gives the pictures. A batch is read
-    from the file at once.
+    Order, labels and ids are the loader's, and `data_of` still gives the pictures.
     """
 
     def __init__(self, loader: DataLoader, features: np.ndarray) -> None:
         self.dataset = loader.dataset
-        self.batch_sampler = loader.batch_sampler
-        self.features = features
         data = data_of(loader)
         self.ids = data.image_ids
         self.labels = torch.tensor([data.image_labels[image_id] for image_id in self.ids])
+        super().__init__(features, loader.batch_sampler, self._beside)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Batch]:
-        for keys in self.batch_sampler:  # type: ignore[union-attr]
-            rows = [row for _, row in keys]
-            index = torch.tensor(rows)
-            maps = torch.from_numpy(self.features[rows])
-            ids = [self.ids[row] for row in rows]
-            yield Batch((maps, self.labels[index], ids), index, 0)
+    def _beside(self, rows: list[int]) -> tuple[torch.Tensor, list[str]]:
+        return self.labels[rows], [self.ids[row] for row in rows]
 
 
 def with_features(
@@ -92,15 +86,14 @@ def with_features(
     for split, loader in loaders.items():
         data = data_of(loader)
         view = View(network, view_in_words(model, args, data), sha_of_files(data.paths))
-        with torch.random.fork_rng(devices=[]):  # walking a DataLoader draws from the stream
-            features = computed(
-                backbone,
-                Pictures(data),
-                view,
-                device=device,
-                workers=loader_processes(args.workers),
-            )
-        found[split] = FeatureBatches(loader, features)
+        features = computed(
+            backbone,
+            Pictures(data),
+            view,
+            device=device,
+            workers=loader_processes(args.workers),
+        )
+        found[split] = FeatureLoader(loader, features)
     return found
 
 

@@ -16,17 +16,15 @@ from cavl.data_pictures import PictureFiles, ResizedPictures
 from cavl.data_resident import Images
 from common.aliases import one_module
 from common.frozen import View, computed, freeze, network_sha, sha_of_arrays, sha_of_files
+from common.stages import Still, keep_still
 
 one_module(__name__, "cavl.build_frozen")
 
 
-class _FrozenMaps:
+class _FrozenMaps(Still):
     """What `freeze_backbone` puts before the class of one of this paper's own networks."""
 
     frozen_channels: int
-
-    def train(self, mode: bool = True) -> "_FrozenMaps":
-        return super().train(False)  # type: ignore[misc]
 
     def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1] == self.frozen_channels:
@@ -65,20 +63,14 @@ def freeze_backbone(model: nn.Module) -> nn.Module:
 
     channels = model.classifier.in_features
     trunk = freeze(_Trunk(model), channels)
-    own = type(model)
-    model.__class__ = type(f"Frozen{own.__name__}", (_FrozenMaps, own), {})
+    keep_still(model, _FrozenMaps, "Frozen")
     model.frozen_channels = channels  # type: ignore[assignment]
-    model.requires_grad_(False)
     model.classifier.requires_grad_(True)
-    model.eval()
     return trunk
 
 
 class _Inputs(Dataset):
-    """All network inputs of a part, by number; grey ones in three colours where `coloured`.
-
-    poll: called before a batch; it may end the program.
-    """
+    """All network inputs of a part, by number; grey ones in three colours where `coloured`."""
 
     def __init__(
         self,
@@ -86,12 +78,10 @@ class _Inputs(Dataset):
         data: PartialData,
         *,
         coloured: bool,
-        poll: Callable[[], None],
     ) -> None:
         cpu = torch.device("cpu")
         self.images = Images(pictures, cpu, mean=data.mean, std=data.std, limit_gb=0)
         self.coloured = coloured
-        self.poll = poll
 
     def __len__(self) -> int:
         return len(self.images)
@@ -100,7 +90,6 @@ class _Inputs(Dataset):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[torch.Tensor]:
-        self.poll()
         inputs = self.images[torch.tensor(rows)]
         if self.coloured and inputs.shape[1] == 1:
             inputs = inputs.expand(-1, 3, -1, -1)
@@ -124,14 +113,13 @@ def with_features(
     sha = network_sha(backbone)
     coloured = not isinstance(model, ClassActivationNetwork) or isinstance(model, NamedNetwork)
     parts = []
-    with torch.random.fork_rng(devices=[]):  # a loader draws a seed
-        for pictures in (data.train_x, data.test_x):
-            view = View(sha, _transform(pictures, data), _content(pictures), pooled)
-            inputs = _Inputs(pictures, data, coloured=coloured, poll=poll)
-            found = computed(backbone, inputs, view, device=device)
-            with warnings.catch_warnings():  # the file is mapped read-only, and only read
-                warnings.simplefilter("ignore", UserWarning)
-                parts.append(torch.from_numpy(found))
+    for pictures in (data.train_x, data.test_x):
+        view = View(sha, _transform(pictures, data), _content(pictures), pooled)
+        inputs = _Inputs(pictures, data, coloured=coloured)
+        found = computed(backbone, inputs, view, device=device, poll=poll)
+        with warnings.catch_warnings():  # the file is mapped read-only, and only read
+            warnings.simplefilter("ignore", UserWarning)
+            parts.append(torch.from_numpy(found))
     return replace(data, train_x=parts[0], test_x=parts[1], mean=None, std=None)
 
 

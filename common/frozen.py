@@ -16,7 +16,7 @@ depends on: the network's weights, the view and the content of the data.
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.locks import locked
 from common.samples import cache_root
+from common.stages import Still, keep_still
 
 BATCH = 64
 VERSION = 1  # raised whenever the numbers in the files change
@@ -41,13 +42,10 @@ Network = TypeVar("Network", bound=nn.Module)
 # --- the network ---
 
 
-class _Frozen(nn.Module):
+class _Frozen(Still, nn.Module):
     """What `freeze` puts before a network's own class."""
 
     frozen_channels: int
-
-    def train(self, mode: bool = True) -> "_Frozen":
-        return super().train(False)
 
     def forward(self, images: torch.Tensor) -> Any:
         if images.shape[1] == self.frozen_channels:
@@ -65,12 +63,8 @@ def freeze(network: Network, channels: int) -> Network:
     """
     if channels <= 3:
         raise ValueError(f"channels {channels}: a map of 3 or fewer cannot be told from a picture")
-    own = type(network)
-    if not isinstance(network, _Frozen):
-        network.__class__ = type(f"Frozen{own.__name__}", (_Frozen, own), {})
+    keep_still(network, _Frozen, "Frozen")
     network.frozen_channels = channels  # type: ignore[assignment]
-    network.requires_grad_(False)
-    network.eval()
     return network
 
 
@@ -148,6 +142,7 @@ def computed(
     device: torch.device | str = "cpu",
     batch_size: int = BATCH,
     workers: int = 0,
+    poll: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The features (N,C,h,w) float32 of all pictures, read from the cache where they are known.
 
@@ -155,9 +150,11 @@ def computed(
         network: a frozen backbone; it is moved to `device`.
         pictures: a data set of N input tensors (3,H,W) of one size, as the network takes them.
         view: what the file depends on, all but N.
+        poll: called before each batch that is computed; it may end the program.
 
-    The array is mapped from the file, read-only: a row is read when it is used. Safe for several
-    processes: one computes, the others wait. UserError where the cache cannot be written.
+    No random number is drawn from the global stream. The array is mapped from the file, read-only:
+    a row is read when it is used. Safe for several processes: one computes, the others wait.
+    UserError where the cache cannot be written.
     """
     if not is_frozen(network):
         raise ValueError("features of a network that is trained are out of date: freeze it first")
@@ -168,7 +165,7 @@ def computed(
             if not path.is_file():
                 # Walking a loader draws a number; a run that finds the file draws none.
                 with torch.random.fork_rng(devices=[]):
-                    _compute(network, pictures, view, path, device, batch_size, workers)
+                    _compute(network, pictures, view, path, device, batch_size, workers, poll)
         found = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         advice = "the environment variable WSL_SAMPLE_DIR moves the cache"
@@ -186,6 +183,7 @@ def _compute(
     device: torch.device | str,
     batch_size: int,
     workers: int,
+    poll: Callable[[], None],
 ) -> None:
     """Write the file; it appears whole."""
     network.to(device)
@@ -196,6 +194,7 @@ def _compute(
     bar = tqdm(loader, desc="features, once", disable=not sys.stderr.isatty(), leave=False)
     with torch.inference_mode():
         for batch in bar:
+            poll()
             maps = network(batch.to(device))
             if view.pooled:
                 maps = maps.mean((2, 3), keepdim=True)

@@ -17,8 +17,8 @@ from common.errors import UserError
 DEPTH = 3  # levels of names that are looked through
 
 
-class _Still:
-    """What `train_last` puts before the class of a part that is not trained."""
+class Still:
+    """What `keep_still` puts before the class of a part that is not trained."""
 
     def train(self, mode: bool = True) -> Any:
         return super().train(False)  # type: ignore[misc]
@@ -56,7 +56,7 @@ def train_last(body: nn.Module, count: int, what: str = "the network") -> None:
     body is trained. UserError names the stages where there are fewer, or says that there are none.
     """
     if count == 0:
-        _keep(body)
+        keep_still(body)
         return
     stages = stages_of(body)
     if not stages:
@@ -65,7 +65,7 @@ def train_last(body: nn.Module, count: int, what: str = "the network") -> None:
         told = f"{stages[0]} to {stages[-1]}"
         raise UserError(f"{what}: has {len(stages)} stages ({told}), not {count}")
     for part in _before(body, stages[-count]):
-        _keep(part)
+        keep_still(part)
     module = body
     for name in stages[-count].split("."):
         for parameter in module.parameters(recurse=False):  # a ViT's embedding of places
@@ -84,10 +84,15 @@ def _before(body: nn.Module, stage: str) -> Iterator[nn.Module]:
         module = module.get_submodule(name)
 
 
-def _keep(module: nn.Module) -> None:
+def keep_still(module: nn.Module, kind: type = Still, name: str = "Still") -> None:
+    """Let a module keep weights and batch statistics, whatever train() is called.
+
+    kind: the class, `Still` or one of it, that comes before the module's own; `name` begins that
+    of the class of both. Names in the state dict stay.
+    """
     own = type(module)
-    if not issubclass(own, _Still):
-        module.__class__ = type(f"Still{own.__name__}", (_Still, own), {})
+    if not issubclass(own, kind):
+        module.__class__ = type(f"{name}{own.__name__}", (kind, own), {})
     module.requires_grad_(False)
     module.eval()
 

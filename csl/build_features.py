@@ -1,6 +1,6 @@
 """--frozen_features: the backbone stays, its features are computed once, only the head trains."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ from torch import nn
 from common.aliases import one_module
 from common.errors import UserError
 from common.frozen import View, computed, freeze, network_sha, sha_of_files
+from common.frozen_batches import FeatureBatches
 from common.images import CorruptImage
-from common.loading import Batch, loader_processes
+from common.loading import loader_processes
 from csl.data import DataSet, labels_at
 from csl.data_own import OwnPictures
 from csl.data_pixels import Pixels
@@ -64,7 +65,7 @@ def features_of(
     *,
     workers: int = 0,
     skip_corrupt: bool = False,
-    poll: Callable[[], None] | None = None,
+    poll: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The averaged features (N,C,1,1) float32 of a data set, from the cache or computed now.
 
@@ -87,14 +88,9 @@ def features_of(
         sha_of_files(data.paths()),
         pooled=True,
     )
-    polling = backbone.register_forward_pre_hook(lambda *_: poll() if poll is not None else None)
-    try:
-        with torch.random.fork_rng(devices=[]):  # a loader draws from the global stream
-            found = computed(
-                backbone, pictures, view, device=device, workers=loader_processes(workers)
-            )
-    finally:
-        polling.remove()
+    found = computed(
+        backbone, pictures, view, device=device, workers=loader_processes(workers), poll=poll
+    )
 
     broken = np.flatnonzero(np.isnan(found[:, 0, 0, 0])).tolist()
     if broken and not skip_corrupt:
@@ -103,26 +99,14 @@ def features_of(
     return found
 
 
-class FeatureLoader:
+class FeatureLoader(FeatureBatches):
     """The batches of a loader of pictures, with features in their place; no worker, no decoding."""
 
     def __init__(
         self, data: DataSet, features: np.ndarray, batches: Iterable[Sequence[tuple[int, int]]]
     ) -> None:
         """`batches`: the lists of (epoch, row) that the loader of pictures walks."""
-        self.data = data
-        self.features = features
-        self.batches = batches
-        self.is_readable = ~np.isnan(features[:, 0, 0, 0])
-
-    def __iter__(self) -> Iterator[Batch]:
-        for keys in self.batches:
-            drawn = np.array([row for _, row in keys], np.int64)
-            rows = drawn[self.is_readable[drawn]]
-            content = None
-            if len(rows):
-                content = [torch.from_numpy(self.features[rows]), labels_at(self.data, rows)]
-            yield Batch(content, torch.from_numpy(rows), len(drawn) - len(rows))
+        super().__init__(features, batches, lambda rows: (labels_at(data, np.array(rows)),))
 
 
 def feature_loaders(

@@ -267,7 +267,7 @@ class FolderSource:
         self._features_of = features_of
         self._loaders.clear()
         self._loader = self._with_features(self._train, self._loader)
-        self.feature_shape = self._loader.rows.shape[1:]
+        self.feature_shape = self._loader.features.shape[1:]
 
     def _with_features(self, images: LabelledImages, loader: Any) -> Any:
         """The loader, or one of features in the same order."""

@@ -6,7 +6,7 @@ of rows come in the order of the batches of pictures, with the same labels.
 Shapes: N pictures, B of a batch, a row (C,h,w), S the side of the network's input.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from common.aliases import one_module
 from common.errors import UserError
 from common.frozen import View, computed, network_sha, sha_of_arrays, sha_of_files
+from common.frozen_batches import FeatureBatches
 from common.images import CorruptImage
-from common.loading import Batch, loader_processes
+from common.loading import loader_processes
 from mile.data_folders import LabelledImages, files_of, labels_of
 from mile.data_grids import GridLoader
 from mile.data_images import Statistics, normalize
@@ -67,7 +68,7 @@ class InputGrids(Dataset):
         return self.loader.batch(number).input[0].cpu()
 
 
-class FeatureLoader:
+class FeatureLoader(FeatureBatches):
     """`Batch`es of rows, as the loader of the pictures gives them: order, labels, label sets.
 
     Args:
@@ -82,29 +83,19 @@ class FeatureLoader:
     def __init__(
         self, images: LabelledImages, rows: np.ndarray, batch_sampler: Any, *, skip_corrupt: bool
     ) -> None:
-        self.batch_sampler = batch_sampler
-        self.rows = rows
+        super().__init__(rows, batch_sampler, self._beside)
         self._labels = torch.tensor(labels_of(images.samples))
         self._real = images.real
-        self._is_readable = ~np.isnan(rows[:, 0, 0, 0])
-        if not skip_corrupt and not self._is_readable.all():
-            path, _ = images.samples[int(self._is_readable.argmin())]
+        is_broken = np.isnan(rows[:, 0, 0, 0])
+        if not skip_corrupt and is_broken.any():
+            path, _ = images.samples[int(is_broken.argmax())]
             raise UserError(f"{path}: cannot be decoded; replace it, or --skip_corrupt")
 
-    def __iter__(self) -> Iterator[Batch]:
-        for keys in self.batch_sampler:
-            yield self._batch([place for _, place in keys])
-
-    def _batch(self, places: Sequence[int]) -> Batch:
-        kept = [place for place in places if self._is_readable[place]]
-        index = torch.tensor(kept, dtype=torch.int64)
-        skipped = len(places) - len(kept)
-        if not kept:
-            return Batch(None, index, skipped)
-        data: tuple[Any, ...] = (torch.from_numpy(self.rows[kept]), self._labels[index])
-        if self._real is not None:
-            data = (*data, [self._real[place] for place in kept])
-        return Batch(data, index, skipped)
+    def _beside(self, places: list[int]) -> tuple[Any, ...]:
+        labels = self._labels[places]
+        if self._real is None:
+            return (labels,)
+        return labels, [self._real[place] for place in places]
 
 
 class Extractor:
@@ -160,11 +151,6 @@ class Extractor:
 
     def _rows(self, inputs: Any, transform: str, content: str, workers: int) -> np.ndarray:
         view = View(self._network, transform, content, pooled=self.body.pooled)
-        polling = self.body.network.register_forward_pre_hook(lambda *_: self.poll())
-        try:
-            with torch.random.fork_rng(devices=[]):  # a loader draws from the run's stream
-                return computed(
-                    self.body.network, inputs, view, device=self.device, workers=workers
-                )
-        finally:
-            polling.remove()
+        return computed(
+            self.body.network, inputs, view, device=self.device, workers=workers, poll=self.poll
+        )

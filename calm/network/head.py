@@ -10,6 +10,7 @@ from calm.method import Superclass
 from calm.network.universal import UniversalProcess
 from common.aliases import one_module
 from common.domain import require_number
+from common.stages import keep_still
 
 one_module(__name__, "calm.network.head")
 
@@ -59,16 +60,7 @@ class AttributionNet(nn.Module):
         """Keep weights and batch statistics of the body as they are, whatever train() is called."""
         self.is_frozen = True
         for part in self.body().values():
-            part.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "AttributionNet":
-        """As everywhere; a frozen body stays in evaluation."""
-        super().train(mode)
-        if self.is_frozen:
-            for part in self.body().values():
-                part.eval()
-        return self
+            keep_still(part)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """f (B,C,h,w), F (B,D,h,w) and the attention (B,1,h,w), in float32 also under autocast.
