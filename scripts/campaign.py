@@ -24,6 +24,7 @@ from common.files import atomic_write
 from common.text import read_json
 from sidebyside import results
 from sidebyside.campaign import Registered, RowPlan, load_campaign
+from sidebyside.launch import run_logged
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,15 +65,7 @@ def run(experiment: Registered, args: argparse.Namespace) -> bool:
     environment = {**os.environ, "PYTHONPATH": str(args.root.resolve())}
     for line, words in left_of(experiment, args):
         command = [sys.executable, *words[1:]]
-        with place.log.open("a", encoding="utf-8") as log:
-            print(f"$ {shlex.join(words)}", file=log, flush=True)
-            status = subprocess.run(
-                command,
-                cwd=args.root / experiment.paper,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            ).returncode
+        status = run_logged(command, args.root / experiment.paper, place.log, environment)
         if status in (130, 143):
             raise SystemExit(status)
         if status != 0:

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from common.cli import OneLineParser, UserError, folder_path, run_main, whole
 from common.text import read_json
+from sidebyside.launch import run_logged
 from sidebyside.reruns import SCALES, Experiment, absent, experiments, needs_data, placed
 from sidebyside.results import PAPERS
 
@@ -182,19 +183,6 @@ def command_of(experiment: Experiment, state: str, args: argparse.Namespace) -> 
     return [*launcher_words(args.launcher), *arguments, *place, how]
 
 
-def run(command: Sequence[str], folder: Path, log: Path) -> int:
-    """Run a command in `folder`, its output in `log`; a signal to us is passed on to it."""
-    with log.open("a", encoding="utf-8") as file:
-        print(f"$ {shlex.join(command)}", file=file, flush=True)
-        child = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            return child.wait()
-        finally:
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
-
-
 def run_all(todo: Sequence[Entry], args: argparse.Namespace) -> int:
     """Run one after the other; returns how many failed."""
     failed = 0
@@ -226,7 +214,7 @@ def run_one(entry: Entry, args: argparse.Namespace) -> bool:
     code = fingerprint(experiment.paper, args.root)
     write_note(note, code, finished=False)
     command = command_of(experiment, entry.state, args)
-    status = run(command, args.root / experiment.paper, log)
+    status = run_logged(command, args.root / experiment.paper, log)
 
     if status == 0:
         write_note(note, code, finished=True)
