@@ -19,9 +19,8 @@ from PIL import Image
 
 from cavl.data_pickle import read_pickle
 from common.cli import OneLineParser, UserError, folder_path, readable_file, run_main
+from common.samples.cifar10 import CLASSES
 from common.text import write_csv
-
-NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
 
 class Part(NamedTuple):
@@ -65,7 +64,7 @@ def write_pictures(part: Part, folder: Path) -> Iterator[tuple[str, ...]]:
             temporary = folder / f"{path}.part"
             Image.fromarray(pixels).save(temporary, "PNG")
             temporary.replace(folder / path)
-        yield path, part.name, NAMES[int(label)]
+        yield path, part.name, CLASSES[int(label)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

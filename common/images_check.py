@@ -1,6 +1,7 @@
 """Whether a whole list of pictures can be read, found before the first step."""
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
@@ -114,13 +115,15 @@ def _trouble(name: str) -> str:
 
 def _looks_whole(name: str) -> bool:
     """Whether a file begins and ends as its format does. False: it has to be decoded to know."""
-    source = shards.opened(name)
-    if isinstance(source, Path):
+    source: str | io.BytesIO = name
+    try:
         with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - a hundred thousand of them
             file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
             tail = file.read(64)
-    else:
-        tail = source.getvalue()[-64:]
+    except FileNotFoundError:
+        content = shards.content(name)
+        source = io.BytesIO(content)
+        tail = content[-64:]
     with Image.open(source) as image:
         end = ENDS.get(image.format or "")
     tail = tail.rstrip(b"\0")  # some programs fill the last block of a file with zeros

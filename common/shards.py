@@ -113,10 +113,11 @@ def load_index(root: Path) -> Index:
 @lru_cache(maxsize=4096)
 def _root_above(folder: Path) -> Path | None:
     """The nearest packed folder: `folder` or one above it."""
-    for place in (folder, *folder.parents):
-        if (place / MARKER).is_file():
-            return place
-    return None
+    if (folder / MARKER).is_file():
+        return folder
+    if folder == folder.parent:
+        return None
+    return _root_above(folder.parent)
 
 
 def find(path: str | Path) -> Entry | None:
