@@ -59,7 +59,7 @@ TRAIN = {
     "oass": "train_classification_with_puzzle_max.py --sample --num_workers 1",
     "calm": "main.py --sample --attribution_method CALM_EM --workers 1",
     "csl": "train.py --sample --partial_loss_mode=negative --workers 1",
-    "mile": "MILe.py --dataset mnist --sample --workers 1",
+    "mile": "MILe.py --dataset mnist --sample --num_workers 1",
 }
 
 
