@@ -33,7 +33,7 @@ def build_frozen(
         raise UserError(f"--batch_size {args.batch_size}: only {n} training images can be read")
     student.freeze_backbone()
     side = args.image_size
-    how = {"device": accelerator.device, "workers": args.num_workers}
+    how = {"device": accelerator.device, "workers": args.num_workers, "poll": run.poll}
 
     tiles = None
     maps = compute(student, train_data, side, **how)

@@ -3,7 +3,7 @@
 Shapes: N pictures, K channels, G and h cells of a picture's map and a tile's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,11 +94,13 @@ def compute(
     *,
     device: torch.device,
     workers: int,
+    poll: Callable[[], None] = lambda: None,
     as_tiles: bool = False,
 ) -> np.ndarray:
     """The features of all pictures (N,K,G,G), or of their tiles (4N,K,h,h), from the cache.
 
-    The backbone of `student` must be frozen. UserError for a picture that cannot be read.
+    The backbone of `student` must be frozen. `poll` is called before every batch that is computed,
+    so that a stop signal is answered. UserError for a picture that cannot be read.
     """
     body = student.frozen_backbone
     if body is None:
@@ -112,7 +114,8 @@ def compute(
     content = sha_of_files(map(data.image_path, range(len(data))))
     view = View(network_sha(body), "; ".join(parts), content)
     shown = Shown(data, side, student.normalisation, as_tiles=as_tiles)
-    return computed(body, shown, view, device=device, workers=loader_processes(workers))
+    processes = loader_processes(workers)
+    return computed(body, shown, view, device=device, workers=processes, poll=poll)
 
 
 # --- fetching ---

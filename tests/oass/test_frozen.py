@@ -1,7 +1,9 @@
 """--frozen_features: equal to a frozen backbone fed by pictures, and computed once."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from common import checkpoint, export, samples
 from common.cli import UserError
 from common.loading import train_loader
+from common.run import Run
 from oass import explain, inference_classification
 from oass import train as training
 from oass.data import EvalTransform
@@ -153,6 +156,23 @@ def test_other_pictures_have_other_features(own, tmp_path, cache):
     Image.open(picture).rotate(180).save(picture)
     trained_on(other, tmp_path / "b")
     assert len(set(files_in(cache)) - before) == 1  # val is the same
+
+
+def test_a_signal_while_features_are_computed_ends_the_run(own, tmp_path, cache, monkeypatch):
+    poll = Run.poll
+
+    def signalled(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        poll(run)
+
+    monkeypatch.setattr(Run, "poll", signalled)
+    with pytest.raises(SystemExit) as ended:
+        trained_on(own, tmp_path / "a")
+    assert ended.value.code == 143
+    assert files_in(cache) == {}
+    monkeypatch.setattr(Run, "poll", poll)
+    trained_on(own, tmp_path / "b")
+    assert len(files_in(cache)) == 2
 
 
 @pytest.mark.parametrize("strategy", ["none", "uniform"])
