@@ -20,6 +20,7 @@ from calm.method import counterfactual, mean_over_pairs
 from common.aliases import one_module
 from common.cam import NORM_TYPES, normalize_maps, resize_maps
 from common.cli import UserError
+from common.precision import doubled
 
 one_module(__name__, "calm.evaluate_cue")
 
@@ -153,7 +154,7 @@ class CueLocaliser:
             return
 
         big = self._differences(images, rows, numbers, side)
-        scores = normalize_maps(big, self.norm_type).double()
+        scores = doubled(normalize_maps(big, self.norm_type))
         gt = torch.from_numpy(np.stack(masks)).to(scores.device)
         self.pixels.add(scores, gt, torch.tensor(numbers))
 

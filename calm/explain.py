@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from calm.options_script import Script, Settings
 from common.cli import UserError
+from common.precision import doubled
 
 # --help and mistakes are answered here, before torch is imported
 script = Script("explain", __name__)
@@ -109,7 +110,7 @@ def explain(parts: Explanation, path: Path) -> Explained:
     _, probs = parts.mapper.with_probs(x, torch.zeros(1, dtype=torch.long, device=x.device))
     count = parts.mapper.dead.count
     classes = chosen_classes(args.labels, probs[0])
-    maps = parts.mapper.of_classes(x, [0] * len(classes), classes).double()
+    maps = doubled(parts.mapper.of_classes(x, [0] * len(classes), classes))
     parts.mapper.dead.count = count  # each image once
     return Explained(path, image, maps, {label: float(probs[0, label]) for label in classes})
 

@@ -21,6 +21,7 @@ from common.aliases import one_module
 from common.cam import normalize_maps, overlay, resize_maps
 from common.images import CorruptImage
 from common.plots import save_grid
+from common.precision import doubled
 
 one_module(__name__, "calm.figures")
 
@@ -76,7 +77,7 @@ def draw_maps(
 
     pictures = list(map(to_picture, x))
     overlays = []
-    for picture, score_map in zip(pictures, normalize_maps(maps.double(), "minmax"), strict=True):
+    for picture, score_map in zip(pictures, normalize_maps(doubled(maps), "minmax"), strict=True):
         overlays += _over(picture, score_map[None])
     classes = [name_of(label, names)[:24] for label in labels]
     titles = [classes, [f"p {p:.3f}" for p in probs.tolist()]]
@@ -135,7 +136,7 @@ def _maps_of_pair(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The maps of both classes (2,h,w), and how far they lie apart (1,H,W)."""
     labels = [cues.label_of[number] for number in pair]
-    maps = mapper.of_classes(image[None], [0, 0], labels).double()
+    maps = doubled(mapper.of_classes(image[None], [0, 0], labels))
     size = (image.shape[-2], image.shape[-1])
     return maps, map_difference(maps[:1], maps[1:], size)
 

@@ -181,7 +181,7 @@ def _parsed(argv: Sequence[str] | None, script: str) -> tuple[dict[str, Any], di
 
 
 def _parser_of(script: str) -> argparse.ArgumentParser:
-    return build_parser(f"{script}.py", own_flags(script))
+    return build_parser(f"{script}.py", own_flags(script), script=script)
 
 
 def _place_of(args: argparse.Namespace, script: str) -> str | None:

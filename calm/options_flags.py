@@ -6,6 +6,7 @@ evaluations, as in the original; options_table.py says where each flag has an ef
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from calm.options_names import (
     ACTIVATIONS,
@@ -20,7 +21,7 @@ from calm.options_names import (
     THRESHOLD_TYPES,
     canonical_method,
 )
-from calm.options_table import ACTS
+from calm.options_table import acts_in
 from common.aliases import one_module
 from common.backbones_names import require_spelling
 from common.cli import (
@@ -118,11 +119,15 @@ def _existing(text: str) -> str:
 
 
 def build_parser(
-    prog: str = "main.py", own: argparse.ArgumentParser | None = None
+    prog: str = "main.py",
+    own: argparse.ArgumentParser | None = None,
+    *,
+    script: str | None = None,
 ) -> argparse.ArgumentParser:
     """Return one parser for training and for every evaluation, as in the original.
 
-    `own` are one script's flags, which win.
+    `own` are one script's flags, which win. With the name of a `script` --help tells the flags that
+    act there; the others are taken as before.
     """
     everywhere = OneLineParser(
         add_help=False, description="CALM: class activation latent mapping (ICCV 2021)."
@@ -133,9 +138,19 @@ def build_parser(
     if own is not None:
         parents.append(own)
         description = own.description or description
-    return OneLineParser(
+    parser = OneLineParser(
         prog=prog, description=description, parents=parents, conflict_handler="resolve"
     )
+    if script is None:
+        return parser
+
+    for action in parser._actions:
+        if not acts_in(action.dest, script):
+            action.help = argparse.SUPPRESS
+    parser.epilog = "The original's flags of the other scripts are taken too, and do nothing here."
+    if script != "explain":  # which takes no sample's defaults
+        parser.tell_sample(all=sample_defaults(True))
+    return parser
 
 
 def _add_everywhere(parser: argparse.ArgumentParser) -> None:
@@ -147,16 +162,12 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
     add_own_flags(parser.add_argument_group("own data"))
     group = add_shared_flags(parser, seed=None)
     group.add_argument("--workers", type=non_negative_int, default=4, help="loader workers")
-    for action in parser._actions:
-        if action.dest in ACTS:
-            action.help = f"{action.help} [{', '.join(ACTS[action.dest])}]"
 
 
 def _flag(group: argparse._ArgumentGroup, name: str, default: bool, text: str) -> None:
     """A switch of the original: --name, --name=True, --name no."""
-    group.add_argument(
-        f"--{name}", type=str2bool, nargs="?", const=True, default=default, help=text
-    )
+    kind: dict[str, Any] = {"type": str2bool, "nargs": "?", "const": True, "metavar": "BOOL"}
+    group.add_argument(f"--{name}", default=default, help=text, **kind)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +182,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         group,
         "use_load_checkpoint",
         False,
-        "start from --load_checkpoint (evaluations: the experiment's own where that is not given)",
+        "start from --load_checkpoint, or the experiment's own",
     )
     group.add_argument(
         "--load_checkpoint",
@@ -182,10 +193,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         group,
         "is_different_checkpoint",
         False,
-        "load the entries that fit; also the original's other learning-rate groups",
+        "load the entries that fit",
     )
     group.add_argument("--logger_type", choices=LOGGER_TYPES, default="PythonLogger", help="logger")
-    _flag(group, "only_last", False, "keep no checkpoint of a finished run but checkpoints/last.pt")
+    _flag(group, "only_last", False, "keep no checkpoint but checkpoints/last.pt")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -223,7 +234,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         group,
         "frozen_features",
         False,
-        "train the heads alone, on features of whole pictures (no crop, no flip), computed once",
+        "train the heads alone, on features computed once",
     )
     group.add_argument(
         "--image_list", type=readable_file, default=None, help="only the test ids of this file"
@@ -237,7 +248,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         type=_network,
         default="resnet50",
         metavar="NAME",
-        help=f"{', '.join(ARCHITECTURES)}, or any network of timm or torchvision",
+        help=f"{', '.join(ARCHITECTURES)}; any of timm, torchvision",
     )
     group.add_argument(
         "--attribution_method",
@@ -245,7 +256,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default="CAM",
         help=f"{', '.join(METHODS)}; _ for - is fine",
     )
-    _flag(group, "pretrained", True, "start from ImageNet (off in a sample run)")
+    _flag(group, "pretrained", True, "start from ImageNet's weights")
     group.add_argument(
         "--pretrained_path",
         type=_existing,
@@ -265,7 +276,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--prior_activation",
         choices=ACTIVATIONS,
         default=None,
-        help="of the attention; default: the checkpoint's, else relu (softplus in a sample run)",
+        help="of the attention (default: the checkpoint's, else relu; sample: softplus)",
     )
     group.add_argument(
         "--prior_gradient",
@@ -315,13 +326,13 @@ def _add_maps(parser: argparse.ArgumentParser) -> None:
         "--score_map_method",
         choices=("activation_map", "backprop"),
         default="activation_map",
-        help="*_grad processes use backprop in any case",
+        help="for gradients: backprop",
     )
     group.add_argument(
         "--score_map_process",
         choices=(*PROCESSES, *GRADIENT_PROCESSES),
         default="vanilla",
-        help="map",
+        help="kind of map",
     )
     group.add_argument("--norm_type", choices=NORM_TYPES, default="minmax", help="to [0,1]")
     group.add_argument(
@@ -368,13 +379,13 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--foreground",
         choices=("segmentation", "box"),
         default=None,
-        help="of the cue masks; default: segmentation, box where a set has none",
+        help="of the cue masks (default: segmentation where there is one)",
     )
     group.add_argument(
         "--cue_protocol",
         choices=("both", "released", "per_pair"),
         default="both",
-        help="fresh histograms for each pair, or never reset as released",
+        help="new histograms a pair, or never as released",
     )
     group.add_argument(
         "--max_pairs", type=positive_int, default=None, help="class pairs per number of parts"

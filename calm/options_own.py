@@ -120,7 +120,7 @@ def parse_compare(argv: Sequence[str] | None = None) -> Comparison:
     """What compare_methods.py is asked for; exit status 2 for a flag that it sets itself."""
     argv = sys.argv[1:] if argv is None else list(argv)
     own = own_flags("compare_methods")
-    parser = build_parser("compare_methods.py", own)
+    parser = build_parser("compare_methods.py", own, script="compare_methods")
     if {"-h", "--help"} & set(argv):
         parser.parse_args(["--help"])
     mine, rest = own.parse_known_args(argv)
@@ -143,7 +143,7 @@ def parse_prepare(argv: Sequence[str] | None = None) -> Namespace:
     """DATASET ROOT OUT of prepare_metadata.py; UserError where ROOT is no folder."""
     description = "Write the metadata lists of a data set."
     parser = OneLineParser(prog="prepare_metadata.py", description=description)
-    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("dataset", choices=DATASETS, help="its name")
     parser.add_argument("root", type=Path, help="the data set's official folder")
     where = "the metadata folder of this data set, for instance metadata/CUB"
     parser.add_argument("out", type=Path, help=where)

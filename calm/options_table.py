@@ -103,6 +103,15 @@ ONLY_IN_TRAINING_WITH = (
 )
 
 
+def acts_in(flag: str, script: str) -> bool:
+    """Whether a flag acts in a script, whatever the other settings; main.py trains or checks."""
+    place = PLACES.get(script)
+    if place is None:
+        return True
+    places = {place, CHECK} if place == TRAINING else {place}
+    return not places.isdisjoint(ACTS.get(flag, (place,)))
+
+
 def without_effect(args: Any, given: Iterable[str], place: str) -> dict[str, str]:
     """{flag that was given but has no effect in `place`: where, or with what, it has one}."""
     conditions: tuple[tuple[str, str, tuple[str, ...]], ...] = ONLY_WITH

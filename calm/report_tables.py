@@ -12,6 +12,7 @@ from calm.evaluate_cue import NUM_DIFF_LIST, CueLocaliser, columns_of
 from calm.evaluate_erasing import Erased, summarize
 from common.aliases import one_module
 from common.files import atomic_write
+from common.own_names import counted
 from common.plots import save_curves
 from common.run import Run, plain
 
@@ -116,12 +117,13 @@ def write_cues(
 
     counts = {str(parts): cues.parts_of.count(parts) for parts in NUM_DIFF_LIST}
     shown = ", ".join(f"{n} with {parts}" for parts, n in counts.items())
+    maps = int(cues.images[:, 0].sum())
     skipped = int(cues.images[:, 1].sum())
     empty = int((cues.images[:, 0] == 0).sum())
     run.print(
-        f"{foreground}; {len(cues.pairs)} pairs ({shown} parts), "
-        f"{int(cues.images[:, 0].sum())} maps, {skipped} without a visible differing part, "
-        f"{empty} pairs without an image"
+        f"{foreground}; {counted(len(cues.pairs), 'pair')} ({shown} parts), "
+        f"{counted(maps, 'map')}, {skipped} without a visible differing part, "
+        f"{counted(empty, 'pair')} without an image"
     )
     run.print("mPxAP (percent)       1 part  2 parts  3 parts     mean")
     undefined = cues.undefined(protocols)

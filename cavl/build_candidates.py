@@ -18,6 +18,7 @@ from common import checkpoint
 from common.aliases import one_module
 from common.cli import UserError
 from common.loading import epoch_order
+from common.precision import doubled
 from common.run import Run
 
 one_module(__name__, "cavl.build_candidates")
@@ -89,7 +90,7 @@ def oracle_probabilities(args: argparse.Namespace, data: PartialData, run: Run) 
         train_oracle(model, optimizer, images, labels, run, seed=args.seed, batch_size=args.bs)
         if run.is_main:
             checkpoint.save(path, {"state": {"model": model.state_dict()}})
-    return predict(model, images).double().softmax(1).cpu()
+    return doubled(predict(model, images)).softmax(1).cpu()
 
 
 def train_oracle(

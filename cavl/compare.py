@@ -3,14 +3,16 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from cavl.build import default_dir
 from cavl.data import PartialData
 from cavl.figures import draw_comparison
 from common.aliases import one_module
 from common.compare import PlannedRun, child_of, run_each
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 one_module(__name__, "cavl.compare")
 
@@ -50,6 +52,8 @@ def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dic
 
     No table, and {}, where --max_steps cut a run.
     """
+    import pandas as pd
+
     parent, frame = run_each(
         args, default_dir(args), lambda folder: plan(args, data, folder), train
     )
@@ -80,11 +84,13 @@ def run_all(args: argparse.Namespace, data: PartialData, train: TrainOne) -> dic
     return summary
 
 
-def _measurements(runs: list[PlannedRun]) -> list[pd.DataFrame]:
+def _measurements(runs: list[PlannedRun]) -> "list[pd.DataFrame]":
     """What each run measured, a line a split and epoch; without damaged or missing files.
 
     Where a run knows no true label, its approximated accuracy stands in the place of the accuracy.
     """
+    import pandas as pd
+
     tables = []
     for run in runs:
         file = run.folder / "metrics.jsonl"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import KFold
 
 from cavl.data_pickle import read_pickle
 from cavl.data_pll import read_pll_mat, standardize_features
@@ -212,6 +211,8 @@ def fold_of(data: PartialData, fold: int, folds: int, seed: int, standardize: st
     standardize: "train" takes the features' mean and deviation from the training part, "all" from
     all rows, "none" leaves them. UserError for more folds than samples.
     """
+    from sklearn.model_selection import KFold  # a second and a half
+
     n = len(data.train_y)
     if folds > n:
         raise UserError(f"-folds {folds}: more than the {n} samples of {data.name}")

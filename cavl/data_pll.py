@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
 
 from cavl.data_mat import read_matrices
@@ -105,7 +104,9 @@ def _find_keys(path: Path, content: dict) -> tuple[str, ...]:
 
 def _dense(path: Path, key: str, value: Any) -> np.ndarray:
     """Return a stored matrix as dense float64 (rows, columns)."""
-    if scipy.sparse.issparse(value):
+    from scipy.sparse import issparse
+
+    if issparse(value):
         try:
             value = value.toarray()
         except (ValueError, MemoryError) as error:

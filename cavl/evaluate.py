@@ -24,6 +24,7 @@ from common.aliases import one_module
 from common.cam import at_least_float32
 from common.domain import require_indices, require_shape
 from common.modes import evaluating
+from common.precision import doubled
 from common.run import Run
 from common.rundir import share_buffers
 
@@ -90,13 +91,13 @@ def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) 
     mine = torch.arange(
         accelerator.process_index, len(images), accelerator.num_processes, device=accelerator.device
     )
-    total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    total = doubled(torch.zeros((), device=accelerator.device))
     share_buffers(accelerator, model)
     with evaluating(model):
         for index in mine.split(batch_of(images)):
             with accelerator.autocast():
                 outputs = model(images[index])
-            total = total + statistics(outputs.float(), index).double().sum(0)
+            total = total + doubled(statistics(outputs.float(), index)).sum(0)
             run.poll()
     if accelerator.num_processes > 1:
         total = accelerator.reduce(total, "sum")

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -16,6 +15,9 @@ from common.cam import normalize_scoremap, overlay
 from common.modes import evaluating
 from common.plots import save_curves, save_grid
 from common.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 one_module(__name__, "cavl.figures")
 
@@ -161,13 +163,17 @@ def selection_rules(run: Run) -> list[str]:
     return [name for name in lines[0] if name not in ("step", "epoch", "split")]
 
 
-def draw_comparison(path: Path, measured: list[pd.DataFrame], what: str = "test accuracy") -> None:
+def draw_comparison(
+    path: Path, measured: "list[pd.DataFrame]", what: str = "test accuracy"
+) -> None:
     """Draw the test accuracy over the epochs, with a curve for each method.
 
     A curve is the mean over the method's runs, with a band of one standard deviation.
 
     measured: a table a run, with the columns split, epoch, accuracy, method.
     """
+    import pandas as pd
+
     if not measured:
         return
     lines = pd.concat(measured)
@@ -177,7 +183,7 @@ def draw_comparison(path: Path, measured: list[pd.DataFrame], what: str = "test 
     save_curves(path, means, xlabel="epoch", ylabel=what, spread=deviations)
 
 
-def _by_method(values: pd.Series) -> dict[str, list[float]]:
+def _by_method(values: "pd.Series") -> dict[str, list[float]]:
     curves = {}
     for method, own in values.groupby("method", sort=False):
         curves[str(method)] = own.tolist()

@@ -120,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(parser.add_argument_group("model and optimisation"))
     _add_report(parser.add_argument_group("report"))
     add_shared_flags(parser, skip_corrupt=False)
+    parser.tell_sample(**SAMPLE_DEFAULTS)
     return parser
 
 
@@ -143,18 +144,14 @@ def _add_data(g: argparse._ArgumentGroup) -> None:
         _add(g, name, type=kind, default=default, help=help)
 
     cases = ("01", "02", "03", "04")
-    law = "law of the candidate sets S_i; with -ca case, with -partial_file file; "
-    own = ".mat and plcifar10 have their own sets"
+    law = "law of the candidate sets S_i, which some data have already"
 
     _choice(g, "ds", list(DATA_SETS), "mnist", "data set")
     value("data_dir", Path, None, "root of the data sets (else $WSL_DATA_DIR, else ./data)")
     add_own_flags(g)
-    side = (
-        "pictures of --data, and with --frozen_features all, become squares of N pixels "
-        "(default: the network's size; 32)"
-    )
+    side = "side of the pictures of --data, pixels (default: the network's, or 32)"
     _add(g, "size", type=whole(1, LARGEST_SIDE), default=None, metavar="N", help=side)
-    _choice(g, "partial_type", PARTIAL_TYPES, "uss", law + own)
+    _choice(g, "partial_type", PARTIAL_TYPES, "uss", law)
     value("q", number(0, below=1), 0.5, "fps: probability of each false candidate")
     _add(g, "ca", choices=cases, default=None, help="flip matrix; implies -partial_type case")
     value("rate", number(above=0), None, "instance: strength (0.4; 0.04 from 100 classes on)")
@@ -165,7 +162,7 @@ def _add_data(g: argparse._ArgumentGroup) -> None:
     rows = ("train", "all", "none")
     _choice(g, "standardize", rows, "train", ".mat data, features: rows of mean and std")
     _switch(g, "augment", "flip and 4-pixel crop, on the device")
-    what = "images above this size stay on the host; your own are read from their files"
+    what = "pictures above this size (GB) stay off the device"
     value("resident_gb", number(0), 8.0, what)
 
 
@@ -194,17 +191,14 @@ def _add_training(g: argparse._ArgumentGroup) -> None:
     def value(name: str, kind: Any, default: object, help: str) -> None:
         _add(g, name, type=kind, default=default, help=help)
 
-    names = f"{', '.join(MODELS)}; or any network of timm or torchvision by its name"
-    published = "start from the published weights (timm's and torchvision's networks)"
+    names = f"{', '.join(MODELS)}, or any of timm or torchvision"
+    published = "start from published weights, of timm or torchvision"
     _add(g, "mo", type=_network, default="mlp", metavar="NAME", help=f"model: {names}")
     _add(g, "pretrained", action="store_true", default=None, help=published)
     _add(g, "weights", type=readable_file, default=None, help="start from a file of weights")
-    frozen = (
-        "train the head alone, on features that are computed once, of pictures in the size and "
-        "scale of the network, without augmentation"
-    )
+    frozen = "train the head alone, on features computed once"
     _switch(g, "frozen_features", frozen)
-    heads = "on a network of timm or torchvision: its linear layer, or the MLP of -mo mlp"
+    heads = "of a network of timm or torchvision"
     _choice(g, "head", ("linear", "mlp"), "linear", heads)
     value("depth", whole(high=DEEPEST), 32, "resnet: depth (6n+2)")
     value("lr", number(above=0), 1e-3, "learning rate")
@@ -219,10 +213,8 @@ def _add_training(g: argparse._ArgumentGroup) -> None:
 
 def _add_report(g: argparse._ArgumentGroup) -> None:
     images = "training images whose candidate CAMs are drawn, up to 200"
-    curve = (
-        "training images on which the curve of how often CAM, CAV and output pick the true label"
-    )
-    each = " is measured each epoch; 0: none"
+    curve = "training images of the curve of right picks by CAM, CAV, output"
+    each = "; 0: none"
     side = "run these methods side by side"
     seeds = "run these seeds; with -compare each method"
     corrupt = "leave unreadable pictures of --data out, and count them"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -177,6 +176,8 @@ def export_selected(
     these stand in the place of numbers, candidates with a semicolon between.
     """
     value, selected = belief.max(1)
+    import pandas as pd
+
     _, members = candidates.nonzero(as_tuple=True)
     ends = np.cumsum(candidates.sum(1).tolist())
     sets = np.split(members.cpu().numpy(), ends[:-1])

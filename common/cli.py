@@ -69,6 +69,7 @@ def number(
         _check_bounds(value, low, high, above, below)
         return value
 
+    convert.metavar = "X"  # type: ignore[attr-defined]
     return convert
 
 
@@ -89,6 +90,7 @@ def whole(low: int | None = None, high: int | None = None) -> Callable[[str], in
         _check_bounds(value, low, high, None, None)
         return value
 
+    convert.metavar = "N"  # type: ignore[attr-defined]
     return convert
 
 
@@ -183,6 +185,12 @@ def _kind_of(path: Path) -> str:
     return next((kind for kind, holds in kinds.items() if holds), "a device")
 
 
+# What --help calls the value of a flag of these types.
+seed_list.metavar = "N,N"  # type: ignore[attr-defined]
+readable_file.metavar = "FILE"  # type: ignore[attr-defined]
+folder_path.metavar = "DIR"  # type: ignore[attr-defined]
+
+
 # --- the shared flags ---
 
 
@@ -198,14 +206,14 @@ def add_shared_flags(
     def add(name: str, what: str, **kind: Any) -> None:
         group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
 
-    add("seed", "every random choice comes from it", type=whole(0, 2**63 - 1), default=seed)
+    add("seed", "of every random choice", type=whole(0, 2**63 - 1), default=seed)
     add("output_dir", "run directory", type=folder_path)
     what = "go on from the run directory's last checkpoint, or from PATH"
     add("resume", what, nargs="?", type=_checkpoint, const="", metavar="PATH")
     add("sample", "use the offline sample", action="store_true")
     add("max_steps", "stop after N steps", type=positive_int)
     add("checkpoint_every", "also save every N steps", type=positive_int)
-    what = "default: bf16 on a GPU that has it, no on a CPU"
+    what = "no, fp16 or bf16 (default: bf16 on a GPU that has it, no on a CPU)"
     add("mixed_precision", what, choices=("no", "fp16", "bf16"))
     add("cpu", "stay on the CPU", action="store_true")
     add("overwrite", "move a run that is in the way aside and start over", action="store_true")

@@ -2,18 +2,10 @@
 
 import argparse
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-
-class DefaultsThatSay(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the default of each flag, where there is one to tell."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        is_empty = action.default is None or action.default is False or action.default == []
-        if is_empty or "default" in (action.help or ""):
-            return action.help
-        return super()._get_help_string(action)
+from common.cli_help import ReadableHelp
 
 
 class Version(argparse.Action):
@@ -21,7 +13,7 @@ class Version(argparse.Action):
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS)
-        self.help = "print versions, of this repository, Python, torch and accelerate, and end"
+        self.help = "print the versions of this repository, Python and torch"
 
     def __call__(self, parser: argparse.ArgumentParser, *_args: Any) -> NoReturn:
         """Print one line on stdout, exit with status 0."""
@@ -47,10 +39,21 @@ class OneLineParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", DefaultsThatSay)
+        kwargs.setdefault("formatter_class", ReadableHelp)
+        self.sample: dict[str, Mapping[str, Any]] = {}
         super().__init__(*args, **kwargs)
         if self.add_help:
             self.add_argument("--version", action=Version)
+
+    def tell_sample(self, **defaults: Mapping[str, Any]) -> None:
+        """Let --help name the defaults that a run on an offline sample has: name -> its layer."""
+        self.sample = dict(defaults)
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        formatter = super()._get_formatter()
+        if isinstance(formatter, ReadableHelp):
+            formatter.sample = self.sample
+        return formatter
 
     def error(self, message: str) -> NoReturn:
         """Print `prog: error: message` on one line and exit with status 2."""

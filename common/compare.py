@@ -8,14 +8,15 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from common import checkpoint
 from common.files import atomic_save
 from common.run import Run, start_run
 from common.rundir import holds_run, make_accelerator
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def run_each(
     train: Callable[[Any], Mapping[str, Any]],
     *,
     check: Callable[[], None] | None = None,
-) -> tuple[Run, pd.DataFrame]:
+) -> tuple[Run, "pd.DataFrame"]:
     """The parent's run, and the table of what `train` returned for every run of the plan.
 
     Where --max_steps cuts a run, the parent is `stopped`: closed, to be resumed, its table only of
@@ -62,6 +63,8 @@ def run_each(
         train: trains one run, given its settings; returns its summary.
         check: looks at what later runs will read; it raises before the parent counts as begun.
     """
+    import pandas as pd
+
     parent = start_run(args, default_dir, make_accelerator(args))
     if not parent.restore():
         if check is not None:

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     """`python -m common.data check FOLDER [...]`: list unreadable files; status 1 if any are."""
     what = "List the unreadable files of a data set."
     parser = OneLineParser(prog="python -m common.data", description=what)
-    parser.add_argument("action", choices=("check",))
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("action", choices=("check",), help="read every picture")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of pictures")
     args = parser.parse_args(argv)
     count = 0
     for folder in args.folders:

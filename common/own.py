@@ -31,12 +31,12 @@ VAL_SHARE = 0.2
 FLAGS = {
     "data": (
         "PLACE",
-        "your own data: class folders, a csv, json, .mat or .npz, a COCO json, a VOC devkit",
+        "own data: class folders, csv, json, .mat, .npz, COCO json or VOC devkit",
     ),
-    "images": ("DIR", "the folder of the pictures that a csv or json of --data names"),
+    "images": ("DIR", "folder of the pictures that a csv or json of --data names"),
     "classes": (
         "FILE",
-        "the classes of --data and their order, one a line; default: from the data, sorted",
+        "classes of --data in order, one a line (default: all, sorted)",
     ),
 }
 

@@ -13,14 +13,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.io
-import scipy.sparse
 
 from common.errors import DomainError, UserError
 from common.text import read_bytes
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
 
 HEADER = 128  # bytes
 INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15  # types of elements
@@ -56,7 +57,9 @@ def read_matrices(path: Path) -> dict[str, Any]:
 
     try:
         if _is_level_4(data):
-            return scipy.io.loadmat(path)
+            from scipy.io import loadmat
+
+            return loadmat(path)
         return _variables(data)
     except Exception as error:  # struct, zlib, NumPy and scipy raise many kinds for a damaged file
         raise DomainError(f"{path}: not a readable MATLAB file ({error})") from error
@@ -115,7 +118,7 @@ def _variable(part: bytes, order: str) -> tuple[str, Any]:
 
 def _sparse(
     rows: np.ndarray, starts: np.ndarray, values: np.ndarray, sizes: list[int]
-) -> scipy.sparse.csc_matrix:
+) -> "csc_matrix":
     """Read a sparse matrix.
 
     It is stored as row and value of every entry, and where each column starts; more entries may be
@@ -123,6 +126,8 @@ def _sparse(
 
     ValueError where a row lies outside of it: scipy would write there.
     """
+    from scipy.sparse import csc_matrix
+
     height, width = sizes
     count = int(starts[-1])
     rows = rows[:count].astype(np.int64)
@@ -130,7 +135,7 @@ def _sparse(
     is_inside = ((rows >= 0) & (rows < height)).all()
     if not is_ordered or not is_inside or len(rows) != count or len(values) < count:
         raise ValueError("the entries of a sparse matrix lie outside of it")
-    return scipy.sparse.csc_matrix((values[:count], rows, starts.astype(np.int64)), shape=sizes)
+    return csc_matrix((values[:count], rows, starts.astype(np.int64)), shape=sizes)
 
 
 def _numbers(kind: int, data: bytes, order: str) -> np.ndarray:

@@ -39,6 +39,7 @@ from common.files import atomic_save, atomic_write
 from common.guard import FiniteGuard, StopSignals
 from common.processes import of_main_process
 from common.progress import NOT_WHOLE, Progress, pack_lines, read_lines, read_progress
+from common.run_figures import add_figures
 from common.rundir import claim, describe_launch, load_run, plain, settings_of
 from common.text import read_json
 
@@ -294,14 +295,19 @@ class Run:
             return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if self._tensorboard is None:
-            place = str(self.folder / "tensorboard")
-            self._tensorboard = SummaryWriter(place, purge_step=step)
         # Its writer thread ends on a full disk, which the run's own files report.
         with contextlib.suppress(OSError):
+            writer = self._writer()
             for name, value in values.items():
                 if isinstance(value, (int, float)):
-                    self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+                    writer.add_scalar(f"{split}/{name}", value, step)
+
+    def _writer(self) -> SummaryWriter:
+        """TensorBoard's; what a run that was killed had written behind the present step goes."""
+        if self._tensorboard is None:
+            place = str(self.folder / "tensorboard")
+            self._tensorboard = SummaryWriter(place, purge_step=self.progress.step)
+        return self._tensorboard
 
     def values(self, split: str, metric: str) -> list[float]:
         """All values of a metric so far, in order."""
@@ -327,6 +333,9 @@ class Run:
             self._summarise(path, summary)
             if was_finished:
                 self.print(f"{said}; its missing summary.json is written")
+        if self.is_main and not was_finished:
+            with contextlib.suppress(OSError):
+                add_figures(self._writer(), self.folder / "figures", self.progress.step)
         self.print(f"results: {self.folder}")
         self.close()
 

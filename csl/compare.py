@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from common.aliases import one_module
 from common.cli import UserError
@@ -19,6 +17,9 @@ from csl.data_prior import match_prior, read_prior
 from csl.options import Settings
 from csl.options_checks import param_of
 from csl.options_choices import RECIPES, SAMPLE_DEFAULTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 one_module(__name__, "csl.compare")
 
@@ -171,7 +172,7 @@ def require_prior(settings: Settings) -> None:
     match_prior(prior, list(train.classes.values()), args.prior_path)
 
 
-def table_of(frame: pd.DataFrame) -> pd.DataFrame:
+def table_of(frame: "pd.DataFrame") -> "pd.DataFrame":
     """A line a scheme and row: mean, std and count of the averaged model's mAP; the model's."""
     groups = frame.groupby(["scheme", "row"], sort=False)
     table = groups[HEADLINE].agg(["mean", "std", "count"]).reset_index()
@@ -183,6 +184,8 @@ def table_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def paper_numbers() -> dict[tuple[str, str], float]:
     """(scheme, row) -> the published mAP on COCO 2014: TResNet-M, 448 pixels, model or average."""
+    import pandas as pd
+
     names = {
         "Ignore, CE": "ignore_ce",
         "Negative, CE": "negative_ce",

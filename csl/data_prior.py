@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from common.aliases import one_module
 from common.cli import DomainError
+from common.precision import with_float64
 from common.processes import on_main_process, sum_on_main_process
 from common.text import read_csv, write_csv
 from csl import method
@@ -28,8 +29,8 @@ HEADER = ("Classes", "avg_pred")
 class ComputePrior:
     """P(c) = mean over the rows seen so far of sigmoid(logit c), per class.
 
-    Kept in float64 on the device of the logits. `state_dict`, `load_state_dict` and `synchronize`
-    make it exact over a resume and over processes.
+    Kept in float64 on the device of the logits (of an Apple GPU on the CPU). `state_dict`,
+    `load_state_dict` and `synchronize` make it exact over a resume and over processes.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class ComputePrior:
                 f"logits: {int(logits.isnan().sum())} values are nan, which no prior can be made of"
             )
         split = "train" if training else "val"
-        sums = method.summed_probabilities(logits)
+        sums = method.summed_probabilities(with_float64(logits))
         if split in self.sums:
             sums = self.sums[split].to(sums.device) + sums
         self.sums[split] = sums

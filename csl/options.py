@@ -36,6 +36,7 @@ from csl.options_choices import (
     MODES,
     RECIPES,
     SAMPLE_DEFAULTS,
+    SAMPLE_SIMULATION,
     SCHEMES,
     SCOPES,
     canonical_name,
@@ -48,18 +49,14 @@ from csl.options_frozen import add_frozen_flags, frozen_settings, refuse_with_fr
 one_module(__name__, "csl.options")
 
 DATA_HELP = (
-    "own data: class folders, a csv, json, a COCO json, a VOC devkit; or"
-    " a folder with annotations/instances_{train,val}2014.json (or 2017), train2014, val2014;"
-    " with annotations/lvis_v1_{train,val}.json (v0.5 too), train2017, val2017;"
-    " or with data.csv or oidv6-train-annotations-human-imagelabels.csv and"
-    " validation-annotations-human-imagelabels.csv of Open Images;"
-    " looked for in its folders COCO_2014 and coco too"
+    "own data (class folders, csv, json, COCO json, VOC devkit), or the folder of COCO 2014 or"
+    " 2017, LVIS or Open Images: README.md tells its files"
 )
 DEFAULT_MODEL_PATH = "./tresnet_m.pth"
 SETS = {
     "pos": "annotated positives",
     "neg": "annotated negatives",
-    "unann": "un-annotated labels, not in ignore modes",
+    "unann": "un-annotated labels",
 }
 
 
@@ -107,14 +104,20 @@ def add_data_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--debug_mode",
         choices=("auto", "on_farm", "hyperml"),
         default="auto",
-        help="on_farm: official COCO; hyperml: metadata folder; auto: look",
+        help="on_farm: COCO; hyperml: --metadata; auto: look",
     )
-    group.add_argument("--dataset", choices=("auto", "coco", "lvis", "openimages"), default="auto")
+    group.add_argument(
+        "--dataset",
+        choices=("auto", "coco", "lvis", "openimages"),
+        default="auto",
+        help="layout of --data; auto: look",
+    )
     group.add_argument(
         "--class_list",
         type=any_path,
         default=None,
-        help="Open Images: the classes, a MID a line; default: all, or those of the checkpoint",
+        metavar="FILE",
+        help="Open Images: a MID a line (default: all, or the checkpoint's)",
     )
     group.add_argument("-j", "--workers", type=non_negative_int, default=8, help="loader processes")
     group.add_argument(
@@ -131,7 +134,7 @@ def add_network_flags(
     group.add_argument(
         "--model_name", default=model_name, help="used where the checkpoint does not tell"
     )
-    group.add_argument("--model_path", default=model_path)
+    group.add_argument("--model_path", default=model_path, help="weights, of any form")
     group.add_argument(
         "--which", choices=("ema", "model"), default="ema", help="of a run's last.pt or best.pt"
     )
@@ -155,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_classes", type=positive_int, default=None, help="default: from the data"
     )
     group.add_argument(
-        "--image_size", type=image_size, default=448, help="pixels; images are squashed to a square"
+        "--image_size", type=image_size, default=448, help="side in pixels, of a square"
     )
     group.add_argument(
         "--keep_empty", action="store_true", help="COCO: keep images without any annotation"
@@ -164,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--augment",
         choices=("paper", "shift", "none"),
         default="paper",
-        help="paper: CutoutPIL and RandAugment; shift: up to 6 pixels",
+        help="paper: CutoutPIL, RandAugment; shift: 6 pixels; none",
     )
 
     _add_partial(parser)
@@ -175,15 +178,13 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses"
     )
-    group.add_argument(
-        "--path_dest", default="./outputs", help="parent of the default run directory"
-    )
+    group.add_argument("--path_dest", default="./outputs", help="parent folder of runs")
     group.add_argument(
         "--compare",
         type=_names,
         default=None,
         metavar="RECIPE,...",
-        help="train these recipes side by side; csl: that of the scheme, all: the paper's rows",
+        help="recipes side by side; csl: the scheme's own; all: the table",
     )
     group.add_argument(
         "--schemes", type=_names, default=None, metavar="fpc,rps", help="with --compare"
@@ -192,6 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seeds", type=seed_list, default=None, metavar="0,1,2", help="with --compare"
     )
     add_shared_flags(parser)
+    parser.tell_sample(all=SAMPLE_DEFAULTS | SAMPLE_SIMULATION)
     return parser
 
 
@@ -207,13 +209,14 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
         "--simulate_partial_param",
         type=float,
         default=1000.0,
-        help="fpc: labels kept per class; rps: share dropped",
+        help="fpc: labels kept a class; rps: share lost",
     )
     group.add_argument(
         "--partial_labels",
         type=any_path,
         default=None,
-        help="npz of partial labels (partial_labels.npz of another run) instead of a simulation",
+        metavar="FILE",
+        help="in place of a simulation: partial_labels.npz of a run",
     )
 
 
@@ -232,7 +235,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         type=any_path,
         default=None,
         metavar="FILE",
-        help="as --model_path: of torchvision, timm, an original or a run, in any form",
+        help="as --model_path, in any form and of any library",
     )
     group.add_argument(
         "--pretrained",
@@ -246,7 +249,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     add_frozen_flags(group)
     group.add_argument(
-        "--lr", type=number(above=0), default=2e-4, help="maximum of the one-cycle schedule"
+        "--lr", type=number(above=0), default=2e-4, help="top of the one-cycle schedule"
     )
     group.add_argument(
         "--weight_decay",
@@ -266,7 +269,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--ema_warmup",
         choices=("auto", "on", "off"),
         default="auto",
-        help="decay min(d, (1+t)/(10+t)); auto: on below 20000 steps",
+        help="smaller decay at first; auto: on below 20000 steps",
     )
     group.add_argument(
         "--best",
@@ -278,12 +281,17 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _add_loss(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("loss")
-    group.add_argument("--partial_loss_mode", choices=(*MODES, "None"), default="negative")
+    group.add_argument(
+        "--partial_loss_mode",
+        choices=(*MODES, "None"),
+        default="negative",
+        help="what un-annotated labels do",
+    )
     group.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
         default=None,
-        help="mode and gammas of a row of the table",
+        help="a row of the table",
     )
     group.add_argument(
         "--clip", type=number(0, below=1), default=0.0, help="probability margin m of the negatives"
@@ -301,47 +309,45 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
         "--likelihood_topk",
         type=non_negative_int,
         default=5,
-        help="selective mode: K, so that K * batch un-annotated labels are dropped",
+        help="selective: K; K * batch labels are left out",
     )
     group.add_argument(
         "--likelihood_scope",
         choices=SCOPES,
         default="batch",
-        help="selective mode: K * B of the batch as released, or K of each image",
+        help="selective: K * B of the batch, or K of each image",
     )
     group.add_argument(
         "--likelihood_share",
         type=number(0, 1),
         default=None,
-        help="selective mode: instead of K, this share of the un-annotated labels",
+        help="selective: in place of K, a share of the un-annotated",
     )
-    group.add_argument("--prior_path", default=None, help="selective mode: csv Classes,avg_pred")
+    group.add_argument("--prior_path", default=None, help="selective: csv Classes,avg_pred")
     group.add_argument(
         "--prior_threshold",
         type=number(0, 1),
         default=0.05,
-        help="selective mode: classes above it are dropped; 0: off",
+        help="selective: classes above it are left out; 0: off",
     )
     group.add_argument(
         "--prior_quantile",
         type=number(0, 1),
         default=None,
-        help="selective mode: in place of the threshold, this quantile of the prior (0.9: the tenth"
-        " of the classes with the largest is dropped)",
+        help="selective: in place of the threshold, a quantile of the prior",
     )
     group.add_argument(
         "--estimate_prior",
         type=positive_int,
         default=None,
         metavar="N",
-        help="selective mode: first train a temporary network for N epochs in ignore mode, and use"
-        " its prior",
+        help="selective: use the prior of a network trained N epochs before",
     )
     group.add_argument(
         "--prior_window",
         choices=("epoch", "all"),
         default="epoch",
-        help="steps the estimate averages over: the last epoch, or all as released",
+        help="steps of the estimate: last epoch, or all as released",
     )
     group.add_argument(
         "--stable_loss", action="store_true", help="logsigmoid: confident errors keep a gradient"
@@ -429,5 +435,5 @@ def _sample_simulation(first: argparse.Namespace, found: Found) -> dict[str, Any
     if found.layout == "openimages" or first.partial_labels:
         return {}
     if first.simulate_partial_type is None and first.schemes is None:
-        return {"simulate_partial_type": "fpc", "simulate_partial_param": 60.0}
+        return SAMPLE_SIMULATION
     return {"simulate_partial_param": default_param(first.simulate_partial_type or "fpc", True)}

@@ -131,3 +131,5 @@ SAMPLE_DEFAULTS = {
     "augment": "shift",
     "model_path": None,
 }
+# Of complete labels all modes are one.
+SAMPLE_SIMULATION = {"simulate_partial_type": "fpc", "simulate_partial_param": 60.0}

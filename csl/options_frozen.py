@@ -18,22 +18,20 @@ def add_frozen_flags(group: Any) -> None:
         "--frozen_features",
         action="store_true",
         default=None,
-        help="train the head only: features of every picture, without augmentation, are computed"
-        " once and kept in the cache",
+        help="train the head only, on features computed once",
     )
     group.add_argument(
         "--train_stages",
         type=non_negative_int,
         default=None,
         metavar="N",
-        help="train the head and the last N stages (of a ResNet with 2: layer3 and layer4); what"
-        " comes before keeps its weights and batch statistics; default: train all",
+        help="train the head and the last N stages of the network (default: all)",
     )
     group.add_argument(
         "--only_last",
         action="store_true",
         default=None,
-        help="of checkpoints keep last.pt alone: no best.pt, best_model.pth, best_ema.pth",
+        help="of checkpoints keep last.pt alone",
     )
 
 

@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=["./pics/000000000885.jpg"],
         help="pictures, folders or patterns",
     )
-    add("-b", "--batch_size", type=positive_int, default=16)
+    add("-b", "--batch_size", type=positive_int, default=16, help="pictures at once")
 
     add = add_network_flags(parser, "tresnet_m", "./models/mtresnet_opim_86.72.pth").add_argument
     add("--input_size", type=image_size, default=224, help="default: the checkpoint's, else 224")

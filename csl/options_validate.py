@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     empty.add_argument(
         "--leave_empty", dest="keep_empty", action="store_false", help="leave them out"
     )
-    add("-b", "--batch_size", type=positive_int, default=32)
+    add("-b", "--batch_size", type=positive_int, default=32, help="of each process")
 
     group = add_network_flags(parser, "tresnet_l", "./TRresNet_L_448_86.6.pth")
     add = group.add_argument
@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("-p", "--print_freq", type=positive_int, default=64, help="batches between printed lines")
     add_shared_flags(parser)
+    parser.tell_sample(all=SAMPLE_DEFAULTS)
     return parser
 
 

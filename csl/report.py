@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 from torch import nn
 
 from common import checkpoint
@@ -70,9 +69,7 @@ def chosen(names: Sequence[str], is_chosen: np.ndarray) -> list[str]:
 
 
 def describe_labels(run: Run, train: DataSet, mode: str) -> str | None:
-    """Save simulated labels and the class-frequency figure.
-
-    Warn of labels that make a mode useless.
+    """Save simulated labels; warn of labels that make a mode useless.
 
     Returns the SHA-256 of the partial labels, None where they were not simulated.
     """
@@ -92,10 +89,17 @@ def describe_labels(run: Run, train: DataSet, mode: str) -> str | None:
         empty = int(is_unknown.all(axis=1).sum())
         if empty:
             warn(f"{empty} images have no annotated label: their loss is 0")
-    plot_class_freq(targets, names, run.figure("class_frequency"))
     if train.complete is not None and isinstance(train, LabelledImages):
         return save_partial_labels(run.folder / "partial_labels.npz", train.targets_all, names)
     return None
+
+
+def draw_frequencies(run: Run, train: DataSet) -> None:
+    """figures/class_frequency.png; at the end, as matplotlib takes a second to start."""
+    if len(train) * len(train.classes) > LARGE or not run.is_main:
+        return
+    names = list(train.classes.values())
+    plot_class_freq(targets_of(train), names, run.figure("class_frequency"))
 
 
 def describe_prior(run: Run, criterion: SelectiveLoss, names: Sequence[str]) -> None:
@@ -264,6 +268,8 @@ def prior_table(run: Run, prior: ComputePrior, train: DataSet, count: int = 10) 
     run.print(f"top {count} by the estimated prior: {top(estimate)}")
     if train.complete is None:
         return {}
+    from scipy.stats import spearmanr  # a second
+
     true = (train.complete == 1).mean(axis=0)
     annotated = (targets_of(train) == 1).mean(axis=0)
     run.print(f"top {count} by the complete labels: {top(true)}")

@@ -178,6 +178,7 @@ def end_run(
     """Tables and pictures of the last scores, where there are some; returns the summary."""
     summary = report.summarize(run, train_set, val_set, parts.prior, parts.drops)
     summary["offline_sample"] = found.is_sample
+    report.draw_frequencies(run, train_set)
     if run.is_main and last is not None:
         label = "offline sample" if found.is_sample else found.name
         report.write_results(

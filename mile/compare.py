@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from accelerate import Accelerator
 
 from common.aliases import one_module
@@ -24,6 +23,9 @@ from common.text import numbered_lines
 from mile.figures import draw_comparison
 from mile.options import Settings
 from mile.report import decimals, without_unreadable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 one_module(__name__, "mile.compare")
 
@@ -63,7 +65,7 @@ def plan(settings: Settings, folder: Path) -> list[PlannedRun]:
     return runs
 
 
-def run_all(settings: Settings, train: Train) -> pd.DataFrame:
+def run_all(settings: Settings, train: Train) -> "pd.DataFrame":
     """Run everything `plan` lists.
 
     Print, save and return the table (the rows so far where --max_steps cut a run).
@@ -103,8 +105,10 @@ def run_all(settings: Settings, train: Train) -> pd.DataFrame:
     return table
 
 
-def table_of(frame: pd.DataFrame) -> pd.DataFrame:
+def table_of(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Mean, lowest and highest of each metric, a row a schema."""
+    import pandas as pd
+
     groups = frame.groupby("schema", sort=False)
     columns = {}
     for key, name in SHOWN.items():
@@ -114,7 +118,7 @@ def table_of(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def draw_curves_of(folder: Path, frame: pd.DataFrame, rho: float, path: Path) -> None:
+def draw_curves_of(folder: Path, frame: "pd.DataFrame", rho: float, path: Path) -> None:
     """figures/compare.png from the runs in `folder`, named in `frame` (its results.csv)."""
     curves: dict[str, list[list[dict[str, Any]]]] = {}
     for schema, seed in zip(frame.schema, frame.seed, strict=True):
@@ -145,7 +149,7 @@ def _metrics_line(file: Path, number: int, text: str) -> dict[str, Any]:
         ) from error
 
 
-def as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, *, is_sample: bool) -> str:
+def as_text(table: "pd.DataFrame", frame: "pd.DataFrame", rho: float, *, is_sample: bool) -> str:
     """The table for the terminal and table.txt, with what its means are over."""
     what = "offline sample, " if is_sample else ""
     seeds = frame.seed.nunique()
@@ -170,7 +174,7 @@ def as_text(table: pd.DataFrame, frame: pd.DataFrame, rho: float, *, is_sample: 
     return "\n".join(lines) + "\n"
 
 
-def _range_of(row: pd.Series, name: str) -> str:
+def _range_of(row: "pd.Series", name: str) -> str:
     """mean (lowest-highest)."""
     mean = decimals(row[f"{name} mean"], 3)
     low = decimals(row[f"{name} low"], 3)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo
 from torch.utils.data import Dataset
 
 from common.aliases import one_module
@@ -54,9 +53,16 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
     return dict(zip(names, range(len(names)), strict=True))
 
 
+def imagenet_wnids() -> list[str]:
+    """The 1,000 WNIDs of ImageNet, sorted."""
+    from timm.data import ImageNetInfo
+
+    return list(ImageNetInfo().label_names())
+
+
 def wnid_index(names: Sequence[str], root: Path) -> dict[str, int]:
     """Folder name -> index among all 1,000 sorted WNIDs, also where only some are there."""
-    table = numbered(ImageNetInfo().label_names())
+    table = numbered(imagenet_wnids())
     strangers = [name for name in names if name not in table]
     if strangers:
         shown = ", ".join(strangers[:5])
@@ -342,7 +348,7 @@ def imagenet(train: Path, val: Path, real: Path) -> FolderSet:
     samples = list_images(train, index)
     validation = imagenet_val(val)
     sets = labels_of_val_files(files_of(validation), real)
-    return FolderSet(samples, validation, sets, list(ImageNetInfo().label_names()), train, [])
+    return FolderSet(samples, validation, sets, imagenet_wnids(), train, [])
 
 
 def imagenet_val(root: Path) -> Samples:

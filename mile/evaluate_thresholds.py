@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from sklearn.metrics import average_precision_score
 
 from common.aliases import one_module
 from common.domain import require_number, require_shape
@@ -78,6 +77,8 @@ def mean_average_precision(p: torch.Tensor, real: torch.Tensor) -> float:
 
     p (n,C) in [0,1], real (n,C) bool; ValueError for p outside and for other shapes.
     """
+    from sklearn.metrics import average_precision_score  # a second and a half
+
     require_shape(real, p.shape, "real")
     require_between(p, 1, "p", "values from 0 to 1")
     known = real.any(1)

@@ -9,7 +9,6 @@ Shapes: B images, C channels, K classes, h w the places of a map, S the side of 
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import nn
@@ -122,6 +121,8 @@ def whole_network(
         if published:
             return torchvision.models.get_model(rest, weights=weights)
         return torchvision.models.get_model(rest, num_classes=num_classes)
+    import timm
+
     try:
         return timm.create_model(
             rest, pretrained=published, num_classes=num_classes, img_size=image_size

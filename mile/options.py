@@ -4,6 +4,7 @@ Nothing here imports torch, so that --help, a mistyped flag and a missing path a
 """
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from common.cli import (
     seed_list,
     settle,
 )
+from common.cli_help import shown
 from common.locate import LINE
 from common.own import add_own_flags, recognise, require_own_flags
 from common.own_places import Kind
@@ -105,14 +107,25 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
             text = entry.meaning
             if entry.kind is not bool:
                 kind = {"type": entry.kind, "choices": entry.allowed.choices}
-                if entry.allowed.bounds and not entry.allowed.choices:
-                    text = f"{entry.meaning}; {entry.allowed.bounds}"
+                if entry.kind is not int and entry.allowed.bounds and not entry.allowed.choices:
+                    text = f"{entry.meaning}; {entry.allowed.bounds.partition(' (')[0]}"
+            text = _with_presets(name, text)
             default = getattr(defaults, name, entry.default)
             group.add_argument(f"--{name}", default=default, help=text, **kind)
     _add_own_flags(parser)
     _add_run_flags(parser)
     add_shared_flags(parser)
+    parser.tell_sample(**SAMPLE_DEFAULTS)
     return parser
+
+
+def _with_presets(name: str, text: str) -> str:
+    """The text with the values of both protocols in the place of its (A / B)."""
+    if name not in PRESETS:
+        return text
+    values = {protocol: shown(value) for protocol, value in PRESETS[name].items()}
+    plain = re.sub(r" \([^()]* / [^()]*\)", "", text)
+    return f"{plain} (default {values['authors']}; unofficial: {values['unofficial']})"
 
 
 def _add_own_flags(parser: argparse.ArgumentParser) -> None:
@@ -123,8 +136,7 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
         type=readable_file,
         default=None,
         metavar="FILE",
-        help="teach these label sets in the place of the labels: a json (also a label_sets.json)"
-        " or csv by the images' names",
+        help="label sets that are taught in place of the labels: a json or csv by image names",
     )
 
 
@@ -146,8 +158,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--eval_only",
         action="store_true",
-        help="evaluate --pretrained, train nothing; size, schema, thresholds are those that the"
-        " weights say, unless given",
+        help="only evaluate --pretrained, with the settings that its file says",
     )
     group.add_argument(
         "--export_labels",
@@ -161,14 +172,13 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--last_only",
         action="store_true",
         default=None,
-        help="keep checkpoints/last.pt alone: no best.pt, no weights of each generation",
+        help="keep checkpoints/last.pt alone, no other weights",
     )
     group.add_argument(
         "--frozen_features",
         action="store_true",
         default=None,
-        help="train the classifier alone, on features of --pretrained that are computed once, under"
-        " the evaluation's transform: without crop and flip (--augment none, no --mnist_redraw)",
+        help="train the classifier alone, on features computed once, without crop and flip",
     )
 
 

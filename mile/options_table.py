@@ -92,18 +92,17 @@ LR_SCHEDULE = one_of("plateau", "step", "cosine", "constant")
 BIAS_INIT = one_of("prior", "default")
 
 OWN_MODELS = ("resnet18", "resnet50", "resnet18-10", "small", "small-10")
-MODELS = "resnet18, resnet50, resnet18-10, small, small-10, any name of timm or torchvision"
+MODELS = "resnet18, resnet50, resnet18-10, small, small-10, or timm's, torchvision's"
 REAL = "imagenet, folder: label sets (absent: timm's copy)"
-REDRAW = "mnist: new grids and labels in each pass (no / yes)"
-SUBSET = "image folders: train file names, one a line; wins over train_frac"
-UNIFORM = "image folders: uniform, weight 1 / class count"
-RHO = "threshold of the pseudo labels (MILe), and where eval_rho is not set of the predicted set"
-COVER = "MILe: choose rho: sets hold y on this share of images held out"
-WARMUP = "MILe: extra interactive steps before the first imitation"
-LENGTH = "length in steps instead, for every schema; 0: epoch_num"
+REDRAW = "mnist: new grids in each pass (no / yes)"
+SUBSET = "train files, one name a line, in place of train_frac"
+UNIFORM = "image folders: weight 1 / class count"
+RHO = "threshold of the pseudo labels (MILe)"
+COVER = "MILe: choose rho so that this share of sets holds y"
+WARMUP = "MILe: steps before the first imitation"
+LENGTH = "length in steps; 0: by epoch_num"
 STEPS = "lr_schedule step: epochs; shares of the run below 1"
-WEIGHTS = "weights: checkpoint_path/CLASS/SCHEMA_EPOCH.pth"
-WEIGHTS += "; of --compare and --seeds: in each run's weights/"
+WEIGHTS = "folder of the weights, CLASS/SCHEMA_EPOCH.pth"
 
 
 class Setting(NamedTuple):
@@ -120,7 +119,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "model": Setting(str, "resnet18", ANY, MODELS),
         "schema": Setting(str, "MILe", SCHEMA, "training strategy"),
         "dataset": Setting(str, "imagenet", DATASET, "benchmark"),
-        "protocol": Setting(str, "authors", PROTOCOL, "preset of the settings after a slash"),
+        "protocol": Setting(str, "authors", PROTOCOL, "unofficial: what the flags below call so"),
     },
     "data": {
         "data_path": Setting(
@@ -129,13 +128,9 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "val_path": Setting(str, "../data/val", ANY, "val: class folders"),
         "real_path": Setting(str, "../data/real.json", ANY, REAL),
         "mnist_path": Setting(str, "../data/", ANY, "holds MNIST/raw; downloaded when absent"),
-        "num_workers": Setting(
-            int, 4, at_least(0), "loader processes (image folders; grids need none)"
-        ),
+        "num_workers": Setting(int, 4, at_least(0), "loader processes, of image folders"),
         "augment": Setting(str, None, AUGMENT, "image folders: transform (standard / none)"),
-        "image_size": Setting(
-            int, 224, between(8, SIDE), "image folders: side of the network's input, pixels"
-        ),
+        "image_size": Setting(int, 224, between(8, SIDE), "image folders: input's side, pixels"),
         "mnist_size": Setting(
             int, None, between(28, SIDE), "mnist: side of the grids, pixels (84 / 224)"
         ),
@@ -146,9 +141,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "mnist_test_grids": Setting(
             int, 0, between(0, GRIDS), "mnist: test grids; 0: each digit once"
         ),
-        "train_frac": Setting(
-            float, 1.0, SHARE, "image folders: share of each class that is kept (0.01, 0.1)"
-        ),
+        "train_frac": Setting(float, 1.0, SHARE, "image folders: share of each class"),
         "subset_seed": Setting(
             int, 42, between(0, 2**32 - 1), "train_frac below 1: seed of that choice"
         ),
@@ -160,10 +153,10 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "k_s": Setting(int, 2000, at_least(1), "MILe: steps of the imitation phase"),
         "rho": Setting(float, 0.25, INSIDE, RHO),
         "rho_start": Setting(
-            float, None, INSIDE, "MILe: anneal rho from here, over half of the generations"
+            float, None, INSIDE, "MILe: anneal rho from here over half of the run"
         ),
         "rho_cover": Setting(float, None, INSIDE, COVER),
-        "eval_rho": Setting(float, None, INSIDE, "threshold of the predicted set; default: rho"),
+        "eval_rho": Setting(float, None, INSIDE, "threshold of the predicted set (default: rho)"),
         "warmup": Setting(int, 0, at_least(0), WARMUP),
         "threshold_on": Setting(
             str, None, THRESHOLD_ON, "MILe: what rho is compared with (prob / logit)"
@@ -172,12 +165,10 @@ GROUPS: dict[str, dict[str, Setting]] = {
         "student_init": Setting(
             str, None, STUDENT_INIT, "MILe: the student's start (teacher / own)"
         ),
-        "keep_ground_truth": Setting(bool, False, ANY, "MILe: or onehot(y) into the pseudo labels"),
+        "keep_ground_truth": Setting(bool, False, ANY, "MILe: y joins the pseudo labels"),
     },
     "optimisation": {
-        "epoch_num": Setting(
-            int, 100, between(1, 10**6), "MILe: generations; else passes over the training set"
-        ),
+        "epoch_num": Setting(int, 100, between(1, 10**6), "MILe: generations; else epochs"),
         "total_steps": Setting(int, 0, at_least(0), LENGTH),
         "batch_size": Setting(int, 16, at_least(1), "global batch, split over the processes"),
         "lr": Setting(float, 0.1, ABOVE_0, "learning rate, for a batch of 256 with scale_lr"),
@@ -191,7 +182,7 @@ GROUPS: dict[str, dict[str, Setting]] = {
             str, None, BIAS_INIT, "not softmax: last bias -ln C (prior / default)"
         ),
         "pretrained": Setting(str, "", ANY, "start weights: a file, or imagenet"),
-        "device": Setting(str, "cuda", DEVICE, "cuda without a GPU: the CPU, with a warning"),
+        "device": Setting(str, "cuda", DEVICE, "without a GPU: the CPU"),
     },
     "output": {
         "checkpoint_path": Setting(str, "./checkpoint", ANY, WEIGHTS),

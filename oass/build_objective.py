@@ -9,6 +9,7 @@ from torch import nn
 
 from common.aliases import one_module
 from common.cli import UserError
+from common.precision import has_float64, with_float64
 from oass import fast
 from oass.core.networks import Classifier
 from oass.data_frozen import Features
@@ -123,17 +124,18 @@ def cut_points(
         image_index = torch.arange(len(labels), device=labels.device)
         centre = torch.full((len(labels), 2), image_size // 2, device=labels.device)
         return Keypoints(centre, image_index, torch.full_like(image_index, -1))
-    return detect_keypoints(
-        make_cam(features.detach()),
-        labels,
+    found = detect_keypoints(
+        with_float64(make_cam(features.detach())),
+        with_float64(labels),
         options.strategy,
         image_size,
         k=options.k,
         min_distance=options.min_distance,
         radius=options.radius,
         rule=options.rule,
-        pairs=pairs,
+        pairs=pairs if has_float64(labels.device) else None,
     )
+    return Keypoints(*(part.to(labels.device) for part in found))
 
 
 def glued_maps(

@@ -17,7 +17,6 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.locks import locked
 from common.samples import MARKER
-from common.samples.voc import glyph_picture
 from oass.core.networks import Classifier
 from oass.data_transforms import Picture, normalise
 from oass.tools.general.time_utils import Timer
@@ -73,6 +72,8 @@ def pretrain(architecture: str, path: Path, poll: Callable[[], None] = lambda: N
     The pictures and the start come from a fixed seed, whatever the run's; no global generator
     moves.
     """
+    from common.samples.voc import glyph_picture  # with scikit-learn: a second and a half
+
     rng = np.random.default_rng(SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

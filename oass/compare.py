@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from common.aliases import one_module
 from common.compare import PlannedRun, child_of, run_each
@@ -16,6 +14,9 @@ from oass.options import Settings
 from oass.options_comparison import Comparison
 from oass.report import without
 from oass.train import train
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 one_module(__name__, "oass.compare")
 
@@ -57,7 +58,7 @@ def summary_of(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def table_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def table_of(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """A row for every variant: mean and sample deviation of each metric over its seeds."""
     rows: list[dict[str, Any]] = []
     if not len(frame):

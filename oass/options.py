@@ -14,7 +14,7 @@ from common.cli import UserError, parse_given, settle
 from common.locate import Location
 from common.own import Kind
 from oass.options_check import RELEASED, check, refuse_flags, without_effect
-from oass.options_flags import WITH_TEACHER, build_parser
+from oass.options_flags import WITH_TEACHER, build_parser, sample_defaults
 from oass.options_frozen import FROZEN, check_frozen
 from oass.options_own import locate_data, with_own_parts
 
@@ -41,40 +41,6 @@ class Settings:
         if self.location is None:
             raise ValueError("these settings have no data set")
         return self.location.path
-
-
-def sample_defaults(strategy: str, architecture: str | None) -> dict[str, object]:
-    """What a run on the offline sample uses where the user gave nothing: seconds on a CPU core.
-
-    A large network that was asked for (`architecture`) gets one epoch of small batches, a proof
-    that the command runs; the small one learns. `max` gets a weak, slow L_re: at the README's
-    weights it collapses in runs this short (README, deviations). 24 epochs, 480 steps: after 160
-    CSI alone is far from done.
-    """
-    small: dict[str, object] = {
-        "image_size": 64,
-        "min_image_size": 64,
-        "max_image_size": 80,
-        "min_distance": 5,
-    }
-    small |= {"num_workers": 0, "print_ratio": 0.5, "pictures": 2}
-    if architecture not in (None, "resnet_tiny"):
-        return {**small, "max_epoch": 1, "batch_size": 16, "train_domain": "train"}
-    # make_cam's slope is about 1 / max, so one map whose peak nears its epsilon can throw the
-    # network in a single step (a gradient of norm 246, usually 0.2): a slow ramp, 5 % of a run
-    # being 248 steps of the README's and 24 here, keeps maps from shrinking early, and the norm is
-    # clipped.
-    alphas = {"alpha_re": 1.0, "alpha_schedule_re": 0.5, "alpha_p": 0.5}
-    if strategy in ("max", "uniform"):
-        alphas = {"alpha_re": 0.3, "alpha_schedule_re": 1.0, "alpha_p": 0.5}
-    optimiser = {
-        "max_epoch": 24,
-        "batch_size": 24,
-        "lr": 0.02,
-        "sgd_momentum": 0.9,
-        "clip_grad": 1.0,
-    }
-    return {**small, **alphas, **optimiser, "architecture": "resnet_tiny"}
 
 
 def parse(

@@ -89,7 +89,7 @@ def build_inference_parser() -> argparse.ArgumentParser:
         "(default: what the run was evaluated on, else val)",
     )
     add("--batch_size", type=positive_int, default=None, help="default: the checkpoint's, else 32")
-    add("--num_workers", type=non_negative_int, default=4)
+    add("--num_workers", type=non_negative_int, default=4, help="loader processes")
     add(
         "--difficult",
         choices=DIFFICULT,

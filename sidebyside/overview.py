@@ -105,8 +105,10 @@ def draw(strips: list[tuple[str, np.ndarray]], out: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Read the strips, draw them."""
     parser = OneLineParser(prog="python -m sidebyside.overview", description=__doc__.split("\n")[0])
-    parser.add_argument("strips", nargs="+", metavar="PAPER=FILE[@TOP:BOTTOM]")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "strips", nargs="+", metavar="PAPER=FILE[@TOP:BOTTOM]", help="rows of pixels"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the picture")
     args = parser.parse_args(argv)
     if args.out.suffix.lower() != ".png":
         raise UserError(f"--out {args.out}: the picture is a PNG; name it so")

@@ -17,7 +17,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits
 
 # x0, y0, x1, y1 in pixels from 0; x1 and y1 lie outside: the width is x1 - x0.
 Box = tuple[int, int, int, int]
@@ -28,6 +27,8 @@ MASK_LEVEL = 0.3  # a pixel belongs to the glyph from this opacity on
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # a second and a half
+
     digits = load_digits()
     return (digits.images / 16).astype(np.float32), digits.target.astype(np.int64)
 

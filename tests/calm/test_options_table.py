@@ -134,12 +134,6 @@ def test_the_table_knows_every_flag() -> None:
         assert set(places) <= set(SCRIPTS)
 
 
-def test_the_help_says_where_a_flag_acts() -> None:
-    actions = {action.dest: action for action in build_parser()._actions}
-    for flag, places in table.ACTS.items():
-        assert actions[flag].help.endswith(f"[{', '.join(places)}]")
-
-
 @pytest.mark.parametrize("place", SCRIPTS)
 def test_a_flag_that_does_nothing_in_a_script_is_refused_or_told(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture

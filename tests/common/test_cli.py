@@ -131,7 +131,7 @@ def test_help_shows_groups_and_defaults(capsys):
     assert (
         caught.value.code == 0
         and "run (the same in all five papers)" in out
-        and "(default: 250)" in out
+        and "(default 250)" in out
     )
 
 
@@ -334,7 +334,7 @@ def test_parse_given_refuses_as_the_parser_does(argv, capsys):
 def test_help_has_its_defaults_through_parse_given(capsys):
     with pytest.raises(SystemExit) as caught:
         parse_given(rich_parser, ["--help"])
-    assert caught.value.code == 0 and "(default: 40)" in capsys.readouterr().out
+    assert caught.value.code == 0 and "(default 40)" in capsys.readouterr().out
 
 
 def test_given_wins_over_layers_and_later_layers_over_earlier_ones():
@@ -603,4 +603,4 @@ def test_help_says_no_default_where_there_is_none():
     text = parser.format_help()
     assert "None" not in text
     assert "False" not in text
-    assert text.count("(default: 5)") == 1
+    assert text.count("(default 5)") == 1

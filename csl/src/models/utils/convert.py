@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "file", type=Path, help="official weights, timm's, or a checkpoint of train.py"
     )
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="the file to write: .pth or .onnx")
     parser.add_argument(
         "--to",
         choices=("timm", "official"),
