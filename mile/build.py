@@ -118,6 +118,7 @@ def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -
         *digits.on(device),
         train=True,
         batch_size=rows_of_step(args),
+        parts=args.grad_accum,
         grids=args.mnist_grids,
         seed=args.seed or 0,
         **shared,

@@ -238,7 +238,7 @@ class FolderSource:
         self._held_out = self._single(held_out, look)
         self._test = self._pictures(val, look, real, keep=keep)
         self._second_test = self._single(second, look)
-        self._loader = self._shuffled(seed, self._size * grad_accum)
+        self._loader = self._shuffled(seed, grad_accum)
         self._features_of: Callable[[LabelledImages], np.ndarray] | None = None
         self.feature_shape: tuple[int, ...] | None = None
         batch_sampler: Any = self._loader.batch_sampler
@@ -249,12 +249,13 @@ class FolderSource:
             weights = class_weights(labels_of(train), self.num_classes)
             self._weights = weights.to(self.device)
 
-    def _shuffled(self, seed: int, batch_size: int) -> Any:
+    def _shuffled(self, seed: int, parts: int) -> Any:
         """The loader of training batches, all whole."""
         return train_loader(
             self._train,
-            batch_size,
+            self._size * parts,
             seed=seed,
+            parts=parts,
             accelerator=self.accelerator,
             workers=self._workers,
             drop_last=True,

@@ -115,6 +115,7 @@ def build_data(
     loader = train_loader(
         train_data,
         size // world * args.grad_accum,
+        parts=args.grad_accum,
         seed=args.seed,
         accelerator=accelerator,
         workers=args.num_workers,

@@ -157,7 +157,7 @@ def test_parts_on_two_processes_are_those_on_one(paper, script, of_one, of_two, 
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=400)
     two = checkpoint.load(tmp_path / "two" / "checkpoints" / "last.pt")
     assert two["progress"]["images"] == one["progress"]["images"] == 3 * 64
-    assert_close(one, two, within=1e-5)
+    assert_close(one, two, within=1e-4)
 
 
 @of_each
