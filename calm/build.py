@@ -101,7 +101,7 @@ def build_parts(
         check_class_count(settings, data, checkpoint)
     args = settings.args
     accelerator = make_accelerator(args)
-    seed = seed_everything(args.seed)
+    seed = seed_everything(args.seed, fast=args.fast)
     classes = count_classes(settings, data)
     loaders = get_data_loader(
         data.paths,
@@ -111,6 +111,7 @@ def build_parts(
         args.resize_size,
         args.crop_size,
         args.proxy_training_set,
+        grad_accum=args.grad_accum,
         accelerator=accelerator,
         seed=seed,
         num_classes=classes,

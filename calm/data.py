@@ -246,6 +246,7 @@ def get_data_loader(
     crop_size: int,
     proxy_training_set: bool = False,
     *,
+    grad_accum: int = 1,
     accelerator: Accelerator | None = None,
     seed: int = 0,
     num_classes: int | None = None,
@@ -263,7 +264,8 @@ def get_data_loader(
     left out of training. `test_ids` restricts the test split. train: shuffled by (seed, epoch);
     val, test: in order. Every file is looked at before anything else happens: a missing one is a
     UserError, an unreadable one a CorruptImage, or with `skip_corrupt` left out of val and test, by
-    name. `as_bytes`: images are uint8, for `normalizer`, and not normalised float32.
+    name. `as_bytes`: images are uint8, for `normalizer`, and not normalised float32. `grad_accum`:
+    a batch of training is so many times larger.
     `is_frozen`: the view of the training images is the evaluation's too, and unreadable ones are
     left out as there. `own` makes the images of a split in place of the lists: (split, transform,
     image_ids=).
@@ -300,7 +302,7 @@ def get_data_loader(
         if cache_images:
             data.cache_images(resize_size if is_train else crop_size)
         if is_train:
-            loaders[split] = train_loader(data, batch_size, seed=seed, **how)
+            loaders[split] = train_loader(data, batch_size * grad_accum, seed=seed, **how)
         else:
             loaders[split] = eval_loader(data, batch_size, **how)
     return loaders

@@ -28,6 +28,7 @@ from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
+    add_training_flags,
     image_size,
     non_negative_int,
     number,
@@ -161,6 +162,7 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
     _add_evaluation(parser)
     add_own_flags(parser.add_argument_group("own data"))
     group = add_shared_flags(parser, seed=None)
+    add_training_flags(group)
     group.add_argument("--workers", type=non_negative_int, default=4, help="loader workers")
 
 

@@ -42,7 +42,9 @@ from calm.report import (
     told_of_idle_flags,
 )
 from calm.report_logger import load_logger
+from common.accumulation import micro_batches, parts_of
 from common.aliases import one_module
+from common.compiling import compiled
 from common.estimate import FirstSteps
 from common.loading import Batch
 from common.meter import Meter
@@ -84,7 +86,8 @@ class Trainer:
         self.optimizer: Optimizer = build_optimizer(self.args, self.model)
         self.teacher = build_teacher(self.args, self.model)
         self.network: nn.Module
-        self.network, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
+        network = compiled(self.model, self.args.compile)
+        self.network, self.optimizer = prepare(self.accelerator, network, self.optimizer)
         self.loss = Meter(self.accelerator)
         self.accuracy = Meter(self.accelerator)
         if self.is_train:
@@ -134,7 +137,7 @@ class Trainer:
         sampler: Any = loader.batch_sampler
         sampler.set_epoch(epoch, run.progress.batch)
         n = len(data_of(loader))
-        size = self.args.batch_size * run.world
+        size = self.args.batch_size * self.args.grad_accum * run.world
         watch = self._first_steps(n, size)
         for batch in run.bar(loader, f"epoch {epoch + 1}/{self.args.epochs}", -(-n // size)):
             rows = min(size, n - run.progress.batch * size)  # of all processes
@@ -167,9 +170,22 @@ class Trainer:
         return self._watch
 
     def learn(self, batch: Batch, rows: int) -> None:
-        """One step of the optimiser on a batch, this process's share of `rows` images."""
+        """One step of the optimiser on a batch, this process's share of `rows` images.
+
+        Of --grad_accum N batches that is, a part of --batch_size images after the other.
+        """
+        parts = parts_of(len(batch.index), self.args.batch_size)
+        for part in micro_batches(parts, self.accelerator, self.network):
+            self._descend(batch, part.rows, rows)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.model)
+
+    def _descend(self, batch: Batch, part: slice, rows: int) -> None:
+        """Add the gradient of a part of a step of `rows` images."""
         images, labels, ids = batch.data
-        images, labels = to_device(images, labels, self.device)
+        images, labels = to_device(images[part], labels[part], self.device)
         with self.accelerator.autocast():
             posterior = None
             if self.teacher is not None:
@@ -177,12 +193,8 @@ class Trainer:
             out = self.network(images, labels, with_loss=True, posterior=posterior)
         loss = out["loss"].mean()
         known = {name: value.detach() for name, value in out.items()}
-        self.run.guard(loss, batch.index, partial(describe_batch, ids, known))
+        self.run.guard(loss, batch.index[part], partial(describe_batch, ids[part], known))
         backward(self.accelerator, loss * (len(labels) * self.run.world / rows))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.teacher is not None:
-            self.teacher.update_parameters(self.model)
 
         self.loss.add(loss, len(labels))
         is_correct = out["probs"].argmax(1) == labels

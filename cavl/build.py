@@ -24,9 +24,11 @@ from cavl.data_resident import Images
 from cavl.method import CAVL, PartialLabelMethod
 from cavl.options_rules import MODELS, needs_maps
 from cavl.utils.models import LeNet, linear_model, mlp_model
+from common.accumulation import smallest_part
 from common.aliases import one_module
 from common.backbones import Report, load_weights
 from common.cli import UserError
+from common.compiling import compiled
 from common.meter import Meter
 from common.rundir import prepare
 
@@ -56,7 +58,8 @@ class Learner:
     loss: Meter
     seed: int
     epochs: int
-    batch_size: int
+    batch_size: int  # of each process, in a step
+    at_once: int  # of these so many in one pass
     augment: bool
     looks_again: bool
     by_maps: bool
@@ -80,9 +83,7 @@ def build_learner(
     if args.frozen_features:
         pooled = not needs_maps(args)
         data = with_features(data, model, pooled=pooled, device=device, poll=poll)
-    wrapped: nn.Module = model
-    if args.compile:
-        wrapped = torch.compile(model)  # type: ignore[assignment]  # a module, of a module
+    wrapped = compiled(model, args.compile)
     network, optimizer = prepare(accelerator, wrapped, build_optimizer(args, model))
     return Learner(
         accelerator=accelerator,
@@ -95,7 +96,8 @@ def build_learner(
         loss=Meter(accelerator),
         seed=args.seed,
         epochs=args.ep,
-        batch_size=args.bs,
+        batch_size=args.bs * args.grad_accum,
+        at_once=args.bs,
         augment=args.augment,
         looks_again=method.looks_again and args.cav_forward == "after",
         by_maps=args.method == "cavl" and args.select == "cam",
@@ -202,8 +204,8 @@ def require_full_batches(args: argparse.Namespace, data: PartialData, processes:
     channel; so it is with the maps of many networks for small images.
     """
     n = len(data.train_x)
-    batch = args.bs * processes
-    smallest = (n % batch or batch) // processes
+    batch = args.bs * args.grad_accum * processes
+    smallest = smallest_part((n % batch or batch) // processes, args.bs)
     if smallest >= 2 or not needs_two(args, data):
         return
     problem = "a single image a batch"

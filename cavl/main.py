@@ -49,6 +49,7 @@ from cavl.data_labels import Warmup
 from cavl.data_resident import epoch_batches
 from cavl.evaluate import Statistics, measure, measure_selection, predict
 from cavl.figures import draw_cams, draw_learning_curves
+from common.accumulation import micro_batches, parts_of
 from common.aliases import one_module
 from common.estimate import FirstSteps
 from common.run import Run, start_run
@@ -60,7 +61,7 @@ one_module(__name__, "cavl.main")
 def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None]:
     """One run: train on the candidate sets, evaluate after every epoch; returns the summary."""
     accelerator = make_accelerator(args)
-    seed_everything(args.seed)
+    seed_everything(args.seed, fast=args.fast)
     run = start_run(args, args.output_dir or default_dir(args), accelerator)
     device = accelerator.device
 
@@ -98,7 +99,7 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
                 run,
                 model,
                 samples=len(learner.images),
-                batch_size=args.bs,
+                batch_size=args.bs * args.grad_accum,
                 epochs=args.ep,
                 evaluation=seconds,
             )
@@ -183,17 +184,24 @@ def train_epoch(
     total = -(-len(images) // (learner.batch_size * accelerator.num_processes))
     for index, weight, size in run.bar(batches, f"epoch {epoch + 1}/{learner.epochs}", total):
         x = images.augmented(index) if learner.augment else images[index]
-        with accelerator.autocast():
-            outputs = learner.network(x)
-        loss = labels.loss(outputs.float(), index)
-        run.guard(loss, index)
-        backward(accelerator, loss if weight == 1 else loss * weight)
+        outputs = []
+        parts = parts_of(len(index), learner.at_once)
+        for part in micro_batches(parts, accelerator, learner.network):
+            rows = index[part.rows]
+            with accelerator.autocast():
+                z = learner.network(x[part.rows])
+            loss = labels.loss(z.float(), rows)
+            run.guard(loss, rows)
+            mean = part.weigh(loss)
+            backward(accelerator, mean if weight == 1 else mean * weight)
+            learner.loss.add(loss, len(rows) * (weight > 0))
+            outputs.append(z.detach())
         learner.optimizer.step()
         learner.optimizer.zero_grad()
-        learner.loss.add(loss, len(index) * (weight > 0))
 
         if labels.updates(selecting):  # the method's own step
-            labels.update(index, *second_look(learner, x, outputs))
+            for part, z in zip(parts, outputs, strict=True):
+                labels.update(index[part.rows], *second_look(learner, x[part.rows], z))
         run.step(size)
         if estimate is not None:
             estimate.add()

@@ -25,6 +25,7 @@ from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
+    add_training_flags,
     number,
     parse_given,
     readable_file,
@@ -119,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_method(parser.add_argument_group("method"))
     _add_training(parser.add_argument_group("model and optimisation"))
     _add_report(parser.add_argument_group("report"))
-    add_shared_flags(parser, skip_corrupt=False)
+    add_training_flags(add_shared_flags(parser, skip_corrupt=False))
     parser.tell_sample(**SAMPLE_DEFAULTS)
     return parser
 
@@ -208,7 +209,6 @@ def _add_training(g: argparse._ArgumentGroup) -> None:
     _choice(g, "op", ("sgd", "adam"), "adam", "optimiser; sgd has momentum 0.9")
     _choice(g, "schedule", ("none", "cosine"), "none", "learning-rate schedule")
     value("gpu", str, "0", "index of the GPU; ignored without CUDA")
-    _switch(g, "compile", "torch.compile the model")
 
 
 def _add_report(g: argparse._ArgumentGroup) -> None:

@@ -182,7 +182,7 @@ def unwrap(module: nn.Module) -> nn.Module:
     """The module inside torch.compile's and DistributedDataParallel's wrappers."""
     module = getattr(module, "_orig_mod", module)
     if isinstance(module, nn.parallel.DistributedDataParallel):
-        return module.module
+        return unwrap(module.module)
     return module
 
 

@@ -33,6 +33,7 @@ from common.errors import (  # noqa: F401
     message_of,
     told,
 )
+from common.launch import given_by_launch
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ FREE_SETTINGS = {
     *("output_dir", "resume", "overwrite", "max_steps", "checkpoint_every"),
     *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio"),
 }
+# Settings that earlier runs did not have -> the value by which they went.
+LATER_SETTINGS = {"grad_accum": 1, "compile": False, "fast": False, "eval_autocast": False}
 
 
 # --- types of flags ---
@@ -223,6 +226,20 @@ def add_shared_flags(
     return group
 
 
+def add_training_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the flags of a training step, the same in all five papers, to the shared ones."""
+
+    def add(name: str, what: str, **kind: Any) -> None:
+        group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
+
+    what = "an optimiser step covers N batches, computed one after the other (memory of one)"
+    add("grad_accum", what, type=positive_int, default=1, metavar="N")
+    what = "torch.compile the network: first steps slow, results differ in the last digits"
+    add("compile", what, action="store_true")
+    what = "cuDNN's fastest kernels, TF32, no determinism: no run can be repeated to the bit"
+    add("fast", what, action="store_true")
+
+
 # --- what the user set ---
 
 
@@ -232,8 +249,9 @@ def parse_given(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The default of every flag, and the values of those that `argv` holds (default: sys.argv).
 
-    A flag counts as given also where its value equals the default. A script may add to `given` what
-    was set in another way (attributes of a class of settings, say) before it calls `settle`.
+    A flag counts as given also where its value equals the default, and where `accelerate launch`
+    asks for it. A script may add to `given` what was set in another way (attributes of a class of
+    settings, say) before it calls `settle`.
 
     Args:
         parser: the parser, or a function that makes it; it stays as it is.
@@ -242,6 +260,7 @@ def parse_given(
         defaults: every flag's name and default; given: names and values of the given ones.
     Raises:
         SystemExit: status 2 and one line on stderr for a wrong argument; 0 after --help.
+        UserError: the launch asks for what is not supported, or for another value than `argv`.
     """
     if not isinstance(parser, argparse.ArgumentParser):
         parser = parser()
@@ -260,7 +279,8 @@ def parse_given(
     for action in without_defaults._actions:
         action.default = argparse.SUPPRESS if action.option_strings else absent
     given = vars(without_defaults.parse_args(argv))
-    return defaults, {name: value for name, value in given.items() if value is not absent}
+    given = {name: value for name, value in given.items() if value is not absent}
+    return defaults, {**given, **given_by_launch(defaults, given)}
 
 
 def _twin(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

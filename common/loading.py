@@ -36,7 +36,8 @@ class EpochSampler:
 
     Every process walks the same permutation. A global batch is `batch_size` rows for each process;
     the last one, where it is short, is split as evenly as possible, without padding (`drop_last`
-    leaves it out; so is one with fewer rows than processes).
+    leaves it out; so is one with fewer rows than processes). A whole batch of several `parts` is
+    cut into these first, so that a part has the same rows in any number of processes.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class EpochSampler:
         rank: int = 0,
         world: int = 1,
         drop_last: bool = False,
+        parts: int = 1,
     ) -> None:
+        self.parts = parts
         self.n = n
         self.batch_size = batch_size
         self.seed = seed
@@ -72,8 +75,15 @@ class EpochSampler:
         size = self.batch_size * self.world
         for number in range(self.start, self.batches):
             whole = order[number * size : (number + 1) * size]
-            mine = whole.tensor_split(self.world)[self.rank]
+            mine = share_of(whole, self.rank, self.world, self.parts if len(whole) == size else 1)
             yield [(self.epoch, index) for index in mine.tolist()]
+
+
+def share_of(rows: torch.Tensor, rank: int, world: int, parts: int = 1) -> torch.Tensor:
+    """A process's share of the rows of a step: of each of its parts, one after the other."""
+    if parts == 1:
+        return rows.tensor_split(world)[rank]
+    return torch.cat([part.tensor_split(world)[rank] for part in rows.tensor_split(parts)])
 
 
 @contextlib.contextmanager
@@ -173,8 +183,9 @@ def train_loader(
     drop_last: bool = False,
     skip_corrupt: bool = False,
     collate: Callable[[list], Any] = default_collate,
+    parts: int = 1,
 ) -> DataLoader:
-    """A loader of `Batch`es over this process's share.
+    """A loader of `Batch`es over this process's share; `parts` as of `EpochSampler`.
 
     Call `loader.batch_sampler.set_epoch` each epoch.
     """
@@ -185,6 +196,7 @@ def train_loader(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         drop_last=drop_last,
+        parts=parts,
     )
     seeded = Seeded(dataset, seed, skip_corrupt=skip_corrupt)
     return _loader(seeded, sampler, accelerator, workers, collate)

@@ -9,67 +9,74 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin, broadcast, broadcast_object_list
 
+from common.compiling import require_compiler
 from common.errors import UserError
+from common.launch import asked_of_us
 
 T = TypeVar("T")
 
 
-def seed_everything(seed: int | None) -> int:
-    """Seed Python, NumPy and torch; ask the GPU libraries for their deterministic algorithms."""
+def seed_everything(seed: int | None, *, fast: bool = False) -> int:
+    """Seed Python, NumPy and torch; ask the GPU libraries for their deterministic algorithms.
+
+    `fast` asks them for their fastest ones, and for TF32 in products of float32: the same seed then
+    gives slightly other numbers each time.
+    """
     seed = seed or 0
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the originals draw from the global stream
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = not fast
+    torch.backends.cudnn.benchmark = fast
+    torch.set_float32_matmul_precision("high" if fast else "highest")
     # Weight decay drives the weights of always-black pixels, and Adam's squares of them, below
     # 1e-38: on a CPU such numbers cost a hundred cycles each, and an MNIST epoch took three times
     # as long after some epochs.
     torch.set_flush_denormal(True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if not fast:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return seed
-
-
-# Variables that `accelerate launch` sets from its flags or its config file -> what they ask for.
-_UNSUPPORTED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_TP": "tensor parallelism",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
-}
-
-
-def _refuse_unsupported() -> None:
-    for variable, name in _UNSUPPORTED.items():
-        if os.environ.get(variable, "").strip().lower() in ("1", "true", "t", "yes", "y", "on"):
-            advice = "launch with plain data parallelism (--multi_gpu)"
-            raise UserError(f"{variable}: {name} is not supported; {advice}")
-
-    variable = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
-    steps = os.environ.get(variable, "1").strip()
-    if steps not in ("", "1"):
-        problem = f"{variable}={steps}: accumulation of gradients is not supported"
-        raise UserError(f"{problem}; unset it, or make it 1")
 
 
 def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
     """accelerate's Accelerator for the shared flags: device, processes and precision come from it.
 
-    UserError names what `accelerate config` or the environment asks for in vain.
+    What the launch asks for is in the settings by then (`common.launch`). accelerate itself neither
+    divides losses nor compiles.
+
+    Raises:
+        UserError: what `accelerate config` or the environment asks for in vain; no compiler for
+            --compile.
     """
-    _refuse_unsupported()
+    _require_as_launched(args)
     precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION") or None
     on_gpu = torch.cuda.is_available() and not args.cpu
     if precision is None:
         precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
-    if precision not in ("no", "fp16", "bf16"):
-        raise UserError(f"ACCELERATE_MIXED_PRECISION={precision}: choose from no, fp16, bf16")
     if precision == "fp16" and not on_gpu:
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use no or bf16")
-    return Accelerator(cpu=args.cpu, mixed_precision=precision, **kwargs)
+    accelerator = Accelerator(
+        cpu=args.cpu,
+        mixed_precision=precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+        **kwargs,
+    )
+    if getattr(args, "compile", False):
+        require_compiler(accelerator.device.type)
+    return accelerator
+
+
+def _require_as_launched(args: argparse.Namespace) -> None:
+    """UserError where the launch asks for other settings than `args` have."""
+    for name, asked in asked_of_us().items():
+        value = getattr(args, name, asked.value)
+        is_open = name == "mixed_precision" and value is None
+        if value != asked.value and not is_open:
+            problem = f"{asked.variable} asks for {asked.value}, the settings have {name} {value}"
+            raise UserError(f"{problem}; make them equal")
 
 
 def prepare(

@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 
 from common import checkpoint
-from common.cli import FREE_SETTINGS
+from common.cli import FREE_SETTINGS, LATER_SETTINGS
 from common.errors import UserError
 from common.files import atomic_write, clear_parts
 from common.locks import hold
@@ -233,8 +233,8 @@ def load_run(source: Path, args: argparse.Namespace) -> dict[str, Any]:
     if not is_run:
         raise UserError(f"{source}: not a checkpoint of a run; --resume wants checkpoints/last.pt")
 
-    then = saved["settings"]
-    now = settings_of(args)
+    then = {**LATER_SETTINGS, **saved["settings"]}
+    now = {**LATER_SETTINGS, **settings_of(args)}
     different = []
     for key in sorted({**then, **now}, key=str):
         if not _is_equal(then.get(key), now.get(key)):

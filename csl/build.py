@@ -184,8 +184,9 @@ def build_loaders(
     )
     loading: dict[str, Any] = {"batch_size": args.batch_size, "workers": args.workers}
     loading["skip_corrupt"] = skip_corrupt
-    train_loader, sampler = data.training_loader(train, found, accelerator, seed=seed, **loading)
     val_loader = data.scoring_loader(val, accelerator, **loading)
+    loading["batch_size"] *= getattr(args, "grad_accum", 1)
+    train_loader, sampler = data.training_loader(train, found, accelerator, seed=seed, **loading)
     return Loaded(train, val, train_loader, val_loader, sampler)
 
 

@@ -94,17 +94,30 @@ class SelectiveLoss(nn.Module):
         self.prior_threshold = prior_threshold
         self.register_buffer("prior_classes", prior)
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The loss of a batch, a scalar; logits (B, C) of any float dtype, targets (B, C).
+
+        `weights`, (B, C), those of a larger batch that this one is a part of (`weights` below).
 
         ValueError: shapes that do not belong together, and, in eager mode on the CPU, targets other
         than 1, 0, -1. Elsewhere such a target makes the loss NaN.
         """
+        if weights is not None:
+            self.kept = (targets == method.UNKNOWN) * weights
+            return method.partial_asymmetric_loss(logits, targets, weights, **self.factors)
         selection = self._selection(logits, targets)
         loss, kept = fast.selective_loss(logits, targets, self.mode, selection, **self.factors)
         is_told = torch.compiler.is_compiling() or not method.is_transformed()
         self.kept = kept if self.mode == "selective" and is_told else None
         return loss
+
+    @property
+    def selects_in_batch(self) -> bool:
+        """Whether the weights of an image depend on the others of its batch."""
+        counts = self.selection["topk"] or self.selection["share"]
+        return self.mode == "selective" and bool(counts) and self.selection["scope"] == "batch"
 
     def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The weights w of a batch, (B, C)."""

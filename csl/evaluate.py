@@ -26,6 +26,32 @@ from csl.evaluate_metrics import (
 one_module(__name__, "csl.evaluate")
 
 
+class Forward:
+    """How images become probabilities (B,C) float32: `forward(model, images)`.
+
+    autocast: None for float32; else the networks compute in this kind of number (`eval_kind`).
+    """
+
+    def __init__(self, autocast: torch.dtype | None = None) -> None:
+        self.autocast = autocast
+
+    def __call__(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        kind = images.device.type
+        if self.autocast is None:
+            logits = model(images)
+        else:
+            with torch.autocast(kind, dtype=self.autocast):
+                logits = model(images)
+        return logits.float().sigmoid()
+
+
+def eval_kind(is_wanted: bool, accelerator: Accelerator) -> torch.dtype | None:
+    """What --eval_autocast computes in: bfloat16, with a precision of fp16 that; None without."""
+    if not is_wanted:
+        return None
+    return torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
+
+
 class Scored(NamedTuple):
     """What models say of a test set. Row i is of sample index[i]; unreadable images have none."""
 
@@ -69,7 +95,7 @@ def predict_rows(
     become 0..1; `poll` is called after every batch; `forward(model, images)` stands for another way
     to the probabilities (test-time augmentation). UserError: no image can be read.
     """
-    forward = forward or (lambda model, images: model(images).float().sigmoid())
+    forward = forward or Forward()
     numbers = numbers or ToNumbers()
     models = list(map(unwrap, models))
     indices: list[torch.Tensor] = []
@@ -187,6 +213,7 @@ def score_both(
     accelerator: Accelerator,
     poll: Callable[[], None] | None = None,
     numbers: nn.Module | None = None,
+    forward: Forward | None = None,
 ) -> tuple[dict[str, float], Scored]:
     """Metrics of the model and of the averaged model, each under its own name.
 
@@ -197,7 +224,7 @@ def score_both(
     there are none.
     """
     models = [model, ema_model]
-    scored = predict_rows(models, loader, accelerator, numbers=numbers, poll=poll)
+    scored = predict_rows(models, loader, accelerator, numbers=numbers, poll=poll, forward=forward)
     seeded = getattr(loader, "dataset", None)
     data = seeded.dataset if isinstance(seeded, Seeded) else None
     complete = getattr(data, "complete", None)

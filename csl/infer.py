@@ -42,6 +42,7 @@ from csl.build import build_scored
 from csl.data_errors import expanded, say
 from csl.data_pictures import class_names, sample_pictures
 from csl.data_pixels import Pixels, stack_pictures
+from csl.evaluate import Forward, eval_kind
 from csl.figures import draw_annotated, with_scores
 from csl.src.helper_functions.helper_functions import parse_args
 from csl.src.models.tresnet.fold import fold
@@ -81,14 +82,18 @@ def infer_batch(
     pixels: Pixels,
     th: float,
     top_k: int,
+    autocast: torch.dtype | None = None,
 ) -> list[tuple[list[str], list[float]]]:
-    """Names and scores of several RGB pictures, in one forward pass; as in `inference`."""
+    """Names and scores of several RGB pictures, in one forward pass; as in `inference`.
+
+    autocast: what the network computes in, as `csl.evaluate.Forward` takes it.
+    """
     weight = next(model.parameters())
     batch = stack_pictures([pixels.whole(pixels.resize(image)) for image in images])
     numbers = pixels.to_numbers().to(weight.device)
     with evaluating(model):
         values = numbers(batch.to(weight.device)).to(weight.dtype)
-        probabilities = model(values).float().sigmoid().cpu()
+        probabilities = Forward(autocast)(model, values).cpu()
     found = []
     for row in probabilities:
         scores, order = row.sort(descending=True, stable=True)
@@ -160,6 +165,7 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
 
     # Names
     labels = np.array(names)
+    kind = eval_kind(args.eval_autocast, accelerator)
     run = start_run(args, DEFAULT_DIR, accelerator)
     run.print(f"{args.model_path}: {describe_network(checkpoint, pixels)}")
     answers = Answers(run.folder / "answers")
@@ -172,7 +178,8 @@ def infer(settings: Settings) -> list[dict[str, Any]]:
         if not images:
             continue
         shown = list(images.values())
-        results = infer_batch(shown, model, names, pixels=pixels, th=args.th, top_k=args.top_k)
+        kept = {"th": args.th, "top_k": args.top_k, "autocast": kind}
+        results = infer_batch(shown, model, names, pixels=pixels, **kept)
         maps = batch_maps(shown, model, pixels) if args.npz else [None] * len(shown)
         for (path, image), answer, of_picture in zip(images.items(), results, maps, strict=True):
             found, scores = answer

@@ -15,6 +15,7 @@ from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
+    add_training_flags,
     image_size,
     non_negative_int,
     number,
@@ -147,6 +148,16 @@ def add_network_flags(
     return group
 
 
+def add_autocast_flag(group: argparse._ArgumentGroup) -> None:
+    """Add the flag of the precision in which test images are scored."""
+    group.add_argument(
+        "--eval_autocast",
+        action="store_true",
+        help="score in bfloat16 (fp16 with --mixed_precision fp16), faster on a GPU; scores are"
+        " float32, and differ in the third digit",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with the released defaults; its parse_args([]) shows them."""
     parser = EitherDash(
@@ -175,6 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(parser)
 
     group = parser.add_argument_group("report")
+    add_autocast_flag(group)
     group.add_argument(
         "-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses"
     )
@@ -192,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--seeds", type=seed_list, default=None, metavar="0,1,2", help="with --compare"
     )
-    add_shared_flags(parser)
+    add_training_flags(add_shared_flags(parser))
     parser.tell_sample(all=SAMPLE_DEFAULTS | SAMPLE_SIMULATION)
     return parser
 

@@ -18,7 +18,7 @@ from common.cli import (
     settle,
 )
 from csl.data_errors import MissingFileError, expanded
-from csl.options import EitherDash, add_network_flags, any_path
+from csl.options import EitherDash, add_autocast_flag, add_network_flags, any_path
 from csl.options_checks import refuse_flags_of_training
 
 one_module(__name__, "csl.options_infer")
@@ -75,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="OpenImages, MS-COCO, or any other text; decides --th None",
     )
 
-    add = parser.add_argument_group("names").add_argument
+    group = parser.add_argument_group("names")
+    add_autocast_flag(group)
+    add = group.add_argument
     add(
         "--class_description_path",
         default="./data/oidv6-class-descriptions.csv",

@@ -34,7 +34,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from common.accumulation import looking_ahead, micro_batches, parts_of
 from common.aliases import one_module
+from common.compiling import compiled
 from common.loading import Batch
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
@@ -43,7 +45,7 @@ from csl.build import Parts, build, build_feature_loaders, build_loaders
 from csl.build_optimizer import ModelEma, make_optimizer
 from csl.data import DataSet, require_scorable, require_trainable
 from csl.data_locate import Found
-from csl.evaluate import Scored, best_of, score_both
+from csl.evaluate import Forward, Scored, best_of, eval_kind, score_both
 from csl.options_choices import mode_of
 
 one_module(__name__, "csl.train")
@@ -60,7 +62,7 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     accelerator = make_accelerator(args)
     run = start_run(args, default_dir, accelerator)
     prior_path = compare.prior_file(settings, run, train)  # --estimate_prior: phase 1
-    seed_everything(args.seed)
+    seed_everything(args.seed, fast=args.fast)
 
     # Data
     loaded = build_loaders(args, found, accelerator)
@@ -74,13 +76,14 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     parts = build(settings, run, train_set, sampler.batches, prior_path)
     if args.frozen_features:
         loaded = build_feature_loaders(args, loaded, parts, run)
-    network, optimizer = accelerator.prepare(parts.model, parts.optimizer)
+    network = compiled(parts.model, args.compile)
+    network, optimizer = accelerator.prepare(network, parts.optimizer)
     parts = parts._replace(optimizer=optimizer)
     run.restore(**parts._asdict())
 
     # The loop
     epochs = min(args.epochs, args.stop_epoch or args.epochs)
-    rows = args.batch_size * accelerator.num_processes
+    rows = args.batch_size * args.grad_accum * accelerator.num_processes
     size = {"pictures": len(train_set), "rows": rows, "epochs": epochs}
     pace = report.first_steps(run, parts.model, **size, is_due=found.own is not None)
     last = None
@@ -96,7 +99,7 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             if batch.data is None:  # nothing in it could be decoded
                 run.step(0, batch.skipped)
                 continue
-            loss = train_batch(run, parts, network, batch)
+            loss = train_batch(run, parts, network, batch, args.batch_size)
             run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
             pace.add()
             if run.progress.step % args.print_freq == 0:
@@ -115,37 +118,66 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     return summary
 
 
-def train_batch(run: Run, parts: Parts, network: nn.Module, batch: Batch) -> torch.Tensor:
+def train_batch(
+    run: Run, parts: Parts, network: nn.Module, batch: Batch, at_once: int | None = None
+) -> torch.Tensor:
     """Forward, loss, backward, the optimiser's step and its schedule, averages; returns the loss.
 
-    Nothing of it waits for a GPU.
+    With --grad_accum N that is in parts of `at_once` images. Nothing of it waits for a GPU.
     """
     accelerator = run.accelerator
     images, targets = batch.data
-    images = parts.info.numbers(images.to(accelerator.device, non_blocking=True))
+    at_once = at_once or len(images)
+    images = images.to(accelerator.device, non_blocking=True)
     targets = targets.to(accelerator.device, non_blocking=True)
+    weights = weights_of_step(run, parts, images, targets, at_once)
 
-    with accelerator.autocast():
-        logits = network(images)
-    loss = parts.criterion(logits, targets)  # in float32
-    run.guard(loss, batch.index, partial(parts.criterion.explain, logits.detach(), targets))
+    losses = []
     parts.optimizer.zero_grad()
-    # A sum over the batch: that of several processes is as large as that of one.
-    accelerator.backward(loss * accelerator.num_processes)
+    cut = parts_of(len(images), at_once)
+    for part in micro_batches(cut, accelerator, network):
+        labels = targets[part.rows]
+        index = batch.index[part.rows]
+        with accelerator.autocast():
+            logits = network(parts.info.numbers(images[part.rows]))
+        chosen = None if weights is None else weights[part.rows]
+        loss = parts.criterion(logits, labels, chosen)  # in float32
+        run.guard(loss, index, partial(parts.criterion.explain, logits.detach(), labels))
+        # A sum over the batch: that of several processes is as large as that of one.
+        accelerator.backward(loss * accelerator.num_processes)
+
+        parts.prior.update(logits)
+        parts.drops.update(parts.criterion.kept, labels, index)
+        parts.loss.add(loss / part.size, part.size)
+        losses.append(loss.detach())
     parts.optimizer.step()
     parts.scheduler.step()
     parts.ema.update(parts.model)
+    return torch.stack(losses).sum()
 
-    parts.prior.update(logits)
-    parts.drops.update(parts.criterion.kept, targets, batch.index)
-    parts.loss.add(loss / len(images), len(images))
-    return loss
+
+def weights_of_step(
+    run: Run, parts: Parts, images: torch.Tensor, targets: torch.Tensor, at_once: int
+) -> torch.Tensor | None:
+    """The weights of all labels of a step in several parts, by a look at all its images first.
+
+    None where a part needs no other to choose what is left out, or is alone.
+    """
+    if len(images) <= at_once or not parts.criterion.selects_in_batch:
+        return None
+    logits = []
+    with looking_ahead(parts.model), run.accelerator.autocast():
+        for part in parts_of(len(images), at_once):
+            logits.append(parts.model(parts.info.numbers(images[part.rows])).float())
+    return parts.criterion.weights(torch.cat(logits), targets)
 
 
 def score_parts(run: Run, parts: Parts, loader: Iterable) -> tuple[dict[str, float], Scored]:
     """Metrics and scores of the model and of its average."""
     models = (parts.model, parts.ema.module)
-    return score_both(*models, loader, run.accelerator, run.poll, parts.info.numbers)
+    forward = Forward(eval_kind(run.args.eval_autocast, run.accelerator))
+    numbers = parts.info.numbers
+    return score_both(*models, loader, run.accelerator, run.poll, numbers, forward)
 
 
 def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, args: Any) -> Scored:

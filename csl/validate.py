@@ -39,7 +39,15 @@ from csl import report
 from csl.build import build_scored, build_test_set
 from csl.data import DataSet, require_images, require_scorable, scoring_loader
 from csl.data_pixels import Pixels
-from csl.evaluate import count_skipped, metrics_of, predict_rows, rates_of, uncounted_classes
+from csl.evaluate import (
+    Forward,
+    count_skipped,
+    eval_kind,
+    metrics_of,
+    predict_rows,
+    rates_of,
+    uncounted_classes,
+)
 from csl.src.models.tresnet.fold import fold
 from csl.src.models.utils.checkpoint import Checkpoint
 from csl.src.models.utils.checkpoint_input import describe_network
@@ -106,7 +114,8 @@ def validate(settings: Settings) -> dict[str, Any]:
         run.poll()
 
     numbers = pixels.to_numbers().to(accelerator.device)
-    scored = predict_rows([model], loader, accelerator, numbers=numbers, poll=poll)
+    forward = Forward(eval_kind(args.eval_autocast, accelerator))
+    scored = predict_rows([model], loader, accelerator, numbers=numbers, poll=poll, forward=forward)
     scores = scored.scores[0]
     targets = scored.targets
     run.progress.images = len(scores)

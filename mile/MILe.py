@@ -51,7 +51,7 @@ one_module(__name__, "mile.MILe")
 def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     """One run: all generations, evaluated and exported one by one; returns the summary."""
     args = settings.args
-    seed_everything(args.seed)
+    seed_everything(args.seed, fast=args.fast)
     source = build.open_source(settings, accelerator)
     report.require_same_classes(settings.trained.classes, source.class_names, args.pretrained)
     run = start_run(args, default_dir(args), accelerator)
@@ -99,7 +99,7 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
             position = run.progress.batch + 1 - phases.interactive
             if report.is_checked(position, phases.imitation):
                 log.check_collapse(run, source.num_classes, learner.rho, strict=args.strict)
-            run.step(args.batch_size, batch.skipped)
+            run.step(build.rows_of_step(args), batch.skipped)
         if run.stopped:
             break
         run.save_before_evaluation()

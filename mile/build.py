@@ -117,7 +117,8 @@ def _grids(args: argparse.Namespace, place: Located, accelerator: Accelerator) -
     train = data.GridLoader(
         *digits.on(device),
         train=True,
-        batch_size=args.batch_size,
+        batch_size=rows_of_step(args),
+        parts=args.grad_accum,
         grids=args.mnist_grids,
         seed=args.seed or 0,
         **shared,
@@ -177,6 +178,7 @@ def _folders(settings: Settings, accelerator: Accelerator) -> FolderSource:
         look=look,
         image_size=args.image_size,
         batch_size=args.batch_size,
+        grad_accum=args.grad_accum,
         workers=args.num_workers,
         seed=args.seed,
         skip_corrupt=args.skip_corrupt,
@@ -188,6 +190,11 @@ def _folders(settings: Settings, accelerator: Accelerator) -> FolderSource:
         sets=_taught(args, images),
         statistics=statistics,
     )
+
+
+def rows_of_step(args: argparse.Namespace) -> int:
+    """Images of a step of the optimiser, over all processes."""
+    return args.batch_size * args.grad_accum
 
 
 def _known(path: Path | None) -> Path:
@@ -241,12 +248,13 @@ def estimate_of(
         seconds = trial_steps(learner.student, images, accelerator.autocast)
     weights = sum(value.nbytes for value in learner.student.state_dict().values())
     networks = len(learner.trained) + (learner.frozen is not None)
-    pictures = max(1, source.train_size // args.batch_size) * args.batch_size
+    rows = rows_of_step(args)
+    pictures = max(1, source.train_size // rows) * rows
     return estimate(
-        seconds,
+        [args.grad_accum * second for second in seconds],
         pictures=pictures,
-        batch_size=args.batch_size,
-        epochs=min(plan.steps, args.max_steps or plan.steps) * args.batch_size / pictures,
+        batch_size=rows,
+        epochs=min(plan.steps, args.max_steps or plan.steps) * rows / pictures,
         checkpoint_bytes=(networks + len(learner.optimizers)) * weights,
         peak_bytes=peak_memory(),
         free_bytes=free_disk(folder),
@@ -265,7 +273,7 @@ def build_learner(
 ) -> IteratedLearning:
     """Teacher and, where it is a network of its own, student.
 
-    SGD with lr * batch_size / 256 under scale_lr.
+    SGD with lr * batch_size * grad_accum / 256 under scale_lr.
     """
     bias_init = args.bias_init
     if args.schema == "softmax":
@@ -290,7 +298,7 @@ def build_learner(
 
     lr = args.lr
     if args.scale_lr:
-        lr = args.lr * (args.batch_size / 256)
+        lr = args.lr * (rows_of_step(args) / 256)
     teacher = network(accelerator.print)
     student = None
     student_init = "teacher"
@@ -309,6 +317,8 @@ def build_learner(
         lr=lr,
         nesterov=args.nesterov,
         accelerator=accelerator,
+        parts=args.grad_accum,
+        is_compiled=args.compile,
         schema=args.schema,
         new_student=new_student,
         is_body_frozen=bool(args.frozen_features),

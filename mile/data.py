@@ -157,6 +157,7 @@ class FolderSource:
         train_look, look: the transforms of training and of evaluation.
         image_size: the side of the network's input, pixels.
         batch_size: of all processes together.
+        grad_accum: a batch of training is so many times larger.
         workers: loader processes.
         holds_out: set a share HELD_OUT of the training images aside, to choose rho on.
         reads_train: whether training images will be read at all.
@@ -184,6 +185,7 @@ class FolderSource:
         has_chance: bool,
         weighs_classes: bool,
         names_empty: bool,
+        grad_accum: int = 1,
         sets: Mapping[str, Sequence[int]] | None = None,
         statistics: Statistics = IMAGENET,
     ) -> None:
@@ -205,8 +207,9 @@ class FolderSource:
             train, held_out = _set_aside(images.train, seed)
         if names_empty:
             _say_empty_classes(train, self.class_names, accelerator)
-        if batch_size > len(train):
-            raise UserError(f"batch_size {batch_size}: more than the {len(train)} training images")
+        if batch_size * grad_accum > len(train):
+            told = f"batch_size {batch_size}" + f" x grad_accum {grad_accum}" * (grad_accum > 1)
+            raise UserError(f"{told}: more than the {len(train)} training images")
 
         bad = self._unreadable(images.train, "train") if reads_train else set()
         bad_val = self._unreadable(images.val, "val")
@@ -235,7 +238,7 @@ class FolderSource:
         self._held_out = self._single(held_out, look)
         self._test = self._pictures(val, look, real, keep=keep)
         self._second_test = self._single(second, look)
-        self._loader = self._shuffled(seed)
+        self._loader = self._shuffled(seed, grad_accum)
         self._features_of: Callable[[LabelledImages], np.ndarray] | None = None
         self.feature_shape: tuple[int, ...] | None = None
         batch_sampler: Any = self._loader.batch_sampler
@@ -246,12 +249,13 @@ class FolderSource:
             weights = class_weights(labels_of(train), self.num_classes)
             self._weights = weights.to(self.device)
 
-    def _shuffled(self, seed: int) -> Any:
+    def _shuffled(self, seed: int, parts: int) -> Any:
         """The loader of training batches, all whole."""
         return train_loader(
             self._train,
-            self._size,
+            self._size * parts,
             seed=seed,
+            parts=parts,
             accelerator=self.accelerator,
             workers=self._workers,
             drop_last=True,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from common.aliases import one_module
 from common.cli import UserError
 from common.domain import DomainError, require_number, require_shape
-from common.loading import epoch_order, seed_of
+from common.loading import epoch_order, seed_of, share_of
 from common.readers import read_mnist
 from mile.data_images import normalize
 from mile.data_location import idx_folder
@@ -123,7 +123,7 @@ class GridLoader:
 
     Training: the last short batch is left out, each pass has its own order from (seed, pass), and
     with `redraw`
-    its own grids and labels. Evaluation: in order, each grid once.
+    its own grids and labels; `parts` as of `EpochSampler`. Evaluation: in order, each grid once.
     """
 
     def __init__(
@@ -139,7 +139,9 @@ class GridLoader:
         redraw: bool = False,
         rank: int = 0,
         world: int = 1,
+        parts: int = 1,
     ) -> None:
+        self.parts = parts
         self.digits = digits
         self.labels = labels
         self.train = train
@@ -214,7 +216,7 @@ class GridLoader:
         order = epoch_order(self.grids, seed_of(self.seed, _ORDER), number).to(self.digits.device)
         for b in range(start, len(self)):
             rows = order[b * self.batch_size : (b + 1) * self.batch_size]
-            yield self.batch(rows.tensor_split(self.world)[self.rank])
+            yield self.batch(share_of(rows, self.rank, self.world, self.parts))
 
     def __len__(self) -> int:
         if self.train:

@@ -14,8 +14,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from common.accumulation import Part, equal_parts, micro_batches
 from common.aliases import one_module
 from common.checkpoint import load_into
+from common.compiling import compiled
 from common.loading import seed_of
 from mile import method
 from mile.method import (  # noqa: F401
@@ -36,6 +38,8 @@ class IteratedLearning(method.IteratedLearning):
     Args:
         teacher, student, settings: as there.
         accelerator: None trains where the networks are.
+        parts: in so many a step is computed, one after the other (--grad_accum).
+        is_compiled: the networks in training are compiled (--compile).
         is_body_frozen: parameters without a gradient stay so: no optimiser has them, and all
             networks use the same ones.
 
@@ -49,10 +53,13 @@ class IteratedLearning(method.IteratedLearning):
         student: nn.Module | None = None,
         *,
         accelerator: Accelerator | None = None,
+        parts: int = 1,
+        is_compiled: bool = False,
         is_body_frozen: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(teacher, student, **settings)
+        self.parts = parts
         if is_body_frozen:
             self._leave_fixed_weights_out()
         if self.student_init == "fresh" and self.new_student is None:
@@ -60,13 +67,13 @@ class IteratedLearning(method.IteratedLearning):
         self.accelerator = accelerator
         self.guard: Callable[[torch.Tensor, Any], None] | None = None
         self._index: torch.Tensor | None = None
-        self._share: torch.Tensor | None = None
+        self._share: torch.Tensor | float | None = None
 
         # What is called and stepped: with several processes a wrapper around each network.
-        self._forwards: list[Callable[[torch.Tensor], torch.Tensor]] = list(self.trained)
+        self._forwards: list[Any] = [compiled(network, is_compiled) for network in self.trained]
         self._steppers: list[Any] = list(self.optimizers)
         if accelerator is not None:
-            for place, network in enumerate(self.trained):
+            for place, network in enumerate(self._forwards):
                 prepared = accelerator.prepare(network, self.optimizers[place])
                 self._forwards[place], self._steppers[place] = prepared
 
@@ -91,9 +98,16 @@ class IteratedLearning(method.IteratedLearning):
         The loss of a batch with weights is that of this process's share of all weights, so that
         images weigh the same in N processes as in one.
         """
-        self._index = index
-        self._share = self._share_of(weight)
-        return super().interactive_step(input, label, weight)
+        share = self._share_of(weight)
+
+        def learn(part: Part) -> torch.Tensor:
+            rows = part.rows
+            own = None if weight is None else weight[rows]
+            self._share = _share_in_step(part, weight, share)
+            self._index = None if index is None else index[rows]
+            return method.IteratedLearning.interactive_step(self, input[rows], label[rows], own)
+
+        return self._in_parts(len(input), learn)
 
     def imitation_step(
         self,
@@ -102,9 +116,31 @@ class IteratedLearning(method.IteratedLearning):
         index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As in method.py; index (N,) as in `interactive_step`."""
-        self._index = index
-        self._share = None
-        return super().imitation_step(input, label)
+
+        def learn(part: Part) -> torch.Tensor:
+            rows = part.rows
+            own = None if label is None else label[rows]
+            self._share = _share_in_step(part)
+            self._index = None if index is None else index[rows]
+            return method.IteratedLearning.imitation_step(self, input[rows], own)
+
+        return self._in_parts(len(input), learn)
+
+    def _in_parts(self, images: int, learn: Callable[[Part], torch.Tensor]) -> torch.Tensor:
+        """One step of the optimiser over parts of the images; the loss of all, `target` of all."""
+        losses = []
+        targets = []
+        parts = equal_parts(images, self.parts)
+        for part in micro_batches(parts, self.accelerator, self._forwards[self.place]):
+            losses.append(learn(part))
+            targets.append(self.target)
+        stepper = self._steppers[self.place]
+        stepper.step()
+        stepper.zero_grad()
+        if len(parts) == 1:
+            return losses[0]
+        self.target = torch.cat(targets)
+        return torch.stack(losses).sum()
 
     def _share_of(self, weight: torch.Tensor | None) -> torch.Tensor | None:
         """The mean weight here over that of all processes; None where it is 1."""
@@ -130,7 +166,10 @@ class IteratedLearning(method.IteratedLearning):
         return self.accelerator.autocast()
 
     def descend(self, loss: torch.Tensor) -> torch.Tensor:
-        """As in method.py, over all processes; the guard looks at the loss first."""
+        """The gradient of a part of a step, by its share; the guard looks at the loss first.
+
+        The step of the optimiser follows the last part (`_in_parts`).
+        """
         if self._share is not None:
             loss = self._share * loss
         if self.guard is not None:
@@ -139,9 +178,6 @@ class IteratedLearning(method.IteratedLearning):
             loss.backward()
         else:
             self.accelerator.backward(loss)
-        stepper = self._steppers[self.place]
-        stepper.step()
-        stepper.zero_grad()
         return loss.detach()
 
     def _restarted_student(self, generation: int) -> nn.Module:
@@ -202,6 +238,23 @@ class IteratedLearning(method.IteratedLearning):
         self.rho = rho
         if phase == "imitation":
             self.teacher.eval()
+
+
+def _share_in_step(
+    part: Part, weight: torch.Tensor | None = None, share: torch.Tensor | None = None
+) -> torch.Tensor | float | None:
+    """What the mean over a part counts in the loss of its step; None for 1.
+
+    Args:
+        weight: of all images of the step in this process; None: they weigh the same.
+        share: what this process's images count in the step of all processes; None for 1.
+    """
+    if part.share == 1:
+        return share
+    own: torch.Tensor | float = part.share
+    if weight is not None:
+        own = weight[part.rows].sum() / weight.sum()
+    return own if share is None else own * share
 
 
 def share_fixed_weights(model: nn.Module, others: Iterable[nn.Module]) -> None:

@@ -17,6 +17,7 @@ from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
+    add_training_flags,
     parse_given,
     readable_file,
     seed_list,
@@ -114,7 +115,7 @@ def build_parser(defaults: Any = None) -> argparse.ArgumentParser:
             group.add_argument(f"--{name}", default=default, help=text, **kind)
     _add_own_flags(parser)
     _add_run_flags(parser)
-    add_shared_flags(parser)
+    add_training_flags(add_shared_flags(parser))
     parser.tell_sample(**SAMPLE_DEFAULTS)
     return parser
 

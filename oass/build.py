@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from common.aliases import one_module
 from common.cli import UserError
+from common.compiling import compiled
 from common.loading import train_loader
 from common.own_data import OwnData
 from common.rundir import make_accelerator
@@ -99,8 +100,8 @@ def build_data(
     size = args.batch_size
     if size % world:
         raise UserError(f"--batch_size {size} cannot be divided among {world} processes")
-    if size > n:
-        raise UserError(f"--batch_size {size}: only {n} training images; at most --batch_size {n}")
+    if size * args.grad_accum > n:
+        raise UserError(too_large(args, n, f"only {n} training images"))
     if size // world < least_images(args.architecture):
         problem = "ResNeSt normalises pooled values and needs two images a process"
         raise UserError(f"--batch_size: {problem}")
@@ -113,7 +114,8 @@ def build_data(
     val_data.leave_out(val_data.unreadable(args.skip_corrupt, accelerator.print))
     loader = train_loader(
         train_data,
-        size // world,
+        size // world * args.grad_accum,
+        parts=args.grad_accum,
         seed=args.seed,
         accelerator=accelerator,
         workers=args.num_workers,
@@ -121,6 +123,14 @@ def build_data(
         skip_corrupt=args.skip_corrupt,
     )
     return train_data, val_data, loader
+
+
+def too_large(args: argparse.Namespace, images: int, told: str) -> str:
+    """What to say of steps that have more than all `images`."""
+    if args.grad_accum == 1:
+        return f"--batch_size {args.batch_size}: {told}; at most --batch_size {images}"
+    step = f"--batch_size {args.batch_size} --grad_accum {args.grad_accum}"
+    return f"{step}: {told}; at most {images} a step"
 
 
 def read_own_data(settings: Settings, *, seed: int | None = None) -> OwnData:
@@ -218,6 +228,7 @@ def build_objective(
         options=puzzle_options(settings),
         terms=terms_of(args.strategy, args.p_loss, args.loss_option),
         tile_maps=TilePass(args.teacher_bn, args.tile_chunk, update),
+        look=compiled(student, args.compile),
     )
 
 

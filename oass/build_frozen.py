@@ -28,9 +28,10 @@ def build_frozen(
     args = settings.args
     accelerator = run.accelerator
     world = accelerator.num_processes
-    if args.batch_size > len(train_data):
+    rows = args.batch_size * args.grad_accum
+    if rows > len(train_data):
         n = len(train_data)
-        raise UserError(f"--batch_size {args.batch_size}: only {n} training images can be read")
+        raise UserError(f"--batch_size: {rows} a step, only {n} training images can be read")
     student.freeze_backbone()
     side = args.image_size
     how = {"device": accelerator.device, "workers": args.num_workers, "poll": run.poll}
@@ -43,7 +44,7 @@ def build_frozen(
     val_data.computed = EvaluatedRows(shown, val_data.split.labels, side)
     return rows_loader(
         TrainingRows(maps, tiles, train_data.split.labels),
-        args.batch_size // world,
+        rows // world,
         seed=args.seed,
         rank=accelerator.process_index,
         world=world,

@@ -32,6 +32,7 @@ one_module(__name__, "oass.build_objective")
 DEAD = 1e-5  # make_cam's epsilon: a map whose maximum is not above it is zero everywhere
 Pairs = tuple[torch.Tensor, torch.Tensor]
 TileMaps = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+Look = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -160,18 +161,20 @@ def object_aware_losses(
     tile_maps: TileMaps,
     pairs: Pairs | None = None,
     cut_from: torch.Tensor | None = None,
+    look: Look | None = None,
 ) -> dict[str, torch.Tensor]:
     """The losses of a step: the student on images (B,3,S,S), then the class maps of all 4P tiles.
 
     Without a teacher the student computes the tiles, with gradient (`max`); else the teacher does,
     without one. `pairs` as for `detect_keypoints`. `cut_from`: what is cut at the centre instead of
-    the images, features of the tiles side by side.
+    the images, features of the tiles side by side. `look`: what is called for the student on the
+    whole images, itself by default.
 
     Returns:
         class_loss (L_cl), p_class_loss (L_pcl), re_loss (L_re), keypoints, image_index,
         class_index, logits, features (F), merged (R), tile_logits (GAP of R, or of the student's).
     """
-    logits, features = student(images, with_cam=True)
+    logits, features = (student if look is None else look)(images, with_cam=True)
     grid_size = features.shape[-1]
     if cut_from is not None:
         images = cut_from
@@ -216,7 +219,10 @@ def object_aware_losses(
 
 
 class Objective(nn.Module):
-    """The student with its losses. The teacher is no submodule: DDP shall not average it."""
+    """The student with its losses. The teacher is no submodule: DDP shall not average it.
+
+    `look`: the student as it is called on whole images, compiled perhaps; by default itself.
+    """
 
     def __init__(
         self,
@@ -226,10 +232,12 @@ class Objective(nn.Module):
         options: PuzzleOptions,
         terms: Terms,
         tile_maps: TileMaps,
+        look: Look | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self._teacher = [teacher]
+        self._look = [student if look is None else look]  # its weights are the student's
         self.options = options
         self.terms = terms
         self.tile_maps = tile_maps
@@ -259,6 +267,7 @@ class Objective(nn.Module):
                 self.tile_maps,
                 pairs,
                 cut_from,
+                self._look[0],
             )
             num_pairs = out["image_index"].numel()
         else:
@@ -275,7 +284,7 @@ class Objective(nn.Module):
 
     def _without_tiles(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The baselines: class-specific instances alone (none), or pooled class maps (gap)."""
-        logits, features = self.student(images, with_cam=True)
+        logits, features = self._look[0](images, with_cam=True)
         pooled = features.mean((2, 3))
         if self.options.strategy == "gap":
             logits = pooled

@@ -7,6 +7,7 @@ from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     add_shared_flags,
+    add_training_flags,
     image_size,
     non_negative_int,
     number,
@@ -23,6 +24,7 @@ PUZZLES = ("max", "cMax", "cTopk", "cTopk-w")  # the four scripts
 BASELINES = ("gap", "none", "uniform")
 WITH_TEACHER = ("cMax", "cTopk", "cTopk-w")
 WITHOUT_TILES = ("gap", "none")
+PAIR_PER_IMAGE = ("max", "uniform")  # the others cut at each present class
 # part of --loss_option -> its name in the log
 LOSS_PARTS = {"cl": "class_loss", "pcl": "p_class_loss", "re": "re_loss", "conf": "conf_loss"}
 RULES = ("paper", "released")  # of keypoints
@@ -94,7 +96,7 @@ def build_parser(strategy: str) -> argparse.ArgumentParser:
     _add_released_method(parser, strategy)
     _add_our_method(parser)
     _add_our_data(parser)
-    add_shared_flags(parser)
+    add_training_flags(add_shared_flags(parser))
     parser.tell_sample(all=sample_defaults(strategy, None))
     return parser
 

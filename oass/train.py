@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from common.accumulation import equal_parts, micro_batches
 from common.aliases import one_module
 from common.estimate import FirstSteps
 from common.loading import Batch
@@ -43,10 +44,14 @@ from oass.options_flags import ARCHITECTURES, PUZZLES
 from oass.options_own import CLASS_FILE
 from oass.train_step import (
     Described,
+    LossesOfPart,
     copy_buffers,
     count_together,
     move_teacher,
+    pairs_together,
     present_weights,
+    rows_of,
+    sum_of_parts,
     to_device,
     weight_by_images,
     weight_by_pairs,
@@ -81,7 +86,7 @@ def prepare(settings: Settings) -> Training:
     args = settings.args
     check_architecture(settings)
     accelerator = build_accelerator(settings)
-    seed_everything(args.seed)
+    seed_everything(args.seed, fast=args.fast)
 
     train_data, val_data, loader = build_data(settings, accelerator)
     run = start_run(args, f"experiments/{args.tag or args.strategy}", accelerator)
@@ -175,42 +180,60 @@ def train(settings: Settings) -> dict[str, Any]:
 
 
 def train_step(made: Training, batch: Batch) -> None:
-    """One step: losses, backward, optimiser, teacher; the means of the log move with it."""
+    """One step: losses, backward, optimiser, teacher; the means of the log move with it.
+
+    With --grad_accum N a step has N parts, whose gradients add up to that of all its images.
+    """
     args = made.settings.args
     run = made.run
     accelerator = run.accelerator
-    student = made.student
     terms = made.objective.terms
     counts = count_together(batch, args.skip_corrupt, accelerator)
-    if counts.smallest < least_images(args.architecture):  # a process could read none of its images
+    least = least_images(args.architecture)
+    if counts.smallest < least:  # a process could read none of its images
         run.step(0, counts.images + counts.skipped)
         return
-    images, labels, pairs = to_device(batch.data, accelerator.device, student.normalisation)
-
-    with accelerator.autocast():
-        losses = made.network(images, labels, pairs)
+    cut = equal_parts(len(batch.index), min(args.grad_accum, counts.smallest // least))
+    total = pairs_together(batch.data[1], args.strategy, len(cut), accelerator)
     i = run.progress.step
     made.weights["re"] = re_loss_weight(
         args.alpha_re, args.alpha_schedule_re, i, args.max_epoch * made.steps
     )
-    weight_by_pairs(losses, terms, accelerator)
-    weight_by_images(losses, terms, len(labels) * run.world / counts.images)
-    loss = total_loss(losses, present_weights(made.weights, terms.present))
 
-    lr = made.optimizer.param_groups[0]["lr"]
-    ids = made.train_data.split.ids
-    explain = partial(report.what_was, ids, batch.index, losses["dead_cam"], lr)
-    run.guard(loss, batch.index, explain)
-    accelerator.backward(loss)
+    parts = []
+    for part in micro_batches(cut, accelerator, made.network):
+        images, labels, pairs = to_device(
+            rows_of(batch.data, part.rows), accelerator.device, made.student.normalisation
+        )
+        with accelerator.autocast():
+            losses = made.network(images, labels, pairs)
+        weight_by_pairs(losses, terms, total, run.world)
+        weight_by_images(losses, terms, len(labels) * run.world / counts.images)
+        loss = total_loss(losses, present_weights(made.weights, terms.present))
+        guard(made, batch.index[part.rows], loss, losses)
+        accelerator.backward(loss)
+        told = {name: value.detach() for name, value in {**losses, "loss": loss}.items()}
+        parts.append(LossesOfPart(told, part.share, labels.sum()))
+
     if args.clip_grad is not None:
         accelerator.clip_grad_norm_(made.network.parameters(), args.clip_grad)
     made.optimizer.step()
     made.optimizer.zero_grad()
     if made.teacher is not None:
-        move_teacher(made.teacher, student, args.alpha_ema, args.teacher_bn, accelerator, i)
+        move_teacher(made.teacher, made.student, args.alpha_ema, args.teacher_bn, accelerator, i)
 
-    made.meter.add({**losses, "loss": loss}, counts.images / run.world)
+    made.meter.add(sum_of_parts(parts, terms), counts.images / run.world)
     run.step(counts.images, counts.skipped)
+
+
+def guard(
+    made: Training, index: torch.Tensor, loss: torch.Tensor, losses: dict[str, torch.Tensor]
+) -> None:
+    """Stop the run where the loss of images `index` is not finite, and say what they are."""
+    lr = made.optimizer.param_groups[0]["lr"]
+    ids = made.train_data.split.ids
+    explain = partial(report.what_was, ids, index, losses["dead_cam"], lr)
+    made.run.guard(loss, index, explain)
 
 
 def watch_first_steps(made: Training) -> FirstSteps:
@@ -221,8 +244,8 @@ def watch_first_steps(made: Training) -> FirstSteps:
     return FirstSteps(
         made.run,
         steps=4,
-        pictures=made.steps * args.batch_size,
-        batch_size=args.batch_size,
+        pictures=made.steps * args.batch_size * args.grad_accum,
+        batch_size=args.batch_size * args.grad_accum,
         epochs=args.max_epoch,
         checkpoint_bytes=copies * weights,
         is_due=made.run.progress.step == 0 and made.settings.own is not None,

@@ -14,7 +14,7 @@ from oass.data import Picture
 from oass.data_frozen import Features, network_input
 from oass.method import positive_pairs, update_ema_variables
 from oass.options_check import Terms
-from oass.options_flags import LOSS_PARTS
+from oass.options_flags import LOSS_PARTS, PAIR_PER_IMAGE
 
 one_module(__name__, "oass.train_step")
 
@@ -86,6 +86,14 @@ def copy_buffers(model: Classifier, ema_model: Classifier) -> None:
 # --- several processes ---
 
 
+class LossesOfPart(NamedTuple):
+    """What a part of a step gave: its losses, its share of the images, its present labels (0-d)."""
+
+    losses: dict[str, torch.Tensor]
+    share: float
+    present: torch.Tensor
+
+
 class Counts(NamedTuple):
     """Images of a step, over all processes."""
 
@@ -108,20 +116,68 @@ def count_together(batch: Batch, skip_corrupt: bool, accelerator: Accelerator) -
     return Counts(images, skipped, int(counts[:, 0].min()))
 
 
-def weight_by_pairs(
-    losses: dict[str, torch.Tensor], terms: Terms, accelerator: Accelerator
-) -> None:
-    """With several processes: weight the means over pairs by P_local * world / sum P, in place.
+def pairs_together(
+    labels: torch.Tensor, strategy: str, parts: int, accelerator: Accelerator
+) -> torch.Tensor | None:
+    """How many (image, keypoint) pairs a step has, over its parts and all processes; 0-d float.
 
-    Then the averaged loss and gradient are those of one process with the whole batch.
+    None where nothing needs the number: one part in one process. labels (B,C) of this process's
+    images, on the host; a strategy has a pair for each image, or for each present class.
     """
-    world = accelerator.num_processes
-    if world == 1:
+    if accelerator.num_processes == 1 and parts == 1:
+        return None
+    count = len(labels)
+    if strategy not in PAIR_PER_IMAGE:
+        count = len(positive_pairs(labels)[0])
+    mine = torch.tensor(float(count), device=accelerator.device)
+    if accelerator.num_processes == 1:
+        return mine
+    return accelerator.reduce(mine, "sum")
+
+
+def weight_by_pairs(
+    losses: dict[str, torch.Tensor], terms: Terms, total: torch.Tensor | None, world: int
+) -> None:
+    """Weight the means over the pairs of a part by P_part * world / P_step, in place.
+
+    Then the loss and gradient, added over the parts and averaged over the processes, are those of
+    one process with the whole batch. total: of `pairs_together`.
+    """
+    if total is None:
         return
-    pairs = losses["num_pairs"]
-    share = pairs * world / accelerator.reduce(pairs.clone(), "sum").clamp_min(1)
+    share = losses["num_pairs"] * world / total.clamp_min(1)
     for part in terms.over_pairs:
         losses[LOSS_PARTS[part]] = share * losses[LOSS_PARTS[part]]
+
+
+def rows_of(
+    data: tuple[Picture | Features, torch.Tensor], rows: slice
+) -> tuple[Picture | Features, torch.Tensor]:
+    """Some images of a batch, what is shown of them and their labels."""
+    shown, labels = data
+    if isinstance(shown, torch.Tensor):
+        return shown[rows], labels[rows]
+    kind = Features if isinstance(shown, Features) else Picture
+    fields = [None if field is None else field[rows] for field in shown]
+    return kind(*fields), labels[rows]  # type: ignore[arg-type]  # each field as it was
+
+
+def sum_of_parts(parts: list[LossesOfPart], terms: Terms) -> dict[str, torch.Tensor]:
+    """What a step logs: the losses of its parts, added up; alone they stay as they are."""
+    if len(parts) == 1:
+        return parts[0].losses
+    weighed = {LOSS_PARTS[name] for name in terms.present | terms.over_pairs}
+    weighed |= {"loss", "num_pairs"}
+    present = torch.stack([part.present for part in parts])
+    of_labels = present / present.sum().clamp_min(1)
+    found: dict[str, torch.Tensor] = {}
+    for name in parts[0].losses:
+        values = torch.stack([part.losses[name] for part in parts])
+        shares = torch.tensor([part.share for part in parts], device=values.device)
+        if name == "dead_cam":
+            shares = of_labels
+        found[name] = values.sum() if name in weighed else (values * shares).sum()
+    return found
 
 
 def weight_by_images(losses: dict[str, torch.Tensor], terms: Terms, share: float) -> None:

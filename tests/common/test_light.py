@@ -14,7 +14,7 @@ from tests.heavy import HEAVY
 HEAVIER = (*HEAVY, "numpy", "PIL", "tqdm")  # common does without these as well
 LIGHT = (
     *("cli", "locate", "download", "text", "files", "samples", "interrupt", "aliases"),
-    *("own", "backbones_names"),
+    *("own", "backbones_names", "launch"),
 )
 TELL = f"\nimport sys\nprint(*sorted(set({HEAVIER}) & set(sys.modules)))"
 FIND = """

@@ -393,26 +393,9 @@ def test_precision_on_a_cpu_is_no_unless_asked_for(monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed is not supported"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported; these networks fit on one GPU"),
         ("ACCELERATE_USE_DEEPSPEED", "1", "DeepSpeed is not supported"),
-        ("ACCELERATE_USE_MEGATRON_LM", "True", "Megatron-LM is not supported"),
-        ("ACCELERATE_USE_TP", "true", "tensor parallelism is not supported"),
-        (
-            "ACCELERATE_USE_PARALLELISM_CONFIG",
-            "true",
-            "context or sequence parallelism is not supported",
-        ),
-        (
-            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
-            "4",
-            "accumulation of gradients is not supported",
-        ),
-        (
-            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
-            "auto",
-            "accumulation of gradients is not supported",
-        ),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "auto", "whole number from 1 on"),
         ("ACCELERATE_MIXED_PRECISION", "fp8", "choose from no, fp16, bf16"),
     ],
 )
@@ -422,6 +405,31 @@ def test_what_accelerate_offers_and_the_five_do_not_support_is_refused(
     monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=f"^{variable}.*: .*{told}"):
         make_accelerator(settings(None))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "set_to"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", {"grad_accum": 2}),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", {"mixed_precision": "no"}),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", {"compile": False}),
+        ("ACCELERATE_USE_CPU", "true", {"cpu": False}),
+    ],
+)
+def test_settings_that_are_not_as_the_launch_asks_are_refused(monkeypatch, variable, value, set_to):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"^{variable} asks for .*, the settings have "):
+        make_accelerator(settings(None, **set_to))
+
+
+def test_accelerate_neither_divides_losses_nor_compiles(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    monkeypatch.setattr(processes, "require_compiler", lambda device: None)
+    made = make_accelerator(settings(None, grad_accum=4, compile=True))
+    assert made.gradient_accumulation_steps == 1
+    network = torch.nn.Linear(1, 1)
+    assert made.prepare(network) is network
 
 
 def test_what_accelerate_launch_sets_by_default_is_not_refused(monkeypatch):
@@ -451,4 +459,5 @@ def test_precision_on_a_gpu_is_bf16_where_it_has_it(monkeypatch, cpu, has_bf16, 
         processes, "Accelerator", lambda **kwargs: asked_of_accelerate.update(kwargs)
     )
     make_accelerator(settings(None, cpu=cpu, mixed_precision=asked))
-    assert asked_of_accelerate == {"cpu": cpu, "mixed_precision": wanted}
+    found = {name: asked_of_accelerate[name] for name in ("cpu", "mixed_precision")}
+    assert found == {"cpu": cpu, "mixed_precision": wanted}

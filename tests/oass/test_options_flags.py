@@ -33,6 +33,7 @@ from tests.oass.conftest import SMALL
 SHARED = {
     *("seed", "output_dir", "resume", "sample", "max_steps", "checkpoint_every"),
     *("mixed_precision", "cpu", "overwrite", "skip_corrupt", "help"),
+    *("grad_accum", "compile", "fast"),  # tests/test_training_flags.py
 }
 
 
