@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         for experiment in load_campaign(args.root, paper):
             if args.seed in experiment.seeds:
                 raise UserError(f"--seed {args.seed}: {paper}/{experiment.name} has used it")
-            rows += entered_rows(experiment, args.root)
+            rows += entered_rows(experiment, ROOT)
 
     outside = 0
     for row in drawn(rows, args.rows, args.lot):

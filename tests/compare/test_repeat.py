@@ -27,8 +27,9 @@ for name in ("cavl", "uniform"):
 
 
 @pytest.fixture
-def entered(root):  # noqa: F811
+def entered(root, monkeypatch):  # noqa: F811
     """The repository with its rows: cavl 70, 71, 72 and uniform 60, 60, 60 %."""
+    monkeypatch.setattr(repeat, "ROOT", root)
     (root / "cavl" / "main.py").write_text(SCRIPT)
     path = root / "cavl" / "results" / "campaign.toml"
     lines = path.read_text().splitlines(keepends=True)
