@@ -144,6 +144,16 @@ def add_network_flags(
     return group
 
 
+def add_score_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the flag that says how scores of a large test set are kept."""
+    group.add_argument(
+        "--half_scores",
+        action="store_true",
+        default=None,  # of a run that was started before there was this flag, too
+        help="keep the test set's scores in float16, in half the memory; the mAP moves below 0.05",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with the released defaults; its parse_args([]) shows them."""
     parser = EitherDash(
@@ -175,6 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses"
     )
+    add_score_flags(group)
     group.add_argument(
         "--path_dest", default="./outputs", help="parent of the default run directory"
     )

@@ -14,7 +14,14 @@ from common.cli import (
     positive_int,
 )
 from csl.data_locate import Found
-from csl.options import EitherDash, Settings, add_data_flags, add_network_flags, settle_with_data
+from csl.options import (
+    EitherDash,
+    Settings,
+    add_data_flags,
+    add_network_flags,
+    add_score_flags,
+    settle_with_data,
+)
 from csl.options_checks import refuse_contradictions_of_data, refuse_flags_of_training
 
 one_module(__name__, "csl.options_validate")
@@ -46,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--num_classes", type=positive_int, default=80, help="checked where it is given")
     add("--image_size", type=image_size, default=448, help="default: the checkpoint's, else 448")
 
-    add = parser.add_argument_group("report").add_argument
+    group = parser.add_argument_group("report")
+    add = group.add_argument
     add("--thre", type=number(0, 1), default=0.8, help="predicted iff the probability is above it")
     add(
         "--calibrate",
@@ -54,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also F with the best threshold per class; they are chosen on this very set",
     )
     add("-p", "--print_freq", type=positive_int, default=64, help="batches between printed lines")
+    add_score_flags(group)
     add_shared_flags(parser)
     return parser
 

@@ -145,7 +145,8 @@ def train_batch(run: Run, parts: Parts, network: nn.Module, batch: Batch) -> tor
 def score_parts(run: Run, parts: Parts, loader: Iterable) -> tuple[dict[str, float], Scored]:
     """Metrics and scores of the model and of its average."""
     models = (parts.model, parts.ema.module)
-    return score_both(*models, loader, run.accelerator, run.poll, parts.info.numbers)
+    half = bool(run.args.half_scores)
+    return score_both(*models, loader, run.accelerator, run.poll, parts.info.numbers, half)
 
 
 def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, args: Any) -> Scored:

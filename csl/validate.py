@@ -106,7 +106,8 @@ def validate(settings: Settings) -> dict[str, Any]:
         run.poll()
 
     numbers = pixels.to_numbers().to(accelerator.device)
-    scored = predict_rows([model], loader, accelerator, numbers=numbers, poll=poll)
+    half = bool(args.half_scores)
+    scored = predict_rows([model], loader, accelerator, numbers=numbers, poll=poll, half=half)
     scores = scored.scores[0]
     targets = scored.targets
     run.progress.images = len(scores)
