@@ -43,7 +43,13 @@ FREE_SETTINGS = {
     *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio"),
 }
 # Settings that earlier runs did not have -> the value by which they went.
-LATER_SETTINGS = {"grad_accum": 1, "compile": False, "fast": False, "eval_autocast": False}
+LATER_SETTINGS = {
+    "grad_accum": 1,
+    "compile": False,
+    "fast": False,
+    "eval_autocast": False,
+    "half_scores": False,
+}
 
 
 # --- types of flags ---

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.images import CorruptImage
+from common.rows import gather_in_order  # noqa: F401
 
 
 def seed_of(*parts: int) -> int:
@@ -245,15 +245,3 @@ def _loader(
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
     )
-
-
-def gather_in_order(
-    index: torch.Tensor, *rows: torch.Tensor, accelerator: Accelerator
-) -> list[torch.Tensor]:
-    """Index and rows of all processes, on the CPU, sorted by index, each sample once."""
-    parts = [[values.detach().cpu() for values in (index, *rows)]]
-    if accelerator.num_processes > 1:
-        parts = gather_object(parts)
-    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
-    order = whole[0].argsort()
-    return [values[order] for values in whole]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common import shards
+from common.coco_json import read_coco_arrays
 from common.errors import UserError
 from common.own_data import NEGATIVE, POSITIVE, UNKNOWN, Part, Table, empty_matrix
 from common.own_masks import LARGEST_SIDE, Shapes, pixel
@@ -61,10 +62,16 @@ class _Content:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
-        content = read_json(path, dict)
-        self.images = self._entries(content, "images")
-        self.categories = self._entries(content, "categories")
-        self.annotations = self._entries(content, "annotations")
+        found = read_coco_arrays(path, shapes=True)
+        if found is not None:
+            self.images = found.images
+            self.categories = found.categories
+            self.annotations = found.annotations
+        else:
+            content = read_json(path, dict)
+            self.images = self._entries(content, "images")
+            self.categories = self._entries(content, "categories")
+            self.annotations = self._entries(content, "annotations").__iter__
         self.is_lvis = any("neg_category_ids" in image for image in self.images)
         self.row = self._numbered(self.images, "images")
         self.names = {}
@@ -113,7 +120,7 @@ class _Content:
         labels: list[list[int]] = [[] for _ in range(count)]
         shapes: list[list[Any]] = [[] for _ in range(count)]
         flat = 0
-        for number, item in enumerate(self.annotations, 1):
+        for number, item in enumerate(self.annotations(), 1):
             row, label, box = self._annotation(number, item, ids)
             if label is None:
                 continue

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from common.coco_json import Packed
 from common.errors import UserError
 from common.images import read_mask
 from common.text import decimal
@@ -67,6 +68,8 @@ class Shapes(NamedTuple):
         return ids
 
     def _inside(self, segmentation: Any) -> np.ndarray:
+        if isinstance(segmentation, Packed):
+            segmentation = segmentation.value()
         if isinstance(segmentation, dict):
             return decode_runs(segmentation["counts"], self.height, self.width)
         canvas = Image.new("1", (self.width, self.height))

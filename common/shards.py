@@ -120,6 +120,12 @@ def _root_above(folder: Path) -> Path | None:
     return _root_above(folder.parent)
 
 
+def marker_of(folder: str | Path) -> Path | None:
+    """The marker of the nearest packed folder, `folder` or one above it; None where none is."""
+    root = _root_above(Path(folder).absolute())
+    return None if root is None else root / MARKER
+
+
 def find(path: str | Path) -> Entry | None:
     """Where the bytes of a picture are that is no file of its own; None where nothing has them."""
     path = Path(path).absolute()

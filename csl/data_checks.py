@@ -1,6 +1,5 @@
 """Which images of a data set are there and can be read, found before the first step."""
 
-import os
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from common.cli import DomainError
 from common.images import check_images, left_out
 from common.processes import of_main_process
 from csl.data_errors import as_domain_errors, say
+from csl.data_listing import FolderListing
 
 one_module(__name__, "csl.data_checks")
 
@@ -42,7 +42,7 @@ def leave_out_unusable(
     `data.unreadable` counts those of "val".
 
     Args:
-        data: has `paths()` and `keep(rows)`.
+        data: has `paths()`, `keep(rows)`, and `is_there` (N,) where it looked already.
         skip_missing, skip_corrupt: leave them out, told by number and name, instead of an error.
     Raises:
         DomainError: files are missing, or none can be used.
@@ -51,7 +51,7 @@ def leave_out_unusable(
 
     def look() -> Looked:
         what = f"{split} ({annotations.name})"
-        return _look(data.paths(), what, annotations, skip_missing, skip_corrupt)
+        return _look(data, what, annotations, skip_missing, skip_corrupt)
 
     missing, unreadable = of_main_process(look, accelerator)
     data.unreadable = 0
@@ -63,24 +63,26 @@ def leave_out_unusable(
 
 
 def _look(
-    paths: list[Path], what: str, annotations: Path, skip_missing: bool, skip_corrupt: bool
+    data: Any, what: str, annotations: Path, skip_missing: bool, skip_corrupt: bool
 ) -> Looked:
-    listing = FolderListing()
-    there = np.array([path in listing for path in paths], bool)
+    there = getattr(data, "is_there", None)
+    if there is None:
+        listing = FolderListing()
+        there = np.array([path in listing for path in data.paths()], bool)
     missing = np.flatnonzero(~there)
     if len(missing) and not (skip_missing and there.any()):
-        count = f"{len(missing)} of {len(paths)} images of {annotations}"
-        told = f"are not there, the first: {paths[missing[0]]}"
+        count = f"{len(missing)} of {len(there)} images of {annotations}"
+        told = f"are not there, the first: {data.paths()[missing[0]]}"
         raise DomainError(f"{count} {told}; unpack the images, or --skip_missing")
     if len(missing):
         say(f"{len(missing)} images of {annotations} are missing and left out")
 
     present = np.flatnonzero(there)
-    names = list(compress(paths, there))
-    if len(names) > LARGE:
+    if len(present) > LARGE:
         told = "so many are not looked into before they are needed"
-        say(f"{what}: {len(names)} images are there; {told}")
+        say(f"{what}: {len(present)} images are there; {told}")
         return Looked(missing, missing[:0])
+    names = list(compress(data.paths(), there))
     with as_domain_errors():
         positions = check_images(names, what=what, skip_corrupt=skip_corrupt)
     if len(positions):
@@ -88,29 +90,3 @@ def _look(
     if len(positions) == len(names):
         raise DomainError(f"{what}: none of the {len(names)} images can be read")
     return Looked(missing, present[positions])
-
-
-class FolderListing:
-    """`path in FolderListing()`: whether a file is there.
-
-    Every folder is listed once, at its first file.
-
-    A link that leads nowhere is not there.
-    """
-
-    def __init__(self) -> None:
-        self.names: dict[Path, set[str]] = {}
-
-    def __contains__(self, path: Path) -> bool:
-        if path.parent not in self.names:
-            self.names[path.parent] = _names_in(path.parent)
-        return path.name in self.names[path.parent]
-
-
-def _names_in(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as entries:
-        return {
-            entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()
-        }

@@ -13,6 +13,7 @@ from PIL import Image
 
 from common.aliases import one_module
 from common.cli import DomainError, UserError
+from common.coco_json import read_coco_arrays
 from common.data import read_image
 from common.text import inside, once, read_json, whole
 from csl.data_classes import Columns, lacking, match_categories, places_of
@@ -30,7 +31,7 @@ NO_ANNOTATIONS = "not an annotation file in COCO's form"
 
 
 class Annotations:
-    """An annotation file, read once, without its segmentations.
+    """An annotation file, read once a machine, without its segmentations.
 
     It has `cats`, `imgs` (id -> record) and `loadImgs`. The rest of what pycocotools' COCO offers
     (`getAnnIds`, `loadAnns`, `imgToAnns` and others) is read from the file at its first use.
@@ -44,10 +45,14 @@ class Annotations:
         self.path = Path(path)
         if not self.path.exists():
             raise MissingFileError(f"{path}: no such annotation file")
-        content = self._content()
-        images = self._records(content, "images")
-        annotations = self._records(content, "annotations")
-        categories = self._records(content, "categories")
+        found = read_coco_arrays(self.path, shapes=False)
+        if found is not None:
+            images, categories = found.images, found.categories
+        else:
+            content = self._content()
+            images = self._records(content, "images")
+            annotations = self._records(content, "annotations")
+            categories = self._records(content, "categories")
 
         category_ids = self._whole_numbers(categories, "categories", "id")
         image_ids = self._whole_numbers(images, "images", "id")
@@ -62,8 +67,11 @@ class Annotations:
         self.cats = dict(zip(category_ids.tolist(), categories, strict=True))
         self.imgs = dict(zip(image_ids.tolist(), images, strict=True))
 
-        self.image_ids = self._whole_numbers(annotations, "annotations", "image_id")
-        self.category_ids = self._whole_numbers(annotations, "annotations", "category_id")
+        if found is not None:
+            self.image_ids, self.category_ids = found.image_ids, found.category_ids
+        else:
+            self.image_ids = self._whole_numbers(annotations, "annotations", "image_id")
+            self.category_ids = self._whole_numbers(annotations, "annotations", "category_id")
         self.require_known(self.category_ids, self.cats, "annotations of unknown categories")
         self.require_known(self.image_ids, self.imgs, "annotations of unknown images")
 

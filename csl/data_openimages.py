@@ -15,9 +15,9 @@ from common.aliases import one_module
 from common.cli import DomainError
 from common.images import read_image
 from common.text import csv_rows, inside, numbered_lines, once
-from csl.data_checks import FolderListing
 from csl.data_classes import Columns, lacking, listed, places_of, tell
 from csl.data_errors import MissingFileError, as_domain_errors, naming_image
+from csl.data_listing import places_of_names
 from csl.data_locate import Found
 from csl.data_openimages_csv import OpenImagesIndex, read_openimages_csv
 from csl.data_pixels import stack_pictures
@@ -102,7 +102,9 @@ class OpenImagesDataset:
         self.columns = Columns(shown, list(index.classes), str(index.source))
         self.classes = dict(enumerate(shown))
         self._require_inside()
-        self.folder_of = self._folders()
+        places = places_of_names(self.root, index.paths, LONG_FOLDERS)
+        self.is_there = places >= 0
+        self.folder_of = places.clip(min=0)  # where it is nowhere, the first
         if index.dropped:
             told = f"{index.dropped} labels of classes outside the class list are dropped"
             tell(f"{index.source}: {told}")
@@ -124,23 +126,9 @@ class OpenImagesDataset:
         """Keep only the items at `rows`."""
         self.index = self.index.take(rows)
         self.folder_of = self.folder_of[rows]
+        self.is_there = self.is_there[rows]
         if self.complete is not None:
             self.complete = self.complete[rows]
-
-    def _folders(self) -> np.ndarray:
-        """(N,) int8: which of LONG_FOLDERS holds each image, the first where none does.
-
-        Each folder is listed once.
-        """
-        there = FolderListing()
-
-        def folder_of(name: str) -> int:
-            for number, folder in enumerate(LONG_FOLDERS):
-                if self.root / folder / name in there:
-                    return number
-            return 0
-
-        return np.fromiter(map(folder_of, self.index.paths), np.int8, len(self.index))
 
     def paths(self) -> list[Path]:
         """Return the paths of the image files.

@@ -26,6 +26,7 @@ import torch
 from common import checkpoint
 from common.aliases import one_module
 from common.cli import DomainError, UserError
+from common.kept import key_of, one_at_a_time
 from common.text import csv_rows
 from csl.data_classes import places_of
 from csl.data_errors import MissingFileError, as_domain_errors
@@ -37,6 +38,8 @@ SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 FORMS = "path,[positives],[negatives],split or path,[labels],split with split train, val or test"
 LONG_FOLDERS = ("", "train", "validation", "test")
 DESCRIPTIONS = ("oidv6-class-descriptions", "class-descriptions")
+KEY = 16  # characters in the name of the cache
+WAITED_FOR = 2**20  # bytes of a csv from which on one process parses it for all
 FORMAT = 3  # of the cache; another number where a file is read in another way
 
 
@@ -220,22 +223,43 @@ Parsed = tuple[list[str], list[str], _Labels]
 def _parsed(path: Path, use_cache: bool) -> tuple[np.ndarray, np.ndarray, Flat]:
     """Return paths (N,), splits (N,), the names, and three values for each label.
 
-    These are the index of its name, the index of its image, and whether it is positive.
+    These are the index of its name, the index of its image, and whether it is positive. One process
+    parses while the others wait.
     """
     stat = path.stat()
-    key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{FORMAT} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:KEY]
     cache = path.with_name(f".{path.name}.{key}.npz")
-    if use_cache and cache.is_file():
-        # Damage has a dozen classes of errors; whatever it is, the file is parsed again.
-        with suppress(Exception), np.load(cache, allow_pickle=False) as a:
-            return a["paths"], a["splits"], (a["names"], a["name_of"], a["image_of"], a["positive"])
+    if not use_cache:
+        return _parsed_anew(path)
+    found = _recalled(cache)
+    can_be_kept = os.access(path.parent, os.W_OK)
+    if found is None and (stat.st_size < WAITED_FOR or not can_be_kept):
+        return _parsed_anew(path, cache)
+    if found is None:
+        with one_at_a_time("csv", key_of(cache.absolute())):
+            found = _recalled(cache) or _parsed_anew(path, cache)
+    return found
+
+
+def _recalled(cache: Path) -> tuple[np.ndarray, np.ndarray, Flat] | None:
+    if not cache.is_file():
+        return None
+    # Damage has a dozen classes of errors; whatever it is, the file is parsed again.
+    with suppress(Exception), np.load(cache, allow_pickle=False) as a:
+        return a["paths"], a["splits"], (a["names"], a["name_of"], a["image_of"], a["positive"])
+    return None
+
+
+def _parsed_anew(path: Path, cache: Path | None = None) -> tuple[np.ndarray, np.ndarray, Flat]:
+    """The same from the file; `cache`: where it is kept, if there is room and leave to write."""
     paths, splits, labels = _parse(path)
     flat = labels.flat()
     arrays = {"paths": np.array(paths, str), "splits": np.array(splits, str)}
     arrays |= dict(zip(("names", "name_of", "image_of", "positive"), flat, strict=True))
-    if use_cache and os.access(path.parent, os.W_OK):
+    if cache is not None and os.access(path.parent, os.W_OK):
+        key = "?" * KEY
         with suppress(OSError, UserError):  # a full disk: the file is parsed again next time
-            for stale in path.parent.glob(f".{glob.escape(path.name)}.{'?' * len(key)}.npz"):
+            for stale in path.parent.glob(f".{glob.escape(path.name)}.{key}.npz"):
                 stale.unlink(missing_ok=True)
             checkpoint.atomic_save(cache, lambda temporary: _save_npz(temporary, arrays))
     return arrays["paths"], arrays["splits"], flat

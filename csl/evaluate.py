@@ -11,11 +11,13 @@ from torch import nn
 from common.aliases import one_module
 from common.checkpoint import unwrap
 from common.cli import UserError
-from common.loading import Batch, Seeded, gather_in_order
+from common.loading import Batch, Seeded
 from common.modes import evaluating
+from common.rows import Rows, expected_rows, gather_in_order
 from csl.data_pixels import ToNumbers
 from csl.evaluate_metrics import (
     AP_partial,
+    ap_per_class,
     best_thresholds,
     conventional_f1,
     mAP,
@@ -55,7 +57,7 @@ def eval_kind(is_wanted: bool, accelerator: Accelerator) -> torch.dtype | None:
 class Scored(NamedTuple):
     """What models say of a test set. Row i is of sample index[i]; unreadable images have none."""
 
-    scores: list[np.ndarray]  # of every model: probabilities (N,C) float32
+    scores: list[np.ndarray]  # of every model: probabilities (N,C), float32 or float16
     targets: np.ndarray  # (N,C) int8
     index: np.ndarray  # type: ignore[assignment]  # (N,) int64, ascending; not tuple.index
 
@@ -87,20 +89,24 @@ def predict_rows(
     numbers: nn.Module | None = None,
     poll: Callable[[], None] | None = None,
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+    half: bool = False,
 ) -> Scored:
     """The same, and which samples they are.
 
     All models see the same decoded batch, in float32. Batches are `common.data.Batch`es, or plain
     pairs (images, targets). `numbers` makes uint8 pictures the networks' input, without it they
     become 0..1; `poll` is called after every batch; `forward(model, images)` stands for another way
-    to the probabilities (test-time augmentation). UserError: no image can be read.
+    to the probabilities (test-time augmentation); `half` keeps them in float16, in half the memory.
+    UserError: no image can be read.
     """
     forward = forward or Forward()
     numbers = numbers or ToNumbers()
     models = list(map(unwrap, models))
-    indices: list[torch.Tensor] = []
-    targets: list[torch.Tensor] = []
-    scores: list[list[torch.Tensor]] = [[] for _ in models]
+    expected = expected_rows(loader)
+    indices = Rows(expected, torch.int64)
+    targets = Rows(expected, torch.int8)
+    kind = torch.float16 if half else torch.float32
+    scores = [Rows(expected, kind) for _ in models]
     seen = 0
     with evaluating(*models):
         for batch in loader:
@@ -111,28 +117,21 @@ def predict_rows(
             images, labels = batch.data
             seen += len(labels)
             images = numbers(images.to(accelerator.device, non_blocking=True))
-            for model, parts in zip(models, scores, strict=True):
-                parts.append(forward(model, images).cpu())
-            indices.append(batch.index)
-            targets.append(labels.to(torch.int8))
+            for model, of_model in zip(models, scores, strict=True):
+                of_model.add(forward(model, images))
+            indices.add(batch.index)
+            targets.add(labels)
             if poll is not None and accelerator.num_processes == 1:
                 poll()
     index, labels, *probabilities = gather_in_order(
-        _joined(indices, torch.int64),
-        _joined(targets, torch.int8),
-        *[_joined(parts, torch.float32) for parts in scores],
+        indices.whole(),
+        targets.whole(),
+        *[of_model.whole() for of_model in scores],
         accelerator=accelerator,
     )
     if not len(index):
         raise UserError("no test image can be read: nothing can be scored")
     return Scored([p.numpy() for p in probabilities], labels.numpy(), index.numpy())
-
-
-def _joined(parts: list[torch.Tensor], kind: torch.dtype) -> torch.Tensor:
-    """The parts of a process one after the other; it may have none."""
-    if not parts:
-        return torch.zeros(0, dtype=kind)
-    return torch.cat(parts)
 
 
 def count_skipped(data: Any, scored: Scored) -> int:
@@ -164,9 +163,8 @@ def metrics_of(targets: np.ndarray, scores: np.ndarray, thre: float = 0.8) -> di
     metrics = {"mAP": mAP(targets, scores), **conventional_f1(prf_metrics(targets, scores, thre))}
     has_positive = (targets == 1).any(0)
     if has_positive.any() and not has_positive.all():
-        metrics["mAP_classes_with_positives"] = mAP(
-            targets[:, has_positive], scores[:, has_positive]
-        )
+        ap = ap_per_class(targets, scores)[has_positive]
+        metrics["mAP_classes_with_positives"] = 100 * float(np.mean(ap))
     return metrics
 
 
@@ -214,6 +212,7 @@ def score_both(
     poll: Callable[[], None] | None = None,
     numbers: nn.Module | None = None,
     forward: Forward | None = None,
+    half: bool = False,
 ) -> tuple[dict[str, float], Scored]:
     """Metrics of the model and of the averaged model, each under its own name.
 
@@ -221,10 +220,12 @@ def score_both(
 
     Where the data set knows all labels besides the partial ones, `mAP_complete` measures on them.
     `eval_skipped` counts the unreadable images that all are measured without; it is absent where
-    there are none.
+    there are none. `half` as in `predict_rows`.
     """
     models = [model, ema_model]
-    scored = predict_rows(models, loader, accelerator, numbers=numbers, poll=poll, forward=forward)
+    scored = predict_rows(
+        models, loader, accelerator, numbers=numbers, poll=poll, forward=forward, half=half
+    )
     seeded = getattr(loader, "dataset", None)
     data = seeded.dataset if isinstance(seeded, Seeded) else None
     complete = getattr(data, "complete", None)

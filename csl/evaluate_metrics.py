@@ -25,6 +25,9 @@ from csl.method import as_array
 one_module(__name__, "csl.evaluate_metrics")
 
 Array = np.ndarray | torch.Tensor
+# So many at a time: what is made of a large matrix on the way is small beside it.
+CLASSES = 64
+ROWS = 4096
 
 
 class AverageMeter:
@@ -78,10 +81,13 @@ def mAP(targs: Array, preds: Array) -> float:
 def ap_per_class(targs: Array, preds: Array) -> np.ndarray:
     """AP in 0..1 of every class (C,) as `mAP` averages them."""
     scores, targets = _pair(preds, targs)
-    scores = np.ascontiguousarray(scores.T)
-    positive = np.ascontiguousarray((targets == 1).T)
-    ap = map(_average_precision, scores, positive)
-    return np.fromiter(ap, np.float64, len(scores))
+    ap: list[float] = []
+    for start in range(0, scores.shape[1], CLASSES):
+        of_classes = slice(start, start + CLASSES)
+        columns = np.ascontiguousarray(scores[:, of_classes].T, _sorted_as(scores.dtype))
+        positive = np.ascontiguousarray((targets[:, of_classes] == 1).T)
+        ap += map(_average_precision, columns, positive)
+    return np.array(ap, np.float64)
 
 
 def AP_partial(targs: Array, preds: Array) -> tuple[np.ndarray, float, float, int, int, int]:
@@ -167,10 +173,12 @@ def prf_metrics(targs: Array, preds: Array, thre: float = 0.8) -> dict[str, floa
     """
     require_number(thre, "thre")
     scores, targets = _pair(preds, targs)
-    predicted = scores > thre
-    positive = targets == 1
-    hits = (predicted & positive).sum(axis=0)
-    counts = (hits, predicted.sum(axis=0), positive.sum(axis=0))
+    counts = np.zeros((3, scores.shape[1]), np.int64)
+    for start in range(0, len(scores), ROWS):
+        predicted = scores[start : start + ROWS] > thre
+        positive = targets[start : start + ROWS] == 1
+        for count, chosen in zip(counts, (predicted & positive, predicted, positive), strict=True):
+            count += chosen.sum(axis=0)
     of_classes = precision_recall_f1(*counts)
     overall = precision_recall_f1(*[count.sum(keepdims=True) for count in counts])
 
@@ -204,9 +212,11 @@ def top_k_only(preds: Array, k: int = 3) -> np.ndarray:
     scores = _require_scores(as_array(preds))
     if k >= scores.shape[1]:
         return scores
-    kept = np.argpartition(scores, -k, axis=1)[:, -k:]
     out = np.full_like(scores, -1)
-    np.put_along_axis(out, kept, np.take_along_axis(scores, kept, 1), 1)
+    for start in range(0, len(scores), ROWS):
+        rows = scores[start : start + ROWS]
+        kept = np.argpartition(rows, -k, axis=1)[:, -k:]
+        np.put_along_axis(out[start : start + ROWS], kept, np.take_along_axis(rows, kept, 1), 1)
     return out
 
 
@@ -220,8 +230,9 @@ def best_thresholds(targs: Array, preds: Array) -> np.ndarray:
     thresholds = np.full(scores.shape[1], np.inf)
     for c in range(scores.shape[1]):
         rows = targets[:, c] != -1
-        order = np.argsort(-scores[rows, c], kind="stable")
-        s = scores[rows, c][order]
+        column = scores[rows, c].astype(_sorted_as(scores.dtype))
+        order = np.argsort(-column, kind="stable")
+        s = column[order]
         hits = np.cumsum(targets[rows, c][order] == 1)
         if len(hits) and hits[-1]:
             f = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
@@ -259,10 +270,16 @@ def _require_scores(scores: np.ndarray) -> np.ndarray:
 
 def _annotated(scores: np.ndarray, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Scores and positives of each class's annotated entries, in the order of the rows."""
-    classes, rows = np.nonzero(np.ascontiguousarray(targets.T) >= 0)
-    ends = np.cumsum(np.bincount(classes, minlength=scores.shape[1]))[:-1]
-    columns = scores[rows, classes], targets[rows, classes] == 1
-    yield from zip(*(np.split(values, ends) for values in columns), strict=True)
+    for start in range(0, scores.shape[1], CLASSES):
+        labels = np.ascontiguousarray(targets[:, start : start + CLASSES].T)
+        for place, column in enumerate(labels, start):
+            rows = np.flatnonzero(column >= 0)
+            yield scores[rows, place].astype(_sorted_as(scores.dtype)), column[rows] == 1
+
+
+def _sorted_as(kind: np.dtype) -> np.dtype:
+    """As which scores of a kind are sorted: half precision as float32, which is faster."""
+    return np.dtype(np.float32) if kind == np.float16 else kind
 
 
 def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:

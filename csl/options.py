@@ -46,6 +46,7 @@ from csl.options_choices import (
     scheme_of,
 )
 from csl.options_frozen import add_frozen_flags, frozen_settings, refuse_with_frozen
+from csl.options_scores import add_autocast_flag, add_half_flag
 
 one_module(__name__, "csl.options")
 
@@ -148,16 +149,6 @@ def add_network_flags(
     return group
 
 
-def add_autocast_flag(group: argparse._ArgumentGroup) -> None:
-    """Add the flag of the precision in which test images are scored."""
-    group.add_argument(
-        "--eval_autocast",
-        action="store_true",
-        help="score in bfloat16 (fp16 with --mixed_precision fp16), faster on a GPU; scores are"
-        " float32, and differ in the third digit",
-    )
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser with the released defaults; its parse_args([]) shows them."""
     parser = EitherDash(
@@ -190,6 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "-p", "--print_freq", type=positive_int, default=64, help="steps between printed losses"
     )
+    add_half_flag(group)
     group.add_argument("--path_dest", default="./outputs", help="parent folder of runs")
     group.add_argument(
         "--compare",

@@ -18,8 +18,9 @@ from common.cli import (
     settle,
 )
 from csl.data_errors import MissingFileError, expanded
-from csl.options import EitherDash, add_autocast_flag, add_network_flags, any_path
+from csl.options import EitherDash, add_network_flags, any_path
 from csl.options_checks import refuse_flags_of_training
+from csl.options_scores import add_autocast_flag
 
 one_module(__name__, "csl.options_infer")
 

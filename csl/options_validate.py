@@ -17,12 +17,12 @@ from csl.data_locate import Found
 from csl.options import (
     EitherDash,
     Settings,
-    add_autocast_flag,
     add_data_flags,
     add_network_flags,
     settle_with_data,
 )
 from csl.options_checks import refuse_contradictions_of_data, refuse_flags_of_training
+from csl.options_scores import add_autocast_flag, add_half_flag
 
 one_module(__name__, "csl.options_validate")
 
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also F with the best threshold per class; they are chosen on this very set",
     )
     add("-p", "--print_freq", type=positive_int, default=64, help="batches between printed lines")
+    add_half_flag(group)
     add_shared_flags(parser)
     parser.tell_sample(all=SAMPLE_DEFAULTS)
     return parser

@@ -176,8 +176,9 @@ def score_parts(run: Run, parts: Parts, loader: Iterable) -> tuple[dict[str, flo
     """Metrics and scores of the model and of its average."""
     models = (parts.model, parts.ema.module)
     forward = Forward(eval_kind(run.args.eval_autocast, run.accelerator))
+    half = run.args.half_scores
     numbers = parts.info.numbers
-    return score_both(*models, loader, run.accelerator, run.poll, numbers, forward)
+    return score_both(*models, loader, run.accelerator, run.poll, numbers, forward, half)
 
 
 def end_epoch(run: Run, parts: Parts, val_loader: Iterable, epochs: int, args: Any) -> Scored:

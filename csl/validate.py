@@ -115,7 +115,10 @@ def validate(settings: Settings) -> dict[str, Any]:
 
     numbers = pixels.to_numbers().to(accelerator.device)
     forward = Forward(eval_kind(args.eval_autocast, accelerator))
-    scored = predict_rows([model], loader, accelerator, numbers=numbers, poll=poll, forward=forward)
+    half = args.half_scores
+    scored = predict_rows(
+        [model], loader, accelerator, numbers=numbers, poll=poll, forward=forward, half=half
+    )
     scores = scored.scores[0]
     targets = scored.targets
     run.progress.images = len(scores)

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from common import checkpoint
+from common import checkpoint, rows
 from common.cli import UserError, run_main
 from common.loading import eval_loader, gather_in_order
 from common.meter import Meter
@@ -20,7 +20,8 @@ from tests.common.toy import settings, train
 
 
 def gathered(n: int, batch: int, accelerator: Accelerator) -> list[list[int]]:
-    """Ids and squares of an evaluation over n samples."""
+    """Ids and squares of an evaluation over n samples, gathered in pieces of five."""
+    rows.GATHERED_BYTES = 40
     index, squares = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     for b in eval_loader(range(n), batch, accelerator=accelerator):
         index, squares = torch.cat([index, b.index]), torch.cat([squares, b.data**2])
