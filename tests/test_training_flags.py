@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common import checkpoint, compiling, processes
 from common.cli import UserError
-from common.export import main as export
 from tests.csl.tiny import write_coco
 from tests.equality import same
 from tests.launch import TORCHRUN
@@ -205,17 +204,6 @@ def test_a_compiled_network_trains_as_the_network(paper, train, monkeypatch):
     assert_close(plain, compiled, within=1e-5)
     assert not [name for name in weights_of(compiled) if "_orig_mod" in name]
     assert compiled["settings"]["compile"] is True
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(compiling._problem_of("cpu") is not None, reason="no compiler here")
-def test_the_real_compiler_trains_and_its_run_can_be_exported(train, tmp_path):
-    plain = train("calm", 8, "plain", "--max_steps", "2")
-    compiled = train("calm", 8, "compiled", "--max_steps", "2", "--compile")
-    assert_close(plain, compiled, within=1e-5)
-    folder = tmp_path / "compiled"
-    export([str(folder), "--to", "safetensors", "--output_dir", str(tmp_path / "out")])
-    assert list((tmp_path / "out").rglob("*.safetensors"))
 
 
 # --- fast ---

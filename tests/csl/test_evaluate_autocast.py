@@ -61,6 +61,7 @@ def test_the_kind_of_number_follows_flag_and_precision(is_wanted, precision, kin
     assert eval_kind(is_wanted, SimpleNamespace(mixed_precision=precision)) is kind
 
 
+@pytest.mark.slow
 def test_train_validate_and_infer_take_the_flag(tmp_path, monkeypatch):
     kinds = []
     call = Forward.__call__
