@@ -29,6 +29,7 @@ from common.backbones import Report, load_weights
 from common.cli import UserError
 from common.meter import Meter
 from common.rundir import prepare
+from common.sync_bn import synchronised
 
 one_module(__name__, "cavl.build")
 
@@ -77,6 +78,8 @@ def build_learner(
     device = accelerator.device
     method = build_method(args)
     model = on_device(build_model(args, data), device)
+    if args.sync_bn:
+        synchronised(model, accelerator)
     if args.frozen_features:
         pooled = not needs_maps(args)
         data = with_features(data, model, pooled=pooled, device=device, poll=poll)

@@ -9,6 +9,8 @@ from torch import nn
 from common.aliases import one_module
 from common.cli import DomainError
 from common.domain import require_number, require_one_of
+from common.processes import rows_of_all
+from common.sync_bn import world_size
 from csl import fast, method
 from csl.data_errors import require_count
 from csl.options_choices import mode_of
@@ -49,6 +51,7 @@ class SelectiveLoss(nn.Module):
     >>> loss = SelectiveLoss("selective", gammas=(0, 3, 4), prior=prior, prior_threshold=0.5)
     >>> loss(logits, targets).backward()
 
+    Several processes choose among the labels of all their batches, as one with the whole batch.
     `kept` of the last batch, (B, C) numbers 0 and 1: what selective mode left of U; None in the
     other modes and in transforms of torch.func. `prior_classes`: the prior, (C,), or None.
     """
@@ -101,10 +104,30 @@ class SelectiveLoss(nn.Module):
         than 1, 0, -1. Elsewhere such a target makes the loss NaN.
         """
         selection = self._selection(logits, targets)
+        if self._is_over_processes():
+            return self._over_processes(logits, targets, selection)
         loss, kept = fast.selective_loss(logits, targets, self.mode, selection, **self.factors)
         is_told = torch.compiler.is_compiling() or not method.is_transformed()
         self.kept = kept if self.mode == "selective" and is_told else None
         return loss
+
+    def _is_over_processes(self) -> bool:
+        """Whether the labels that are left out are chosen among those of several batches."""
+        picks = self.selection["topk"] or self.selection["share"]
+        is_of_batch = self.mode == "selective" and self.selection["scope"] == "batch"
+        return bool(picks) and is_of_batch and world_size() > 1
+
+    def _over_processes(
+        self, logits: torch.Tensor, targets: torch.Tensor, selection: dict[str, Any]
+    ) -> torch.Tensor:
+        """The loss of this process's rows, K * B labels left out of all processes' B rows."""
+        _, q = method.probabilities(method.at_least_float32(logits), self.factors["clip"])
+        of_all, start = rows_of_all(q)
+        targets_of_all, _ = rows_of_all(targets)
+        weights = method.label_weights(self.mode, targets_of_all, of_all, **selection)
+        own = weights[start : start + len(logits)]
+        self.kept = (targets == method.UNKNOWN) * own
+        return method.partial_asymmetric_loss(logits, targets, own, **self.factors)
 
     def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The weights w of a batch, (B, C)."""
