@@ -47,6 +47,7 @@ from common.aliases import one_module
 from common.cli import UserError
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
+from common.sync_bn import synchronised
 
 one_module(__name__, "calm.build")
 
@@ -128,6 +129,8 @@ def build_parts(
     for loader in loaders.values():
         data_of(loader).resize_with(model.interpolation)
     settings = settings.with_unset({"network_input": input_of(model)})
+    if args.sync_bn and not is_evaluation:
+        synchronised(model, accelerator)
     device = accelerator.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.frozen_features:

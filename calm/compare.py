@@ -19,7 +19,10 @@ from calm import main as training
 from calm.options import Settings, as_arguments, parse_flags
 from calm.options_own import ERASED
 from common.aliases import one_module
+from common.compare import PlannedRun
 from common.files import atomic_write
+from common.guard import StopSignals
+from common.jobs import SideBySide, own_task
 from common.rundir import holds_run
 from common.text import read_json
 
@@ -109,19 +112,60 @@ def compare(
     methods: Sequence[str],
     data_of_seed: Mapping[int, Sequence[str]],
     auc_steps: int,
+    jobs: int = 1,
 ) -> None:
     """Every method with every seed in FOLDER/METHOD-SEED, then the table.
 
-    data_of_seed: seed -> further flags of its runs.
+    Args:
+        flags: of all runs. data_of_seed: seed -> further flags of its runs.
+        auc_steps: of deletion and insertion.
+        jobs: so many runs at a time.
     """
-    rows = []
+    runs = []
     for seed, data in data_of_seed.items():
         for method in methods:
-            print(f"--- {method}, seed {seed}", flush=True)
             of_run = [*flags, *data, f"--attribution_method={method}", f"--seed={seed}"]
-            numbers = train_and_evaluate(of_run, folder / f"{method}-{seed}", auc_steps)
-            rows.append({"method": method, "seed": seed, **numbers})
+            columns = {"method": method, "seed": seed}
+            runs.append(PlannedRun(folder / f"{method}-{seed}", columns, of_run))
+
+    task = own_task()
+    if task is not None:  # this process is one of the runs
+        run = runs[task.number]
+        task.hand_back(train_and_evaluate(run.settings, run.folder, auc_steps))
+
+    rows = []
+    if jobs > 1:
+        rows = _side_by_side(runs, folder, jobs, is_on_cpu={"--cpu", "-cpu"} & set(flags) != set())
+    else:
+        for run in runs:
+            print(f"--- {run.columns['method']}, seed {run.columns['seed']}", flush=True)
+            numbers = train_and_evaluate(run.settings, run.folder, auc_steps)
+            rows.append({**run.columns, **numbers})
     report(rows, folder / "results.csv")
+
+
+def _side_by_side(
+    runs: Sequence[PlannedRun], folder: Path, jobs: int, *, is_on_cpu: bool
+) -> list[dict[str, Any]]:
+    """The rows of the runs, `jobs` at a time; exit status 1 where some failed.
+
+    SystemExit with 128 + its number after a signal, when all have saved.
+    """
+    signals = StopSignals()
+    places = [run.folder for run in runs]
+    working = SideBySide(
+        places, jobs, folder, is_on_cpu=is_on_cpu, received=lambda: signals.received
+    )
+    numbers = dict(working.finished())
+    signals.give_back()
+    if signals.received:
+        raise SystemExit(128 + signals.received)
+
+    rows = [{**runs[number].columns, **numbers[number]} for number in sorted(numbers)]
+    if working.failed and rows:
+        report(rows, folder / "results.csv")
+    working.report_failed()
+    return rows
 
 
 def report(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -7,7 +7,7 @@
 With --fresh the birds are drawn anew with each seed. Flags that are not named here go to main.py
 and to the evaluations. Each run is OUTPUT_DIR/METHOD-SEED with erase/, cue/ and wsol/ in it, for
 CALM also wsol_prior/, the boxes of p(z|x) (`saliency`); what is there already is not done again.
-results.csv holds a row a run.
+results.csv holds a row a run. --jobs N does N of them at a time.
 """
 
 try:
@@ -30,6 +30,7 @@ if __name__ == "__main__":  # --help and mistakes are answered before torch is i
 from calm.compare import compare
 from common import samples
 from common.aliases import one_module
+from common.jobs import own_task
 
 one_module(__name__, "calm.compare_methods")
 
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None, *, settings: Comparison | None = Non
     if mine.fresh:
         flags = [flag for flag in flags if flag not in ("--sample", "-sample")]
         for seed, data in data_of_seed.items():
-            birds = samples.draw("CUB", mine.output_dir / f"birds{seed}", seed)
+            birds = mine.output_dir / f"birds{seed}"
+            if own_task() is None:  # with --jobs the first process draws for all
+                samples.draw("CUB", birds, seed)
             data += ["--data_root", str(birds)]
     compare(
         flags,
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None, *, settings: Comparison | None = Non
         methods=mine.methods,
         data_of_seed=data_of_seed,
         auc_steps=mine.auc_steps,
+        jobs=mine.jobs,
     )
 
 

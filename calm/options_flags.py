@@ -28,6 +28,7 @@ from common.cli import (
     OneLineParser,
     UserError,
     add_shared_flags,
+    add_sync_bn_flag,
     add_training_flags,
     image_size,
     non_negative_int,
@@ -296,6 +297,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch_size", type=positive_int, default=64, help="images per process and step"
     )
+    add_sync_bn_flag(group)
     group.add_argument("--epochs", type=positive_int, default=40, help="epochs")
     group.add_argument(
         "--lr", type=number(above=0), default=0.01, help="learning rate of the backbone"

@@ -17,6 +17,7 @@ from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     UserError,
+    add_jobs_flag,
     non_negative_int,
     parse_given,
     positive_int,
@@ -74,6 +75,7 @@ def _add_compare(own: argparse.ArgumentParser) -> None:
     own.description = "CAM, CALM-EM and CALM-ML side by side, over several seeds."
     own.add_argument("--methods", default="CAM,CALM_EM,CALM_ML", help="comma-separated")
     own.add_argument("--seeds", type=seed_list, default="0,1,2", help="comma-separated")
+    add_jobs_flag(own)
     own.add_argument(
         "--fresh", action="store_true", help="the sample only: pictures drawn anew with each seed"
     )

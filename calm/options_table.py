@@ -51,7 +51,7 @@ _TABLE = (
     ((TRAINING,), "proxy_training_set resize_size cache_images pretrained pretrained_path weights"),
     ((TRAINING,), "prior_gradient em_teacher ema_decay param_groups epochs lr lr_decay_frequency"),
     ((TRAINING,), "lr_classifier_ratio momentum weight_decay resume max_steps checkpoint_every"),
-    ((TRAINING,), "grad_accum compile fast"),
+    ((TRAINING,), "grad_accum compile fast sync_bn"),
     ((TRAINING, CHECK, *_EVALUATIONS), "batch_size workers"),
     ((CHECK, *_EVALUATIONS, GALLERY), "image_list"),
     ((BOXES,), "mask_root iou_thresholds multi_contour_eval save_maps"),

@@ -32,6 +32,7 @@ from common.cli import UserError
 from common.compiling import compiled
 from common.meter import Meter
 from common.rundir import prepare
+from common.sync_bn import synchronised
 
 one_module(__name__, "cavl.build")
 
@@ -81,6 +82,8 @@ def build_learner(
     device = accelerator.device
     method = build_method(args)
     model = on_device(build_model(args, data), device)
+    if args.sync_bn:
+        synchronised(model, accelerator)
     if args.frozen_features:
         pooled = not needs_maps(args)
         data = with_features(data, model, pooled=pooled, device=device, poll=poll)

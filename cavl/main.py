@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # a clone that is not installed
     sys.exit(2)
 
 from cavl.options import Settings, parse
-from common.cli import parse_or_exit, run_main
+from common.cli import UserError, parse_or_exit, run_main
 
 if __name__ == "__main__":  # --help and mistakes are answered before torch is imported
     settings = parse_or_exit(parse)
@@ -223,7 +223,8 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
     """Parse, load, and run once, or once for each fold, seed and method."""
     settings = settings or parse(argv)
     args = settings.args
-    if "CUDA_VISIBLE_DEVICES" not in os.environ and "LOCAL_RANK" not in os.environ:
+    is_open = "CUDA_VISIBLE_DEVICES" not in os.environ and "LOCAL_RANK" not in os.environ
+    if is_open and args.jobs == 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # CUDA has not started yet
     data = load_data(settings, args.seed)
     require_fitting(args, data)
@@ -237,6 +238,8 @@ def main(argv: Sequence[str] | None = None, *, settings: Settings | None = None)
 
     if compare.is_wanted(args, data):
         compare.run_all(args, data, train_one)
+    elif args.jobs > 1:
+        raise UserError(f"--jobs {args.jobs}: for -compare, -seeds and folds; this is one run")
     else:
         train_one(args)
 

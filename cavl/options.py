@@ -24,7 +24,9 @@ from common.backbones_names import require_spelling
 from common.cli import (
     OneLineParser,
     UserError,
+    add_jobs_flag,
     add_shared_flags,
+    add_sync_bn_flag,
     add_training_flags,
     number,
     parse_given,
@@ -209,6 +211,7 @@ def _add_training(g: argparse._ArgumentGroup) -> None:
     _choice(g, "op", ("sgd", "adam"), "adam", "optimiser; sgd has momentum 0.9")
     _choice(g, "schedule", ("none", "cosine"), "none", "learning-rate schedule")
     value("gpu", str, "0", "index of the GPU; ignored without CUDA")
+    add_sync_bn_flag(g, "-sync_bn")
 
 
 def _add_report(g: argparse._ArgumentGroup) -> None:
@@ -223,6 +226,7 @@ def _add_report(g: argparse._ArgumentGroup) -> None:
     _add(g, "selection_curve", type=whole(0), default=0, metavar="N", help=curve + each)
     _add(g, "compare", type=_method_list, default=None, metavar="A,B", help=side)
     _add(g, "seeds", type=seed_list, default=None, metavar="0,1,2", help=seeds)
+    add_jobs_flag(g, "-jobs")
     g.add_argument("--skip_corrupt", action="store_true", help=corrupt)
 
 

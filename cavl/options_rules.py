@@ -125,6 +125,9 @@ def _idle_in_method(args: argparse.Namespace) -> dict[str, tuple[bool, str]]:
     no_cav = f": with -method {named} -select {args.select} no CAV is"
     not_cavl = (not selects, f" is for -method cavl, not {named}")
     not_lws = ("lws" not in methods, f" is for -method lws, not {named}")
+    gpu = ": -cpu stays off the GPU; give one of the two"
+    if not args.cpu:
+        gpu = ": with --jobs the runs take the GPUs in turn; choose by CUDA_VISIBLE_DEVICES"
     return {
         "cav": (not (takes_cav or shows_cav), f"{no_cav} taken"),
         "mask": (not (takes_cav or args.selection_curve), f"{no_cav} masked"),
@@ -138,7 +141,7 @@ def _idle_in_method(args: argparse.Namespace) -> dict[str, tuple[bool, str]]:
         "lw_weight0": not_lws,
         "method": (args.compare is not None, ": -compare names the methods; give one of the two"),
         "seed": (args.seeds is not None, ": -seeds names the seeds; give one of the two"),
-        "gpu": (args.cpu, ": -cpu stays off the GPU; give one of the two"),
+        "gpu": (args.cpu or args.jobs > 1, gpu),
     }
 
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 # Settings that may differ between a run and its continuation.
 FREE_SETTINGS = {
     *("output_dir", "resume", "overwrite", "max_steps", "checkpoint_every"),
-    *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio"),
+    *("workers", "num_workers", "cpu", "device", "gpu", "print_freq", "print_ratio", "jobs"),
 }
 # Settings that earlier runs did not have -> the value by which they went.
 LATER_SETTINGS = {
@@ -328,8 +328,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's main function and end the program with its status.
 
     A user's error, an error of the operating system that names a file, and Ctrl-C become one line
-    on stderr, with status 2 (130 for Ctrl-C, 143 for SIGTERM, 1 for a loss that is not finite). A
-    mistake in the program keeps its traceback.
+    on stderr, with status 2 (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, 1 for a loss that is
+    not finite). A mistake in the program keeps its traceback.
 
     >>> if __name__ == "__main__":
     ...     run_main(main)
@@ -351,6 +351,39 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status or 0)
 
 
+def add_sync_bn_flag(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str
+) -> None:
+    """Add --sync_bn; None where it is not given, as in checkpoints from before it was there."""
+    told = "batch norm over the images of all processes"
+    parser.add_argument("--sync_bn", *names, action="store_true", default=None, help=told)
+
+
+_command: list[str] = []
+
+
+def own_command(wanted_by: str) -> list[str]:
+    """The words that start this very program once more.
+
+    UserError where it is none: its main function was called from somebody's Python.
+    """
+    if not _command:
+        raise UserError(f"{wanted_by}: only from a command line")
+    return list(_command)
+
+
+def add_jobs_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str) -> None:
+    """Add --jobs, of the scripts that may train several runs."""
+    parser.add_argument(
+        "--jobs",
+        *names,
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="N of these runs at a time: threads are shared out, each has one GPU",
+    )
+
+
 def parse_or_exit(parse: Callable[[Sequence[str] | None], T]) -> T:
     """What `parse(None)` returns: the settings of the command line, before torch is imported.
 
@@ -359,6 +392,7 @@ def parse_or_exit(parse: Callable[[Sequence[str] | None], T]) -> T:
     >>> if __name__ == "__main__":
     ...     settings = parse_or_exit(parse)
     """
+    _command[:] = [sys.executable, *sys.orig_argv[1:]]
     with interrupt.paused(), _signals_of_a_script():
         try:
             return parse(None)
@@ -369,12 +403,12 @@ def parse_or_exit(parse: Callable[[Sequence[str] | None], T]) -> T:
 
 
 class _Terminated(SystemExit):
-    """SIGTERM while no run takes care of it."""
+    """SIGTERM or SIGUSR1 while no run takes care of it."""
 
 
 @contextlib.contextmanager
 def _signals_of_a_script() -> Iterator[None]:
-    """SIGTERM ends the main function as Ctrl-C does; afterwards the handlers are as before."""
+    """SIGTERM and SIGUSR1 end the main function as Ctrl-C does; afterwards all is as before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -387,8 +421,9 @@ def _signals_of_a_script() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)  # a second one quits at once
         raise _Terminated(128 + number)
 
-    if before[signal.SIGTERM] == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, terminate)
+    for number, handler in before.items():
+        if number != signal.SIGINT and handler == signal.SIG_DFL:
+            signal.signal(number, terminate)
     try:
         yield
     finally:
@@ -400,7 +435,8 @@ def _signals_of_a_script() -> Iterator[None]:
 def _status_of(error: BaseException) -> int | None:
     """The exit status, after one line on stderr; what is not a user's error is raised again."""
     if isinstance(error, _Terminated):
-        return _one_line(interrupt.SAID[signal.SIGTERM], 128 + signal.SIGTERM)
+        number = signal.Signals(int(str(error.code)) - 128)
+        return _one_line(interrupt.SAID[number], 128 + number)
     if isinstance(error, SystemExit) and isinstance(error.code, int | None):
         return error.code
     if isinstance(error, UserError):

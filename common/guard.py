@@ -1,8 +1,12 @@
-"""What stops a run early: a loss or weight that is not finite, and SIGTERM and SIGINT."""
+"""What stops a run early: a loss or weight that is not finite, and signals."""
+
+from common.interrupt import SAID
 
 import math
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,21 +91,32 @@ class FiniteGuard:
 
 
 class StopSignals:
-    """Notes the first SIGTERM or SIGINT in `received`; a second one quits at once.
+    """Notes the first SIGTERM, SIGINT or SIGUSR1 in `received`; a second one quits at once.
 
-    In another thread than the main one, where Python takes no handlers, it notes nothing.
+    A launcher's processes get a signal twice where it is sent to all of a job: from outside, and
+    from torchrun, which hands on its own. So what comes within FORWARDED seconds is no second one
+    there. In another thread than the main one, where Python takes no handlers, it notes nothing.
     """
+
+    FORWARDED = 5.0  # seconds
 
     def __init__(self) -> None:
         self.received = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SAID:
                 self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: object) -> None:
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
+        now = time.monotonic()
+        if not self.received:
+            self.received = number
+            self._since = now
+            if "LOCAL_RANK" not in os.environ:
+                signal.signal(number, signal.SIG_DFL)
+        elif now - self._since > self.FORWARDED:
+            os._exit(128 + number)
 
     def give_back(self) -> None:
         """Restore the handlers that were there before."""

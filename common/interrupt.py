@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM outside of a run end a program in one line, with status 130 and 143.
 
+So does SIGUSR1 (138), which Slurm sends some minutes before a job's time is over.
+
 An entry script imports this module before anything else, for importing torch takes seconds:
 
     import common.interrupt  # noqa: F401
@@ -19,11 +21,13 @@ from types import FrameType
 from typing import Any
 
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
+if hasattr(signal, "SIGUSR1"):  # not on Windows
+    SAID[signal.SIGUSR1] = "stopped by SIGUSR1"
 _before: dict[int, Any] = {}
 
 
 def quit_at_once() -> None:
-    """From now on SIGINT and SIGTERM end the process at once, past every `except`."""
+    """From now on the signals of SAID end the process at once, past every `except`."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in SAID:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -160,9 +161,14 @@ def _collated(collate: Callable[[list], Any], pairs: Sequence[tuple[int, Any]]) 
 
 
 def _in_a_group_of_its_own(_worker: int) -> None:
-    """Of a loader worker: a signal to the process group (torchrun, timeout) is for the run."""
+    """Of a loader worker: a signal to the process group (torchrun, timeout) is for the run.
+
+    So is SIGUSR1 to every process of a job (Slurm's).
+    """
     if hasattr(os, "setpgid"):  # not on Windows, where a signal is for one process
         os.setpgid(0, 0)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def loader_processes(wanted: int) -> int:

@@ -3,13 +3,19 @@
 import argparse
 import os
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, broadcast, broadcast_object_list
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    broadcast,
+    broadcast_object_list,
+)
 
 from common.compiling import require_compiler
 from common.errors import UserError
@@ -40,6 +46,23 @@ def seed_everything(seed: int | None, *, fast: bool = False) -> int:
     return seed
 
 
+def _keep_buckets(handlers: list[Any]) -> list[Any]:
+    """Tell DDP never to lay its buckets of gradients anew, as it does after its first step.
+
+    How more than two numbers are added up over processes depends on their place in a bucket. A
+    resumed run's first step would add in another order than the run that was not interrupted. That
+    DDP looks for unused parameters, found or not, is what keeps the buckets.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 3:
+        return handlers
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    for handler in handlers:
+        if isinstance(handler, DistributedDataParallelKwargs):
+            handler.find_unused_parameters = True
+            return handlers
+    return [*handlers, DistributedDataParallelKwargs(find_unused_parameters=True)]
+
+
 def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
     """accelerate's Accelerator for the shared flags: device, processes and precision come from it.
 
@@ -57,6 +80,7 @@ def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
         precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
     if precision == "fp16" and not on_gpu:
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use no or bf16")
+    kwargs["kwargs_handlers"] = _keep_buckets(kwargs.get("kwargs_handlers", []))
     accelerator = Accelerator(
         cpu=args.cpu,
         mixed_precision=precision,
@@ -123,6 +147,26 @@ def sum_on_main_process(values: torch.Tensor, accelerator: Accelerator | None) -
     if accelerator is None or accelerator.num_processes == 1:
         return values
     return on_main_process(accelerator.reduce(values, "sum"), accelerator)
+
+
+def rows_of_all(values: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The rows (b, ...) of every process, one below the other, and where this process's begin.
+
+    b may differ between processes. No gradient runs through them.
+    """
+    values = values.detach().contiguous()
+    world = torch.distributed.get_world_size()
+    own = torch.tensor([len(values)], device=values.device)
+    counts = [torch.empty_like(own) for _ in range(world)]
+    torch.distributed.all_gather(counts, own)
+    sizes = torch.cat(counts).tolist()
+
+    padded = values.new_zeros(max(sizes), *values.shape[1:])
+    padded[: len(values)] = values
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    torch.distributed.all_gather(parts, padded)
+    rows = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return rows, sum(sizes[: torch.distributed.get_rank()])
 
 
 def of_main_process(function: Callable[[], T], accelerator: Accelerator) -> T:

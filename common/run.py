@@ -242,8 +242,13 @@ class Run:
         if self.stopped or (every and p.step % every == 0):
             self.save()
 
+    @property
+    def received(self) -> int:
+        """The signal that asked this process to end, 0 for none."""
+        return int(self._signals.received)
+
     def poll(self) -> None:
-        """After SIGTERM or SIGINT: save and exit with 143 or 130. Other loops may call it too.
+        """After SIGTERM, SIGINT or SIGUSR1: save, exit with 128 + its number. For any loop.
 
         What they changed or logged since the last `step` is then done again by the resumed run:
         where last.pt was written since (`save_before_evaluation`, `end_epoch`) it stands, and is
@@ -265,8 +270,14 @@ class Run:
             if not self._is_saved:
                 self.save()
             self.print(f"stopped by signal {received}; saved {self.last}; go on with --resume")
+        self._wait_for_the_main_process()
         self.close()
         raise SystemExit(128 + received)
+
+    def _wait_for_the_main_process(self) -> None:
+        """It writes the checkpoint, and torchrun ends all processes once one of them has failed."""
+        if self.world > 1 and self.stateful is not None:
+            self.accelerator.wait_for_everyone()
 
     def end_epoch(self, score: float | None = None) -> None:
         """Close the epoch: save last.pt, and best.pt when `score` (higher is better) is a new best.
@@ -322,7 +333,7 @@ class Run:
     def finish(self, **summary: Any) -> None:
         """Write summary.json, mark the run as finished unless --max_steps cut it, print its place.
 
-        A signal that came since the last poll ends the program here, with 143 or 130.
+        A signal that came since the last poll ends the program here, with 128 + its number.
         """
         was_finished = self.progress.finished
         path = self.folder / "summary.json"
@@ -337,6 +348,7 @@ class Run:
             with contextlib.suppress(OSError):
                 add_figures(self._writer(), self.folder / "figures", self.progress.step)
         self.print(f"results: {self.folder}")
+        self._wait_for_the_main_process()
         self.close()
 
         received = int(self._signals.received)

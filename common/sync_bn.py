@@ -157,7 +157,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
             self._check_input_dim(input)
             y, *statistics = normalise_over_processes(input, self.weight, self.bias, self.eps)
             if self.running_mean is not None and self.track_running_stats:
-                self._move_running_statistics(*statistics)
+                move_running_statistics(self, *statistics)
         else:
             y = super().forward(input)
         for name in ("drop", "act"):
@@ -165,29 +165,34 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
                 y = getattr(self, name)(y)
         return y
 
-    @torch.no_grad()
-    def _move_running_statistics(
-        self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor
-    ) -> None:
-        """r <- (1 - a) r + a (statistic), with the unbiased variance.
 
-        a is the momentum, or without one 1 / (batches so far).
-        """
-        batches: Any = self.num_batches_tracked
-        batches += 1
-        unbiased = variance * count / (count - 1).clamp_min(1)
-        pairs: Any = ((self.running_mean, mean), (self.running_var, unbiased))
-        for running, now in pairs:
-            share: Any = self.momentum
-            if share is None:
-                share = 1 / batches.to(running.dtype)
-            running.lerp_(now.to(running.dtype), share)
+@torch.no_grad()
+def move_running_statistics(
+    norm: nn.modules.batchnorm._BatchNorm,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    count: torch.Tensor,
+) -> None:
+    """r <- (1 - a) r + a (statistic), with the unbiased variance; counts the batch.
+
+    a is the momentum, or without one 1 / (batches so far).
+    """
+    batches: Any = norm.num_batches_tracked
+    batches += 1
+    unbiased = variance * count / (count - 1).clamp_min(1)
+    pairs: Any = ((norm.running_mean, mean), (norm.running_var, unbiased))
+    for running, now in pairs:
+        share: Any = norm.momentum
+        if share is None:
+            share = 1 / batches.to(running.dtype)
+        running.lerp_(now.to(running.dtype), share)
 
 
 def synchronised(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     """The network itself, with every batch norm (1d, 2d, 3d, timm's) over all processes.
 
-    The norms stay the objects that they are, with all that they hold, and change their class.
+    The norms stay the objects that they are, with all that they hold, and change their class; one
+    with an attribute `is_synchronised` knows how itself, and gets True there.
 
     Raises:
         UserError: several processes, and a layer with batch statistics of another kind.
@@ -195,7 +200,9 @@ def synchronised(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     if accelerator.num_processes > 1:
         _refuse_other_norms(model)
     for module in model.modules():
-        if _is_batch_norm(module):
+        if hasattr(module, "is_synchronised"):
+            module.is_synchronised = True  # type: ignore[assignment]
+        elif _is_batch_norm(module):
             module.__class__ = SynchronisedBatchNorm
     return model
 
@@ -210,6 +217,7 @@ def _refuse_other_norms(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kind = type(module).__name__
         is_known = isinstance(module, (SynchronisedBatchNorm, _InstanceNorm))
+        is_known = is_known or hasattr(module, "is_synchronised")
         if is_known or _is_batch_norm(module) or kind.startswith("Frozen"):
             continue
         if getattr(module, "running_var", None) is not None:

@@ -17,6 +17,7 @@ from common.loading import EpochSampler
 from common.meter import Meter
 from common.run import Run
 from common.stages import train_last
+from common.sync_bn import synchronised
 from csl import data, report
 from csl.build_features import FeatureLoader, feature_loaders, freeze_backbone
 from csl.build_loss import SelectiveLoss, keywords_of
@@ -240,6 +241,8 @@ def build(
     info.numbers.to(device)
     model = build_started(args, len(names), settings.given)
     choose_trained(model, args)
+    if args.sync_bn:
+        synchronised(model, run.accelerator)
     model = model.to(device).to(memory_format=torch.channels_last)
 
     optimizer, scheduler = make_optimizer(model, args.lr, args.weight_decay, args.epochs, steps)

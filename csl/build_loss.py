@@ -9,6 +9,8 @@ from torch import nn
 from common.aliases import one_module
 from common.cli import DomainError
 from common.domain import require_number, require_one_of
+from common.processes import rows_of_all
+from common.sync_bn import world_size
 from csl import fast, method
 from csl.data_errors import require_count
 from csl.options_choices import mode_of
@@ -49,6 +51,7 @@ class SelectiveLoss(nn.Module):
     >>> loss = SelectiveLoss("selective", gammas=(0, 3, 4), prior=prior, prior_threshold=0.5)
     >>> loss(logits, targets).backward()
 
+    Several processes choose among the labels of all their batches, as one with the whole batch.
     `kept` of the last batch, (B, C) numbers 0 and 1: what selective mode left of U; None in the
     other modes and in transforms of torch.func. `prior_classes`: the prior, (C,), or None.
     """
@@ -108,6 +111,9 @@ class SelectiveLoss(nn.Module):
             self.kept = (targets == method.UNKNOWN) * weights
             return method.partial_asymmetric_loss(logits, targets, weights, **self.factors)
         selection = self._selection(logits, targets)
+        if self._is_over_processes():
+            own = self.weights_of_step(logits, targets)
+            return self(logits, targets, own)
         loss, kept = fast.selective_loss(logits, targets, self.mode, selection, **self.factors)
         is_told = torch.compiler.is_compiling() or not method.is_transformed()
         self.kept = kept if self.mode == "selective" and is_told else None
@@ -118,6 +124,24 @@ class SelectiveLoss(nn.Module):
         """Whether the weights of an image depend on the others of its batch."""
         counts = self.selection["topk"] or self.selection["share"]
         return self.mode == "selective" and bool(counts) and self.selection["scope"] == "batch"
+
+    def _is_over_processes(self) -> bool:
+        """Whether the labels that are left out are chosen among those of several batches."""
+        return self.selects_in_batch and world_size() > 1
+
+    def weights_of_step(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The weights w of this process's rows (B, C), K * B labels left out of all processes' rows.
+
+        With several processes all of them call this together.
+        """
+        if not self._is_over_processes():
+            return self.weights(logits, targets)
+        selection = self._selection(logits, targets)
+        _, q = method.probabilities(method.at_least_float32(logits), self.factors["clip"])
+        of_all, start = rows_of_all(q)
+        targets_of_all, _ = rows_of_all(targets)
+        weights = method.label_weights(self.mode, targets_of_all, of_all, **selection)
+        return weights[start : start + len(logits)]
 
     def weights(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The weights w of a batch, (B, C)."""

@@ -14,7 +14,9 @@ from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     UserError,
+    add_jobs_flag,
     add_shared_flags,
+    add_sync_bn_flag,
     add_training_flags,
     image_size,
     non_negative_int,
@@ -196,6 +198,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--seeds", type=seed_list, default=None, metavar="0,1,2", help="with --compare"
     )
+    add_jobs_flag(group)
+    add_sync_bn_flag(group)
     add_training_flags(add_shared_flags(parser))
     parser.tell_sample(all=SAMPLE_DEFAULTS | SAMPLE_SIMULATION)
     return parser

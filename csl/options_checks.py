@@ -133,7 +133,7 @@ def _refuse_of_simulation(args: argparse.Namespace, given: Collection[str]) -> N
 
 def _refuse_of_comparison(args: argparse.Namespace, given: Collection[str]) -> None:
     if args.compare is None:
-        refuse_given(given, ("schemes", "seeds"), "only with --compare")
+        refuse_given(given, ("schemes", "seeds", "jobs"), "only with --compare")
         return
     rows = ", ".join(ROWS)
     refuse((name not in ROWS, f"--compare {name}: choose from {rows}") for name in args.compare)

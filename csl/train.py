@@ -169,7 +169,7 @@ def weights_of_step(
     with looking_ahead(parts.model), run.accelerator.autocast():
         for part in parts_of(len(images), at_once):
             logits.append(parts.model(parts.info.numbers(images[part.rows])).float())
-    return parts.criterion.weights(torch.cat(logits), targets)
+    return parts.criterion.weights_of_step(torch.cat(logits), targets)
 
 
 def score_parts(run: Run, parts: Parts, loader: Iterable) -> tuple[dict[str, float], Scored]:

@@ -16,6 +16,7 @@ from common.backbones_names import require_spelling
 from common.cli import (
     OneLineParser,
     UserError,
+    add_jobs_flag,
     add_shared_flags,
     add_training_flags,
     parse_given,
@@ -156,6 +157,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="0,1,2",
         help="run these seeds (with --compare: of each)",
     )
+    add_jobs_flag(group)
     group.add_argument(
         "--eval_only",
         action="store_true",
@@ -337,6 +339,14 @@ def contradictions(choices: Choices) -> list[str]:
         ),
         ({"compare", "schema"} <= flags, f"--schema: --compare names the schemas, {one}"),
         ({"seeds", "seed"} <= flags, f"--seed: --seeds names the seeds, {one}"),
+        (
+            "jobs" in flags and {"compare", "seeds"}.isdisjoint(flags),
+            "--jobs: only with --compare or --seeds",
+        ),
+        (
+            args.jobs > 1 and wants_device,
+            "--jobs and --device: the runs take the GPUs in turn; choose by CUDA_VISIBLE_DEVICES",
+        ),
         (has_two_lengths, "epoch_num and total_steps are both set: two lengths, set one"),
         (wants_device and args.cpu, f"--device {args.device} and --cpu: {one}"),
         (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.aliases import one_module
-from common.cli import UserError, parse_given, seed_list, settle
+from common.cli import UserError, add_jobs_flag, parse_given, seed_list, settle
 from oass.options import Settings, parse
 from oass.options_check import refuse_flags
 from oass.options_flags import BASELINES, PUZZLES, WITH_TEACHER, build_parser
@@ -15,7 +15,7 @@ from oass.options_flags import BASELINES, PUZZLES, WITH_TEACHER, build_parser
 one_module(__name__, "oass.options_comparison")
 
 FOR_ALL_RUNS = ("--seed", "--output_dir", "--resume", "--overwrite")  # no variant's own
-OWN_VALUES = ("--strategies", "--seeds", "--output_dir")
+OWN_VALUES = ("--strategies", "--seeds", "--jobs", "--output_dir")
 OWN_SWITCHES = ("--overwrite", "--resume")
 
 
@@ -42,6 +42,7 @@ def build_comparison_parser() -> argparse.ArgumentParser:
         help="with commas between; flags may follow",
     )
     add("--seeds", type=seed_list, default="0,1,2", help="each strategy with each of them")
+    add_jobs_flag(parser)
     return parser
 
 

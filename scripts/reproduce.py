@@ -4,7 +4,7 @@
     python scripts/reproduce.py --scale small --data DATA      # real data, each within an hour
     python scripts/reproduce.py --scale full --dry_run         # the papers' settings, for GPUs
     python scripts/reproduce.py --scale full --data DATA --launcher "accelerate launch"
-    python scripts/reproduce.py --scale full --data DATA --index 3    # one: scripts/reproduce.slurm
+    python scripts/reproduce.py --scale full --data DATA --index 3    # slurm/reproduce.sbatch
 
 An experiment is a command of ours.csv, once for each seed where the command names one; at full
 scale also a command of full.toml, with the paper's own settings, data sets and networks. Its run

@@ -91,7 +91,7 @@ def test_weights_are_checked_by_name(tmp_path):
 # --- signals ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_the_first_signal_is_noted_the_second_quits(number):
     before = signal.getsignal(number)
     signals = StopSignals()
@@ -101,6 +101,22 @@ def test_the_first_signal_is_noted_the_second_quits(number):
     assert signal.getsignal(number) == signal.SIG_DFL
     signals.give_back()
     assert signal.getsignal(number) == before
+
+
+def test_what_a_launcher_hands_on_is_no_second_signal(monkeypatch):
+    """srun signals every process of a job; torchrun, one of them, signals its own once more."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    signals = StopSignals()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert signals.received == signal.SIGTERM
+    ends = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(StopSignals, "FORWARDED", -1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert ends == [143]
+    signals.give_back()
 
 
 def test_in_another_thread_nothing_is_noted_and_nothing_fails():

@@ -16,6 +16,7 @@ from tests.common.runs import ROOT, assert_equal_runs
 SIGNALS = [
     (signal.SIGINT, 130, "error: interrupted\n"),
     (signal.SIGTERM, 143, "error: stopped by SIGTERM\n"),
+    (signal.SIGUSR1, 138, "error: stopped by SIGUSR1\n"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Systems without POSIX: no fcntl, no resource, no process groups, folders that cannot be opened.
+"""Systems without POSIX: no fcntl, resource, process groups, SIGUSR1; folders cannot be opened.
 
 What these systems lack is taken away from Python here, and worker processes are spawned.
 """
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("cavl", "oass", "calm", "csl", "mile")
 SETUP = '''
-import builtins, multiprocessing, os
+import builtins, multiprocessing, os, signal
 
 ROOT = {root!r}
 ABSENT = ("fcntl", "resource", "pwd", "grp", "termios")
@@ -40,6 +40,7 @@ builtins.__import__ = without_posix
 os.open = files_only
 for name in ("setpgid", "killpg", "sched_getaffinity", "mkfifo"):
     delattr(os, name)
+del signal.SIGUSR1
 multiprocessing.set_start_method("spawn")
 '''
 IMPORT_ALL = """

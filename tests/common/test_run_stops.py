@@ -32,7 +32,10 @@ def signal_at(step: int, number: int) -> Callable[[Run], None]:
     return send
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+
+
+@pytest.mark.parametrize("number, status", SIGNALS)
 @pytest.mark.parametrize("step", [1, PER_EPOCH, PER_EPOCH + 2, STEPS])
 def test_a_signal_finishes_the_step_saves_and_exits(whole, tmp_path, number, status, step, capsys):
     folder, before = tmp_path / "run", signal.getsignal(number)
@@ -70,7 +73,7 @@ def test_an_evaluation_without_state_exits_without_a_checkpoint(tmp_path):
     assert not run.last.exists()
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, status", SIGNALS)
 def test_a_signal_that_nobody_polls_ends_the_program_when_all_is_saved(
     whole, tmp_path, number, status, capsys
 ):
@@ -191,7 +194,7 @@ def test_it_repeats_no_step_with_max_steps_either(whole, tmp_path, limit):
     assert_equal_runs(whole, folder)
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, status", SIGNALS)
 def test_a_signal_in_an_evaluation_keeps_the_state_from_before_it(
     whole, tmp_path, number, status, capsys
 ):

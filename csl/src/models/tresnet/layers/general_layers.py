@@ -9,6 +9,7 @@ from torch import nn
 
 from common.aliases import one_module
 from common.cli import DomainError
+from common.sync_bn import move_running_statistics, normalise_over_processes, world_size
 
 one_module(__name__, "csl.src.models.tresnet.layers.general_layers")
 
@@ -57,8 +58,11 @@ class ABN(nn.BatchNorm2d):
     The derivative of |weight| at 0 is +1: the last norm of every residual branch starts at 0, where
     torch.abs has derivative 0 and the branch would never train. Running variance is the unbiased
     one, momentum 0.1. A batch with one value per channel (one image, a 1x1 map) has no variance:
-    the running figures serve, unchanged.
+    the running figures serve, unchanged. Where `is_synchronised` (common.sync_bn) the batch is that
+    of all processes.
     """
+
+    is_synchronised = False
 
     def __init__(self, channels: int, slope: float | None) -> None:
         """`slope` of the leaky ReLU; None: identity."""
@@ -74,6 +78,10 @@ class ABN(nn.BatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) -> the same shape."""
+        if self.is_synchronised and self.training and world_size() > 1:
+            x, *statistics = normalise_over_processes(x, self.gamma(), self.bias, self.eps)
+            move_running_statistics(self, *statistics)
+            return self._activated(x)
         of_batch = self.training and x.numel() > x.shape[1]
         if of_batch:
             self.get_buffer("num_batches_tracked").add_(1)
@@ -87,6 +95,9 @@ class ABN(nn.BatchNorm2d):
             MOMENTUM,
             self.eps,
         )
+        return self._activated(x)
+
+    def _activated(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.slope is None else F.leaky_relu(x, self.slope, inplace=True)
 
 
