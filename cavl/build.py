@@ -21,6 +21,7 @@ from cavl.data_input import InputFormat
 from cavl.data_labels import LabelState
 from cavl.data_pictures import PictureFiles
 from cavl.data_resident import Images
+from cavl.data_sets import Sets
 from cavl.method import CAVL, PartialLabelMethod
 from cavl.options_rules import MODELS, needs_maps
 from cavl.utils.models import LeNet, linear_model, mlp_model
@@ -65,11 +66,11 @@ class Learner:
 def build_learner(
     args: argparse.Namespace,
     data: PartialData,
-    candidates: torch.Tensor,
+    candidates: Sets,
     accelerator: Accelerator,
     poll: Callable[[], None] = lambda: None,
 ) -> Learner:
-    """Everything that learns, on its device, from data and candidate sets (n, K) uint8.
+    """Everything that learns, on its device, from data and candidate sets (n, K).
 
     poll: called now and then while features are computed; it may end the program.
     """

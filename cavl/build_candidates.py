@@ -13,6 +13,7 @@ from cavl.build_saved import load_weights
 from cavl.data import PartialData
 from cavl.data_candidates import read_candidates, require_no_empty_row
 from cavl.data_resident import Images
+from cavl.data_sets import PackedSets, Sets, compact, is_large, packed, row_blocks
 from cavl.evaluate import predict
 from common import checkpoint
 from common.aliases import one_module
@@ -27,28 +28,62 @@ Law = Literal["released", "exact"]
 LAWS: dict[str, Law] = {"uss": "released", "uss_exact": "exact"}
 
 
-def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
-    """The matrix Y (n, K) uint8 of this run.
+def draw_candidates(args: argparse.Namespace, data: PartialData, run: Run) -> Sets:
+    """The matrix Y (n, K) uint8 of this run, as bits where it is large.
 
     Data that come with candidate sets keep them; an empty row is an error.
     """
-    candidates = data.own_sets
+    candidates: Sets | None = data.own_sets
     if candidates is None:
         candidates = _sets_of(args, data, run)
     require_no_empty_row(candidates, args.ds)
-    return candidates.to(torch.uint8)
+    return compact(candidates) if isinstance(candidates, torch.Tensor) else candidates
 
 
-def _sets_of(args: argparse.Namespace, data: PartialData, run: Run) -> torch.Tensor:
+def _sets_of(args: argparse.Namespace, data: PartialData, run: Run) -> Sets:
     """The sets of -partial_type."""
     generator = np.random.default_rng([args.seed, 1])
     labels = data.train_y.numpy()
     k = data.num_classes
     if args.partial_type == "file":
         return read_candidates(args.partial_file, len(labels), k)
+    drawn_in_blocks = args.partial_type in LAWS or args.partial_type == "fps"
+    if is_large(len(labels), k) and drawn_in_blocks:
+        return _drawn_in_blocks(args, labels, k, generator)
     if args.partial_type in LAWS:
         return method.draw_uniform_sets(labels, k, generator, LAWS[args.partial_type])
     return method.draw_flipped_sets(labels, k, _flip_probability(args, data, run), generator)
+
+
+class _SizesFirst:
+    """A stream whose first numbers, one a sample, were drawn for all blocks before the others."""
+
+    def __init__(self, of_sizes: np.ndarray, generator: np.random.Generator) -> None:
+        self.of_sizes = of_sizes
+        self.generator = generator
+
+    def random(self, size: tuple[int, ...], /) -> np.ndarray:
+        """Those of the sizes, (n,), then new ones, (n, K)."""
+        return self.of_sizes if len(size) == 1 else self.generator.random(size)
+
+
+def _drawn_in_blocks(
+    args: argparse.Namespace, labels: np.ndarray, k: int, generator: np.random.Generator
+) -> PackedSets:
+    """The sets that one call for all samples would draw, from the same numbers, as bits."""
+    bits = torch.empty((len(labels), -(-k // 8)), dtype=torch.uint8)
+    of_sizes = None
+    if args.partial_type in LAWS:
+        of_sizes = generator.random((len(labels),))
+    for rows in row_blocks(len(labels), k):
+        if of_sizes is not None:
+            stream = _SizesFirst(of_sizes[rows], generator)
+            law = LAWS[args.partial_type]
+            drawn = method.draw_uniform_sets(labels[rows], k, stream, law)
+        else:
+            drawn = method.draw_flipped_sets(labels[rows], k, args.q, generator)
+        bits[rows] = packed(drawn)
+    return PackedSets(bits, k)
 
 
 def _flip_probability(args: argparse.Namespace, data: PartialData, run: Run) -> float | np.ndarray:

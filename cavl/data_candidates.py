@@ -15,6 +15,7 @@ import torch
 
 from cavl import method
 from cavl.data_checks import require_weights
+from cavl.data_sets import Sets, sizes_of
 from cavl.method import FLIP_CASES, Law, RandomStream, candidate_set_size_probabilities
 from common.aliases import one_module
 from common.cli import UserError
@@ -51,9 +52,9 @@ def read_candidates(path: Path, num_samples: int, num_classes: int) -> torch.Ten
     return candidates
 
 
-def require_no_empty_row(candidates: torch.Tensor, source: str) -> None:
+def require_no_empty_row(candidates: Sets, source: str) -> None:
     """UserError where a sample has no candidate; `source` says whose sets these are."""
-    empty = (candidates.sum(1) == 0).nonzero().flatten()
+    empty = (sizes_of(candidates) == 0).nonzero().flatten()
     if len(empty):
         first = empty[:5].tolist()
         raise UserError(f"{source}: {len(empty)} samples have no candidate, the first are {first}")

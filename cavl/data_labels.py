@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from cavl.data_checks import require_weights
+from cavl.data_sets import PackedSets, Sets, blocks_of, is_same
 from cavl.method import PartialLabelMethod
 from common.aliases import one_module
 from common.cli import UserError
@@ -24,20 +25,22 @@ WRITTEN_AT_ONCE = 256  # batches: their small operations are then one each
 
 
 class LabelState:
-    """The candidate sets (n, K) uint8 and a method's belief, on the device.
+    """The candidate sets (n, K) and a method's belief, on the device.
 
-    The belief is a class for each sample, (n,) int64, -1 for none yet; or a table (n, K) float32;
-    or None. `has_selected` says whether the classes that this epoch reads were selected in an
-    earlier one.
+    The sets are uint8, or bits where they are many. The belief is a class for each sample, (n,)
+    int64, -1 for none yet; or a table (n, K) float32; or None. `has_selected` says whether the
+    classes that this epoch reads were selected in an earlier one.
     """
 
     def __init__(
-        self, method: PartialLabelMethod, candidates: torch.Tensor, accelerator: Accelerator
+        self, method: PartialLabelMethod, candidates: Sets, accelerator: Accelerator
     ) -> None:
         self.method = method
         self.accelerator = accelerator
         self.candidates = candidates.to(accelerator.device)
-        self._rows = method.init(self.candidates)
+        parts = [method.init(block) for _, block in blocks_of(self.candidates)]
+        known = [part for part in parts if part is not None]
+        self._rows = torch.cat(known) if len(known) > 1 else parts[0]
         self.holds_classes = self._rows is not None and self._rows.dtype == torch.int64
         self.has_selected = False
         self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []  # index, outputs
@@ -113,25 +116,40 @@ class LabelState:
 
     def belief(self, outputs: Callable[[], torch.Tensor]) -> torch.Tensor:
         """How much each candidate is believed, (n, K). outputs: makes the logits (n, K)."""
-        return self.method.belief(self.rows, self.candidates, outputs)
+        sets = self.candidates
+        if isinstance(sets, PackedSets):
+            sets = sets[:]
+        return self.method.belief(self.rows, sets, outputs)
 
     def disambiguation(self, labels: torch.Tensor) -> float | None:
         """The share of samples with the largest C at the true label.
 
         Of those whose label is known; None without any, and without a table.
         """
-        confidence = self.method.confidence(self.rows, self.candidates)
         is_known = labels >= 0
-        if confidence is None or not is_known.any():
+        if not is_known.any():
             return None
-        is_right = confidence.argmax(1) == labels
+        state = self.rows
+        largest = []
+        for rows, block in blocks_of(self.candidates):
+            of_rows = None if state is None else state[rows]
+            confidence = self.method.confidence(of_rows, block)
+            if confidence is None:
+                return None
+            largest.append(confidence.argmax(1))
+        is_right = torch.cat(largest) == labels
         return is_right[is_known].float().mean().item()
 
     # ---- checkpoints ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor | bool]:
-        """Candidates, classes and table (one of the two empty, or both), and `has_selected`."""
-        tensors = {"candidates": self.candidates, **self._parts()}
+        """Candidates, classes and table (one of the two empty, or both), and `has_selected`.
+
+        The candidates are bits where there are many.
+        """
+        sets = self.candidates
+        bits = sets.bits if isinstance(sets, PackedSets) else sets
+        tensors = {"candidates": bits, **self._parts()}
         on_cpu: dict[str, torch.Tensor | bool] = {}
         for name, tensor in tensors.items():
             on_cpu[name] = tensor.cpu()
@@ -139,7 +157,7 @@ class LabelState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the state back; UserError where it is of other candidate sets, or cannot be one."""
-        if not torch.equal(state["candidates"], self.candidates.cpu()):
+        if not is_same(self.candidates, state["candidates"]):
             raise UserError("--resume: candidate sets differ from those of the checkpoint")
         self._require_state(state)
         for name, own in self._parts().items():

@@ -12,6 +12,7 @@ from torch import nn
 from cavl.cifar_models.class_activation import ClassActivationNetwork
 from cavl.data_checks import require_candidates
 from cavl.data_resident import Images
+from cavl.data_sets import Sets
 from cavl.method import (
     CavKind,
     Mask,
@@ -41,8 +42,14 @@ def predict(model: nn.Module, images: Images) -> torch.Tensor:
     """The logits (n, K) float32 of all images."""
     index = torch.arange(len(images), device=images.device)
     with evaluating(model):
-        parts = index.split(batch_of(images))
-        return torch.cat([model(images[part]).float() for part in parts])
+        found = None
+        for part in index.split(batch_of(images)):
+            outputs = model(images[part]).float()
+            if found is None:
+                found = outputs.new_empty((len(images), *outputs.shape[1:]))
+            found[part] = outputs
+    assert found is not None, "there are no images"
+    return found
 
 
 class Statistics:
@@ -53,9 +60,7 @@ class Statistics:
     but the candidate sets (n, K).
     """
 
-    def __init__(
-        self, labels: torch.Tensor, candidates: torch.Tensor | None, device: torch.device
-    ) -> None:
+    def __init__(self, labels: torch.Tensor, candidates: Sets | None, device: torch.device) -> None:
         self.labels = labels.to(device)
         self.sets = None if candidates is None else candidates.to(device)
         known = int((self.labels >= 0).sum())
@@ -109,7 +114,7 @@ def measure(model: nn.Module, images: Images, statistics: Statistics, run: Run) 
 def measure_selection(
     model: nn.Module,
     images: Images,
-    candidates: torch.Tensor,
+    candidates: Sets,
     true_labels: torch.Tensor,
     run: Run,
     *,

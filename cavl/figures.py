@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cavl.data_resident import Images
+from cavl.data_sets import Sets
 from cavl.method import CavKind, activation_area, class_activation_value
 from common.aliases import one_module
 from common.cam import normalize_scoremap, overlay
@@ -96,7 +97,7 @@ def draw_cams(
     path: Path,
     model: nn.Module,
     images: Images,
-    candidates: torch.Tensor,
+    candidates: Sets,
     true_labels: torch.Tensor,
     *,
     count: int,

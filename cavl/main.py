@@ -64,7 +64,7 @@ def train(args: argparse.Namespace, data: PartialData) -> dict[str, float | None
     run = start_run(args, args.output_dir or default_dir(args), accelerator)
     device = accelerator.device
 
-    candidates = draw_candidates(args, data, run)  # (n, K) uint8
+    candidates = draw_candidates(args, data, run)  # (n, K) uint8, or bits
     learner = build_learner(args, data, candidates, accelerator, run.poll)
     labels = learner.labels
     model = learner.model

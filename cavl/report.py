@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cavl.data_labels import LabelState
+from cavl.data_sets import Sets, blocks_of, sizes_of
 from cavl.figures import selection_rules
 from common import checkpoint
 from common.aliases import one_module
@@ -40,16 +41,18 @@ def first_steps(
     )
 
 
-def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run: Run) -> None:
+def describe_candidates(candidates: Sets, true_labels: torch.Tensor, run: Run) -> None:
     """Print the mean size of the candidate sets, and warn where they look wrong.
 
     The warning is for full or singleton matrices and for true labels outside their sets.
     """
-    sizes = candidates.sum(1)
+    sizes = sizes_of(candidates)
     num_classes = candidates.shape[1]
     run.print(f"candidate sets: mean size {sizes.float().mean():.2f} of {num_classes} classes")
 
-    of_true_label = candidates[torch.arange(len(candidates)), true_labels.clamp(min=0)]
+    at = true_labels.clamp(min=0)[:, None]
+    parts = [block.gather(1, at[rows])[:, 0] for rows, block in blocks_of(candidates)]
+    of_true_label = torch.cat(parts)
     outside = ((of_true_label == 0) & (true_labels >= 0)).nonzero().flatten().tolist()
     if outside:
         rows = f"{len(outside)} rows (noisy partial labels), the first are {outside[:5]}"
@@ -60,12 +63,15 @@ def describe_candidates(candidates: torch.Tensor, true_labels: torch.Tensor, run
         run.print("warning: every set is full: there is nothing to learn from")
 
 
-def save_candidates(candidates: torch.Tensor, run: Run) -> None:
+def save_candidates(candidates: Sets, run: Run) -> None:
     """Write candidates.npy, once it is sure that the run goes on."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.save(file, candidates.numpy())
+            header = {"descr": "|u1", "fortran_order": False, "shape": tuple(candidates.shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _, block in blocks_of(candidates):
+                file.write(block.contiguous().numpy().data)
 
     if run.is_main:
         checkpoint.atomic_save(run.folder / "candidates.npy", write)
@@ -75,7 +81,7 @@ def log_start(
     run: Run,
     train_accuracy: float | None,
     test_accuracy: float | None,
-    candidates: torch.Tensor,
+    candidates: Sets,
 ) -> None:
     """Accuracies before the first step (README, deviations: starting accuracy)."""
     run.log(
@@ -164,7 +170,7 @@ def print_headline(run: Run, name: str) -> None:
 def export_selected(
     path: Path,
     belief: torch.Tensor,
-    candidates: torch.Tensor,
+    candidates: Sets,
     true_labels: torch.Tensor,
     *,
     classes: Sequence[str] | None = None,
@@ -177,9 +183,9 @@ def export_selected(
     these stand in the place of numbers, candidates with a semicolon between.
     """
     value, selected = belief.max(1)
-    _, members = candidates.nonzero(as_tuple=True)
-    ends = np.cumsum(candidates.sum(1).tolist())
-    sets = np.split(members.cpu().numpy(), ends[:-1])
+    members = [block.nonzero(as_tuple=True)[1].cpu() for _, block in blocks_of(candidates)]
+    ends = np.cumsum(sizes_of(candidates).tolist())
+    sets = np.split(torch.cat(members).numpy(), ends[:-1])
     between = " " if classes is None else ";"
     called = list(classes or map(str, range(candidates.shape[1])))
     columns = {
@@ -197,8 +203,8 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _mean_size(candidates: torch.Tensor) -> float:
-    return candidates.sum(1).float().mean().item()
+def _mean_size(candidates: Sets) -> float:
+    return sizes_of(candidates).float().mean().item()
 
 
 def _last(run: Run, split: str, metric: str) -> float | None:
