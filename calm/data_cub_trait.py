@@ -12,7 +12,8 @@ from PIL import Image
 
 from calm import fast
 from calm.data_lists import ById, finite, read_lines, read_rows
-from calm.data_metadata import is_picture, read_table
+from calm.data_metadata import files_in_folders, is_picture, read_table
+from common import shards
 from common.aliases import one_module
 from common.cli import UserError
 from common.domain import require_number
@@ -189,7 +190,7 @@ class CUBTrait:
         if self.foreground == "box":
             return
         paths = list(map(self._segmentation, image_files))
-        missing = [path for path in paths if not path.is_file()]
+        missing = [path for path in paths if not shards.is_there(path)]
         if missing:
             count = f"{len(missing)} of {len(paths)} segmentations"
             raise UserError(f"{missing[0]} is missing, {count}; {IN_ARCHIVE['segmentations']}")
@@ -229,7 +230,7 @@ class CUBTrait:
         return places, np.asarray(parts, np.int64)
 
     def _visible_points(self, image_file: str, side: int) -> tuple[np.ndarray, np.ndarray]:
-        with Image.open(self.data_dir / "images" / image_file) as image:
+        with Image.open(shards.opened(self.data_dir / "images" / image_file)) as image:
             size = image.size
         return self._get_parts_union(self.image_file2image_id[image_file], size, side)
 
@@ -265,15 +266,15 @@ class CUBTrait:
         if self.foreground == "box":
             return self._box_mask(image_file, side)
         path = self._segmentation(image_file)
-        if not path.is_file():
+        if not shards.is_there(path):
             raise UserError(f"{path} is missing; {IN_ARCHIVE['segmentations']}")
-        with Image.open(path) as image:
+        with Image.open(shards.opened(path)) as image:
             soft = image.convert("L")
             return np.asarray(soft.resize((side, side), Image.Resampling.BICUBIC)) > 0
 
     def _box_mask(self, image_file: str, side: int) -> np.ndarray:
         x, y, w, h = self._boxes[self.image_file2image_id[image_file]]
-        with Image.open(self.data_dir / "images" / image_file) as image:
+        with Image.open(shards.opened(self.data_dir / "images" / image_file)) as image:
             width, height = image.size
         along = np.arange(side) + 0.5
         inside_x = (along >= x * side / width) & (along <= (x + w) * side / width)
@@ -327,5 +328,5 @@ def _extent(mask: np.ndarray, over: int) -> slice:
 
 def has_segmentations(data_dir: str | Path) -> bool:
     """Whether a CUB folder has any segmentation."""
-    files = (Path(data_dir) / "segmentations").glob("*/*.png")
-    return any(is_picture(file) for file in files)
+    files = files_in_folders(Path(data_dir) / "segmentations")
+    return any(is_picture(file) and file.suffix == ".png" for file in files)

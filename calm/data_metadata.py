@@ -9,16 +9,18 @@ import glob
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from PIL import Image
 
 from calm.data_lists import ById, check_name, finite, read_lines, read_rows
+from common import images, shards
 from common.aliases import one_module
 from common.cli import UserError
 from common.files import atomic_write, image_files, is_hidden, is_image, visible
-from common.text import read_xml, require_file, whole
+from common.text import read_xml, whole
 
 one_module(__name__, "calm.data_metadata")
 
@@ -63,9 +65,22 @@ def read_table(path: Path) -> dict[int, list]:
     return table
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder with such a name, sorted, packed ones too."""
+    packed = [path for path in shards.files_in(folder) if fnmatchcase(path.name, pattern)]
+    return sorted([*folder.glob(pattern), *packed])
+
+
+def files_in_folders(place: Path) -> Iterator[Path]:
+    """What lies in the folders of a place, packed pictures too."""
+    yield from place.glob("*/*")
+    for folder in place.glob("*/"):
+        yield from shards.files_in(folder)
+
+
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(require_file(path, "image")) as image:
+        with Image.open(images.source_of(path)) as image:
             return image.size
     except (OSError, SyntaxError) as error:
         raise UserError(
@@ -123,7 +138,7 @@ def second_val(dataset: str, root: Path) -> Path | None:
         "OpenImages": (root / "val",),
     }
     for place in places[dataset]:
-        if any(is_picture(file) for file in place.glob("*/*")):
+        if any(is_picture(file) for file in files_in_folders(place)):
             return place
     return None
 
@@ -281,7 +296,7 @@ def build_ilsvrc_metadata(root: str | Path, out_dir: str | Path) -> dict[str, in
     for wnid in wnids:
         for file in image_files(root / "train" / wnid):
             rows["train"].append((f"train/{wnid}/{file.name}", label_of[wnid], _size(file), []))
-    for file in sorted((root / "val").glob("ILSVRC2012_val_*.JPEG")):
+    for file in matching(root / "val", "ILSVRC2012_val_*.JPEG"):
         xml = _xml_of(root, file)
         wnid, boxes = _read_xml(xml)
         if wnid not in label_of:
@@ -351,10 +366,10 @@ def _mask_lines(image_id: str, file: Path) -> list[str]:
     folder = image_id.rpartition("/")[0]
     ignore = file.with_name(f"{file.stem}_ignore.png")
     ignore_path = ""
-    if ignore.is_file():
+    if shards.is_there(ignore):
         ignore_path = f"{folder}/{ignore.name}"
     lines = []
-    for mask in sorted(file.parent.glob(f"{glob.escape(file.stem)}_m*.png")):
+    for mask in matching(file.parent, f"{glob.escape(file.stem)}_m*.png"):
         lines.append(f"{image_id},{folder}/{mask.name},{ignore_path}")
         ignore_path = ""
     return lines

@@ -17,6 +17,7 @@ from calm.data_folders import DataSet
 from calm.data_lists import Attributes, check_name
 from calm.evaluate_boxes import RESIZE, Box
 from calm.options_data import OWN
+from common import shards
 from common.aliases import one_module
 from common.cli import UserError
 from common.own import data_lines, read_own, require_one_label, require_pictures
@@ -156,7 +157,7 @@ class OwnImages(ImageLabelDataset):
         """(W, H) of each image, in pixels."""
         found = {}
         for image_id in self.image_ids:
-            with Image.open(self.path_of(image_id)) as image:
+            with Image.open(shards.opened(self.path_of(image_id))) as image:
                 found[image_id] = image.size
         return found
 

@@ -19,8 +19,7 @@ from calm.evaluate_pixels import PixelPR, require_mask_dataset
 from calm.method import pixel_average_precision
 from common.aliases import one_module
 from common.cli import UserError
-from common.images import check_images
-from common.text import require_file
+from common.images import check_images, source_of
 
 one_module(__name__, "calm.evaluate_masks")
 
@@ -116,7 +115,7 @@ def load_mask_image(path: str | Path, size: int | tuple[int, int] = RESIZE) -> n
     Any number of channels and bits: a pixel is foreground where its grey value is not 0.
     """
     try:
-        with Image.open(require_file(path, "mask")) as image:
+        with Image.open(source_of(path, "mask")) as image:
             gray = _grey_values(image)
     except UserError as error:
         raise UserError(f"{error}; {WHERE_MASKS_LIE}") from error

@@ -16,11 +16,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from common import images
+from common import images, shards
 from common.aliases import one_module
 from common.cli import UserError
-from common.images import read_image
-from common.text import require_file
+from common.images import read_image, source_of
 from oass.data_transforms import (  # noqa: F401  (part of this room)
     EvalTransform,
     Picture,
@@ -108,7 +107,7 @@ def read_split(root: Path, list_path: Path, with_labels: bool = True) -> Split:
     wanted = [root / "JPEGImages" / f"{name}.jpg" for name in ids]
     if with_labels:
         wanted += annotations
-    missing = [path for path in wanted if not path.exists()]
+    missing = [path for path in wanted if not (path.exists() or shards.is_there(path))]
     if missing:
         count = f"{len(missing)} files of its {len(ids)} images"
         raise UserError(f"{list_path}: {count} are missing, first {missing[0]}")
@@ -218,7 +217,8 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
 
     def has_mask(self, index: int) -> bool:
         """Whether there is one."""
-        return self.mask_path(index).exists()
+        path = self.mask_path(index)
+        return path.exists() or shards.is_there(path)
 
     def mask(self, index: int) -> np.ndarray:
         """The segmentation (H,W) int64: class + 1, 0 background, 255 void or no file."""
@@ -229,9 +229,9 @@ class VOC_Dataset_For_Testing_CAM(VOC_Dataset_For_Classification):
 
     def _size(self, index: int) -> tuple[int, int]:
         """The picture's (width, height), from its header alone where that can be read."""
-        path = require_file(self.image_path(index), "image")
+        source = source_of(self.image_path(index))
         try:
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 return image.size
         except images.DAMAGE:
             return self.image(index).size

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common import shards
 from common.aliases import one_module
 from common.cli import UserError
 from common.images import read_image
@@ -101,7 +102,7 @@ class OwnPictures(VOC_Dataset_For_Testing_CAM):
 
     def _stored_size(self, row: int) -> tuple[int, int]:
         """(width, height) of the file, from its header."""
-        with Image.open(self._part.paths[row]) as image:
+        with Image.open(shards.opened(self._part.paths[row])) as image:
             return image.size
 
     def _scale(self, size: tuple[int, int]) -> float:
