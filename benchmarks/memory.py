@@ -112,7 +112,7 @@ from cavl import data_sets, method
 from cavl.build_candidates import _drawn_in_blocks
 from cavl.data_labels import LabelState
 data_sets.PACKED_FROM = 0
-data_sets.BLOCK = 2**22
+data_sets.BLOCK = 2**17  # as much smaller as the data
 N, K = 40_000, 1000
 labels = np.arange(N) % K
 generator = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from common.aliases import one_module
 one_module(__name__, "cavl.data_sets")
 
 PACKED_FROM = 2**28  # entries of a matrix from which on its sets are kept as bits
-BLOCK = 2**26  # entries that are unpacked at a time
+BLOCK = 2**22  # entries that are drawn or unpacked at a time
 
 
 class PackedSets:
