@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
@@ -113,7 +113,7 @@ class SideBySide:
         """Start no further run; those that go on end by themselves."""
         self._is_held = True
 
-    def finished(self, first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    def finished(self, first: int = 0) -> Generator[tuple[int, dict[str, Any]], None, None]:
         """Number and summary of each run from `first` on, as soon as it has ended well."""
         waiting = list(range(first, len(self.places)))[::-1]
         with tempfile.TemporaryDirectory() as answers:
