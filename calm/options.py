@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from calm.options_data import OWN, settle_own_data, with_data_of_run, with_sample_as_root
-from calm.options_flags import ROOT, build_parser, sample_defaults
+from calm.options_flags import ROOT, build_parser
 from calm.options_names import GRADIENT_PROCESSES, IN_FOLDER, NOT_FROZEN
 from calm.options_own import own_flags
+from calm.options_sample import sample_defaults
 from calm.options_table import (
     BOXES,
     CHECK,

@@ -21,6 +21,7 @@ from calm.options_names import (
     THRESHOLD_TYPES,
     canonical_method,
 )
+from calm.options_sample import sample_defaults
 from calm.options_table import acts_in
 from common.aliases import one_module
 from common.backbones_names import require_spelling
@@ -426,27 +427,3 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         default="index",
         help="random: mean of five orders",
     )
-
-
-def sample_defaults(is_small: bool) -> dict[str, object]:
-    """Return the size, epochs and network of a run on the drawn birds.
-
-    It is trained from scratch, hence the prior's full gradient.
-
-    is_small: whether the network is the sample's own; another one needs fewer epochs and a lower
-        rate.
-    """
-    return {
-        "architecture": "small",
-        "pretrained": False,
-        "prior_gradient": "full",
-        "crop_size": 64,
-        "resize_size": 68,
-        "epochs": 12 if is_small else 2,
-        "lr": 0.02 if is_small else 0.01,
-        "lr_decay_frequency": 10,
-        "lr_classifier_ratio": 1.0,
-        "batch_size": 32,
-        "cache_images": True,
-        "workers": 0,
-    }

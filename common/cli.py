@@ -14,17 +14,32 @@ import argparse
 import atexit
 import contextlib
 import copy
-import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common import interrupt
+from common.cli_flags import (  # noqa: F401
+    add_jobs_flag,
+    add_shared_flags,
+    add_sync_bn_flag,
+    add_training_flags,
+)
 from common.cli_parser import OneLineParser  # noqa: F401
+from common.cli_types import (  # noqa: F401
+    folder_path,
+    image_size,
+    non_negative_int,
+    number,
+    positive_int,
+    readable_file,
+    seed,
+    seed_list,
+    whole,
+)
 from common.errors import (  # noqa: F401
     DomainError,
     MissingFileError,
@@ -50,200 +65,6 @@ LATER_SETTINGS = {
     "eval_autocast": False,
     "half_scores": False,
 }
-
-
-# --- types of flags ---
-
-
-def number(
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    above: float | None = None,
-    below: float | None = None,
-) -> Callable[[str], float]:
-    """An argparse type: a finite number, low <= value <= high and above < value < below.
-
-    >>> number(above=0)("1e-3")
-    0.001
-    """
-
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from error
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
-        _check_bounds(value, low, high, above, below)
-        return value
-
-    convert.metavar = "X"  # type: ignore[attr-defined]
-    return convert
-
-
-def whole(low: int | None = None, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: a whole number, low <= value <= high.
-
-    >>> whole(1, 16384)("448")
-    448
-    """
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError as error:
-            if len(text) > 30:
-                text = f"{text[:30]}..."
-            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
-        _check_bounds(value, low, high, None, None)
-        return value
-
-    convert.metavar = "N"  # type: ignore[attr-defined]
-    return convert
-
-
-def _check_bounds(
-    value: float,
-    low: float | None,
-    high: float | None,
-    above: float | None,
-    below: float | None,
-) -> None:
-    problem = None
-    if above is not None and not value > above:
-        problem = f"must be above {above}"
-    elif low is not None and not value >= low:
-        problem = "must not be negative" if low == 0 else f"must be at least {low}"
-    elif below is not None and not value < below:
-        problem = f"must be below {below}"
-    elif high is not None and not value <= high:
-        problem = f"must be at most {high}"
-    if problem:
-        raise argparse.ArgumentTypeError(f"{problem}, not {value}")
-
-
-positive_int = whole(1)
-non_negative_int = whole(0)
-seed = whole(0, 2**63 - 1)  # what torch, NumPy and the shuffling of epochs all take
-image_size = whole(1, 16384)  # a side in pixels
-
-
-def seed_list(text: str) -> list[int]:
-    """argparse type of --seeds: whole numbers with commas between them, none negative, each once.
-
-    >>> seed_list("0,1,2")
-    [0, 1, 2]
-    """
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        message = f"integers from 0 on with commas between them, not {text!r}"
-        raise argparse.ArgumentTypeError(message)
-    seeds = [seed(part) for part in text.split(",")]
-    if len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"each seed once, not {text!r}")
-    return seeds
-
-
-def readable_file(text: str) -> Path:
-    """argparse type: a regular file that is there and can be read; `~` is the user's home.
-
-    A folder, a FIFO or a device is refused: reading a FIFO would wait for its writer.
-    """
-    path = _expanded(text)
-    if not path.exists():
-        raise argparse.ArgumentTypeError(f"{path}: no such file")
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{path}: {_kind_of(path)}, expected a file")
-    if not os.access(path, os.R_OK):
-        raise argparse.ArgumentTypeError(f"{path}: cannot be read; check the permissions")
-    return path
-
-
-def folder_path(text: str) -> Path:
-    """argparse type: a folder that is there or can be made; `~` is the user's home."""
-    path = _expanded(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: {_kind_of(path)}, expected a folder")
-    return path
-
-
-def _checkpoint(text: str) -> str:
-    """argparse type of --resume: a path as text, "" for the run directory's own checkpoint."""
-    if not text:
-        return ""
-    return str(_expanded(text))
-
-
-def _expanded(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the path is empty")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        user = text.split("/")[0]
-        raise argparse.ArgumentTypeError(f"{text}: there is no user {user[1:]!r}") from error
-
-
-def _kind_of(path: Path) -> str:
-    kinds = {
-        "a folder": path.is_dir(),
-        "a file": path.is_file(),
-        "a FIFO": path.is_fifo(),
-        "a socket": path.is_socket(),
-    }
-    return next((kind for kind, holds in kinds.items() if holds), "a device")
-
-
-# What --help calls the value of a flag of these types.
-seed_list.metavar = "N,N"  # type: ignore[attr-defined]
-readable_file.metavar = "FILE"  # type: ignore[attr-defined]
-folder_path.metavar = "DIR"  # type: ignore[attr-defined]
-
-
-# --- the shared flags ---
-
-
-def add_shared_flags(
-    parser: argparse.ArgumentParser, *, seed: int | None = 0, skip_corrupt: bool = True
-) -> argparse._ArgumentGroup:
-    """Add the flags that every training script has and return their group.
-
-    `skip_corrupt=False` for scripts that read no list of images.
-    """
-    group = parser.add_argument_group("run (the same in all five papers)")
-
-    def add(name: str, what: str, **kind: Any) -> None:
-        group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
-
-    add("seed", "of every random choice", type=whole(0, 2**63 - 1), default=seed)
-    add("output_dir", "run directory", type=folder_path)
-    what = "go on from the run directory's last checkpoint, or from PATH"
-    add("resume", what, nargs="?", type=_checkpoint, const="", metavar="PATH")
-    add("sample", "use the offline sample", action="store_true")
-    add("max_steps", "stop after N steps", type=positive_int)
-    add("checkpoint_every", "also save every N steps", type=positive_int)
-    what = "no, fp16 or bf16 (default: bf16 on a GPU that has it, no on a CPU)"
-    add("mixed_precision", what, choices=("no", "fp16", "bf16"))
-    add("cpu", "stay on the CPU", action="store_true")
-    add("overwrite", "move a run that is in the way aside and start over", action="store_true")
-    if skip_corrupt:
-        what = "leave unreadable images out, in evaluation too, and count them"
-        add("skip_corrupt", what, action="store_true")
-    return group
-
-
-def add_training_flags(group: argparse._ArgumentGroup) -> None:
-    """Add the flags of a training step, the same in all five papers, to the shared ones."""
-
-    def add(name: str, what: str, **kind: Any) -> None:
-        group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
-
-    what = "an optimiser step covers N batches, computed one after the other (memory of one)"
-    add("grad_accum", what, type=positive_int, default=1, metavar="N")
-    what = "torch.compile the network: first steps slow, results differ in the last digits"
-    add("compile", what, action="store_true")
-    what = "cuDNN's fastest kernels, TF32, no determinism: no run can be repeated to the bit"
-    add("fast", what, action="store_true")
 
 
 # --- what the user set ---
@@ -351,14 +172,6 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status or 0)
 
 
-def add_sync_bn_flag(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str
-) -> None:
-    """Add --sync_bn; None where it is not given, as in checkpoints from before it was there."""
-    told = "batch norm over the images of all processes"
-    parser.add_argument("--sync_bn", *names, action="store_true", default=None, help=told)
-
-
 _command: list[str] = []
 
 
@@ -370,18 +183,6 @@ def own_command(wanted_by: str) -> list[str]:
     if not _command:
         raise UserError(f"{wanted_by}: only from a command line")
     return list(_command)
-
-
-def add_jobs_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str) -> None:
-    """Add --jobs, of the scripts that may train several runs."""
-    parser.add_argument(
-        "--jobs",
-        *names,
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="N of these runs at a time: threads are shared out, each has one GPU",
-    )
 
 
 def parse_or_exit(parse: Callable[[Sequence[str] | None], T]) -> T:
@@ -412,24 +213,24 @@ def _signals_of_a_script() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in interrupt.SAID}
+    before = {signum: signal.getsignal(signum) for signum in interrupt.SAID}
     process = os.getpid()
 
-    def terminate(number: int, _frame: object) -> None:
+    def terminate(signum: int, _frame: object) -> None:
         if os.getpid() != process:  # a forked child, which has no main function to end
-            os._exit(128 + number)
-        signal.signal(number, signal.SIG_DFL)  # a second one quits at once
-        raise _Terminated(128 + number)
+            os._exit(128 + signum)
+        signal.signal(signum, signal.SIG_DFL)  # a second one quits at once
+        raise _Terminated(128 + signum)
 
-    for number, handler in before.items():
-        if number != signal.SIGINT and handler == signal.SIG_DFL:
-            signal.signal(number, terminate)
+    for signum, handler in before.items():
+        if signum != signal.SIGINT and handler == signal.SIG_DFL:
+            signal.signal(signum, terminate)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for signum, handler in before.items():
             if handler is not None:  # None: set by a library in C, and still there
-                signal.signal(number, handler)
+                signal.signal(signum, handler)
 
 
 def _status_of(error: BaseException) -> int | None:

@@ -144,8 +144,10 @@ def _train_side_by_side(parent: Run, runs: Sequence[PlannedRun]) -> None:
     working.report_failed()
 
 
-def _write_table(parent: Run, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _write_table(parent: Run, rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """results.csv, where there are rows; what it holds."""
+    import pandas as pd
+
     frame = pd.DataFrame(list(rows))
     frame = frame.drop(columns=["step", "epoch", "split"], errors="ignore")
     if parent.is_main and len(frame):

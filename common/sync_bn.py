@@ -201,7 +201,7 @@ def synchronised(model: nn.Module, accelerator: Accelerator) -> nn.Module:
         _refuse_other_norms(model)
     for module in model.modules():
         if hasattr(module, "is_synchronised"):
-            module.is_synchronised = True  # type: ignore[assignment]
+            module.is_synchronised = True  # type: ignore[assignment]  # a plain attribute
         elif _is_batch_norm(module):
             module.__class__ = SynchronisedBatchNorm
     return model

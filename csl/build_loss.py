@@ -130,7 +130,7 @@ class SelectiveLoss(nn.Module):
         return self.selects_in_batch and world_size() > 1
 
     def weights_of_step(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The weights w of this process's rows (B, C), K * B labels left out of all processes' rows.
+        """The weights w of this process's rows (B, C), K * B labels left out of all processes'.
 
         With several processes all of them call this together.
         """

@@ -30,6 +30,7 @@ from common.own import add_own_flags, recognise, require_own_flags
 from common.own_places import Kind
 from mile.config import config
 from mile.data_location import Located, locate_data, sample_settings
+from mile.options_checks import require_acting_settings, require_one_source
 from mile.options_frozen import against_frozen_features, switch_chance_off
 from mile.options_table import (
     GROUPS,
@@ -43,10 +44,6 @@ from mile.options_table import (
 )
 
 one_module(__name__, "mile.options")
-
-# The settings that act in the imitation phase alone.
-MILE_SETTINGS: tuple[str, ...] = ("k_t", "k_s", "warmup", "rho_start", "rho_cover")
-MILE_SETTINGS += ("threshold_on", "student_init", "keep_ground_truth")
 
 
 @dataclass(frozen=True)
@@ -199,7 +196,7 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
     args = choices.settle(trained.settings)
     if "model" in choices.given:
         require_fitting_model(args)
-    _require_one_source(args, choices.flags)
+    require_one_source(args, choices.flags)
     data = _located(args, choices.given, own)
 
     if data.is_sample and args.dataset in SAMPLE_DEFAULTS:
@@ -212,7 +209,7 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
             say(textwrap.fill(f"the sample's own settings, where none are set: {shown}", LINE))
     require_fitting_model(args)
     require_spelling(args.model, OWN_MODELS)
-    _require_acting_settings(args, choices, say)
+    require_acting_settings(args, choices.given, choices.flags, say)
     return Settings(args, choices.given, data, trained)
 
 
@@ -387,72 +384,3 @@ def require_fitting_model(args: argparse.Namespace) -> None:
         raise UserError(
             f"--model {args.model} has 10 classes for mnist: use {whole} with {args.dataset}"
         )
-
-
-def _require_one_source(args: argparse.Namespace, flags: frozenset[str]) -> None:
-    """UserError where a path is given beside --sample, which would win without a word."""
-    for name in ("mnist_path", "data_path", "val_path"):
-        if args.sample and name in flags:
-            raise UserError(f"--sample and --{name} {getattr(args, name)}: give one of the two")
-
-
-def _require_acting_settings(
-    args: argparse.Namespace, choices: Choices, say: Callable[[str], None]
-) -> None:
-    """A flag that could do nothing in this run is an error.
-
-    An attribute, which serves other runs, is named.
-
-    k_t, k_s and epoch_num count as attributes: commands that run several schemas share them, and
-    total_steps says of itself that it takes the place of epoch_num.
-    """
-    idle = {}
-    for name, why in _idle_settings(args, choices.given).items():
-        if name in choices.given:
-            idle[name] = why
-    binding = choices.flags - {"k_t", "k_s", "epoch_num"}
-    refused = [name for name in idle if name in binding]
-    if refused:
-        raise UserError(f"--{refused[0]} {idle[refused[0]]}")
-    if idle:
-        say(textwrap.fill(f"set, but without effect here: {', '.join(idle)}", LINE))
-
-
-def _idle_settings(args: argparse.Namespace, given: frozenset[str]) -> dict[str, str]:
-    """The settings that do nothing with this data set and these schemas, and why."""
-    schemas = args.compare or [args.schema]
-    is_mnist = args.dataset == "mnist"
-    has_label_file = args.dataset in ("imagenet", "folder")
-    draws_subset = args.train_frac < 1 and not args.subset_file
-    has_steps = "total_steps" in given and args.total_steps > 0
-
-    of_mnist = ("mnist_path", "mnist_size", "mnist_redraw", "mnist_grids", "mnist_test_grids")
-    not_mnist = f"is for mnist, not {args.dataset}"
-    grids = "is for image folders; --mnist_grids N sets the number of MNIST's training grids"
-    not_mile = f"is for schema MILe, not {', '.join(schemas)}"
-    not_step = f"is for --lr_schedule step, not {args.lr_schedule}"
-    not_real = f"is for imagenet and folder, not {args.dataset}"
-    groups: list[tuple[tuple[str, ...], bool, str]] = [
-        (of_mnist, not is_mnist, not_mnist),
-        (("data_path", "val_path"), is_mnist, "is for image folders; mnist has --mnist_path"),
-        (("augment", "image_size"), is_mnist, "is for image folders; mnist has --mnist_size"),
-        (("train_frac", "subset_file", "reweight"), is_mnist, grids),
-        (("train_sets",), is_mnist, "is for image folders; mnist has the digits themselves"),
-        (("train_sets",), schemas == ["softmax"], "is for sigmoid outputs, not softmax"),
-        (
-            ("train_sets", "frozen_features"),
-            args.eval_only,
-            "is for training, --eval_only trains nothing",
-        ),
-        (("subset_seed",), not draws_subset, "is for --train_frac below 1"),
-        (("real_path",), not has_label_file, not_real),
-        (MILE_SETTINGS, "MILe" not in schemas, not_mile),
-        (("reduction", "bias_init"), schemas == ["softmax"], "is for sigmoid outputs, not softmax"),
-        (("epoch_num",), has_steps, "is another length than --total_steps"),
-        (("lr_milestones",), args.lr_schedule != "step", not_step),
-    ]
-    idle: dict[str, str] = {}
-    for names, is_idle, why in groups:
-        if is_idle:
-            idle.update(dict.fromkeys(names, why))
-    return idle

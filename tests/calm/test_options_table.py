@@ -90,6 +90,7 @@ VALUES = {
     "lr_decay_frequency": ["3"],
     "lr_classifier_ratio": ["3"],
     "momentum": ["0.5"],
+    "sync_bn": [],
     "weight_decay": ["0"],
     "resume": [],
     "max_steps": ["3"],
