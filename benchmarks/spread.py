@@ -8,6 +8,8 @@ The values are kept in benchmarks/results/spread.csv. A README holds the lines `
 `<!-- /spread -->`; what stands between them is written by --write, from that file.
 """
 
+import common.interrupt  # noqa: F401
+
 import argparse
 import csv
 import json

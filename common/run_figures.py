@@ -28,6 +28,7 @@ def add_figures(writer: SummaryWriter, folder: Path, step: int) -> int:
             encoded_image_string=path.read_bytes(),
         )
         name = path.relative_to(folder).with_suffix("").as_posix()
+        name = name.encode("utf-8", "backslashreplace").decode()  # of any bytes
         value = Summary.Value(tag=f"figures/{name}", image=picture)
         writer.file_writer.add_summary(Summary(value=[value]), step)
     return len(newest)

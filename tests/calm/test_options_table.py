@@ -467,7 +467,8 @@ def commands_of_the_readme() -> list[list[str]]:
     for line in text.splitlines():
         words = (
             shlex.split(line.strip().removesuffix("&"), comments=True)
-            if line.strip().startswith("python ") and not re.search(r"\$|\bDIR/|\bRUN\b", line)
+            if line.strip().startswith("python ")
+            and not re.search(r"\$|\bDIR/|\bRUN\b|--weights DATA/", line)
             else []
         )
         if len(words) > 1 and words[1].endswith(".py"):

@@ -57,7 +57,7 @@ def released(monkeypatch) -> ModuleType:
     return importlib.import_module("released_cavl")
 
 
-@pytest.mark.parametrize(("moment", "most"), [("after", 61), ("before", 56)])
+@pytest.mark.parametrize(("moment", "most"), [("after", 64), ("before", 59)])
 def test_a_step_of_the_sample_dispatches_few_operations(tmp_path, moment, most):
     learner, run = learner_of(tmp_path, "--cpu", "-cav_forward", moment)
     train_epoch(learner, run, 0, selecting=True)

@@ -134,6 +134,7 @@ def test_on_a_cpu_no_gpu_is_named_and_held_runs_do_not_start(tmp_path, monkeypat
 
 
 def test_it_is_refused_where_it_cannot_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_command", [])
     with pytest.raises(UserError, match="--jobs 2: only from a command line"):
         jobs.SideBySide([], 2, tmp_path, is_on_cpu=True, received=lambda: 0)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -60,7 +60,7 @@ def test_help_shows_edited_defaults_and_argv_is_the_command_line(monkeypatch, ca
     monkeypatch.setattr(config, "k_t", 123)
     with pytest.raises(SystemExit):
         parse_config(["--help"])
-    assert "default: 123" in " ".join(capsys.readouterr().out.split())
+    assert "(default 123;" in " ".join(capsys.readouterr().out.split())
     monkeypatch.setattr("sys.argv", ["MILe.py", "--k_s", "7"])
     assert parse_config().k_s == 7
 

@@ -54,7 +54,7 @@ def stepper(flags, tmp_path):
 
 # The bare step of the samples' network, forward to fused SGD, has 68.
 @pytest.mark.parametrize(
-    ("flags", "interactive", "imitation"), [(GRIDS, 120, 125), (PICTURES, 245, 250)]
+    ("flags", "interactive", "imitation"), [(GRIDS, 122, 127), (PICTURES, 245, 250)]
 )
 def test_operations_of_a_step(tmp_path, flags, interactive, imitation):
     learner, step = stepper([*flags, "--cpu"], tmp_path)
