@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.cli import FREE_SETTINGS, UserError
+from common.cli import FREE_SETTINGS, LATER_SETTINGS, UserError
 from common.text import decimal, read_json, whole
 from sidebyside.metrics import Point, mean_curve, metric_lines
 from sidebyside.wording import exact
@@ -209,8 +209,8 @@ def _check_each_counts_once(folders: Sequence[Path]) -> None:
 
 def _check_same_settings(first: Path, other: Path) -> None:
     """UserError naming the first setting in which two runs are not of one experiment."""
-    of_first = _config(first)["settings"]
-    of_other = _config(other)["settings"]
+    of_first = {**LATER_SETTINGS, **_config(first)["settings"]}
+    of_other = {**LATER_SETTINGS, **_config(other)["settings"]}
     for name in sorted({*of_first, *of_other} - _OWN):
         one = of_first.get(name)
         two = of_other.get(name)

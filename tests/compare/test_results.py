@@ -212,6 +212,14 @@ def altered(folder: Path, **entries: object) -> Path:
     return folder
 
 
+def test_a_run_from_before_a_setting_is_of_the_experiment_that_leaves_it_alone(tmp_path, runs):
+    later = run_folder(tmp_path, "later", 7, 0.5, grad_accum=1, fast=False)
+    results.add(tmp_path, [*runs, later], key="accuracy", **FIELDS)
+    other = run_folder(tmp_path, "other", 8, 0.5, grad_accum=2)
+    with pytest.raises(UserError, match="grad_accum is 1 and 2"):
+        results.add(tmp_path, [*runs, other], key="accuracy", **FIELDS)
+
+
 def test_runs_that_are_no_seeds_of_one_experiment_have_no_mean(tmp_path, runs):
     other = run_folder(tmp_path, "other", 7, 0.5, lr=0.2)
     with pytest.raises(
