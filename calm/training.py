@@ -46,7 +46,7 @@ from common.accumulation import micro_batches, parts_of
 from common.aliases import one_module
 from common.compiling import compiled
 from common.estimate import FirstSteps
-from common.loading import Batch
+from common.loading import Batch, is_empty
 from common.meter import Meter
 from common.rundir import backward, prepare, share_buffers
 
@@ -141,7 +141,7 @@ class Trainer:
         watch = self._first_steps(n, size)
         for batch in run.bar(loader, f"epoch {epoch + 1}/{self.args.epochs}", -(-n // size)):
             rows = min(size, n - run.progress.batch * size)  # of all processes
-            if batch.data is None:
+            if is_empty(batch, self.accelerator.num_processes):
                 run.step(0, batch.skipped)
                 continue
 

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from common.errors import UserError
 from common.images import CorruptImage
 from common.rows import gather_in_order  # noqa: F401
 
@@ -150,6 +151,18 @@ class Batch(NamedTuple):
     data: Any
     index: torch.Tensor  # type: ignore[assignment]  # tuple has a method of this name
     skipped: int
+
+
+def is_empty(batch: Batch, processes: int) -> bool:
+    """Whether nothing of a batch could be decoded, so that its step is left out.
+
+    UserError where there are several processes: the others would wait for this one's gradients.
+    """
+    if batch.data is None and processes > 1:
+        raise UserError(
+            "no image of a process's whole batch can be read: check the data, or use one process"
+        )
+    return batch.data is None
 
 
 def _collated(collate: Callable[[list], Any], pairs: Sequence[tuple[int, Any]]) -> Batch:

@@ -37,7 +37,7 @@ from torch import nn
 from common.accumulation import looking_ahead, micro_batches, parts_of
 from common.aliases import one_module
 from common.compiling import compiled
-from common.loading import Batch
+from common.loading import Batch, is_empty
 from common.run import Run, start_run
 from common.rundir import make_accelerator, seed_everything
 from csl import compare, report
@@ -96,7 +96,7 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
                 parts.prior.reset()
         pace.begin()
         for batch in run.bar(loaded.train_loader, f"epoch {epoch + 1}/{epochs}", sampler.batches):
-            if batch.data is None:  # nothing in it could be decoded
+            if is_empty(batch, accelerator.num_processes):
                 run.step(0, batch.skipped)
                 continue
             loss = train_batch(run, parts, network, batch, args.batch_size)

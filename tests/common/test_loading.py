@@ -10,13 +10,16 @@ import torch
 from accelerate import Accelerator
 
 from common import checkpoint
+from common.errors import UserError
 from common.images import CorruptImage
 from common.loading import (
+    Batch,
     EpochSampler,
     Seeded,
     epoch_order,
     eval_loader,
     gather_in_order,
+    is_empty,
     loader_processes,
     seed_of,
     train_loader,
@@ -316,3 +319,13 @@ def test_rows_come_sorted_by_sample():
     ids, values, squares = gather_in_order(index, rows, index**2, accelerator=Accelerator(cpu=True))
     assert ids.tolist() == [0, 1, 2, 3, 4]
     assert values[:, 1].tolist() == [0, 1, 2, 3, 4] and squares.tolist() == [0, 1, 4, 9, 16]
+
+
+def test_a_batch_without_pictures_is_left_out_by_one_process_and_stops_several():
+    empty = Batch(None, torch.zeros(0, dtype=torch.int64), 4)
+    full = Batch(torch.zeros(4), torch.arange(4), 0)
+    assert is_empty(empty, 1)
+    assert not is_empty(full, 1)
+    assert not is_empty(full, 2)
+    with pytest.raises(UserError, match="no image of a process's whole batch can be read"):
+        is_empty(empty, 2)
