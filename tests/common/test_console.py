@@ -85,7 +85,9 @@ def installed(wheel) -> Path:
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / ("python.exe" if os.name == "nt" else "python")
     install = ["--python", str(python), "install", "--no-deps", "--no-index", "-q", str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    # A checkout on PYTHONPATH would count as installed already.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, env=env)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = Path(subprocess.check_output([python, "-c", where], text=True).strip())
     places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
