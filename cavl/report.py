@@ -181,9 +181,9 @@ def export_selected(
     belief, and the true label, empty where it is not known. With the names of classes and samples
     these stand in the place of numbers, candidates with a semicolon between.
     """
-    value, selected = belief.max(1)
     import pandas as pd
 
+    value, selected = belief.max(1)
     members = [block.nonzero(as_tuple=True)[1].cpu() for _, block in blocks_of(candidates)]
     ends = np.cumsum(sizes_of(candidates).tolist())
     sets = np.split(torch.cat(members).numpy(), ends[:-1])

@@ -64,6 +64,7 @@ LATER_SETTINGS = {
     "fast": False,
     "eval_autocast": False,
     "half_scores": False,
+    "sync_bn": False,
 }
 
 

@@ -1,9 +1,11 @@
 """The flags that the scripts of the five papers share."""
 
 import argparse
+from functools import partial
 from typing import Any
 
-from common.cli_types import checkpoint_path, folder_path, positive_int, whole
+from common.cli_types import checkpoint_path, folder_path, positive_int
+from common.cli_types import seed as seed_number
 
 
 def add_shared_flags(
@@ -14,11 +16,8 @@ def add_shared_flags(
     `skip_corrupt=False` for scripts that read no list of images.
     """
     group = parser.add_argument_group("run (the same in all five papers)")
-
-    def add(name: str, what: str, **kind: Any) -> None:
-        group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
-
-    add("seed", "of every random choice", type=whole(0, 2**63 - 1), default=seed)
+    add = partial(_add_either_dash, group)
+    add("seed", "of every random choice", type=seed_number, default=seed)
     add("output_dir", "run directory", type=folder_path)
     what = "go on from the run directory's last checkpoint, or from PATH"
     add("resume", what, nargs="?", type=checkpoint_path, const="", metavar="PATH")
@@ -37,10 +36,7 @@ def add_shared_flags(
 
 def add_training_flags(group: argparse._ArgumentGroup) -> None:
     """Add the flags of a training step, the same in all five papers, to the shared ones."""
-
-    def add(name: str, what: str, **kind: Any) -> None:
-        group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
-
+    add = partial(_add_either_dash, group)
     what = "an optimiser step covers N batches, computed one after the other (memory of one)"
     add("grad_accum", what, type=positive_int, default=1, metavar="N")
     what = "torch.compile the network: first steps slow, results differ in the last digits"
@@ -49,12 +45,17 @@ def add_training_flags(group: argparse._ArgumentGroup) -> None:
     add("fast", what, action="store_true")
 
 
+def _add_either_dash(group: argparse._ArgumentGroup, name: str, what: str, **kind: Any) -> None:
+    """Add a flag that is spelled with one dash or two, as the originals do."""
+    group.add_argument(f"--{name}", f"-{name}", help=what, **kind)
+
+
 def add_sync_bn_flag(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str
 ) -> None:
-    """Add --sync_bn; None where it is not given, as in checkpoints from before it was there."""
+    """Add --sync_bn, of the papers whose networks have batch norm of each process by default."""
     told = "batch norm over the images of all processes"
-    parser.add_argument("--sync_bn", *names, action="store_true", default=None, help=told)
+    parser.add_argument("--sync_bn", *names, action="store_true", help=told)
 
 
 def add_jobs_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str) -> None:

@@ -4,7 +4,6 @@ A large file is read once a machine, element by element, while other processes w
 """
 
 import json
-import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.json_stream import NotStreamed, read_lists
-from common.kept import Arrays, kept, key_of
+from common.kept import Arrays, is_settled, kept, key_of
 
 VERSION = 1
 LARGE = 1 << 22  # bytes of a file from which on its arrays are kept
-SETTLED = 2_000_000_000  # nanoseconds after which a file's time tells of every later change
 NO_BOX, NULL_BOX, BOX = range(3)
 LARGEST_ID = 2**63 - 1
 
@@ -91,9 +89,8 @@ def read_coco_arrays(path: Path, *, shapes: bool) -> Coco | None:
             *(VERSION, shapes, path.absolute(), stat.st_dev, stat.st_ino),
             *(stat.st_size, stat.st_mtime_ns),
         )
-        # A file of this moment may change once more without another time.
-        is_settled = stat.st_mtime_ns < time.time_ns() - SETTLED
-        arrays = kept("coco", key, lambda: _columns(path, shapes), lasts=lambda made: is_settled)
+        lasts = is_settled(stat.st_mtime_ns)  # before the file is read
+        arrays = kept("coco", key, lambda: _columns(path, shapes), lasts=lambda made: lasts)
         return _coco(arrays)
     except (NotStreamed, OSError, ValueError):
         return None

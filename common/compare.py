@@ -67,7 +67,6 @@ def run_each(
             another process, which comes here by the same command line.
         check: looks at what later runs will read; it raises before the parent counts as begun.
     """
-
     task = own_task()
     if task is not None:  # this process is one of the runs
         task.hand_back(train(plan(task.folder)[task.number].settings))

@@ -106,6 +106,15 @@ def atomic_save(path: Path, write: Callable[[Path], object]) -> None:
     _sync_folder(path)
 
 
+def keep_newest(folder: Path, pattern: str, count: int) -> list[Path]:
+    """Delete all but the `count` files of a pattern that were written last; those deleted."""
+    newest_last = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    old = newest_last[:-count]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return old
+
+
 def _sync_folder(path: Path) -> None:
     try:
         folder = os.open(path.parent, os.O_RDONLY)

@@ -1,6 +1,5 @@
 """Whether a whole list of pictures can be read, found before the first step."""
 
-import hashlib
 import io
 import os
 import stat
@@ -17,7 +16,8 @@ from tqdm import tqdm
 
 from common import images, samples, shards
 from common.errors import UserError
-from common.files import atomic_save
+from common.files import atomic_save, keep_newest
+from common.kept import key_of
 from common.text import require_file
 
 THREADS = 16
@@ -145,9 +145,8 @@ def _in_threads(function: Callable[[str], Any], names: list[str], title: str) ->
 
 
 def _cache_file(names: list[str]) -> Path:
-    whole = "\0".join(map(os.path.abspath, names)).encode("utf-8", "surrogateescape")
-    digest = hashlib.sha256(whole).hexdigest()
-    return samples.cache_root() / ".checked" / f"{digest[:32]}.npy"
+    key = key_of(*map(os.path.abspath, names))
+    return samples.cache_root() / ".checked" / f"{key}.npy"
 
 
 def _recall(names: list[str]) -> np.ndarray:
@@ -169,6 +168,4 @@ def _remember(names: list[str], stamps: np.ndarray) -> None:
         for left in path.parent.glob(".*.part"):  # by a killed process; one that lives looks again
             left.unlink(missing_ok=True)
         atomic_save(path, write)
-        newest_last = sorted(path.parent.glob("*.npy"), key=lambda path: path.stat().st_mtime)
-        for old in newest_last[:-LISTS_KEPT]:
-            old.unlink(missing_ok=True)
+        keep_newest(path.parent, "*.npy", LISTS_KEPT)

@@ -14,12 +14,13 @@ import numpy as np
 
 from common import samples
 from common.errors import UserError
-from common.files import atomic_save
+from common.files import atomic_save, keep_newest
 from common.locks import locked
 
 Arrays = dict[str, np.ndarray]
 
 LISTS_KEPT = 50  # of a kind
+SETTLED = 2_000_000_000  # nanoseconds
 MADE = "made at"  # nanoseconds since 1970; 0 for what lasts
 
 
@@ -59,6 +60,14 @@ def kept(
         return made
 
 
+def is_settled(changed_at: int) -> bool:
+    """Whether a file's or folder's time (ns since 1970) tells of every later change.
+
+    One of this moment may change once more without another time.
+    """
+    return changed_at < time.time_ns() - SETTLED
+
+
 @contextlib.contextmanager
 def one_at_a_time(kind: str, key: str) -> Iterator[None]:
     """Inside is one process at a time of those with this key; all of them without a cache."""
@@ -95,8 +104,5 @@ def _write(path: Path, arrays: Arrays) -> None:
     with contextlib.suppress(OSError, UserError):  # no room: made again next time
         atomic_save(path, write)
         kind = path.name.rpartition("-")[0]
-        beside = path.parent.glob(f"{kind}-*.npz")
-        newest_last = sorted(beside, key=lambda file: file.stat().st_mtime)
-        for old in newest_last[:-LISTS_KEPT]:
-            old.unlink(missing_ok=True)
+        for old in keep_newest(path.parent, f"{kind}-*.npz", LISTS_KEPT):
             old.with_suffix(".lock").unlink(missing_ok=True)

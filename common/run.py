@@ -263,7 +263,7 @@ class Run:
             flag = torch.tensor(self._signals.received, device=self.accelerator.device)
             if self.accelerator.reduce(flag, "sum").item() and not self._signals.received:
                 self._signals.received = signal.SIGTERM
-        received = int(self._signals.received)
+        received = self.received
         if not received:
             return
         if self.stateful is not None:
@@ -351,7 +351,7 @@ class Run:
         self._wait_for_the_main_process()
         self.close()
 
-        received = int(self._signals.received)
+        received = self.received
         if received:  # while figures were drawn, say, where nothing polls: all is saved now
             self.print(f"stopped by signal {received}; everything was saved before")
             raise SystemExit(128 + received)

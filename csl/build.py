@@ -183,11 +183,12 @@ def build_loaders(
         seed=seed,
         verbose=accelerator.is_main_process,
     )
-    loading: dict[str, Any] = {"batch_size": args.batch_size, "workers": args.workers}
-    loading["skip_corrupt"] = skip_corrupt
-    val_loader = data.scoring_loader(val, accelerator, **loading)
-    loading["batch_size"] *= getattr(args, "grad_accum", 1)
-    train_loader, sampler = data.training_loader(train, found, accelerator, seed=seed, **loading)
+    loading: dict[str, Any] = {"workers": args.workers, "skip_corrupt": skip_corrupt}
+    rows = args.batch_size * getattr(args, "grad_accum", 1)  # of a step
+    train_loader, sampler = data.training_loader(
+        train, found, accelerator, batch_size=rows, seed=seed, **loading
+    )
+    val_loader = data.scoring_loader(val, accelerator, batch_size=args.batch_size, **loading)
     return Loaded(train, val, train_loader, val_loader, sampler)
 
 

@@ -1,7 +1,6 @@
 """Which files of a list are there, and in which folder; of long lists found once a machine."""
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +8,12 @@ import numpy as np
 
 from common import shards
 from common.aliases import one_module
-from common.kept import Arrays, kept, key_of
+from common.kept import Arrays, is_settled, kept, key_of
 
 one_module(__name__, "csl.data_listing")
 
 VERSION = 1
 LONG = 50_000  # names from which on what was found is kept
-SETTLED = 2_000_000_000  # nanoseconds after which a folder's time tells of every later change
 
 
 class FolderListing:
@@ -100,9 +98,8 @@ def _lasts(made: Arrays) -> bool:
     """Whether a later change would show: no links, and no folder that changed just now."""
     if made["has_links"]:
         return False
-    now = time.time_ns()
     times = [part.split()[-1] for stamp in made["stamps"].tolist() for part in stamp.split(", ")]
-    return all(at == "-" or int(at) < now - SETTLED for at in times) and _fits(made)
+    return all(at == "-" or is_settled(int(at)) for at in times) and _fits(made)
 
 
 def _places(

@@ -14,13 +14,7 @@ from common.cli import (
     positive_int,
 )
 from csl.data_locate import Found
-from csl.options import (
-    EitherDash,
-    Settings,
-    add_data_flags,
-    add_network_flags,
-    settle_with_data,
-)
+from csl.options import EitherDash, Settings, add_data_flags, add_network_flags, settle_with_data
 from csl.options_checks import refuse_contradictions_of_data, refuse_flags_of_training
 from csl.options_scores import add_autocast_flag, add_half_flag
 

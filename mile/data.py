@@ -27,6 +27,7 @@ from mile.data_folders import (  # noqa: F401
     imagenet,
     labels_of,
     own_folders,
+    require_a_step,
     singletons,
     subset_of,
     webvision,
@@ -207,9 +208,7 @@ class FolderSource:
             train, held_out = _set_aside(images.train, seed)
         if names_empty:
             _say_empty_classes(train, self.class_names, accelerator)
-        if batch_size * grad_accum > len(train):
-            told = f"batch_size {batch_size}" + f" x grad_accum {grad_accum}" * (grad_accum > 1)
-            raise UserError(f"{told}: more than the {len(train)} training images")
+        require_a_step(len(train), batch_size, grad_accum)
 
         bad = self._unreadable(images.train, "train") if reads_train else set()
         bad_val = self._unreadable(images.val, "val")

@@ -53,6 +53,16 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
     return dict(zip(names, range(len(names)), strict=True))
 
 
+def require_a_step(images: int, batch_size: int, grad_accum: int) -> None:
+    """UserError where there are fewer training images than a step of the optimiser takes."""
+    if images >= batch_size * grad_accum:
+        return
+    told = f"batch_size {batch_size}"
+    if grad_accum > 1:
+        told = f"{told} x grad_accum {grad_accum}"
+    raise UserError(f"{told}: more than the {images} training images")
+
+
 def imagenet_wnids() -> list[str]:
     """The 1,000 WNIDs of ImageNet, sorted."""
     from timm.data import ImageNetInfo

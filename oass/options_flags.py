@@ -7,6 +7,7 @@ from common.aliases import one_module
 from common.cli import (
     OneLineParser,
     add_shared_flags,
+    add_sync_bn_flag,
     add_training_flags,
     image_size,
     non_negative_int,
@@ -190,7 +191,8 @@ def _add_released_method(parser: argparse.ArgumentParser, strategy: str) -> None
 
 
 def _add_our_method(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("ours: method").add_argument
+    group = parser.add_argument_group("ours: method")
+    add = group.add_argument
     add(
         "--keypoint_rule",
         choices=RULES,
@@ -242,7 +244,7 @@ def _add_our_method(parser: argparse.ArgumentParser) -> None:
         help="clip the gradient to this norm",
     )
     add("--tile_chunk", type=positive_int, default=None, metavar="N", help="pairs in one tile pass")
-    add("--sync_bn", action="store_true", help="batch norm over the images of all processes")
+    add_sync_bn_flag(group)
     add(
         "--weights",
         default=None,

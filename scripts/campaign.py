@@ -23,7 +23,7 @@ from common.cli import OneLineParser, UserError, folder_path, run_main
 from common.files import atomic_write
 from common.text import read_json
 from sidebyside import results
-from sidebyside.campaign import Registered, RowPlan, load_campaign
+from sidebyside.campaign import Registered, RowPlan, load_campaign, runs_of
 from sidebyside.launch import run_logged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,12 +90,9 @@ def enter_row(
 ) -> None:
     """Write one row of ours.csv, its seeds and its curve; UserError where no run fits."""
     folder = Place(experiment, args.out).folder
-    runs = sorted(path for path in folder.glob(pattern) if (path / "config.json").is_file())
-    if not runs:
-        raise UserError(f"{folder}: no run is named {pattern}")
     results.add(
         ROOT / experiment.paper / "results",
-        runs,
+        runs_of(folder, pattern),
         key=row.key,
         curve=row.curve,
         scale=row.scale,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from common.cli import OneLineParser, UserError, folder_path, positive_int, run_main
 from common.cli import seed as seed_number
-from sidebyside.campaign import Registered, RowPlan, load_campaign
+from sidebyside.campaign import Registered, RowPlan, load_campaign, runs_of
 from sidebyside.launch import run_logged
 from sidebyside.measured import values_by_seed
 from sidebyside.results import OURS, PAPERS, SEEDS, read
@@ -107,8 +107,7 @@ def measured_again(row: Entered, args: argparse.Namespace) -> float:
         status = run_logged(command, args.root / experiment.paper, log, environment)
         if status != 0:
             raise UserError(f"{row}: its command failed ({status}); see {log}")
-    pattern = row.plan.methods[row.method]
-    runs = [path for path in sorted(folder.glob(pattern)) if (path / "config.json").is_file()]
+    runs = runs_of(folder, row.plan.methods[row.method])
     factor = 1.0 if row.plan.scale is None else row.plan.scale
     values = values_by_seed(runs, row.plan.key, factor)
     return statistics.fmean(values[args.seed])

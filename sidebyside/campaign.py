@@ -90,6 +90,17 @@ class Registered:
         return ",".join(map(str, self.seeds))
 
 
+def runs_of(folder: Path, pattern: str) -> list[Path]:
+    """The run directories below an experiment's that a row's pattern names, sorted.
+
+    UserError where there is none.
+    """
+    runs = sorted(path for path in folder.glob(pattern) if (path / "config.json").is_file())
+    if not runs:
+        raise UserError(f"{folder}: no run is named {pattern}")
+    return runs
+
+
 def _filled(word: str, known: Mapping[str, str]) -> str:
     return _PLACES.sub(lambda match: known[match[1]], word)
 
