@@ -18,16 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
+from common.peak import peak_memory
 {prepare}
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-first = peak()
+first = peak_memory()
 began = time.perf_counter()
 {code}
-print(json.dumps([peak() - first, time.perf_counter() - began]))
+print(json.dumps([peak_memory() - first, time.perf_counter() - began]))
 """
 
 SCORES = """

@@ -2,11 +2,12 @@
 
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from common.peak import peak_memory
 
 if TYPE_CHECKING:  # torch is not needed to estimate
     from common.run import Run
@@ -99,21 +100,6 @@ def free_disk(folder: str | Path) -> int | None:
             except OSError:
                 return None
     return None
-
-
-def peak_memory() -> int:
-    """Bytes of main memory that this process has held at its highest."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil  # type: ignore[import-untyped]  # comes with accelerate
-
-        found = psutil.Process().memory_info()
-        return getattr(found, "peak_wset", found.rss)
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if sys.platform == "darwin":  # bytes there, KiB elsewhere
-        return highest
-    return highest * 1024
 
 
 class FirstSteps:

@@ -2,6 +2,10 @@
 
 import argparse
 
+from common.aliases import one_module
+
+one_module(__name__, "csl.options_scores")
+
 
 def add_autocast_flag(group: argparse._ArgumentGroup) -> None:
     """Add the flag of the precision in which test images are scored."""

@@ -18,8 +18,9 @@ from torch import nn
 from common.aliases import one_module
 from common.backbones import feature_network
 from common.cli import UserError
-from common.estimate import estimate, free_disk, peak_memory
+from common.estimate import estimate, free_disk
 from common.loading import seed_of
+from common.peak import peak_memory
 from mile import data
 from mile.build_networks import build_network
 from mile.data import IMAGENET, FolderSource, GridSource, Source, Statistics

@@ -11,13 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 # `before` is what is imported and made; the rise of the peak above it is what `code` takes.
 PROGRAM = """
-import json, resource
+import json
+from common.peak import peak_memory
 {before}
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-at_first = peak()
+at_first = peak_memory()
 {code}
-print(json.dumps([peak() - at_first, result]))
+print(json.dumps([peak_memory() - at_first, result]))
 """
 
 

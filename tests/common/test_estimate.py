@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.estimate import FirstSteps, duration, estimate, free_disk, peak_memory, size
+from common.estimate import FirstSteps, duration, estimate, free_disk, size
+from common.peak import peak_memory
 
 
 def test_a_line():
