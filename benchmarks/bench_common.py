@@ -24,8 +24,10 @@ from common.images import read_image
 from common.loading import Seeded, seed_of, train_loader
 from common.meter import Meter
 from common.run import start_run
+from common.shards_pack import pack
 
 PICTURES = 24
+PACKED = 2000
 ITEMS = 1024
 BATCH = 32
 
@@ -65,6 +67,37 @@ def decode(side: int, repeats: int) -> tuple[float, float]:
         return alternating(
             lambda: [plain_picture(path) for path in paths],
             lambda: [read_image(path, upright=False) for path in paths],
+            3 * repeats,
+        )
+
+
+# --- shards ---
+
+
+def in_shards(side: int, repeats: int) -> tuple[float, float]:
+    """A loader's epoch over JPEGs of `side` x `side` pixels, from files and from tar shards.
+
+    Every picture is read once and in a new order, as in training; the system holds both in memory.
+    """
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder, packed = Path(place) / "files", Path(place) / "packed"
+        for number in range(PACKED):
+            left, top = generator.integers(0, [640 - side, 427 - side]).tolist()
+            path = folder / f"{number % 20:02d}" / f"{number:05d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photograph.crop((left, top, left + side, top + side)).save(path, quality=90)
+        pack(folder, packed, shard_bytes=8_000_000)
+        names = sorted(path.relative_to(folder) for path in folder.rglob("*.jpg"))
+        order = generator.permutation(len(names)).tolist()
+        files = [folder / names[index] for index in order]
+        members = [packed / names[index] for index in order]
+        for path, member in zip(files, members, strict=True):
+            assert np.array_equal(np.asarray(read_image(path)), np.asarray(read_image(member)))
+        return alternating(
+            lambda: [read_image(path) for path in files],
+            lambda: [read_image(member) for member in members],
             3 * repeats,
         )
 
@@ -182,6 +215,8 @@ def bookkeeping(options: Options) -> Step:
 BENCHES = {
     "read_image, about 224 px": (lambda repeats: decode(224, repeats), None),
     "read_image, about 448 px": (lambda repeats: decode(448, repeats), None),
+    "shards beside files, 64 px": (lambda repeats: in_shards(64, repeats), 1),
+    "shards beside files, 224 px": (lambda repeats: in_shards(224, repeats), 1),
     "seeded items in batches of 32": (seeding, 5),
     "loader of ready items": (loader, None),
 }
