@@ -7,6 +7,7 @@ whole list before the first step.
 
 import errno
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -59,16 +60,14 @@ def source_of(path: str | Path, what: str = "image") -> Path | io.BytesIO:
 
     UserError where there is neither, or a folder or a pipe in its place.
     """
-    try:
-        return require_file(path, what)
-    except UserError:
-        try:
-            packed = shards.opened(path)
-        except OSError as error:
-            raise CorruptImage(f"{path}: cannot be read ({error}); pack again") from error
-        if isinstance(packed, Path):
-            raise
-        return packed
+    if not os.path.isfile(path):  # noqa: PTH113
+        packed = shards.find(path)
+        if packed is not None:
+            try:
+                return io.BytesIO(shards.read(packed))
+            except OSError as error:
+                raise CorruptImage(f"{path}: cannot be read ({error}); pack again") from error
+    return require_file(path, what)
 
 
 def read_image(path: str | Path, *, upright: bool = True) -> Image.Image:

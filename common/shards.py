@@ -54,8 +54,7 @@ def name_hash(name: str) -> int:
 class Index:
     """The pictures of a packed folder; names are paths relative to it, with slashes."""
 
-    root: Path
-    shards: Sequence[str]
+    shards: Sequence[Path]
     hashes: "np.ndarray"
     places: "np.ndarray"
     names: "np.ndarray"
@@ -66,19 +65,24 @@ class Index:
 
     def find(self, name: str) -> Entry | None:
         """Where a picture is; None where it is not packed here."""
+        encoded = name.encode("utf-8", "surrogateescape")
         wanted = self.hashes.dtype.type(name_hash(name))
         at = int(self.hashes.searchsorted(wanted))
         while at < len(self.hashes) and self.hashes[at] == wanted:
-            if self.name(at) == name:
+            if self.encoded_name(at) == encoded:
                 shard, offset, size = self.places[at].tolist()
-                return Entry(self.root / FOLDER / self.shards[shard], offset, size)
+                return Entry(self.shards[shard], offset, size)
             at += 1
         return None
 
+    def encoded_name(self, at: int) -> bytes:
+        """The name at a position of the index, in UTF-8."""
+        start, end = self.starts[at : at + 2].tolist()
+        return self.names[start:end].tobytes()
+
     def name(self, at: int) -> str:
         """The name at a position of the index."""
-        start, end = self.starts[at : at + 2].tolist()
-        return bytes(self.names[start:end]).decode("utf-8", "surrogateescape")
+        return self.encoded_name(at).decode("utf-8", "surrogateescape")
 
     @cached_property
     def by_folder(self) -> dict[str, list[str]]:
@@ -99,46 +103,55 @@ def load_index(root: Path) -> Index:
 
     try:
         marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
-        arrays = [np.load(root / FOLDER / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
-        shards = marker["shards"]
+        mapped = [np.load(root / FOLDER / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
+        arrays = [array.view(np.ndarray) for array in mapped]  # a memmap's own indexing is slow
+        shards = [root / FOLDER / name for name in marker["shards"]]
         is_known = marker["version"] == VERSION
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"the index is damaged ({error})"
         raise UserError(f"{root / MARKER}: {problem}; pack again") from error
     if not is_known:
         raise UserError(f"{root / MARKER}: packed by another version; pack again")
-    return Index(root, shards, *arrays)
+    return Index(shards, *arrays)
 
 
 @lru_cache(maxsize=4096)
-def _root_above(folder: Path) -> Path | None:
-    """The nearest packed folder: `folder` or one above it."""
-    if (folder / MARKER).is_file():
-        return folder
-    if folder == folder.parent:
+def _root_above(folder: str) -> Path | None:
+    """The nearest packed folder: `folder`, an absolute one, or one above it."""
+    path = Path(folder)
+    if (path / MARKER).is_file():
+        return path
+    if path == path.parent:
         return None
-    return _root_above(folder.parent)
+    return _root_above(str(path.parent))
+
+
+def _absolute(path: str | Path) -> str:
+    """The path from the root on, with `..` left as it is, as text: a `Path` costs half a read."""
+    text = os.fspath(path)
+    return text if os.path.isabs(text) else str(Path(text).absolute())  # noqa: PTH117
 
 
 def marker_of(folder: str | Path) -> Path | None:
     """The marker of the nearest packed folder, `folder` or one above it; None where none is."""
-    root = _root_above(Path(folder).absolute())
+    root = _root_above(_absolute(folder))
     return None if root is None else root / MARKER
 
 
 def find(path: str | Path) -> Entry | None:
     """Where the bytes of a picture are that is no file of its own; None where nothing has them."""
-    path = Path(path).absolute()
-    root = _root_above(path.parent)
+    text = _absolute(path)
+    root = _root_above(os.path.dirname(text))  # noqa: PTH120
     if root is None:
         return None
-    return load_index(root).find(path.relative_to(root).as_posix())
+    name = text[len(str(root)) :].lstrip(os.sep)
+    return load_index(root).find(name.replace(os.sep, "/"))
 
 
 def files_in(folder: str | Path) -> list[Path]:
     """The packed pictures right in a folder, sorted; [] where nothing is packed there."""
     folder = Path(folder)
-    root = _root_above(folder.absolute())
+    root = _root_above(_absolute(folder))
     if root is None:
         return []
     relative = folder.absolute().relative_to(root).as_posix()
@@ -156,13 +169,8 @@ def opened(path: str | Path) -> Path | io.BytesIO:
 
     FileNotFoundError where there is neither, OSError where the shard is cut short.
     """
-    path = Path(path)
-    if path.exists():
-        return path
-    entry = find(path)
-    if entry is None:
-        return path
-    return io.BytesIO(read(entry))
+    entry = None if os.path.exists(path) else find(path)  # noqa: PTH110
+    return Path(path) if entry is None else io.BytesIO(read(entry))
 
 
 def content(path: str | Path) -> bytes:
@@ -187,7 +195,7 @@ def stamp(path: str | Path) -> tuple[int, int] | None:
 
 def read(entry: Entry) -> bytes:
     """The bytes of a packed picture; OSError where the shard is cut short."""
-    with entry.shard.open("rb") as file:
+    with open(entry.shard, "rb") as file:  # noqa: PTH123
         file.seek(entry.offset)
         content = file.read(entry.size)
     if len(content) < entry.size:

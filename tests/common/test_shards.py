@@ -161,7 +161,7 @@ def test_names_with_one_hash_are_told_apart(packed, monkeypatch):
     """A search goes on through all names of a hash."""
     index = shards.load_index(packed)
     same = np.full(len(index), 5, np.uint64)
-    crowded = shards.Index(index.root, index.shards, same, index.places, index.names, index.starts)
+    crowded = shards.Index(index.shards, same, index.places, index.names, index.starts)
     monkeypatch.setattr(shards, "name_hash", lambda name: 5)
     for at in range(len(index)):
         name = index.name(at)
