@@ -84,7 +84,7 @@ def test_a_run_is_bit_for_bit_the_same(drawn, tmp_path, monkeypatch):
             {k: v for k, v in json.loads(line).items() if k not in ("seconds", "wall")}
             for line in lines
         ]
-        weights = torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=False)
+        weights = torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)
         model = weights["state"]["model"]
         found.append((np.load(tmp_path / name / "candidates.npy"), loss, model))
     matrix, bits = found
