@@ -256,7 +256,8 @@ def draw(rows: Sequence[Row], foot: Sequence[str], out: Path) -> None:
 
 def _few_colours(whole: Image.Image) -> Image.Image:
     """256 colours and their mixtures, a third of the bytes; white stays white."""
-    chosen = whole.quantize(256, kmeans=1)
+    some = whole.resize((whole.width // 3, whole.height // 3), Image.Resampling.NEAREST)
+    chosen = some.quantize(256, kmeans=1)
     colours = np.array(chosen.getpalette()).reshape(-1, 3)
     colours[(colours >= 244).all(1)] = 255
     palette = Image.new("P", (1, 1))
