@@ -1,49 +1,158 @@
-"""The README's picture: strips cut from figures, each under its sentence."""
+"""The README's picture: what the five methods say of the shipped photographs, and its drawing."""
+
+import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+from cavl.method import class_activation_value
+from common.backbones import CamClassifier, feature_network
 from common.cli import UserError
-from sidebyside import overview
+from sidebyside import overview, overview_draw, overview_rows
+from sidebyside.results import ROOT
+
+KNOWN = ("tabby", "lynx", "bath towel", "espresso", "space shuttle", "missile", "crash helmet")
 
 
-@pytest.fixture
-def figure(tmp_path):
-    pixels = np.full((300, 400, 3), 255, np.uint8)
-    pixels[20:100, 30:350], pixels[200:280, 10:390] = (200, 0, 0), (0, 0, 200)
-    Image.fromarray(pixels).save(tmp_path / "figure.png")
-    return tmp_path / "figure.png"
+@pytest.fixture(scope="module")
+def network():
+    """A random network of 40 classes that sees the mean colours of 32 x 32 pixels."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.AvgPool2d(32), nn.Conv2d(3, 12, 1), nn.ReLU())
+    features = feature_network("colours", own={"colours": lambda: body})
+    classifier = CamClassifier(features, 40).eval()
+    with torch.no_grad():
+        classifier.head.weight.mul_(20)
+    names = [*KNOWN, *(f"class {number}" for number in range(len(KNOWN), 40))]
+    return overview_rows.Network(classifier, names)
 
 
-def test_a_strip_is_the_rows_asked_for_without_white_margins(figure):
-    name, pixels = overview.strip(f"calm={figure}@0:150")
-    assert name == "calm" and pixels.shape == (80, 320, 3) and (pixels == (200, 0, 0)).all()
-    assert overview.strip(f"calm={figure}")[1].shape == (260, 380, 3)
+def test_the_photographs_are_small_and_named_with_author_and_terms():
+    told = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
+    files = sorted(overview_rows.PHOTOS.iterdir())
+    assert {file.stem for file in files} == set(overview_rows.NAMES)
+    for file in files:
+        row = re.search(rf"^\| `{file.name}` \|.*\| (.+?) \| (CC0|public domain) \|$", told, re.M)
+        assert row is not None, file.name
+        assert file.stat().st_size <= 60_000
+        assert max(Image.open(file).size) <= 448
 
 
-def test_large_strips_are_made_smaller_and_small_ones_stay(figure):
-    assert overview.fitted(np.zeros((90, 500, 3), np.uint8)).shape == (90, 500, 3)
-    height, width, _ = overview.fitted(np.zeros((400, 4000, 3), np.uint8)).shape
-    assert width == overview.WIDTH and height == 100
+def test_cavl_picks_the_largest_value(network):
+    said = overview_rows.candidates(network)
+    with torch.no_grad():
+        values = class_activation_value(network.logits(said.picture))[0]
+    of_candidates = values[network.numbers(said.names)]
+    assert torch.allclose(said.values, of_candidates, atol=1e-5)
+    assert said.picked == of_candidates.argmax()
+    assert said.maps.shape == (5, 7, 7)
 
 
-def test_the_picture_holds_all_strips(figure, tmp_path):
+def test_oass_cuts_at_the_weighted_centre_of_the_peaks(network):
+    said = overview_rows.puzzle(network)
+    centre = np.average(said.peaks, axis=0, weights=said.weights)
+    inside = np.clip(np.floor(centre), 32, 448 - 32)
+    assert said.cut == inside.tolist()
+    assert said.tiles.shape == (4, 224, 224, 3)
+    assert (said.tiles[0, 0, 0] == said.picture[0, 0]).all()
+    assert said.difference.mean().item() == pytest.approx(said.loss, rel=1e-5)
+    assert torch.allclose(said.difference, (said.cam - said.merged).abs())
+
+
+def test_calms_maps_add_up_to_the_probabilities(network):
+    said = overview_rows.explained(network, crops=4, steps=5)
+    assert torch.allclose(said.maps.sum((1, 2)), said.probabilities, atol=1e-6)
+    assert said.probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+    assert torch.equal(said.why, said.maps[0] - said.maps[1])
+    again = overview_rows.explained(network, crops=4, steps=5)
+    assert torch.equal(again.maps, said.maps)
+
+
+def test_calm_learns_to_tell_the_photographs_apart(network):
+    cat, coffee, *others = overview_rows.explained(network, crops=4, steps=100).probabilities
+    assert cat + coffee > sum(others)
+
+
+def test_csl_leaves_the_likeliest_labels_out(network):
+    said = overview_rows.partially_annotated(network)
+    assert said.given.keys() == overview_rows.ANNOTATED.keys()
+    assert len(said.found) == overview_rows.LEFT_OUT
+    assert len(said.given) + len(said.found) + len(said.rest) == 40
+    assert min(p for _, p in said.found) >= max(p for _, p in said.rest)
+    assert said.losses["selective"] < said.losses["negative"]
+
+
+def test_miles_set_holds_the_given_label_and_those_above_rho(network):
+    said = overview_rows.label_set(network, "coffee", "espresso", rho=0.1)
+    assert list(said.given) == ["espresso"]
+    assert said.found and all(p > 0.1 for _, p in said.found)
+    assert all(p <= 0.1 for _, p in said.rest)
+    assert 1 + len(said.found) + len(said.rest) == 40
+
+
+@pytest.mark.slow
+def test_the_command_draws_all_rows(network, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(overview_rows, "trained_network", lambda weights: network)
+    monkeypatch.setattr(overview_rows.explained, "__defaults__", (2, 2))
     out = tmp_path / "overview.png"
-    overview.main(["--out", str(out), f"cavl={figure}", f"mile={figure}@0:150"])
-    colours = {tuple(c) for c in np.asarray(Image.open(out).convert("RGB")).reshape(-1, 3)[::7]}
-    assert {(200, 0, 0), (0, 0, 200)} <= colours
+    overview.main(["--out", str(out)])
+    assert capsys.readouterr().out == f"picture: {out}\n"
+    assert_is_a_page(out)
 
 
-@pytest.mark.parametrize("argument", ["cavl", "nobody=x.png", "cavl=none.png", "cavl={}@400:500"])
-def test_mistakes_are_one_line(figure, argument):
-    with pytest.raises(UserError, match="give PAPER=FILE|no such (image|file)|no such rows"):
-        overview.strip(argument.format(figure))
+def test_a_row_is_drawn_within_its_margins(network, tmp_path):
+    said = overview_rows.partially_annotated(network)
+    out = tmp_path / "row.png"
+    overview_draw.draw([overview_draw.annotations_row(said)], ("below",), out)
+    assert_is_a_page(out)
+
+
+def assert_is_a_page(file):
+    """Nothing is drawn over the margins, and something within."""
+    drawn = Image.open(file)
+    assert drawn.width == overview_draw.WIDTH * overview_draw.SCALE
+    pixels = np.asarray(drawn.convert("RGB"))
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 255).all()
+    assert len(np.unique(pixels)) > 50
+
+
+def test_the_picture_in_the_readme_is_light():
+    file = ROOT / "sidebyside" / "overview.png"
+    assert file.stat().st_size <= 500_000
+    assert "](sidebyside/overview.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_heat_covers_the_top_and_leaves_the_rest(network):
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    score_map = torch.zeros(2, 2)
+    score_map[0, 0] = 1
+    warm = overview_draw.heat(picture, score_map)
+    assert (warm[-1, -1] == 200).all()
+    assert warm[0, 0, 0] > warm[0, 0, 2] + 50
+    split = overview_draw.signed(picture, torch.tensor([[1.0, -1.0]]))
+    assert split[0, 0, 0] > split[0, 0, 2] and split[0, -1, 2] > split[0, -1, 0]
 
 
 @pytest.mark.parametrize(
-    "out, message", [("x.jpg", "the picture is a PNG"), ("no/such/x.png", "no such folder")]
+    "arguments, message",
+    [
+        (["--out", "x.jpg"], "the picture is a PNG"),
+        (["--out", "no/such/x.png"], "no such folder"),
+        (["--out", "x.png", "--weights", "none.pth"], "none.pth: no such file"),
+    ],
 )
-def test_a_place_that_cannot_be_is_one_line(figure, tmp_path, out, message):
-    with pytest.raises(UserError, match=message):
-        overview.main(["--out", str(tmp_path / out), f"cavl={figure}"])
+def test_mistakes_are_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as raised:
+        overview.main(arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_place_ends_with_status_2(tmp_path):
+    with pytest.raises(SystemExit) as raised:
+        overview.run_main(lambda: overview.main(["--out", str(tmp_path / "x.jpg")]))
+    assert raised.value.code == 2
