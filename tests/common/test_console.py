@@ -23,7 +23,6 @@ READ_AT_RUN_TIME = (
     "sidebyside/page.css",
     "sidebyside/page.js",
     "sidebyside/templates/page.html.j2",
-    "sidebyside/photos/chelsea.jpg",
     *(f"{paper}/results/paper.csv" for paper in ("cavl", "oass", "calm", "csl", "mile")),
     *(f"{paper}/results/claims.toml" for paper in ("cavl", "oass", "calm", "csl", "mile")),
 )

@@ -11,7 +11,8 @@ from torch import nn
 from cavl.method import class_activation_value
 from common.backbones import CamClassifier, feature_network
 from common.cli import UserError
-from sidebyside import overview, overview_draw, overview_rows
+from docs.overview import __main__ as overview
+from docs.overview import drawing, rows
 from sidebyside.results import ROOT
 
 KNOWN = ("tabby", "lynx", "bath towel", "espresso", "space shuttle", "missile", "crash helmet")
@@ -27,13 +28,13 @@ def network():
     with torch.no_grad():
         classifier.head.weight.mul_(20)
     names = [*KNOWN, *(f"class {number}" for number in range(len(KNOWN), 40))]
-    return overview_rows.Network(classifier, names)
+    return rows.Network(classifier, names)
 
 
 def test_the_photographs_are_small_and_named_with_author_and_terms():
     told = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
-    files = sorted(overview_rows.PHOTOS.iterdir())
-    assert {file.stem for file in files} == set(overview_rows.NAMES)
+    files = sorted(rows.PHOTOS.iterdir())
+    assert {file.stem for file in files} == set(rows.NAMES)
     for file in files:
         row = re.search(rf"^\| `{file.name}` \|.*\| (.+?) \| (CC0|public domain) \|$", told, re.M)
         assert row is not None, file.name
@@ -42,7 +43,7 @@ def test_the_photographs_are_small_and_named_with_author_and_terms():
 
 
 def test_cavl_picks_the_largest_value(network):
-    said = overview_rows.candidates(network)
+    said = rows.candidates(network)
     with torch.no_grad():
         values = class_activation_value(network.logits(said.picture))[0]
     of_candidates = values[network.numbers(said.names)]
@@ -52,7 +53,7 @@ def test_cavl_picks_the_largest_value(network):
 
 
 def test_oass_cuts_at_the_weighted_centre_of_the_peaks(network):
-    said = overview_rows.puzzle(network)
+    said = rows.puzzle(network)
     centre = np.average(said.peaks, axis=0, weights=said.weights)
     inside = np.clip(np.floor(centre), 32, 448 - 32)
     assert said.cut == inside.tolist()
@@ -63,30 +64,30 @@ def test_oass_cuts_at_the_weighted_centre_of_the_peaks(network):
 
 
 def test_calms_maps_add_up_to_the_probabilities(network):
-    said = overview_rows.explained(network, crops=4, steps=5)
+    said = rows.explained(network, crops=4, steps=5)
     assert torch.allclose(said.maps.sum((1, 2)), said.probabilities, atol=1e-6)
     assert said.probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert torch.equal(said.why, said.maps[0] - said.maps[1])
-    again = overview_rows.explained(network, crops=4, steps=5)
+    again = rows.explained(network, crops=4, steps=5)
     assert torch.equal(again.maps, said.maps)
 
 
 def test_calm_learns_to_tell_the_photographs_apart(network):
-    cat, coffee, *others = overview_rows.explained(network, crops=4, steps=100).probabilities
+    cat, coffee, *others = rows.explained(network, crops=4, steps=100).probabilities
     assert cat + coffee > sum(others)
 
 
 def test_csl_leaves_the_likeliest_labels_out(network):
-    said = overview_rows.partially_annotated(network)
-    assert said.given.keys() == overview_rows.ANNOTATED.keys()
-    assert len(said.found) == overview_rows.LEFT_OUT
+    said = rows.partially_annotated(network)
+    assert said.given.keys() == rows.ANNOTATED.keys()
+    assert len(said.found) == rows.LEFT_OUT
     assert len(said.given) + len(said.found) + len(said.rest) == 40
     assert min(p for _, p in said.found) >= max(p for _, p in said.rest)
     assert said.losses["selective"] < said.losses["negative"]
 
 
 def test_miles_set_holds_the_given_label_and_those_above_rho(network):
-    said = overview_rows.label_set(network, "coffee", "espresso", rho=0.1)
+    said = rows.label_set(network, "coffee", "espresso", rho=0.1)
     assert list(said.given) == ["espresso"]
     assert said.found and all(p > 0.1 for _, p in said.found)
     assert all(p <= 0.1 for _, p in said.rest)
@@ -95,8 +96,8 @@ def test_miles_set_holds_the_given_label_and_those_above_rho(network):
 
 @pytest.mark.slow
 def test_the_command_draws_all_rows(network, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(overview_rows, "trained_network", lambda weights: network)
-    monkeypatch.setattr(overview_rows.explained, "__defaults__", (2, 2))
+    monkeypatch.setattr(rows, "trained_network", lambda weights: network)
+    monkeypatch.setattr(rows.explained, "__defaults__", (2, 2))
     out = tmp_path / "overview.png"
     overview.main(["--out", str(out)])
     assert capsys.readouterr().out == f"picture: {out}\n"
@@ -104,16 +105,16 @@ def test_the_command_draws_all_rows(network, tmp_path, monkeypatch, capsys):
 
 
 def test_a_row_is_drawn_within_its_margins(network, tmp_path):
-    said = overview_rows.partially_annotated(network)
+    said = rows.partially_annotated(network)
     out = tmp_path / "row.png"
-    overview_draw.draw([overview_draw.annotations_row(said)], ("below",), out)
+    drawing.draw([drawing.annotations_row(said)], ("below",), out)
     assert_is_a_page(out)
 
 
 def assert_is_a_page(file):
     """Nothing is drawn over the margins, and something within."""
     drawn = Image.open(file)
-    assert drawn.width == overview_draw.WIDTH * overview_draw.SCALE
+    assert drawn.width == drawing.WIDTH * drawing.SCALE
     pixels = np.asarray(drawn.convert("RGB"))
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert (edge == 255).all()
@@ -121,19 +122,19 @@ def assert_is_a_page(file):
 
 
 def test_the_picture_in_the_readme_is_light():
-    file = ROOT / "sidebyside" / "overview.png"
+    file = ROOT / "docs" / "overview" / "overview.png"
     assert file.stat().st_size <= 500_000
-    assert "](sidebyside/overview.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](docs/overview/overview.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_heat_covers_the_top_and_leaves_the_rest(network):
     picture = np.full((64, 64, 3), 200, np.uint8)
     score_map = torch.zeros(2, 2)
     score_map[0, 0] = 1
-    warm = overview_draw.heat(picture, score_map)
+    warm = drawing.heat(picture, score_map)
     assert (warm[-1, -1] == 200).all()
     assert warm[0, 0, 0] > warm[0, 0, 2] + 50
-    split = overview_draw.signed(picture, torch.tensor([[1.0, -1.0]]))
+    split = drawing.signed(picture, torch.tensor([[1.0, -1.0]]))
     assert split[0, 0, 0] > split[0, 0, 2] and split[0, -1, 2] > split[0, -1, 0]
 
 

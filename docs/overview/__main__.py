@@ -1,10 +1,10 @@
 """The README's picture: what each of the five methods does, shown on photographs.
 
-    python -m sidebyside.overview --out overview.png
+    python -m docs.overview --out overview.png
 
-A network that was trained on ImageNet looks at the four photographs in `sidebyside/photos`; every
-map and number is what the methods' own functions return (`overview_rows.py`). Half a minute on one
-core, no data set; the network's weights (19 MB) come from the hub, or with --weights from a file.
+A network that was trained on ImageNet looks at the four photographs in `photos`; every map and
+number is what the methods' own functions return (`rows.py`). Half a minute on one core, no data
+set; the network's weights (19 MB) come from the hub, or with --weights from a file.
 """
 
 import common.interrupt  # noqa: F401
@@ -16,7 +16,7 @@ from common.cli import OneLineParser, UserError, run_main
 
 def parser() -> OneLineParser:
     """The command line."""
-    build = OneLineParser(prog="python -m sidebyside.overview", description=__doc__.split("\n")[0])
+    build = OneLineParser(prog="python -m docs.overview", description=__doc__.split("\n")[0])
     build.add_argument("--out", type=Path, required=True, help="the picture, a PNG")
     build.add_argument(
         "--weights",
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.weights is not None and not args.weights.exists():
         raise UserError(f"--weights {args.weights}: no such file")
 
-    from sidebyside import overview_draw as drawing
-    from sidebyside import overview_rows as said
+    from docs.overview import drawing
+    from docs.overview import rows as said
 
     network = said.trained_network(args.weights)
     rows = [

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.cam import resize_maps
 from common.files import atomic_write
-from sidebyside.overview_rows import RHO, Candidates, Explanation, Labels, Puzzle
+from docs.overview.rows import RHO, Candidates, Explanation, Labels, Puzzle
 
 WIDTH = 900
 SCALE = 4 / 3
