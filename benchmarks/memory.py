@@ -1,6 +1,6 @@
-"""Memory of the largest data: four sizes measured small, before and after, and extrapolated.
+"""Memory of the largest data: four sizes, before and after; most measured small and extrapolated.
 
-    python benchmarks/memory.py              # about two minutes
+    python benchmarks/memory.py              # about five minutes
     python benchmarks/memory.py --only coco
 
 "Before" is what the code did until its arrays were made once: it is spelled out here. Each figure
@@ -110,18 +110,17 @@ from accelerate import Accelerator
 from cavl import data_sets, method
 from cavl.build_candidates import _drawn_in_blocks
 from cavl.data_labels import LabelState
-data_sets.PACKED_FROM = 0
-data_sets.BLOCK = 2**17  # as much smaller as the data
-N, K = 40_000, 1000
-labels = np.arange(N) % K
+K = 1000
 generator = np.random.default_rng(0)
 args = SimpleNamespace(partial_type="uss", q=0.1)
 """
 SETS_BEFORE = """
+labels = np.arange(40_000) % K
 sets = method.draw_uniform_sets(labels, K, generator).to(torch.uint8)
 state = LabelState(method.CAVL(), sets, Accelerator(cpu=True)).state_dict()
 """
 SETS_AFTER = """
+labels = np.arange(1_281_167) % K  # the full size: it fits
 sets = _drawn_in_blocks(args, labels, K, generator)
 state = LabelState(method.CAVL(), sets, Accelerator(cpu=True)).state_dict()
 """
@@ -141,8 +140,8 @@ def measured(prepare: str, code: str, folder: Path) -> tuple[float, float]:
     return rise, seconds
 
 
-def rows(folder: Path) -> dict[str, tuple[str, list[tuple[str, str]], float, str]]:
-    """Name -> what is prepared, (label, code) of each way, the factor to full size, the size."""
+def rows(folder: Path) -> dict[str, tuple[str, list[tuple[str, str]], list[float], str]]:
+    """Name -> what is prepared, (label, code) of each way, their factors to full size, the size."""
     here = {"folder": str(folder / "data")}
     coco_before = "content = read_json(path, dict)"
     return {
@@ -153,7 +152,7 @@ def rows(folder: Path) -> dict[str, tuple[str, list[tuple[str, str]], float, str
                 ("float32", SCORES_AFTER.format(half=False)),
                 ("float16", SCORES_AFTER.format(half=True)),
             ],
-            125_436 * 9605 / (16384 * 3000),
+            3 * [125_436 * 9605 / (16384 * 3000)],
             "125k x 9,605, two models",
         ),
         "folders": (
@@ -163,7 +162,7 @@ def rows(folder: Path) -> dict[str, tuple[str, list[tuple[str, str]], float, str
                 ("first start", FOLDERS_AFTER),
                 ("later start", FOLDERS_AFTER),
             ],
-            90,
+            3 * [90],
             "9 M pictures",
         ),
         "coco": (
@@ -175,13 +174,13 @@ def rows(folder: Path) -> dict[str, tuple[str, list[tuple[str, str]], float, str
                 ("own data, read", "read_coco(path)"),
                 ("own data, from the cache", "read_coco(path)"),
             ],
-            118_287 / 8000,
+            5 * [118_287 / 8000],
             "118k pictures",
         ),
         "sets": (
             SETS,
             [("before", SETS_BEFORE), ("bits", SETS_AFTER)],
-            1_281_167 / 40_000,
+            [1_281_167 / 40_000, 1],
             "1.28 M x 1,000",
         ),
     }
@@ -193,19 +192,19 @@ def main() -> None:
     parser.add_argument("--only", default="", help="scores, folders, coco or sets")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        for what, (prepare, ways, factor, size) in rows(Path(name)).items():
+        for what, (prepare, ways, factors, size) in rows(Path(name)).items():
             if args.only not in what:
                 continue
             if what in ("folders", "coco"):
                 measured(prepare, "pass", Path(name))  # makes the files
             base = None
-            for label, code in ways:
+            for (label, code), factor in zip(ways, factors, strict=True):
                 rise, seconds = measured(prepare, code, Path(name))
-                base = base or (rise, seconds)
+                base = base or rise * factor
                 print(
                     f"{what:8} {label:25} {rise / 1e6:8.1f} MB {seconds:7.2f} s   at {size}:"
                     f" {rise * factor / 1e9:6.2f} GB {seconds * factor:7.0f} s"
-                    f"   ratio {rise / base[0]:.2f}",
+                    f"   ratio {rise * factor / base:.2f}",
                     flush=True,
                 )
 
