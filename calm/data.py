@@ -302,7 +302,8 @@ def get_data_loader(
         if cache_images:
             data.cache_images(resize_size if is_train else crop_size)
         if is_train:
-            loaders[split] = train_loader(data, batch_size * grad_accum, seed=seed, **how)
+            rows = batch_size * grad_accum
+            loaders[split] = train_loader(data, rows, seed=seed, parts=grad_accum, **how)
         else:
             loaders[split] = eval_loader(data, batch_size, **how)
     return loaders

@@ -42,7 +42,7 @@ from calm.report import (
     told_of_idle_flags,
 )
 from calm.report_logger import load_logger
-from common.accumulation import micro_batches, parts_of
+from common.accumulation import micro_batches, parts_together
 from common.aliases import one_module
 from common.compiling import compiled
 from common.estimate import FirstSteps
@@ -174,7 +174,13 @@ class Trainer:
 
         Of --grad_accum N batches that is, a part of --batch_size images after the other.
         """
-        parts = parts_of(len(batch.index), self.args.batch_size)
+        parts = parts_together(
+            len(batch.index),
+            self.args.batch_size,
+            self.accelerator,
+            of_all=rows,
+            may_lack=self.args.skip_corrupt,
+        )
         for part in micro_batches(parts, self.accelerator, self.network):
             self._descend(batch, part.rows, rows)
         self.optimizer.step()

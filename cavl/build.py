@@ -209,7 +209,7 @@ def require_full_batches(args: argparse.Namespace, data: PartialData, processes:
     """
     n = len(data.train_x)
     batch = args.bs * args.grad_accum * processes
-    smallest = smallest_part((n % batch or batch) // processes, args.bs)
+    smallest = smallest_part(n % batch or batch, args.bs, processes)
     if smallest >= 2 or not needs_two(args, data):
         return
     problem = "a single image a batch"

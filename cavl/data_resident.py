@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 
 from cavl.data_pictures import PictureFiles, looking_ahead
+from common.accumulation import parts_in_step
 from common.aliases import one_module
-from common.loading import epoch_order, seed_of
+from common.loading import epoch_order, seed_of, share_of
 
 one_module(__name__, "cavl.data_resident")
 
@@ -123,7 +124,14 @@ def _per_channel(values: tuple[float, ...] | None, device: torch.device) -> torc
 
 
 def epoch_batches(
-    n: int, batch_size: int, *, seed: int, epoch: int, start: int, accelerator: Accelerator
+    n: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start: int,
+    accelerator: Accelerator,
+    at_once: int | None = None,
 ) -> Iterator[tuple[torch.Tensor, float, int]]:
     """One process's part of each batch of an epoch, from batch number `start` on.
 
@@ -131,13 +139,15 @@ def epoch_batches(
 
     With the weight b * processes / size the mean over processes is the mean over the batch, also
     where the last batch is short. A process without a row takes the batch's first with weight 0.
+    A batch in parts of `at_once` rows has in each part the same rows in any number of processes.
     """
     rank = accelerator.process_index
     processes = accelerator.num_processes
     order = epoch_order(n, seed, epoch).to(accelerator.device)
     for batch in order.split(batch_size * processes)[start:]:
         size = len(batch)
-        index = batch.tensor_split(processes)[rank]
+        parts = parts_in_step(size, at_once or batch_size, processes)
+        index = share_of(batch, rank, processes, parts)
         if len(index) == 0:
             yield batch[:1], 0.0, size
         else:

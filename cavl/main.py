@@ -49,7 +49,7 @@ from cavl.data_labels import Warmup
 from cavl.data_resident import epoch_batches
 from cavl.evaluate import Statistics, measure, measure_selection, predict
 from cavl.figures import draw_cams, draw_learning_curves
-from common.accumulation import micro_batches, parts_of
+from common.accumulation import micro_batches, parts_together
 from common.aliases import one_module
 from common.estimate import FirstSteps
 from common.run import Run, start_run
@@ -179,13 +179,14 @@ def train_epoch(
         epoch=epoch,
         start=run.progress.batch,
         accelerator=accelerator,
+        at_once=learner.at_once,
     )
     batches = images.ahead(batches)
     total = -(-len(images) // (learner.batch_size * accelerator.num_processes))
     for index, weight, size in run.bar(batches, f"epoch {epoch + 1}/{learner.epochs}", total):
         x = images.augmented(index) if learner.augment else images[index]
         outputs = []
-        parts = parts_of(len(index), learner.at_once)
+        parts = parts_together(len(index), learner.at_once, accelerator, of_all=size)
         for part in micro_batches(parts, accelerator, learner.network):
             rows = index[part.rows]
             with accelerator.autocast():

@@ -64,9 +64,46 @@ def equal_parts(rows: int, count: int) -> list[Part]:
     return parts
 
 
-def smallest_part(rows: int, size: int) -> int:
-    """How many rows the smallest part of a step has."""
-    return parts_of(rows, size)[-1].size
+def parts_in_step(rows: int, size: int, processes: int = 1) -> int:
+    """Into how many parts a step of `rows` rows of all processes is cut, the same in each of them.
+
+    As few as there can be with at most `size` rows for each process; fewer where a process would
+    have no row in some.
+    """
+    return max(1, min(-(-rows // (size * processes)), rows // processes))
+
+
+def smallest_part(rows: int, size: int, processes: int = 1) -> int:
+    """How many rows of a process the smallest part of a step of `rows` rows has."""
+    return rows // (parts_in_step(rows, size, processes) * processes)
+
+
+def parts_together(
+    rows: int, size: int, accelerator: Accelerator, *, of_all: int, may_lack: bool = False
+) -> list[Part]:
+    """The rows of this process, `parts_of`, in as many parts as all other processes have.
+
+    For networks and losses in which each part exchanges something with the other processes.
+
+    Args:
+        of_all: how many rows the step has in all processes, before any is left out.
+        may_lack: rows may have been left out here or elsewhere (--skip_corrupt).
+    """
+    processes = accelerator.num_processes
+    if processes == 1:
+        return parts_of(rows, size)
+    count = parts_in_step(of_all, size, processes)
+    if may_lack:
+        count = possible_parts(rows, count, accelerator)
+    return equal_parts(rows, count)
+
+
+def possible_parts(rows: int, count: int, accelerator: Accelerator) -> int:
+    """`count` parts, or as many as the process with the fewest rows can have; all call it."""
+    if count == 1 or accelerator.num_processes == 1:
+        return count
+    of_each = accelerator.gather(torch.tensor([rows], device=accelerator.device))
+    return min(count, int(of_each.min()))
 
 
 def micro_batches(
@@ -75,7 +112,7 @@ def micro_batches(
     """The parts of a step of this process; forward and backward belong inside the loop.
 
     Several processes exchange gradients with the last part alone, so each may have another number
-    of parts; not where the network itself exchanges something (synchronised batch norm).
+    of parts; not where network or loss exchange something in each part, see `parts_together`.
 
     Args:
         accelerator, network: as it was prepared; without them there is one process.

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from common.accumulation import parts_in_step
 from common.errors import UserError
 from common.images import CorruptImage
 from common.rows import gather_in_order  # noqa: F401
@@ -38,8 +39,9 @@ class EpochSampler:
 
     Every process walks the same permutation. A global batch is `batch_size` rows for each process;
     the last one, where it is short, is split as evenly as possible, without padding (`drop_last`
-    leaves it out; so is one with fewer rows than processes). A whole batch of several `parts` is
-    cut into these first, so that a part has the same rows in any number of processes.
+    leaves it out; so is one with fewer rows than processes). A batch of several `parts` is cut into
+    these first, a short one into fewer, so that a part has the same rows in any number of
+    processes.
     """
 
     def __init__(
@@ -77,7 +79,11 @@ class EpochSampler:
         size = self.batch_size * self.world
         for number in range(self.start, self.batches):
             whole = order[number * size : (number + 1) * size]
-            mine = share_of(whole, self.rank, self.world, self.parts if len(whole) == size else 1)
+            parts = self.parts
+            if len(whole) < size:
+                of_part = -(-self.batch_size // self.parts)
+                parts = parts_in_step(len(whole), of_part, self.world)
+            mine = share_of(whole, self.rank, self.world, parts)
             yield [(self.epoch, index) for index in mine.tolist()]
 
 

@@ -184,9 +184,10 @@ def build_loaders(
         verbose=accelerator.is_main_process,
     )
     loading: dict[str, Any] = {"workers": args.workers, "skip_corrupt": skip_corrupt}
-    rows = args.batch_size * getattr(args, "grad_accum", 1)  # of a step
+    parts = getattr(args, "grad_accum", 1)  # of a step
+    rows = args.batch_size * parts
     train_loader, sampler = data.training_loader(
-        train, found, accelerator, batch_size=rows, seed=seed, **loading
+        train, found, accelerator, batch_size=rows, seed=seed, parts=parts, **loading
     )
     val_loader = data.scoring_loader(val, accelerator, batch_size=args.batch_size, **loading)
     return Loaded(train, val, train_loader, val_loader, sampler)

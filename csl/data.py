@@ -282,8 +282,9 @@ def training_loader(
     workers: int,
     seed: int = 0,
     skip_corrupt: bool = False,
+    parts: int = 1,
 ) -> tuple[DataLoader, EpochSampler]:
-    """The loader of the training set, and its sampler.
+    """The loader of the training set, and its sampler; `parts` as of `EpochSampler`.
 
     The batches hold images (B,3,S,S), uint8 or float32, and targets (B,C) int8.
     """
@@ -295,6 +296,7 @@ def training_loader(
         workers=workers,
         skip_corrupt=skip_corrupt,
         collate=collate_of(train),
+        parts=parts,
     )
     sampler = cast(EpochSampler, loader.batch_sampler)
     if not sampler.batches:

@@ -13,6 +13,7 @@ from common.checkpoint import unwrap
 from common.cli import UserError
 from common.loading import Batch, Seeded
 from common.modes import evaluating
+from common.precision import without_autocast
 from common.rows import Rows, expected_rows, gather_in_order
 from csl.data_pixels import ToNumbers
 from csl.evaluate_metrics import (
@@ -93,10 +94,11 @@ def predict_rows(
 ) -> Scored:
     """The same, and which samples they are.
 
-    All models see the same decoded batch, in float32. Batches are `common.data.Batch`es, or plain
-    pairs (images, targets). `numbers` makes uint8 pictures the networks' input, without it they
-    become 0..1; `poll` is called after every batch; `forward(model, images)` stands for another way
-    to the probabilities (test-time augmentation); `half` keeps them in float16, in half the memory.
+    All models see the same decoded batch, in float32, and compute in float32, also where one is
+    trained under autocast (but see `Forward`). Batches are `common.data.Batch`es, or plain pairs
+    (images, targets). `numbers` makes uint8 pictures the networks' input, without it they become
+    0..1; `poll` is called after every batch; `forward(model, images)` stands for another way to the
+    probabilities (test-time augmentation); `half` keeps them in float16, in half the memory.
     UserError: no image can be read.
     """
     forward = forward or Forward()
@@ -108,7 +110,7 @@ def predict_rows(
     kind = torch.float16 if half else torch.float32
     scores = [Rows(expected, kind) for _ in models]
     seen = 0
-    with evaluating(*models):
+    with evaluating(*models), without_autocast(*models):
         for batch in loader:
             if not isinstance(batch, Batch):
                 batch = Batch(batch, torch.arange(seen, seen + len(batch[1])), 0)

@@ -34,7 +34,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from common.accumulation import looking_ahead, micro_batches, parts_of
+from common.accumulation import Part, looking_ahead, micro_batches, parts_together
 from common.aliases import one_module
 from common.compiling import compiled
 from common.loading import Batch, is_empty
@@ -99,8 +99,9 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
             if is_empty(batch, accelerator.num_processes):
                 run.step(0, batch.skipped)
                 continue
-            loss = train_batch(run, parts, network, batch, args.batch_size)
-            run.step(min(rows, len(train_set) - run.progress.batch * rows), batch.skipped)
+            of_all = min(rows, len(train_set) - run.progress.batch * rows)
+            loss = train_batch(run, parts, network, batch, args.batch_size, of_all)
+            run.step(of_all, batch.skipped)
             pace.add()
             if run.progress.step % args.print_freq == 0:
                 run.print(f"step {run.progress.step}  loss {loss.item():.4g}")
@@ -119,22 +120,33 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
 
 
 def train_batch(
-    run: Run, parts: Parts, network: nn.Module, batch: Batch, at_once: int | None = None
+    run: Run,
+    parts: Parts,
+    network: nn.Module,
+    batch: Batch,
+    at_once: int | None = None,
+    of_all: int | None = None,
 ) -> torch.Tensor:
     """Forward, loss, backward, the optimiser's step and its schedule, averages; returns the loss.
 
-    With --grad_accum N that is in parts of `at_once` images. Nothing of it waits for a GPU.
+    With --grad_accum N that is in parts of `at_once` images; `of_all` are those of the step in all
+    processes. Nothing of it waits for a GPU, but with --skip_corrupt for the other processes.
     """
     accelerator = run.accelerator
     images, targets = batch.data
-    at_once = at_once or len(images)
     images = images.to(accelerator.device, non_blocking=True)
     targets = targets.to(accelerator.device, non_blocking=True)
-    weights = weights_of_step(run, parts, images, targets, at_once)
+    cut = parts_together(
+        len(images),
+        at_once or len(images),
+        accelerator,
+        of_all=of_all or len(images) * accelerator.num_processes,
+        may_lack=getattr(run.args, "skip_corrupt", False),
+    )
+    weights = weights_of_step(run, parts, images, targets, cut)
 
     losses = []
     parts.optimizer.zero_grad()
-    cut = parts_of(len(images), at_once)
     for part in micro_batches(cut, accelerator, network):
         labels = targets[part.rows]
         index = batch.index[part.rows]
@@ -157,17 +169,17 @@ def train_batch(
 
 
 def weights_of_step(
-    run: Run, parts: Parts, images: torch.Tensor, targets: torch.Tensor, at_once: int
+    run: Run, parts: Parts, images: torch.Tensor, targets: torch.Tensor, cut: Sequence[Part]
 ) -> torch.Tensor | None:
     """The weights of all labels of a step in several parts, by a look at all its images first.
 
     None where a part needs no other to choose what is left out, or is alone.
     """
-    if len(images) <= at_once or not parts.criterion.selects_in_batch:
+    if len(cut) == 1 or not parts.criterion.selects_in_batch:
         return None
     logits = []
     with looking_ahead(parts.model), run.accelerator.autocast():
-        for part in parts_of(len(images), at_once):
+        for part in cut:
             logits.append(parts.model(parts.info.numbers(images[part.rows])).float())
     return parts.criterion.weights_of_step(torch.cat(logits), targets)
 

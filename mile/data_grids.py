@@ -54,9 +54,11 @@ def grid_labels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Single labels (K,) int64 and the sets of all nine digits (K,C) bool.
 
-    cell_labels (K,9) int64; u (K,) float64 chooses the cell that gives the single label.
+    cell_labels (K,9) int64; u (K,) float64, here or on the CPU, chooses the cell that gives the
+    single label.
     """
-    single = cell_labels.gather(1, annotated_cell(u)[:, None])[:, 0]
+    cell = annotated_cell(u).to(cell_labels.device)
+    single = cell_labels.gather(1, cell[:, None])[:, 0]
     real = torch.zeros(len(cell_labels), classes, dtype=torch.bool, device=cell_labels.device)
     return single, real.scatter_(1, cell_labels, True)
 
@@ -183,7 +185,7 @@ class GridLoader:
         device = self.digits.device
         self.table = table.to(device)
         cell_labels = self.labels[self.table]
-        self.single, self.real = grid_labels(cell_labels, u.to(device), self.classes)
+        self.single, self.real = grid_labels(cell_labels, u, self.classes)
         self._drawn = number
         if not self.redraw and k * self.size**2 * 4 <= CACHE_BYTES:
             parts = self.table.split(512)

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from common.accumulation import Part, equal_parts, micro_batches
+from common.accumulation import Part, equal_parts, micro_batches, possible_parts
 from common.aliases import one_module
 from common.checkpoint import load_into
 from common.compiling import compiled
@@ -130,7 +130,10 @@ class IteratedLearning(method.IteratedLearning):
         """One step of the optimiser over parts of the images; the loss of all, `target` of all."""
         losses = []
         targets = []
-        parts = equal_parts(images, self.parts)
+        count = self.parts
+        if self.accelerator is not None:  # batch norm waits for all processes in each part
+            count = possible_parts(images, count, self.accelerator)
+        parts = equal_parts(images, count)
         for part in micro_batches(parts, self.accelerator, self._forwards[self.place]):
             losses.append(learn(part))
             targets.append(self.target)

@@ -48,4 +48,5 @@ def build_frozen(
         seed=args.seed,
         rank=accelerator.process_index,
         world=world,
+        parts=args.grad_accum,
     )

@@ -155,10 +155,11 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def rows_loader(
-    rows: TrainingRows, batch_size: int, *, seed: int, rank: int, world: int
+    rows: TrainingRows, batch_size: int, *, seed: int, rank: int, world: int, parts: int = 1
 ) -> DataLoader:
     """A loader of whole batches in the order that pictures would have."""
-    sampler = EpochSampler(len(rows), batch_size, seed=seed, rank=rank, world=world, drop_last=True)
+    how = {"seed": seed, "rank": rank, "world": world, "parts": parts}
+    sampler = EpochSampler(len(rows), batch_size, drop_last=True, **how)
     return DataLoader(
         rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=torch.Generator()
     )

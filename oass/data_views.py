@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from common.aliases import one_module
 from common.domain import require_number
+from common.precision import has_float64
 from oass.data_checks import require_count
 from oass.data_transforms import EvalTransform, Picture
 from oass.method import upsample_cams
@@ -106,10 +107,11 @@ def on_the_picture(
     if view.is_plain and view.side == side:
         return upsample_cams(maps, side), None
 
-    pixels = torch.arange(side, device=maps.device, dtype=torch.float64) + 0.5
+    device = maps.device if has_float64(maps.device) else torch.device("cpu")
+    pixels = torch.arange(side, device=device, dtype=torch.float64) + 0.5
     places = []
     for axis in (0, 1):
-        length = sizes[:, axis].to(maps.device, torch.float64)[:, None]
+        length = sizes[:, axis].to(device, torch.float64)[:, None]
         scaled = (length * view.scale).round().clamp_min(1)
         from_left = pixels.expand(len(maps), -1)
         if view.is_flipped and axis == 1:
@@ -119,9 +121,9 @@ def on_the_picture(
 
     grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), -1)
     inside = ((grid >= 0) & (grid <= 1)).all(-1)[:, None]
-    grid = (2 * grid - 1).to(maps.dtype)
+    grid = (2 * grid - 1).to(maps.device, maps.dtype)
     read = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return read, inside.to(maps.dtype)
+    return read, inside.to(maps.device, maps.dtype)
 
 
 class MeanMap:

@@ -103,6 +103,7 @@ def test_every_module_is_one_object_under_both_names(paper, short_first):
     run_inside(paper, program_for(modules, paper, short_first=short_first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_name_first", [False, True])
 @pytest.mark.parametrize("paper", PROGRAMS)
 def test_a_class_is_one_class_under_both_names(paper, full_name_first):
@@ -111,6 +112,7 @@ def test_a_class_is_one_class_under_both_names(paper, full_name_first):
     run_inside(paper, f"{before}\n{program}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_name_first", [False, True])
 def test_an_edited_setting_of_mile_is_what_eval_uses(full_name_first):
     before = "import mile.utils" if full_name_first else ""

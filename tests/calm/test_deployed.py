@@ -24,6 +24,7 @@ def trained(
     return folder
 
 
+@pytest.mark.slow
 def test_many_pictures(own: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pictures = [str(own / "folders/val/one"), str(own / "folders/val/two/*.jpg")]

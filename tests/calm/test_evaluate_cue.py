@@ -70,7 +70,12 @@ def defined(evaluator: MaskEvaluator, **how: bool) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "norm"), [("log", "clipping"), ("even", "minmax"), ("even", "max")]
+    ("kind", "norm"),
+    [
+        ("log", "clipping"),
+        pytest.param("even", "minmax", marks=pytest.mark.slow),
+        pytest.param("even", "max", marks=pytest.mark.slow),
+    ],
 )
 def test_cue_localisation_equals_the_plain_loop(
     birds: Path, save_root: Path, kind: str, norm: str
@@ -148,6 +153,7 @@ def test_peak_distance_is_that_of_the_nearest_differing_part(birds: Path) -> Non
     )
 
 
+@pytest.mark.slow
 def test_foreground_pairs_and_gradients(birds: Path, save_root: Path, capsys) -> None:
     eval_cue_location.main(
         flags(

@@ -215,6 +215,7 @@ def test_pixel_perturb_writes_the_released_file_and_r_k(
     assert pickle.loads((again / "measure_jointll_EM.pickle").read_bytes()) == measure
 
 
+@pytest.mark.slow
 def test_superclass_and_gradient_processes(birds: Path, save_root: Path, tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text(json.dumps({str(c): [c, (c + 1) % 6] for c in range(6)}))
     eval_pixel_perturb.main(

@@ -126,6 +126,7 @@ def test_maps_are_kept_below_the_run(birds: Path, save_root: Path, tmp_path: Pat
     assert not list(tmp_path.rglob("*.npy"))
 
 
+@pytest.mark.slow
 def test_boxes_from_workers_that_are_not_forked(
     birds: Path, save_root: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -11,6 +11,7 @@ from tests.notebooks import last_output
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 
+@pytest.mark.slow
 def test_the_script(own: Path) -> None:
     file = EXAMPLES / "calm.py"
     assert len(file.read_text().splitlines()) <= 40

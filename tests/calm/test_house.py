@@ -60,6 +60,7 @@ def test_method_imports_torch_and_numpy_alone() -> None:
         assert imported <= {"collections", "typing", "numpy", "torch"} | own
 
 
+@pytest.mark.slow
 def test_the_runs_call_every_equation(birds: Path, save_root: Path, tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text(str({str(c): [c] for c in range(6)}).replace("'", '"'))
     grouped = ["--superclass_file", str(tmp_path / "groups.json")]

@@ -124,6 +124,7 @@ def test_resume_is_exact(
         )
 
 
+@pytest.mark.slow
 def test_a_signal_in_evaluation_resumes_exactly(
     birds: Path, tmp_path: Path, plain: dict, monkeypatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_signal_in_evaluation_resumes_exactly(
     assert same(state(tmp_path / "r")["state"], state(plain["folder"])["state"])
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume(birds: Path, tmp_path: Path, plain: dict) -> None:
     """The process dies right after a save in the middle of epoch 2; the same command with --resume
     goes on.

@@ -80,6 +80,7 @@ def test_a_folds_two_measures_are_taken_on_its_held_out_rows(tmp_path):
     assert summary["test_covering_rate"] != summary["covering_rate"]
 
 
+@pytest.mark.slow
 def test_compare_runs_methods_and_seeds_on_the_same_sets(tmp_path):
     folder = tmp_path / "c"
     entry.main(
@@ -99,6 +100,7 @@ def test_compare_runs_methods_and_seeds_on_the_same_sets(tmp_path):
     assert (folder / "figures/compare.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_comparisons_figure_holds_every_methods_mean_and_deviation(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(

@@ -220,6 +220,7 @@ def test_resume_is_exact_for_tables_and_schedules(tmp_path, flags):
     assert same(state(tmp_path / "whole")["state"], state(tmp_path / "parts")["state"])
 
 
+@pytest.mark.slow
 def test_resume_is_exact_for_dropout_and_batch_statistics(tmp_path, tiny_cifar):
     flags = [
         "-ds",
@@ -260,6 +261,7 @@ def test_sigterm_saves_and_exits_143(tmp_path, monkeypatch):
     assert same(state(tmp_path / "whole")["state"], state(tmp_path / "parts")["state"])
 
 
+@pytest.mark.slow
 def test_models_with_maps_select_by_cam_draw_cams_and_the_selection_curve(tmp_path):
     flags = (
         "-mo",

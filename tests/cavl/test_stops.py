@@ -194,6 +194,7 @@ def test_states_that_no_step_writes_are_refused(tmp_path, flags, keys, value, me
         run(tmp_path / "r", *flags, "--resume")
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_cut_in_its_first_run_is_a_run(tmp_path, monkeypatch, capsys):
     flags = ("-compare", "cavl,cc", "-ep", "1")
     folder = tmp_path / "c"

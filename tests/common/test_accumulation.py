@@ -1,5 +1,7 @@
 """A step in parts: as few as can be, as equal as can be, and a look ahead that leaves no trace."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -9,8 +11,10 @@ from common.accumulation import (
     looking_ahead,
     micro_batches,
     parts_of,
+    parts_together,
     smallest_part,
 )
+from common.loading import EpochSampler
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,48 @@ def test_a_single_part_leaves_the_loss_as_it_is():
     loss = torch.tensor(2.0)
     assert parts_of(8, 8)[0].weigh(loss) is loss
     assert parts_of(8, 4)[0].weigh(loss) == 1
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("accum", [2, 3])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_part_has_the_same_rows_in_any_number_of_processes(size, accum, world):
+    """The parts of one process are those of several together, also of a short last batch."""
+    accelerator = SimpleNamespace(num_processes=world)
+    batch = size * accum * world
+    for n in range(batch + world, 2 * batch + 1):  # a whole batch, and one with a row for each
+        cuts = []
+        for rank in range(world):
+            how = {"seed": 0, "rank": rank, "world": world, "parts": accum}
+            steps = []
+            for number, rows in enumerate(EpochSampler(n, size * accum, **how)):
+                of_all = min(batch, n - number * batch)
+                parts = parts_together(len(rows), size, accelerator, of_all=of_all)
+                steps.append([rows[part.rows] for part in parts])
+            cuts.append(steps)
+
+        for number, rows in enumerate(EpochSampler(n, batch, seed=0)):
+            of_each = [steps[number] for steps in cuts]
+            count = len(of_each[0])
+            assert all(len(parts) == count for parts in of_each)
+            assert all(len(part) > 0 for parts in of_each for part in parts)
+            wanted = parts_of(len(rows), size * world)
+            if size > 1 or world == 1:  # else a process may have no row in a part
+                assert count == len(wanted)
+            if count == len(wanted):
+                for place, part in enumerate(wanted):
+                    together = sum((parts[place] for parts in of_each), [])
+                    assert together == rows[part.rows]
+            smallest = min(len(part) for parts in of_each for part in parts)
+            assert smallest_part(len(rows), size, world) == smallest
+
+
+def test_processes_that_lack_rows_have_as_many_parts_as_the_others():
+    accelerator = SimpleNamespace(
+        num_processes=2, device="cpu", gather=lambda rows: torch.tensor([rows.item(), 2])
+    )
+    parts = parts_together(6, 2, accelerator, of_all=12, may_lack=True)
+    assert [part.size for part in parts] == [3, 3]
 
 
 def test_gradients_wait_for_the_last_part():

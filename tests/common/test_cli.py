@@ -503,6 +503,7 @@ def test_an_error_of_the_system_in_a_loader_worker_is_one_line_too(capsys):
     assert ends(lambda: run_main(main), capsys) == (2, told)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_one_line(tmp_path):
     code = "from common.cli import run_main\n"
     code += "run_main(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"

@@ -116,6 +116,7 @@ def own_names() -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_every_package_that_is_imported_is_installed_by_name():
     """An import that only this machine can answer fails in a user's fresh installation."""
     extras = project()["optional-dependencies"]

@@ -116,6 +116,7 @@ def test_the_second_run_computes_nothing(data, cache, tmp_path):
         assert len(list(cache.glob("*.npy"))) == 2 * count
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(data, cache, tmp_path):
     flags = ("--frozen_features", "--estimate_prior", "1")
     train.main(arguments(data, tmp_path / "whole", *flags))

@@ -78,6 +78,7 @@ def test_official_coco_and_hyperml_are_the_same(tmp_path, capsys):
     assert len(kept[0].dataset) == 45
 
 
+@pytest.mark.slow
 def test_lvis_trains_and_validates_with_the_partial_metric(tmp_path, capsys):
     root = tmp_path / "lvis"
     (root / "annotations").mkdir(parents=True)
@@ -114,6 +115,7 @@ def openimages(tmp_path_factory):
     return samples.draw("OpenImages", tmp_path_factory.mktemp("oi") / "OpenImages")
 
 
+@pytest.mark.slow
 def test_openimages_sample_measures_both_ways(openimages, tmp_path):
     """-1 as negative would say something else than the annotated labels.
 

@@ -432,7 +432,10 @@ def test_a_report_that_fails_is_written_by_the_resumed_run(good, tmp_path, monke
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_signals_while_the_prior_is_estimated(number, status, good, tmp_path, monkeypatch):
     """In phase 1, in its evaluation: saved, and --resume of the whole run goes on there."""
     flags = arguments(good, tmp_path / "run", *SELECTIVE, "--estimate_prior", "1", "--epochs", "1")
@@ -565,6 +568,7 @@ def odd_pictures(folder):
     return [*made, "phone.jpg"]
 
 
+@pytest.mark.slow
 def test_odd_pictures_through_training_evaluation_and_inference(data, weights, tmp_path, capsys):
     for split in ("train", "val"):
         names = odd_pictures(data / f"{split}2014")
@@ -603,6 +607,7 @@ def test_odd_pictures_through_training_evaluation_and_inference(data, weights, t
     assert len(list((tmp_path / "i" / "figures").iterdir())) == len(names)
 
 
+@pytest.mark.slow
 def test_own_pictures_that_cannot_be_read(weights, good, tmp_path, capsys):
     own = tmp_path / "own"
     shutil.copytree(good / "val2014", own)

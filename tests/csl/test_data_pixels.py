@@ -243,6 +243,7 @@ def test_training_and_test_pictures_are_normalised(data, augment):
         torch.testing.assert_close(b.data[0], (a.data[0] - mean) / std)
 
 
+@pytest.mark.slow
 def test_a_timm_network_from_training_to_inference(data, tmp_path, capsys):
     """Trained, averaged for the prior, scored and asked with the same normalisation, which the
     checkpoint holds."""

@@ -1,5 +1,6 @@
 """--eval_autocast: the network computes in bfloat16, its scores are float32."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
+from common import compiling
 from csl import infer, train, validate
 from csl.build_loss import SelectiveLoss
 from csl.evaluate import Forward, eval_kind, predict
 from tests.csl.test_build_features import arguments
+from tests.csl.tiny import arguments as trained_whole
 from tests.csl.tiny import write_coco
 
 
@@ -46,6 +50,58 @@ def test_the_network_computes_in_bfloat16_and_scores_are_float32(network):
     assert scores.dtype == exact.dtype == np.float32
     assert not np.array_equal(scores, exact)
     np.testing.assert_allclose(scores, exact, atol=0.01)
+
+
+@pytest.fixture
+def any_precision():
+    """accelerate knows one precision a process; inside the test another may be chosen."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+@pytest.mark.usefixtures("any_precision")
+def test_a_prepared_network_and_a_copy_are_scored_alike(network, is_wanted):
+    """A run with --mixed_precision bf16 scores model and average in float32, without the flag."""
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    average = copy.deepcopy(network)
+    prepared = accelerator.prepare(network)
+    batches = [(torch.rand(4, 3, 2, 2), torch.ones(4, 3, dtype=torch.int8))]
+    forward = Forward(eval_kind(is_wanted, accelerator))
+    scores, _ = predict([prepared, average], batches, accelerator, forward=forward)
+    wanted = [torch.bfloat16] if is_wanted else [torch.float32]
+    assert network.kinds == average.kinds == wanted
+    np.testing.assert_array_equal(*scores)
+
+    prepared(torch.rand(4, 3, 2, 2))  # training goes on as it was prepared
+    assert network.kinds[-1] == torch.bfloat16
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("any_precision")
+@pytest.mark.parametrize("flags", [[], ["--compile"], ["--eval_autocast"]])
+def test_a_run_under_mixed_precision_scores_both_networks_alike(tmp_path, monkeypatch, flags):
+    kinds = {True: set(), False: set()}  # of average and model, in evaluation
+    call = Forward.__call__
+
+    def note(self, model, images):
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+        is_average = not layers[0].weight.requires_grad
+        seen = kinds[is_average]
+        handle = layers[0].register_forward_hook(lambda *of: seen.add(of[-1].dtype))
+        try:
+            return call(self, model, images)
+        finally:
+            handle.remove()
+
+    monkeypatch.setattr(Forward, "__call__", note)
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    data = write_coco(tmp_path / "data")
+    precise = ["--mixed_precision", "bf16", "--epochs", "1", *flags]
+    train.main([*trained_whole(data, tmp_path / "run"), *precise])
+    wanted = torch.bfloat16 if "--eval_autocast" in flags else torch.float32
+    assert kinds == {True: {wanted}, False: {wanted}}
 
 
 @pytest.mark.parametrize(

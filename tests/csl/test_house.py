@@ -51,6 +51,7 @@ def called(tmp_path_factory):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_training_runs_the_equation(name, called):
     equation = TWINS.get(name, getattr(csl.method, name))

@@ -187,6 +187,7 @@ def test_other_settings_are_refused(data, tmp_path):
         train.main([*flags, "--resume", "--gamma_unann", "3"])
 
 
+@pytest.mark.slow
 def test_estimate_prior_is_both_phases_and_resumes_within_phase_1(data, tmp_path, capsys):
     flags = arguments(data, tmp_path / "a", *SELECTIVE, "--estimate_prior", "1", "--epochs", "1")
     train.main(flags)
@@ -265,6 +266,7 @@ def test_prior_quantile_drops_the_most_frequent_classes(data, prior_csv, tmp_pat
         train.main(arguments(data, tmp_path / "n", *SELECTIVE, "--prior_quantile", "0.8"))
 
 
+@pytest.mark.slow
 def test_compare_trains_the_rows_side_by_side(data, tmp_path, capsys):
     flags = arguments(data, tmp_path / "c", "--epochs", "1", "--stop_epoch", "1")
     train.main([*flags, "--compare", "negative_ce,csl", "--schemes", "fpc,rps", "--seeds", "3"])
@@ -301,6 +303,7 @@ def test_compare_shows_published_numbers_beside_coco(data, tmp_path, capsys, mon
     assert re.search(r"model_mean +paper\n +rps +csl .* 85\.21\n", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         train.main(arguments(data, tmp_path / name, "--epochs", "1", "--seed", seed))

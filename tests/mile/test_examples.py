@@ -12,6 +12,7 @@ from tests.notebooks import last_output
 EXAMPLES = ROOT / "docs" / "examples"
 
 
+@pytest.mark.slow
 def test_the_script_runs_and_is_short():
     script = EXAMPLES / "mile.py"
     done = subprocess.run(

@@ -71,6 +71,7 @@ def test_the_network_sees_what_the_evaluation_saw(a_run):
     assert teacher is not None and deployed(a_run).architecture == "small"
 
 
+@pytest.mark.slow
 def test_grids_and_schemas_without_a_teacher(tmp_path):
     run(tmp_path / "r", schema="sigmoid", total_steps=1)
     found, teacher = networks_of(tmp_path / "r")

@@ -102,6 +102,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_training_on_features_is_training_on_pictures(tmp_path, monkeypatch, case):
     weights_of(tmp_path, case["name"])
@@ -186,6 +187,7 @@ def test_resumed_exactly(tmp_path, steps):
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_the_checkpoint_explains_and_is_evaluated(tmp_path, capsys):
     weights_of(tmp_path, "resnet18")
     summary = train(argv_of(tmp_path / "r", name="resnet18"), tmp_path / "r")

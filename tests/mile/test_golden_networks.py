@@ -13,7 +13,9 @@ from mile.models import build_model
 from tests.mile.test_golden import GOLDEN, load
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet18-10"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow), "resnet18-10"]
+)
 def test_network(name):
     golden, model = load(f"network_{name}"), build_model(name).eval()
     described = json.loads((GOLDEN / f"state_dict_{name}.json").read_text())

@@ -31,6 +31,7 @@ def network():
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
 
 
+@pytest.mark.slow
 def test_the_method_is_imported_where_common_cannot_be():
     code = (
         "import sys; sys.modules['common'] = None\n"

@@ -43,6 +43,7 @@ def own(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "grid", "cells"), NETWORKS)
 def test_two_steps_and_what_follows(name, size, grid, cells, own, tmp_path):
     folder = tmp_path / "run"

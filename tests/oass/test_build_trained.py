@@ -110,6 +110,7 @@ def test_networks_get_the_pixels_that_their_weights_were_trained_with():
     assert Classifier("timm:tf_mobilenetv3_small_075", 3, pretrained=False).normalisation == halves
 
 
+@pytest.mark.slow
 def test_normalisation_acts_in_training_and_in_every_output(
     small, devkit, tmp_path, monkeypatch, capsys
 ):

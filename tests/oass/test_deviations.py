@@ -29,6 +29,7 @@ def test_the_readme_explains_every_switch_of_released():
     assert len(rows) == 26  # 24 deviations, the heads and the line under them
 
 
+@pytest.mark.slow
 def test_the_four_scripts_import_without_scikit_image():
     scripts = (
         f"oass.train_classification_with_puzzle_{n}"

@@ -90,6 +90,7 @@ def fed_by_pictures(settings, run, student, train_data, val_data):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "strategy"), CASES)
 def test_equal_to_a_frozen_backbone_fed_by_pictures(
     architecture, strategy, own, tmp_path, monkeypatch
@@ -128,6 +129,7 @@ def test_the_heads_learn_and_the_backbone_stays(architecture, own, tmp_path):
     assert changed == {"BN", "stage6", "classifier"}
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_and_for_what_they_are_of(own, tmp_path, cache):
     trained_on(own, tmp_path / "a")
     first = files_in(cache)

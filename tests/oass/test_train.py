@@ -170,6 +170,7 @@ EFFECTS = (
 )
 
 
+@pytest.mark.slow
 def test_the_switches_change_the_numbers(small, tmp_path):
     """No flag of the method is without effect."""
     found = {}
@@ -259,6 +260,7 @@ def test_resume_with_other_settings_and_batches_too_large(small, tmp_path):
         cmax.main([*small, "--output_dir", str(tmp_path / "b"), "--batch_size", "25"])
 
 
+@pytest.mark.slow
 def test_inference_uses_a_run(small, devkit, tmp_path, capsys):
     cmax.main([*small, "--output_dir", str(tmp_path / "run"), "--max_epoch", "1"])
     paths = f"--checkpoint {tmp_path / 'run'} --data_dir {devkit}"

@@ -79,7 +79,9 @@ def test_safetensors(source, tmp_path):
     assert same(model, source)
 
 
-@pytest.mark.parametrize("name", ["tresnet_m", "tresnet_l_v2"])
+@pytest.mark.parametrize(
+    "name", ["tresnet_m", pytest.param("tresnet_l_v2", marks=pytest.mark.slow)]
+)
 def test_timm_and_back(name, tmp_path):
     """timm's own network, with our weights under timm's names, gives our logits.
 

@@ -44,6 +44,7 @@ def test_outputs(name):
     assert_close(model.embeddings, g["embeddings"], 2e-4)
 
 
+@pytest.mark.slow
 def test_training_mode_gradients_and_statistics():
     g = load("net_tresnet_m")
     model = build("tresnet_m").double().train()
