@@ -98,7 +98,7 @@ def enter_row(
         scale=row.scale,
         superseded_by=args.superseded_by,
         method=method,
-        command=experiment.told(row.command),
+        command=experiment.told(row.commands),
         data=args.data / experiment.content,
         **row.fields,
     )

@@ -14,13 +14,14 @@ with commas between them; a command with SEED is run once for each of them. The 
     dataset, setting
     row           tables { methods, metric, protocol, key, ... }: `methods` is name -> runs below
                   OUT (a pattern); `key` is of summary.json; where they differ also scale, curve,
-                  dataset, setting and command (its number in the list)
+                  dataset, setting; of several commands the number of the one that made the runs, or
+                  the numbers of all that it takes, as `command`
 """
 
 import datetime
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class RowPlan:
     fields: Mapping[str, str]  # dataset, setting, metric, protocol
     scale: float | None = None
     curve: str = ""
-    command: int = 0
+    commands: tuple[int, ...] = (0,)  # that lead to the runs, in their order
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,14 @@ class Registered:
                 found.append([_filled(word, known) for word in words])
         return found
 
-    def told(self, number: int) -> str:
-        """A command as a row tells it: with its seeds, without the run directory."""
-        words = shlex.split(self.commands[number])
+    def told(self, numbers: Sequence[int]) -> str:
+        """Commands as a row tells them: with their seeds, without the run directory."""
         known = {"OUT": "OUT", "DATA": "DATA", "SEEDS": self._listed(), "SEED": "SEED"}
-        return shlex.join([_filled(word, known) for word in words])
+        lines = []
+        for number in numbers:
+            words = shlex.split(self.commands[number])
+            lines.append(shlex.join([_filled(word, known) for word in words]))
+        return " && ".join(lines)
 
     def _listed(self) -> str:
         return ",".join(map(str, self.seeds))
@@ -161,9 +165,6 @@ def _experiment(paper: str, entry: Mapping[str, Any], claims: set[str], where: s
 
 def _row(entry: Mapping[str, Any], row: Mapping[str, Any], where: str) -> RowPlan:
     _check_fields(row, _ROW_NEEDED, _ROW_MAY, where)
-    number = row.get("command", 1)
-    if number not in range(1, len(entry["commands"]) + 1):
-        raise UserError(f"{where}: command {number}: there are {len(entry['commands'])}")
     fields = {}
     for name in ("dataset", "setting", "metric", "protocol"):
         fields[name] = str(row.get(name, entry.get(name, "")))
@@ -173,8 +174,21 @@ def _row(entry: Mapping[str, Any], row: Mapping[str, Any], where: str) -> RowPla
         fields=fields,
         scale=row.get("scale"),
         curve=row.get("curve", ""),
-        command=number - 1,
+        commands=_commands(entry, row, where),
     )
+
+
+def _commands(entry: Mapping[str, Any], row: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """Which commands lead to a row's runs, counted from 0."""
+    count = len(entry["commands"])
+    if count > 1 and "command" not in row:
+        raise UserError(f"{where}: command: say which of the {count} made the runs")
+    given = row.get("command", 1)
+    numbers = given if isinstance(given, list) else [given]
+    for number in numbers:
+        if number not in range(1, count + 1):
+            raise UserError(f"{where}: command {number}: there are {count}")
+    return tuple(number - 1 for number in numbers)
 
 
 def _check_fields(entry: Mapping[str, Any], needed: set[str], may: set[str], where: str) -> None:

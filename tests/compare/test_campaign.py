@@ -36,6 +36,7 @@ metric = "test accuracy %"
 protocol = "last epoch"
 key = "accuracy"
 scale = 100
+command = 1
 """
 SCRIPT = """
 import pathlib, sys
@@ -90,9 +91,9 @@ def test_commands_have_their_seeds_and_places(root):
             for seed in (100, 101, 102)
         ),
     ]
-    assert found.told(1) == (
-        "python main.py --data=DATA/set -seed SEED --output_dir OUT/more-SEED --resume"
-    )
+    more = "python main.py --data=DATA/set -seed SEED --output_dir OUT/more-SEED --resume"
+    assert found.told([1]) == more
+    assert found.told([0, 1]).endswith(f" --resume && {more}")
 
 
 def test_what_has_run_is_not_run_again(root, data, tmp_path, capsys):
@@ -167,7 +168,9 @@ def test_rows_of_unfinished_experiments_wait(root, data, tmp_path, monkeypatch, 
         ("python main.py --data DATA", "sh main.py --data DATA", "begins with python"),
         ("minutes = 3", "", "has no minutes"),
         ("minutes = 3", "minutes = 3\nhours = 2", "hours: no such field"),
-        ("scale = 100", "command = 3", "command 3: there are 2"),
+        ("command = 1", "command = 3", "command 3: there are 2"),
+        ("command = 1", "command = [1, 3]", "command 3: there are 2"),
+        ("command = 1", "", "command: say which of the 2 made the runs"),
         ("scale = 100", 'colour = "red"', "row 1: colour: no such field"),
         ("[[experiment]]", "title = 1\n[[experiment]]", r"expected \[\[experiment\]\]"),
     ],
