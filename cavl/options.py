@@ -82,6 +82,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     require_own_flags(given, {"data_dir": "--data_dir", "sample": "--sample"})
 
     if asked.data is None:
+        if not asked.sample:
+            _require_early_sense(asked, defaults, given)
         location = locate_dataset(asked.ds, asked.data_dir, want_sample=asked.sample)
     else:
         asked.ds, location = locate_own(given)
@@ -95,6 +97,21 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     args.ds = asked.ds
     require_sense(args, frozenset(given))
     return Settings(args, frozenset(given), location)
+
+
+def _require_early_sense(
+    asked: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
+) -> None:
+    """UserError, before a download, for what neither the set nor its sample can do."""
+    refusals = []
+    for layer in ({}, SAMPLE_DEFAULTS[kind_of(asked.ds)]):
+        args = settle(defaults, given, layer, _implied(asked))
+        try:
+            require_sense(args, frozenset(given))
+        except UserError as refusal:
+            refusals.append(refusal)
+    if len(refusals) == 2:
+        raise refusals[0]
 
 
 def _implied(args: argparse.Namespace) -> dict[str, str]:

@@ -12,11 +12,12 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 
 @pytest.mark.slow
-def test_the_script(own: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_the_script(own: Path, *, named: bool) -> None:
     file = EXAMPLES / "calm.py"
     assert len(file.read_text().splitlines()) <= 40
     done = subprocess.run(
-        [sys.executable, "-m", "docs.examples.calm", str(own / "folders")],
+        [sys.executable, "-m", "docs.examples.calm", *([str(own / "folders")] if named else [])],
         cwd=EXAMPLES.parents[1],
         check=True,
         capture_output=True,

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import cavl
+from cavl import options
 from cavl.options import build_parser, parse
+from common.cli import UserError
 from tests.cavl.runs import SAMPLE
 from tests.heavy import HEAVY
 
@@ -70,3 +73,28 @@ def test_one_dash_equals_two_and_given_flags_win_over_the_samples():
     )
     assert parse([*SAMPLE]).args.ep == 60
     assert parse([*SAMPLE, "-ep", "250"]).args.ep == 250
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["-q", "0.5"], "-q is for -partial_type fps, not uss"),
+        (["-depth", "8"], "-depth is for -mo resnet, not mlp"),
+        (["-ds", "cifar100", "-folds", "3"], "-folds 3: cifar100 has a test part of its own"),
+    ],
+)
+def test_a_mistake_is_told_before_a_download(monkeypatch, flags, told):
+    def locate(*_args, **_kwargs):
+        raise AssertionError("the set is looked for")
+
+    monkeypatch.setattr(options, "locate_dataset", locate)
+    with pytest.raises(UserError, match=told):
+        parse(flags)
+
+
+def test_what_only_the_sample_can_do_waits_for_it(monkeypatch):
+    there = SimpleNamespace(is_sample=True)
+    monkeypatch.setattr(options, "locate_dataset", lambda *_, **__: there)
+    settings = parse(["-ds", "cifar10", "-depth", "14"])
+    assert settings.location is there
+    assert (settings.args.mo, settings.args.depth) == ("resnet", 14)
