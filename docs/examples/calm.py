@@ -1,4 +1,4 @@
-"""A plain loop around CALM. FOLDER, the argument, holds train/CLASS/*.jpg and val/CLASS/*.jpg."""
+"""A plain loop around CALM: python -m docs.examples.calm, or with a FOLDER of train/ and val/."""
 
 import sys
 
@@ -8,8 +8,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import calm
+from common import samples
 
-folder = sys.argv[1]
+folder = sys.argv[1] if sys.argv[1:] else samples.ensure("own") / "folders"
 prepare = v2.Compose([v2.Resize((64, 64)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 train = ImageFolder(f"{folder}/train", prepare)
 val = ImageFolder(f"{folder}/val", prepare)
