@@ -53,7 +53,8 @@ def told_of_data(data: DataSet) -> list[str]:
     several = 0
     for part in (data.own.train, data.own.val):
         several += int(((part.matrix == POSITIVE).sum(1) > 1).sum())
-    if several and data.own.train.boxes is not None:
+    has_label = data.own.kind.layout not in ("coco", "voc")  # a column of its own
+    if several and data.own.train.boxes is not None and not has_label:
         told = "their label is the class of which the boxes cover most"
         lines.append(f"{counted(several, 'picture')} with several classes: {told}")
     lines.append("test is val: own data have one validation part")

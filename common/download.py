@@ -28,11 +28,18 @@ def fetched(download: Callable[[Path], None], path: Path) -> bool:
             download(path)
         return True
     except (OSError, RuntimeError, HTTPException) as error:
-        reason = str(getattr(error, "reason", error)).split("\n")[0]
-        print(f"download into {path} failed ({reason})", file=sys.stderr, flush=True)
+        print(f"download into {path} failed ({_reason(error)})", file=sys.stderr, flush=True)
         for made in _entries(path) - before if existed else [path]:
             _remove_empty(made)
         return False
+
+
+def _reason(error: Exception) -> str:
+    """What `error` says in one line: its first, and where that ends in a colon its last as well."""
+    lines = str(getattr(error, "reason", error)).strip().split("\n")
+    if lines[0].endswith(":"):
+        return f"{lines[0]} {lines[-1]}"
+    return lines[0]
 
 
 @contextlib.contextmanager

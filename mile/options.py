@@ -186,8 +186,7 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
     """The settings of a run, and where its data lie; `say` is told what was chosen for the user.
 
     argv is None: the command line. A bad value ends the program with one line and status 2.
-    UserError
-    where a given path does not hold the data set, and for a setting that could not act.
+    UserError where a given path does not hold the data set, and for a setting that could not act.
     """
     choices = choose(config, argv)
     own = _own_data(choices)
@@ -197,6 +196,7 @@ def parse(argv: Sequence[str] | None = None, say: Callable[[str], None] = print)
     if "model" in choices.given:
         require_fitting_model(args)
     require_one_source(args, choices.flags)
+    _require_place_of_own_data(args, choices.given)
     data = _located(args, choices.given, own)
 
     if data.is_sample and args.dataset in SAMPLE_DEFAULTS:
@@ -234,6 +234,16 @@ def _with_own_data(choices: Choices, own: Kind | None) -> Choices:
         return choices
     stands_for = sample_settings(own) or {"dataset": "folder"}
     return replace(choices, values={**choices.values, **stands_for})
+
+
+def _require_place_of_own_data(args: argparse.Namespace, given: frozenset[str]) -> None:
+    """UserError where --eval_only has weights of own data and nothing says where such data lie."""
+    is_named = not given.isdisjoint({"dataset", "data", "data_path"})
+    if args.eval_only and args.dataset == "folder" and not is_named:
+        if not Path(args.data_path).exists():
+            raise UserError(
+                f"{args.pretrained} was trained on own data; --data PLACE says what to evaluate on"
+            )
 
 
 def _located(args: argparse.Namespace, given: frozenset[str], own: Kind | None) -> Located:

@@ -1,4 +1,4 @@
-"""A plain loop around CALM, on thirty pictures or on a folder of train/CLASS/* and val/CLASS/*."""
+"""A plain loop around CALM: python -m docs.examples.calm, or with a FOLDER of train/ and val/."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Your own loop around ObjectAwareLoss, on thirty pictures or on the folder or csv behind it."""
+"""Your own loop around ObjectAwareLoss: python -m docs.examples.oass, or with a csv or folder."""
 
 import sys
 
@@ -6,7 +6,8 @@ import torch
 import torchvision
 from torchvision.transforms.v2 import functional as T
 
-from common import own, samples
+from common import samples
+from common.own import read_own
 from oass.library import InstanceClassifier, ObjectAwareLoss
 
 
@@ -17,7 +18,7 @@ def load(part):
 
 
 torch.manual_seed(0)
-data = own.read_own(sys.argv[1] if sys.argv[1:] else samples.ensure("own") / "multi.csv")
+data = read_own(sys.argv[1] if sys.argv[1:] else samples.ensure("own") / "multi.csv")
 images, labels = load(data.train)
 resnet = torchvision.models.resnet18()
 backbone = torch.nn.Sequential(*list(resnet.children())[:-4])  # stride 8, 128 channels

@@ -12,12 +12,13 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("named", [True, False])
-def test_the_script(own: Path, *, named: bool) -> None:
+@pytest.mark.parametrize("is_given", [True, False])
+def test_the_script(own: Path, is_given: bool) -> None:
     file = EXAMPLES / "calm.py"
     assert len(file.read_text().splitlines()) <= 40
+    given = [str(own / "folders")] if is_given else []
     done = subprocess.run(
-        [sys.executable, "-m", "docs.examples.calm", *([str(own / "folders")] if named else [])],
+        [sys.executable, "-m", "docs.examples.calm", *given],
         cwd=EXAMPLES.parents[1],
         check=True,
         capture_output=True,

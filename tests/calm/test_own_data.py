@@ -7,7 +7,7 @@ import pytest
 
 from calm import eval_cue_location, eval_remove_classify, eval_wsol, main
 from calm.build_checkpoint import read_checkpoint
-from calm.data_own import ids_of, read_own_data
+from calm.data_own import ids_of, read_own_data, told_of_data
 from calm.options import parse
 from common.cli import UserError
 
@@ -59,6 +59,17 @@ def test_masks_of_coco_are_measured(own: Path, tmp_path: Path) -> None:
     (summary,) = folder.glob("eval_wsol*/summary.json")
     found = json.loads(summary.read_text())
     assert found["PxAP"] > 0 and "MaxBoxAccV2" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "is_by_boxes"), [("complete.csv", False), ("coco.json", True), ("voc", True)]
+)
+def test_the_label_is_said_to_be_of_the_boxes_where_it_is(
+    own: Path, name: str, is_by_boxes: bool
+) -> None:
+    args = parse([*TRAIN, "--data", str(own / name)]).args
+    said = " ".join(told_of_data(read_own_data(args)))
+    assert ("the class of which the boxes cover most" in said) == is_by_boxes
 
 
 def test_a_moved_checkpoint_takes_data(own: Path, boxed: Path, tmp_path: Path) -> None:

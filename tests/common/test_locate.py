@@ -255,6 +255,15 @@ def test_a_failing_download_falls_back_only_from_the_default(
     )
 
 
+def test_a_failing_download_says_why_in_one_line(working_directory, cached, capsys):
+    def fails(path: Path) -> None:  # torchvision's words, with every mirror
+        raise RuntimeError("Error downloading a.gz:\nTried http://x, got:\n<no such host>\n")
+
+    find(download=fails)
+    told = "download into data/mnist failed (Error downloading a.gz: <no such host>)"
+    assert told in capsys.readouterr().err.splitlines()
+
+
 def test_a_failing_download_leaves_a_folder_as_it_was(working_directory):
     def fails(path: Path) -> None:
         (path / "mnist" / "raw").mkdir(parents=True)

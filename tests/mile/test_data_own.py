@@ -178,6 +178,8 @@ def test_weights_know_their_classes_and_a_run_goes_on_with_its_data_only(place, 
     more = {"batch_size": 8, "num_workers": 0, "checkpoint_path": tmp_path / "weights"}
     entry.main(["--cpu", "--eval_only", *flags(**own, **more)])
     assert "small on folder, 3 classes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="MILe_0.pth was trained on own data; --data PLACE"):
+        entry.main(["--cpu", "--eval_only", *flags(pretrained=weights)])
     with pytest.raises(UserError, match="other settings than the run was started with: data "):
         train(place / "labels.csv", tmp_path / "r", "--resume")
 

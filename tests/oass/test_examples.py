@@ -22,13 +22,13 @@ def shares(text):
     return [float(part.split(": ")[1]) for part in found[1].split(", ")]
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_the_script(tmp_path, named):
+@pytest.mark.parametrize("is_given", [True, False])
+def test_the_script(tmp_path, is_given):
     assert len((EXAMPLES / "oass.py").read_text().splitlines()) <= 40
     samples.draw("own", tmp_path / "x")
-    place = [str(tmp_path / "x" / "multi.csv")] if named else []
+    given = [str(tmp_path / "x" / "multi.csv")] if is_given else []
     done = subprocess.run(
-        [sys.executable, "-m", "docs.examples.oass", *place],
+        [sys.executable, "-m", "docs.examples.oass", *given],
         cwd=ROOT,
         capture_output=True,
         text=True,
