@@ -75,14 +75,15 @@ def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
     """
     _require_as_launched(args)
     precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION") or None
-    on_gpu = torch.cuda.is_available() and not args.cpu
+    on_cpu = args.cpu or _several_without_gpu()
+    on_gpu = torch.cuda.is_available() and not on_cpu
     if precision is None:
         precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
     if precision == "fp16" and not on_gpu:
         raise UserError("--mixed_precision fp16 needs a GPU; on a CPU use no or bf16")
     kwargs["kwargs_handlers"] = _keep_buckets(kwargs.get("kwargs_handlers", []))
     accelerator = Accelerator(
-        cpu=args.cpu,
+        cpu=on_cpu,
         mixed_precision=precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_backend="no",
@@ -91,6 +92,15 @@ def make_accelerator(args: argparse.Namespace, **kwargs: Any) -> Accelerator:
     if getattr(args, "compile", False):
         require_compiler(accelerator.device.type)
     return accelerator
+
+
+def _several_without_gpu() -> bool:
+    """Whether torchrun started several processes where there is no GPU.
+
+    accelerate, unless it is told of the CPU, would let each of them train by itself.
+    """
+    is_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return is_several and not torch.accelerator.is_available()
 
 
 def _require_as_launched(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from csl.data_pixels import Pixels
 from csl.data_prior import ComputePrior, match_prior, read_prior
 from csl.evaluate_drops import DropStatistics
 from csl.options import Settings
-from csl.options_choices import NETWORKS, require_size
+from csl.options_choices import NETWORKS, OF_DEFAULT_FILE, require_size
 from csl.src.models.utils.checkpoint import (
     Checkpoint,
     columns_of,
@@ -290,7 +290,8 @@ def build_started(args: argparse.Namespace, classes: int, given: frozenset[str])
     elif "model_path" in given and args.model_path:
         load_pretrained(model, str(located(args.model_path)), is_given=True)
     else:
-        load_pretrained(model, args.model_path, is_given=False)
+        is_of_the_file = not is_own or args.model_name == OF_DEFAULT_FILE
+        load_pretrained(model, args.model_path if is_of_the_file else None, is_given=False)
     return model
 
 

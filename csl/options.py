@@ -37,6 +37,7 @@ from csl.options_checks import (
 from csl.options_choices import (
     INTERPOLATIONS,
     MODES,
+    OF_DEFAULT_FILE,
     RECIPES,
     SAMPLE_DEFAULTS,
     SAMPLE_SIMULATION,
@@ -56,7 +57,7 @@ DATA_HELP = (
     "own data (class folders, csv, json, COCO json, VOC devkit), or the folder of COCO 2014 or"
     " 2017, LVIS or Open Images: README.md tells its files"
 )
-DEFAULT_MODEL_PATH = "./tresnet_m.pth"
+DEFAULT_MODEL_PATH = f"./{OF_DEFAULT_FILE}.pth"
 SETS = {
     "pos": "annotated positives",
     "neg": "annotated negatives",

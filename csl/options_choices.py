@@ -65,6 +65,7 @@ def default_param(scheme: str, is_sample: bool) -> float:
 # --- networks ---
 
 NETWORKS = ("tresnet_m", "tresnet_l", "tresnet_xl", "tresnet_l_v2", "tresnet_tiny")
+OF_DEFAULT_FILE = "tresnet_m"  # whose pretrained weights the default of --model_path names
 ALIASES = {"tresnet_v2_l": "tresnet_l_v2"}
 SMALLEST = 20  # pixels a side: a quarter of them, halved three times, needs a border to reflect
 

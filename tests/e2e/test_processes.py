@@ -4,6 +4,7 @@ So it is with synchronised batch norm. Without it each process normalises by its
 this is the only difference: nothing else is switched on here.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,14 @@ def test_two_processes_train_as_one_where_batch_norm_is_synchronised(tmp_path, p
         apart = distance(one, trained(paper, tmp_path / "plain", 2))
         print(f"{paper}: {apart:.2g} with each process's own")
         assert apart > 10 * together
+
+
+@pytest.mark.slow
+def test_torchrun_trains_together_where_there_is_no_gpu(tmp_path):
+    """Without --cpu: two processes then, and not twice one."""
+    run = tmp_path / "run"
+    command = [*TORCHRUN, *"main.py --sample -bs 8 --max_steps 2 --output_dir".split(), str(run)]
+    no_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, cwd=ROOT / "cavl", env=no_gpu, check=True, timeout=300)
+    progress = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["progress"]
+    assert progress["images"] == 2 * 2 * 8
