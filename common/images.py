@@ -61,12 +61,12 @@ def source_of(path: str | Path, what: str = "image") -> Path | io.BytesIO:
     UserError where there is neither, or a folder or a pipe in its place.
     """
     if not os.path.isfile(path):  # noqa: PTH113
-        packed = shards.find(path)
+        try:
+            packed = shards.packed(path)
+        except OSError as error:
+            raise CorruptImage(f"{path}: cannot be read ({error}); pack again") from error
         if packed is not None:
-            try:
-                return io.BytesIO(shards.read(packed))
-            except OSError as error:
-                raise CorruptImage(f"{path}: cannot be read ({error}); pack again") from error
+            return packed
     return require_file(path, what)
 
 

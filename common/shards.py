@@ -127,9 +127,12 @@ def _root_above(folder: str) -> Path | None:
 
 
 def _absolute(path: str | Path) -> str:
-    """The path from the root on, with `..` left as it is, as text: a `Path` costs half a read."""
-    text = os.fspath(path)
-    return text if os.path.isabs(text) else str(Path(text).absolute())  # noqa: PTH117
+    """The path from the root on, as text, without `//` and `/./` but with `..` left as it is.
+
+    A `Path` has lost these already: making another costs as much as half a read.
+    """
+    is_plain = isinstance(path, Path) and path.is_absolute()
+    return str(path if is_plain else Path(path).absolute())
 
 
 def marker_of(folder: str | Path) -> Path | None:
@@ -151,10 +154,11 @@ def find(path: str | Path) -> Entry | None:
 def files_in(folder: str | Path) -> list[Path]:
     """The packed pictures right in a folder, sorted; [] where nothing is packed there."""
     folder = Path(folder)
-    root = _root_above(_absolute(folder))
+    absolute = folder.absolute()
+    root = _root_above(str(absolute))
     if root is None:
         return []
-    relative = folder.absolute().relative_to(root).as_posix()
+    relative = absolute.relative_to(root).as_posix()
     names = load_index(root).by_folder.get("" if relative == "." else relative, [])
     return [folder / name for name in names]
 
@@ -169,8 +173,14 @@ def opened(path: str | Path) -> Path | io.BytesIO:
 
     FileNotFoundError where there is neither, OSError where the shard is cut short.
     """
-    entry = None if os.path.exists(path) else find(path)  # noqa: PTH110
-    return Path(path) if entry is None else io.BytesIO(read(entry))
+    bytes_of_it = None if os.path.exists(path) else packed(path)  # noqa: PTH110
+    return Path(path) if bytes_of_it is None else bytes_of_it
+
+
+def packed(path: str | Path) -> io.BytesIO | None:
+    """The bytes of a packed picture; None where it is nowhere, OSError where the shard is short."""
+    entry = find(path)
+    return None if entry is None else io.BytesIO(read(entry))
 
 
 def content(path: str | Path) -> bytes:

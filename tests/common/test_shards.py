@@ -87,6 +87,12 @@ def test_relative_paths_and_other_processes_find_them(plain, packed, monkeypatch
     assert read_image(again).size == (8, 6)
 
 
+def test_text_with_doubled_separators_names_the_same_picture(packed):
+    wanted = shards.content(packed / "first.jpg")
+    assert shards.content(f"{packed}//first.jpg") == wanted
+    assert shards.content(f"{packed}/./first.jpg") == wanted
+
+
 def test_tars_are_those_of_webdataset(plain, tmp_path, monkeypatch):
     small_shards(monkeypatch)
     out = tmp_path / "many"
