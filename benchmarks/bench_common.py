@@ -2,10 +2,12 @@
 
     python benchmarks/bench_common.py           # a few seconds on one core
 
-A row near 1 is what is wanted of reading and of the step: there the plain way is the floor.
+A row near 1 is what is wanted of reading and of the step: there the plain way is the floor. The
+rows of dilated networks are beside timm's own, on a CPU.
 """
 
 import argparse
+import copy
 import random
 import shutil
 import tempfile
@@ -20,6 +22,8 @@ from ratios import Options, Step, alternating, main
 from sklearn.datasets import load_sample_image
 from torch.utils.data import DataLoader, Dataset
 
+from common.backbones import feature_network
+from common.backbones_dilated import PhasedConv2d
 from common.images import read_image
 from common.loading import Seeded, seed_of, train_loader
 from common.meter import Meter
@@ -212,6 +216,28 @@ def bookkeeping(options: Options) -> Step:
     return Step(ours, bare, len(images))
 
 
+# --- a dilated network ---
+
+
+def dilated(pictures: int, side: int, repeats: int) -> tuple[float, float]:
+    """EfficientNet-Lite0 at stride 16, forward and backward, beside the same with plain kernels."""
+    by_phases = feature_network("tf_efficientnet_lite0", stride=16)
+    by_phases.to(memory_format=torch.channels_last)
+    plain = copy.deepcopy(by_phases)
+    for module in plain.modules():
+        if isinstance(module, PhasedConv2d):
+            object.__setattr__(module, "__class__", torch.nn.Conv2d)
+    images = torch.rand(pictures, 3, side, side)
+    images = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(by_phases(images), plain(images), rtol=1e-3, atol=1e-4)
+
+    def step(network: torch.nn.Module) -> None:
+        network.zero_grad()
+        network(images).square().mean().backward()
+
+    return alternating(lambda: step(plain), lambda: step(by_phases), repeats)
+
+
 BENCHES = {
     "read_image, about 224 px": (lambda repeats: decode(224, repeats), None),
     "read_image, about 448 px": (lambda repeats: decode(448, repeats), None),
@@ -219,6 +245,9 @@ BENCHES = {
     "shards beside files, 224 px": (lambda repeats: in_shards(224, repeats), 1),
     "seeded items in batches of 32": (seeding, 5),
     "loader of ready items": (loader, None),
+    "Lite0 at stride 16, 96 px": (lambda repeats: dilated(24, 96, repeats), 1),
+    "Lite0 at stride 16, tiles of 48 px": (lambda repeats: dilated(96, 48, repeats), 2),
+    "Lite0 at stride 16, 224 px": (lambda repeats: dilated(8, 224, repeats), 1),
 }
 STEPS = {"MLP with a run's bookkeeping": (bookkeeping, 1.05)}
 

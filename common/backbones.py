@@ -40,6 +40,7 @@ import torch
 from torch import nn
 
 from common.backbones_body import Built, Facts, Linear, StrideError, as_map, probe, remove_heads
+from common.backbones_dilated import by_phases
 from common.backbones_names import (
     TIMM,
     TORCHVISION,
@@ -176,6 +177,7 @@ class FeatureNetwork(nn.Module):
         if norm not in ("pooled", "map"):
             raise DomainError(f"norm {norm!r}: choose from pooled, map")
         super().__init__()
+        by_phases(body)
         self.name = name
         self.body = body
         self.norm_at = norm
