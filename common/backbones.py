@@ -148,6 +148,11 @@ def _built(source: str, name: str, own: Own | None, **settings: Any) -> Built:
     return backbones_torchvision.build(name, **settings)
 
 
+# What was found of a network of timm or torchvision: a process often makes one again (a teacher, a
+# deployed run, the next seed), and a third of a second goes into it.
+_PROBED: dict[tuple[Any, ...], tuple[tuple[int, ...], list[str]]] = {}
+
+
 class FeatureNetwork(nn.Module):
     """A network up to its feature map. Use `feature_network` to make one.
 
@@ -316,6 +321,14 @@ class FeatureNetwork(nn.Module):
         return None if name is None else self.body.get_submodule(name)
 
     def _probe(self, size: tuple[int, int]) -> tuple[tuple[int, ...], list[str]]:
+        is_own = self._facts.features is _call
+        names = tuple(name for name, _ in self.named_parameters())
+        key = (self.name, self.norm_at, self._made_by, size, names)
+        if key not in _PROBED or is_own:
+            _PROBED[key] = self._probed_anew(size)
+        return _PROBED[key]
+
+    def _probed_anew(self, size: tuple[int, int]) -> tuple[tuple[int, ...], list[str]]:
         try:
             shape, unused = probe(self, size)
         except UserError:

@@ -113,7 +113,13 @@ def parse_given(
 
 def _twin(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The same parser with actions of its own; any flags may stand together or be left out."""
-    twin = copy.deepcopy(parser)
+    own = {id(action): copy.copy(action) for action in parser._actions}
+    twin = copy.copy(parser)
+    twin._actions = [own[id(action)] for action in parser._actions]
+    twin._option_string_actions = {
+        flag: own[id(action)] for flag, action in parser._option_string_actions.items()
+    }
+    twin._defaults = dict(parser._defaults)
     twin._mutually_exclusive_groups = []
     return twin
 

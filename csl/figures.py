@@ -12,7 +12,7 @@ from torch import nn
 from common.aliases import one_module
 from common.cam import normalize_scoremap, overlay, resize_maps
 from common.modes import evaluating
-from common.plots import save_grid
+from common.plots import new_figure, save_figure, save_grid
 from csl.data import DataSet
 from csl.data_pixels import Pixels
 from csl.evaluate import Scored
@@ -27,16 +27,12 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
 
     The labels are (N,C); the classes are ordered by frequency.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     positives = (targets == 1).sum(axis=0)
     negatives = (targets == 0).sum(axis=0)
     order = np.argsort(-positives, kind="stable")
     places = range(len(order))
-    figure, axis = plt.subplots(figsize=(8, 3.5))
+    figure = new_figure(8, 3.5)
+    axis = figure.add_subplot()
     axis.bar(places, positives[order], label="annotated positives")
     axis.plot(places, negatives[order], ".", color="tab:orange", label="annotated negatives")
     axis.set(ylabel="images", yscale="symlog", title="annotated labels per class")
@@ -44,9 +40,7 @@ def plot_class_freq(targets: np.ndarray, classes: Sequence[str], path: Path) -> 
         names = [list(classes)[column] for column in order]
         axis.set_xticks(places, names, rotation=90, fontsize=6)
     axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def plot_two_frequencies(before: Any, after: Any, path: Path) -> Path:
@@ -55,24 +49,18 @@ def plot_two_frequencies(before: Any, after: Any, path: Path) -> Path:
     Each is (C,) counts, labels (N,C), or a mapping class -> count; ordered by frequency before.
     ValueError where the numbers of classes differ.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     first = _counts(before)
     second = _counts(after)
     if first.shape != second.shape:
         raise ValueError(f"{len(first)} classes before, {len(second)} after")
     order = np.argsort(-first, kind="stable")
-    figure, axis = plt.subplots(figsize=(8, 3.5))
+    figure = new_figure(8, 3.5)
+    axis = figure.add_subplot()
     axis.bar(range(len(order)), first[order], label="before")
     axis.bar(range(len(order)), second[order], label="after")
     axis.set(ylabel="images", yscale="symlog", title="positives per class")
     axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    save_figure(figure, path)
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from common.aliases import one_module
-from common.plots import save_grid
+from common.plots import new_figure, save_figure, save_grid
 from mile.data import Source
 from mile.evaluate import Outputs, Rule, Study
 from mile.method import prediction_set
@@ -23,21 +23,8 @@ Lines = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 
 def _axes(columns: int, width: float = 5.0) -> tuple[Any, Any]:
     """A figure, and its axes in a row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, rows = plt.subplots(1, columns, figsize=(width * columns, 3.6), squeeze=False)
-    return figure, rows[0]
-
-
-def _save(path: Path, figure: Any) -> None:
-    from matplotlib import pyplot as plt
-
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    figure = new_figure(width * columns, 3.6)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def draw_thresholds(
@@ -61,7 +48,7 @@ def draw_thresholds(
     right.plot(rhos, study.coverage.numpy())
     right.axvline(rho, color="black", lw=0.8)
     right.set(xlabel="threshold", title="predicted labels an image")
-    _save(path, figure)
+    save_figure(figure, path)
 
 
 def draw_curves(path: Path, lines: Lines, imitation_steps: int) -> None:
@@ -92,7 +79,7 @@ def draw_curves(path: Path, lines: Lines, imitation_steps: int) -> None:
             axis.axvspan(end - imitation_steps, end, color="grey", alpha=0.15, lw=0)
         axis.set(xlabel="step", title=title)
         axis.legend(fontsize=7)
-    _save(path, figure)
+    save_figure(figure, path)
 
 
 def draw_label_sets(
@@ -130,7 +117,7 @@ def draw_growth(path: Path, names: Sequence[str], outputs: Outputs, history: tor
         ticks = [names[c] + "*" * bool(outputs.real[i, c]) for c in classes.tolist()]
         axis.set_xticks(range(len(classes)), ticks, rotation=90, fontsize=6)
         axis.set(ylabel="generation", title=f"test image {outputs.ids[i]} (* true)")
-    _save(path, figure)
+    save_figure(figure, path)
 
 
 def _names(row: torch.Tensor, names: Sequence[str]) -> str:
@@ -163,7 +150,7 @@ def draw_comparison(
             _draw_schema(axis, seeds, metric, schema, f"C{number}")
         axis.set(xlabel="step", title=name)
         axis.legend(fontsize=7)
-    _save(path, figure)
+    save_figure(figure, path)
 
 
 def _draw_schema(axis: Any, seeds: Sequence[Lines], metric: str, schema: str, color: str) -> None:

@@ -5,6 +5,7 @@ All HTML stands in sidebyside/templates; whatever is put in there is escaped.
 
 import base64
 import csv
+import functools
 import html
 import io
 import itertools
@@ -57,8 +58,9 @@ def text(value: object) -> Markup:
     return Markup(html.escape(printable(str(value)), quote=True))
 
 
+@functools.cache
 def environment() -> Environment:
-    """The templates, with what they may call."""
+    """The templates, with what they may call; each is compiled once."""
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -67,6 +69,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["zip"] = zip
     made.globals.update(
         badges=BADGES,
         verdicts=VERDICTS,

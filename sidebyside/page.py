@@ -47,9 +47,7 @@ def build(
         missing += paper.missing
         known_by_seed += sum(row.by_seed is not None for row in paper.ours)
 
-    made = environment()
-    made.filters["zip"] = zip
-    return made.get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         rule=RULE,

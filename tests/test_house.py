@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -75,39 +76,48 @@ def test_the_method_needs_torch_and_numpy_only(paper):
 
 
 ALONE = """
+import json
 import sys
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 class Refuse(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {refused!r}:
-            raise ImportError(f"{{name}} is not there")
+        if name.partition(".")[0] in refused:
+            raise ImportError(f"{name} is not there")
 
+papers = json.loads(sys.argv[1])
 sys.meta_path.insert(0, Refuse())
-import method
-print(len(method.__all__))
+for paper in papers:
+    refused = {"common", *papers} - {paper}
+    sys.path.insert(0, str(Path(paper).absolute()))
+    import method
+    Path(paper, "offered").write_text(str(len(method.__all__)))
+    del sys.path[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("method", paper)]:
+        del sys.modules[name]
 """
 
 
-@papers
-def test_the_method_works_where_it_is_copied_to(paper, tmp_path):
-    """Alone in a folder with its siblings, in a process where nothing else of ours is there."""
-    package = tmp_path / paper
-    package.mkdir()
-    (package / "__init__.py").touch()
-    for source in (ROOT / paper).glob("method*.py"):
-        shutil.copy(source, package)
-    shutil.copy(ROOT / paper / "method.py", tmp_path / "method.py")
-    refused = {"common", *PAPERS} - {paper}
+def test_the_method_works_where_it_is_copied_to(tmp_path):
+    """Alone in a folder with its siblings, in a process where nothing else of ours is found."""
+    for paper in PAPERS:
+        package = tmp_path / paper / paper
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        for source in (ROOT / paper).glob("method*.py"):
+            shutil.copy(source, package)
+        shutil.copy(ROOT / paper / "method.py", tmp_path / paper / "method.py")
     done = subprocess.run(
-        [sys.executable, "-c", ALONE.format(refused=refused)],
+        [sys.executable, "-c", ALONE, json.dumps(PAPERS)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    for paper in PAPERS:
+        assert int((tmp_path / paper / "offered").read_text()) > 0
 
 
 @papers

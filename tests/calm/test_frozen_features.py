@@ -150,8 +150,9 @@ def test_a_run_that_was_cut_goes_on_exactly(birds: Path, tmp_path: Path, cache: 
     main.main(command(birds, folder, "--max_steps=2"))
     resumed = trained(birds, folder, "--resume")
     assert resumed["test_nll"] == whole["test_nll"]
+    model = state(folder)["state"]["model"]
     for name, value in state(tmp_path / "whole")["state"]["model"].items():
-        assert torch.equal(state(folder)["state"]["model"][name], value)
+        assert torch.equal(model[name], value)
     pictured = [flag for flag in command(birds, folder) if flag != "--frozen_features"]
     with pytest.raises(UserError, match="frozen_features True then, False now"):
         main.main([*pictured, "--resume"])

@@ -155,11 +155,12 @@ def plain_numbers(model, data, views):
             inside = any(x0 <= column + 1 <= x1 and y0 <= row + 1 <= y1 for x0, y0, x1, y1 in boxes)
             hits.append(bool(inside and maps[c].max() > 0))
         mask = data.mask(i)[:SIDE, :SIDE]
+        present = np.flatnonzero(y).tolist()
         for t in thresholds:
             for r in range(mask.shape[0]):
                 for k in range(mask.shape[1]):
                     best, label = t, 0
-                    for c in np.flatnonzero(y):
+                    for c in present:
                         if maps[c, r, k] > best:
                             best, label = maps[c, r, k], c + 1
                     counts[t][mask[r, k], label] += 1

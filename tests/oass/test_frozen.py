@@ -183,8 +183,9 @@ def test_stopped_and_resumed_equals_uninterrupted(strategy, own, tmp_path):
     for steps in ("--max_steps 1", "--max_steps 4 --resume", "--resume"):
         trained_on(own, tmp_path / "parts", strategy, steps)
     assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "parts")
+    parts = state_of(tmp_path / "parts")
     for name, value in state_of(tmp_path / "whole").items():
-        assert torch.equal(value, state_of(tmp_path / "parts")[name]), name
+        assert torch.equal(value, parts[name]), name
 
 
 def test_the_flag_is_a_setting_that_must_match(own, tmp_path):
