@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
+# Modules are compiled once, whatever the environment says: the tests start a thousand processes.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests share the cores: a process on each, one thread a process, as their tensors are small.
 ONE_THREAD := OMP_NUM_THREADS=1
 ALL_CORES := -n auto --dist loadfile

@@ -161,6 +161,7 @@ def test_a_run_that_was_cut_goes_on_exactly(birds: Path, tmp_path: Path, cache: 
 # --- the checkpoint, and the other scripts ---
 
 
+@pytest.mark.slow
 def test_every_script_takes_the_checkpoint(birds: Path, tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "run"
     trained(birds, folder, "--only_last")

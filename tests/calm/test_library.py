@@ -193,6 +193,7 @@ def test_mistakes_of_the_inputs(images: torch.Tensor) -> None:
         calm.attach(network(), "0")
 
 
+@pytest.mark.slow
 def test_the_library_needs_torch_alone() -> None:
     code = (
         "import sys; sys.modules['common'] = None; import calm; calm.CALM; calm.attach; "

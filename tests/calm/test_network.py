@@ -63,6 +63,7 @@ def test_autocast_keeps_the_heads_in_float32() -> None:
     assert out["features"].dtype == cam.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_map_code_leaves_model_and_memory_as_they_were() -> None:
     model, x, labels = tiny().train(), torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     model.eval()

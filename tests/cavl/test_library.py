@@ -19,6 +19,7 @@ def logits(dtype=torch.float32):
     return (3 * values).to(dtype).requires_grad_()
 
 
+@pytest.mark.slow
 def test_the_file_works_alone(tmp_path):
     shutil.copy(method.__file__, tmp_path / "method.py")
     program = (

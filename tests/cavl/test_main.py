@@ -134,6 +134,7 @@ def test_each_flag_changes_the_outcome(tmp_path, flags, default_state):
     assert not same(state(tmp_path / "r")["state"]["model"], default_state)
 
 
+@pytest.mark.slow
 def test_the_weights_of_lws_and_the_depth_of_a_resnet_act(tmp_path):
     lws = ("-method", "lws", "-ep", "1")
     run(tmp_path / "lws", *lws)

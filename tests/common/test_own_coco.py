@@ -96,6 +96,7 @@ def test_pictures_elsewhere(tmp_path):
     assert data.train.paths[0].parent == tmp_path / "elsewhere"
 
 
+@pytest.mark.slow
 def test_the_coco_sample(tmp_path):
     data = read_own(samples.draw("COCO_2014", tmp_path / "coco"))
     assert data.kind.sample == "COCO_2014" and data.num_classes == 20

@@ -166,6 +166,7 @@ def test_a_subset_of_open_images_classes(openimages, tmp_path, capsys):
         first_batch(settings(openimages, class_list=tmp_path / "none.txt"))
 
 
+@pytest.mark.slow
 def test_coco_sample_is_that_of_the_spec(tmp_path):
     root = samples.draw("COCO_2014", tmp_path / "COCO")
     data = {

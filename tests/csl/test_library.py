@@ -43,6 +43,7 @@ def released_namespace(**more):
 # --- the object ---
 
 
+@pytest.mark.slow
 def test_the_method_works_where_nothing_else_can_be_imported(tmp_path):
     """The file is copied, and run where common and csl are not to be found."""
     source = Path(csl.method.__file__).read_text()

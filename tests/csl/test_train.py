@@ -151,7 +151,7 @@ def test_weights_of_another_network_than_the_named_one(whole, data, tmp_path):
         train.main(flags)
 
 
-@pytest.mark.parametrize("stop", [3, 9])
+@pytest.mark.parametrize("stop", [pytest.param(3, marks=pytest.mark.slow), 9])
 def test_resume_after_max_steps_is_exact(whole, data, prior_csv, tmp_path, stop):
     flags = arguments(data, tmp_path / "run", *SELECTIVE, "--prior_path", str(prior_csv))
     train.main([*flags, "--max_steps", str(stop)])

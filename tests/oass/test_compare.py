@@ -107,6 +107,7 @@ def test_an_ablation_runs_strategies_and_seeds_and_resumes(small, tmp_path, caps
         ablation.main([*argv, "--strategies", "cmax"])
 
 
+@pytest.mark.slow
 def test_an_ablation_goes_on_behind_a_signal(small, tmp_path, monkeypatch):
     argv = [*small, *"--strategies none,cMax --seeds 0 --max_epoch 1 --output_dir".split()]
     ablation.main([*argv, str(tmp_path / "whole")])

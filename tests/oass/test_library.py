@@ -192,6 +192,7 @@ def test_one_graph_under_compile(strategy):
     assert loss.student.classifier.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_the_files_work_without_the_rest(tmp_path):
     """method.py, fast.py and library.py alone, where common cannot be imported."""
     package = tmp_path / "oass"

@@ -260,6 +260,7 @@ def test_unknown_backbones_and_weights_that_cannot_be_had(monkeypatch, tmp_path)
         Classifier("resnet18")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_every_kind_load(tmp_path, capsys):
     source = Classifier("resnet18", 20, pretrained=False)
     whole = source.state_dict()

@@ -229,6 +229,7 @@ def go(small, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_flags_of_evaluation_act(go, tmp_path):
     plain = go("plain")
     for name, flags in {"whole": "--drop_last_eval", "train": "--val_domain train"}.items():
@@ -481,6 +482,7 @@ def test_no_flag_of_explain_is_forgotten():
     assert flags_of(build_explain_parser()) - SHARED == tested
 
 
+@pytest.mark.slow
 def test_flags_of_explain_act_or_are_refused(run, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, side in (("a", (90, 150)), ("b", (60, 60))):

@@ -45,7 +45,7 @@ def read(folder, name="summary"):
     return json.loads((folder / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("script", [puzzle_max, ctopk_w])
+@pytest.mark.parametrize("script", [pytest.param(puzzle_max, marks=pytest.mark.slow), ctopk_w])
 def test_stopped_and_resumed_equals_uninterrupted(script, small, tmp_path):
     script.main([*small, "--output_dir", str(tmp_path / "whole")])
     for steps in (["--max_steps", "2"], ["--max_steps", "4", "--resume"], ["--resume"]):

@@ -373,7 +373,7 @@ def at_evaluation(monkeypatch, number, act):
     return seen
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failed_evaluation_repeats_no_step(number, small, kit, tmp_path, monkeypatch):
     cmax.main(flags_of(small, kit, tmp_path / "whole", "--print_ratio", "0.34"))
     path = kit / "JPEGImages" / f"{ids_of(kit)[VAL_IMAGE]}.jpg"
@@ -475,6 +475,7 @@ def every_picture(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_pictures_of_every_kind_are_trained_on_scored_and_explained(small, trained, kit, tmp_path):
     odd = every_picture(tmp_path / "odd")
     for split in ("train_aug", "val"):
