@@ -239,11 +239,12 @@ def _with_own_data(choices: Choices, own: Kind | None) -> Choices:
 def _require_place_of_own_data(args: argparse.Namespace, given: frozenset[str]) -> None:
     """UserError where --eval_only has weights of own data and nothing says where such data lie."""
     is_named = not given.isdisjoint({"dataset", "data", "data_path"})
-    if args.eval_only and args.dataset == "folder" and not is_named:
-        if not Path(args.data_path).exists():
-            raise UserError(
-                f"{args.pretrained} was trained on own data; --data PLACE says what to evaluate on"
-            )
+    if not args.eval_only or args.dataset != "folder" or is_named:
+        return
+    if not Path(args.data_path).exists():
+        raise UserError(
+            f"{args.pretrained} was trained on own data; --data PLACE says what to evaluate on"
+        )
 
 
 def _located(args: argparse.Namespace, given: frozenset[str], own: Kind | None) -> Located:

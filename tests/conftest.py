@@ -1,6 +1,7 @@
 """No test reaches the network (scripts that it starts inherit the switch) or waits for the disk."""
 
 import os
+import signal
 
 import pytest
 
@@ -16,6 +17,11 @@ def _no_sync(descriptor: int) -> None:
 
 
 os.fsync = _no_sync
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in its background; processes that tests start would inherit it,
+    # and know of no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
