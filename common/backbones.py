@@ -149,7 +149,7 @@ def _built(source: str, name: str, own: Own | None, **settings: Any) -> Built:
 
 
 # What was found of a network of timm or torchvision: a process often makes one again (a teacher, a
-# deployed run, the next seed), and a third of a second goes into it.
+# deployed run, the next seed), and a quarter of a second goes into it.
 _PROBED: dict[tuple[Any, ...], tuple[tuple[int, ...], list[str]]] = {}
 
 
