@@ -72,6 +72,7 @@ class Trainer:
         splits = SPLITS if self.is_train else ("test",)
         parts: Parts = build_parts(settings, is_evaluation=not self.is_train, splits=splits)
         self.args = parts.settings.args
+        self.is_sample = parts.settings.is_sample
         self.accelerator = parts.accelerator
         self.device = parts.accelerator.device
         self.loaders = parts.loaders
@@ -153,7 +154,7 @@ class Trainer:
                 break
 
     def _first_steps(self, pictures: int, rows: int) -> FirstSteps:
-        """What tells once, of own data, what the run will take; one for all epochs."""
+        """What tells, but on the offline sample, what the run will take; one for all epochs."""
         if self._watch is None:
             weights = sum(value.nbytes for value in self.model.state_dict().values())
             self._watch = FirstSteps(
@@ -165,7 +166,7 @@ class Trainer:
                 epochs=self.args.epochs,
                 checkpoint_bytes=3 * weights,  # ours with the momentum, and the original's
                 checkpoints=1,
-                is_due=self.args.data is not None,
+                is_due=self.args.data is not None or not self.is_sample,
             )
         return self._watch
 

@@ -85,7 +85,8 @@ def train(settings: Settings, default_dir: str) -> dict[str, Any]:
     epochs = min(args.epochs, args.stop_epoch or args.epochs)
     rows = args.batch_size * args.grad_accum * accelerator.num_processes
     size = {"pictures": len(train_set), "rows": rows, "epochs": epochs}
-    pace = report.first_steps(run, parts.model, **size, is_due=found.own is not None)
+    is_due = found.own is not None or not found.is_sample
+    pace = report.first_steps(run, parts.model, **size, is_due=is_due)
     last = None
     for epoch in run.epochs(epochs):
         network.train()

@@ -237,10 +237,12 @@ def guard(
 
 
 def watch_first_steps(made: Training) -> FirstSteps:
-    """What tells how long a run on own data will take; silent for the others."""
-    args = made.settings.args
+    """What tells how long a run will take; silent on the offline sample."""
+    settings = made.settings
+    args = settings.args
     weights = sum(p.numel() * p.element_size() for p in made.student.parameters())
     copies = 2 if made.teacher is None else 3  # momentum, and the teacher
+    is_sample = settings.location is not None and settings.location.is_sample
     return FirstSteps(
         made.run,
         steps=4,
@@ -248,7 +250,7 @@ def watch_first_steps(made: Training) -> FirstSteps:
         batch_size=args.batch_size * args.grad_accum,
         epochs=args.max_epoch,
         checkpoint_bytes=copies * weights,
-        is_due=made.run.progress.step == 0 and made.settings.own is not None,
+        is_due=made.run.progress.step == 0 and (settings.own is not None or not is_sample),
         ending="; evaluations come on top",
     )
 

@@ -4,6 +4,7 @@ commands."""
 import json
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -310,3 +311,14 @@ def test_same_seed_same_numbers_other_seed_others(data, tmp_path):
     a, b, c = (tensors_of(tmp_path / name / "checkpoints" / "last.pt") for name in "abc")
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_how_long_it_takes_is_told_but_on_the_sample(data, tmp_path, capsys):
+    train.main(arguments(data, tmp_path / "a", "--epochs", "1"))
+    assert "estimate: 6 steps" in capsys.readouterr().out
+    shutil.copytree(data, tmp_path / "sample")
+    (tmp_path / "sample" / "SAMPLE.json").write_text(
+        json.dumps({"name": "COCO_2014", "version": 1})
+    )
+    train.main(arguments(tmp_path / "sample", tmp_path / "b", "--epochs", "1"))
+    assert "estimate:" not in capsys.readouterr().out

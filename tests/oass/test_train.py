@@ -4,6 +4,7 @@ processes.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -397,3 +398,13 @@ def test_killed_and_resumed_equals_uninterrupted(small, tmp_path):
         timeout=600,
     )
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_how_long_it_takes_is_told_but_on_the_sample(devkit, small, tmp_path, capsys):
+    puzzle_max.main([*small, "--output_dir", str(tmp_path / "a")])
+    assert "estimate: 6 steps" in capsys.readouterr().out
+    shutil.copytree(devkit, tmp_path / "sample")
+    (tmp_path / "sample" / "SAMPLE.json").write_text(json.dumps({"name": "VOC2012", "version": 1}))
+    of_sample = ["--data_dir", str(tmp_path / "sample"), "--output_dir", str(tmp_path / "b")]
+    puzzle_max.main([*small, *of_sample])
+    assert "estimate:" not in capsys.readouterr().out
