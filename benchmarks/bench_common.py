@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -22,8 +23,7 @@ from ratios import Options, Step, alternating, main
 from sklearn.datasets import load_sample_image
 from torch.utils.data import DataLoader, Dataset
 
-from common.backbones import feature_network
-from common.backbones_dilated import PhasedConv2d
+from common.backbones_dilated import by_phases
 from common.images import read_image
 from common.loading import Seeded, seed_of, train_loader
 from common.meter import Meter
@@ -221,21 +221,19 @@ def bookkeeping(options: Options) -> Step:
 
 def dilated(pictures: int, side: int, repeats: int) -> tuple[float, float]:
     """EfficientNet-Lite0 at stride 16, forward and backward, beside the same with plain kernels."""
-    by_phases = feature_network("tf_efficientnet_lite0", stride=16)
-    by_phases.to(memory_format=torch.channels_last)
-    plain = copy.deepcopy(by_phases)
-    for module in plain.modules():
-        if isinstance(module, PhasedConv2d):
-            object.__setattr__(module, "__class__", torch.nn.Conv2d)
+    plain = timm.create_model("tf_efficientnet_lite0", output_stride=16, num_classes=0)
+    plain.to(memory_format=torch.channels_last)
+    ours = copy.deepcopy(plain)
+    by_phases(ours)
     images = torch.rand(pictures, 3, side, side)
     images = images.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(by_phases(images), plain(images), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours(images), plain(images), rtol=1e-3, atol=1e-4)
 
     def step(network: torch.nn.Module) -> None:
         network.zero_grad()
         network(images).square().mean().backward()
 
-    return alternating(lambda: step(plain), lambda: step(by_phases), repeats)
+    return alternating(lambda: step(plain), lambda: step(ours), repeats)
 
 
 BENCHES = {

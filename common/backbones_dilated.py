@@ -98,18 +98,17 @@ def by_phases(network: nn.Module) -> None:
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if _can_go_by_phases(child):
+            # one that is more than a convolution has a forward of its own
+            if type(child) is nn.Conv2d and _can_go_by_phases(child):
                 setattr(parent, name, _phased(child))
 
 
-def _can_go_by_phases(module: nn.Module) -> bool:
-    if type(module) is not nn.Conv2d:  # one that does more has a forward of its own
-        return False
-    is_depthwise = module.groups == module.in_channels > 1
-    is_dilated = max(module.dilation) > 1
-    is_odd = all(side % 2 for side in module.kernel_size)
-    keeps_size = module.stride == (1, 1) and tuple(module.padding) == _reach(module)
-    return is_depthwise and is_dilated and is_odd and keeps_size and module.padding_mode == "zeros"
+def _can_go_by_phases(conv: nn.Conv2d) -> bool:
+    is_depthwise = conv.groups == conv.in_channels > 1
+    is_dilated = max(conv.dilation) > 1
+    is_odd = all(side % 2 for side in conv.kernel_size)
+    keeps_size = conv.stride == (1, 1) and tuple(conv.padding) == _reach(conv)
+    return is_depthwise and is_dilated and is_odd and keeps_size and conv.padding_mode == "zeros"
 
 
 def _reach(conv: nn.Conv2d) -> Pair:
@@ -118,8 +117,7 @@ def _reach(conv: nn.Conv2d) -> Pair:
     return rows * (height // 2), columns * (width // 2)
 
 
-def _phased(conv: nn.Module) -> PhasedConv2d:
-    assert isinstance(conv, nn.Conv2d)
+def _phased(conv: nn.Conv2d) -> PhasedConv2d:
     phased = PhasedConv2d(
         conv.in_channels,
         conv.out_channels,

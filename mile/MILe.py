@@ -74,8 +74,8 @@ def train(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
     def says(network: torch.nn.Module, batches: Any) -> Evaluated:
         return evaluate(network, batches, source.num_classes, accelerator, run.poll)
 
-    is_sample = settings.data.own is None and settings.data.is_sample
-    if not is_sample and run.progress.step == 0 and not args.eval_only:
+    is_due = settings.data.own is not None or not settings.data.is_sample
+    if is_due and run.progress.step == 0 and not args.eval_only:
         run.print(build.estimate_of(args, learner, source, plan, accelerator, run.folder))
     if args.eval_only:
         run.print(build.describe_evaluation(settings, source.num_classes))

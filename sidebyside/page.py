@@ -47,27 +47,24 @@ def build(
         missing += paper.missing
         known_by_seed += sum(row.by_seed is not None for row in paper.ours)
 
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-            js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
-            rule=RULE,
-            today=time.strftime("%Y-%m-%d"),
-            papers=papers,
-            judgements=judgements,
-            cards=_cards(judgements),
-            sections=_sections(papers, runs),
-            known_by_seed=known_by_seed,
-            missing=missing,
-            lines_of={paper.name: _lines(paper) for paper in papers},
-            runs=[(run, named[run.path], told_of(run)) for run in runs],
-            drawn=_drawn(papers, runs),
-            view=VIEW,
-            deviations=_deviations(papers),
-            downloads=downloads.build(papers, judgements),
-        )
+    template = environment().get_template("page.html.j2")
+    return template.render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        rule=RULE,
+        today=time.strftime("%Y-%m-%d"),
+        papers=papers,
+        judgements=judgements,
+        cards=_cards(judgements),
+        sections=_sections(papers, runs),
+        known_by_seed=known_by_seed,
+        missing=missing,
+        lines_of={paper.name: _lines(paper) for paper in papers},
+        runs=[(run, named[run.path], told_of(run)) for run in runs],
+        drawn=_drawn(papers, runs),
+        view=VIEW,
+        deviations=_deviations(papers),
+        downloads=downloads.build(papers, judgements),
     )
 
 
